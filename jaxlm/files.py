@@ -1,0 +1,27 @@
+"""Files that are either whole or not there."""
+
+import os
+import uuid
+from pathlib import Path
+
+
+def write_atomically(path: str | Path, content: str | bytes) -> None:
+    """Writes `content` (text as UTF-8, newlines as they are) beside `path`, syncs it, and renames it to `path`.
+
+    A reader, or a crash, sees the old file or the new one, never a part.
+
+    Raises:
+        OSError: the folder is missing or cannot be written; what stood at `path` is untouched.
+    """
+    path = Path(path)
+    data = content.encode() if isinstance(content, str) else content
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        with temporary.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise

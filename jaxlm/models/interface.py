@@ -1,0 +1,66 @@
+"""What every language model is, and the two checks that all of them share."""
+
+from typing import Any, Protocol
+
+import jax.numpy as jnp
+from jax import Array
+
+
+class LanguageModel(Protocol):
+    """Anything hashable with a vocabulary, a context length and a pure `apply`.
+
+    A model holds hyper-parameters only. Two models that compare equal share their compiled programs.
+    """
+
+    @property
+    def vocab_size(self) -> int:
+        """V, the number of tokens."""
+
+    @property
+    def context_length(self) -> int:
+        """N, the number of tokens that a prediction sees."""
+
+    def apply(self, variables: Any, contexts: Array, /) -> Any:
+        """Logits [B, V] of the token after each of `contexts`, int32 [B, N]."""
+
+    def __hash__(self) -> int: ...
+
+
+def init(model: LanguageModel, key: Array) -> Any:
+    """Fresh variables for `model`: those that its own `init(key, contexts)` makes for a batch of one.
+
+    Raises:
+        TypeError: the model has no `init`.
+    """
+    make_variables = getattr(model, "init", None)
+    if make_variables is None:
+        raise TypeError(
+            f"{type(model).__name__} has no init(key, contexts); make its variables yourself and pass them"
+        )
+    return make_variables(key, jnp.zeros((1, model.context_length), jnp.int32))
+
+
+def check_contexts(contexts: Array, context_length: int) -> Array:
+    """`contexts` as integers [B, N]; for N = 1 the shape [B] is taken too.
+
+    Raises:
+        TypeError: they are not integers.
+        ValueError: they have another shape.
+    """
+    contexts = jnp.asarray(contexts)
+    if not jnp.issubdtype(contexts.dtype, jnp.integer):
+        raise TypeError(f"contexts must be integers, got {contexts.dtype}")
+    if context_length == 1 and contexts.ndim == 1:
+        return contexts[:, None]
+    if contexts.ndim != 2 or contexts.shape[1] != context_length:
+        wanted = f"[B, {context_length}]" + (" or [B]" if context_length == 1 else "")
+        raise ValueError(f"contexts must have shape {wanted}, got {list(contexts.shape)}")
+    return contexts
+
+
+def check_sizes(model: Any, *fields: str) -> None:
+    """Raises a ValueError unless each named field of `model` is a positive integer."""
+    for field in fields:
+        size = getattr(model, field)
+        if isinstance(size, bool) or not hasattr(size, "__index__") or size < 1:
+            raise ValueError(f"{type(model).__name__}: {field} must be a positive integer, got {size!r}")

@@ -1,0 +1,210 @@
+"""Training by gradient descent: one compiled loop for every model."""
+
+import functools
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array, lax
+from jax.typing import ArrayLike
+
+from jaxlm.batching import check_stream, get_batch
+from jaxlm.devices import resolve_device
+from jaxlm.evaluation import Evaluation, evaluate, token_nats
+from jaxlm.models.interface import LanguageModel, init
+
+_DEFAULT_LR = 0.1
+_INIT_FOLD = 2**31 - 1
+
+
+class TrainState(NamedTuple):
+    """All that a step of training reads and writes: the steps done, the params, the optimizer's state."""
+
+    step: Array
+    params: Any
+    opt_state: optax.OptState
+
+
+class Record(NamedTuple):
+    """What is written down at a recorded step: its minibatch loss in nats, and the validation after it."""
+
+    step: int
+    train_loss: float
+    validation: Evaluation | None
+
+
+def train_lm(
+    model: LanguageModel,
+    train_ids: ArrayLike,
+    *,
+    key: Array,
+    variables: Any = None,
+    val_ids: ArrayLike | None = None,
+    batch_size: int = 32,
+    num_steps: int = 1000,
+    lr: float = _DEFAULT_LR,
+    weight_decay: float = 0.0,
+    optimizer: optax.GradientTransformation | None = None,
+    log_every: int = 100,
+    device: str | jax.Device = "auto",
+    on_record: Callable[[Record], None] | None = None,
+) -> tuple[Any, dict[str, list[Any]]]:
+    """Minimises the mean nats per token of random windows of `train_ids`.
+
+    Step i trains on `get_batch(train_ids, N, batch_size, key=jax.random.fold_in(key, i))` and on nothing else
+    random, so how the steps are grouped changes no bit of the result.
+
+    Args:
+        train_ids: integers [T].
+        variables: where to start; None means `init(model, jax.random.fold_in(key, 2**31 - 1))`. They are
+            copied, never donated. Where they have a "params" collection it is trained and the rest is
+            constant; otherwise all of them are trained.
+        val_ids: integers [T'], scored after every recorded step.
+        lr: the learning rate of plain SGD.
+        weight_decay: L2, added to the gradient as `weight_decay * param` (as PyTorch's SGD does).
+        optimizer: any `optax.GradientTransformation` instead of that SGD; build it once and pass the same
+            object, and a second call compiles nothing.
+        log_every: recorded are steps 0, log_every, 2 * log_every, ... and the last, once each.
+        on_record: called with each `Record` as soon as it is there.
+
+    Returns:
+        the trained variables, and `{"steps": [...], "train_losses": [...], "val_perplexities": [...]}` (the
+        last empty without `val_ids`).
+
+    Raises:
+        TypeError: the model has no floating-point variables to train (counts: call its `fit`).
+        ValueError: an argument is out of its range, or the text shorter than one window.
+        FloatingPointError: a loss is not finite; the message names the step.
+    """
+    _check_options(batch_size, num_steps, lr, weight_decay, optimizer, log_every)
+    window_length = model.context_length + 1
+    train_stream = check_stream(train_ids, model.vocab_size, min_length=window_length, name="train_ids")
+    if val_ids is not None:
+        val_ids = check_stream(val_ids, model.vocab_size, min_length=window_length, name="val_ids")
+    if variables is None:
+        variables = init(model, jax.random.fold_in(key, _INIT_FOLD))
+    params, constants = _split_variables(model, variables)
+    target_device = resolve_device(device)
+    params = jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), params)  # the loop donates its own copy
+    params, constants, train_stream = jax.device_put((params, constants, train_stream), target_device)
+    opt_state = (optimizer or _sgd(lr, weight_decay)).init(params)
+    state = TrainState(jax.device_put(jnp.int32(0), target_device), params, opt_state)
+    history: dict[str, list[Any]] = {"steps": [], "train_losses": [], "val_perplexities": []}
+    for step in _recorded_steps(num_steps, log_every):
+        state, loss = _train_until(
+            model, optimizer, batch_size, state, constants, train_stream, key, step + 1, lr, weight_decay
+        )
+        if not math.isfinite(loss):
+            raise FloatingPointError(
+                f"the loss is {float(loss)} at step {int(state.step) - 1}; "
+                f"{f'lower lr={lr}' if optimizer is None else 'lower the learning rate'} or clip the gradient"
+            )
+        validation = None
+        if val_ids is not None:
+            trained = _join_variables(state.params, constants)
+            validation = evaluate(model, trained, val_ids, device=target_device)
+            history["val_perplexities"].append(validation.perplexity)
+        history["steps"].append(step)
+        history["train_losses"].append(float(loss))
+        if on_record is not None:
+            on_record(Record(step, float(loss), validation))
+    return _join_variables(state.params, constants), history
+
+
+def _check_options(
+    batch_size: int,
+    num_steps: int,
+    lr: float,
+    weight_decay: float,
+    optimizer: optax.GradientTransformation | None,
+    log_every: int,
+) -> None:
+    for name, value, least in (
+        ("batch_size", batch_size, 1),
+        ("num_steps", num_steps, 0),
+        ("log_every", log_every, 1),
+    ):
+        if value < least:
+            raise ValueError(f"{name} must be at least {least}, got {value}")
+    if callable(lr):
+        raise TypeError("lr must be a number; for a schedule pass optimizer=optax.sgd(schedule)")
+    for name, rate in (("lr", lr), ("weight_decay", weight_decay)):
+        if not 0 <= rate < math.inf:
+            raise ValueError(f"{name} must be finite and at least 0, got {rate}")
+    if optimizer is not None and (lr, weight_decay) != (_DEFAULT_LR, 0.0):
+        raise ValueError(
+            f"lr={lr} and weight_decay={weight_decay} are for the default SGD; build them into optimizer="
+        )
+
+
+def _split_variables(model: LanguageModel, variables: Any) -> tuple[Any, Any]:
+    """What is trained, and the collections that stay as they are (None where everything is trained)."""
+    if isinstance(variables, Mapping) and "params" in variables:
+        params = variables["params"]
+        constants = {name: value for name, value in variables.items() if name != "params"}
+    else:
+        params, constants = variables, None
+    dtypes = {jnp.asarray(leaf).dtype for leaf in jax.tree.leaves(params)}
+    if not dtypes or not all(jnp.issubdtype(dtype, jnp.floating) for dtype in dtypes):
+        held = ", ".join(sorted(map(str, dtypes))) or "nothing"
+        raise TypeError(
+            f"{type(model).__name__} holds {held}, which no gradient trains"
+            + ("; call model.fit(variables, ids)" if hasattr(model, "fit") else "; its params must be floats")
+        )
+    return params, constants
+
+
+def _join_variables(params: Any, constants: Any) -> Any:
+    return params if constants is None else {"params": params, **constants}
+
+
+def _recorded_steps(num_steps: int, log_every: int) -> Iterable[int]:
+    yield from range(0, num_steps, log_every)
+    if num_steps and (num_steps - 1) % log_every:
+        yield num_steps - 1
+
+
+def _sgd(lr: float | Array, weight_decay: float | Array) -> optax.GradientTransformation:
+    return optax.chain(optax.add_decayed_weights(weight_decay), optax.sgd(lr))
+
+
+@functools.partial(jax.jit, static_argnames=("model", "optimizer", "batch_size"), donate_argnames=("state",))
+def _train_until(
+    model: LanguageModel,
+    optimizer: optax.GradientTransformation | None,
+    batch_size: int,
+    state: TrainState,
+    constants: Any,
+    train_ids: Array,
+    key: Array,
+    stop: Array,
+    lr: Array,
+    weight_decay: Array,
+) -> tuple[TrainState, Array]:
+    """Trains up to step `stop`, or until a loss is not finite; also returns the last step's loss.
+
+    `stop`, `lr` and `weight_decay` are arguments of the compiled loop, so that no value of them compiles anew.
+    """
+    transformation = optimizer or _sgd(lr, weight_decay)
+
+    def mean_nats(params: Any, contexts: Array, targets: Array) -> Array:
+        logits = model.apply(_join_variables(params, constants), contexts)
+        return token_nats(logits, targets).mean()
+
+    def unfinished(carry: tuple[TrainState, Array]) -> Array:
+        state, loss = carry
+        return (state.step < stop) & jnp.isfinite(loss)
+
+    def train_step(carry: tuple[TrainState, Array]) -> tuple[TrainState, Array]:
+        state, _ = carry
+        step_key = jax.random.fold_in(key, state.step)
+        contexts, targets = get_batch(train_ids, model.context_length, batch_size, key=step_key)
+        loss, gradients = jax.value_and_grad(mean_nats)(state.params, contexts, targets)
+        updates, opt_state = transformation.update(gradients, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        return TrainState(state.step + 1, params, opt_state), loss.astype(jnp.float32)
+
+    return lax.while_loop(unfinished, train_step, (state, jnp.float32(0)))
