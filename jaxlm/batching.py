@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.typing import ArrayLike
+from numpy.typing import ArrayLike
 
 
 def check_ids(ids: ArrayLike, vocab_size: int, *, name: str = "ids") -> Array | np.ndarray[Any, Any]:

@@ -13,7 +13,7 @@ from jaxlm.files import write_atomically
 
 if TYPE_CHECKING:
     import tokenizers
-    from jax.typing import ArrayLike
+    from numpy.typing import ArrayLike
 
 Ids = np.ndarray[Any, np.dtype[np.int32]]
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import Array, lax
-from jax.typing import ArrayLike
+from numpy.typing import ArrayLike
 
 from jaxlm.batching import check_stream, get_batch
 from jaxlm.devices import resolve_device

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from jax import Array
-from jax.typing import ArrayLike
+from numpy.typing import ArrayLike
 
 from jaxlm.batching import check_stream
 from jaxlm.models.interface import check_contexts, check_sizes
@@ -97,7 +97,7 @@ def best_smoothing(table: Array, held_out_ids: ArrayLike, candidates: ArrayLike)
     stream = check_stream(held_out_ids, vocab_size, min_length=2, name="held_out_ids")
     smoothings = np.asarray(candidates, np.float64)
     if smoothings.ndim != 1 or not smoothings.size or not (smoothings > 0).all():
-        raise ValueError(f"candidates must be positive numbers of shape [K], got {candidates}")
+        raise ValueError(f"candidates must be positive numbers of shape [K], got {candidates!r}")
     counts = np.asarray(table)
     pair_counts = counts[np.asarray(stream[:-1]), np.asarray(stream[1:])].astype(np.float64)
     row_totals = counts.sum(axis=1, dtype=np.int64)[np.asarray(stream[:-1])].astype(np.float64)

@@ -1,0 +1,365 @@
+"""Three language models on one token stream: does each rung of the ladder predict better than the one below?
+
+    python -m experiments.ladder                   # about 40 s on 2 CPU cores
+    python -m experiments.ladder --quick           # every artefact in a quarter of that
+    python -m experiments.ladder --recipe course   # plain SGD, 500 steps of 64: too little to get there
+
+Expected on tiny Shakespeare, BPE with 4096 tokens, seed 0 (validation perplexity): uniform 4096, unigram 474,
+counts bigram 463 with add-one and 181 with the best add-k, neural bigram 126, MLP 106. Characters
+(`--tokenizer char`): counts bigram 11.96.
+"""
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import tyro
+from rich.console import Console
+
+import jaxlm
+from jaxlm.console import exit_code, progress, say
+from jaxlm.files import write_atomically
+from jaxlm.models.baselines import UniformLM, UnigramLM
+from jaxlm.models.counts_bigram import best_smoothing
+from jaxlm.report import plot_counts, plot_curves, render_page, results_table, samples_text
+from jaxlm.runs import (
+    append_metrics,
+    check_run_path,
+    create_run,
+    describe_environment,
+    new_run_path,
+    write_json,
+)
+from jaxlm.timing import Timing, timed
+
+
+@dataclass(frozen=True)
+class LadderConfig:
+    """Trains the counts bigram, the neural bigram and the MLP on one token stream, and compares them."""
+
+    corpus: str = "tinyshakespeare"
+    """A named corpus: tinyshakespeare, or shakespeare (all the plays)."""
+    text: Path | None = None
+    """A UTF-8 text file of your own, instead of a named corpus."""
+    tokenizer: Literal["char", "byte", "bpe"] = "bpe"
+    """What a token is: a character, a byte, or a piece learnt by byte-pair encoding."""
+    vocab_size: int | None = None
+    """Tokens of the BPE vocabulary, at least 256; None is 4096, or 512 with --quick."""
+    seed: int = 0
+    """Every random choice of the run follows from it."""
+    recipe: Literal["momentum", "course"] = "momentum"
+    """How the neural models are trained. momentum: SGD with momentum 0.9, cosine decay and clipping, 6000 steps of
+    128 windows. course: plain SGD, 500 steps of 64."""
+    steps: int | None = None
+    """Training steps of each neural model; None is the recipe's, at most 1000 with --quick."""
+    bigram_embedding_dim: int = 64
+    """Neural bigram: dimensions of the embedding."""
+    mlp_context_length: int = 3
+    """MLP: tokens of context."""
+    mlp_embedding_dim: int = 32
+    """MLP: dimensions of the embedding."""
+    mlp_hidden_dim: int = 64
+    """MLP: units of the hidden layer."""
+    prompt: str | None = None
+    """What the samples go on from; None is the first tokens of the validation text."""
+    num_tokens: int = 100
+    """Tokens to sample from each model."""
+    out: Path | None = None
+    """The run's folder; None is runs/CORPUS-TOKENIZER-DATE-TIME."""
+    overwrite: bool = False
+    """Replace the run that --out already holds."""
+    device: str = "auto"
+    """auto, cpu, gpu, cuda, rocm, tpu or metal."""
+    quick: bool = False
+    """A smaller vocabulary and fewer steps: every artefact, in seconds."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How the neural models are trained; the optimizer is made of a learning rate and the number of steps."""
+
+    num_steps: int
+    batch_size: int
+    optimizer: Callable[[float, int], optax.GradientTransformation]
+    bigram_lr: float
+    mlp_lr: float
+
+
+def momentum_sgd(lr: float, num_steps: int) -> optax.GradientTransformation:
+    """SGD with momentum 0.9, the learning rate falling to zero by a half cosine, gradients clipped to norm 1."""
+    schedule = optax.cosine_decay_schedule(lr, num_steps)
+    return optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(schedule, momentum=0.9))
+
+
+def plain_sgd(lr: float, num_steps: int) -> optax.GradientTransformation:
+    """SGD as the course has it: one learning rate throughout."""
+    return optax.sgd(lr)
+
+
+RECIPES = {
+    "momentum": Recipe(num_steps=6000, batch_size=128, optimizer=momentum_sgd, bigram_lr=1.0, mlp_lr=0.5),
+    "course": Recipe(num_steps=500, batch_size=64, optimizer=plain_sgd, bigram_lr=1.0, mlp_lr=1.0),
+}
+
+SAMPLE_FOLD = 2  # keys fold_in(seed, 0) and fold_in(seed, 1) train the two neural models
+
+
+@dataclass(frozen=True)
+class Data:
+    """One text, as every model of the run sees it."""
+
+    corpus: jaxlm.Corpus
+    tokenizer: jaxlm.Tokenizer
+    train_ids: np.ndarray[Any, Any]
+    val_ids: np.ndarray[Any, Any]
+    prompt_ids: np.ndarray[Any, Any]
+
+    @property
+    def val_bytes_per_token(self) -> float:
+        return len(self.tokenizer.decode_bytes(self.val_ids)) / len(self.val_ids)
+
+
+@dataclass(frozen=True)
+class Rung:
+    """A trained model of the ladder, with its figures."""
+
+    name: str
+    title: str
+    model: jaxlm.LanguageModel
+    variables: Any
+    evaluation: jaxlm.Evaluation
+    timing: Timing
+    metrics: Sequence[Mapping[str, Any]] = ()
+
+
+def run_ladder(config: LadderConfig, console: Console) -> Path:
+    """Runs the experiment and returns the run's folder; `results.json` and `report.html` come last.
+
+    Raises:
+        ValueError, OSError, FloatingPointError: what the user can mend, in one line.
+    """
+    begin = time.perf_counter()
+    check_options(config)
+    device = jaxlm.resolve_device(config.device)
+    say(console, f"device: {device.platform} ({device.device_kind})")
+    data = load_data(config)
+    say(
+        console,
+        f"{data.corpus.source}: {len(data.corpus.text):,} characters, {len(data.train_ids):,} tokens to train, "
+        f"{len(data.val_ids):,} to validate, vocabulary {data.tokenizer.vocab_size:,}",
+    )
+    models = neural_models(config, data.tokenizer.vocab_size)
+    run = config.out or new_run_path(f"{'text' if config.text else config.corpus}-{config.tokenizer}")
+    settings = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(config).items()}
+    create_run(run, settings, overwrite=config.overwrite)
+    with jax.default_device(device):
+        rungs = [*baselines(data), *counts_bigrams(data), *neural_rungs(models, config, data, run, console)]
+        samples = {rung.title: draw_sample(rung, config, data) for rung in rungs}
+    results: dict[str, Any] = {
+        "schema_version": 1,
+        "seed": config.seed,
+        "recipe": config.recipe,
+        "corpus": {name: value for name, value in asdict(data.corpus).items() if name != "text"},
+        "tokenizer": {"name": config.tokenizer, "vocab_size": data.tokenizer.vocab_size},
+        "tokens": {"train": len(data.train_ids), "validation": len(data.val_ids)},
+        "validation_bytes_per_token": data.val_bytes_per_token,
+        "models": [describe(rung, data) for rung in rungs],
+        "prompt": data.tokenizer.decode(data.prompt_ids),
+        "samples": samples,
+        **describe_environment(device),
+    }
+    console.print(results_table(results["models"]))
+    best_k = next(row["smoothing"] for row in results["models"] if row["name"] == "counts_bigram_best_k")
+    say(console, f"\nbest k = {best_k:.3g}, chosen on the last tenth of the training text\n")
+    say(console, samples_text(samples))
+    write_artefacts(run, rungs, data, results)
+    say(console, f"{time.perf_counter() - begin:.0f} s in all; look at {run / 'report.html'}")
+    return run
+
+
+def check_options(config: LadderConfig) -> None:
+    """Raises ValueError or FileExistsError for what is wrong before any work is done."""
+    if config.out is not None:
+        check_run_path(config.out, overwrite=config.overwrite)
+    if config.vocab_size is not None and config.tokenizer != "bpe":
+        raise ValueError(
+            f"--vocab-size {config.vocab_size} is for --tokenizer bpe; {config.tokenizer} has its own"
+        )
+    if config.steps is not None and config.steps < 1:
+        raise ValueError(f"--steps must be at least 1, got {config.steps}")
+    if config.num_tokens < 0:
+        raise ValueError(f"--num-tokens must be at least 0, got {config.num_tokens}")
+
+
+def load_data(config: LadderConfig) -> Data:
+    """Text -> tokenizer -> ids -> a part to train and a part to validate; and the prompt's ids."""
+    corpus = jaxlm.load_corpus(config.corpus) if config.text is None else jaxlm.read_text(config.text)
+    tokenizer = train_tokenizer(config, corpus.text)
+    ids = tokenizer.encode(corpus.text)
+    context_length = max(config.mlp_context_length, 1)
+    needed = 12 * (context_length + 1)  # so that the parts that validate and that choose k hold a window each
+    if len(ids) < needed:
+        raise ValueError(f"{corpus.source} has {len(ids)} tokens; the ladder needs {needed}: use a longer text")
+    train_ids, val_ids = jaxlm.split_ids(ids)
+    if config.prompt is None:
+        return Data(corpus, tokenizer, train_ids, val_ids, val_ids[:context_length])
+    prompt_ids = tokenizer.encode(config.prompt)
+    if len(prompt_ids) < context_length:
+        raise ValueError(
+            f"--prompt {config.prompt!r} has {len(prompt_ids)} tokens; the MLP needs at least "
+            f"--mlp-context-length {context_length}: use a longer prompt"
+        )
+    return Data(corpus, tokenizer, train_ids, val_ids, prompt_ids)
+
+
+def train_tokenizer(config: LadderConfig, text: str) -> jaxlm.Tokenizer:
+    """The tokenizer that the options ask for."""
+    if config.tokenizer == "char":
+        return jaxlm.CharTokenizer.train(text)
+    if config.tokenizer == "byte":
+        return jaxlm.ByteTokenizer()
+    default = 512 if config.quick else 4096
+    return jaxlm.BPETokenizer.train(text, default if config.vocab_size is None else config.vocab_size)
+
+
+def neural_models(config: LadderConfig, vocab_size: int) -> tuple[jaxlm.NeuralBigramLM, jaxlm.MLPLanguageModel]:
+    """The two models that are trained by gradient."""
+    return (
+        jaxlm.NeuralBigramLM(vocab_size, config.bigram_embedding_dim),
+        jaxlm.MLPLanguageModel(
+            vocab_size, config.mlp_context_length, config.mlp_embedding_dim, config.mlp_hidden_dim
+        ),
+    )
+
+
+def baselines(data: Data) -> Iterator[Rung]:
+    """What a model must beat: no knowledge at all, and the frequencies of the tokens."""
+    vocab_size = data.tokenizer.vocab_size
+    with timed() as timing:
+        uniform = UniformLM(vocab_size)
+        evaluation = jaxlm.evaluate(uniform, {}, data.val_ids)
+    yield Rung("uniform", "uniform", uniform, {}, evaluation, timing)
+    with timed() as timing:
+        unigram = UnigramLM(vocab_size)
+        counts = jnp.bincount(jnp.asarray(data.train_ids), length=vocab_size)
+        evaluation = jaxlm.evaluate(unigram, counts, data.val_ids)
+    yield Rung("unigram", "unigram, add 1", unigram, counts, evaluation, timing)
+
+
+def counts_bigrams(data: Data) -> Iterator[Rung]:
+    """The counts of pairs, smoothed by one, and by the k that suits held-out training text best."""
+    vocab_size = data.tokenizer.vocab_size
+    add_one = jaxlm.CountsBigramLM(vocab_size)
+    with timed() as timing:
+        variables = add_one.fit(jaxlm.init(add_one, jax.random.key(0)), data.train_ids)
+        evaluation = jaxlm.evaluate(add_one, variables, data.val_ids)
+    yield Rung("counts_bigram", "counts bigram, add 1", add_one, variables, evaluation, timing)
+    with timed() as timing:
+        # The last tenth of the training text chooses k; validation never does.
+        fitted_ids, held_out_ids = jaxlm.split_ids(data.train_ids)
+        table = add_one.fit(jaxlm.init(add_one, jax.random.key(0)), fitted_ids)["counts"]["table"]
+        k, _ = best_smoothing(table, held_out_ids, np.logspace(-4, 1, 101))
+        add_k = jaxlm.CountsBigramLM(vocab_size, smoothing=k)
+        evaluation = jaxlm.evaluate(add_k, variables, data.val_ids)
+    yield Rung("counts_bigram_best_k", "counts bigram, best k", add_k, variables, evaluation, timing)
+
+
+def neural_rungs(
+    models: tuple[jaxlm.NeuralBigramLM, jaxlm.MLPLanguageModel],
+    config: LadderConfig,
+    data: Data,
+    run: Path,
+    console: Console,
+) -> Iterator[Rung]:
+    """The neural models, trained by the recipe; each record goes to `metrics.jsonl` as soon as it is there."""
+    recipe = RECIPES[config.recipe]
+    num_steps = min(recipe.num_steps, 1000) if config.quick else recipe.num_steps
+    num_steps = num_steps if config.steps is None else config.steps
+    names = ("neural_bigram", "neural bigram"), ("mlp", "MLP")
+    lrs = recipe.bigram_lr, recipe.mlp_lr
+    for index, ((name, title), model, lr) in enumerate(zip(names, models, lrs, strict=True)):
+        lines: list[dict[str, Any]] = []
+        with timed() as timing, progress(console, title, num_steps) as show:
+            variables, _ = jaxlm.train_lm(
+                model,
+                data.train_ids,
+                key=jax.random.fold_in(jax.random.key(config.seed), index),
+                val_ids=data.val_ids,
+                batch_size=recipe.batch_size,
+                num_steps=num_steps,
+                optimizer=recipe.optimizer(lr, num_steps),
+                log_every=max(num_steps // 24, 1),
+                on_record=partial(write_down, name, lines, run / "metrics.jsonl", show),
+            )
+        yield Rung(name, title, model, variables, jaxlm.evaluate(model, variables, data.val_ids), timing, lines)
+
+
+def write_down(
+    name: str, lines: list[dict[str, Any]], path: Path, show: Callable[[int, str], None], record: jaxlm.Record
+) -> None:
+    """Keeps a record as a line of metrics: in `lines`, in the file, and before the user's eyes."""
+    assert record.validation is not None  # the ladder always validates
+    nats, perplexity, _ = record.validation
+    line = {
+        "model": name,
+        "step": record.step,
+        "train_loss": record.train_loss,
+        "val_nats_per_token": nats,
+        "val_perplexity": perplexity,
+    }
+    lines.append(line)
+    append_metrics(path, line)
+    show(record.step + 1, f"loss {record.train_loss:.3f}, validation perplexity {perplexity:.1f}")
+
+
+def draw_sample(rung: Rung, config: LadderConfig, data: Data) -> str:
+    """The prompt and what the model makes of it; every model draws with the same key."""
+    key = jax.random.fold_in(jax.random.key(config.seed), SAMPLE_FOLD)
+    ids = jaxlm.sample(rung.model, rung.variables, data.prompt_ids, config.num_tokens, key=key)
+    return data.tokenizer.decode(ids)
+
+
+def describe(rung: Rung, data: Data) -> dict[str, Any]:
+    """A rung as its object in `results.json`."""
+    row = {
+        "name": rung.name,
+        "title": rung.title,
+        "context_length": rung.model.context_length,
+        "size": sum(leaf.size for leaf in jax.tree.leaves(rung.variables)),
+        "size_unit": "parameters" if rung.metrics else "counts",
+        "nats_per_token": rung.evaluation.nats_per_token,
+        "perplexity": rung.evaluation.perplexity,
+        "bits_per_byte": jaxlm.bits_per_byte(rung.evaluation.nats_per_token, data.val_bytes_per_token),
+        "num_tokens": rung.evaluation.num_tokens,
+        "compile_seconds": rung.timing.compile_seconds,
+        "train_seconds": rung.timing.run_seconds,
+    }
+    return row | ({"smoothing": rung.model.smoothing} if isinstance(rung.model, jaxlm.CountsBigramLM) else {})
+
+
+def write_artefacts(run: Path, rungs: Sequence[Rung], data: Data, results: Mapping[str, Any]) -> None:
+    """The saved models, the samples, the pictures; the results and the page last, for they say that it is done."""
+    by_name = {rung.name: rung for rung in rungs}
+    for name in ("counts_bigram", "neural_bigram", "mlp"):
+        jaxlm.save_model(run / "models" / name, by_name[name].model, by_name[name].variables, data.tokenizer)
+    write_atomically(run / "samples.txt", samples_text(results["samples"]))
+    curves = {rung.title: rung.metrics for rung in rungs if rung.metrics}
+    floors = {rung.title: rung.evaluation.perplexity for rung in rungs if rung.name.startswith("counts")}
+    plot_curves(run / "curves.png", curves, floors, data.tokenizer.vocab_size)
+    tokens = [data.tokenizer.decode([token]) for token in range(data.tokenizer.vocab_size)]
+    plot_counts(run / "counts.png", np.asarray(by_name["counts_bigram"].variables["counts"]["table"]), tokens)
+    write_json(run / "results.json", results)
+    write_atomically(run / "report.html", render_page(run))
+
+
+if __name__ == "__main__":
+    options = tyro.cli(LadderConfig, prog="ladder")
+    sys.exit(exit_code(lambda: run_ladder(options, Console())))
