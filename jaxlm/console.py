@@ -8,8 +8,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 
 def say(console: Console, text: str) -> None:
-    """Prints `text` as it is: no markup, no colours, no wrapping."""
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
+    """Prints `text` as it is: no markup, no emoji codes, no colours, no wrapping."""
+    console.print(text, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
 @contextlib.contextmanager
