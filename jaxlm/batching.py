@@ -25,6 +25,8 @@ def check_ids(ids: ArrayLike, vocab_size: int, *, name: str = "ids") -> Array | 
     array([0, 2, 1], dtype=int32)
     """
     array = ids if isinstance(ids, Array) else np.asarray(ids)
+    if not array.size and not isinstance(ids, Array | np.ndarray):
+        array = array.astype(np.int32)  # NumPy takes an empty list for floats
     if not jnp.issubdtype(array.dtype, jnp.integer):
         raise TypeError(f"{name} must be integers, got {array.dtype}; encode the text with a tokenizer first")
     if array.size:
@@ -56,10 +58,19 @@ def check_stream(
     return array
 
 
+def check_at_least(name: str, value: int, least: int) -> None:
+    """Raises a TypeError unless `value` is an integer, and a ValueError where it is below `least`."""
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise TypeError(f"{name} must be an integer, got {value!r}")
+    if value < least:
+        raise ValueError(f"{name} must be at least {least}, got {value}")
+
+
 def split_ids(ids: ArrayLike, val_fraction: float = 0.1) -> tuple[Any, Any]:
     """Splits by position: the last part, `ceil(T * val_fraction)` of the `T` ids, validates.
 
     Raises:
+        TypeError: `ids` are not integers.
         ValueError: `val_fraction` is not in (0, 1), or one part would be empty.
 
     >>> train_ids, val_ids = split_ids(np.arange(20))
@@ -67,6 +78,8 @@ def split_ids(ids: ArrayLike, val_fraction: float = 0.1) -> tuple[Any, Any]:
     (18, array([18, 19]))
     """
     array = ids if isinstance(ids, Array) else np.asarray(ids)
+    if not jnp.issubdtype(array.dtype, jnp.integer):
+        raise TypeError(f"ids must be integers, got {array.dtype}; encode the text with a tokenizer first")
     if array.ndim != 1:
         raise ValueError(f"ids must be one stream of shape [T], got shape {list(array.shape)}")
     if not 0 < val_fraction < 1:
@@ -101,7 +114,8 @@ def get_batch(ids: ArrayLike, context_length: int, batch_size: int, *, key: Arra
     >>> contexts.shape, bool((contexts[:, -1] + 1 == targets).all())
     ((2, 3), True)
     """
-    stream = jnp.asarray(ids)
+    # A traced array has no values to check, and this function knows no vocabulary: that ids fit int32 must do.
+    stream = ids if isinstance(ids, Array) else check_ids(ids, vocab_size=2**31 - 1)
     if not jnp.issubdtype(stream.dtype, jnp.integer):
         raise TypeError(f"ids must be integers, got {stream.dtype}; encode the text with a tokenizer first")
     if stream.ndim != 1 or len(stream) <= context_length:
@@ -109,9 +123,9 @@ def get_batch(ids: ArrayLike, context_length: int, batch_size: int, *, key: Arra
             f"ids of shape {list(stream.shape)} hold no window: one stream of at least "
             f"context_length + 1 = {context_length + 1} ids is needed"
         )
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-    return _random_windows(stream, key, context_length=context_length, batch_size=batch_size)
+    check_at_least("context_length", context_length, 0)
+    check_at_least("batch_size", batch_size, 1)
+    return _random_windows(jnp.asarray(stream), key, context_length=context_length, batch_size=batch_size)
 
 
 @functools.partial(jax.jit, static_argnames=("context_length", "batch_size"))

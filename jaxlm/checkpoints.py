@@ -44,7 +44,7 @@ def save_model(path: str | Path, model: LanguageModel, variables: Any, tokenizer
     _check_arrays("variables", model, arrays)
     description = {"version": _SCHEMA_VERSION, **_describe(model), "has_tokenizer": tokenizer is not None}
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    unfinished = path.with_name(f".{uuid.uuid4().hex}")
     unfinished.mkdir()
     try:
         import orbax.checkpoint as ocp
@@ -113,7 +113,7 @@ def _read_description(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError):
         raise ValueError(f"{path} is damaged: it is no JSON") from None
     version = document.get("version") if isinstance(document, dict) else None
-    if version != _SCHEMA_VERSION:
+    if type(version) is not int or version != _SCHEMA_VERSION:
         raise ValueError(f"{path} is not a saved model of version {_SCHEMA_VERSION} (version: {version!r})")
     match document:
         case {"class": str(), "vocab_size": int(), "context_length": int(), "fields": dict()} if isinstance(

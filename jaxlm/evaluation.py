@@ -7,13 +7,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax import Array, lax
 from numpy.typing import ArrayLike
 
-from jaxlm.batching import check_stream
+from jaxlm.batching import check_at_least, check_stream
 from jaxlm.devices import resolve_device
-from jaxlm.models.interface import LanguageModel
+from jaxlm.models.interface import LanguageModel, predict
 
 # Windows scored by one call of the compiled loop: bounds memory, whatever the text's length.
 _WINDOWS_PER_CALL = 65_536
@@ -33,7 +32,10 @@ def token_nats(logits: Array, targets: Array) -> Array:
     A target of logit -inf costs inf, also where the whole row is -inf (a token that was never seen, without
     smoothing).
     """
-    nats = optax.softmax_cross_entropy_with_integer_labels(logits, targets)
+    # With the maximum taken off before anything else is done, large logits cost no digits.
+    shifted = logits - lax.stop_gradient(logits.max(axis=1, keepdims=True))
+    target_logits = jnp.take_along_axis(shifted, targets[:, None], axis=1)[:, 0]
+    nats = jnp.log(jnp.exp(shifted).sum(axis=1)) - target_logits
     impossible = jnp.take_along_axis(logits, targets[:, None], axis=1)[:, 0] == -jnp.inf
     return jnp.where(impossible, jnp.inf, nats)
 
@@ -59,8 +61,7 @@ def evaluate(
     """
     context_length = model.context_length
     stream = np.asarray(check_stream(ids, model.vocab_size, min_length=context_length + 1))
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+    check_at_least("batch_size", batch_size, 1)
     target_device = resolve_device(device)
     variables = jax.device_put(variables, target_device)
     num_windows = len(stream) - context_length
@@ -114,7 +115,7 @@ def _window_nats(
     def score_batch(index: Array, nats: Array) -> Array:
         start = index * batch_size
         ids = lax.dynamic_slice(segment, (start,), (batch_size + context_length,))
-        batch_nats = token_nats(model.apply(variables, ids[offsets]), ids[context_length:])
+        batch_nats = token_nats(predict(model, variables, ids[offsets]), ids[context_length:])
         return lax.dynamic_update_slice(nats, batch_nats.astype(jnp.float32), (start,))
 
     return lax.fori_loop(0, num_batches, score_batch, jnp.zeros(len(segment) - context_length))

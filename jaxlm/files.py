@@ -15,7 +15,7 @@ def write_atomically(path: str | Path, content: str | bytes) -> None:
     """
     path = Path(path)
     data = content.encode() if isinstance(content, str) else content
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    temporary = path.with_name(f".{uuid.uuid4().hex}")
     try:
         with temporary.open("xb") as file:
             file.write(data)

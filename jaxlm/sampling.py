@@ -10,9 +10,9 @@ import numpy as np
 from jax import Array, lax
 from numpy.typing import ArrayLike
 
-from jaxlm.batching import check_ids
+from jaxlm.batching import check_at_least, check_ids
 from jaxlm.devices import resolve_device
-from jaxlm.models.interface import LanguageModel
+from jaxlm.models.interface import LanguageModel, predict
 
 # Tokens drawn by one call of the compiled loop. The number of steps is an argument of it, so that every
 # num_tokens shares one compilation; a `lax.scan`, whose length is part of the program, would compile anew.
@@ -79,7 +79,7 @@ def sample(
             num_steps,
             temperature,
             1.0 if top_p is None else top_p,
-            greedy=temperature == 0,
+            greedy=temperature < np.finfo(np.float32).tiny,  # float32 would flush it to zero
             top_k=None if top_k is None or top_k >= model.vocab_size else top_k,
             nucleus=top_p is not None and top_p < 1,
         )
@@ -91,12 +91,11 @@ def sample(
 
 
 def _check_options(num_tokens: int, temperature: float, top_k: int | None, top_p: float | None) -> None:
-    if num_tokens < 0:
-        raise ValueError(f"num_tokens must be at least 0, got {num_tokens}")
+    check_at_least("num_tokens", num_tokens, 0)
     if not 0 <= temperature < math.inf:
         raise ValueError(f"temperature must be finite and at least 0 (0 is greedy), got {temperature}")
-    if top_k is not None and top_k < 1:
-        raise ValueError(f"top_k must be at least 1 (None keeps all tokens), got {top_k}")
+    if top_k is not None:
+        check_at_least("top_k", top_k, 1)
     if top_p is not None and not 0 < top_p <= 1:
         raise ValueError(f"top_p must lie in (0, 1] (None keeps all tokens), got {top_p}")
 
@@ -129,12 +128,14 @@ def _draw_tokens(
 
     def draw_one(step: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
         window, tokens = carry
-        logits = model.apply(variables, window)
+        logits = predict(model, variables, window)
         if greedy:
             token = jnp.argmax(logits, axis=1)
         else:
             step_key = jax.random.fold_in(key, start + step)
-            token = _draw(logits / temperature, step_key, top_p, top_k=top_k, nucleus=nucleus)
+            # The largest logit is taken off first, so that no temperature makes an inf of it.
+            scaled = (logits - logits.max(axis=1, keepdims=True)) / temperature
+            token = _draw(scaled, step_key, top_p, top_k=top_k, nucleus=nucleus)
         token = jnp.where(jnp.max(logits, axis=1) > -jnp.inf, token, -1).astype(jnp.int32)
         window = jnp.concatenate([window, token[:, None]], axis=1)[:, 1:]
         return window, tokens.at[step].set(token)
@@ -144,14 +145,14 @@ def _draw_tokens(
 
 
 def _draw(logits: Array, key: Array, top_p: Array, *, top_k: int | None, nucleus: bool) -> Array:
-    """One token a row of `logits` [B, V], by the inverse of the cumulative distribution.
+    """One token a row of `logits` [B, V], whose maximum is 0, by the inverse of the cumulative distribution.
 
     One uniform number a token: at V = 4096 a fifth of the time of `jax.random.categorical`, which draws V.
     """
     ranked = top_k is not None or nucleus
     if ranked:
         logits, token_of_rank = lax.top_k(logits, top_k or logits.shape[1])
-    weights = jnp.exp(logits - logits.max(axis=1, keepdims=True))
+    weights = jnp.exp(logits)
     if nucleus:
         mass_before = jnp.cumsum(weights, axis=1) - weights
         weights = jnp.where(mass_before < top_p * weights.sum(axis=1, keepdims=True), weights, 0)

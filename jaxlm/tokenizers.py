@@ -51,11 +51,14 @@ class CharTokenizer:
 
     characters: str
 
+    def __post_init__(self) -> None:
+        if not self.characters or self.characters != "".join(sorted(set(self.characters))):
+            raise ValueError("characters must be distinct, in the order of their code points, and at least one")
+
     @classmethod
     def train(cls, text: str) -> "CharTokenizer":
-        """Takes the distinct characters of `text`. Raises ValueError where it is empty."""
-        if not text:
-            raise ValueError("the text is empty: a tokenizer needs at least one character to train on")
+        """Takes the distinct characters of `text`. Raises ValueError where it is empty, or not fit for UTF-8."""
+        _check_text(text)
         return cls("".join(sorted(set(text))))
 
     @property
@@ -78,7 +81,7 @@ class CharTokenizer:
         return "".join(self.characters[token] for token in _checked(ids, self.vocab_size))
 
     def decode_bytes(self, ids: "ArrayLike") -> bytes:
-        return self.decode(ids).encode("utf-8", "surrogatepass")
+        return self.decode(ids).encode()
 
     def save(self, path: str | Path) -> None:
         _save(path, "char", {"characters": self.characters})
@@ -121,6 +124,13 @@ class BPETokenizer:
 
     merges: tuple[tuple[str, str], ...]
 
+    def __post_init__(self) -> None:
+        known = set(_BYTE_OF_CHARACTER)
+        for first, second in self.merges:
+            if first not in known or second not in known:
+                raise ValueError(f"merge {first!r} + {second!r} joins tokens that no merge before it has made")
+            known.add(first + second)
+
     @classmethod
     def train(cls, text: str, vocab_size: int) -> "BPETokenizer":
         """Learns merges until there are `vocab_size` tokens, or fewer where the text has no pair left to merge.
@@ -130,9 +140,7 @@ class BPETokenizer:
         """
         if vocab_size < 256:
             raise ValueError(f"vocab_size={vocab_size} is below the 256 bytes that byte-level BPE starts from")
-        if not text:
-            raise ValueError("the text is empty: a tokenizer needs at least one character to train on")
-        _utf8(text)
+        _check_text(text)
         from tokenizers import trainers
 
         library = _library_tokenizer(())
@@ -181,18 +189,21 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
     """
     try:
         document = json.loads(Path(path).read_text("utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError):
+    except (ValueError, RecursionError):
         raise ValueError(f"{path} is not a tokenizer's file: it is no JSON") from None
     version = document.get("version") if isinstance(document, dict) else None
-    if version != _SCHEMA_VERSION:
+    if type(version) is not int or version != _SCHEMA_VERSION:
         raise ValueError(f"{path} is not a tokenizer's file of version {_SCHEMA_VERSION} (version: {version!r})")
-    match document:
-        case {"tokenizer": "char", "characters": str(characters)} if characters == _sorted_set(characters):
-            return CharTokenizer(characters)
-        case {"tokenizer": "byte"}:
-            return ByteTokenizer()
-        case {"tokenizer": "bpe", "merges": list(merges)} if _are_merges(merges):
-            return BPETokenizer(tuple((first, second) for first, second in merges))
+    try:
+        match document:
+            case {"tokenizer": "char", "characters": str(characters)}:
+                return CharTokenizer(characters)
+            case {"tokenizer": "byte"}:
+                return ByteTokenizer()
+            case {"tokenizer": "bpe", "merges": list(merges)} if all(map(_is_pair, merges)):
+                return BPETokenizer(tuple((first, second) for first, second in merges))
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: {error}") from None
     raise ValueError(f"{path} is damaged, or no tokenizer's file: its fields are not those of char, byte or bpe")
 
 
@@ -201,7 +212,7 @@ def _byte_of_character() -> dict[str, int]:
     prints = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     others = [byte for byte in range(256) if byte not in prints]
     pairs = [(chr(byte), byte) for byte in prints] + [(chr(256 + n), byte) for n, byte in enumerate(others)]
-    return dict(sorted(pairs))
+    return dict(pairs)
 
 
 _BYTE_OF_CHARACTER = _byte_of_character()
@@ -222,20 +233,14 @@ def _library_tokenizer(merges: Sequence[tuple[str, str]]) -> "tokenizers.Tokeniz
     return library
 
 
-def _are_merges(merges: list[Any]) -> bool:
-    """Whether each merge joins two tokens that the ones before it have made."""
-    known = set(_BYTE_OF_CHARACTER)
-    for merge in merges:
-        match merge:
-            case [str(first), str(second)] if first in known and second in known:
-                known.add(first + second)
-            case _:
-                return False
-    return True
+def _is_pair(merge: Any) -> bool:
+    return isinstance(merge, list) and len(merge) == 2 and all(isinstance(token, str) for token in merge)
 
 
-def _sorted_set(characters: str) -> str:
-    return "".join(sorted(set(characters)))
+def _check_text(text: str) -> None:
+    if not text:
+        raise ValueError("the text is empty: a tokenizer needs at least one character to train on")
+    _utf8(text)
 
 
 def _code_points(text: str) -> np.ndarray[Any, np.dtype[np.uint32]]:

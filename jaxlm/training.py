@@ -11,10 +11,10 @@ import optax
 from jax import Array, lax
 from numpy.typing import ArrayLike
 
-from jaxlm.batching import check_stream, get_batch
+from jaxlm.batching import check_at_least, check_stream, get_batch
 from jaxlm.devices import resolve_device
 from jaxlm.evaluation import Evaluation, evaluate, token_nats
-from jaxlm.models.interface import LanguageModel, init
+from jaxlm.models.interface import LanguageModel, init, predict
 
 _DEFAULT_LR = 0.1
 _INIT_FOLD = 2**31 - 1
@@ -77,7 +77,7 @@ def train_lm(
     Raises:
         TypeError: the model has no floating-point variables to train (counts: call its `fit`).
         ValueError: an argument is out of its range, or the text shorter than one window.
-        FloatingPointError: a loss is not finite; the message names the step.
+        FloatingPointError: a loss, or a param at a recorded step, is not finite; the message names the step.
     """
     _check_options(batch_size, num_steps, lr, weight_decay, optimizer, log_every)
     window_length = model.context_length + 1
@@ -88,20 +88,28 @@ def train_lm(
         variables = init(model, jax.random.fold_in(key, _INIT_FOLD))
     params, constants = _split_variables(model, variables)
     target_device = resolve_device(device)
-    params = jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), params)  # the loop donates its own copy
     params, constants, train_stream = jax.device_put((params, constants, train_stream), target_device)
-    opt_state = (optimizer or _sgd(lr, weight_decay)).init(params)
-    state = TrainState(jax.device_put(jnp.int32(0), target_device), params, opt_state)
+    state = TrainState(jnp.int32(0), params, (optimizer or _sgd(lr, weight_decay)).init(params))
+    # The loop donates its state: a copy, for the caller's params are in it, and an optimizer may hold them twice.
+    state = jax.tree.map(lambda leaf: jnp.array(leaf, copy=True, device=target_device), state)
     history: dict[str, list[Any]] = {"steps": [], "train_losses": [], "val_perplexities": []}
     for step in _recorded_steps(num_steps, log_every):
-        state, loss = _train_until(
-            model, optimizer, batch_size, state, constants, train_stream, key, step + 1, lr, weight_decay
+        state, loss, params_are_finite = _train_until(
+            model,
+            optimizer,
+            batch_size,
+            state,
+            constants,
+            train_stream,
+            key,
+            step + 1,
+            float(lr),
+            float(weight_decay),
         )
-        if not math.isfinite(loss):
-            raise FloatingPointError(
-                f"the loss is {float(loss)} at step {int(state.step) - 1}; "
-                f"{f'lower lr={lr}' if optimizer is None else 'lower the learning rate'} or clip the gradient"
-            )
+        if not (math.isfinite(loss) and params_are_finite):
+            broken = "the params are no longer finite after" if math.isfinite(loss) else f"the loss is {loss} at"
+            remedy = f"lower lr={lr}" if optimizer is None else "lower the learning rate"
+            raise FloatingPointError(f"{broken} step {int(state.step) - 1}; {remedy}, or clip the gradient")
         validation = None
         if val_ids is not None:
             trained = _join_variables(state.params, constants)
@@ -122,13 +130,9 @@ def _check_options(
     optimizer: optax.GradientTransformation | None,
     log_every: int,
 ) -> None:
-    for name, value, least in (
-        ("batch_size", batch_size, 1),
-        ("num_steps", num_steps, 0),
-        ("log_every", log_every, 1),
-    ):
-        if value < least:
-            raise ValueError(f"{name} must be at least {least}, got {value}")
+    check_at_least("batch_size", batch_size, 1)
+    check_at_least("num_steps", num_steps, 0)
+    check_at_least("log_every", log_every, 1)
     if callable(lr):
         raise TypeError("lr must be a number; for a schedule pass optimizer=optax.sgd(schedule)")
     for name, rate in (("lr", lr), ("weight_decay", weight_decay)):
@@ -183,15 +187,17 @@ def _train_until(
     stop: Array,
     lr: Array,
     weight_decay: Array,
-) -> tuple[TrainState, Array]:
-    """Trains up to step `stop`, or until a loss is not finite; also returns the last step's loss.
+) -> tuple[TrainState, Array, Array]:
+    """Trains up to step `stop`, or until a loss is not finite.
+
+    Also returns the last step's loss, and whether all params are finite after it.
 
     `stop`, `lr` and `weight_decay` are arguments of the compiled loop, so that no value of them compiles anew.
     """
-    transformation = optimizer or _sgd(lr, weight_decay)
+    transformation = optax.with_extra_args_support(optimizer or _sgd(lr, weight_decay))
 
     def mean_nats(params: Any, contexts: Array, targets: Array) -> Array:
-        logits = model.apply(_join_variables(params, constants), contexts)
+        logits = predict(model, _join_variables(params, constants), contexts)
         return token_nats(logits, targets).mean()
 
     def unfinished(carry: tuple[TrainState, Array]) -> Array:
@@ -203,8 +209,18 @@ def _train_until(
         step_key = jax.random.fold_in(key, state.step)
         contexts, targets = get_batch(train_ids, model.context_length, batch_size, key=step_key)
         loss, gradients = jax.value_and_grad(mean_nats)(state.params, contexts, targets)
-        updates, opt_state = transformation.update(gradients, state.opt_state, state.params)
+        updates, opt_state = transformation.update(
+            gradients,
+            state.opt_state,
+            state.params,
+            # For those of optax's transformations that ask for more: plateaus, line searches.
+            value=loss,
+            grad=gradients,
+            value_fn=lambda params: mean_nats(params, contexts, targets),
+        )
         params = optax.apply_updates(state.params, updates)
         return TrainState(state.step + 1, params, opt_state), loss.astype(jnp.float32)
 
-    return lax.while_loop(unfinished, train_step, (state, jnp.float32(0)))
+    state, loss = lax.while_loop(unfinished, train_step, (state, jnp.float32(0)))
+    finite = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params)]
+    return state, loss, jnp.stack(finite).all()

@@ -17,7 +17,7 @@ class UniformLM:
     def apply(self, variables: Any, contexts: Array) -> Array:
         """Contexts [B, N] -> logits [B, V], all zero."""
         # The barrier keeps XLA from spending seconds on folding what follows from a constant.
-        zero = lax.optimization_barrier(jnp.zeros(()))
+        zero = lax.optimization_barrier(jnp.zeros(()))  # type: ignore[no-untyped-call]
         return jnp.broadcast_to(zero, (len(contexts), self.vocab_size))
 
 

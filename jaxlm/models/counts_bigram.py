@@ -12,11 +12,12 @@ from numpy.typing import ArrayLike
 
 from jaxlm.batching import check_stream
 from jaxlm.models.interface import check_contexts, check_sizes
+from jaxlm.models.linen import FrozenModule
 
 _MAX_COUNT = np.iinfo(np.int32).max
 
 
-class CountsBigramLM(nn.Module):
+class CountsBigramLM(FrozenModule):
     """`P(w | v) = (count(v, w) + smoothing) / (count(v) + smoothing * V)`: add-k smoothed counts.
 
     Its variables are `{"counts": {"table": int32 [V, V]}}`, row = context, column = successor. With
@@ -65,10 +66,16 @@ class CountsBigramLM(nn.Module):
 
         Raises:
             TypeError: `ids` are not integers.
-            ValueError: an id is out of range, or a count could pass 2^31 - 1; `variables` stay as they were.
+            ValueError: an id is out of range, the table is another model's, or a count could pass 2^31 - 1;
+                `variables` stay as they were.
         """
         stream = check_stream(ids, self.vocab_size, min_length=0)
         table = jnp.asarray(variables["counts"]["table"])
+        if table.shape != (self.vocab_size, self.vocab_size) or table.dtype != jnp.int32:
+            raise ValueError(
+                f"the table must be int32[{self.vocab_size}, {self.vocab_size}], "
+                f"got {table.dtype}{list(table.shape)}: these variables are another model's"
+            )
         num_pairs = max(len(stream) - 1, 0)
         if (largest := int(table.max())) + num_pairs > _MAX_COUNT:
             raise ValueError(
@@ -96,8 +103,8 @@ def best_smoothing(table: Array, held_out_ids: ArrayLike, candidates: ArrayLike)
     vocab_size = len(table)
     stream = check_stream(held_out_ids, vocab_size, min_length=2, name="held_out_ids")
     smoothings = np.asarray(candidates, np.float64)
-    if smoothings.ndim != 1 or not smoothings.size or not (smoothings > 0).all():
-        raise ValueError(f"candidates must be positive numbers of shape [K], got {candidates!r}")
+    if smoothings.ndim != 1 or not smoothings.size or not ((smoothings > 0) & np.isfinite(smoothings)).all():
+        raise ValueError(f"candidates must be positive finite numbers of shape [K], got {candidates!r}")
     counts = np.asarray(table)
     pair_counts = counts[np.asarray(stream[:-1]), np.asarray(stream[1:])].astype(np.float64)
     row_totals = counts.sum(axis=1, dtype=np.int64)[np.asarray(stream[:-1])].astype(np.float64)

@@ -1,9 +1,11 @@
-"""What every language model is, and the two checks that all of them share."""
+"""What every language model is, and the checks that all of them share."""
 
 from typing import Any, Protocol
 
 import jax.numpy as jnp
 from jax import Array
+
+from jaxlm.batching import check_at_least
 
 
 class LanguageModel(Protocol):
@@ -40,6 +42,21 @@ def init(model: LanguageModel, key: Array) -> Any:
     return make_variables(key, jnp.zeros((1, model.context_length), jnp.int32))
 
 
+def predict(model: LanguageModel, variables: Any, contexts: Array) -> Array:
+    """`model.apply(variables, contexts)`, known to be logits [B, V].
+
+    Raises:
+        ValueError: they have another shape, as when the variables are those of another vocabulary.
+    """
+    logits = jnp.asarray(model.apply(variables, contexts))
+    if logits.shape != (len(contexts), model.vocab_size):
+        raise ValueError(
+            f"{type(model).__name__} gave logits of shape {list(logits.shape)}, wanted [B, V] = "
+            f"[{len(contexts)}, {model.vocab_size}]: are the variables those of another model?"
+        )
+    return logits
+
+
 def check_contexts(contexts: Array, context_length: int) -> Array:
     """`contexts` as integers [B, N]; for N = 1 the shape [B] is taken too.
 
@@ -59,8 +76,6 @@ def check_contexts(contexts: Array, context_length: int) -> Array:
 
 
 def check_sizes(model: Any, *fields: str) -> None:
-    """Raises a ValueError unless each named field of `model` is a positive integer."""
+    """Raises a TypeError or a ValueError unless each named field of `model` is a positive integer."""
     for field in fields:
-        size = getattr(model, field)
-        if isinstance(size, bool) or not hasattr(size, "__index__") or size < 1:
-            raise ValueError(f"{type(model).__name__}: {field} must be a positive integer, got {size!r}")
+        check_at_least(f"{type(model).__name__}: {field}", getattr(model, field), 1)

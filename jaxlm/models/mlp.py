@@ -4,9 +4,10 @@ from flax import linen as nn
 from jax import Array
 
 from jaxlm.models.interface import check_contexts, check_sizes
+from jaxlm.models.linen import FrozenModule, small_init
 
 
-class MLPLanguageModel(nn.Module):
+class MLPLanguageModel(FrozenModule):
     """`logits = U tanh(H [e1; ...; eN] + d) + b`: embed, concatenate, one hidden layer, project.
 
     Its size grows by the token of context as `embedding_dim * hidden_dim`, where a table of counts grows by the
@@ -28,7 +29,7 @@ class MLPLanguageModel(nn.Module):
     def setup(self) -> None:
         self.embedding = nn.Embed(self.vocab_size, self.embedding_dim)
         self.hidden = nn.Dense(self.hidden_dim)
-        self.projection = nn.Dense(self.vocab_size, kernel_init=nn.initializers.normal(0.01))
+        self.projection = nn.Dense(self.vocab_size, kernel_init=small_init())
 
     def __call__(self, contexts: Array) -> Array:
         """Contexts [B, N] -> logits [B, V]."""

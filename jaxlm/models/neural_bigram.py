@@ -4,9 +4,10 @@ from flax import linen as nn
 from jax import Array
 
 from jaxlm.models.interface import check_contexts, check_sizes
+from jaxlm.models.linen import FrozenModule, small_init
 
 
-class NeuralBigramLM(nn.Module):
+class NeuralBigramLM(FrozenModule):
     """`logits = E[w] W + b`: a bigram whose table of logits has rank `embedding_dim`.
 
     With `embedding_dim >= vocab_size - 1` it can be any table of probabilities without zeros; below that,
@@ -26,7 +27,7 @@ class NeuralBigramLM(nn.Module):
 
     def setup(self) -> None:
         self.embedding = nn.Embed(self.vocab_size, self.embedding_dim)
-        self.projection = nn.Dense(self.vocab_size, kernel_init=nn.initializers.normal(0.01))
+        self.projection = nn.Dense(self.vocab_size, kernel_init=small_init())
 
     def __call__(self, contexts: Array) -> Array:
         """Contexts [B] or [B, 1] -> logits [B, V]."""

@@ -1,0 +1,247 @@
+"""Nats, perplexity and bits per byte against plain NumPy, for every batch size and length of text."""
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jaxlm import CountsBigramLM, Evaluation, bits_per_byte, evaluate, init, perplexity, token_nats
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """Logits looked up by the last N tokens: variables [V, ..., V], N + 1 times. N = 0 is a unigram."""
+
+    vocab_size: int
+    context_length: int
+
+    def apply(self, variables, contexts):
+        if self.context_length == 0:
+            return jnp.broadcast_to(variables, (len(contexts), self.vocab_size))
+        return variables[tuple(contexts.T)]
+
+
+def random_table(vocab_size, context_length, seed=0):
+    random = np.random.default_rng(seed)
+    logits = random.normal(size=(vocab_size,) * (context_length + 1)).astype(np.float32)
+    return Table(vocab_size, context_length), jnp.asarray(logits)
+
+
+def random_ids(vocab_size, length, seed=1):
+    return np.random.default_rng(seed).integers(0, vocab_size, length)
+
+
+def nats_in_numpy(logits, ids, context_length):
+    """The nats of every window, in float64."""
+    logits = np.asarray(logits, np.float64)
+    logits -= logits.max(axis=-1, keepdims=True)
+    log_probabilities = logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
+    num_windows = len(ids) - context_length
+    return -log_probabilities[tuple(ids[shift : shift + num_windows] for shift in range(context_length + 1))]
+
+
+def test_token_nats_are_minus_log_softmax():
+    logits = jnp.array([[0.0, math.log(3)], [50.0, -50.0], [-2.0, -2.0]])
+    np.testing.assert_allclose(
+        token_nats(logits, jnp.array([0, 1, 0])), [math.log(4), 100, math.log(2)], rtol=1e-6
+    )
+
+
+@pytest.mark.parametrize("offset", [1000.0, -1000.0])
+def test_token_nats_of_large_logits_neither_overflow_nor_vanish(offset):
+    """Numbers of float32 near 1000 lie 6e-5 apart."""
+    logits = jnp.array([[offset, offset]])
+    np.testing.assert_allclose(token_nats(logits, jnp.array([0])), [math.log(2)], atol=6.2e-5)
+
+
+@pytest.mark.parametrize(
+    ("row", "target", "nats"),
+    [
+        ([0.0, -np.inf, 0.0], 1, math.inf),
+        ([0.0, -np.inf, 0.0], 2, math.log(2)),
+        ([-np.inf, 0.0, -np.inf], 1, 0.0),
+        ([-np.inf, -np.inf, -np.inf], 0, math.inf),
+    ],
+)
+def test_token_nats_of_minus_inf_are_never_nan(row, target, nats):
+    assert float(token_nats(jnp.array([row]), jnp.array([target]))[0]) == pytest.approx(nats)
+
+
+def test_token_nats_do_not_hide_a_nan():
+    assert math.isnan(token_nats(jnp.array([[0.0, jnp.nan]]), jnp.array([0]))[0])
+
+
+@pytest.mark.parametrize("vocab_size", [1, 2, 27, 4096])
+def test_perplexity_of_a_uniform_model_is_the_vocabulary(vocab_size):
+    ids = random_ids(vocab_size, 300)
+    assert perplexity(Table(vocab_size, 0), jnp.zeros(vocab_size), ids) == pytest.approx(vocab_size, rel=1e-5)
+
+
+def test_perplexity_is_exp_of_the_sum_over_the_number():
+    """Two windows that cost log 2 and log 8: exp of their mean is 4, the mean of their perplexities 5."""
+    variables = jnp.log(jnp.array([[0.5, 0.125, 0.375], [0.125, 0.5, 0.375], [0.25, 0.25, 0.5]]))
+    evaluation = evaluate(Table(3, 1), variables, np.array([0, 0, 1]))
+    assert isinstance(evaluation, Evaluation)
+    assert evaluation.num_tokens == 2
+    assert evaluation.nats_per_token == pytest.approx(math.log(4), rel=1e-6)
+    assert evaluation.perplexity == pytest.approx(4, rel=1e-6)
+    for batch_size in (1, 2):
+        assert perplexity(Table(3, 1), variables, [0, 0, 1], batch_size=batch_size) == pytest.approx(4, rel=1e-6)
+
+
+def test_perplexity_is_a_python_float():
+    model, variables = random_table(3, 1)
+    assert [type(field) for field in evaluate(model, variables, [0, 1, 2])] == [float, float, int]
+    assert type(perplexity(model, variables, [0, 1, 2])) is float
+
+
+def test_perplexity_is_not_clipped():
+    """A certain model that is wrong once in two windows: exp(500), and past the largest float inf."""
+    variables = jnp.array([0.0, -1000.0])
+    assert perplexity(Table(2, 0), variables, [0, 1]) == pytest.approx(math.exp(500), rel=1e-3)
+    assert perplexity(Table(2, 0), variables, [1, 1]) == math.inf
+    assert perplexity(Table(2, 0), jnp.array([0.0, -jnp.inf]), [0, 0, 1]) == math.inf
+
+
+@pytest.mark.parametrize("context_length", [0, 1, 2, 3])
+def test_evaluate_scores_every_window(context_length):
+    model, variables = random_table(4, context_length)
+    ids = random_ids(4, 50)
+    expected = nats_in_numpy(variables, ids, context_length)
+    evaluation = evaluate(model, variables, ids, batch_size=8)
+    assert evaluation.num_tokens == len(expected) == 50 - context_length
+    assert evaluation.nats_per_token == pytest.approx(expected.mean(), rel=1e-6)
+    assert evaluation.perplexity == pytest.approx(math.exp(expected.mean()), rel=1e-6)
+
+
+@pytest.mark.slow
+@settings(max_examples=20, deadline=None)
+@given(batch_size=st.sampled_from([1, 2, 3, 7, 16, 33, 70]), length=st.integers(3, 200))
+def test_any_batch_size_gives_the_same_perplexity(batch_size, length):
+    model, variables = random_table(4, 2)
+    ids = random_ids(4, length)
+    expected = math.exp(nats_in_numpy(variables, ids, 2).mean())
+    assert perplexity(model, variables, ids, batch_size=batch_size) == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("num_windows", "batch_size"),
+    [(65_535, 256), (65_536, 256), (65_537, 256), (150_000, 256), (65_001, 1000), (150_000, 100_000)],
+)
+def test_evaluate_of_a_text_longer_than_one_compiled_call(num_windows, batch_size):
+    model, variables = random_table(7, 2)
+    ids = random_ids(7, num_windows + 2)
+    expected = nats_in_numpy(variables, ids, 2)
+    evaluation = evaluate(model, variables, ids, batch_size=batch_size)
+    assert evaluation.num_tokens == num_windows
+    assert evaluation.nats_per_token == pytest.approx(expected.mean(), rel=1e-6)
+
+
+def test_evaluate_of_one_window():
+    model, variables = random_table(5, 3)
+    ids = np.array([4, 0, 2, 1])
+    evaluation = evaluate(model, variables, ids)
+    assert evaluation.num_tokens == 1
+    assert evaluation.nats_per_token == pytest.approx(nats_in_numpy(variables, ids, 3)[0], rel=1e-6)
+
+
+@pytest.mark.parametrize("kind", [np.int64, np.uint16, jnp.asarray, list])
+def test_evaluate_takes_every_kind_of_integers(kind):
+    model, variables = random_table(4, 1)
+    ids = random_ids(4, 30)
+    expected = nats_in_numpy(variables, ids, 1).mean()
+    assert evaluate(model, variables, kind(ids)).nats_per_token == pytest.approx(expected, rel=1e-6)
+
+
+def test_evaluate_jitted_is_evaluate_unjitted():
+    model, variables = random_table(4, 1)
+    ids = random_ids(4, 17)
+    with jax.disable_jit():
+        unjitted = evaluate(model, variables, ids, batch_size=8)
+    jitted = evaluate(model, variables, ids, batch_size=8)
+    assert jitted.nats_per_token == pytest.approx(unjitted.nats_per_token, rel=1e-6)
+
+
+def test_evaluate_leaves_variables_usable():
+    model = CountsBigramLM(4)
+    variables = init(model, jax.random.key(0))
+    assert perplexity(model, variables, [0, 1, 2]) == perplexity(model, variables, [0, 1, 2])
+
+
+def test_second_call_compiles_nothing(caplog):
+    """Nor does a text of another length, or an equal model with other variables."""
+    model, variables = random_table(5, 1)
+    other_variables = variables + 1
+    evaluate(model, variables, random_ids(5, 100))
+    with jax.log_compiles():
+        evaluate(model, variables, random_ids(5, 100))
+        evaluate(Table(5, 1), other_variables, random_ids(5, 70_000))
+        assert "Compiling" not in caplog.text
+        evaluate(model, variables, random_ids(5, 100), batch_size=13)  # another batch size is another program
+    assert "Compiling" in caplog.text
+
+
+@pytest.mark.parametrize(("length", "context_length"), [(0, 0), (0, 1), (1, 1), (3, 3), (2, 3)])
+def test_text_no_longer_than_the_context_is_an_error(length, context_length):
+    model, variables = random_table(3, context_length)
+    with pytest.raises(ValueError, match=rf"ids hold {length} tokens.*need {context_length + 1}"):
+        perplexity(model, variables, np.zeros(length, np.int32))
+
+
+@pytest.mark.parametrize(
+    ("ids", "error", "message"),
+    [
+        ([0, 3, 1], ValueError, r"ids hold 3, outside 0\.\.2.*vocab_size=3"),
+        ([0, -2, 1], ValueError, r"ids hold -2, outside 0\.\.2"),
+        ([0.0, 1.0], TypeError, "integers, got float64"),
+        ([[0, 1], [1, 0]], ValueError, r"shape \[T\], got shape \[2, 2\]"),
+    ],
+)
+def test_wrong_ids_are_an_error(ids, error, message):
+    model, variables = random_table(3, 1)
+    with pytest.raises(error, match=message):
+        perplexity(model, variables, np.array(ids))
+
+
+@pytest.mark.parametrize("batch_size", [0, -3])
+def test_batch_size_below_1_is_an_error(batch_size):
+    model, variables = random_table(3, 1)
+    with pytest.raises(ValueError, match=f"batch_size must be at least 1, got {batch_size}"):
+        evaluate(model, variables, [0, 1], batch_size=batch_size)
+
+
+def test_unknown_device_is_an_error():
+    model, variables = random_table(3, 1)
+    with pytest.raises(ValueError, match="unknown device 'abacus'"):
+        evaluate(model, variables, [0, 1], device="abacus")
+
+
+def test_device_may_be_named():
+    model, variables = random_table(3, 1)
+    on_cpu = evaluate(model, variables, [0, 1, 2], device="cpu")
+    assert evaluate(model, variables, [0, 1, 2], device=jax.devices("cpu")[0]) == on_cpu
+
+
+@pytest.mark.parametrize(
+    ("nats", "bytes_per_token", "bits"), [(math.log(2), 1, 1), (math.log(2), 4, 0.25), (math.log(256), 2, 4)]
+)
+def test_bits_per_byte(nats, bytes_per_token, bits):
+    assert bits_per_byte(nats, bytes_per_token) == pytest.approx(bits, rel=1e-12)
+
+
+@pytest.mark.parametrize(("model_size", "table_size"), [(9, 4), (4, 9)])
+def test_variables_of_another_vocabulary_are_an_error(model_size, table_size):
+    model = CountsBigramLM(model_size)
+    variables = {"counts": {"table": jnp.ones((table_size, table_size), jnp.int32)}}
+    with pytest.raises(ValueError, match=rf"logits of shape \[\d+, {table_size}\].*{model_size}"):
+        perplexity(model, variables, [0, 1, 2, 3])
+
+
+def test_large_logits_cost_no_digits():
+    nats = token_nats(jnp.array([[-1000.0, -1000.0], [3e38, 3e38]]), jnp.array([0, 1]))
+    np.testing.assert_allclose(nats, math.log(2), rtol=1e-6)
