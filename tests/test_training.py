@@ -393,8 +393,15 @@ def test_a_wrong_type_is_a_type_error_that_says_what_to_pass(options, message):
 
 
 def test_an_optimizer_may_hold_the_params_themselves():
-    """Schedule-free SGD keeps them in its state: one buffer, held twice, cannot be donated twice."""
-    optimizer = optax.contrib.schedule_free(optax.sgd(0.1), learning_rate=0.1)
+    """One buffer, held by the params and by the optimizer's state, cannot be donated twice."""
+    towards_start = optax.GradientTransformation(
+        init=lambda params: params,
+        update=lambda updates, start, params: (
+            jax.tree.map(lambda update, s, p: update + 0.01 * (s - p), updates, start, params),
+            start,
+        ),
+    )
+    optimizer = optax.chain(optax.sgd(0.1), towards_start)
     _, history = train(num_steps=20, optimizer=optimizer)
     assert history["train_losses"][-1] < history["train_losses"][0]
 
