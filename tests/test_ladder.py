@@ -64,6 +64,7 @@ def finished(tmp_path_factory):
     return config.out, *run(config)
 
 
+@pytest.mark.slow
 def test_every_artefact_is_there(finished):
     out, _, _ = finished
     assert sorted(path.name for path in out.iterdir()) == [
@@ -79,6 +80,7 @@ def test_every_artefact_is_there(finished):
     assert sorted(path.name for path in (out / "models").iterdir()) == ["counts_bigram", "mlp", "neural_bigram"]
 
 
+@pytest.mark.slow
 def test_the_results_hold_the_six_models_and_what_they_depend_on(finished):
     _, results, _ = finished
     assert [row["name"] for row in results["models"]] == NAMES
@@ -101,11 +103,13 @@ def test_the_results_hold_the_six_models_and_what_they_depend_on(finished):
     assert set(results["versions"]) >= {"jax", "flax", "optax", "jaxlm", "python"}
 
 
+@pytest.mark.slow
 def test_the_tokens_are_split_by_position(finished):
     _, results, _ = finished
     assert results["tokens"] == {"train": len(TEXT) * 9 // 10, "validation": len(TEXT) - len(TEXT) * 9 // 10}
 
 
+@pytest.mark.slow
 def test_each_recorded_step_is_a_line_of_metrics(finished):
     out, results, _ = finished
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text("utf-8").splitlines()]
@@ -116,6 +120,7 @@ def test_each_recorded_step_is_a_line_of_metrics(finished):
             assert row["perplexity"] == last[row["name"]]
 
 
+@pytest.mark.slow
 def test_every_model_speaks_from_the_same_prompt(finished):
     out, results, printed = finished
     assert results["prompt"] == TEXT[results["tokens"]["train"] :][:3]
@@ -127,6 +132,7 @@ def test_every_model_speaks_from_the_same_prompt(finished):
         assert text in printed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["counts_bigram", "neural_bigram", "mlp"])
 def test_a_saved_model_has_the_perplexity_of_its_row(finished, name):
     out, results, _ = finished
@@ -217,6 +223,7 @@ def test_a_run_that_diverges_does_not_look_finished(text, tmp_path, monkeypatch)
     assert {path.name for path in config.out.iterdir()} <= {"config.json", "metrics.jsonl"}
 
 
+@pytest.mark.slow
 def test_the_command_itself(text, tmp_path):
     def command(*arguments):
         return subprocess.run(

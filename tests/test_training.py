@@ -408,8 +408,10 @@ def test_an_optimizer_may_hold_the_params_themselves():
 
 @pytest.mark.parametrize(
     "optimizer",
-    [optax.lbfgs(0.1), optax.chain(optax.sgd(0.1), optax.contrib.reduce_on_plateau())],
-    ids=["lbfgs", "plateau"],
+    [
+        pytest.param(optax.lbfgs(0.1), id="lbfgs", marks=pytest.mark.slow),
+        pytest.param(optax.chain(optax.sgd(0.1), optax.contrib.reduce_on_plateau()), id="plateau"),
+    ],
 )
 def test_an_optimizer_may_ask_for_the_loss(optimizer):
     _, history = train(num_steps=20, optimizer=optimizer)

