@@ -1,7 +1,7 @@
 """Three language models on one token stream: does each rung of the ladder predict better than the one below?
 
     python -m experiments.ladder                   # about 40 s on 2 CPU cores
-    python -m experiments.ladder --quick           # every artefact in a quarter of that
+    python -m experiments.ladder --quick           # every artefact, in about 20 s
     python -m experiments.ladder --recipe course   # plain SGD, 500 steps of 64: too little to get there
 
 Expected on tiny Shakespeare, BPE with 4096 tokens, seed 0 (validation perplexity): uniform 4096, unigram 474,
@@ -25,7 +25,7 @@ import tyro
 from rich.console import Console
 
 import jaxlm
-from jaxlm.console import exit_code, progress, say
+from jaxlm.console import exit_code, progress, say, standard_output
 from jaxlm.files import write_atomically
 from jaxlm.models.baselines import UniformLM, UnigramLM
 from jaxlm.models.counts_bigram import best_smoothing
@@ -54,7 +54,7 @@ class LadderConfig:
     vocab_size: int | None = None
     """Tokens of the BPE vocabulary, at least 256; None is 4096, or 512 with --quick."""
     seed: int = 0
-    """Every random choice of the run follows from it."""
+    """Every random choice of the run follows from it: 0 to 2**32 - 1."""
     recipe: Literal["momentum", "course"] = "momentum"
     """How the neural models are trained. momentum: SGD with momentum 0.9, cosine decay and clipping, 6000 steps of
     128 windows. course: plain SGD, 500 steps of 64."""
@@ -142,7 +142,7 @@ class Rung:
 
 
 def run_ladder(config: LadderConfig, console: Console) -> Path:
-    """Runs the experiment and returns the run's folder; `results.json` and `report.html` come last.
+    """Runs the experiment and returns the run's folder, in which `results.json` comes last.
 
     Raises:
         ValueError, OSError, FloatingPointError: what the user can mend, in one line.
@@ -177,11 +177,11 @@ def run_ladder(config: LadderConfig, console: Console) -> Path:
         "samples": samples,
         **describe_environment(device),
     }
+    write_artefacts(run, rungs, data, results)
     console.print(results_table(results["models"]))
     best_k = next(row["smoothing"] for row in results["models"] if row["name"] == "counts_bigram_best_k")
     say(console, f"\nbest k = {best_k:.3g}, chosen on the last tenth of the training text\n")
     say(console, samples_text(samples))
-    write_artefacts(run, rungs, data, results)
     say(console, f"{time.perf_counter() - begin:.0f} s in all; look at {run / 'report.html'}")
     return run
 
@@ -196,6 +196,8 @@ def check_options(config: LadderConfig) -> None:
         )
     if config.steps is not None and config.steps < 1:
         raise ValueError(f"--steps must be at least 1, got {config.steps}")
+    if not 0 <= config.seed < 2**32:
+        raise ValueError(f"--seed must lie in 0..{2**32 - 1}, got {config.seed}")
     if config.num_tokens < 0:
         raise ValueError(f"--num-tokens must be at least 0, got {config.num_tokens}")
 
@@ -356,7 +358,7 @@ def describe(rung: Rung, data: Data) -> dict[str, Any]:
 
 
 def write_artefacts(run: Path, rungs: Sequence[Rung], data: Data, results: Mapping[str, Any]) -> None:
-    """The saved models, the samples, the pictures; the results and the page last, for they say that it is done."""
+    """The saved models, samples, pictures and page; last `results.json`, as a sign that all is there."""
     by_name = {rung.name: rung for rung in rungs}
     for name in ("counts_bigram", "neural_bigram", "mlp"):
         jaxlm.save_model(run / "models" / name, by_name[name].model, by_name[name].variables, data.tokenizer)
@@ -366,10 +368,10 @@ def write_artefacts(run: Path, rungs: Sequence[Rung], data: Data, results: Mappi
     plot_curves(run / "curves.png", curves, floors, data.tokenizer.vocab_size)
     tokens = [data.tokenizer.decode([token]) for token in range(data.tokenizer.vocab_size)]
     plot_counts(run / "counts.png", np.asarray(by_name["counts_bigram"].variables["counts"]["table"]), tokens)
+    write_atomically(run / "report.html", render_page(run, results))
     write_json(run / "results.json", results)
-    write_atomically(run / "report.html", render_page(run))
 
 
 if __name__ == "__main__":
     options = tyro.cli(LadderConfig, prog="ladder")
-    sys.exit(exit_code(lambda: run_ladder(options, Console())))
+    sys.exit(exit_code(lambda: run_ladder(options, standard_output())))

@@ -34,7 +34,7 @@ def check_ids(ids: ArrayLike, vocab_size: int, *, name: str = "ids") -> Array | 
         worst = low if low < 0 else high
         if not 0 <= worst < vocab_size:
             raise ValueError(
-                f"{name} hold {worst}, outside 0..{vocab_size - 1}; "
+                f"{name}: {worst} is outside 0..{vocab_size - 1}; "
                 f"the model's vocab_size={vocab_size} must be the tokenizer's"
             )
     return array.astype(np.int32)
@@ -53,7 +53,7 @@ def check_stream(
         raise ValueError(f"{name} must be one stream of shape [T], got shape {list(array.shape)}")
     if len(array) < min_length:
         raise ValueError(
-            f"{name} hold {len(array)} tokens; one context and its target need {min_length}: use a longer text"
+            f"{name}: {len(array)} tokens are too few, one context and its target need {min_length}; use more text"
         )
     return array
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax import Array
 
 from jaxlm.files import write_atomically
 from jaxlm.models import CountsBigramLM, LanguageModel, MLPLanguageModel, NeuralBigramLM, init
@@ -30,6 +31,7 @@ def save_model(path: str | Path, model: LanguageModel, variables: Any, tokenizer
 
     Raises:
         FileExistsError: `path` exists.
+        OSError: it cannot be written; nothing is left behind.
         TypeError: the variables are not such dicts.
         ValueError: the tokenizer has more tokens than the model, or the variables are another model's.
     """
@@ -43,10 +45,9 @@ def save_model(path: str | Path, model: LanguageModel, variables: Any, tokenizer
     arrays = _as_numpy(variables)
     _check_arrays("variables", model, arrays)
     description = {"version": _SCHEMA_VERSION, **_describe(model), "has_tokenizer": tokenizer is not None}
-    path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{uuid.uuid4().hex}")
-    unfinished.mkdir()
     try:
+        unfinished.mkdir(parents=True)
         import orbax.checkpoint as ocp
 
         with ocp.PyTreeCheckpointer() as checkpointer:
@@ -55,9 +56,12 @@ def save_model(path: str | Path, model: LanguageModel, variables: Any, tokenizer
             tokenizer.save(unfinished / "tokenizer.json")
         write_atomically(unfinished / "model.json", json.dumps(description, indent=2) + "\n")
         unfinished.rename(path)
-    except BaseException:
+    except (OSError, ValueError, RuntimeError) as error:
+        raise OSError(
+            f"cannot save to {path}: {_first_line(error)}; free some space, or choose another path"
+        ) from error
+    finally:
         shutil.rmtree(unfinished, ignore_errors=True)
-        raise
 
 
 def load_model(path: str | Path, *, model: LanguageModel | None = None) -> tuple[Any, Any, Tokenizer | None]:
@@ -80,8 +84,12 @@ def load_model(path: str | Path, *, model: LanguageModel | None = None) -> tuple
 
 
 def _as_numpy(tree: Any) -> Any:
-    if not isinstance(tree, Mapping):
+    if isinstance(tree, Array | np.ndarray | np.generic | float | int):
         return np.asarray(tree)
+    if not isinstance(tree, Mapping) or not tree:
+        raise TypeError(
+            f"variables must be nested dicts of arrays, none of them empty, got {type(tree).__name__} in them"
+        )
     for name in tree:
         if not isinstance(name, str):
             raise TypeError(f"variables must be nested dicts with string keys, got the key {name!r}")
@@ -91,10 +99,16 @@ def _as_numpy(tree: Any) -> Any:
 def _describe(model: LanguageModel) -> dict[str, Any]:
     return {
         "class": type(model).__name__,
+        "of_jaxlm": _is_rung(model),
         "vocab_size": int(model.vocab_size),
         "context_length": int(model.context_length),
         "fields": _plain_fields(model),
     }
+
+
+def _is_rung(model: LanguageModel) -> bool:
+    """Whether the class is the library's; a reader's own may well bear the same name."""
+    return type(model) in _MODEL_CLASSES.values()
 
 
 def _plain_fields(model: Any) -> dict[str, Any]:
@@ -118,14 +132,14 @@ def _read_description(path: Path) -> dict[str, Any]:
     match document:
         case {"class": str(), "vocab_size": int(), "context_length": int(), "fields": dict()} if isinstance(
             document.get("has_tokenizer"), bool
-        ):
+        ) and isinstance(document.get("of_jaxlm"), bool):
             return document
     raise ValueError(f"{path} is damaged: its fields are not those of a saved model")
 
 
 def _rebuild(path: Path, description: dict[str, Any]) -> LanguageModel:
     name = description["class"]
-    if name not in _MODEL_CLASSES:
+    if not description["of_jaxlm"] or name not in _MODEL_CLASSES:
         raise ValueError(f"{path} holds a {name}, which is not of this library: pass load_model(path, model=...)")
     try:
         model: Any = _MODEL_CLASSES[name](**description["fields"])
@@ -148,13 +162,16 @@ def _read_arrays(path: Path) -> Any:
         with ocp.PyTreeCheckpointer() as checkpointer:
             return checkpointer.restore(path)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
-        reason = str(error).partition("\n")[0][:200]
-        raise ValueError(f"{path} is damaged: its arrays cannot be read ({reason})") from error
+        raise ValueError(f"{path} is damaged: its arrays cannot be read ({_first_line(error)})") from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0][:200]
 
 
 def _check_arrays(origin: str, model: LanguageModel, variables: Any) -> None:
     """Raises a ValueError where the variables are not of the names, shapes and dtypes of the library's `model`."""
-    if type(model).__name__ not in _MODEL_CLASSES:
+    if not _is_rung(model):
         return
     expected = jax.eval_shape(lambda: init(model, jax.random.key(0)))
     found, wanted = _signature(variables), _signature(expected)

@@ -1,10 +1,19 @@
 """How a command speaks to a person: plain lines, a progress bar on a terminal, errors in one line."""
 
 import contextlib
+import io
+import sys
 from collections.abc import Callable, Iterator
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+
+def standard_output() -> Console:
+    """Standard output as a console; what its encoding lacks is shown as `?`, for no run shall end on that."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
+    return Console()
 
 
 def say(console: Console, text: str) -> None:
@@ -40,6 +49,12 @@ def exit_code(command: Callable[[], object]) -> int:
     except (ValueError, OSError, FloatingPointError) as error:
         message = " ".join(str(error).split())
         say(Console(stderr=True), f"error: {message}")
+        return 2
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):  # JAX's word for no memory
+            raise
+        reason = str(error).partition("\n")[0]
+        say(Console(stderr=True), f"error: out of memory ({reason}); make the model or the batch smaller")
         return 2
     except KeyboardInterrupt:
         say(Console(stderr=True), "interrupted")

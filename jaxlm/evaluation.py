@@ -65,6 +65,8 @@ def evaluate(
     target_device = resolve_device(device)
     variables = jax.device_put(variables, target_device)
     num_windows = len(stream) - context_length
+    # A batch far larger than the text would only cost memory.
+    batch_size = min(batch_size, max(1 << (num_windows - 1).bit_length(), 256))
     windows_per_call = max(_WINDOWS_PER_CALL // batch_size, 1) * batch_size
     total_nats = 0.0
     for start in range(0, num_windows, windows_per_call):
@@ -118,7 +120,7 @@ def _window_nats(
         batch_nats = token_nats(predict(model, variables, ids[offsets]), ids[context_length:])
         return lax.dynamic_update_slice(nats, batch_nats.astype(jnp.float32), (start,))
 
-    return lax.fori_loop(0, num_batches, score_batch, jnp.zeros(len(segment) - context_length))
+    return lax.fori_loop(0, num_batches, score_batch, jnp.zeros(len(segment) - context_length, jnp.float32))
 
 
 def _exp(nats: float) -> float:

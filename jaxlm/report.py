@@ -83,7 +83,7 @@ def plot_curves(
     loss_axes.set(title="training loss (one minibatch)", xlabel="step", ylabel="nats per token")
     for axes in (loss_axes, perplexity_axes):
         axes.grid(alpha=0.25)
-        axes.legend(frameon=False, fontsize=9)
+        axes.legend(frameon=False, fontsize=9, loc="upper right", bbox_to_anchor=(1, 0.95))
     _save(figure, path)
 
 
@@ -115,9 +115,8 @@ def plot_counts(path: Path, table: np.ndarray[Any, Any], tokens: Sequence[str], 
     _save(figure, path)
 
 
-def render_page(run: Path) -> str:
-    """One self-contained HTML page of the finished run in the folder `run`: table, pictures, samples, settings."""
-    results = json.loads((run / "results.json").read_text("utf-8"))
+def render_page(run: Path, results: Mapping[str, Any]) -> str:
+    """One self-contained HTML page: the table and samples of `results`, the pictures and settings in `run`."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("jaxlm", "."), autoescape=True, undefined=jinja2.StrictUndefined
     )

@@ -77,8 +77,8 @@ def sample(
             key,
             start,
             num_steps,
-            temperature,
-            1.0 if top_p is None else top_p,
+            float(temperature),
+            1.0 if top_p is None else float(top_p),
             greedy=temperature < np.finfo(np.float32).tiny,  # float32 would flush it to zero
             top_k=None if top_k is None or top_k >= model.vocab_size else top_k,
             nucleus=top_p is not None and top_p < 1,

@@ -139,7 +139,9 @@ class BPETokenizer:
             ValueError: `vocab_size` is below the 256 bytes, or the text is empty.
         """
         if vocab_size < 256:
-            raise ValueError(f"vocab_size={vocab_size} is below the 256 bytes that byte-level BPE starts from")
+            raise ValueError(
+                f"vocab_size={vocab_size} is below the 256 bytes that byte-level BPE starts from; use 256 or more"
+            )
         _check_text(text)
         from tokenizers import trainers
 

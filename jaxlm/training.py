@@ -91,7 +91,7 @@ def train_lm(
     params, constants, train_stream = jax.device_put((params, constants, train_stream), target_device)
     state = TrainState(jnp.int32(0), params, (optimizer or _sgd(lr, weight_decay)).init(params))
     # The loop donates its state: a copy, for the caller's params are in it, and an optimizer may hold them twice.
-    state = jax.tree.map(lambda leaf: jnp.array(leaf, copy=True, device=target_device), state)
+    state = jax.device_put(jax.tree.map(_copy, state), target_device)
     history: dict[str, list[Any]] = {"steps": [], "train_losses": [], "val_perplexities": []}
     for step in _recorded_steps(num_steps, log_every):
         state, loss, params_are_finite = _train_until(
@@ -133,11 +133,17 @@ def _check_options(
     check_at_least("batch_size", batch_size, 1)
     check_at_least("num_steps", num_steps, 0)
     check_at_least("log_every", log_every, 1)
-    if callable(lr):
-        raise TypeError("lr must be a number; for a schedule pass optimizer=optax.sgd(schedule)")
     for name, rate in (("lr", lr), ("weight_decay", weight_decay)):
+        if callable(rate) or isinstance(rate, str):
+            raise TypeError(
+                f"{name} must be a number, got {rate!r}; for a schedule pass optimizer=optax.sgd(schedule)"
+            )
         if not 0 <= rate < math.inf:
             raise ValueError(f"{name} must be finite and at least 0, got {rate}")
+    if not isinstance(optimizer, optax.GradientTransformation | None):
+        raise TypeError(
+            f"optimizer must be an optax.GradientTransformation, as optax.adam(1e-3) is, got {optimizer!r}"
+        )
     if optimizer is not None and (lr, weight_decay) != (_DEFAULT_LR, 0.0):
         raise ValueError(
             f"lr={lr} and weight_decay={weight_decay} are for the default SGD; build them into optimizer="
@@ -159,6 +165,10 @@ def _split_variables(model: LanguageModel, variables: Any) -> tuple[Any, Any]:
             + ("; call model.fit(variables, ids)" if hasattr(model, "fit") else "; its params must be floats")
         )
     return params, constants
+
+
+def _copy(leaf: Any) -> Array:
+    return leaf.copy() if isinstance(leaf, Array) else jnp.array(leaf)  # jnp.array takes no random keys
 
 
 def _join_variables(params: Any, constants: Any) -> Any:

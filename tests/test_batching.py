@@ -32,7 +32,7 @@ def test_check_ids_keeps_the_shape(shape):
 @pytest.mark.parametrize("module", [np, jnp])
 @pytest.mark.parametrize(("ids", "worst"), [([0, 3, 4, 1], 4), ([2, -1, -7], -7), ([3], 3)])
 def test_check_ids_names_the_worst_id_and_the_limit(module, ids, worst):
-    with pytest.raises(ValueError, match=rf"ids hold {worst}, outside 0\.\.2.*vocab_size=3"):
+    with pytest.raises(ValueError, match=rf"ids: {worst} is outside 0\.\.2.*vocab_size=3"):
         check_ids(module.array(ids), vocab_size=3)
 
 
@@ -49,7 +49,7 @@ def test_check_ids_of_another_kind_are_a_type_error(ids):
 
 def test_check_stream_wants_one_stream_that_is_long_enough():
     assert check_stream(np.array([1, 0, 1]), 2, min_length=3).shape == (3,)
-    with pytest.raises(ValueError, match=r"val_ids hold 3 tokens.*need 4"):
+    with pytest.raises(ValueError, match=r"val_ids: 3 tokens.*need 4"):
         check_stream(np.array([1, 0, 1]), 2, min_length=4, name="val_ids")
     with pytest.raises(ValueError, match=r"shape \[T\], got shape \[2, 3\]"):
         check_stream(np.zeros((2, 3), np.int32), 2, min_length=1)
@@ -110,12 +110,14 @@ def test_split_ids_refuses_floats():
         split_ids(np.arange(20.0))
 
 
+@pytest.mark.course
 def test_get_batch_shapes_and_types():
     contexts, targets = get_batch(np.arange(50), 3, 4, key=jax.random.key(0))
     assert (contexts.shape, targets.shape) == ((4, 3), (4,))
     assert contexts.dtype == targets.dtype == jnp.int32
 
 
+@pytest.mark.course
 @pytest.mark.parametrize("context_length", [0, 1, 3])
 def test_get_batch_targets_follow_their_contexts(context_length):
     contexts, targets = get_batch(np.arange(100), context_length, 64, key=jax.random.key(1))
@@ -123,6 +125,7 @@ def test_get_batch_targets_follow_their_contexts(context_length):
     np.testing.assert_array_equal(contexts, expected)
 
 
+@pytest.mark.course
 def test_get_batch_same_key_same_batch():
     ids = np.random.default_rng(0).integers(0, 9, 1000)
     first, again, other = (get_batch(ids, 2, 32, key=jax.random.key(seed)) for seed in (3, 3, 4))

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
 import jaxlm
 
@@ -128,6 +129,45 @@ def test_variables_are_nested_dicts(tmp_path):
         jaxlm.save_model(tmp_path / "model", TableLM(3), {0: jnp.zeros(3)})
 
 
+@pytest.mark.parametrize(
+    "variables",
+    [[jnp.zeros(2)] * 2, (jnp.zeros(2), jnp.zeros(3)), {"a": {"b": [jnp.zeros(2)]}}, {}, {"a": {}}, None],
+)
+def test_variables_that_would_come_back_as_others_are_not_saved(variables, tmp_path):
+    with pytest.raises(TypeError, match="nested dicts of arrays"):
+        jaxlm.save_model(tmp_path / "model", TableLM(3), variables)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_readers_class_of_the_same_name_is_not_taken_for_the_librarys(tmp_path):
+    class MLPLanguageModel(nn.Module):
+        vocab_size: int
+        context_length: int
+
+        @nn.compact
+        def __call__(self, contexts):
+            return nn.Dense(self.vocab_size)(nn.one_hot(contexts[:, -1], self.vocab_size))
+
+    model = MLPLanguageModel(4, 2)
+    variables = jaxlm.init(model, jax.random.key(0))
+    jaxlm.save_model(tmp_path / "own", model, variables)
+    with pytest.raises(ValueError, match="MLPLanguageModel, which is not of this library"):
+        jaxlm.load_model(tmp_path / "own")
+    loaded, loaded_variables, _ = jaxlm.load_model(tmp_path / "own", model=model)
+    assert loaded is model
+    assert_same(loaded_variables, variables)
+
+
+def test_a_disk_that_is_full_is_told_in_one_line(tmp_path, monkeypatch):
+    def fail(self, path, *_):
+        raise ValueError("RESOURCE: no space\n" + "specification\n" * 100)
+
+    monkeypatch.setattr("orbax.checkpoint.PyTreeCheckpointer.save", fail)
+    with pytest.raises(OSError, match=r"cannot save to .*model: RESOURCE: no space; free some space, or .* path$"):
+        jaxlm.save_model(tmp_path / "model", MODELS[1], make_variables(MODELS[1]))
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_tokenizer_larger_than_the_model_is_not_saved(tmp_path):
     model = jaxlm.NeuralBigramLM(27, 2)
     with pytest.raises(ValueError, match="256 tokens, the model only vocab_size=27"):
@@ -160,6 +200,8 @@ def test_a_description_that_is_no_json(saved, content):
         ({"has_tokenizer": 1}, "damaged"),
         ({"vocab_size": 301}, "vocab_size 301, not 300"),
         ({"class": "os.system"}, "os.system, which is not of this library"),
+        ({"of_jaxlm": False}, "which is not of this library"),
+        ({"of_jaxlm": "yes"}, "damaged"),
     ],
 )
 def test_a_description_that_does_not_fit(saved, changes, message):

@@ -1,7 +1,11 @@
 """What a person at the terminal is told."""
 
 import io
+import os
+import subprocess
+import sys
 
+import jax
 import pytest
 from rich.console import Console
 
@@ -58,11 +62,30 @@ def test_what_the_user_can_mend_is_2_and_one_line(error, capsys):
     assert captured.out == ""
 
 
+def test_no_memory_is_2_and_one_line(capsys):
+    assert exit_code(failing_with(jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: 9 GB\nframe\nframe"))) == 2
+    error = capsys.readouterr().err
+    assert error == "error: out of memory (RESOURCE_EXHAUSTED: 9 GB); make the model or the batch smaller\n"
+
+
+def test_what_the_encoding_lacks_is_no_error():
+    program = "from jaxlm.console import *; say(standard_output(), 'caf\u00e9 \ufffd')"
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env=os.environ | {"PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "caf? ?\n"
+
+
 def test_interrupted_is_130(capsys):
     assert exit_code(failing_with(KeyboardInterrupt())) == 130
     assert capsys.readouterr().err == "interrupted\n"
 
 
 def test_a_bug_is_not_hidden():
-    with pytest.raises(ZeroDivisionError):
-        exit_code(failing_with(ZeroDivisionError()))
+    for bug in (ZeroDivisionError, RuntimeError):
+        with pytest.raises(bug):
+            exit_code(failing_with(bug()))

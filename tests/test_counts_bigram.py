@@ -50,12 +50,14 @@ def char_ids(text):
     return ids, len(characters)
 
 
+@pytest.mark.course
 def test_hyperparameters_are_kept():
     model = CountsBigramLM(vocab_size=27, smoothing=0.5)
     assert (model.vocab_size, model.smoothing, model.context_length) == (27, 0.5, 1)
     assert CountsBigramLM(27).smoothing == 1.0
 
 
+@pytest.mark.course
 def test_variables_are_one_table_of_zeros():
     variables = init(CountsBigramLM(5), jax.random.key(0))
     assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), variables) == {
@@ -64,6 +66,7 @@ def test_variables_are_one_table_of_zeros():
     assert not table_of(variables).any()
 
 
+@pytest.mark.course
 def test_models_are_hashable_and_equal_by_their_hyperparameters():
     assert CountsBigramLM(5) == CountsBigramLM(5, 1.0)
     assert hash(CountsBigramLM(5)) == hash(CountsBigramLM(5, 1.0))
@@ -78,6 +81,7 @@ def test_hyperparameters_are_frozen(field):
     assert model == CountsBigramLM(5)
 
 
+@pytest.mark.course
 def test_fresh_model_is_uniform():
     model = CountsBigramLM(65)
     ids = np.random.default_rng(0).integers(0, 65, 500)
@@ -90,6 +94,7 @@ def test_smoothing_must_be_finite_and_not_negative(smoothing):
         CountsBigramLM(5, smoothing)
 
 
+@pytest.mark.course
 def test_fit_counts_every_pair():
     ids = np.random.default_rng(0).integers(0, 11, 5000)
     _, variables = fitted(ids, 11)
@@ -97,18 +102,21 @@ def test_fit_counts_every_pair():
     assert table_of(variables).dtype == np.int32
 
 
+@pytest.mark.course
 def test_fit_again_adds_to_the_table():
     model, variables = fitted(IDS, 5)
     variables = model.fit(variables, np.array([4, 4, 0]))
     np.testing.assert_array_equal(table_of(variables), count_pairs(IDS, 5) + count_pairs([4, 4, 0], 5))
 
 
+@pytest.mark.course
 @pytest.mark.parametrize("length", [0, 1, 2, 3, 100])
 def test_fit_of_n_ids_makes_n_minus_1_pairs(length):
     _, variables = fitted(np.zeros(length), 2)
     assert table_of(variables).sum() == max(length - 1, 0)
 
 
+@pytest.mark.course
 def test_fit_is_pure_apart_from_donation():
     model = CountsBigramLM(5)
     before = {"counts": {"table": np.arange(25, dtype=np.int32).reshape(5, 5)}, "kept": {"note": 7}}
@@ -121,11 +129,12 @@ def test_fit_is_pure_apart_from_donation():
     assert first["kept"] == before["kept"]
 
 
+@pytest.mark.course
 @pytest.mark.parametrize("module", [np, jnp])
 @pytest.mark.parametrize("worst", [5, -1, 70])
 def test_fit_of_an_id_out_of_range_is_an_error(module, worst):
     model, variables = fitted(IDS, 5)
-    with pytest.raises(ValueError, match=rf"ids hold {worst}, outside 0\.\.4.*vocab_size=5"):
+    with pytest.raises(ValueError, match=rf"ids: {worst} is outside 0\.\.4.*vocab_size=5"):
         model.fit(variables, module.array([0, worst, 4]))
     np.testing.assert_array_equal(table_of(variables), count_pairs(IDS, 5))
 
@@ -179,6 +188,7 @@ def test_fit_again_compiles_nothing(caplog):
     assert "Compiling" in caplog.text
 
 
+@pytest.mark.course
 @pytest.mark.parametrize("shape", [(3,), (3, 1)])
 def test_logits_shape(shape):
     model, variables = fitted(IDS, 5)
@@ -188,6 +198,7 @@ def test_logits_shape(shape):
     np.testing.assert_array_equal(logits[1], model.apply(variables, np.array([0]))[0])
 
 
+@pytest.mark.course
 @pytest.mark.parametrize("smoothing", [1.0, 0.01, 100.0])
 def test_logits_are_log_probabilities(smoothing):
     model, variables = fitted(IDS, 5, smoothing)
@@ -195,6 +206,7 @@ def test_logits_are_log_probabilities(smoothing):
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-6)
 
 
+@pytest.mark.course
 def test_logits_are_add_k_smoothed_counts():
     """Row 1 was followed once each by 1, 2 and 3: (1 + 0.5) / (3 + 2.5) for those, 0.5 / 5.5 for 0 and 4."""
     model, variables = fitted(IDS, 5, smoothing=0.5)
@@ -202,6 +214,7 @@ def test_logits_are_add_k_smoothed_counts():
     np.testing.assert_allclose(np.exp(model.apply(variables, np.array([1]))[0]), expected, rtol=1e-6)
 
 
+@pytest.mark.course
 def test_logits_without_smoothing_are_minus_inf_for_the_unseen():
     model, variables = fitted(IDS, 5, smoothing=0)
     expected = [-np.inf, math.log(1 / 3), math.log(1 / 3), math.log(1 / 3), -np.inf]
@@ -209,6 +222,7 @@ def test_logits_without_smoothing_are_minus_inf_for_the_unseen():
     assert perplexity(model, variables, np.array([0, 1, 0])) == math.inf
 
 
+@pytest.mark.course
 def test_logits_of_an_unseen_row():
     """Smoothed, it is uniform; without smoothing nothing is possible, and nothing is NaN."""
     model, variables = fitted(IDS, 5, smoothing=0.1)
@@ -218,6 +232,7 @@ def test_logits_of_an_unseen_row():
     assert perplexity(model, variables, np.array([4, 0])) == math.inf
 
 
+@pytest.mark.course
 def test_logits_is_the_same_as_call():
     model, variables = fitted(IDS, 5)
     contexts = np.array([[0], [4]])
@@ -346,8 +361,8 @@ def test_best_smoothing_wants_positive_candidates(candidates):
 @pytest.mark.parametrize(
     ("ids", "error", "message"),
     [
-        ([0, 2], ValueError, r"held_out_ids hold 2, outside 0\.\.1"),
-        ([0], ValueError, "held_out_ids hold 1 tokens"),
+        ([0, 2], ValueError, r"held_out_ids: 2 is outside 0\.\.1"),
+        ([0], ValueError, "held_out_ids: 1 tokens"),
         ([0.0, 1.0], TypeError, "held_out_ids must be integers"),
     ],
 )

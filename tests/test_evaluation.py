@@ -23,7 +23,7 @@ class Table:
     def apply(self, variables, contexts):
         if self.context_length == 0:
             return jnp.broadcast_to(variables, (len(contexts), self.vocab_size))
-        return variables[tuple(contexts.T)]
+        return jnp.asarray(variables)[tuple(contexts.T)]
 
 
 def random_table(vocab_size, context_length, seed=0):
@@ -76,12 +76,14 @@ def test_token_nats_do_not_hide_a_nan():
     assert math.isnan(token_nats(jnp.array([[0.0, jnp.nan]]), jnp.array([0]))[0])
 
 
+@pytest.mark.course
 @pytest.mark.parametrize("vocab_size", [1, 2, 27, 4096])
 def test_perplexity_of_a_uniform_model_is_the_vocabulary(vocab_size):
     ids = random_ids(vocab_size, 300)
     assert perplexity(Table(vocab_size, 0), jnp.zeros(vocab_size), ids) == pytest.approx(vocab_size, rel=1e-5)
 
 
+@pytest.mark.course
 def test_perplexity_is_exp_of_the_sum_over_the_number():
     """Two windows that cost log 2 and log 8: exp of their mean is 4, the mean of their perplexities 5."""
     variables = jnp.log(jnp.array([[0.5, 0.125, 0.375], [0.125, 0.5, 0.375], [0.25, 0.25, 0.5]]))
@@ -94,6 +96,7 @@ def test_perplexity_is_exp_of_the_sum_over_the_number():
         assert perplexity(Table(3, 1), variables, [0, 0, 1], batch_size=batch_size) == pytest.approx(4, rel=1e-6)
 
 
+@pytest.mark.course
 def test_perplexity_is_a_python_float():
     model, variables = random_table(3, 1)
     assert [type(field) for field in evaluate(model, variables, [0, 1, 2])] == [float, float, int]
@@ -119,6 +122,7 @@ def test_evaluate_scores_every_window(context_length):
     assert evaluation.perplexity == pytest.approx(math.exp(expected.mean()), rel=1e-6)
 
 
+@pytest.mark.course
 @pytest.mark.slow
 @settings(max_examples=20, deadline=None)
 @given(batch_size=st.sampled_from([1, 2, 3, 7, 16, 33, 70]), length=st.integers(3, 200))
@@ -186,18 +190,19 @@ def test_second_call_compiles_nothing(caplog):
     assert "Compiling" in caplog.text
 
 
+@pytest.mark.course
 @pytest.mark.parametrize(("length", "context_length"), [(0, 0), (0, 1), (1, 1), (3, 3), (2, 3)])
 def test_text_no_longer_than_the_context_is_an_error(length, context_length):
     model, variables = random_table(3, context_length)
-    with pytest.raises(ValueError, match=rf"ids hold {length} tokens.*need {context_length + 1}"):
+    with pytest.raises(ValueError, match=rf"ids: {length} tokens.*need {context_length + 1}"):
         perplexity(model, variables, np.zeros(length, np.int32))
 
 
 @pytest.mark.parametrize(
     ("ids", "error", "message"),
     [
-        ([0, 3, 1], ValueError, r"ids hold 3, outside 0\.\.2.*vocab_size=3"),
-        ([0, -2, 1], ValueError, r"ids hold -2, outside 0\.\.2"),
+        ([0, 3, 1], ValueError, r"ids: 3 is outside 0\.\.2.*vocab_size=3"),
+        ([0, -2, 1], ValueError, r"ids: -2 is outside 0\.\.2"),
         ([0.0, 1.0], TypeError, "integers, got float64"),
         ([[0, 1], [1, 0]], ValueError, r"shape \[T\], got shape \[2, 2\]"),
     ],
@@ -245,3 +250,25 @@ def test_variables_of_another_vocabulary_are_an_error(model_size, table_size):
 def test_large_logits_cost_no_digits():
     nats = token_nats(jnp.array([[-1000.0, -1000.0], [3e38, 3e38]]), jnp.array([0, 1]))
     np.testing.assert_allclose(nats, math.log(2), rtol=1e-6)
+
+
+def test_a_model_in_bfloat16_is_scored_in_float32():
+    """The logits are rounded as the model rounds them; the sum of 1000 exponentials is not."""
+
+    class Half(Table):
+        def apply(self, variables, contexts):
+            return super().apply(variables, contexts).astype(jnp.bfloat16)
+
+    table = np.random.default_rng(0).normal(size=(1000, 1000)).astype(np.float32)
+    rounded = np.asarray(jnp.asarray(table).astype(jnp.bfloat16), np.float64)
+    ids = np.random.default_rng(1).integers(0, 1000, 200)
+    nats = np.log(np.exp(rounded[ids[:-1]]).sum(axis=1)) - rounded[ids[:-1], ids[1:]]
+    assert evaluate(Half(1000, 1), table, ids).nats_per_token == pytest.approx(nats.mean(), rel=1e-6)
+
+
+def test_a_batch_far_larger_than_the_text_costs_no_memory():
+    """A batch of 2^30 windows at V = 1000 would need 4 TB."""
+    ids = np.arange(500) % 1000
+    assert perplexity(Table(1000, 1), np.zeros((1000, 1000), np.float32), ids, batch_size=2**30) == pytest.approx(
+        1000
+    )

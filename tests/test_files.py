@@ -1,5 +1,6 @@
 """A file is the old one or the new one, never a part of either."""
 
+import errno
 import os
 from pathlib import Path
 
@@ -79,3 +80,13 @@ def test_folder_in_the_way_is_an_error_and_stays(tmp_path):
     with pytest.raises(OSError, match="folder"):
         write_atomically(tmp_path / "folder", "text")
     assert list(tmp_path.iterdir()) == [tmp_path / "folder"]
+
+
+def test_a_full_disk_names_the_file(tmp_path, monkeypatch):
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match=r"No space left on device: '.*/results\.json'"):
+        write_atomically(tmp_path / "results.json", "{}")
+    assert not list(tmp_path.iterdir())

@@ -31,11 +31,13 @@ def logits_in_numpy(variables, contexts):
     return np.array(rows)
 
 
+@pytest.mark.course
 def test_hyperparameters_are_kept():
     model = MLPLanguageModel(vocab_size=27, context_length=3, embedding_dim=8, hidden_dim=16)
     assert (model.vocab_size, model.context_length, model.embedding_dim, model.hidden_dim) == (27, 3, 8, 16)
 
 
+@pytest.mark.course
 def test_variables_are_five_arrays():
     model = MLPLanguageModel(vocab_size=27, context_length=3, embedding_dim=8, hidden_dim=16)
     variables = jax.eval_shape(lambda: init(model, jax.random.key(0)))
@@ -48,6 +50,7 @@ def test_variables_are_five_arrays():
     }
 
 
+@pytest.mark.course
 def test_models_are_hashable_and_equal_by_their_hyperparameters():
     models = [MLPLanguageModel(6, 3, 2, 4), MLPLanguageModel(6, 2, 2, 4), MLPLanguageModel(6, 3, 2, 5)]
     assert models[0] == MLPLanguageModel(vocab_size=6, context_length=3, embedding_dim=2, hidden_dim=4)
@@ -62,6 +65,7 @@ def test_hyperparameters_are_frozen(field):
     assert model == MLPLanguageModel(6, 3, 2, 4)
 
 
+@pytest.mark.course
 @pytest.mark.parametrize(
     ("vocab_size", "embedding_dim", "hidden_dim"), [(65, 2, 4), (1000, 32, 64), (65, 2, 2048)]
 )
@@ -71,6 +75,7 @@ def test_fresh_model_is_uniform(vocab_size, embedding_dim, hidden_dim):
     assert perplexity(model, init(model, jax.random.key(1)), ids) == pytest.approx(vocab_size, rel=0.02)
 
 
+@pytest.mark.course
 def test_logits_are_those_of_equation_1(model, variables):
     contexts = np.array([[0, 1, 2], [5, 5, 5], [2, 1, 0], [3, 0, 4]])
     logits = model.apply(variables, contexts)
@@ -78,6 +83,7 @@ def test_logits_are_those_of_equation_1(model, variables):
     np.testing.assert_allclose(logits, logits_in_numpy(variables, contexts), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.course
 def test_order_of_the_context_matters(model, variables):
     logits = np.asarray(model.apply(variables, np.array([[0, 1, 2], [0, 2, 1], [1, 0, 2], [2, 1, 0]])))
     distances = np.abs(logits[:, None, :] - logits[None, :, :]).max(axis=2)
@@ -119,6 +125,7 @@ def test_logits_is_the_same_as_call(model, variables):
     )
 
 
+@pytest.mark.course
 @pytest.mark.parametrize("shape", [(3,), (4, 2), (4, 4), (4, 3, 1)])
 def test_contexts_of_another_shape_are_an_error_that_names_both(model, variables, shape):
     with pytest.raises(ValueError, match=r"shape \[B, 3\], got") as raised:

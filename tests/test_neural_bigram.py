@@ -27,11 +27,13 @@ def logits_in_numpy(variables, tokens):
     return embedding[tokens] @ projection["kernel"] + projection["bias"]
 
 
+@pytest.mark.course
 def test_hyperparameters_are_kept():
     model = NeuralBigramLM(vocab_size=27, embedding_dim=8)
     assert (model.vocab_size, model.embedding_dim, model.context_length) == (27, 8, 1)
 
 
+@pytest.mark.course
 def test_variables_are_three_arrays():
     model = NeuralBigramLM(vocab_size=27, embedding_dim=8)
     variables = jax.eval_shape(lambda: init(model, jax.random.key(0)))
@@ -43,6 +45,7 @@ def test_variables_are_three_arrays():
     }
 
 
+@pytest.mark.course
 def test_models_are_hashable_and_equal_by_their_hyperparameters():
     assert NeuralBigramLM(5, 2) == NeuralBigramLM(vocab_size=5, embedding_dim=2)
     assert len({NeuralBigramLM(5, 2), NeuralBigramLM(5, 2), NeuralBigramLM(5, 3), NeuralBigramLM(6, 2)}) == 3
@@ -56,6 +59,7 @@ def test_hyperparameters_are_frozen(field):
     assert model == NeuralBigramLM(5, 2)
 
 
+@pytest.mark.course
 @pytest.mark.parametrize(("vocab_size", "embedding_dim"), [(65, 1), (1000, 64)])
 def test_fresh_model_is_uniform(vocab_size, embedding_dim):
     model = NeuralBigramLM(vocab_size, embedding_dim)
@@ -63,6 +67,7 @@ def test_fresh_model_is_uniform(vocab_size, embedding_dim):
     assert perplexity(model, init(model, jax.random.key(1)), ids) == pytest.approx(vocab_size, rel=0.02)
 
 
+@pytest.mark.course
 @pytest.mark.parametrize("shape", [(4,), (4, 1)])
 def test_logits_are_embedding_times_projection(model, variables, shape):
     tokens = np.array([5, 0, 3, 0])
@@ -76,6 +81,7 @@ def test_table_of_logits_has_the_rank_of_the_embedding(model, variables):
     assert np.linalg.matrix_rank(table, tol=1e-4) == model.embedding_dim == 2
 
 
+@pytest.mark.course
 def test_logits_is_the_same_as_call(model, variables):
     contexts = np.array([[1], [4]])
     np.testing.assert_array_equal(
@@ -83,6 +89,7 @@ def test_logits_is_the_same_as_call(model, variables):
     )
 
 
+@pytest.mark.course
 @pytest.mark.parametrize("shape", [(), (4, 2), (2, 2, 1)])
 def test_contexts_of_another_shape_are_an_error(model, variables, shape):
     with pytest.raises(ValueError, match=r"shape \[B, 1\] or \[B\], got") as raised:

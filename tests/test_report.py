@@ -43,7 +43,6 @@ def run(tmp_path):
     lines = [{"step": step, "train_loss": 8 - step, "val_perplexity": 4000 / (step + 1)} for step in range(4)]
     plot_curves(tmp_path / "curves.png", {"MLP": lines}, {"counts bigram": 462.0}, 4096)
     plot_counts(tmp_path / "counts.png", np.arange(9).reshape(3, 3), ["a", " b", "\n"])
-    (tmp_path / "results.json").write_text(json.dumps(RESULTS))
     (tmp_path / "config.json").write_text(json.dumps({"seed": 0}))
     return tmp_path
 
@@ -88,20 +87,20 @@ def test_pictures_take_any_script_and_an_empty_table(tmp_path):
 
 
 def test_the_page_is_self_contained(run):
-    page = Page(render_page(run))
+    page = Page(render_page(run, RESULTS))
     assert len(page.sources) == 2
     assert all(source.startswith("data:image/png;base64,") for source in page.sources)
     assert "link" not in page.tags
 
 
 def test_the_page_shows_every_figure(run):
-    text = Page(render_page(run)).text
+    text = Page(render_page(run, RESULTS)).text
     for figure in ("403,520 parameters", "4.6666", "106.34", "2.164", "k = 0.0126", "309,682", "0f" * 32):
         assert figure in text
 
 
 def test_a_sample_cannot_run_code_in_the_page(run):
-    page = Page(render_page(run))
+    page = Page(render_page(run, RESULTS))
     assert "script" not in page.tags
     assert "<script>alert(1)</script> & or" in page.text
 

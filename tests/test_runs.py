@@ -24,7 +24,8 @@ def read(path):
 
 def test_a_run_begins_with_its_config(tmp_path):
     run = create_run(tmp_path / "a" / "run", {"seed": 3, "prompt": "é"})
-    assert read(run / "config.json") == {"seed": 3, "prompt": "é"}
+    config = read(run / "config.json")
+    assert (config["seed"], config["prompt"]) == (3, "é")
 
 
 def test_an_empty_folder_may_be_used(tmp_path):
@@ -34,20 +35,46 @@ def test_an_empty_folder_may_be_used(tmp_path):
 
 def test_a_run_is_replaced_only_when_asked(tmp_path):
     run = create_run(tmp_path / "run", {"seed": 1})
-    (run / "old.txt").write_text("old")
+    (run / "results.json").write_text("{}")
+    (run / "models" / "mlp").mkdir(parents=True)
     with pytest.raises(FileExistsError, match="--overwrite"):
         create_run(run, {"seed": 2})
-    assert read(run / "config.json") == {"seed": 1}
+    assert read(run / "config.json")["seed"] == 1
     create_run(run, {"seed": 2}, overwrite=True)
-    assert read(run / "config.json") == {"seed": 2}
-    assert not (run / "old.txt").exists()
+    assert read(run / "config.json")["seed"] == 2
+    assert [entry.name for entry in run.iterdir()] == ["config.json"]
 
 
-def test_a_folder_that_is_no_run_is_never_replaced(tmp_path):
+@pytest.mark.parametrize("config", [None, "{}", "[" * 100_000, '{"model": "someone else\'s"}'])
+def test_a_folder_that_is_no_run_is_never_replaced(tmp_path, config):
     (tmp_path / "thesis.txt").write_text("years of work")
+    if config is not None:
+        (tmp_path / "config.json").write_text(config)
     with pytest.raises(FileExistsError, match="no run"):
         create_run(tmp_path, {}, overwrite=True)
     assert (tmp_path / "thesis.txt").read_text() == "years of work"
+
+
+def test_a_file_of_the_users_in_a_run_is_never_removed(tmp_path):
+    run = create_run(tmp_path / "run", {"seed": 1})
+    (run / "notes.txt").write_text("what I saw")
+    with pytest.raises(FileExistsError, match=r"'notes\.txt', which no run wrote"):
+        create_run(run, {"seed": 2}, overwrite=True)
+    assert (run / "notes.txt").read_text() == "what I saw"
+    assert read(run / "config.json")["seed"] == 1
+
+
+def test_a_run_behind_a_link_is_replaced_where_it_lies(tmp_path):
+    run = create_run(tmp_path / "run", {"seed": 1})
+    (tmp_path / "link").symlink_to(run)
+    create_run(tmp_path / "link", {"seed": 2}, overwrite=True)
+    assert (tmp_path / "link").is_symlink()
+    assert read(run / "config.json")["seed"] == 2
+
+
+def test_metrics_that_cannot_be_written_name_their_file(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"none/metrics\.jsonl"):
+        append_metrics(tmp_path / "none" / "metrics.jsonl", {})
 
 
 def test_a_file_in_the_way_is_never_replaced(tmp_path):
@@ -76,6 +103,12 @@ def test_metrics_are_one_object_a_line(tmp_path):
 
 def test_a_new_run_has_a_name_that_sorts_by_time():
     assert re.fullmatch(r"runs/ladder-\d{8}-\d{6}", new_run_path("ladder").as_posix())
+
+
+def test_runs_of_the_same_second_have_names_of_their_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    paths = [create_run(new_run_path("ladder"), {}) for _ in range(20)]
+    assert len(set(paths)) == 20
 
 
 def test_the_environment_names_versions_and_device():

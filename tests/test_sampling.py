@@ -65,9 +65,7 @@ def draw(make, prompt=PROMPT, num_tokens=12, key=0, **options):
     return np.asarray(jaxlm.sample(*make(), prompt, num_tokens, key=jax.random.key(key), **options))
 
 
-# The course's six.
-
-
+@pytest.mark.course
 @for_every_model
 @pytest.mark.parametrize("prompt", [PROMPT, PROMPTS], ids=["P", "BP"])
 def test_the_shape_is_the_prompts_and_num_tokens_more_in_int32(make, prompt):
@@ -77,12 +75,14 @@ def test_the_shape_is_the_prompts_and_num_tokens_more_in_int32(make, prompt):
     assert ids.dtype == jnp.int32
 
 
+@pytest.mark.course
 @for_every_model
 @pytest.mark.parametrize("prompt", [PROMPT, PROMPTS], ids=["P", "BP"])
 def test_the_prompt_stands_unchanged_in_front(make, prompt):
     np.testing.assert_array_equal(draw(make, prompt)[..., :5], prompt)
 
 
+@pytest.mark.course
 @for_every_model
 def test_the_same_key_gives_the_same_ids_and_another_key_other_ids(make):
     first, again, other = draw(make, key=1), draw(make, key=1), draw(make, key=2)
@@ -90,6 +90,7 @@ def test_the_same_key_gives_the_same_ids_and_another_key_other_ids(make):
     assert (first != other).any()
 
 
+@pytest.mark.course
 @for_every_model
 def test_temperature_zero_is_the_chain_of_likeliest_tokens(make):
     model, variables = make()
@@ -102,12 +103,14 @@ def test_temperature_zero_is_the_chain_of_likeliest_tokens(make):
         assert draw(make, temperature=0, key=key).tolist() == chain
 
 
+@pytest.mark.course
 @for_every_model
 def test_every_id_is_in_the_vocabulary(make):
     drawn = draw(make, PROMPTS, num_tokens=300)[:, 5:]
     assert (np.unique(drawn) == np.arange(VOCAB)).all()  # all of them occur, and no other
 
 
+@pytest.mark.course
 @for_every_model
 def test_only_the_last_context_of_a_longer_prompt_counts(make):
     model, _ = make()
@@ -291,8 +294,8 @@ def test_variables_that_are_not_a_number_are_an_error(temperature):
         ({"prompt": [1]}, "prompt has 1 token; MLPLanguageModel needs at least context_length=3"),
         ({"prompt": np.zeros((4, 2), int)}, "prompt has 2 tokens; .* context_length=3"),
         ({"prompt": np.zeros(0, int)}, "prompt has 0 tokens; .* context_length=3"),
-        ({"prompt": [0, 1, 8]}, r"prompt hold 8, outside 0\.\.7"),
-        ({"prompt": [0, -1, 7]}, r"prompt hold -1, outside 0\.\.7"),
+        ({"prompt": [0, 1, 8]}, r"prompt: 8 is outside 0\.\.7"),
+        ({"prompt": [0, -1, 7]}, r"prompt: -1 is outside 0\.\.7"),
         ({"prompt": np.zeros((1, 1, 3), int)}, r"shape \[P\] or \[B, P\], got \[1, 1, 3\]"),
         ({"prompt": 3}, r"shape \[P\] or \[B, P\], got \[\]"),
         ({"device": "abacus"}, "unknown device 'abacus'"),
@@ -314,3 +317,24 @@ def test_a_temperature_near_zero_is_greedy(temperature):
     logits = jnp.array([5.0, 6.0, 1.0, 2.0, 6.5, 0.0])
     ids = jaxlm.sample(OneTable(6), logits, [0], 5, key=jax.random.key(0), temperature=temperature)
     assert ids.tolist() == [0, 4, 4, 4, 4, 4]
+
+
+@dataclass(frozen=True)
+class HalfUniform:
+    """A reader's own model that computes in bfloat16, as many on accelerators do."""
+
+    vocab_size: int
+    context_length: int = 1
+
+    def apply(self, variables, contexts):
+        return jnp.broadcast_to(variables, (len(contexts), self.vocab_size))
+
+
+def test_a_model_in_bfloat16_is_drawn_at_its_shares():
+    """In bfloat16 a cumulative sum stands still at 256: most of 1000 equal tokens would never be drawn."""
+    vocab_size = 1000
+    logits = jnp.zeros(vocab_size, jnp.bfloat16)
+    prompts = np.zeros((1000, 1), np.int32)
+    ids = jaxlm.sample(HalfUniform(vocab_size), logits, prompts, 20, key=jax.random.key(0))
+    counts = np.bincount(np.asarray(ids)[:, 1:].ravel(), minlength=vocab_size)
+    assert stats.chisquare(counts).pvalue > 1e-4

@@ -34,8 +34,9 @@ class CountsBigramLM(FrozenModule):
 
     def __post_init__(self) -> None:
         check_sizes(self, "vocab_size")
-        if not 0 <= self.smoothing < float("inf"):
-            raise ValueError(f"CountsBigramLM: smoothing must be finite and at least 0, got {self.smoothing}")
+        # Beyond these, float32 holds no sum of V of them, or takes them for 0.
+        if self.smoothing != 0 and not 1e-30 <= self.smoothing <= 1e30:
+            raise ValueError(f"CountsBigramLM: smoothing must be 0, or from 1e-30 to 1e30, got {self.smoothing}")
         super().__post_init__()
 
     def setup(self) -> None:

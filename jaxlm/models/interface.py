@@ -54,7 +54,9 @@ def _init_module(model: nn.Module, key: Array) -> Any:
 
 
 def predict(model: LanguageModel, variables: Any, contexts: Array) -> Array:
-    """`model.apply(variables, contexts)`, known to be logits [B, V].
+    """`model.apply(variables, contexts)`, known to be logits [B, V], in float32 or better.
+
+    A model may compute in bfloat16; the sums of what comes after would lose its small probabilities.
 
     Raises:
         ValueError: they have another shape, as when the variables are those of another vocabulary.
@@ -65,7 +67,7 @@ def predict(model: LanguageModel, variables: Any, contexts: Array) -> Array:
             f"{type(model).__name__} gave logits of shape {list(logits.shape)}, wanted [B, V] = "
             f"[{len(contexts)}, {model.vocab_size}]: are the variables those of another model?"
         )
-    return logits
+    return logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
 
 
 def check_contexts(contexts: Array, context_length: int) -> Array:

@@ -1,0 +1,42 @@
+"""Every helper also works where a user has turned 64-bit numbers on."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+PROGRAM = """
+import jax, jaxlm, numpy as np
+assert jax.config.jax_enable_x64
+ids = np.random.default_rng(0).integers(0, 7, 300)
+train_ids, val_ids = jaxlm.split_ids(ids)
+key = jax.random.key(0)
+counts = jaxlm.CountsBigramLM(7)
+rungs = [(counts, counts.fit(jaxlm.init(counts, key), train_ids))]
+for model in (jaxlm.NeuralBigramLM(7, 3), jaxlm.MLPLanguageModel(7, 2, 3, 4)):
+    variables, history = jaxlm.train_lm(model, train_ids, key=key, val_ids=val_ids, num_steps=5, log_every=2)
+    assert history["steps"] == [0, 2, 4]
+    rungs.append((model, variables))
+for number, (model, variables) in enumerate(rungs):
+    assert 1 < jaxlm.perplexity(model, variables, val_ids) < 14
+    for options in ({}, {"temperature": 0}, {"top_k": 3, "top_p": 0.5}):
+        sample = jaxlm.sample(model, variables, ids[:2], 9, key=key, **options)
+        assert sample.dtype == np.int32 and sample.shape == (11,)
+    jaxlm.save_model(f"model-{number}", model, variables)
+    loaded, loaded_variables, _ = jaxlm.load_model(f"model-{number}")
+    assert jaxlm.perplexity(loaded, loaded_variables, val_ids) == jaxlm.perplexity(model, variables, val_ids)
+"""
+
+
+@pytest.mark.slow
+def test_every_helper_works_with_64_bit_numbers(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", PROGRAM],
+        cwd=tmp_path,
+        env=os.environ | {"JAX_ENABLE_X64": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
