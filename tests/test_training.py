@@ -203,7 +203,7 @@ SCHEDULED = optax.chain(
     ("options", "optimizer"),
     [
         ({"lr": 0.5, "weight_decay": 0.1}, optax.chain(optax.add_decayed_weights(0.1), optax.sgd(0.5))),
-        ({"optimizer": optax.adam(0.05)}, optax.adam(0.05)),
+        pytest.param({"optimizer": optax.adam(0.05)}, optax.adam(0.05), marks=pytest.mark.slow),
         ({"optimizer": SCHEDULED}, SCHEDULED),
     ],
     ids=["sgd", "adam", "clip_momentum_cosine"],
@@ -310,10 +310,13 @@ def counted_bigram_nats(ids):
 @pytest.mark.parametrize(
     "model",
     [
-        SMALL_BIGRAM,
-        jaxlm.MLPLanguageModel(VOCAB, context_length=1, embedding_dim=VOCAB, hidden_dim=16),
+        pytest.param(SMALL_BIGRAM, id="neural_bigram"),
+        pytest.param(
+            jaxlm.MLPLanguageModel(VOCAB, context_length=1, embedding_dim=VOCAB, hidden_dim=16),
+            id="mlp_of_one_token",
+            marks=pytest.mark.slow,
+        ),
     ],
-    ids=["neural_bigram", "mlp_of_one_token"],
 )
 def test_a_trained_bigram_ends_close_above_the_counted_optimum_and_never_below(model):
     ids = markov_chain(200)
@@ -421,6 +424,7 @@ def test_an_optimizer_may_ask_for_the_loss():
         assert history["train_losses"][-1] < history["train_losses"][0]
 
 
+@pytest.mark.slow
 def test_an_optimizer_may_hold_random_keys():
     noisy = optax.chain(optax.add_noise(0.01, 0.55, key=jax.random.key(0)), optax.sgd(0.5))
     _, history = train(num_steps=20, optimizer=noisy)

@@ -14,7 +14,7 @@ train_ids, val_ids = jaxlm.split_ids(ids)
 key = jax.random.key(0)
 counts = jaxlm.CountsBigramLM(7)
 rungs = [(counts, counts.fit(jaxlm.init(counts, key), train_ids))]
-for model in (jaxlm.NeuralBigramLM(7, 3), jaxlm.MLPLanguageModel(7, 2, 3, 4)):
+for model in [jaxlm.MLPLanguageModel(7, 2, 3, 4)]:
     variables, history = jaxlm.train_lm(model, train_ids, key=key, val_ids=val_ids, num_steps=5, log_every=2)
     assert history["steps"] == [0, 2, 4]
     rungs.append((model, variables))
