@@ -183,7 +183,7 @@ def test_an_existing_run_is_refused_before_any_work(tmp_path):
         ({"seed": -1}, r"--seed .* got -1"),
         ({"seed": 2**32}, r"--seed must lie in 0..4294967295, got 4294967296"),
         ({"num_tokens": -1}, "--num-tokens .* got -1"),
-        ({"prompt": "th"}, "'th' has 2 tokens.*--mlp-context-length 3"),
+        ({"prompt": "th"}, "'th' makes 2 of the 3 tokens that the MLP needs"),
         ({"prompt": "thé cat"}, "'é' at position 2"),
         ({"mlp_hidden_dim": 0}, "hidden_dim .* got 0"),
         ({"mlp_context_length": 0}, "context_length .* got 0"),

@@ -28,7 +28,16 @@ RESULTS = {
     "corpus": {"name": "mine", "source": "mine.txt", "license": "unknown", "sha256": "0f" * 32},
     "tokenizer": {"name": "bpe", "vocab_size": 4096},
     "tokens": {"train": 309_682, "validation": 34_410},
-    "models": [ROW, ROW | {"title": "counts bigram, best k", "size_unit": "counts", "smoothing": 0.0126}],
+    "models": [
+        ROW,
+        ROW
+        | {
+            "name": "counts_bigram_best_k",
+            "title": "counts bigram, best k",
+            "size_unit": "counts",
+            "smoothing": 0.0126,
+        },
+    ],
     "prompt": "To be",
     "samples": {"MLP": "To be<script>alert(1)</script> & or"},
     "versions": {"jax": "0"},
