@@ -218,8 +218,8 @@ def load_data(config: LadderConfig) -> Data:
     prompt_ids = tokenizer.encode(config.prompt)
     if len(prompt_ids) < context_length:
         raise ValueError(
-            f"--prompt {config.prompt!r} makes {len(prompt_ids)} of the {context_length} tokens that the MLP needs "
-            "(--mlp-context-length): use a longer prompt"
+            f"--prompt {config.prompt!r} makes {len(prompt_ids)} of the {context_length} tokens that the MLP "
+            "needs (--mlp-context-length): use a longer prompt"
         )
     return Data(corpus, tokenizer, train_ids, val_ids, prompt_ids)
 
