@@ -338,3 +338,23 @@ def test_a_model_in_bfloat16_is_drawn_at_its_shares():
     ids = jaxlm.sample(HalfUniform(vocab_size), logits, prompts, 20, key=jax.random.key(0))
     counts = np.bincount(np.asarray(ids)[:, 1:].ravel(), minlength=vocab_size)
     assert stats.chisquare(counts).pvalue > 1e-4
+
+
+@pytest.mark.parametrize("vocab_size", [128, 129, 200, 1000])
+def test_a_large_vocabulary_is_drawn_at_its_shares(vocab_size):
+    """Above 128 tokens a block is drawn, then a token of it; the last block may be short, and a block empty."""
+    probabilities = np.random.default_rng(vocab_size).gamma(0.5, size=vocab_size)
+    probabilities[64:128] = 0
+    probabilities[[3, vocab_size - 1]] = [0, probabilities.max()]
+    probabilities /= probabilities.sum()
+    with np.errstate(divide="ignore"):
+        logits = jnp.asarray(np.log(probabilities), jnp.float32)
+    prompts = np.zeros((2000, 1), np.int32)
+    ids = jaxlm.sample(OneTable(vocab_size), logits, prompts, 50, key=jax.random.key(1))
+    counts = np.bincount(np.asarray(ids)[:, 1:].ravel(), minlength=vocab_size)
+    assert not counts[probabilities == 0].any()
+    expected = probabilities * counts.sum()
+    common = expected > 5
+    observed = [*counts[common], counts[~common].sum()]
+    wanted = [*expected[common], expected[~common].sum()]
+    assert stats.chisquare(observed, wanted).pvalue > 1e-4
