@@ -37,7 +37,7 @@ def check_ids(ids: ArrayLike, vocab_size: int, *, name: str = "ids") -> Array | 
                 f"{name}: {worst} is outside 0..{vocab_size - 1}; "
                 f"the model's vocab_size={vocab_size} must be the tokenizer's"
             )
-    return array.astype(np.int32)
+    return array if array.dtype == np.int32 else array.astype(np.int32)
 
 
 def check_stream(
