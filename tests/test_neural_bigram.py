@@ -13,14 +13,6 @@ def model():
     return NeuralBigramLM(vocab_size=6, embedding_dim=2)
 
 
-@pytest.fixture(scope="module")
-def variables(model):
-    """Every array drawn from a normal distribution: the bias too, which starts at zero."""
-    random = np.random.default_rng(0)
-    shapes = jax.eval_shape(lambda: init(model, jax.random.key(0)))
-    return jax.tree.map(lambda leaf: jnp.asarray(random.normal(size=leaf.shape), leaf.dtype), shapes)
-
-
 def logits_in_numpy(variables, tokens):
     arrays = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), variables["params"])
     embedding, projection = arrays["embedding"]["embedding"], arrays["projection"]

@@ -358,3 +358,19 @@ def test_a_large_vocabulary_is_drawn_at_its_shares(vocab_size):
     observed = [*counts[common], counts[~common].sum()]
     wanted = [*expected[common], expected[~common].sum()]
     assert stats.chisquare(observed, wanted).pvalue > 1e-4
+
+
+@pytest.mark.parametrize(
+    ("weights", "threshold", "index"),
+    [
+        ([1, 2, 3], 0.5, 0),
+        ([1, 2, 3], 1.0, 1),  # what is reached is not passed
+        ([1, 0, 3], 1.0, 2),
+        ([0, 0, 3], -0.001, 2),  # rounding between the levels may leave less than nothing to pass
+        ([1, 2, 0], 3.001, 1),  # or more than there is
+    ],
+)
+def test_what_has_no_weight_is_never_taken_whatever_rounding_leaves(weights, threshold, index):
+    found, before = sampling._first_past(jnp.array([weights], jnp.float32), jnp.array([[threshold]]))
+    assert found.tolist() == [[index]]
+    assert before.tolist() == [[sum(weights[:index])]]

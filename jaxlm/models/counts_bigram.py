@@ -119,6 +119,6 @@ def _add_pairs(table: Array, ids: Array) -> Array:
     vocab_size = len(table)
     if vocab_size**2 > _MAX_COUNT:
         return table.at[ids[:-1], ids[1:]].add(1, mode="promise_in_bounds")
-    # One flat key per pair: 7 ns, where the two-dimensional scatter takes 17.
+    # One flat key per pair: 8 ns, where the two-dimensional scatter takes 12 (V = 4096, 2 cores).
     keys = ids[:-1] * vocab_size + ids[1:]
     return table.reshape(-1).at[keys].add(1, mode="promise_in_bounds").reshape(table.shape)
