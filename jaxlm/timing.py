@@ -1,12 +1,17 @@
-"""Seconds of wall time, with JAX's compilation apart."""
+"""Seconds of wall time, with JAX's compilation apart, and calls timed against each other."""
 
 import contextlib
+import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import jax
+import numpy as np
+
+# What one sample should last at least, so that the clock and the loop around the calls weigh nothing.
+_SAMPLE_SECONDS = 5e-3
 
 
 @dataclass
@@ -45,6 +50,81 @@ def timed() -> Iterator[Timing]:
         # Before it could be unregistered (jax 0.5), a listener stayed: it only appends to a list that is not read.
         with contextlib.suppress(AttributeError):
             jax.monitoring.unregister_event_duration_listener(listen)
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Steady seconds a call, over `repeats` samples; `compile_seconds` of its first call stand apart."""
+
+    median: float
+    minimum: float
+    spread: float  # between the quartiles
+    repeats: int
+    compile_seconds: float
+
+
+class RecompilationError(RuntimeError):
+    """Something was compiled while it was being timed, so that the figures would mean nothing."""
+
+
+def time_interleaved(
+    calls: Mapping[str, Callable[[], Any]], *, repeats: int = 7, rest_seconds: float = 0.0
+) -> dict[str, Measurement]:
+    """Times the calls against each other: A B C, A B C, ..., so that a noisy moment falls on all of them.
+
+    Each call is first made twice, which compiles it; what it returns is waited for. Short calls are repeated
+    until a sample lasts 5 ms.
+
+    Args:
+        calls: what to time, by name; functions without arguments.
+        repeats: samples of each.
+        rest_seconds: slept before each sample. The threads of another library (PyTorch's OpenMP) may go on
+            spinning for a while after its last call, and would be timed as the next one's slowness.
+
+    Raises:
+        RecompilationError: a call compiled something in a timed sample; the message names it.
+
+    >>> figures = time_interleaved({"sum": lambda: sum(range(1000)), "min": lambda: min(range(1000))}, repeats=3)
+    >>> sorted(figures), figures["sum"].repeats
+    (['min', 'sum'], 3)
+    """
+    compile_seconds, loops = {}, {}
+    for name, call in calls.items():
+        with timed() as first:
+            _finish(call)
+        compile_seconds[name] = first.compile_seconds
+        begin = time.perf_counter()
+        _finish(call)
+        loops[name] = math.ceil(_SAMPLE_SECONDS / max(time.perf_counter() - begin, 1e-7))
+    samples: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(repeats):
+        for name, call in calls.items():
+            time.sleep(rest_seconds)
+            with timed() as timing:
+                begin = time.perf_counter()
+                for _ in range(loops[name]):
+                    _finish(call)
+                seconds = time.perf_counter() - begin
+            if timing.compile_seconds:
+                raise RecompilationError(
+                    f"{name} compiled for {timing.compile_seconds:.3f} s while it was timed: build its jitted "
+                    "function once, outside the call, and give it the same shapes and static arguments each time"
+                )
+            samples[name].append(seconds / loops[name])
+    return {
+        name: Measurement(
+            median=float(np.median(each)),
+            minimum=min(each),
+            spread=float(np.subtract(*np.percentile(each, [75, 25]))),
+            repeats=repeats,
+            compile_seconds=compile_seconds[name],
+        )
+        for name, each in samples.items()
+    }
+
+
+def _finish(call: Callable[[], Any]) -> None:
+    jax.block_until_ready(call())  # type: ignore[no-untyped-call]
 
 
 def _length_of_union(spans: list[tuple[float, float]], begin: float, end: float) -> float:
