@@ -32,12 +32,22 @@ def token_nats(logits: Array, targets: Array) -> Array:
     A target of logit -inf costs inf, also where the whole row is -inf (a token that was never seen, without
     smoothing).
     """
-    # With the maximum taken off before anything else is done, large logits cost no digits.
-    shifted = logits - lax.stop_gradient(logits.max(axis=1, keepdims=True))
-    target_logits = jnp.take_along_axis(shifted, targets[:, None], axis=1)[:, 0]
-    nats = jnp.log(jnp.exp(shifted).sum(axis=1)) - target_logits
-    impossible = jnp.take_along_axis(logits, targets[:, None], axis=1)[:, 0] == -jnp.inf
-    return jnp.where(impossible, jnp.inf, nats)
+    return _nats_of_targets(*_normalise(logits), jnp.arange(len(logits)), targets)
+
+
+def _normalise(logits: Array) -> tuple[Array, Array]:
+    """The logits [B, V] less the largest of each row, and the log of the sum of their exponentials [B]."""
+    # Taken off before anything else is done, so that large logits cost no digits.
+    largest = lax.stop_gradient(logits.max(axis=1, keepdims=True))
+    # A row that is -inf throughout stays so: -inf - -inf would be NaN.
+    shifted = logits - jnp.where(largest == -jnp.inf, 0, largest)
+    return shifted, jnp.log(jnp.exp(shifted).sum(axis=1))
+
+
+def _nats_of_targets(shifted: Array, log_sums: Array, rows: Array, targets: Array) -> Array:
+    """What the targets [W] cost after the contexts that are the rows [W] of `shifted` [B, V]."""
+    target_logits = shifted[rows, targets]
+    return jnp.where(target_logits == -jnp.inf, jnp.inf, log_sums[rows] - target_logits)
 
 
 def evaluate(
@@ -50,7 +60,8 @@ def evaluate(
 ) -> Evaluation:
     """Scores every window of `ids`: the sum of all their nats over their number, divided once, at the end.
 
-    Each nat is computed in float32, the sum in float64. `batch_size` is for speed and memory alone.
+    Each nat is computed in float32, the sum in float64. `batch_size` is for speed and memory alone. Where a model
+    can see only so many contexts (a bigram, a small vocabulary), each of them is scored once, not once a window.
 
     Args:
         ids: integers [T]; all but the first `context_length` are predicted.
@@ -67,17 +78,12 @@ def evaluate(
     num_windows = len(stream) - context_length
     # A batch far larger than the text would only cost memory.
     batch_size = min(batch_size, max(1 << (num_windows - 1).bit_length(), 256))
-    windows_per_call = max(_WINDOWS_PER_CALL // batch_size, 1) * batch_size
     total_nats = 0.0
-    for start in range(0, num_windows, windows_per_call):
-        num_left = min(num_windows - start, windows_per_call)
-        # Every call has one shape, so that texts of all lengths share one compilation.
-        segment = np.zeros(windows_per_call + context_length, np.int32)
-        segment[: num_left + context_length] = stream[start : start + num_left + context_length]
-        nats = _window_nats(
-            model, variables, jax.device_put(segment, target_device), -(-num_left // batch_size), batch_size
-        )
-        total_nats += float(np.asarray(nats)[:num_left].sum(dtype=np.float64))
+    for start in range(0, num_windows, _WINDOWS_PER_CALL):
+        segment = stream[start : start + _WINDOWS_PER_CALL + context_length]
+        windows = _group_windows(segment, context_length, model.vocab_size, batch_size)
+        nats = _window_nats(model, variables, jax.device_put(windows, target_device), batch_size)
+        total_nats += float(np.asarray(nats)[: len(segment) - context_length].sum(dtype=np.float64))
     nats_per_token = total_nats / num_windows
     return Evaluation(nats_per_token, _exp(nats_per_token), num_windows)
 
@@ -107,20 +113,75 @@ def bits_per_byte(nats_per_token: float, bytes_per_token: float) -> float:
     return nats_per_token / (math.log(2) * bytes_per_token)
 
 
+class _Windows(NamedTuple):
+    """The windows of a text, those of one context side by side, so that each context is scored once.
+
+    Every array has one length for texts of all lengths, so that they share one compilation.
+    """
+
+    ids: Any  # the text
+    contexts: Any  # where each distinct context begins in it
+    rows: Any  # the context of each window, by its place among `contexts`
+    targets: Any  # the token that follows
+    bounds: Any  # of a batch of contexts, the first window; then that of the next
+    num_batches: int
+
+
+def _group_windows(
+    segment: np.ndarray[Any, Any], context_length: int, vocab_size: int, batch_size: int
+) -> _Windows:
+    num_windows = len(segment) - context_length
+    order = np.arange(num_windows, dtype=np.int32)
+    is_first = np.ones(num_windows, bool)
+    if vocab_size**context_length <= _WINDOWS_PER_CALL:  # with more, few contexts come twice
+        keys = np.zeros(num_windows, np.uint16)  # of 16 bits: NumPy sorts them in linear time
+        for position in range(context_length):
+            keys = keys * np.uint16(vocab_size) + segment[position : position + num_windows].astype(np.uint16)
+        order = np.argsort(keys, kind="stable").astype(np.int32)
+        is_first[1:] = np.diff(keys[order]) != 0
+    firsts = np.flatnonzero(is_first)
+    bounds = np.append(firsts[::batch_size], num_windows)
+    max_batches = -(-_WINDOWS_PER_CALL // batch_size)
+    return _Windows(
+        ids=_padded(segment, _WINDOWS_PER_CALL + context_length),
+        contexts=_padded(order[is_first], max_batches * batch_size),
+        rows=_padded(np.cumsum(is_first) - 1, _WINDOWS_PER_CALL + batch_size),
+        targets=_padded(segment[order + context_length], _WINDOWS_PER_CALL + batch_size),
+        bounds=_padded(bounds, max_batches + 1),
+        num_batches=len(bounds) - 1,
+    )
+
+
+def _padded(values: np.ndarray[Any, Any], length: int) -> np.ndarray[Any, Any]:
+    padded = np.zeros(length, np.int32)
+    padded[: len(values)] = values
+    return padded
+
+
 @functools.partial(jax.jit, static_argnames=("model", "batch_size"))
-def _window_nats(
-    model: LanguageModel, variables: Any, segment: Array, num_batches: Array, batch_size: int
-) -> Array:
-    context_length = model.context_length
-    offsets = jnp.arange(batch_size)[:, None] + jnp.arange(context_length)[None, :]  # [B, N]
+def _window_nats(model: LanguageModel, variables: Any, windows: _Windows, batch_size: int) -> Array:
+    """The nats of each window, in the order of `windows`; past the last one the values mean nothing."""
+    offsets = jnp.arange(model.context_length)[None, :]
 
-    def score_batch(index: Array, nats: Array) -> Array:
-        start = index * batch_size
-        ids = lax.dynamic_slice(segment, (start,), (batch_size + context_length,))
-        batch_nats = token_nats(predict(model, variables, ids[offsets]), ids[context_length:])
-        return lax.dynamic_update_slice(nats, batch_nats.astype(jnp.float32), (start,))
+    def score_batch(batch: Array, nats: Array) -> Array:
+        first_row = batch * batch_size
+        begins = lax.dynamic_slice_in_dim(windows.contexts, first_row, batch_size)
+        shifted, log_sums = _normalise(predict(model, variables, windows.ids[begins[:, None] + offsets]))
+        first_window = windows.bounds[batch]
 
-    return lax.fori_loop(0, num_batches, score_batch, jnp.zeros(len(segment) - context_length, jnp.float32))
+        def score_windows(piece: Array, nats: Array) -> Array:
+            # A piece may reach into the next batch's windows, which that batch then writes over.
+            start = first_window + piece * batch_size
+            rows = lax.dynamic_slice_in_dim(windows.rows, start, batch_size) - first_row
+            targets = lax.dynamic_slice_in_dim(windows.targets, start, batch_size)
+            piece_nats = _nats_of_targets(shifted, log_sums, rows, targets).astype(jnp.float32)
+            return lax.dynamic_update_slice_in_dim(nats, piece_nats, start, axis=0)
+
+        num_pieces = -(-(windows.bounds[batch + 1] - first_window) // batch_size)
+        return lax.fori_loop(0, num_pieces, score_windows, nats)
+
+    nats = jnp.zeros(len(windows.rows), jnp.float32)
+    return lax.fori_loop(0, windows.num_batches, score_batch, nats)
 
 
 def _exp(nats: float) -> float:

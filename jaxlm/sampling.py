@@ -2,7 +2,7 @@
 
 import functools
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,13 +12,21 @@ from numpy.typing import ArrayLike
 
 from jaxlm.batching import check_at_least, check_ids
 from jaxlm.devices import resolve_device
+from jaxlm.keys import map_steps
 from jaxlm.models.interface import LanguageModel, predict
 
-# Tokens drawn by one call of the compiled loop. The number of steps is an argument of it, so that every
-# num_tokens shares one compilation; a `lax.scan`, whose length is part of the program, would compile anew.
-_TOKENS_PER_CALL = 256
+# Tokens drawn by one call of the compiled loop, fewer where there are many streams. The number of steps is an
+# argument of it, so that every num_tokens shares one compilation; a `lax.scan`, whose length is part of the
+# program, would compile anew.
+_TOKENS_PER_CALL = 1024
+_SHARES_PER_CALL = 2**18
 
 _BLOCK = 64
+_TINY = float(np.finfo(np.float32).tiny)  # what is smaller, float32 flushes to zero
+
+# Cells of a table of distributions: at most 64 MiB.
+_MAX_TABLE = 2**24
+_CONTEXTS_PER_PIECE = 64
 
 
 def sample(
@@ -69,21 +77,22 @@ def sample(
     target_device = resolve_device(device)
     variables = jax.device_put(variables, target_device)
     window = jax.device_put(prompts[:, prompt_length - model.context_length :], target_device)
+    options: dict[str, Any] = {
+        "temperature": float(temperature),
+        "top_p": 1.0 if top_p is None else max(float(top_p), _TINY),
+        "top_k": None if top_k is None or top_k >= model.vocab_size else top_k,
+        "nucleus": top_p is not None and top_p < 1,
+    }
+    greedy = temperature < _TINY
+    table = None
+    if not greedy and _table_pays(model, num_tokens * len(prompts)):
+        table = _tabulate(model, variables, **options)
     drawn = [prompts]
-    for start in range(0, num_tokens, _TOKENS_PER_CALL):
-        num_steps = min(num_tokens - start, _TOKENS_PER_CALL)
+    tokens_per_call = min(_TOKENS_PER_CALL, max(_SHARES_PER_CALL // max(len(prompts), 1), 1))
+    for start in range(0, num_tokens, tokens_per_call):
+        num_steps = min(num_tokens - start, tokens_per_call)
         window, tokens = _draw_tokens(
-            model,
-            variables,
-            window,
-            key,
-            start,
-            num_steps,
-            float(temperature),
-            1.0 if top_p is None else float(top_p),
-            greedy=temperature < np.finfo(np.float32).tiny,  # float32 would flush it to zero
-            top_k=None if top_k is None or top_k >= model.vocab_size else top_k,
-            nucleus=top_p is not None and top_p < 1,
+            model, variables, table, window, key, start, num_steps, tokens_per_call, greedy=greedy, **options
         )
         drawn.append(np.asarray(tokens)[:num_steps].T)
         if (drawn[-1] < 0).any():
@@ -111,77 +120,130 @@ def _no_token_message(ids: np.ndarray[Any, Any], prompt_length: int) -> str:
     )
 
 
-@functools.partial(jax.jit, static_argnames=("model", "greedy", "top_k", "nucleus"))
+@functools.partial(jax.jit, static_argnames=("model", "tokens_per_call", "greedy", "top_k", "nucleus"))
 def _draw_tokens(
     model: LanguageModel,
     variables: Any,
+    table: "_Distributions | None",
     window: Array,
     key: Array,
     start: Array,
     num_steps: Array,
-    temperature: Array,
-    top_p: Array,
+    tokens_per_call: int,
     *,
     greedy: bool,
-    top_k: int | None,
-    nucleus: bool,
+    **options: Any,
 ) -> tuple[Array, Array]:
-    """The window [B, N] after `num_steps` tokens, and the tokens in the first rows of [_TOKENS_PER_CALL, B]."""
+    """The window [B, N] after `num_steps` tokens, and the tokens in the first rows of [tokens_per_call, B]."""
+    num_streams = len(window)
+
+    def draw_share(step_key: Array) -> Array:
+        return jax.random.uniform(step_key, (num_streams,))
+
+    shares = None if greedy else map_steps(draw_share, key, start + jnp.arange(tokens_per_call))
 
     def draw_one(step: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
         window, tokens = carry
-        logits = predict(model, variables, window)
-        if greedy:
-            token = jnp.argmax(logits, axis=1)
+        if shares is None:
+            token = _likeliest(predict(model, variables, window))
+        elif table is None:
+            token = _draw(_distributions(predict(model, variables, window), **options), shares[step])
         else:
-            step_key = jax.random.fold_in(key, start + step)
-            # The largest logit is taken off first, so that no temperature makes an inf of it.
-            scaled = (logits - logits.max(axis=1, keepdims=True)) / temperature
-            token = _draw(scaled, step_key, top_p, top_k=top_k, nucleus=nucleus)
-        token = jnp.where(jnp.max(logits, axis=1) > -jnp.inf, token, -1).astype(jnp.int32)
+            context = jnp.zeros(num_streams, jnp.int32)  # its number, in base V
+            for position in range(model.context_length):
+                context = context * model.vocab_size + window[:, position]
+            token = _draw(jax.tree.map(lambda each: each[context], table), shares[step])
         window = jnp.concatenate([window, token[:, None]], axis=1)[:, 1:]
         return window, tokens.at[step].set(token)
 
-    tokens = jnp.zeros((_TOKENS_PER_CALL, len(window)), jnp.int32)
+    tokens = jnp.zeros((tokens_per_call, num_streams), jnp.int32)
     return lax.fori_loop(0, num_steps, draw_one, (window, tokens))
 
 
-def _draw(logits: Array, key: Array, top_p: Array, *, top_k: int | None, nucleus: bool) -> Array:
-    """One token a row of `logits` [B, V], whose maximum is 0, with one uniform number each."""
-    ranked = top_k is not None or nucleus
-    if ranked:
-        logits, token_of_rank = lax.top_k(logits, top_k or logits.shape[1])
-    weights = jnp.exp(logits)
+def _likeliest(logits: Array) -> Array:
+    """The first of the largest logits in each row of [B, V]; -1 where all are -inf, or one is NaN."""
+    # The CPU's argmax takes twice as long.
+    largest = logits.max(axis=1, keepdims=True)
+    first = jnp.where(logits == largest, jnp.arange(logits.shape[1])[None, :], logits.shape[1]).min(axis=1)
+    return jnp.where(largest[:, 0] > -jnp.inf, first, -1).astype(jnp.int32)
+
+
+class _Distributions(NamedTuple):
+    """What is drawn from after each of R contexts: weights that need not sum to one, cut into blocks."""
+
+    weights: Array  # [R, blocks, tokens a block], zero past the last token
+    block_weights: Array  # [R, blocks]
+    cumulative: Array  # [R, blocks], their running sums
+    token_of_rank: Array | None  # [R, K], where the weights stand in another order than the tokens
+
+
+def _distributions(
+    logits: Array, *, temperature: Array, top_p: Array, top_k: int | None, nucleus: bool
+) -> _Distributions:
+    largest = logits.max(axis=1, keepdims=True)
+    # The largest logit is taken off first, so that no temperature makes an inf of it.
+    scaled = (logits - largest) / temperature
+    token_of_rank = None
+    if top_k is not None or nucleus:
+        scaled, token_of_rank = lax.top_k(scaled, top_k or logits.shape[1])
+    weights = jnp.exp(scaled)
     if nucleus:
         mass_before = jnp.cumsum(weights, axis=1) - weights
         weights = jnp.where(mass_before < top_p * weights.sum(axis=1, keepdims=True), weights, 0)
-    index = _invert(weights, jax.random.uniform(key, (len(weights), 1)))
-    return jnp.take_along_axis(token_of_rank, index, axis=1)[:, 0] if ranked else index[:, 0]
-
-
-def _invert(weights: Array, share: Array) -> Array:
-    """The index [B, 1] at which the running sum of `weights` [B, K] passes `share` [B, 1] of their sum.
-
-    In two levels, a block and then a place in it: at V = 4096 on 2 CPU cores a token of the MLP takes 20 us,
-    where one level takes 56, and `jax.random.categorical`, which draws V numbers, 115.
-    """
     num_rows, num_weights = weights.shape
-    if num_weights <= 2 * _BLOCK:  # one level is the faster, at V = 27 by 40 %
-        return _first_past(weights, share * weights.sum(axis=1, keepdims=True))[0]
-    num_blocks = -(-num_weights // _BLOCK)
-    padded = jnp.pad(weights, ((0, 0), (0, num_blocks * _BLOCK - num_weights)))
-    blocks = padded.reshape(num_rows, num_blocks, _BLOCK)
+    # In one level up to 128 tokens, where it is the faster; above that a block is drawn, and then a token of it.
+    block = num_weights if num_weights <= 2 * _BLOCK else _BLOCK
+    num_blocks = -(-num_weights // block)
+    padded = jnp.pad(weights, ((0, 0), (0, num_blocks * block - num_weights)))
+    blocks = padded.reshape(num_rows, num_blocks, block)
     block_weights = blocks.sum(axis=2)
-    threshold = share * block_weights.sum(axis=1, keepdims=True)
-    block, sum_before = _first_past(block_weights, threshold)
-    chosen = jnp.take_along_axis(blocks, block[:, :, None], axis=1)[:, 0]
-    return block * _BLOCK + _first_past(chosen, threshold - sum_before)[0]
+    return _Distributions(blocks, block_weights, jnp.cumsum(block_weights, axis=1), token_of_rank)
 
 
-def _first_past(weights: Array, threshold: Array) -> tuple[Array, Array]:
-    """Where the running sum of `weights` [B, K] first passes `threshold`, and the sum before it, all [B, 1]."""
-    cumulative = jnp.cumsum(weights, axis=1)
+def _draw(distributions: _Distributions, share: Array) -> Array:
+    """The tokens [B] at which the running sums of [B] distributions pass `share` [B] of their totals; -1 for none.
+
+    The inverse of the distribution function, with one uniform number a token: at V = 4096 on 2 CPU cores a token
+    of the MLP takes 16 us, in one level 56, and with `jax.random.categorical`, which draws V numbers, 115.
+    """
+    # Behind a barrier the compiler rounds the same, whether they come from the model or from a table of it.
+    distributions, share = lax.optimization_barrier((distributions, share))  # type: ignore[no-untyped-call]
+    weights, block_weights, cumulative, token_of_rank = distributions
+    total = cumulative[:, -1:]  # NaN where every logit is -inf, or one of them is NaN
+    block, sum_before = _first_past(block_weights, cumulative, share[:, None] * total)
+    chosen = jnp.take_along_axis(weights, block[:, :, None], axis=1)[:, 0]
+    place, _ = _first_past(chosen, jnp.cumsum(chosen, axis=1), share[:, None] * total - sum_before)
+    token = block * weights.shape[2] + place
+    if token_of_rank is not None:
+        token = jnp.take_along_axis(token_of_rank, token, axis=1)
+    return jnp.where(total > 0, token, -1)[:, 0].astype(jnp.int32)
+
+
+def _first_past(weights: Array, cumulative: Array, threshold: Array) -> tuple[Array, Array]:
+    """Where the running sums of `weights` [B, K] first pass `threshold`, and the sum before it, all [B, 1]."""
+    places = jnp.arange(weights.shape[1])[None, :]
     # Rounding may lift the sum where the weight is zero, or leave it short: what has no weight is never taken.
-    candidates = (cumulative > threshold) & (weights > 0)
-    index = jnp.where(candidates.any(axis=1), candidates.argmax(axis=1), weights.argmax(axis=1))[:, None]
+    is_past = (cumulative > threshold) & (weights > 0)
+    first = jnp.where(is_past, places, weights.shape[1]).min(axis=1, keepdims=True)
+    last = jnp.where(weights > 0, places, 0).max(axis=1, keepdims=True)
+    index = jnp.minimum(first, last)
     return index, jnp.take_along_axis(cumulative - weights, index, axis=1)
+
+
+def _table_pays(model: LanguageModel, num_draws: int) -> bool:
+    """Whether the model has so few contexts that all their distributions are sooner made once than one a draw."""
+    num_contexts = model.vocab_size**model.context_length
+    return num_contexts <= num_draws and num_contexts * model.vocab_size <= _MAX_TABLE
+
+
+@functools.partial(jax.jit, static_argnames=("model", "top_k", "nucleus"))
+def _tabulate(model: LanguageModel, variables: Any, **options: Any) -> _Distributions:
+    """The distributions after all V^N contexts, in the order of their numbers in base V."""
+    vocab_size, context_length = model.vocab_size, model.context_length
+    num_contexts = vocab_size**context_length
+    num_pieces = -(-num_contexts // _CONTEXTS_PER_PIECE)
+    places = vocab_size ** jnp.arange(context_length)[::-1]
+    numbers = jnp.arange(num_pieces * _CONTEXTS_PER_PIECE)[:, None]
+    contexts = (numbers // places[None, :] % vocab_size).reshape(num_pieces, -1, context_length)
+    pieces = lax.map(lambda each: _distributions(predict(model, variables, each), **options), contexts)
+    return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), pieces)

@@ -14,10 +14,15 @@ from numpy.typing import ArrayLike
 from jaxlm.batching import check_at_least, check_stream, get_batch
 from jaxlm.devices import resolve_device
 from jaxlm.evaluation import Evaluation, evaluate, token_nats
+from jaxlm.keys import map_steps
 from jaxlm.models.interface import LanguageModel, init, predict
 
 _DEFAULT_LR = 0.1
 _INIT_FOLD = 2**31 - 1
+
+# Steps whose windows are drawn at once; fewer where they would hold more ids than that.
+_STEPS_PER_DRAW = 32
+_IDS_PER_DRAW = 2**20
 
 
 class TrainState(NamedTuple):
@@ -214,23 +219,35 @@ def _train_until(
         state, loss = carry
         return (state.step < stop) & jnp.isfinite(loss)
 
-    def train_step(carry: tuple[TrainState, Array]) -> tuple[TrainState, Array]:
-        state, _ = carry
-        step_key = jax.random.fold_in(key, state.step)
-        contexts, targets = get_batch(train_ids, model.context_length, batch_size, key=step_key)
-        loss, gradients = jax.value_and_grad(mean_nats)(state.params, contexts, targets)
-        updates, opt_state = transformation.update(
-            gradients,
-            state.opt_state,
-            state.params,
-            # For those of optax's transformations that ask for more: plateaus, line searches.
-            value=loss,
-            grad=gradients,
-            value_fn=lambda params: mean_nats(params, contexts, targets),
-        )
-        params = optax.apply_updates(state.params, updates)
-        return TrainState(state.step + 1, params, opt_state), loss.astype(jnp.float32)
+    def draw_windows(step_key: Array) -> tuple[Array, Array]:
+        return get_batch(train_ids, model.context_length, batch_size, key=step_key)
 
-    state, loss = lax.while_loop(unfinished, train_step, (state, jnp.float32(0)))
+    def train_steps(carry: tuple[TrainState, Array]) -> tuple[TrainState, Array]:
+        first_step = carry[0].step
+        num_steps = min(_STEPS_PER_DRAW, max(_IDS_PER_DRAW // (batch_size * (model.context_length + 1)), 1))
+        windows = map_steps(draw_windows, key, first_step + jnp.arange(num_steps))
+
+        def drawn(carry: tuple[TrainState, Array]) -> Array:
+            return unfinished(carry) & (carry[0].step < first_step + num_steps)
+
+        def train_step(carry: tuple[TrainState, Array]) -> tuple[TrainState, Array]:
+            state, _ = carry
+            contexts, targets = jax.tree.map(lambda each: each[state.step - first_step], windows)
+            loss, gradients = jax.value_and_grad(mean_nats)(state.params, contexts, targets)
+            updates, opt_state = transformation.update(
+                gradients,
+                state.opt_state,
+                state.params,
+                # For those of optax's transformations that ask for more: plateaus, line searches.
+                value=loss,
+                grad=gradients,
+                value_fn=lambda params: mean_nats(params, contexts, targets),
+            )
+            params = optax.apply_updates(state.params, updates)
+            return TrainState(state.step + 1, params, opt_state), loss.astype(jnp.float32)
+
+        return lax.while_loop(drawn, train_step, carry)
+
+    state, loss = lax.while_loop(unfinished, train_steps, (state, jnp.float32(0)))
     finite = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params)]
     return state, loss, jnp.stack(finite).all()

@@ -21,6 +21,7 @@ ORDER = [
     "corpora",
     "tokenizers",
     "batching",
+    "keys",
     "models",
     "evaluation",
     "sampling",

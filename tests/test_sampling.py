@@ -371,6 +371,7 @@ def test_a_large_vocabulary_is_drawn_at_its_shares(vocab_size):
     ],
 )
 def test_what_has_no_weight_is_never_taken_whatever_rounding_leaves(weights, threshold, index):
-    found, before = sampling._first_past(jnp.array([weights], jnp.float32), jnp.array([[threshold]]))
+    row = jnp.array([weights], jnp.float32)
+    found, before = sampling._first_past(row, jnp.cumsum(row, axis=1), jnp.array([[threshold]]))
     assert found.tolist() == [[index]]
     assert before.tolist() == [[sum(weights[:index])]]

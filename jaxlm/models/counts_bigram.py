@@ -16,6 +16,9 @@ from jaxlm.models.linen import FrozenModule
 
 _MAX_COUNT = np.iinfo(np.int32).max
 
+# Pairs counted by one compiled call, so that a text of any length needs no more memory and no other program.
+_PAIRS_PER_CALL = 2**17
+
 
 class CountsBigramLM(FrozenModule):
     """`P(w | v) = (count(v, w) + smoothing) / (count(v) + smoothing * V)`: add-k smoothed counts.
@@ -83,9 +86,12 @@ class CountsBigramLM(FrozenModule):
                 f"the largest count is {largest}: {num_pairs} more pairs could pass the int32 limit "
                 f"{_MAX_COUNT}; fit fewer ids"
             )
-        if num_pairs == 0:
-            return variables
-        return {**variables, "counts": {"table": _add_pairs(table, jnp.asarray(stream))}}
+        for start in range(0, num_pairs, _PAIRS_PER_CALL):
+            piece = np.zeros(_PAIRS_PER_CALL + 1, np.int32)
+            ids_left = np.asarray(stream[start : start + _PAIRS_PER_CALL + 1])
+            piece[: len(ids_left)] = ids_left
+            table = _add_pairs(table, piece, len(ids_left) - 1)
+        return {**variables, "counts": {"table": table}}
 
 
 def best_smoothing(table: Array, held_out_ids: ArrayLike, candidates: ArrayLike) -> tuple[float, float]:
@@ -115,10 +121,12 @@ def best_smoothing(table: Array, held_out_ids: ArrayLike, candidates: ArrayLike)
 
 
 @functools.partial(jax.jit, donate_argnames="table")
-def _add_pairs(table: Array, ids: Array) -> Array:
+def _add_pairs(table: Array, ids: Array, num_pairs: Array) -> Array:
+    """Counts the first `num_pairs` pairs of `ids`; the others add nothing."""
     vocab_size = len(table)
+    added = (jnp.arange(len(ids) - 1) < num_pairs).astype(jnp.int32)
     if vocab_size**2 > _MAX_COUNT:
-        return table.at[ids[:-1], ids[1:]].add(1, mode="promise_in_bounds")
+        return table.at[ids[:-1], ids[1:]].add(added, mode="promise_in_bounds")
     # One flat key per pair: 8 ns, where the two-dimensional scatter takes 12 (V = 4096, 2 cores).
     keys = ids[:-1] * vocab_size + ids[1:]
-    return table.reshape(-1).at[keys].add(1, mode="promise_in_bounds").reshape(table.shape)
+    return table.reshape(-1).at[keys].add(added, mode="promise_in_bounds").reshape(table.shape)
