@@ -1,7 +1,7 @@
 """Which device a computation runs on."""
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 
 # What a user types -> the platform names that JAX may know it by.
 _PLATFORMS = {
@@ -31,7 +31,7 @@ def resolve_device(device: str | jax.Device = "auto") -> jax.Device:
         return device
     if device == "auto":
         try:
-            (default,) = jnp.zeros(()).devices()  # asks JAX itself, thread-local settings included
+            (default,) = jax.device_put(np.float32(0)).devices()  # asks JAX itself, thread-local settings included
         except RuntimeError as error:
             reason = str(error).partition("\n")[0]
             raise ValueError(f"JAX cannot start a device: {reason}; try JAX_PLATFORMS=cpu") from None

@@ -83,7 +83,7 @@ def evaluate(
         segment = stream[start : start + _WINDOWS_PER_CALL + context_length]
         windows = _group_windows(segment, context_length, model.vocab_size, batch_size)
         nats = _window_nats(model, variables, jax.device_put(windows, target_device), batch_size)
-        total_nats += float(np.asarray(nats)[: len(segment) - context_length].sum(dtype=np.float64))
+        total_nats += float(jax.device_get(nats)[: len(segment) - context_length].sum(dtype=np.float64))
     nats_per_token = total_nats / num_windows
     return Evaluation(nats_per_token, _exp(nats_per_token), num_windows)
 

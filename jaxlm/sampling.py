@@ -78,8 +78,8 @@ def sample(
     variables = jax.device_put(variables, target_device)
     window = jax.device_put(prompts[:, prompt_length - model.context_length :], target_device)
     options: dict[str, Any] = {
-        "temperature": float(temperature),
-        "top_p": 1.0 if top_p is None else max(float(top_p), _TINY),
+        "temperature": jax.device_put(float(temperature), target_device),
+        "top_p": jax.device_put(1.0 if top_p is None else max(float(top_p), _TINY), target_device),
         "top_k": None if top_k is None or top_k >= model.vocab_size else top_k,
         "nucleus": top_p is not None and top_p < 1,
     }
@@ -91,10 +91,11 @@ def sample(
     tokens_per_call = min(_TOKENS_PER_CALL, max(_SHARES_PER_CALL // max(len(prompts), 1), 1))
     for start in range(0, num_tokens, tokens_per_call):
         num_steps = min(num_tokens - start, tokens_per_call)
+        numbers = jax.device_put((start, num_steps), target_device)
         window, tokens = _draw_tokens(
-            model, variables, table, window, key, start, num_steps, tokens_per_call, greedy=greedy, **options
+            model, variables, table, window, key, *numbers, tokens_per_call, greedy=greedy, **options
         )
-        drawn.append(np.asarray(tokens)[:num_steps].T)
+        drawn.append(jax.device_get(tokens)[:num_steps].T)
         if (drawn[-1] < 0).any():
             raise ValueError(_no_token_message(np.concatenate(drawn, axis=1), prompt_length))
     ids = np.concatenate(drawn, axis=1)

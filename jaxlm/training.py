@@ -99,18 +99,9 @@ def train_lm(
     state = jax.device_put(jax.tree.map(_copy, state), target_device)
     history: dict[str, list[Any]] = {"steps": [], "train_losses": [], "val_perplexities": []}
     for step in _recorded_steps(num_steps, log_every):
-        state, loss, params_are_finite = _train_until(
-            model,
-            optimizer,
-            batch_size,
-            state,
-            constants,
-            train_stream,
-            key,
-            step + 1,
-            float(lr),
-            float(weight_decay),
-        )
+        numbers = jax.device_put((step + 1, float(lr), float(weight_decay)), target_device)
+        state, *outcome = _train_until(model, optimizer, batch_size, state, constants, train_stream, key, *numbers)
+        loss, params_are_finite = map(float, jax.device_get(outcome))
         if not (math.isfinite(loss) and params_are_finite):
             broken = "the params are no longer finite after" if math.isfinite(loss) else f"the loss is {loss} at"
             remedy = f"lower lr={lr}" if optimizer is None else "lower the learning rate"
@@ -121,9 +112,9 @@ def train_lm(
             validation = evaluate(model, trained, val_ids, device=target_device)
             history["val_perplexities"].append(validation.perplexity)
         history["steps"].append(step)
-        history["train_losses"].append(float(loss))
+        history["train_losses"].append(loss)
         if on_record is not None:
-            on_record(Record(step, float(loss), validation))
+            on_record(Record(step, loss, validation))
     return _join_variables(state.params, constants), history
 
 
