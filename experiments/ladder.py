@@ -25,6 +25,7 @@ import tyro
 from rich.console import Console
 
 import jaxlm
+from jaxlm.compilation import keep_compiled_programs
 from jaxlm.console import exit_code, progress, say, standard_output
 from jaxlm.files import write_atomically
 from jaxlm.models.baselines import UniformLM, UnigramLM
@@ -385,4 +386,5 @@ def write_artefacts(run: Path, rungs: Sequence[Rung], data: Data, results: Mappi
 
 if __name__ == "__main__":
     options = tyro.cli(LadderConfig, prog="ladder")
+    keep_compiled_programs()
     sys.exit(exit_code(lambda: run_ladder(options, standard_output())))

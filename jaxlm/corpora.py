@@ -12,9 +12,7 @@ import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import platformdirs
-
-from jaxlm.files import write_atomically
+from jaxlm.files import cache_folder, write_atomically
 
 _SHA256 = {
     "tinyshakespeare": "f2b2ea257b2525b99e1ec7b385d6ba86ec3659ba4a164a927f6186912746a11c",
@@ -97,7 +95,7 @@ def load_corpus(name: str) -> Corpus:
             f"no corpus is named {name!r}; there are {' and '.join(_SHA256)}; "
             "for a file of your own use --text FILE or read_text(path)"
         )
-    path = _cache_folder() / f"{name}.txt"
+    path = cache_folder() / f"{name}.txt"
     content = _read_cached(path)
     if content is None:
         content = _fetch(path.parent)[name]
@@ -143,10 +141,6 @@ def read_text(path: str | os.PathLike[str]) -> Corpus:
             "convert it, for example with `iconv -f latin1 -t utf-8`"
         ) from None
     return Corpus(Path(path).stem, text, source, "unknown", _sha256(content))
-
-
-def _cache_folder() -> Path:
-    return Path(os.environ.get("JAXLM_DATA_DIR") or platformdirs.user_cache_dir("jaxlm")).expanduser()
 
 
 def _sha256(content: bytes) -> str:

@@ -1,8 +1,10 @@
-"""Files that are either whole or not there."""
+"""Files that are either whole or not there, and the folder for those that can be made again."""
 
 import os
 import uuid
 from pathlib import Path
+
+import platformdirs
 
 
 def write_atomically(path: str | Path, content: str | bytes) -> None:
@@ -27,3 +29,8 @@ def write_atomically(path: str | Path, content: str | bytes) -> None:
         raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def cache_folder() -> Path:
+    """Where corpora and compiled programs are kept: the user's cache folder, or `JAXLM_DATA_DIR`."""
+    return Path(os.environ.get("JAXLM_DATA_DIR") or platformdirs.user_cache_dir("jaxlm")).expanduser()

@@ -245,6 +245,6 @@ def _tabulate(model: LanguageModel, variables: Any, **options: Any) -> _Distribu
     num_pieces = -(-num_contexts // _CONTEXTS_PER_PIECE)
     places = vocab_size ** jnp.arange(context_length)[::-1]
     numbers = jnp.arange(num_pieces * _CONTEXTS_PER_PIECE)[:, None]
-    contexts = (numbers // places[None, :] % vocab_size).reshape(num_pieces, -1, context_length)
+    contexts = (numbers // places[None, :] % vocab_size).reshape(num_pieces, _CONTEXTS_PER_PIECE, context_length)
     pieces = lax.map(lambda each: _distributions(predict(model, variables, each), **options), contexts)
     return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), pieces)

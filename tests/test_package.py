@@ -16,6 +16,7 @@ PACKAGE = Path(jaxlm.__file__).parent
 ORDER = [
     "files",
     "timing",
+    "compilation",
     "console",
     "devices",
     "corpora",
