@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxlm import CountsBigramLM, evaluate, init, perplexity
+from jaxlm.models import counts_bigram
 from jaxlm.models.counts_bigram import best_smoothing
 
 MAX_COUNT = 2**31 - 1
@@ -263,6 +264,41 @@ def test_fit_of_two_joined_pieces_is_fit_of_the_whole(first, second):
     model, variables = fitted(first, 4)
     joined = model.fit(variables, np.array(first[-1:] + second, np.int32))
     np.testing.assert_array_equal(table_of(joined), count_pairs(first + second, 4))
+
+
+@few_examples
+@given(st.integers(2, 40), st.integers(0, 1000), st.integers(0, 2**32 - 1))
+def test_fit_is_a_loop_over_the_pairs(vocab_size, length, seed):
+    ids = np.random.default_rng(seed).zipf(1.5, length) % vocab_size
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(counts_bigram, "_PAIRS_PER_CALL", 128)  # so that there are several pieces
+        _, variables = fitted(ids, vocab_size)
+    np.testing.assert_array_equal(table_of(variables), count_pairs(ids, vocab_size))
+
+
+def test_a_text_longer_than_one_compiled_call():
+    ids = np.random.default_rng(0).integers(0, 3, 2 * counts_bigram._PAIRS_PER_CALL + 2)
+    _, variables = fitted(ids, 3)
+    expected = np.zeros((3, 3), np.int64)
+    np.add.at(expected, (ids[:-1], ids[1:]), 1)
+    np.testing.assert_array_equal(table_of(variables), expected)
+
+
+def test_memory_is_the_table_and_one_piece():
+    """The table is donated and added to in place; beside it there are the keys of one piece, not of the text."""
+    table = jnp.zeros((1000, 1000), jnp.int32)
+    piece = jnp.zeros(counts_bigram._PAIRS_PER_CALL + 1, jnp.int32)
+    memory = counts_bigram._add_pairs.lower(table, piece, 1).compile().memory_analysis()
+    assert memory.alias_size_in_bytes == table.nbytes
+    assert memory.temp_size_in_bytes <= 4 * piece.nbytes
+    sizes = set()
+    counted = counts_bigram._add_pairs
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(
+            counts_bigram, "_add_pairs", lambda *arguments: sizes.add(arguments[1].size) or counted(*arguments)
+        )
+        fitted(np.zeros(1_000_000, np.int32), 5)
+    assert sizes == {piece.size}
 
 
 @few_examples

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxlm import CountsBigramLM, Evaluation, bits_per_byte, evaluate, init, perplexity, token_nats
+from jaxlm import CountsBigramLM, Evaluation, bits_per_byte, evaluate, evaluation, init, perplexity, token_nats
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,11 +87,11 @@ def test_perplexity_of_a_uniform_model_is_the_vocabulary(vocab_size):
 def test_perplexity_is_exp_of_the_sum_over_the_number():
     """Two windows that cost log 2 and log 8: exp of their mean is 4, the mean of their perplexities 5."""
     variables = jnp.log(jnp.array([[0.5, 0.125, 0.375], [0.125, 0.5, 0.375], [0.25, 0.25, 0.5]]))
-    evaluation = evaluate(Table(3, 1), variables, np.array([0, 0, 1]))
-    assert isinstance(evaluation, Evaluation)
-    assert evaluation.num_tokens == 2
-    assert evaluation.nats_per_token == pytest.approx(math.log(4), rel=1e-6)
-    assert evaluation.perplexity == pytest.approx(4, rel=1e-6)
+    result = evaluate(Table(3, 1), variables, np.array([0, 0, 1]))
+    assert isinstance(result, Evaluation)
+    assert result.num_tokens == 2
+    assert result.nats_per_token == pytest.approx(math.log(4), rel=1e-6)
+    assert result.perplexity == pytest.approx(4, rel=1e-6)
     for batch_size in (1, 2):
         assert perplexity(Table(3, 1), variables, [0, 0, 1], batch_size=batch_size) == pytest.approx(4, rel=1e-6)
 
@@ -116,10 +116,10 @@ def test_evaluate_scores_every_window(context_length):
     model, variables = random_table(4, context_length)
     ids = random_ids(4, 50)
     expected = nats_in_numpy(variables, ids, context_length)
-    evaluation = evaluate(model, variables, ids, batch_size=8)
-    assert evaluation.num_tokens == len(expected) == 50 - context_length
-    assert evaluation.nats_per_token == pytest.approx(expected.mean(), rel=1e-6)
-    assert evaluation.perplexity == pytest.approx(math.exp(expected.mean()), rel=1e-6)
+    result = evaluate(model, variables, ids, batch_size=8)
+    assert result.num_tokens == len(expected) == 50 - context_length
+    assert result.nats_per_token == pytest.approx(expected.mean(), rel=1e-6)
+    assert result.perplexity == pytest.approx(math.exp(expected.mean()), rel=1e-6)
 
 
 @pytest.mark.course
@@ -141,17 +141,70 @@ def test_evaluate_of_a_text_longer_than_one_compiled_call(num_windows, batch_siz
     model, variables = random_table(7, 2)
     ids = random_ids(7, num_windows + 2)
     expected = nats_in_numpy(variables, ids, 2)
-    evaluation = evaluate(model, variables, ids, batch_size=batch_size)
-    assert evaluation.num_tokens == num_windows
-    assert evaluation.nats_per_token == pytest.approx(expected.mean(), rel=1e-6)
+    result = evaluate(model, variables, ids, batch_size=batch_size)
+    assert result.num_tokens == num_windows
+    assert result.nats_per_token == pytest.approx(expected.mean(), rel=1e-6)
+
+
+@pytest.mark.parametrize(("vocab_size", "context_length"), [(16, 4), (17, 4), (70_000, 0)])
+def test_contexts_that_come_often_and_contexts_that_do_not(vocab_size, context_length):
+    """Up to 65,536 possible contexts the windows are grouped by theirs; above that they are not."""
+    model, variables = random_table(vocab_size, context_length)
+    ids = random_ids(vocab_size, 500)
+    expected = nats_in_numpy(variables, ids, context_length)
+    assert evaluate(model, variables, ids).nats_per_token == pytest.approx(expected.mean(), rel=1e-6)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    ids=st.lists(st.integers(0, 4), min_size=3, max_size=60),
+    context_length=st.integers(0, 2),
+    batch_size=st.sampled_from([1, 4]),
+)
+def test_grouped_windows_are_the_windows(ids, context_length, batch_size):
+    """Each with its own context and target, once; each batch of contexts with the windows that have them."""
+    windows = evaluation._group_windows(np.array(ids), context_length, 5, batch_size)
+    num_windows = len(ids) - context_length
+    contexts = [
+        tuple(windows.ids[begin : begin + context_length])
+        for begin in windows.contexts[windows.rows[:num_windows]]
+    ]
+    grouped = list(zip(contexts, windows.targets[:num_windows].tolist(), strict=True))
+    cut = [(tuple(ids[i : i + context_length]), ids[i + context_length]) for i in range(num_windows)]
+    assert sorted(grouped) == sorted(cut)
+    assert windows.num_batches == -(-len(set(contexts)) // batch_size)
+    for batch in range(windows.num_batches):
+        rows = windows.rows[windows.bounds[batch] : windows.bounds[batch + 1]]
+        assert set(rows // batch_size) == {batch}
+    assert windows.bounds[windows.num_batches] == num_windows
+
+
+def test_a_context_is_scored_once():
+    """A text of 5000 windows with three contexts, at a batch of four: one batch."""
+    ids = random_ids(3, 5001)
+    assert evaluation._group_windows(ids, 1, 3, 4).num_batches == 1
+
+
+def test_memory_grows_with_the_batch_and_not_with_the_text():
+    """All 65,536 windows of a call, at V = 1000, would need 262 MB of logits."""
+
+    def temporary_bytes(length, batch_size):
+        model, variables = random_table(1000, 1)
+        windows = evaluation._group_windows(random_ids(1000, length), 1, 1000, batch_size)
+        lowered = evaluation._window_nats.lower(model, variables, windows, batch_size)
+        return lowered.compile().memory_analysis().temp_size_in_bytes
+
+    logits = 256 * 1000 * 4
+    assert logits <= temporary_bytes(100, 256) == temporary_bytes(60_000, 256) < 6 * logits
+    assert temporary_bytes(100, 16) < temporary_bytes(100, 256) / 3
 
 
 def test_evaluate_of_one_window():
     model, variables = random_table(5, 3)
     ids = np.array([4, 0, 2, 1])
-    evaluation = evaluate(model, variables, ids)
-    assert evaluation.num_tokens == 1
-    assert evaluation.nats_per_token == pytest.approx(nats_in_numpy(variables, ids, 3)[0], rel=1e-6)
+    result = evaluate(model, variables, ids)
+    assert result.num_tokens == 1
+    assert result.nats_per_token == pytest.approx(nats_in_numpy(variables, ids, 3)[0], rel=1e-6)
 
 
 @pytest.mark.parametrize("kind", [np.int64, np.uint16, jnp.asarray, list])

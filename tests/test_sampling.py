@@ -6,10 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy import stats
 
 import jaxlm
 from jaxlm import sampling
+from jaxlm.models.baselines import UnigramLM
 
 VOCAB = 8
 P_VALUE = 1e-4  # with fixed keys a test either always passes or always fails
@@ -40,14 +43,16 @@ def counts_model(table, smoothing):
     return model, {"counts": {"table": jnp.asarray(table, jnp.int32)}}
 
 
-def neural_bigram():
-    model = jaxlm.NeuralBigramLM(VOCAB, embedding_dim=3)
+def network(model):
     return model, far_from_uniform(model)
+
+
+def neural_bigram():
+    return network(jaxlm.NeuralBigramLM(VOCAB, embedding_dim=3))
 
 
 def mlp():
-    model = jaxlm.MLPLanguageModel(VOCAB, context_length=3, embedding_dim=2, hidden_dim=5)
-    return model, far_from_uniform(model)
+    return network(jaxlm.MLPLanguageModel(VOCAB, context_length=3, embedding_dim=2, hidden_dim=5))
 
 
 def one_table():
@@ -215,6 +220,68 @@ def test_the_widest_options_keep_every_token(options):
 def test_of_equal_logits_greedy_takes_the_first():
     ids = jaxlm.sample(OneTable(VOCAB), jnp.ones(VOCAB), [3], 2, key=jax.random.key(0), temperature=0)
     assert ids.tolist() == [3, 0, 0]
+
+
+# Tables of distributions.
+
+
+def large_counts():
+    return counts_model(np.random.default_rng(3).integers(0, 5, (200, 200)), 0.1)
+
+
+@pytest.mark.parametrize(
+    ("make", "options"),
+    [
+        (mlp, {}),
+        (neural_bigram, {"temperature": 0.6, "top_k": 5, "top_p": 0.7}),
+        (large_counts, {}),
+        (lambda: (UnigramLM(300), jnp.arange(300) * 7 % 40), {}),
+    ],
+    ids=["three_tokens", "one_token", "one_token_in_blocks", "no_token"],
+)
+def test_a_table_gives_the_tokens_that_the_model_gives(monkeypatch, make, options):
+    """Long samples come from a table of all contexts; which of the two, no bit must show."""
+    model, _ = make()
+    prompts = np.arange(6).reshape(2, 3)
+    num_tokens = model.vocab_size**model.context_length
+    assert sampling._table_pays(model, 2 * num_tokens)
+    from_table = draw(make, prompts, num_tokens, **options)
+    monkeypatch.setattr(sampling, "_table_pays", lambda *arguments: False)
+    np.testing.assert_array_equal(from_table, draw(make, prompts, num_tokens, **options))
+
+
+def test_a_table_is_made_where_it_is_used_often_enough_and_fits():
+    bigram = jaxlm.NeuralBigramLM(1000, 2)
+    assert not sampling._table_pays(bigram, 999)
+    assert sampling._table_pays(bigram, 1000)
+    assert not sampling._table_pays(jaxlm.NeuralBigramLM(4097, 2), 10**9)  # its table would pass 64 MiB
+    assert sampling._table_pays(jaxlm.MLPLanguageModel(27, 3, 2, 2), 27**3)
+    assert not sampling._table_pays(jaxlm.MLPLanguageModel(27, 5, 2, 2), 10**9)
+
+
+@jax.jit
+def draw_one(logits, share):
+    options = {"temperature": 1.0, "top_p": 1.0, "top_k": None, "nucleus": False}
+    return sampling._draw(sampling._distributions(logits, **options), share)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    size=st.sampled_from([1, 9, 200]),
+    seed=st.integers(0, 2**32 - 1),
+    share=st.floats(0, 1, exclude_max=True, width=32),
+)
+def test_a_draw_inverts_the_running_sum(size, seed, share):
+    """Against NumPy's in float64; a token next to the one wanted is right only where they meet within rounding."""
+    random = np.random.default_rng(seed)
+    logits = np.where(random.random(size) < 0.3, -np.inf, random.normal(size=size) * 4).astype(np.float32)
+    logits[random.integers(size)] = 0
+    token = int(draw_one(jnp.asarray(logits)[None, :], jnp.float32(share)[None])[0])
+    weights = np.exp(logits.astype(np.float64))
+    running = np.cumsum(weights) / weights.sum()
+    assert weights[token] > 0
+    assert running[token] > share - 1e-5
+    assert running[token] - weights[token] / weights.sum() <= share + 1e-5
 
 
 # The compiled loop.

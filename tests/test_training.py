@@ -217,10 +217,30 @@ def test_step_i_trains_on_the_batch_of_fold_in_i_and_nothing_else(options, optim
 
 @pytest.mark.parametrize("optimizer", [None, SCHEDULED], ids=["sgd", "clip_momentum_cosine"])
 def test_how_steps_are_grouped_changes_no_bit(optimizer):
-    one, three, all_at_once = (train(optimizer=optimizer, log_every=every) for every in (1, 3, 100))
+    """Seventy steps are more than the windows of two draws."""
+    one, three, all_at_once = (train(optimizer=optimizer, log_every=every, num_steps=70) for every in (1, 3, 100))
     assert_same_bits(one[0], three[0])
     assert_same_bits(one[0], all_at_once[0])
     assert three[1]["train_losses"] == one[1]["train_losses"][::3]
+
+
+@pytest.mark.parametrize("num_ids", [1, 1000])
+def test_how_many_windows_are_drawn_at_once_changes_no_bit(monkeypatch, num_ids):
+    expected, _ = train(num_steps=70)
+    with monkeypatch.context() as patched:
+        patched.setattr(training, "_IDS_PER_DRAW", num_ids)
+        training._train_until.clear_cache()  # the constant is part of the compiled program
+        regrouped, _ = train(num_steps=70)
+    training._train_until.clear_cache()
+    assert_same_bits(regrouped, expected)
+
+
+def test_keys_of_another_generator_give_step_i_its_batch_too():
+    key = jax.random.key(5, impl="rbg")
+    expected, losses = replay(SMALL_MLP, optax.sgd(0.1), 7, key=key)
+    trained, history = jaxlm.train_lm(SMALL_MLP, IDS, key=key, num_steps=7, log_every=3)
+    np.testing.assert_allclose(history["train_losses"], np.array(losses)[[0, 3, 6]], rtol=1e-5)
+    jax.tree.map(lambda one, two: np.testing.assert_allclose(one, two, rtol=1e-4, atol=1e-6), trained, expected)
 
 
 def test_without_variables_the_start_is_init_with_the_last_fold():
@@ -335,7 +355,38 @@ def test_two_tokens_of_context_learn_what_a_bigram_cannot():
     assert bigram_nats > 0.999 * np.log(2)
 
 
-# Compilation.
+# Compilation, transfers and memory.
+
+
+def test_nothing_goes_to_the_device_unasked_while_training():
+    """From the first record to the last: a copy that nobody asked for would be an error."""
+    guards = []
+
+    def guard(record):
+        if not guards:
+            guards.append(jax.transfer_guard("disallow"))
+            guards[0].__enter__()
+
+    try:
+        _, history = train(val_ids=IDS, on_record=guard)
+        with pytest.raises(Exception, match="Disallowed host-to-device"):
+            jnp.ones(3) + np.ones(3)
+    finally:
+        guards[0].__exit__(None, None, None)
+    assert history["steps"] == [0, 3, 6]
+
+
+def test_memory_does_not_grow_with_the_text_or_the_steps():
+    def temporary_bytes(text_length):
+        params = jaxlm.init(SMALL_MLP, jax.random.key(0))["params"]
+        state = training.TrainState(jnp.int32(0), params, optax.sgd(0.1).init(params))
+        ids = jnp.zeros(text_length, jnp.int32)
+        lowered = training._train_until.lower(
+            SMALL_MLP, optax.sgd(0.1), 32, state, {}, ids, jax.random.key(0), 10**9, 0.1, 0.0
+        )
+        return lowered.compile().memory_analysis().temp_size_in_bytes
+
+    assert 0 < temporary_bytes(1000) == temporary_bytes(1_000_000) < 2**20
 
 
 def test_a_second_call_another_lr_and_another_length_compile_nothing():
