@@ -226,7 +226,7 @@ def test_of_equal_logits_greedy_takes_the_first():
 
 
 def large_counts():
-    return counts_model(np.random.default_rng(3).integers(0, 5, (200, 200)), 0.1)
+    return counts_model(np.random.default_rng(3).integers(0, 5, (2000, 2000)), 0.1)
 
 
 @pytest.mark.parametrize(
@@ -243,8 +243,8 @@ def test_a_table_gives_the_tokens_that_the_model_gives(monkeypatch, make, option
     """Long samples come from a table of all contexts; which of the two, no bit must show."""
     model, _ = make()
     prompts = np.arange(6).reshape(2, 3)
-    num_tokens = model.vocab_size**model.context_length
-    assert sampling._table_pays(model, 2 * num_tokens)
+    num_tokens = 20_000  # enough for a sum that rounds otherwise to show
+    assert sampling._table_pays(model, num_tokens)
     from_table = draw(make, prompts, num_tokens, **options)
     monkeypatch.setattr(sampling, "_table_pays", lambda *arguments: False)
     np.testing.assert_array_equal(from_table, draw(make, prompts, num_tokens, **options))
