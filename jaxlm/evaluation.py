@@ -2,6 +2,7 @@
 
 import functools
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -12,7 +13,7 @@ from numpy.typing import ArrayLike
 
 from jaxlm.batching import check_at_least, check_stream
 from jaxlm.devices import resolve_device
-from jaxlm.models.interface import LanguageModel, predict
+from jaxlm.models.interface import LanguageModel, TargetScorer, predict
 
 # Windows scored by one call of the compiled loop: bounds memory, whatever the text's length.
 _WINDOWS_PER_CALL = 65_536
@@ -166,7 +167,7 @@ def _window_nats(model: LanguageModel, variables: Any, windows: _Windows, batch_
     def score_batch(batch: Array, nats: Array) -> Array:
         first_row = batch * batch_size
         begins = lax.dynamic_slice_in_dim(windows.contexts, first_row, batch_size)
-        shifted, log_sums = _normalise(predict(model, variables, windows.ids[begins[:, None] + offsets]))
+        target_nats = _target_nats(model, variables, windows.ids[begins[:, None] + offsets])
         first_window = windows.bounds[batch]
 
         def score_windows(piece: Array, nats: Array) -> Array:
@@ -174,7 +175,7 @@ def _window_nats(model: LanguageModel, variables: Any, windows: _Windows, batch_
             start = first_window + piece * batch_size
             rows = lax.dynamic_slice_in_dim(windows.rows, start, batch_size) - first_row
             targets = lax.dynamic_slice_in_dim(windows.targets, start, batch_size)
-            piece_nats = _nats_of_targets(shifted, log_sums, rows, targets).astype(jnp.float32)
+            piece_nats = target_nats(rows, targets).astype(jnp.float32)
             return lax.dynamic_update_slice_in_dim(nats, piece_nats, start, axis=0)
 
         num_pieces = -(-(windows.bounds[batch + 1] - first_window) // batch_size)
@@ -182,6 +183,14 @@ def _window_nats(model: LanguageModel, variables: Any, windows: _Windows, batch_
 
     nats = jnp.zeros(len(windows.rows), jnp.float32)
     return lax.fori_loop(0, windows.num_batches, score_batch, nats)
+
+
+def _target_nats(model: LanguageModel, variables: Any, contexts: Array) -> Callable[[Array, Array], Array]:
+    """For contexts [B, N]: a function of rows of them [W] and the targets [W] after those, to nats."""
+    if isinstance(model, TargetScorer):
+        log_probs = model.target_log_probs(variables, contexts)
+        return lambda rows, targets: -log_probs(rows, targets)
+    return functools.partial(_nats_of_targets, *_normalise(predict(model, variables, contexts)))
 
 
 def _exp(nats: float) -> float:

@@ -1,6 +1,7 @@
 """Nats, perplexity and bits per byte against plain NumPy, for every batch size and length of text."""
 
 import dataclasses
+import itertools
 import math
 
 import jax
@@ -294,10 +295,42 @@ def test_bits_per_byte(nats, bytes_per_token, bits):
 
 @pytest.mark.parametrize(("model_size", "table_size"), [(9, 4), (4, 9)])
 def test_variables_of_another_vocabulary_are_an_error(model_size, table_size):
-    model = CountsBigramLM(model_size)
-    variables = {"counts": {"table": jnp.ones((table_size, table_size), jnp.int32)}}
+    table = jnp.ones((table_size, table_size), jnp.int32)
     with pytest.raises(ValueError, match=rf"logits of shape \[\d+, {table_size}\].*{model_size}"):
-        perplexity(model, variables, [0, 1, 2, 3])
+        perplexity(Table(model_size, 1), table, [0, 1, 2])
+    with pytest.raises(ValueError, match=rf"int32\[{model_size}, {model_size}\], got int32\[{table_size}, "):
+        perplexity(CountsBigramLM(model_size), {"counts": {"table": table}}, [0, 1, 2])
+
+
+@dataclasses.dataclass(frozen=True)
+class ByLogits:
+    """Another model's logits, and nothing else of it."""
+
+    model: CountsBigramLM
+    context_length: int = 1
+
+    @property
+    def vocab_size(self):
+        return self.model.vocab_size
+
+    def apply(self, variables, contexts):
+        return self.model.apply(variables, contexts)
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    smoothing=st.sampled_from([0, 1e-3, 1.0]),
+    fitted=st.lists(st.integers(0, 5), max_size=30),
+    scored=st.lists(st.integers(0, 5), min_size=2, max_size=20),
+)
+def test_counts_are_scored_as_their_logits_are(smoothing, fitted, scored):
+    """An unseen successor and a row never seen included: without smoothing both cost inf, never NaN."""
+    model = CountsBigramLM(6, smoothing)
+    variables = model.fit(init(model, jax.random.key(0)), np.array(fitted, np.int32))
+    expected = evaluate(ByLogits(model), variables, scored)
+    assert evaluate(model, variables, scored).nats_per_token == pytest.approx(expected.nats_per_token, rel=1e-6)
+    if smoothing == 0 and not set(itertools.pairwise(scored)) <= set(itertools.pairwise(fitted)):
+        assert expected.perplexity == math.inf
 
 
 def test_large_logits_cost_no_digits():

@@ -1,7 +1,8 @@
 """What every language model is, and the checks that all of them share."""
 
 import functools
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -29,6 +30,20 @@ class LanguageModel(Protocol):
         """Logits [B, V] of the token after each of `contexts`, int32 [B, N]."""
 
     def __hash__(self) -> int: ...
+
+
+@runtime_checkable
+class TargetScorer(Protocol):
+    """A language model that knows a token's probability without the scores of all V: counts do, networks do not.
+
+    What is not one is scored by its logits; the result is the same.
+    """
+
+    def target_log_probs(self, variables: Any, contexts: Array, /) -> Callable[[Array, Array], Array]:
+        """For contexts [B, N], the function of rows [W] of them and targets [W] that gives log-probabilities [W].
+
+        That is called several times: what the targets after one context share is computed before.
+        """
 
 
 def init(model: LanguageModel, key: Array) -> Any:
