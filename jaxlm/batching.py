@@ -125,11 +125,15 @@ def get_batch(ids: ArrayLike, context_length: int, batch_size: int, *, key: Arra
         )
     check_at_least("context_length", context_length, 0)
     check_at_least("batch_size", batch_size, 1)
-    return _random_windows(jnp.asarray(stream), key, context_length=context_length, batch_size=batch_size)
+    num_windows = len(stream) - context_length
+    return random_windows(jnp.asarray(stream), num_windows, context_length, batch_size, key=key)
 
 
 @functools.partial(jax.jit, static_argnames=("context_length", "batch_size"))
-def _random_windows(ids: Array, key: Array, *, context_length: int, batch_size: int) -> tuple[Array, Array]:
-    starts = jax.random.randint(key, (batch_size,), 0, len(ids) - context_length)
+def random_windows(
+    ids: Array, num_windows: Array | int, context_length: int, batch_size: int, *, key: Array
+) -> tuple[Array, Array]:
+    """`get_batch` without its checks, from the first `num_windows` windows of `ids` [T], which may be padded."""
+    starts = jax.random.randint(key, (batch_size,), 0, num_windows)
     windows = ids[starts[:, None] + jnp.arange(context_length + 1)[None, :]].astype(jnp.int32)  # [B, N + 1]
     return windows[:, :-1], windows[:, -1]

@@ -7,11 +7,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import Array, lax
 from numpy.typing import ArrayLike
 
-from jaxlm.batching import check_at_least, check_stream, get_batch
+from jaxlm.batching import check_at_least, check_stream, random_windows
 from jaxlm.devices import resolve_device
 from jaxlm.evaluation import Evaluation, evaluate, token_nats
 from jaxlm.keys import map_steps
@@ -93,13 +94,14 @@ def train_lm(
         variables = init(model, jax.random.fold_in(key, _INIT_FOLD))
     params, constants = _split_variables(model, variables)
     target_device = resolve_device(device)
-    params, constants, train_stream = jax.device_put((params, constants, train_stream), target_device)
+    num_windows = len(train_stream) - model.context_length
+    params, constants, train_stream = jax.device_put((params, constants, _padded(train_stream)), target_device)
     state = TrainState(jnp.int32(0), params, (optimizer or _sgd(lr, weight_decay)).init(params))
     # The loop donates its state: a copy, for the caller's params are in it, and an optimizer may hold them twice.
     state = jax.device_put(jax.tree.map(_copy, state), target_device)
     history: dict[str, list[Any]] = {"steps": [], "train_losses": [], "val_perplexities": []}
     for step in _recorded_steps(num_steps, log_every):
-        numbers = jax.device_put((step + 1, float(lr), float(weight_decay)), target_device)
+        numbers = jax.device_put((num_windows, step + 1, float(lr), float(weight_decay)), target_device)
         state, *outcome = _train_until(model, optimizer, batch_size, state, constants, train_stream, key, *numbers)
         loss, params_are_finite = map(float, jax.device_get(outcome))
         if not (math.isfinite(loss) and params_are_finite):
@@ -163,6 +165,14 @@ def _split_variables(model: LanguageModel, variables: Any) -> tuple[Any, Any]:
     return params, constants
 
 
+def _padded(ids: ArrayLike) -> np.ndarray[Any, Any]:
+    """`ids` with zeros up to the next power of two, so that texts of many lengths share one compilation."""
+    stream = np.asarray(ids)
+    padded = np.zeros(1 << (len(stream) - 1).bit_length(), np.int32)
+    padded[: len(stream)] = stream
+    return padded
+
+
 def _copy(leaf: Any) -> Array:
     return leaf.copy() if isinstance(leaf, Array) else jnp.array(leaf)  # jnp.array takes no random keys
 
@@ -190,6 +200,7 @@ def _train_until(
     constants: Any,
     train_ids: Array,
     key: Array,
+    num_windows: Array,
     stop: Array,
     lr: Array,
     weight_decay: Array,
@@ -198,7 +209,7 @@ def _train_until(
 
     Also returns the last step's loss, and whether all params are finite after it.
 
-    `stop`, `lr` and `weight_decay` are arguments of the compiled loop, so that no value of them compiles anew.
+    `num_windows`, `stop`, `lr` and `weight_decay` are arguments of the compiled loop: no value compiles anew.
     """
     transformation = optax.with_extra_args_support(optimizer or _sgd(lr, weight_decay))
 
@@ -211,7 +222,7 @@ def _train_until(
         return (state.step < stop) & jnp.isfinite(loss)
 
     def draw_windows(step_key: Array) -> tuple[Array, Array]:
-        return get_batch(train_ids, model.context_length, batch_size, key=step_key)
+        return random_windows(train_ids, num_windows, model.context_length, batch_size, key=step_key)
 
     def train_steps(carry: tuple[TrainState, Array]) -> tuple[TrainState, Array]:
         first_step = carry[0].step

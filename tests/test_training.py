@@ -382,7 +382,7 @@ def test_memory_does_not_grow_with_the_text_or_the_steps():
         state = training.TrainState(jnp.int32(0), params, optax.sgd(0.1).init(params))
         ids = jnp.zeros(text_length, jnp.int32)
         lowered = training._train_until.lower(
-            SMALL_MLP, optax.sgd(0.1), 32, state, {}, ids, jax.random.key(0), 10**9, 0.1, 0.0
+            SMALL_MLP, optax.sgd(0.1), 32, state, {}, ids, jax.random.key(0), 998, 10**9, 0.1, 0.0
         )
         return lowered.compile().memory_analysis().temp_size_in_bytes
 
@@ -395,6 +395,7 @@ def test_a_second_call_another_lr_and_another_length_compile_nothing():
     train(val_ids=IDS, key=1, lr=0.3, weight_decay=0.2, num_steps=11, log_every=5)
     equal_model = jaxlm.MLPLanguageModel(VOCAB, context_length=2, embedding_dim=3, hidden_dim=4)
     train(equal_model)
+    train(ids=IDS[:150])
     assert training._train_until._cache_size() == compiled
 
 
