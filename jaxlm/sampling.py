@@ -137,7 +137,7 @@ def _draw_tokens(
             step_key = jax.random.fold_in(key, start + step)
             # The largest logit is taken off first, so that no temperature makes an inf of it.
             scaled = (logits - logits.max(axis=1, keepdims=True)) / temperature
-            token = _draw(scaled, step_key, top_p, top_k=top_k, nucleus=nucleus)
+            token = draw(scaled, step_key, top_p, top_k=top_k, nucleus=nucleus)
         token = jnp.where(jnp.max(logits, axis=1) > -jnp.inf, token, -1).astype(jnp.int32)
         window = jnp.concatenate([window, token[:, None]], axis=1)[:, 1:]
         return window, tokens.at[step].set(token)
@@ -146,8 +146,11 @@ def _draw_tokens(
     return lax.fori_loop(0, num_steps, draw_one, (window, tokens))
 
 
-def _draw(logits: Array, key: Array, top_p: Array, *, top_k: int | None, nucleus: bool) -> Array:
-    """One token a row of `logits` [B, V], whose maximum is 0, with one uniform number each."""
+def draw(logits: Array, key: Array, top_p: Array, *, top_k: int | None, nucleus: bool) -> Array:
+    """One token [B] a row of `logits` [B, V], whose maximum is 0, with one uniform number each.
+
+    `nucleus` says that `top_p` matters; `top_k` is at most V, or None.
+    """
     ranked = top_k is not None or nucleus
     if ranked:
         logits, token_of_rank = lax.top_k(logits, top_k or logits.shape[1])

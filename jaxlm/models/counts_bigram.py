@@ -85,7 +85,7 @@ class CountsBigramLM(FrozenModule):
             )
         if num_pairs == 0:
             return variables
-        return {**variables, "counts": {"table": _add_pairs(table, jnp.asarray(stream))}}
+        return {**variables, "counts": {"table": add_pairs(table, jnp.asarray(stream))}}
 
 
 def best_smoothing(table: Array, held_out_ids: ArrayLike, candidates: ArrayLike) -> tuple[float, float]:
@@ -115,7 +115,13 @@ def best_smoothing(table: Array, held_out_ids: ArrayLike, candidates: ArrayLike)
 
 
 @functools.partial(jax.jit, donate_argnames="table")
-def _add_pairs(table: Array, ids: Array) -> Array:
+def add_pairs(table: Array, ids: Array) -> Array:
+    """The table with the pairs of `ids` added: `CountsBigramLM.fit` without its checks. `table` is donated.
+
+    Args:
+        table: int32 [V, V].
+        ids: int32 [T], all in `[0, V)`: an id out of range is undefined behaviour.
+    """
     vocab_size = len(table)
     if vocab_size**2 > _MAX_COUNT:
         return table.at[ids[:-1], ids[1:]].add(1, mode="promise_in_bounds")
