@@ -1,0 +1,382 @@
+"""What jit buys: each stage of the work eager, jitted, in one compiled loop and vmapped, beside NumPy and PyTorch.
+
+    python -m experiments.jit_comparison                           # about 2 min on 2 CPU cores with PyTorch
+    python -m experiments.jit_comparison --size all                # small, medium and large: about 6 min
+    python -m experiments.jit_comparison --quick                   # every artefact, in about 30 s
+    python -m experiments.jit_comparison --stages forward loss     # only these
+    python -m experiments.jit_comparison --compare OLD.json NEW.json
+
+Figures are microseconds an item, and an item is what the stage says (a batch, a token), so that the ways compare.
+PyTorch is measured where it is installed (`pip install '.[bench]'`), NumPy on the CPU alone. Compile seconds are
+those of a way's first call; of eager, of the operations that no stage before it had used.
+
+FLOPs and bytes of an item are those of XLA's cost analysis. The share is of the ceiling that the same run
+measures: of the matrix product's FLOP/s or of the copy's bytes/s, whichever is the larger. XLA counts what each
+fused operation reads and writes, from a cache or not, and charges a gather or a scatter with the whole of its array.
+So the share of a stage that lives in the cache, or takes little out of much (count, batch), can pass 100 %: then it
+only says that XLA's bytes are not what limits it.
+"""
+
+import contextlib
+import importlib
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import tyro
+from jax import Array, lax
+from rich.console import Console
+
+import jaxlm
+from experiments.jit_changes import KIND, SCHEMA_VERSION, describe_changes, read_results
+from experiments.jit_pictures import plot_roofline, plot_speedups, summary_tables, table_text
+from experiments.jit_stages import COPIES, STAGES, Sizes, Stage, make_problem
+from jaxlm.batching import check_at_least
+from jaxlm.console import exit_code, say, standard_output
+from jaxlm.files import write_atomically
+from jaxlm.runs import check_run_path, create_run, describe_environment, new_run_path, write_json
+from jaxlm.timing import Measurement, RecompilationError, time_interleaved
+
+SIZES = {
+    "small": Sizes(27, 3, 10, 200, 32, items=256),
+    "medium": Sizes(4096, 3, 32, 64, 64, items=32),
+    "large": Sizes(4096, 8, 64, 256, 256, items=8),
+    "huge": Sizes(32_768, 16, 256, 1024, 1024, items=8),
+}
+FOR_ACCELERATORS = "huge"
+
+# PyTorch's OpenMP threads spin for up to 0.2 s after its last operation; those of NumPy's BLAS for less.
+REST_SECONDS, REST_SECONDS_WITH_TORCH = 0.05, 0.25
+
+
+@dataclass(frozen=True)
+class JitConfig:
+    """Times each stage of the work in every way, on every device; or compares two such runs."""
+
+    stages: tuple[str, ...] = ()
+    """Which of count, batch, forward, loss, training_step, evaluation, sampling; none named is all."""
+    size: Literal["small", "medium", "large", "huge", "all"] | None = None
+    """Of the model; None is medium, or small with --quick. all: small, medium, large, and on a GPU huge."""
+    vocab_size: int | None = None
+    """Tokens of the vocabulary; None, as in the four options below, is what --size has."""
+    context_length: int | None = None
+    """Tokens of context."""
+    embedding_dim: int | None = None
+    """Dimensions of the embedding."""
+    hidden_dim: int | None = None
+    """Units of the hidden layer."""
+    batch_size: int | None = None
+    """Windows in a batch."""
+    repeats: int | None = None
+    """Samples of each way; None is 7, or 3 with --quick."""
+    devices: tuple[str, ...] = ()
+    """Which of cpu, gpu, cuda, rocm, tpu, metal; none named is one of each kind that JAX finds."""
+    out: Path | None = None
+    """The run's folder; None is runs/jit-DATE-TIME."""
+    overwrite: bool = False
+    """Replace the run that --out already holds."""
+    quick: bool = False
+    """The small model and fewer samples: every artefact, in seconds."""
+    compare: tuple[Path, Path] | None = None
+    """OLD.json NEW.json of two runs: print what moved beyond the noise, and measure nothing."""
+
+
+class Way(NamedTuple):
+    """A call to time, and how many items it does."""
+
+    call: Callable[[], Any]
+    items: int
+
+
+def run_comparison(config: JitConfig, console: Console) -> Path:
+    """Runs the experiment and returns the run's folder, in which `results.json` comes last.
+
+    Raises:
+        ValueError, OSError: what the user can mend, in one line; a recompilation among timed calls too.
+    """
+    begin = time.perf_counter()
+    stage_names, devices, sizes = check_options(config)
+    torch = find_torch()
+    if torch is None:
+        say(console, "PyTorch is not installed, so its column is empty: pip install '.[bench]'")
+    run = config.out or new_run_path("jit")
+    settings = json.loads(json.dumps(asdict(config), default=str))
+    create_run(run, settings, overwrite=config.overwrite)
+    repeats = config.repeats or (3 if config.quick else 7)
+    ceilings: dict[str, dict[str, float]] = {}
+    rows: list[dict[str, Any]] = []
+    notes: list[str] = []
+    for device in devices:
+        name = device_name(device)
+        with jax.default_device(device):
+            ceilings[name] = measure_ceiling(device, repeats, quick=config.quick)
+            gflops, gigabytes = (ceilings[name][f"{unit}_per_second"] / 1e9 for unit in ("flops", "bytes"))
+            say(console, f"{name}: matrix product {gflops:,.0f} GFLOP/s, copy {gigabytes:,.1f} GB/s")
+            usable_torch = torch
+            if torch is not None and device.platform != "cpu" and not torch.cuda.is_available():
+                usable_torch = None
+                notes.append(f"no torch on {name}: it finds no CUDA device")
+            for size, values in sizes.items():
+                if size == FOR_ACCELERATORS and device.platform == "cpu":
+                    continue
+                problem = make_problem(values)
+                for stage_name in stage_names:
+                    stage = STAGES[stage_name](problem)
+                    ways, missing = make_ways(stage, values.items, device, usable_torch)
+                    figures = measure(ways, repeats, f"{stage_name} on {name}")
+                    place = {"device": name, "size": size, "stage": stage_name, "item": stage.item}
+                    rows += describe(place, stage, ways, figures, ceilings[name])
+                    notes += [f"no {way} for {stage_name}, {size}: {why}" for way, why in missing.items()]
+                    say(console, f"{name}, {size}: {stage_name} ({time.perf_counter() - begin:.0f} s)")
+    environment = describe_environment(devices[0])
+    environment["versions"]["torch"] = None if torch is None else torch.__version__
+    results: dict[str, Any] = {
+        "kind": KIND,
+        "schema_version": SCHEMA_VERSION,
+        "config": settings,
+        "sizes": {size: asdict(values) for size, values in sizes.items()},
+        **environment,
+        "devices": {device_name(each): each.device_kind for each in devices},
+        "cores": os.cpu_count(),
+        "ceilings": ceilings,
+        "rows": rows,
+        "notes": list(dict.fromkeys(notes)),
+    }
+    write_artefacts(run, results)
+    for table in summary_tables(rows):
+        console.print(table)
+    for note in results["notes"]:
+        say(console, note)
+    say(console, f"{time.perf_counter() - begin:.0f} s in all; look at {run / 'table.txt'} and the pictures there")
+    return run
+
+
+def check_options(config: JitConfig) -> tuple[Sequence[str], Sequence[jax.Device], dict[str, Sizes]]:
+    """The stages, devices and sizes that are asked for.
+
+    Raises:
+        ValueError, FileExistsError: what is wrong before any work is done.
+    """
+    if config.out is not None:
+        check_run_path(config.out, overwrite=config.overwrite)
+    for stage in config.stages:
+        if stage not in STAGES:
+            raise ValueError(f"unknown stage {stage!r}; choose among {', '.join(STAGES)}")
+    if config.repeats is not None:
+        check_at_least("--repeats", config.repeats, 1)
+    devices = [jaxlm.resolve_device(device) for device in config.devices] or present_devices()
+    size = config.size or ("small" if config.quick else "medium")
+    if size == FOR_ACCELERATORS and all(device.platform == "cpu" for device in devices):
+        raise ValueError(f"--size {size} is for an accelerator; on a CPU choose large")
+    given = {
+        name: value
+        for name, value in asdict(config).items()
+        if name in Sizes.__dataclass_fields__ and value is not None
+    }
+    for name, value in given.items():
+        check_at_least(f"--{name.replace('_', '-')}", value, 1)
+    sizes = {name: replace(SIZES[name], **given) for name in (SIZES if size == "all" else [size])}
+    return config.stages or tuple(STAGES), list(dict.fromkeys(devices)), sizes
+
+
+def present_devices() -> list[jax.Device]:
+    """One of each kind on JAX's default platform, and a CPU."""
+    devices = list(jax.devices())
+    with contextlib.suppress(RuntimeError):  # JAX_PLATFORMS may have left it out
+        devices += jax.devices("cpu")
+    one_of_each: dict[tuple[str, str], jax.Device] = {}
+    for device in devices:
+        one_of_each.setdefault((device.platform, device.device_kind), device)
+    return list(one_of_each.values())
+
+
+def device_name(device: jax.Device) -> str:
+    """As cpu:0."""
+    return f"{device.platform}:{device.id}"
+
+
+def find_torch() -> Any:
+    """PyTorch, or None where it is not installed."""
+    try:
+        return importlib.import_module("torch")
+    except ImportError:
+        return None
+
+
+def make_ways(
+    stage: Stage, items: int, device: jax.Device, torch: Any = None
+) -> tuple[dict[str, Way], dict[str, str]]:
+    """Every way to do the stage's items, and why any other makes no sense for it.
+
+    A call does `items` items and waits once, at its end, so that dispatch may run ahead; `eager` does one. Each
+    item waits for the one before, also where it does not use its state: a CPU would else do two at a time.
+    """
+
+    def loop(inputs: Any, state: Any, first: Array, num_items: Array) -> Any:
+        return lax.fori_loop(first, first + num_items, lambda i, state: stage.step(inputs, state, i), state)
+
+    def side_by_side(inputs: Any, states: Any, first: Array) -> Any:
+        return jax.vmap(stage.step, (None, 0, 0))(inputs, states, first + jnp.arange(COPIES))
+
+    def eager(state: Any, i: int) -> Any:
+        with jax.disable_jit():
+            return stage.step(stage.inputs, state, jnp.int32(i))
+
+    # What a call returns is the next one's argument: its buffers are donated.
+    jitted, looped, vmapped = (
+        jax.jit(each, donate_argnums=1, keep_unused=True) for each in (stage.step, loop, side_by_side)
+    )
+    inputs, calls = stage.inputs, max(items // COPIES, 1)
+    missing = dict(stage.without)
+    ways = {
+        "eager": repeated(eager, stage.state),
+        "jit": repeated(lambda state, i: jitted(inputs, state, i), stage.state, calls=items),
+        "loop": repeated(lambda state, i: looped(inputs, state, i, items), stage.state, width=items),
+    }
+    if "vmap" not in missing:
+        states = jax.tree.map(lambda leaf: jnp.stack([leaf] * COPIES), stage.state)
+        ways["vmap"] = repeated(lambda states, i: vmapped(inputs, states, i), states, calls=calls, width=COPIES)
+    if stage.numpy is None:
+        missing["numpy"] = "the stage has none"
+    elif device.platform == "cpu":
+        ways["numpy"] = repeated(without_state(stage.numpy), None, calls=items)
+    if stage.torch is None:
+        missing["torch"] = "the stage has none"
+    elif torch is not None:
+        on_cpu = device.platform == "cpu"
+        torch_step = without_state(stage.torch(torch, "cpu" if on_cpu else "cuda"))
+        ways["torch"] = repeated(torch_step, None, calls=items, wait=None if on_cpu else torch.cuda.synchronize)
+    return ways, missing
+
+
+def repeated(
+    step: Callable[[Any, int], Any],
+    state: Any,
+    *,
+    calls: int = 1,
+    width: int = 1,
+    wait: Callable[[], None] | None = None,
+) -> Way:
+    """A way that goes on where it was: `calls` calls of `step(state, i)`, each of `width` items; then it waits."""
+    state, first = jax.tree.map(jnp.copy, state), 0
+
+    def call() -> Any:
+        nonlocal state, first
+        for _ in range(calls):
+            state = step(state, first)
+            first += width
+        if wait is not None:
+            wait()
+        return state
+
+    return Way(call, calls * width)
+
+
+def without_state(step: Callable[[int], Any]) -> Callable[[Any, int], Any]:
+    """A step that keeps its own state."""
+    return lambda state, i: step(i)
+
+
+def measure(ways: dict[str, Way], repeats: int, title: str) -> dict[str, Measurement]:
+    """Seconds of a call, by way; raises ValueError where something was compiled meanwhile."""
+    calls = {name: way.call for name, way in ways.items()}
+    rest_seconds = REST_SECONDS_WITH_TORCH if "torch" in ways else REST_SECONDS
+    try:
+        return time_interleaved(calls, repeats=repeats, rest_seconds=rest_seconds, tracing=["eager"])
+    except RecompilationError as error:
+        raise ValueError(f"{title}: {error}") from None
+
+
+def measure_ceiling(device: jax.Device, repeats: int, *, quick: bool) -> dict[str, float]:
+    """What this machine can do at best: FLOP/s of a matrix product, bytes/s of a copy (those read and written).
+
+    The product is the best of three sizes of float32 squares, at the precision that JAX takes by default. The copy
+    negates a large array in place, so that no page is touched for the first time.
+    """
+    widths = (256, 512, 1024) if quick else (512, 1024, 2048) if device.platform == "cpu" else (4096, 8192, 16_384)
+    product = jax.jit(jnp.matmul)
+    negate = jax.jit(jnp.negative, donate_argnums=0)
+    num_floats = 2**24 if quick else 2**26 if device.platform == "cpu" else 2**28
+    ways = {"copy": repeated(lambda array, _: negate(array), jnp.ones(num_floats))}
+    for width in widths:  # this square times itself is itself
+        ways[str(width)] = repeated(lambda square, _: product(square, square), jnp.full((width, width), 1 / width))
+    figures = measure(ways, repeats, f"the ceiling of {device.platform}")
+    return {
+        "flops_per_second": max(2 * width**3 / figures[str(width)].minimum for width in widths),
+        "bytes_per_second": 2 * 4 * num_floats / figures["copy"].minimum,
+    }
+
+
+def cost_analysis(function: Callable[..., Any], *arguments: Any) -> dict[str, float | None]:
+    """FLOPs and bytes of a call, as XLA counts them in the compiled program; None where it does not say."""
+    analysis = jax.jit(function, donate_argnums=1).lower(*arguments).compile().cost_analysis() or {}
+    counted = analysis[0] if isinstance(analysis, list) else analysis  # one for each program in some releases
+    return {"flops": counted.get("flops"), "bytes": counted.get("bytes accessed")}
+
+
+def describe(
+    place: dict[str, Any],
+    stage: Stage,
+    ways: dict[str, Way],
+    figures: dict[str, Measurement],
+    ceiling: dict[str, float],
+) -> list[dict[str, Any]]:
+    """The rows of `results.json` for one stage: microseconds of one item, compile seconds of the first call."""
+    cost = cost_analysis(stage.step, stage.inputs, stage.state, 0)
+    rows = []
+    for name, figure in figures.items():
+        microseconds = 1e6 / ways[name].items
+        item_seconds = figure.median / ways[name].items
+        shares = {
+            unit: amount / item_seconds / ceiling[f"{unit}_per_second"]
+            for unit, amount in cost.items()
+            if amount is not None
+        }
+        limit = max(shares, key=lambda unit: shares[unit], default=None)
+        rows.append(
+            place
+            | {
+                "way": name,
+                "items_per_call": ways[name].items,
+                "compile_seconds": figure.compile_seconds,
+                "median_us": figure.median * microseconds,
+                "minimum_us": figure.minimum * microseconds,
+                "spread_us": figure.spread * microseconds,
+                "repeats": figure.repeats,
+                "speedup": figures["eager"].median / ways["eager"].items / item_seconds,
+                **cost,
+                "share": None if limit is None else shares[limit],
+                "share_of": limit,
+            }
+        )
+    return rows
+
+
+def write_artefacts(run: Path, results: dict[str, Any]) -> None:
+    """The table and the pictures; last `results.json`, as a sign that all is there."""
+    write_atomically(run / "table.txt", table_text(results))
+    plot_roofline(run / "roofline.png", results)
+    plot_speedups(run / "speedups.png", results)
+    write_json(run / "results.json", results)
+
+
+def main(config: JitConfig) -> None:
+    console = standard_output()
+    if config.compare is None:
+        run_comparison(config, console)
+    else:
+        old, new = map(read_results, config.compare)
+        for line in describe_changes(old, new):
+            say(console, line)
+
+
+if __name__ == "__main__":
+    options = tyro.cli(JitConfig, prog="jit_comparison")
+    sys.exit(exit_code(lambda: main(options)))
