@@ -43,7 +43,7 @@ def describe_changes(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     old_rows, new_rows = ({_key(row): row for row in results["rows"]} for results in (old, new))
     shared = [key for key in old_rows if key in new_rows]
     if alone := len(old_rows) + len(new_rows) - 2 * len(shared):
-        lines.append(f"note: {alone} rows are in one of the files only")
+        lines.append(f"note: rows that only one of the files has: {alone}")
     moved = [key for key in shared if has_moved(old_rows[key], new_rows[key])]
     for key in moved:
         before, after = old_rows[key]["median_us"], new_rows[key]["median_us"]
@@ -77,6 +77,9 @@ def read_results(path: Path) -> dict[str, Any]:
     for name, kind in _FIELDS.items():
         if not isinstance(results.get(name), kind):
             raise ValueError(f"{path}: {name} must be a {kind.__name__}, got {results.get(name)!r}")
+    for device, ceiling in results["ceilings"].items():
+        if not isinstance(ceiling, dict) or not all(map(_is_positive, ceiling.values())):
+            raise ValueError(f"{path}: ceilings of {device} must be positive numbers, got {ceiling!r}")
     for index, row in enumerate(results["rows"]):
         _check_row(f"{path}: row {index}", row)
     return results
@@ -89,11 +92,12 @@ def _check_row(where: str, row: Any) -> None:
         if not isinstance(row.get(name), str):
             raise ValueError(f"{where}: {name} must be a text, got {row.get(name)!r}")
     for name in _ROW_NUMBERS:
-        number = row.get(name)
-        if isinstance(number, bool) or not isinstance(number, int | float) or number < 0:
-            raise ValueError(f"{where}: {name} must be a number of microseconds, got {number!r}")
-    if row["median_us"] == 0:
-        raise ValueError(f"{where}: median_us is 0")
+        if not (_is_positive(row.get(name)) or (name == "spread_us" and row.get(name) == 0)):
+            raise ValueError(f"{where}: {name} must be a positive number, got {row.get(name)!r}")
+
+
+def _is_positive(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and value > 0
 
 
 def _key(row: dict[str, Any]) -> tuple[str, ...]:

@@ -11,9 +11,9 @@ PyTorch is measured where it is installed (`pip install '.[bench]'`), NumPy on t
 those of a way's first call; of eager, of the operations that no stage before it had used.
 
 FLOPs and bytes of an item are those of XLA's cost analysis. The share is of the ceiling that the same run
-measures: of the matrix product's FLOP/s or of the copy's bytes/s, whichever is the larger. XLA counts what each
-fused operation reads and writes, from a cache or not, and charges a gather or a scatter with the whole of its array.
-So the share of a stage that lives in the cache, or takes little out of much (count, batch), can pass 100 %: then it
+measures: of the matrix product's FLOP/s or of the copy's bytes/s, whichever is larger. XLA counts what each fused
+operation reads and writes, from a cache or not, and charges a gather or a scatter with the whole of its array. So
+the share of a stage that lives in the cache, or takes little out of much (count, batch), can pass 100 %: then it
 only says that XLA's bytes are not what limits it.
 """
 
@@ -314,9 +314,9 @@ def measure_ceiling(device: jax.Device, repeats: int, *, quick: bool) -> dict[st
     }
 
 
-def cost_analysis(function: Callable[..., Any], *arguments: Any) -> dict[str, float | None]:
+def cost_analysis(jitted: Any, *arguments: Any) -> dict[str, float | None]:
     """FLOPs and bytes of a call, as XLA counts them in the compiled program; None where it does not say."""
-    analysis = jax.jit(function, donate_argnums=1).lower(*arguments).compile().cost_analysis() or {}
+    analysis = jitted.lower(*arguments).compile().cost_analysis() or {}
     counted = analysis[0] if isinstance(analysis, list) else analysis  # one for each program in some releases
     return {"flops": counted.get("flops"), "bytes": counted.get("bytes accessed")}
 
@@ -329,7 +329,7 @@ def describe(
     ceiling: dict[str, float],
 ) -> list[dict[str, Any]]:
     """The rows of `results.json` for one stage: microseconds of one item, compile seconds of the first call."""
-    cost = cost_analysis(stage.step, stage.inputs, stage.state, 0)
+    cost = cost_analysis(jax.jit(stage.step, donate_argnums=1), stage.inputs, stage.state, 0)
     rows = []
     for name, figure in figures.items():
         microseconds = 1e6 / ways[name].items

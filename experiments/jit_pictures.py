@@ -167,7 +167,7 @@ def number(value: float) -> str:
     >>> number(12345.6), number(3.14159), number(0.001234)
     ('12,346', '3.14', '0.00123')
     """
-    if value == 0 or abs(value) >= 100:
+    if value == 0 or abs(value) >= 99.95:
         return f"{value:,.0f}"
     digits = 2 - int(np.floor(np.log10(abs(value))))
     return f"{value:.{digits}f}"
