@@ -239,6 +239,9 @@ def test_a_stage_is_one_function(finished):
     assert float(ways["eager"].call()) == 4
     assert [float(ways[name].call()) for name in ("jit", "loop")] == [8 / 4 + 1, 8 / 4 + 1]
     assert [float(ways[name].call()) for name in ("jit", "loop")] == [(3 / 2 + 2) / 2 + 3] * 2
+    vmapped = make_ways(dataclasses.replace(halve(None), without={}), COPIES, CPU)[0]["vmap"]
+    vmapped.call()
+    np.testing.assert_allclose(vmapped.call(), [(8 / 2 + i) / 2 + COPIES + i for i in range(COPIES)])
 
 
 def test_a_stage_that_compiles_while_timed_is_an_error(monkeypatch, tmp_path, capsys):
