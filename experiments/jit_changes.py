@@ -28,11 +28,14 @@ def describe_changes(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     plus the spread (between the quartiles), do not meet. That is the noise within a run; whether the machine was
     busier during one of the two, its ceiling says.
     """
-    lines = [
-        f"note: {name} differ: {old[name]} and {new[name]}"
-        for name in ("devices", "platform", "cores", "sizes", "versions")
-        if old[name] != new[name]
-    ]
+    lines = []
+    for name in ("platform", "cores"):
+        if old[name] != new[name]:
+            lines.append(f"note: {name}: {old[name]} -> {new[name]}")
+    for name in ("devices", "versions", "sizes"):
+        for key in sorted(old[name].keys() & new[name].keys()):
+            if old[name][key] != new[name][key]:
+                lines.append(f"note: {name}, {key}: {old[name][key]} -> {new[name][key]}")
     for device in sorted(old["ceilings"].keys() & new["ceilings"].keys()):
         for name, before in old["ceilings"][device].items():
             after = new["ceilings"][device].get(name)

@@ -188,7 +188,8 @@ def check_options(config: JitConfig) -> tuple[Sequence[str], Sequence[jax.Device
 
 def present_devices() -> list[jax.Device]:
     """One of each kind on JAX's default platform, and a CPU."""
-    devices = list(jax.devices())
+    default = jaxlm.resolve_device("auto")  # an error in one line, where JAX cannot start any
+    devices = [default, *jax.devices()]
     with contextlib.suppress(RuntimeError):  # JAX_PLATFORMS may have left it out
         devices += jax.devices("cpu")
     one_of_each: dict[tuple[str, str], jax.Device] = {}

@@ -431,13 +431,16 @@ def test_compare_tells_what_moved_from_noise(tmp_path, capsys):
 
 
 def test_compare_says_what_makes_two_runs_hard_to_compare():
-    new = document() | {"devices": {"cpu:0": "another"}, "versions": {"jax": "0.12.0"}}
+    new = document() | {"devices": {"cpu:0": "another"}, "versions": {"jax": "0.12.0"}, "cores": 16}
+    new["sizes"] = {"small": {"vocab_size": 30}, "large": {}}
     new["rows"] = new["rows"][:3]
     new["ceilings"] = {"cpu:0": {"flops_per_second": 1e11, "bytes_per_second": 2.01e10}}
     lines = describe_changes(document(), new)
     assert lines == [
-        "note: devices differ: {'cpu:0': 'cpu'} and {'cpu:0': 'another'}",
-        "note: versions differ: {'jax': '0.10.2'} and {'jax': '0.12.0'}",
+        "note: cores: 2 -> 16",
+        "note: devices, cpu:0: cpu -> another",
+        "note: versions, jax: 0.10.2 -> 0.12.0",
+        "note: sizes, small: {'vocab_size': 27} -> {'vocab_size': 30}",
         "note: ceiling of cpu:0, flops_per_second: 2e+11 -> 1e+11 (-50%)",
         "note: rows that only one of the files has: 1",
         "nothing of 3 figures moved beyond the noise",
