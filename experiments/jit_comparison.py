@@ -2,9 +2,12 @@
 
     python -m experiments.jit_comparison                           # about 2 min on 2 CPU cores with PyTorch
     python -m experiments.jit_comparison --size all                # small, medium and large: about 6 min
-    python -m experiments.jit_comparison --quick                   # every artefact, in about 30 s
+    python -m experiments.jit_comparison --quick                   # every artefact: 50 s, or 20 without PyTorch
     python -m experiments.jit_comparison --stages forward loss     # only these
     python -m experiments.jit_comparison --compare OLD.json NEW.json
+
+Expected on 2 CPU cores, microseconds a training step, jitted call by call, in one loop and by PyTorch: small 44,
+30 and 178; medium 870, 980 and 1390; large 7900, 7800 and 11,400. Eager takes 28,000 to 40,000 at every size.
 
 Figures are microseconds an item, and an item is what the stage says (a batch, a token), so that the ways compare.
 PyTorch is measured where it is installed (`pip install '.[bench]'`), NumPy on the CPU alone. Compile seconds are
@@ -23,26 +26,25 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import jax
-import jax.numpy as jnp
 import tyro
-from jax import Array, lax
 from rich.console import Console
 
 import jaxlm
 from experiments.jit_changes import KIND, SCHEMA_VERSION, describe_changes, read_results
 from experiments.jit_pictures import plot_roofline, plot_speedups, summary_tables, table_text
-from experiments.jit_stages import COPIES, STAGES, Sizes, Stage, make_problem
+from experiments.jit_stages import STAGES, Sizes, Stage, make_problem
+from experiments.jit_ways import Way, cost_analysis, make_ways, measure, measure_ceiling
 from jaxlm.batching import check_at_least
 from jaxlm.console import exit_code, say, standard_output
 from jaxlm.files import write_atomically
 from jaxlm.runs import check_run_path, create_run, describe_environment, new_run_path, write_json
-from jaxlm.timing import Measurement, RecompilationError, time_interleaved
+from jaxlm.timing import Measurement
 
 SIZES = {
     "small": Sizes(27, 3, 10, 200, 32, items=256),
@@ -51,9 +53,6 @@ SIZES = {
     "huge": Sizes(32_768, 16, 256, 1024, 1024, items=8),
 }
 FOR_ACCELERATORS = "huge"
-
-# PyTorch's OpenMP threads spin for up to 0.2 s after its last operation; those of NumPy's BLAS for less.
-REST_SECONDS, REST_SECONDS_WITH_TORCH = 0.05, 0.25
 
 
 @dataclass(frozen=True)
@@ -86,13 +85,6 @@ class JitConfig:
     """The small model and fewer samples: every artefact, in seconds."""
     compare: tuple[Path, Path] | None = None
     """OLD.json NEW.json of two runs: print what moved beyond the noise, and measure nothing."""
-
-
-class Way(NamedTuple):
-    """A call to time, and how many items it does."""
-
-    call: Callable[[], Any]
-    items: int
 
 
 def run_comparison(config: JitConfig, console: Console) -> Path:
@@ -173,7 +165,8 @@ def check_options(config: JitConfig) -> tuple[Sequence[str], Sequence[jax.Device
         check_at_least("--repeats", config.repeats, 1)
     devices = [jaxlm.resolve_device(device) for device in config.devices] or present_devices()
     size = config.size or ("small" if config.quick else "medium")
-    if size == FOR_ACCELERATORS and all(device.platform == "cpu" for device in devices):
+    on_cpu_alone = all(device.platform == "cpu" for device in devices)
+    if size == FOR_ACCELERATORS and on_cpu_alone:
         raise ValueError(f"--size {size} is for an accelerator; on a CPU choose large")
     given = {
         name: value
@@ -182,8 +175,9 @@ def check_options(config: JitConfig) -> tuple[Sequence[str], Sequence[jax.Device
     }
     for name, value in given.items():
         check_at_least(f"--{name.replace('_', '-')}", value, 1)
-    sizes = {name: replace(SIZES[name], **given) for name in (SIZES if size == "all" else [size])}
-    return config.stages or tuple(STAGES), list(dict.fromkeys(devices)), sizes
+    names = [name for name in SIZES if name == size or size == "all"]
+    sizes = {name: replace(SIZES[name], **given) for name in names if name != FOR_ACCELERATORS or not on_cpu_alone}
+    return list(dict.fromkeys(config.stages or STAGES)), list(dict.fromkeys(devices)), sizes
 
 
 def present_devices() -> list[jax.Device]:
@@ -209,117 +203,6 @@ def find_torch() -> Any:
         return importlib.import_module("torch")
     except ImportError:
         return None
-
-
-def make_ways(
-    stage: Stage, items: int, device: jax.Device, torch: Any = None
-) -> tuple[dict[str, Way], dict[str, str]]:
-    """Every way to do the stage's items, and why any other makes no sense for it.
-
-    A call does `items` items and waits once, at its end, so that dispatch may run ahead; `eager` does one. Each
-    item waits for the one before, also where it does not use its state: a CPU would else do two at a time.
-    """
-
-    def loop(inputs: Any, state: Any, first: Array, num_items: Array) -> Any:
-        return lax.fori_loop(first, first + num_items, lambda i, state: stage.step(inputs, state, i), state)
-
-    def side_by_side(inputs: Any, states: Any, first: Array) -> Any:
-        return jax.vmap(stage.step, (None, 0, 0))(inputs, states, first + jnp.arange(COPIES))
-
-    def eager(state: Any, i: int) -> Any:
-        with jax.disable_jit():
-            return stage.step(stage.inputs, state, jnp.int32(i))
-
-    # What a call returns is the next one's argument: its buffers are donated.
-    jitted, looped, vmapped = (
-        jax.jit(each, donate_argnums=1, keep_unused=True) for each in (stage.step, loop, side_by_side)
-    )
-    inputs, calls = stage.inputs, max(items // COPIES, 1)
-    missing = dict(stage.without)
-    ways = {
-        "eager": repeated(eager, stage.state),
-        "jit": repeated(lambda state, i: jitted(inputs, state, i), stage.state, calls=items),
-        "loop": repeated(lambda state, i: looped(inputs, state, i, items), stage.state, width=items),
-    }
-    if "vmap" not in missing:
-        states = jax.tree.map(lambda leaf: jnp.stack([leaf] * COPIES), stage.state)
-        ways["vmap"] = repeated(lambda states, i: vmapped(inputs, states, i), states, calls=calls, width=COPIES)
-    if stage.numpy is None:
-        missing["numpy"] = "the stage has none"
-    elif device.platform == "cpu":
-        ways["numpy"] = repeated(without_state(stage.numpy), None, calls=items)
-    if stage.torch is None:
-        missing["torch"] = "the stage has none"
-    elif torch is not None:
-        on_cpu = device.platform == "cpu"
-        torch_step = without_state(stage.torch(torch, "cpu" if on_cpu else "cuda"))
-        ways["torch"] = repeated(torch_step, None, calls=items, wait=None if on_cpu else torch.cuda.synchronize)
-    return ways, missing
-
-
-def repeated(
-    step: Callable[[Any, int], Any],
-    state: Any,
-    *,
-    calls: int = 1,
-    width: int = 1,
-    wait: Callable[[], None] | None = None,
-) -> Way:
-    """A way that goes on where it was: `calls` calls of `step(state, i)`, each of `width` items; then it waits."""
-    state, first = jax.tree.map(jnp.copy, state), 0
-
-    def call() -> Any:
-        nonlocal state, first
-        for _ in range(calls):
-            state = step(state, first)
-            first += width
-        if wait is not None:
-            wait()
-        return state
-
-    return Way(call, calls * width)
-
-
-def without_state(step: Callable[[int], Any]) -> Callable[[Any, int], Any]:
-    """A step that keeps its own state."""
-    return lambda state, i: step(i)
-
-
-def measure(ways: dict[str, Way], repeats: int, title: str) -> dict[str, Measurement]:
-    """Seconds of a call, by way; raises ValueError where something was compiled meanwhile."""
-    calls = {name: way.call for name, way in ways.items()}
-    rest_seconds = REST_SECONDS_WITH_TORCH if "torch" in ways else REST_SECONDS
-    try:
-        return time_interleaved(calls, repeats=repeats, rest_seconds=rest_seconds, tracing=["eager"])
-    except RecompilationError as error:
-        raise ValueError(f"{title}: {error}") from None
-
-
-def measure_ceiling(device: jax.Device, repeats: int, *, quick: bool) -> dict[str, float]:
-    """What this machine can do at best: FLOP/s of a matrix product, bytes/s of a copy (those read and written).
-
-    The product is the best of three sizes of float32 squares, at the precision that JAX takes by default. The copy
-    negates a large array in place, so that no page is touched for the first time.
-    """
-    widths = (256, 512, 1024) if quick else (512, 1024, 2048) if device.platform == "cpu" else (4096, 8192, 16_384)
-    product = jax.jit(jnp.matmul)
-    negate = jax.jit(jnp.negative, donate_argnums=0)
-    num_floats = 2**24 if quick else 2**26 if device.platform == "cpu" else 2**28
-    ways = {"copy": repeated(lambda array, _: negate(array), jnp.ones(num_floats))}
-    for width in widths:  # this square times itself is itself
-        ways[str(width)] = repeated(lambda square, _: product(square, square), jnp.full((width, width), 1 / width))
-    figures = measure(ways, repeats, f"the ceiling of {device.platform}")
-    return {
-        "flops_per_second": max(2 * width**3 / figures[str(width)].minimum for width in widths),
-        "bytes_per_second": 2 * 4 * num_floats / figures["copy"].minimum,
-    }
-
-
-def cost_analysis(jitted: Any, *arguments: Any) -> dict[str, float | None]:
-    """FLOPs and bytes of a call, as XLA counts them in the compiled program; None where it does not say."""
-    analysis = jitted.lower(*arguments).compile().cost_analysis() or {}
-    counted = analysis[0] if isinstance(analysis, list) else analysis  # one for each program in some releases
-    return {"flops": counted.get("flops"), "bytes": counted.get("bytes accessed")}
 
 
 def describe(

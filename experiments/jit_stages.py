@@ -7,8 +7,8 @@ item as users of NumPy and of PyTorch write it.
 To add a stage, write a function `(Problem) -> Stage` and name it in `STAGES`.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -18,6 +18,7 @@ import optax
 from jax import Array
 
 import jaxlm
+from experiments.jit_rivals import numpy_forward, numpy_nats, numpy_train, torch_network
 from jaxlm.models.counts_bigram import add_pairs
 from jaxlm.models.interface import predict
 from jaxlm.sampling import draw
@@ -54,7 +55,7 @@ class Problem:
 
     @property
     def arrays(self) -> tuple[np.ndarray[Any, Any], ...]:
-        """Copies of the five arrays: embedding [V, D], hidden [N * D, H] and [H], projection [H, V] and [V]."""
+        """Copies of the model's five arrays."""
         params = self.variables["params"]
         embedding = np.array(params["embedding"]["embedding"])
         layers = [params[layer][name] for layer in ("hidden", "projection") for name in ("kernel", "bias")]
@@ -77,7 +78,7 @@ class Stage:
     numpy: Callable[[int], Any] | None = None
     torch: Callable[[Any, str], Callable[[int], Any]] | None = None
     output: Callable[[Any], Any] = lambda state: state
-    without: Mapping[str, str] = field(default_factory=dict)  # a way that makes no sense here -> why
+    no_vmap: str = ""  # why copies side by side make no sense
 
 
 def make_problem(sizes: Sizes) -> Problem:
@@ -120,7 +121,6 @@ def count(problem: Problem) -> Stage:
         return run
 
     copies_bytes = COPIES * vocab_size**2 * 4
-    without = {"vmap": f"{COPIES} tables would take {copies_bytes / 2**20:.0f} MiB"}
     return Stage(
         item=f"{PAIRS:,} pairs",
         step=step,
@@ -128,7 +128,7 @@ def count(problem: Problem) -> Stage:
         state=jnp.zeros((vocab_size, vocab_size), jnp.int32),
         numpy=with_numpy,
         torch=with_torch,
-        without=without if copies_bytes > MAX_TABLE_BYTES else {},
+        no_vmap=f"{COPIES} tables take {copies_bytes / 2**20:,.0f} MiB" if copies_bytes > MAX_TABLE_BYTES else "",
     )
 
 
@@ -179,7 +179,7 @@ def forward(problem: Problem) -> Stage:
         return numpy_forward(arrays, problem.contexts[i % NUM_BATCHES])[-1]
 
     def with_torch(torch: Any, device: str) -> Callable[[int], Any]:
-        network = torch_network(problem, torch, device)
+        network = torch_network(problem.arrays, torch, device)
         contexts = torch.tensor(problem.contexts, dtype=torch.int64, device=device)
 
         @torch.no_grad()  # type: ignore[untyped-decorator]
@@ -247,10 +247,11 @@ def training_step(problem: Problem) -> Stage:
     numpy_params = problem.arrays
 
     def with_numpy(i: int) -> Any:
-        return numpy_train(numpy_params, problem.contexts[i % NUM_BATCHES], problem.targets[i % NUM_BATCHES])
+        batch = problem.contexts[i % NUM_BATCHES], problem.targets[i % NUM_BATCHES]
+        return numpy_train(numpy_params, *batch, LEARNING_RATE)
 
     def with_torch(torch: Any, device: str) -> Callable[[int], Any]:
-        network = torch_network(problem, torch, device)
+        network = torch_network(problem.arrays, torch, device)
         sgd = torch.optim.SGD(network.parameters(), lr=LEARNING_RATE)
         contexts = torch.tensor(problem.contexts, dtype=torch.int64, device=device)
         targets = torch.tensor(problem.targets, dtype=torch.int64, device=device)
@@ -293,7 +294,7 @@ def evaluation(problem: Problem) -> Stage:
         return numpy_total
 
     def with_torch(torch: Any, device: str) -> Callable[[int], Any]:
-        network = torch_network(problem, torch, device)
+        network = torch_network(problem.arrays, torch, device)
         contexts = torch.tensor(problem.contexts, dtype=torch.int64, device=device)
         targets = torch.tensor(problem.targets, dtype=torch.int64, device=device)
         total = torch.zeros((), device=device)
@@ -336,7 +337,7 @@ def sampling(problem: Problem) -> Stage:
         return numpy_window
 
     def with_torch(torch: Any, device: str) -> Callable[[int], Any]:
-        network = torch_network(problem, torch, device)
+        network = torch_network(problem.arrays, torch, device)
         window = torch.tensor(first, dtype=torch.int64, device=device)
 
         @torch.no_grad()  # type: ignore[untyped-decorator]
@@ -360,63 +361,3 @@ def sampling(problem: Problem) -> Stage:
 
 
 STAGES = {stage.__name__: stage for stage in (count, batch, forward, loss, training_step, evaluation, sampling)}
-
-
-def numpy_forward(arrays: tuple[np.ndarray[Any, Any], ...], contexts: np.ndarray[Any, Any]) -> tuple[Any, ...]:
-    """What the layers of the MLP give: concatenated [B, N * D], hidden [B, H], logits [B, V]."""
-    embedding, hidden_kernel, hidden_bias, kernel, bias = arrays
-    concatenated = embedding[contexts].reshape(len(contexts), -1)
-    hidden = np.tanh(concatenated @ hidden_kernel + hidden_bias)
-    return concatenated, hidden, hidden @ kernel + bias
-
-
-def numpy_nats(logits: np.ndarray[Any, Any], targets: np.ndarray[Any, Any]) -> Any:
-    """`-log softmax(logits)[target]` [B]."""
-    shifted = logits - logits.max(axis=1, keepdims=True)
-    return np.log(np.exp(shifted).sum(axis=1)) - shifted[np.arange(len(targets)), targets]
-
-
-def numpy_train(
-    params: tuple[np.ndarray[Any, Any], ...], contexts: np.ndarray[Any, Any], targets: np.ndarray[Any, Any]
-) -> Any:
-    """One step of SGD by hand, in place; returns the mean nats before it."""
-    embedding, hidden_kernel, _, kernel, _ = params
-    concatenated, hidden, logits = numpy_forward(params, contexts)
-    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
-    probabilities = exponentials / exponentials.sum(axis=1, keepdims=True)
-    rows = np.arange(len(targets))
-    mean = -np.log(probabilities[rows, targets]).mean()
-    d_logits = probabilities
-    d_logits[rows, targets] -= 1
-    d_logits /= len(targets)
-    d_hidden = d_logits @ kernel.T * (1 - hidden**2)
-    d_concatenated = d_hidden @ hidden_kernel.T
-    d_embedding = np.zeros_like(embedding)
-    np.add.at(d_embedding, contexts, d_concatenated.reshape(*contexts.shape, -1))
-    gradients = (
-        d_embedding,
-        concatenated.T @ d_hidden,
-        d_hidden.sum(axis=0),
-        hidden.T @ d_logits,
-        d_logits.sum(axis=0),
-    )
-    for param, gradient in zip(params, gradients, strict=True):
-        param -= LEARNING_RATE * gradient
-    return mean
-
-
-def torch_network(problem: Problem, torch: Any, device: str) -> Any:
-    """The MLP as a `torch.nn.Sequential` with the same parameters."""
-    sizes, (embedding, hidden_kernel, hidden_bias, kernel, bias) = problem.sizes, problem.arrays
-    network = torch.nn.Sequential(
-        torch.nn.Embedding(sizes.vocab_size, sizes.embedding_dim),
-        torch.nn.Flatten(),
-        torch.nn.Linear(sizes.context_length * sizes.embedding_dim, sizes.hidden_dim),
-        torch.nn.Tanh(),
-        torch.nn.Linear(sizes.hidden_dim, sizes.vocab_size),
-    )
-    values = (embedding, hidden_kernel.T, hidden_bias, kernel.T, bias)
-    with torch.no_grad():
-        for parameter, value in zip(network.parameters(), values, strict=True):
-            parameter.copy_(torch.tensor(value))
-    return network.to(device)

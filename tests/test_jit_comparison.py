@@ -11,18 +11,11 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from experiments import jit_comparison, jit_pictures, jit_stages
+from experiments import jit_comparison, jit_pictures, jit_stages, jit_ways
 from experiments.jit_changes import describe_changes, read_results
-from experiments.jit_comparison import (
-    JitConfig,
-    cost_analysis,
-    make_ways,
-    measure,
-    measure_ceiling,
-    repeated,
-    run_comparison,
-)
+from experiments.jit_comparison import JitConfig, run_comparison
 from experiments.jit_stages import COPIES, LEARNING_RATE, NUM_BATCHES, STAGES, Sizes, Stage, make_problem
+from experiments.jit_ways import cost_analysis, make_ways, measure, measure_ceiling, repeated
 from jaxlm.console import exit_code
 
 SIZES = Sizes(vocab_size=11, context_length=2, embedding_dim=3, hidden_dim=5, batch_size=4, items=3)
@@ -226,7 +219,7 @@ def halve(problem):
         step=lambda inputs, state, i: state / inputs + i,
         inputs=jnp.float32(2),
         state=jnp.float32(8),
-        without={"vmap": "it is a test"},
+        no_vmap="it is a test",
     )
 
 
@@ -239,7 +232,7 @@ def test_a_stage_is_one_function(finished):
     assert float(ways["eager"].call()) == 4
     assert [float(ways[name].call()) for name in ("jit", "loop")] == [8 / 4 + 1, 8 / 4 + 1]
     assert [float(ways[name].call()) for name in ("jit", "loop")] == [(3 / 2 + 2) / 2 + 3] * 2
-    vmapped = make_ways(dataclasses.replace(halve(None), without={}), COPIES, CPU)[0]["vmap"]
+    vmapped = make_ways(dataclasses.replace(halve(None), no_vmap=""), COPIES, CPU)[0]["vmap"]
     vmapped.call()
     np.testing.assert_allclose(vmapped.call(), [(8 / 2 + i) / 2 + COPIES + i for i in range(COPIES)])
 
@@ -285,6 +278,7 @@ def finished(tmp_path_factory):
     console = Console(file=io.StringIO(), width=80)
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setitem(STAGES, "halve", halve)
+        monkeypatch.setattr(jit_ways, "REST_SECONDS", 0)
         monkeypatch.setattr(jit_comparison, "find_torch", lambda: None)
         run_comparison(config, console)
     return config.out, json.loads((config.out / "results.json").read_text("utf-8")), console.file.getvalue()
@@ -354,10 +348,10 @@ def test_other_releases_say_less_of_the_cost(analysis, cost):
 
 def test_the_ceiling_is_what_the_fastest_sample_did(monkeypatch):
     monkeypatch.setattr(
-        jit_comparison,
+        jit_ways,
         "time_interleaved",
         lambda calls, **options: {
-            name: jit_comparison.Measurement(9.0, {"copy": 0.5}.get(name, 0.25), 0, 1, 0) for name in calls
+            name: jit_ways.Measurement(9.0, {"copy": 0.5}.get(name, 0.25), 0, 1, 0) for name in calls
         },
     )
     assert measure_ceiling(CPU, 1, quick=True) == {
