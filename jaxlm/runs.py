@@ -22,6 +22,9 @@ _ENTRIES = (
     "samples.txt",
     "curves.png",
     "counts.png",
+    "table.txt",
+    "roofline.png",
+    "speedups.png",
     "report.html",
     "results.json",
 )

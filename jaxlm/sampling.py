@@ -125,7 +125,7 @@ def _no_token_message(ids: np.ndarray[Any, Any], prompt_length: int) -> str:
 def _draw_tokens(
     model: LanguageModel,
     variables: Any,
-    table: "_Distributions | None",
+    table: "Distributions | None",
     window: Array,
     key: Array,
     start: Array,
@@ -148,12 +148,12 @@ def _draw_tokens(
         if shares is None:
             token = _likeliest(predict(model, variables, window))
         elif table is None:
-            token = _draw(_distributions(predict(model, variables, window), **options), shares[step])
+            token = draw(distributions(predict(model, variables, window), **options), shares[step])
         else:
             context = jnp.zeros(num_streams, jnp.int32)  # its number, in base V
             for position in range(model.context_length):
                 context = context * model.vocab_size + window[:, position]
-            token = _draw(jax.tree.map(lambda each: each[context], table), shares[step])
+            token = draw(jax.tree.map(lambda each: each[context], table), shares[step])
         window = jnp.concatenate([window, token[:, None]], axis=1)[:, 1:]
         return window, tokens.at[step].set(token)
 
@@ -169,7 +169,7 @@ def _likeliest(logits: Array) -> Array:
     return jnp.where(largest[:, 0] > -jnp.inf, first, -1).astype(jnp.int32)
 
 
-class _Distributions(NamedTuple):
+class Distributions(NamedTuple):
     """What is drawn from after each of R contexts: weights that need not sum to one, cut into blocks."""
 
     weights: Array  # [R, blocks, tokens a block], zero past the last token
@@ -178,9 +178,15 @@ class _Distributions(NamedTuple):
     token_of_rank: Array | None  # [R, K], where the weights stand in another order than the tokens
 
 
-def _distributions(
-    logits: Array, *, temperature: Array, top_p: Array, top_k: int | None, nucleus: bool
-) -> _Distributions:
+def distributions(
+    logits: Array,
+    *,
+    temperature: Array | float = 1.0,
+    top_p: Array | float = 1.0,
+    top_k: int | None = None,
+    nucleus: bool = False,
+) -> Distributions:
+    """What `sample` draws from after contexts whose logits are [R, V]; `nucleus` says that `top_p` matters."""
     largest = logits.max(axis=1, keepdims=True)
     # The largest logit is taken off first, so that no temperature makes an inf of it.
     scaled = (logits - largest) / temperature
@@ -198,22 +204,23 @@ def _distributions(
     padded = jnp.pad(weights, ((0, 0), (0, num_blocks * block - num_weights)))
     blocks = padded.reshape(num_rows, num_blocks, block)
     block_weights = blocks.sum(axis=2)
-    return _Distributions(blocks, block_weights, jnp.cumsum(block_weights, axis=1), token_of_rank)
+    return Distributions(blocks, block_weights, jnp.cumsum(block_weights, axis=1), token_of_rank)
 
 
-def _draw(distributions: _Distributions, share: Array) -> Array:
-    """The tokens [B] at which the running sums of [B] distributions pass `share` [B] of their totals; -1 for none.
+def draw(rows: Distributions, shares: Array) -> Array:
+    """The tokens [R] at which the running sums of the rows pass `shares` [R] of their totals; -1 for no token.
 
     The inverse of the distribution function, with one uniform number a token: at V = 4096 on 2 CPU cores a token
     of the MLP takes 16 us, in one level 56, and with `jax.random.categorical`, which draws V numbers, 115.
     """
     # Behind a barrier the compiler rounds the same, whether they come from the model or from a table of it.
-    distributions, share = lax.optimization_barrier((distributions, share))  # type: ignore[no-untyped-call]
-    weights, block_weights, cumulative, token_of_rank = distributions
+    rows, shares = lax.optimization_barrier((rows, shares))  # type: ignore[no-untyped-call]
+    weights, block_weights, cumulative, token_of_rank = rows
     total = cumulative[:, -1:]  # NaN where every logit is -inf, or one of them is NaN
-    block, sum_before = _first_past(block_weights, cumulative, share[:, None] * total)
+    threshold = shares[:, None] * total
+    block, sum_before = _first_past(block_weights, cumulative, threshold)
     chosen = jnp.take_along_axis(weights, block[:, :, None], axis=1)[:, 0]
-    place, _ = _first_past(chosen, jnp.cumsum(chosen, axis=1), share[:, None] * total - sum_before)
+    place, _ = _first_past(chosen, jnp.cumsum(chosen, axis=1), threshold - sum_before)
     token = block * weights.shape[2] + place
     if token_of_rank is not None:
         token = jnp.take_along_axis(token_of_rank, token, axis=1)
@@ -238,7 +245,7 @@ def _table_pays(model: LanguageModel, num_draws: int) -> bool:
 
 
 @functools.partial(jax.jit, static_argnames=("model", "top_k", "nucleus"))
-def _tabulate(model: LanguageModel, variables: Any, **options: Any) -> _Distributions:
+def _tabulate(model: LanguageModel, variables: Any, **options: Any) -> Distributions:
     """The distributions after all V^N contexts, in the order of their numbers in base V."""
     vocab_size, context_length = model.vocab_size, model.context_length
     num_contexts = vocab_size**context_length
@@ -246,5 +253,5 @@ def _tabulate(model: LanguageModel, variables: Any, **options: Any) -> _Distribu
     places = vocab_size ** jnp.arange(context_length)[::-1]
     numbers = jnp.arange(num_pieces * _CONTEXTS_PER_PIECE)[:, None]
     contexts = (numbers // places[None, :] % vocab_size).reshape(num_pieces, _CONTEXTS_PER_PIECE, context_length)
-    pieces = lax.map(lambda each: _distributions(predict(model, variables, each), **options), contexts)
+    pieces = lax.map(lambda each: distributions(predict(model, variables, each), **options), contexts)
     return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), pieces)

@@ -3,7 +3,7 @@
 import contextlib
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +20,7 @@ class Timing:
 
     compile_seconds: float = 0.0
     run_seconds: float = 0.0
+    programs: int = 0  # that the compiler was given
     _spans: list[tuple[float, float]] = field(default_factory=list, repr=False)
 
 
@@ -38,6 +39,7 @@ def timed() -> Iterator[Timing]:
         if event.startswith("/jax/core/compile/"):
             now = time.perf_counter()
             timing._spans.append((now - duration_secs, now))
+            timing.programs += event.endswith("/backend_compile_duration")
 
     jax.monitoring.register_event_duration_secs_listener(listen)
     begin = time.perf_counter()
@@ -68,7 +70,11 @@ class RecompilationError(RuntimeError):
 
 
 def time_interleaved(
-    calls: Mapping[str, Callable[[], Any]], *, repeats: int = 7, rest_seconds: float = 0.0
+    calls: Mapping[str, Callable[[], Any]],
+    *,
+    repeats: int = 7,
+    rest_seconds: float = 0.0,
+    tracing: Collection[str] = (),
 ) -> dict[str, Measurement]:
     """Times the calls against each other: A B C, A B C, ..., so that a noisy moment falls on all of them.
 
@@ -80,9 +86,11 @@ def time_interleaved(
         repeats: samples of each.
         rest_seconds: slept before each sample. The threads of another library (PyTorch's OpenMP) may go on
             spinning for a while after its last call, and would be timed as the next one's slowness.
+        tracing: names of calls that trace each time by their nature, as Flax does under `jax.disable_jit` to
+            check shapes: their time includes that, and only a program given to the compiler is an error.
 
     Raises:
-        RecompilationError: a call compiled something in a timed sample; the message names it.
+        RecompilationError: a call traced or compiled something in a timed sample; the message names it.
 
     >>> figures = time_interleaved({"sum": lambda: sum(range(1000)), "min": lambda: min(range(1000))}, repeats=3)
     >>> sorted(figures), figures["sum"].repeats
@@ -105,7 +113,7 @@ def time_interleaved(
                 for _ in range(loops[name]):
                     _finish(call)
                 seconds = time.perf_counter() - begin
-            if timing.compile_seconds:
+            if timing.programs or (timing.compile_seconds and name not in tracing):
                 raise RecompilationError(
                     f"{name} compiled for {timing.compile_seconds:.3f} s while it was timed: build its jitted "
                     "function once, outside the call, and give it the same shapes and static arguments each time"

@@ -288,14 +288,14 @@ def test_memory_is_the_table_and_one_piece():
     """The table is donated and added to in place; beside it there are the keys of one piece, not of the text."""
     table = jnp.zeros((1000, 1000), jnp.int32)
     piece = jnp.zeros(counts_bigram._PAIRS_PER_CALL + 1, jnp.int32)
-    memory = counts_bigram._add_pairs.lower(table, piece, 1).compile().memory_analysis()
+    memory = counts_bigram.add_pairs.lower(table, piece, 1).compile().memory_analysis()
     assert memory.alias_size_in_bytes == table.nbytes
     assert memory.temp_size_in_bytes <= 4 * piece.nbytes
     sizes = set()
-    counted = counts_bigram._add_pairs
+    counted = counts_bigram.add_pairs
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(
-            counts_bigram, "_add_pairs", lambda *arguments: sizes.add(arguments[1].size) or counted(*arguments)
+            counts_bigram, "add_pairs", lambda *arguments: sizes.add(arguments[1].size) or counted(*arguments)
         )
         fitted(np.zeros(1_000_000, np.int32), 5)
     assert sizes == {piece.size}

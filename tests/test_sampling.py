@@ -262,7 +262,7 @@ def test_a_table_is_made_where_it_is_used_often_enough_and_fits():
 @jax.jit
 def draw_one(logits, share):
     options = {"temperature": 1.0, "top_p": 1.0, "top_k": None, "nucleus": False}
-    return sampling._draw(sampling._distributions(logits, **options), share)
+    return sampling.draw(sampling.distributions(logits, **options), share)
 
 
 @settings(max_examples=40, deadline=None)

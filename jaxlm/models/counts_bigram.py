@@ -99,7 +99,7 @@ class CountsBigramLM(FrozenModule):
             piece = np.zeros(_PAIRS_PER_CALL + 1, np.int32)
             ids_left = np.asarray(stream[start : start + _PAIRS_PER_CALL + 1])
             piece[: len(ids_left)] = ids_left
-            table = _add_pairs(table, piece, len(ids_left) - 1)
+            table = add_pairs(table, piece, len(ids_left) - 1)
         return {**variables, "counts": {"table": table}}
 
     @nn.nowrap
@@ -140,8 +140,13 @@ def best_smoothing(table: Array, held_out_ids: ArrayLike, candidates: ArrayLike)
 
 
 @functools.partial(jax.jit, donate_argnames="table")
-def _add_pairs(table: Array, ids: Array, num_pairs: Array) -> Array:
-    """Counts the first `num_pairs` pairs of `ids`; the others add nothing."""
+def add_pairs(table: Array, ids: Array, num_pairs: Array) -> Array:
+    """`CountsBigramLM.fit` without its checks: the table with the first `num_pairs` pairs of `ids` added.
+
+    Args:
+        table: int32 [V, V], donated.
+        ids: int32 [T], all of them in `[0, V)`: what another one does is undefined.
+    """
     vocab_size = len(table)
     added = (jnp.arange(len(ids) - 1) < num_pairs).astype(jnp.int32)
     if vocab_size**2 > _MAX_COUNT:

@@ -1,0 +1,72 @@
+"""The MLP as users of NumPy and of PyTorch write it: what `experiments.jit_comparison` is measured against.
+
+`arrays` and `params` are the five arrays of `jaxlm.MLPLanguageModel`: embedding [V, D], hidden kernel [N * D, H]
+and bias [H], projection kernel [H, V] and bias [V].
+"""
+
+from typing import Any
+
+import numpy as np
+
+
+def numpy_forward(arrays: tuple[np.ndarray[Any, Any], ...], contexts: np.ndarray[Any, Any]) -> tuple[Any, ...]:
+    """What the layers of the MLP give: concatenated [B, N * D], hidden [B, H], logits [B, V]."""
+    embedding, hidden_kernel, hidden_bias, kernel, bias = arrays
+    concatenated = embedding[contexts].reshape(len(contexts), -1)
+    hidden = np.tanh(concatenated @ hidden_kernel + hidden_bias)
+    return concatenated, hidden, hidden @ kernel + bias
+
+
+def numpy_nats(logits: np.ndarray[Any, Any], targets: np.ndarray[Any, Any]) -> Any:
+    """`-log softmax(logits)[target]` [B]."""
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    return np.log(np.exp(shifted).sum(axis=1)) - shifted[np.arange(len(targets)), targets]
+
+
+def numpy_train(
+    params: tuple[np.ndarray[Any, Any], ...],
+    contexts: np.ndarray[Any, Any],
+    targets: np.ndarray[Any, Any],
+    lr: float,
+) -> Any:
+    """One step of SGD, the gradients by hand, in place; returns the mean nats before it."""
+    embedding, hidden_kernel, _, kernel, _ = params
+    concatenated, hidden, logits = numpy_forward(params, contexts)
+    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
+    probabilities = exponentials / exponentials.sum(axis=1, keepdims=True)
+    rows = np.arange(len(targets))
+    mean = -np.log(probabilities[rows, targets]).mean()
+    d_logits = probabilities
+    d_logits[rows, targets] -= 1
+    d_logits /= len(targets)
+    d_hidden = d_logits @ kernel.T * (1 - hidden**2)
+    d_concatenated = d_hidden @ hidden_kernel.T
+    d_embedding = np.zeros_like(embedding)
+    np.add.at(d_embedding, contexts, d_concatenated.reshape(*contexts.shape, -1))
+    gradients = (
+        d_embedding,
+        concatenated.T @ d_hidden,
+        d_hidden.sum(axis=0),
+        hidden.T @ d_logits,
+        d_logits.sum(axis=0),
+    )
+    for param, gradient in zip(params, gradients, strict=True):
+        param -= lr * gradient
+    return mean
+
+
+def torch_network(arrays: tuple[np.ndarray[Any, Any], ...], torch: Any, device: str) -> Any:
+    """The MLP as a `torch.nn.Sequential` with these parameters."""
+    embedding, hidden_kernel, hidden_bias, kernel, bias = arrays
+    network = torch.nn.Sequential(
+        torch.nn.Embedding(*embedding.shape),
+        torch.nn.Flatten(),
+        torch.nn.Linear(*hidden_kernel.shape),
+        torch.nn.Tanh(),
+        torch.nn.Linear(*kernel.shape),
+    )
+    values = (embedding, hidden_kernel.T, hidden_bias, kernel.T, bias)
+    with torch.no_grad():
+        for parameter, value in zip(network.parameters(), values, strict=True):
+            parameter.copy_(torch.tensor(value))
+    return network.to(device)

@@ -1,0 +1,363 @@
+"""The stages that `experiments.jit_comparison` times: each is one function, listed in `STAGES`.
+
+A stage writes down one item of its work as a pure function, `step(inputs, state, i) -> state`. From that, the
+comparison makes every JAX way: eager, jitted call by call, one compiled loop, vmapped. A stage may add the same
+item as users of NumPy and of PyTorch write it.
+
+To add a stage, write a function `(Problem) -> Stage` and name it in `STAGES`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import Array
+
+import jaxlm
+from experiments.jit_rivals import numpy_forward, numpy_nats, numpy_train, torch_network
+from jaxlm.models.counts_bigram import add_pairs
+from jaxlm.models.interface import predict
+from jaxlm.sampling import distributions, draw
+
+COPIES = 8  # how many items `vmap` does side by side
+NUM_BATCHES = 8  # item i takes batch i modulo this, so that no loop can do its work once for all items
+PAIRS = 16_384  # counted by one item
+LEARNING_RATE = 0.1
+MAX_TABLE_BYTES = 2**28  # of the copies of a table of counts
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Of the MLP and of its batch; and how many items one call of a compiled way does."""
+
+    vocab_size: int
+    context_length: int
+    embedding_dim: int
+    hidden_dim: int
+    batch_size: int
+    items: int
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What the stages work on: a model, its variables, a stream of ids, and batches of its windows."""
+
+    sizes: Sizes
+    model: jaxlm.MLPLanguageModel
+    variables: Any
+    ids: np.ndarray[Any, Any]  # int32 [T]
+    contexts: np.ndarray[Any, Any]  # int32 [NUM_BATCHES, B, N]
+    targets: np.ndarray[Any, Any]  # int32 [NUM_BATCHES, B]
+
+    @property
+    def arrays(self) -> tuple[np.ndarray[Any, Any], ...]:
+        """Copies of the model's five arrays."""
+        params = self.variables["params"]
+        embedding = np.array(params["embedding"]["embedding"])
+        layers = [params[layer][name] for layer in ("hidden", "projection") for name in ("kernel", "bias")]
+        return embedding, *map(np.array, layers)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One item of work: as a pure function, and as users of NumPy and of PyTorch write it.
+
+    `step(inputs, state, i)` does item i and returns the next state, which must hold what was computed: compilers
+    drop what is not returned. `numpy(i)` does the same item, keeps its own state, and returns what `output` takes
+    out of a state; `torch(torch, device)` returns such a function.
+    """
+
+    item: str
+    step: Callable[[Any, Any, Any], Any]
+    inputs: Any
+    state: Any
+    numpy: Callable[[int], Any] | None = None
+    torch: Callable[[Any, str], Callable[[int], Any]] | None = None
+    output: Callable[[Any], Any] = lambda state: state
+    no_vmap: str = ""  # why copies side by side make no sense
+
+
+def make_problem(sizes: Sizes) -> Problem:
+    """The same problem each time: a fresh model, and a random stream with the frequencies of Zipf's law."""
+    model = jaxlm.MLPLanguageModel(sizes.vocab_size, sizes.context_length, sizes.embedding_dim, sizes.hidden_dim)
+    random = np.random.default_rng(0)
+    weights = 1 / np.arange(1, sizes.vocab_size + 1)
+    num_ids = NUM_BATCHES * PAIRS + 1
+    ids = random.choice(sizes.vocab_size, num_ids, p=weights / weights.sum()).astype(np.int32)
+    starts = random.integers(0, num_ids - sizes.context_length, (NUM_BATCHES, sizes.batch_size, 1))
+    windows = ids[starts + np.arange(sizes.context_length + 1)]
+    variables = jaxlm.init(model, jax.random.key(0))
+    return Problem(sizes, model, variables, ids, windows[:, :, :-1], windows[:, :, -1])
+
+
+def count(problem: Problem) -> Stage:
+    """Pairs of ids, added to the table of a counts bigram."""
+    vocab_size = problem.sizes.vocab_size
+    chunks = np.stack([problem.ids[start : start + PAIRS + 1] for start in range(0, len(problem.ids) - 1, PAIRS)])
+
+    def step(chunks: Array, table: Array, i: Array) -> Array:
+        return add_pairs(table, chunks[i % NUM_BATCHES], PAIRS)
+
+    numpy_table = np.zeros((vocab_size, vocab_size), np.int32)
+
+    def with_numpy(i: int) -> Any:
+        ids = chunks[i % NUM_BATCHES]
+        np.add.at(numpy_table, (ids[:-1], ids[1:]), 1)
+        return numpy_table
+
+    def with_torch(torch: Any, device: str) -> Callable[[int], Any]:
+        table = torch.zeros((vocab_size, vocab_size), dtype=torch.int32, device=device)
+        ones = torch.ones(PAIRS, dtype=torch.int32, device=device)
+        all_ids = torch.tensor(chunks, dtype=torch.int64, device=device)
+
+        def run(i: int) -> Any:
+            ids = all_ids[i % NUM_BATCHES]
+            return table.index_put_((ids[:-1], ids[1:]), ones, accumulate=True)
+
+        return run
+
+    copies_bytes = COPIES * vocab_size**2 * 4
+    return Stage(
+        item=f"{PAIRS:,} pairs",
+        step=step,
+        inputs=jnp.asarray(chunks),
+        state=jnp.zeros((vocab_size, vocab_size), jnp.int32),
+        numpy=with_numpy,
+        torch=with_torch,
+        no_vmap=f"{COPIES} tables take {copies_bytes / 2**20:,.0f} MiB" if copies_bytes > MAX_TABLE_BYTES else "",
+    )
+
+
+def batch(problem: Problem) -> Stage:
+    """A batch of random windows, drawn from the stream."""
+    sizes, num_starts = problem.sizes, len(problem.ids) - problem.sizes.context_length
+
+    def step(inputs: tuple[Array, Array], state: Any, i: Array) -> tuple[Array, Array]:
+        ids, key = inputs
+        return jaxlm.get_batch(ids, sizes.context_length, sizes.batch_size, key=jax.random.fold_in(key, i))
+
+    random, offsets = np.random.default_rng(0), np.arange(sizes.context_length + 1)
+
+    def with_numpy(i: int) -> Any:
+        starts = random.integers(0, num_starts, sizes.batch_size)
+        windows = problem.ids[starts[:, None] + offsets]
+        return windows[:, :-1], windows[:, -1]
+
+    def with_torch(torch: Any, device: str) -> Callable[[int], Any]:
+        ids = torch.tensor(problem.ids, dtype=torch.int64, device=device)
+        all_windows = ids.unfold(0, sizes.context_length + 1, 1)  # a view
+
+        def run(i: int) -> Any:
+            windows = all_windows[torch.randint(num_starts, (sizes.batch_size,), device=device)]
+            return windows[:, :-1], windows[:, -1]
+
+        return run
+
+    return Stage(
+        item=f"{sizes.batch_size} windows",
+        step=step,
+        inputs=(jnp.asarray(problem.ids), jax.random.key(1)),
+        state=(jnp.asarray(problem.contexts[0]), jnp.asarray(problem.targets[0])),
+        numpy=with_numpy,
+        torch=with_torch,
+    )
+
+
+def forward(problem: Problem) -> Stage:
+    """The logits of a batch."""
+    model, arrays = problem.model, problem.arrays
+
+    def step(inputs: tuple[Any, Array], logits: Array, i: Array) -> Array:
+        variables, contexts = inputs
+        return predict(model, variables, contexts[i % NUM_BATCHES])
+
+    def with_numpy(i: int) -> Any:
+        return numpy_forward(arrays, problem.contexts[i % NUM_BATCHES])[-1]
+
+    def with_torch(torch: Any, device: str) -> Callable[[int], Any]:
+        network = torch_network(problem.arrays, torch, device)
+        contexts = torch.tensor(problem.contexts, dtype=torch.int64, device=device)
+
+        @torch.no_grad()  # type: ignore[untyped-decorator]
+        def run(i: int) -> Any:
+            return network(contexts[i % NUM_BATCHES])
+
+        return run
+
+    return Stage(
+        item=f"{problem.sizes.batch_size} contexts",
+        step=step,
+        inputs=(problem.variables, jnp.asarray(problem.contexts)),
+        state=jnp.zeros((problem.sizes.batch_size, problem.sizes.vocab_size)),
+        numpy=with_numpy,
+        torch=with_torch,
+    )
+
+
+def loss(problem: Problem) -> Stage:
+    """The mean nats of a batch, its logits given."""
+    shape = (NUM_BATCHES, problem.sizes.batch_size, problem.sizes.vocab_size)
+    all_logits = np.random.default_rng(2).normal(size=shape).astype(np.float32)
+
+    def step(inputs: tuple[Array, Array], mean: Array, i: Array) -> Array:
+        logits, targets = inputs
+        return jaxlm.token_nats(logits[i % NUM_BATCHES], targets[i % NUM_BATCHES]).mean()
+
+    def with_numpy(i: int) -> Any:
+        return numpy_nats(all_logits[i % NUM_BATCHES], problem.targets[i % NUM_BATCHES]).mean()
+
+    def with_torch(torch: Any, device: str) -> Callable[[int], Any]:
+        logits = torch.tensor(all_logits, device=device)
+        targets = torch.tensor(problem.targets, dtype=torch.int64, device=device)
+
+        def run(i: int) -> Any:
+            return torch.nn.functional.cross_entropy(logits[i % NUM_BATCHES], targets[i % NUM_BATCHES])
+
+        return run
+
+    return Stage(
+        item=f"{problem.sizes.batch_size} rows of logits",
+        step=step,
+        inputs=(jnp.asarray(all_logits), jnp.asarray(problem.targets)),
+        state=jnp.float32(0),
+        numpy=with_numpy,
+        torch=with_torch,
+    )
+
+
+def training_step(problem: Problem) -> Stage:
+    """Forward, loss, gradient and an update by plain SGD, on a batch that is there already."""
+    model, optimizer = problem.model, optax.sgd(LEARNING_RATE)
+
+    def step(inputs: tuple[Array, Array], state: Any, i: Array) -> Any:
+        contexts, targets = (each[i % NUM_BATCHES] for each in inputs)
+        variables, opt_state, _ = state
+
+        def mean_nats(variables: Any) -> Array:
+            return jaxlm.token_nats(predict(model, variables, contexts), targets).mean()
+
+        mean, gradients = jax.value_and_grad(mean_nats)(variables)
+        updates, opt_state = optimizer.update(gradients, opt_state, variables)
+        return optax.apply_updates(variables, updates), opt_state, mean
+
+    numpy_params = problem.arrays
+
+    def with_numpy(i: int) -> Any:
+        batch = problem.contexts[i % NUM_BATCHES], problem.targets[i % NUM_BATCHES]
+        return numpy_train(numpy_params, *batch, LEARNING_RATE)
+
+    def with_torch(torch: Any, device: str) -> Callable[[int], Any]:
+        network = torch_network(problem.arrays, torch, device)
+        sgd = torch.optim.SGD(network.parameters(), lr=LEARNING_RATE)
+        contexts = torch.tensor(problem.contexts, dtype=torch.int64, device=device)
+        targets = torch.tensor(problem.targets, dtype=torch.int64, device=device)
+
+        def run(i: int) -> Any:
+            logits = network(contexts[i % NUM_BATCHES])
+            mean = torch.nn.functional.cross_entropy(logits, targets[i % NUM_BATCHES])
+            sgd.zero_grad(set_to_none=True)
+            mean.backward()
+            sgd.step()
+            return mean.detach()
+
+        return run
+
+    return Stage(
+        item=f"{problem.sizes.batch_size} windows",
+        step=step,
+        inputs=(jnp.asarray(problem.contexts), jnp.asarray(problem.targets)),
+        state=(problem.variables, optimizer.init(problem.variables), jnp.float32(0)),
+        numpy=with_numpy,
+        torch=with_torch,
+        output=lambda state: state[2],
+    )
+
+
+def evaluation(problem: Problem) -> Stage:
+    """The nats of a batch, added to those of the batches before it."""
+    model, arrays = problem.model, problem.arrays
+
+    def step(inputs: tuple[Any, Array, Array], total: Array, i: Array) -> Array:
+        variables, contexts, targets = inputs
+        logits = predict(model, variables, contexts[i % NUM_BATCHES])
+        return total + jaxlm.token_nats(logits, targets[i % NUM_BATCHES]).sum()
+
+    numpy_total = np.zeros((), np.float32)
+
+    def with_numpy(i: int) -> Any:
+        logits = numpy_forward(arrays, problem.contexts[i % NUM_BATCHES])[-1]
+        numpy_total[...] += numpy_nats(logits, problem.targets[i % NUM_BATCHES]).sum()
+        return numpy_total
+
+    def with_torch(torch: Any, device: str) -> Callable[[int], Any]:
+        network = torch_network(problem.arrays, torch, device)
+        contexts = torch.tensor(problem.contexts, dtype=torch.int64, device=device)
+        targets = torch.tensor(problem.targets, dtype=torch.int64, device=device)
+        total = torch.zeros((), device=device)
+
+        @torch.no_grad()  # type: ignore[untyped-decorator]
+        def run(i: int) -> Any:
+            logits = network(contexts[i % NUM_BATCHES])
+            return total.add_(torch.nn.functional.cross_entropy(logits, targets[i % NUM_BATCHES], reduction="sum"))
+
+        return run
+
+    return Stage(
+        item=f"{problem.sizes.batch_size} windows",
+        step=step,
+        inputs=(problem.variables, jnp.asarray(problem.contexts), jnp.asarray(problem.targets)),
+        state=jnp.float32(0),
+        numpy=with_numpy,
+        torch=with_torch,
+    )
+
+
+def sampling(problem: Problem) -> Stage:
+    """The next token of one text, drawn and moved into the window."""
+    model, arrays, first = problem.model, problem.arrays, problem.contexts[0, :1]
+
+    def step(inputs: tuple[Any, Array], window: Array, i: Array) -> Array:
+        variables, key = inputs
+        logits = predict(model, variables, window)
+        shares = jax.random.uniform(jax.random.fold_in(key, i), (1,))
+        token = draw(distributions(logits), shares)
+        return jnp.concatenate([window, token[:, None]], axis=1)[:, 1:]
+
+    random, numpy_window = np.random.default_rng(0), first.copy()
+
+    def with_numpy(i: int) -> Any:
+        logits = numpy_forward(arrays, numpy_window)[-1][0].astype(np.float64)
+        weights = np.exp(logits - logits.max())
+        numpy_window[0, :-1] = numpy_window[0, 1:]
+        numpy_window[0, -1] = random.choice(len(weights), p=weights / weights.sum())
+        return numpy_window
+
+    def with_torch(torch: Any, device: str) -> Callable[[int], Any]:
+        network = torch_network(problem.arrays, torch, device)
+        window = torch.tensor(first, dtype=torch.int64, device=device)
+
+        @torch.no_grad()  # type: ignore[untyped-decorator]
+        def run(i: int) -> Any:
+            nonlocal window
+            probabilities = torch.softmax(network(window), dim=1)
+            token = torch.multinomial(probabilities, num_samples=1)
+            window = torch.cat((window[:, 1:], token), dim=1)
+            return window
+
+        return run
+
+    return Stage(
+        item="1 token",
+        step=step,
+        inputs=(problem.variables, jax.random.key(2)),
+        state=jnp.asarray(first),
+        numpy=with_numpy,
+        torch=with_torch,
+    )
+
+
+STAGES = {stage.__name__: stage for stage in (count, batch, forward, loss, training_step, evaluation, sampling)}
