@@ -1,0 +1,356 @@
+"""The jobs of the comparison with PyTorch: the contestants of each row, and what is claimed of them.
+
+Imports torch: import it where torch is needed.
+"""
+
+import ctypes
+import functools
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import torch
+from jax import Array
+
+import jaxlm
+from experiments import pytorch_models
+from experiments.contest import Claim, Contestant, Row
+from experiments.sweep import train_sweep
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much a call does. Figures are per unit, so that slow contestants may do less."""
+
+    vocab_size: int = 4096
+    num_pairs: int = 9_300_000
+    course_pairs: int = 20_000
+    train_tokens: int = 309_843
+    step_share: float = 1.0
+    num_tokens: int = 20_000
+    num_windows: int = 34_410
+    compile_backend: str = "inductor"
+
+
+QUICK = Sizes(64, 2_000, 100, 2_000, 0.01, 50, 300, "eager")
+
+LR = 0.1
+
+Bounds = tuple[float | None, float | None]  # best PyTorch / jaxlm, course / jaxlm: at least
+
+
+def all_jobs(sizes: Sizes) -> dict[str, Callable[[], Row]]:
+    """Every row's name, and the function that builds it."""
+    vocab_size = sizes.vocab_size
+    counts = jaxlm.CountsBigramLM(vocab_size)
+    bigram = jaxlm.NeuralBigramLM(vocab_size, 32)
+    mlp = jaxlm.MLPLanguageModel(vocab_size, 3, 32, 64)
+    large = jaxlm.MLPLanguageModel(vocab_size, 8, 64, 256)
+    small = jaxlm.MLPLanguageModel(27, 3, 10, 200)
+    small_bigram = jaxlm.NeuralBigramLM(27, 27)
+    v = f"V={vocab_size}"
+    return {
+        f"fit, {v}": lambda: fit_row(counts, sizes),
+        f"step, neural bigram {v} D=32 B=64": lambda: step_row(bigram, 64, 400, (1.6, 2.5), sizes),
+        f"step, MLP {v} N=3 D=32 H=64 B=64": lambda: step_row(mlp, 64, 400, (1.8, 6), sizes),
+        f"step, MLP {v} N=8 D=64 H=256 B=256": lambda: step_row(
+            large, 256, 50, (1.2, 1.4), sizes, step_flops(large, 256)
+        ),
+        "step, MLP V=27 N=3 D=10 H=200 B=32": lambda: step_row(small, 32, 5000, (8, 10), sizes),
+        "step, neural bigram V=27 D=27 B=32": lambda: step_row(small_bigram, 32, 10_000, (15, 35), sizes),
+        f"sample, MLP {v}, one stream": lambda: sample_row(mlp, 1, (6, 6), sizes),
+        f"sample, MLP {v}, 64 streams": lambda: sample_row(mlp, 64, (2, None), sizes),
+        f"sample, counts {v}, one stream": lambda: sample_table_row(counts, (60, 60), sizes),
+        f"perplexity, MLP {v}": lambda: perplexity_row(mlp, (3.5, 4), sizes),
+        f"perplexity, neural bigram {v}": lambda: perplexity_row(bigram, (6, None), sizes),
+        f"perplexity, counts {v}": lambda: perplexity_table_row(counts, (15, None), sizes),
+        "16 runs, MLP V=27 N=3 D=10 H=200 B=32": lambda: sweep_row(small, 32, sizes),
+    }
+
+
+def fit_row(model: jaxlm.CountsBigramLM, sizes: Sizes) -> Row:
+    """Counting pairs into a table that is there beforehand; the course's loop counts fewer."""
+    ids = zipf_ids(model.vocab_size, sizes.num_pairs + 1)
+    kept = [jaxlm.init(model, jax.random.key(0))]  # `fit` takes the table over: each call goes on from the last
+
+    def fit() -> Any:
+        kept[0] = model.fit(kept[0], ids)
+        return kept[0]
+
+    table = torch.zeros((model.vocab_size, model.vocab_size), dtype=torch.int32)
+    stream = torch.tensor(ids, dtype=torch.int64)
+    excerpt = ids[: sizes.course_pairs + 1].tolist()
+    contestants = {
+        "jaxlm": Contestant(fit, sizes.num_pairs),
+        **{
+            f"PyTorch {name}": Contestant(functools.partial(count, table, stream), sizes.num_pairs)
+            for name, count in (
+                ("index_put_", pytorch_models.count_by_index_put),
+                ("scatter_add_", pytorch_models.count_by_scatter_add),
+                ("bincount", pytorch_models.count_by_bincount),
+            )
+        },
+        "course": Contestant(
+            functools.partial(pytorch_models.count_one_by_one, table, excerpt), sizes.course_pairs
+        ),
+    }
+    loop = c_loop()
+    if loop is not None:
+        counts = np.zeros((model.vocab_size, model.vocab_size), np.int32)
+        contestants["C"] = Contestant(functools.partial(loop, ids, counts), sizes.num_pairs)
+    against_c = Claim("jaxlm / C loop", "jaxlm", "C", 2, at_most=True)
+    return Row("pair", contestants, (*against_pytorch((2.5, 1000)), against_c))
+
+
+def step_row(
+    model: jaxlm.LanguageModel,
+    batch_size: int,
+    num_steps: int,
+    bounds: Bounds,
+    sizes: Sizes,
+    flops: float | None = None,
+) -> Row:
+    """A step of SGD on random windows, in loops of `num_steps` of ours and a tenth as many of PyTorch's."""
+    ids = zipf_ids(model.vocab_size, sizes.train_tokens)
+    variables = jaxlm.init(model, jax.random.key(0))
+    steps = max(int(num_steps * sizes.step_share), 1)
+
+    def train() -> Any:
+        trained, _ = jaxlm.train_lm(
+            model,
+            ids,
+            key=jax.random.key(1),
+            variables=variables,
+            batch_size=batch_size,
+            num_steps=steps,
+            lr=LR,
+            log_every=steps,
+        )
+        return trained
+
+    few_steps = max(steps // 10, 1)
+    train_theirs = functools.partial(
+        pytorch_models.train,
+        pytorch_models.from_flax(model, variables),
+        torch.tensor(ids, dtype=torch.int64),
+        context_length=model.context_length,
+        batch_size=batch_size,
+        num_steps=few_steps,
+        lr=LR,
+    )
+    nats = pytorch_models.compiled(pytorch_models.window_nats, sizes.compile_backend)
+    in_python = functools.partial(train_theirs, cut=pytorch_models.cut_in_python)
+    contestants = {
+        "jaxlm": Contestant(train, steps),
+        "PyTorch eager": Contestant(train_theirs, few_steps),
+        "PyTorch compiled": Contestant(functools.partial(train_theirs, nats=nats), few_steps, True),
+        "course": Contestant(in_python, few_steps),
+    }
+    if flops is None:
+        return Row("step", contestants, against_pytorch(bounds))
+    ceiling = Claim("matrix-product ceiling / jaxlm", "product", "jaxlm", 0.65)
+    return Row("step", contestants | products(flops), (*against_pytorch(bounds), ceiling))
+
+
+def step_flops(model: jaxlm.MLPLanguageModel, batch_size: int) -> float:
+    """Operations in the matrix products of a step: forward, backward to what came in, and to the weights."""
+    inputs = model.context_length * model.embedding_dim
+    return 6 * batch_size * model.hidden_dim * (inputs + model.vocab_size)
+
+
+def products(unit_flops: float) -> dict[str, Contestant]:
+    """Square matrix products: how long a unit would take that did nothing else, at the rate of each."""
+    multiply = jax.jit(jnp.matmul)
+    squares = {size: jax.random.normal(jax.random.key(size), (size, size)) for size in (512, 1024, 2048)}
+    return {
+        f"product {size}": Contestant(functools.partial(multiply, square, square), 2 * size**3 / unit_flops)
+        for size, square in squares.items()
+    }
+
+
+def sample_row(model: jaxlm.LanguageModel, num_streams: int, bounds: Bounds, sizes: Sizes) -> Row:
+    """A token drawn from a network; a call of PyTorch's draws a twentieth of ours."""
+    variables = jaxlm.init(model, jax.random.key(0))
+    prompt = zipf_ids(model.vocab_size, model.context_length)
+    prompts = prompt if num_streams == 1 else np.tile(prompt, (num_streams, 1))
+    num_tokens = max(sizes.num_tokens // num_streams, 1)
+    few_tokens = max(num_tokens // 20, 1)
+    module = pytorch_models.from_flax(model, variables)
+    window = torch.tensor(np.atleast_2d(prompts), dtype=torch.int64)
+    probabilities = pytorch_models.compiled(pytorch_models.next_token_probabilities, sizes.compile_backend)
+    generate = functools.partial(pytorch_models.generate, module, window, few_tokens)
+
+    def sample() -> Array:
+        return jaxlm.sample(model, variables, prompts, num_tokens, key=jax.random.key(1))
+
+    contestants = {
+        "jaxlm": Contestant(sample, num_tokens * num_streams),
+        "PyTorch eager": Contestant(generate, few_tokens * num_streams),
+        "PyTorch compiled": Contestant(
+            functools.partial(generate, probabilities=probabilities), few_tokens * num_streams, True
+        ),
+    }
+    if num_streams == 1:
+        in_python = functools.partial(pytorch_models.generate_in_python, module, prompt.tolist(), few_tokens)
+        contestants["course"] = Contestant(in_python, few_tokens)
+    return Row("token", contestants, against_pytorch(bounds))
+
+
+def sample_table_row(model: jaxlm.CountsBigramLM, bounds: Bounds, sizes: Sizes) -> Row:
+    """A token drawn from a table: PyTorch's is made probabilities beforehand, ours are the raw counts."""
+    variables = fitted(model, sizes)
+    few_tokens = max(sizes.num_tokens // 20, 1)
+    probabilities = pytorch_models.normalised(pytorch_models.from_jax(variables["counts"]["table"]))
+
+    def sample() -> Array:
+        return jaxlm.sample(model, variables, [0], sizes.num_tokens, key=jax.random.key(1))
+
+    contestants = {"jaxlm": Contestant(sample, sizes.num_tokens)} | {
+        name: Contestant(functools.partial(generate, probabilities, 0, few_tokens), few_tokens)
+        for name, generate in (
+            ("PyTorch eager", pytorch_models.generate_from_table),
+            ("course", pytorch_models.generate_from_table_in_python),
+        )
+    }
+    return Row("token", contestants, against_pytorch(bounds))
+
+
+def perplexity_row(model: jaxlm.LanguageModel, bounds: Bounds, sizes: Sizes) -> Row:
+    """A window scored by a network, by PyTorch at the batch size that is quickest for it."""
+    variables = jaxlm.init(model, jax.random.key(0))
+    ids = zipf_ids(model.vocab_size, sizes.num_windows + model.context_length)
+    module = pytorch_models.from_flax(model, variables)
+    stream = torch.tensor(ids, dtype=torch.int64)
+    score = quickest_batch_size(
+        functools.partial(pytorch_models.perplexity, module, stream, context_length=model.context_length)
+    )
+    summed_nats = pytorch_models.compiled(pytorch_models.summed_window_nats, sizes.compile_backend)
+    in_python = functools.partial(
+        pytorch_models.perplexity_in_python,
+        module,
+        ids.tolist(),
+        context_length=model.context_length,
+        batch_size=256,
+    )
+    calls = {
+        "jaxlm": lambda: jaxlm.perplexity(model, variables, ids),
+        "PyTorch eager": score,
+        "PyTorch compiled": functools.partial(score, summed_nats=summed_nats),
+        "course": in_python,
+    }
+    contestants = {
+        name: Contestant(call, sizes.num_windows, name == "PyTorch compiled") for name, call in calls.items()
+    }
+    return Row("window", contestants, against_pytorch(bounds))
+
+
+def perplexity_table_row(model: jaxlm.CountsBigramLM, bounds: Bounds, sizes: Sizes) -> Row:
+    """A window scored by a table of counts: rows where they are needed, or the whole table first."""
+    variables = fitted(model, sizes)
+    ids = zipf_ids(model.vocab_size, sizes.num_windows + 1, seed=1)
+    table, stream = pytorch_models.from_jax(variables["counts"]["table"]), torch.tensor(ids, dtype=torch.int64)
+    by_rows = functools.partial(pytorch_models.table_perplexity_by_rows, table, stream)
+    calls = {
+        "jaxlm": lambda: jaxlm.perplexity(model, variables, ids),
+        "PyTorch eager, rows": quickest_batch_size(by_rows),
+        "PyTorch eager, table": functools.partial(pytorch_models.table_perplexity_by_table, table, stream),
+    }
+    contestants = {name: Contestant(call, sizes.num_windows) for name, call in calls.items()}
+    return Row("window", contestants, against_pytorch(bounds))
+
+
+def sweep_row(model: jaxlm.LanguageModel, batch_size: int, sizes: Sizes) -> Row:
+    """A step of all of 16 runs, four learning rates with four keys each: together, and one after the other."""
+    ids = zipf_ids(model.vocab_size, sizes.train_tokens)
+    lrs = np.repeat([0.05, 0.1, 0.2, 0.4], 4)
+    keys = jax.random.split(jax.random.key(0), len(lrs))
+    num_steps = max(int(2000 * sizes.step_share), 1)
+
+    def one_by_one() -> Any:
+        return [
+            jaxlm.train_lm(
+                model,
+                ids,
+                key=key,
+                batch_size=batch_size,
+                num_steps=num_steps,
+                lr=float(lr),
+                log_every=num_steps,
+            )[0]
+            for lr, key in zip(lrs, keys, strict=True)
+        ]
+
+    def together() -> Any:
+        return train_sweep(model, ids, lrs=lrs, keys=keys, batch_size=batch_size, num_steps=num_steps)
+
+    contestants = {
+        "jaxlm, one program": Contestant(together, num_steps),
+        "jaxlm, one by one": Contestant(one_by_one, num_steps),
+    }
+    claim = Claim("one program / one by one", "jaxlm, one program", "jaxlm, one by one", 0.35, at_most=True)
+    return Row("step of all", contestants, (claim,))
+
+
+def against_pytorch(bounds: Bounds) -> tuple[Claim, ...]:
+    """That the best PyTorch, and the course, take so many times as long; None where nothing is claimed."""
+    return tuple(
+        Claim(f"{title} / jaxlm", beginning, "jaxlm", bound)
+        for title, beginning, bound in zip(("best PyTorch", "course"), ("PyTorch", "course"), bounds, strict=True)
+        if bound is not None
+    )
+
+
+def quickest_batch_size(score: Any) -> Any:
+    """`score` at the batch size of 256, 1024 and 4096 at which it is quickest here."""
+
+    def seconds(batch_size: int) -> float:
+        spans = []
+        for _ in range(3):
+            begin = time.perf_counter()
+            score(batch_size=batch_size)
+            spans.append(time.perf_counter() - begin)
+        return min(spans)
+
+    return functools.partial(score, batch_size=min((256, 1024, 4096), key=seconds))
+
+
+def zipf_ids(vocab_size: int, num_tokens: int, seed: int = 0) -> np.ndarray[Any, Any]:
+    """`num_tokens` independent tokens, int32: token r with a probability that goes by 1 / (r + 1)."""
+    shares = 1 / np.arange(1, vocab_size + 1)
+    uniform = np.random.default_rng(seed).random(num_tokens)
+    return np.searchsorted(np.cumsum(shares) / shares.sum(), uniform).clip(max=vocab_size - 1).astype(np.int32)
+
+
+def fitted(model: jaxlm.CountsBigramLM, sizes: Sizes) -> Any:
+    """Counts of the training stream."""
+    return model.fit(jaxlm.init(model, jax.random.key(0)), zipf_ids(model.vocab_size, sizes.train_tokens))
+
+
+def c_loop() -> Callable[[np.ndarray[Any, Any], np.ndarray[Any, Any]], None] | None:
+    """A C loop that adds the pairs of `ids` int32 [T] to `table` int32 [V, V]; None without a compiler."""
+    compiler = shutil.which("cc")
+    if compiler is None:
+        return None
+    with tempfile.TemporaryDirectory() as folder:
+        source, library = Path(folder, "count.c"), Path(folder, "count.so")
+        source.write_text(
+            "void count(const int *ids, long num_ids, int *table, long vocab_size) {\n"
+            "  for (long i = 0; i + 1 < num_ids; i++) table[ids[i] * vocab_size + ids[i + 1]]++;\n"
+            "}\n"
+        )
+        subprocess.run([compiler, "-O3", "-shared", "-fPIC", "-o", library, source], check=True)  # noqa: S603
+        count = ctypes.CDLL(str(library)).count
+
+    def add_pairs(ids: np.ndarray[Any, Any], table: np.ndarray[Any, Any]) -> None:
+        pointers = (array.ctypes.data_as(ctypes.c_void_p) for array in (ids, table))
+        count(next(pointers), ctypes.c_long(len(ids)), next(pointers), ctypes.c_long(len(table)))
+
+    return add_pairs

@@ -1,0 +1,215 @@
+"""The rungs and their jobs as a PyTorch user writes them: eagerly, by `torch.compile`, and as courses do.
+
+Windows are integers [B, N + 1], a context and its target. What a job does in one call is what the functions of
+jaxlm do, so that the two can be timed against each other. Imports torch: import it where torch is needed.
+"""
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from jax import Array
+from torch import nn
+from torch.nn import functional
+
+import jaxlm
+
+Tensor = Any  # torch is optional, and mypy reads the same with it and without
+
+
+def from_flax(model: jaxlm.LanguageModel, variables: Any) -> Any:
+    """The neural bigram or the MLP as a `torch.nn.Sequential` with the same params: contexts [B, N] -> logits."""
+    params = variables["params"]
+    embedding = nn.Embedding.from_pretrained(from_jax(params["embedding"]["embedding"]), freeze=False)
+    layers = [embedding, nn.Flatten()]
+    if isinstance(model, jaxlm.MLPLanguageModel):
+        layers += [_linear(params["hidden"]), nn.Tanh()]
+    return nn.Sequential(*layers, _linear(params["projection"]))
+
+
+def from_jax(array: Array) -> Tensor:
+    """A copy of `array`."""
+    return torch.tensor(np.asarray(array))
+
+
+def compiled(function: Callable[..., Any], backend: str) -> Callable[..., Any]:
+    """`function` by `torch.compile`, one program for each shape."""
+    return torch.compile(function, fullgraph=True, dynamic=False, backend=backend)
+
+
+def count_by_index_put(table: Tensor, ids: Tensor) -> None:
+    """Adds the pairs of `ids` [T] to `table` int32 [V, V]."""
+    keys = ids[:-1] * len(table) + ids[1:]
+    table.view(-1).index_put_((keys,), torch.ones((), dtype=table.dtype), accumulate=True)
+
+
+def count_by_scatter_add(table: Tensor, ids: Tensor) -> None:
+    """The same by `scatter_add_`."""
+    keys = ids[:-1] * len(table) + ids[1:]
+    table.view(-1).scatter_add_(0, keys, torch.ones(len(keys), dtype=table.dtype))
+
+
+def count_by_bincount(table: Tensor, ids: Tensor) -> None:
+    """The same by a table of the new pairs alone."""
+    keys = ids[:-1] * len(table) + ids[1:]
+    table.view(-1).add_(torch.bincount(keys, minlength=table.numel()))
+
+
+def count_one_by_one(table: Tensor, ids: Sequence[int]) -> None:
+    """The same as makemore's notebook counts: a Python loop over the pairs."""
+    for first, second in itertools.pairwise(ids):
+        table[first, second] += 1
+
+
+def window_nats(module: Any, windows: Tensor) -> Tensor:
+    """Mean nats per token."""
+    return functional.cross_entropy(module(windows[:, :-1]), windows[:, -1])
+
+
+def summed_window_nats(module: Any, windows: Tensor) -> Tensor:
+    """Nats of all windows together."""
+    return functional.cross_entropy(module(windows[:, :-1]), windows[:, -1], reduction="sum")
+
+
+def cut_by_gather(ids: Tensor, starts: Tensor, context_length: int) -> Tensor:
+    """The windows of `ids` [T] that begin at `starts` [B]."""
+    return ids[starts[:, None] + torch.arange(context_length + 1)]
+
+
+def cut_in_python(ids: Tensor, starts: Tensor, context_length: int) -> Tensor:
+    """The same one by one, as the lectures of nanoGPT and makemore cut them."""
+    contexts = torch.stack([ids[start : start + context_length] for start in starts])
+    targets = torch.stack([ids[start + context_length] for start in starts])
+    return torch.cat([contexts, targets[:, None]], dim=1)
+
+
+def train(
+    module: Any,
+    ids: Any,
+    *,
+    context_length: int,
+    batch_size: int,
+    num_steps: int,
+    lr: float,
+    cut: Callable[..., Tensor] = cut_by_gather,
+    nats: Callable[..., Tensor] = window_nats,
+) -> None:
+    """Plain SGD on random windows, one step at a time; `module` changes in place."""
+    optimizer = torch.optim.SGD(module.parameters(), lr=lr)
+    for _ in range(num_steps):
+        starts = torch.randint(len(ids) - context_length, (batch_size,))
+        loss = nats(module, cut(ids, starts, context_length))
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+
+
+def next_token_probabilities(module: Any, window: Tensor) -> Tensor:
+    """Probabilities [B, V] after contexts [B, N]."""
+    return functional.softmax(module(window), dim=1)
+
+
+def generate(
+    module: Any,
+    window: Tensor,
+    num_tokens: int,
+    probabilities: Callable[..., Tensor] = next_token_probabilities,
+) -> Tensor:
+    """`num_tokens` tokens after contexts [B, N], each drawn from the model's distribution: [B, num_tokens]."""
+    drawn = []
+    with torch.inference_mode():
+        for _ in range(num_tokens):
+            token = torch.multinomial(probabilities(module, window), 1)
+            window = torch.cat([window[:, 1:], token], dim=1)
+            drawn.append(token)
+    return torch.cat(drawn, dim=1)
+
+
+def generate_in_python(module: Any, context: Sequence[int], num_tokens: int) -> list[int]:
+    """The same for one stream as makemore's notebook samples: the context a list, each token read at once."""
+    context, drawn = list(context), []
+    for _ in range(num_tokens):
+        with torch.no_grad():
+            probabilities = functional.softmax(module(torch.tensor([context])), dim=1)
+        token = torch.multinomial(probabilities, 1).item()
+        context = [*context[1:], token]
+        drawn.append(token)
+    return drawn
+
+
+def normalised(table: Tensor) -> Tensor:
+    """Probabilities [V, V] from counts, with one imagined sighting of each pair."""
+    probabilities = (table + 1).float()
+    probabilities /= probabilities.sum(1, keepdim=True)
+    return probabilities
+
+
+def generate_from_table(probabilities: Tensor, token: int, num_tokens: int) -> Tensor:
+    """`num_tokens` tokens [num_tokens] after `token`, from a table of probabilities [V, V]."""
+    drawn = [torch.tensor([token])]
+    with torch.inference_mode():
+        for _ in range(num_tokens):
+            drawn.append(torch.multinomial(probabilities[drawn[-1][0]], 1))
+    return torch.cat(drawn[1:])
+
+
+def generate_from_table_in_python(probabilities: Tensor, token: int, num_tokens: int) -> list[int]:
+    """The same as makemore's notebook samples: each token read at once."""
+    drawn = []
+    for _ in range(num_tokens):
+        token = torch.multinomial(probabilities[token], num_samples=1, replacement=True).item()
+        drawn.append(token)
+    return drawn
+
+
+def perplexity(
+    module: Any,
+    ids: Tensor,
+    *,
+    context_length: int,
+    batch_size: int,
+    summed_nats: Callable[..., Tensor] = summed_window_nats,
+) -> float:
+    """`exp` of the mean nats over all windows of `ids` [T]."""
+    windows = ids.unfold(0, context_length + 1, 1)
+    total = torch.zeros((), dtype=torch.float64)
+    with torch.inference_mode():
+        for batch in windows.split(batch_size):
+            total += summed_nats(module, batch)
+    return math.exp(float(total) / len(windows))
+
+
+def perplexity_in_python(module: Any, ids: Sequence[int], *, context_length: int, batch_size: int) -> float:
+    """The same with its windows cut in a list, and each batch's nats read at once."""
+    total, num_windows = 0.0, len(ids) - context_length
+    for start in range(0, num_windows, batch_size):
+        starts = range(start, min(start + batch_size, num_windows))
+        with torch.no_grad():
+            windows = torch.tensor([ids[each : each + context_length + 1] for each in starts])
+            total += summed_window_nats(module, windows).item()
+    return math.exp(total / num_windows)
+
+
+def table_perplexity_by_rows(table: Tensor, ids: Tensor, *, batch_size: int) -> float:
+    """Of counts [V, V], with one imagined sighting of each pair: the rows that a batch needs, smoothed."""
+    total = torch.zeros((), dtype=torch.float64)
+    for contexts, targets in zip(ids[:-1].split(batch_size), ids[1:].split(batch_size), strict=True):
+        rows = table[contexts].float() + 1
+        total += (rows.sum(1).log() - rows.gather(1, targets[:, None])[:, 0].log()).sum()
+    return math.exp(float(total) / (len(ids) - 1))
+
+
+def table_perplexity_by_table(table: Tensor, ids: Tensor) -> float:
+    """The same as makemore's notebook has it: the whole table made probabilities, then the pairs looked up."""
+    return math.exp(float(-normalised(table)[ids[:-1], ids[1:]].log().mean(dtype=torch.float64)))
+
+
+def _linear(params: Any) -> Any:
+    layer = nn.Linear(*params["kernel"].shape)
+    with torch.no_grad():
+        layer.weight.copy_(from_jax(params["kernel"]).T)
+        layer.bias.copy_(from_jax(params["bias"]))
+    return layer
