@@ -7,7 +7,6 @@ from importlib import metadata
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 from rich.console import Console
 
@@ -29,15 +28,6 @@ def run(**options):
     console = Console(file=io.StringIO(), width=140)
     out = run_comparison(ComparisonConfig(quick=True, **options), console)
     return json.loads((out / "results.json").read_text("utf-8")), (out / "table.txt").read_text("utf-8")
-
-
-def test_the_stream_is_zipf_like_and_fixed(jobs):
-    ids = jobs.zipf_ids(50, 200_000)
-    assert ids.dtype == np.int32
-    shares = np.bincount(ids, minlength=50) / len(ids)
-    harmonic = sum(1 / rank for rank in range(1, 51))
-    np.testing.assert_allclose(shares, 1 / np.arange(1, 51) / harmonic, rtol=0.2)
-    np.testing.assert_array_equal(ids, jobs.zipf_ids(50, 200_000))
 
 
 def test_the_operations_of_a_step_are_those_that_xla_counts(jobs):
