@@ -4,7 +4,9 @@ import time
 
 import pytest
 
+from experiments import contest
 from experiments.contest import Claim, Contestant, Row, check, first_call_seconds, measure, quickest, table_text
+from jaxlm.timing import Measurement
 
 FIGURES = {
     "ours": {"median_us": 2.0, "minimum_us": 1.0},
@@ -35,18 +37,18 @@ def test_a_claim_about_one_who_is_missing_stays_open():
     assert checked["ratio"] is checked["ratio_of_minima"] is checked["holds"] is None
 
 
-def test_figures_are_microseconds_a_unit():
-    row = Row(
-        "nap",
-        {"five": Contestant(lambda: time.sleep(0.01), 5), "one": Contestant(lambda: time.sleep(0.01), 1)},
-        (),
-    )
-    contestants = measure(row, repeats=2, rest_seconds=0.0)["contestants"]
-    assert contestants["one"]["median_us"] >= 10_000
-    # The same call counted as five naps: a fifth, but for the noise of two samples.
-    assert contestants["five"]["median_us"] >= 2_000
-    assert contestants["five"]["units_per_call"] == 5
-    assert contestants["five"]["repeats"] == 2
+def test_figures_are_microseconds_a_unit(monkeypatch):
+    timed = Measurement(median=2e-3, minimum=1e-3, spread=5e-4, repeats=7, compile_seconds=0.25)
+    monkeypatch.setattr(contest, "time_interleaved", lambda calls, **options: dict.fromkeys(calls, timed))
+    row = Row("step", {"ours": Contestant(int, 100)}, ())
+    assert measure(row, repeats=7, rest_seconds=0.0)["contestants"]["ours"] == {
+        "median_us": pytest.approx(20),
+        "minimum_us": pytest.approx(10),
+        "spread_us": pytest.approx(5),
+        "repeats": 7,
+        "units_per_call": 100,
+        "compile_seconds": 0.25,
+    }
 
 
 def test_a_compiler_that_fails_costs_its_contestant_alone():
