@@ -141,9 +141,14 @@ def table_text(rows: Mapping[str, Mapping[str, Any]]) -> str:
                 shown, claim["title"], *ratios, wanted, {True: "yes", False: "NO", None: "-"}[claim["holds"]]
             )
             shown = ""
-    console = Console(file=io.StringIO(), width=140)
-    console.print(figures, claims, sep="\n\n")
-    return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines()) + "\n"  # type: ignore[attr-defined]
+    return as_text(figures, claims)
+
+
+def as_text(*tables: Table) -> str:
+    """The tables as plain lines, whole however narrow the terminal is."""
+    written = io.StringIO()
+    Console(file=written, width=160).print(*tables, sep="\n\n")
+    return "\n".join(line.rstrip() for line in written.getvalue().splitlines()) + "\n"
 
 
 def cpu_name() -> str:

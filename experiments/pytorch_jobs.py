@@ -23,6 +23,7 @@ from jax import Array
 import jaxlm
 from experiments import pytorch_models
 from experiments.contest import Claim, Contestant, Row
+from experiments.streams import zipf_ids
 from experiments.sweep import train_sweep
 
 
@@ -320,13 +321,6 @@ def quickest_batch_size(score: Any) -> Any:
         return min(spans)
 
     return functools.partial(score, batch_size=min((256, 1024, 4096), key=seconds))
-
-
-def zipf_ids(vocab_size: int, num_tokens: int, seed: int = 0) -> np.ndarray[Any, Any]:
-    """`num_tokens` independent tokens, int32: token r with a probability that goes by 1 / (r + 1)."""
-    shares = 1 / np.arange(1, vocab_size + 1)
-    uniform = np.random.default_rng(seed).random(num_tokens)
-    return np.searchsorted(np.cumsum(shares) / shares.sum(), uniform).clip(max=vocab_size - 1).astype(np.int32)
 
 
 def fitted(model: jaxlm.CountsBigramLM, sizes: Sizes) -> Any:
