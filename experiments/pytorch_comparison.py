@@ -15,6 +15,7 @@ Expected: every ratio is at least, or at most, what the last column but one asks
 import functools
 import os
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,7 @@ class ComparisonConfig:
 
 
 def run_comparison(config: ComparisonConfig, console: Console) -> Path:
-    """Runs the experiment and returns its folder, in which `results.json` comes last.
+    """Runs the experiment and returns its folder, which holds every row as soon as it is measured.
 
     Raises:
         ValueError, OSError: what the user can mend, in one line.
@@ -76,21 +77,25 @@ def run_comparison(config: ComparisonConfig, console: Console) -> Path:
             rest_seconds=0.0 if config.quick else 0.3,
             on_failure=functools.partial(say, console),
         )
+        say(console, table_text({name: rows[name]}))
+        write_results(out, config, rows, torch)
+    say(console, f"\n{table_text(rows)}\nlook at {out / 'results.json'}")
+    return out
+
+
+def write_results(out: Path, config: ComparisonConfig, rows: Mapping[str, Any], torch: Any) -> None:
+    """The rows measured so far, for people and for programs."""
+    settings = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(config).items()}
     results = {
         "schema_version": 1,
-        "config": {
-            name: str(value) if isinstance(value, Path) else value for name, value in asdict(config).items()
-        },
+        "config": settings,
         "rows": rows,
         "cpu": {"name": cpu_name(), "cores": os.cpu_count(), "jax_devices": len(jax.devices())},
         "torch": {"version": torch.__version__, "threads": torch.get_num_threads()},
         **describe_environment(jaxlm.resolve_device()),
     }
-    text = table_text(rows)
-    write_atomically(out / "table.txt", text)
+    write_atomically(out / "table.txt", table_text(rows))
     write_json(out / "results.json", results)
-    say(console, f"\n{text}\nlook at {out / 'results.json'}")
-    return out
 
 
 def import_jobs() -> tuple[Any, Any]:
