@@ -351,9 +351,22 @@ def plot(path: Path, panels: Sequence[Mapping[str, Any]]) -> None:
         low, high = min(costs.min(), ideal.min()), max(costs.max(), ideal.max())
         middle = (low * high) ** 0.5  # at least two decades, so that noise does not look like growth
         axes.set_ylim(min(low / 1.5, middle / 10), max(high * 1.5, middle * 10))
+        axes.set_xticks(values, [_compact(value) for value in panel["values"]], fontsize=8)
+        axes.set_xticks([], minor=True)
         axes.grid(alpha=0.25)
         axes.legend(frameon=False, fontsize=8)
     figure.savefig(path, dpi=110)
+
+
+def _compact(value: int) -> str:
+    """A whole number in few letters.
+
+    >>> _compact(64), _compact(16_384), _compact(10_000_000)
+    ('64', '16k', '10M')
+    """
+    if value >= 1_000_000:
+        return f"{value / 1_000_000:.0f}M"
+    return f"{value / 1000:.0f}k" if value >= 10_000 else str(value)
 
 
 def _status_mebibytes(field: str) -> float:
