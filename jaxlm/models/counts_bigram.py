@@ -87,7 +87,7 @@ class CountsBigramLM(FrozenModule):
             ValueError: an id is out of range, the table is another model's, or a count could pass 2^31 - 1;
                 `variables` stay as they were.
         """
-        stream = check_stream(ids, self.vocab_size, min_length=0)
+        stream = np.asarray(check_stream(ids, self.vocab_size, min_length=0))
         table = self._checked_table(variables)
         num_pairs = max(len(stream) - 1, 0)
         if (largest := int(table.max())) + num_pairs > _MAX_COUNT:
@@ -96,10 +96,9 @@ class CountsBigramLM(FrozenModule):
                 f"{_MAX_COUNT}; fit fewer ids"
             )
         for start in range(0, num_pairs, _PAIRS_PER_CALL):
-            piece = np.zeros(_PAIRS_PER_CALL + 1, np.int32)
-            ids_left = np.asarray(stream[start : start + _PAIRS_PER_CALL + 1])
-            piece[: len(ids_left)] = ids_left
-            table = add_pairs(table, piece, len(ids_left) - 1)
+            piece = stream[start : start + _PAIRS_PER_CALL + 1]
+            padded = np.pad(piece, (0, _PAIRS_PER_CALL + 1 - len(piece)))
+            table = add_pairs(table, padded, len(piece) - 1)
         return {**variables, "counts": {"table": table}}
 
     @nn.nowrap
