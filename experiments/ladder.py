@@ -311,12 +311,17 @@ def neural_rungs(
                 batch_size=recipe.batch_size,
                 num_steps=num_steps,
                 optimizer=recipe.optimizer(lr, num_steps),
-                log_every=max(num_steps // 24, 1),
+                log_every=recorded_every(num_steps),
                 on_record=partial(write_down, name, records, run / "metrics.jsonl", show),
             )
         evaluation = records[-1].validation
         assert evaluation is not None  # train_lm was given val_ids
         yield Rung(name, title, model, variables, evaluation, timing, records)
+
+
+def recorded_every(num_steps: int) -> int:
+    """Steps between two validations: there are about 25 of these."""
+    return max(num_steps // 24, 1)
 
 
 def write_down(
