@@ -135,9 +135,10 @@ def _group_windows(
     order = np.arange(num_windows, dtype=np.int32)
     is_first = np.ones(num_windows, bool)
     if vocab_size**context_length <= _WINDOWS_PER_CALL:  # with more, few contexts come twice
-        keys = np.zeros(num_windows, np.uint16)  # of 16 bits: NumPy sorts them in linear time
+        keys = np.zeros(num_windows, np.int32)  # the context's number, in base V
         for position in range(context_length):
-            keys = keys * np.uint16(vocab_size) + segment[position : position + num_windows].astype(np.uint16)
+            keys = keys * vocab_size + segment[position : position + num_windows]
+        keys = keys.astype(np.uint16)  # 16 bits: NumPy sorts them in linear time
         order = np.argsort(keys, kind="stable").astype(np.int32)
         is_first[1:] = np.diff(keys[order]) != 0
     firsts = np.flatnonzero(is_first)

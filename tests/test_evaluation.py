@@ -180,6 +180,15 @@ def test_grouped_windows_are_the_windows(ids, context_length, batch_size):
     assert windows.bounds[windows.num_batches] == num_windows
 
 
+@pytest.mark.parametrize(("vocab_size", "context_length"), [(65_536, 1), (256, 2), (2, 16)])
+def test_the_largest_number_of_contexts_that_are_grouped(vocab_size, context_length):
+    ids = np.array([vocab_size - 1] * (context_length + 1) + [0] * (context_length + 1), np.int32)
+    windows = evaluation._group_windows(ids, context_length, vocab_size, 4)
+    cut = [tuple(ids[i : i + context_length]) for i in range(len(ids) - context_length)]
+    begins = windows.contexts[windows.rows[: len(cut)]]
+    assert sorted(tuple(ids[i : i + context_length]) for i in begins) == sorted(cut)
+
+
 def test_a_context_is_scored_once():
     """A text of 5000 windows with three contexts, at a batch of four: one batch."""
     ids = random_ids(3, 5001)
