@@ -84,8 +84,9 @@ def time_interleaved(
     Args:
         calls: what to time, by name; functions without arguments.
         repeats: samples of each.
-        rest_seconds: slept before each sample. The threads of another library (PyTorch's OpenMP) may go on
-            spinning for a while after its last call, and would be timed as the next one's slowness.
+        rest_seconds: slept before each sample, after which one call is made untimed. The threads of another
+            library (PyTorch's OpenMP) may go on spinning for a while after its last call, and would be timed as
+            the next one's slowness.
         tracing: names of calls that trace each time by their nature, as Flax does under `jax.disable_jit` to
             check shapes: their time includes that, and only a program given to the compiler is an error.
 
@@ -107,7 +108,9 @@ def time_interleaved(
     samples: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(repeats):
         for name, call in calls.items():
-            time.sleep(rest_seconds)
+            if rest_seconds:
+                time.sleep(rest_seconds)
+                _finish(call)  # not timed: after a rest caches and clocks are cold
             with timed() as timing:
                 begin = time.perf_counter()
                 for _ in range(loops[name]):

@@ -70,3 +70,10 @@ def test_compiling_while_timed_is_an_error():
     triple = jax.jit(lambda x: x * 3)
     with pytest.raises(RecompilationError, match="grows compiled for"):
         time_interleaved({"grows": lambda: triple(jnp.ones(next(sizes)))}, repeats=2)
+
+
+def test_after_a_rest_a_call_is_made_untimed():
+    order = []
+    calls = {name: lambda name=name: (order.append(name), time.sleep(0.005)) for name in "AB"}
+    time_interleaved(calls, repeats=2, rest_seconds=1e-3)
+    assert "".join(order) == "AABB" + "AABB" * 2
