@@ -180,6 +180,18 @@ def test_fit_past_the_int32_limit_is_an_error_and_loses_nothing(count, ids):
     assert np.isfinite(model.apply(variables, jnp.array([1]))).all()
 
 
+@pytest.mark.parametrize("count", [MAX_COUNT, MAX_COUNT - 1])
+def test_the_limit_of_a_short_text_is_that_of_its_pairs(count):
+    """Of a large table only the counts that the text adds to are looked at."""
+    table = np.zeros((50, 50), np.int32)
+    table[1, 2] = count
+    model = CountsBigramLM(50)
+    variables = model.fit({"counts": {"table": jnp.asarray(table)}}, np.array([2, 1, 3]))
+    assert table_of(variables)[1, 2] == count
+    with pytest.raises(ValueError, match=f"count is {count}: 2 more .*{MAX_COUNT}"):
+        model.fit(variables, np.array([0, 1, 2]))
+
+
 def test_fit_again_compiles_nothing(caplog):
     model, variables = fitted(IDS, 5)
     with jax.log_compiles():

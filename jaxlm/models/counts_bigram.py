@@ -1,7 +1,7 @@
 """The first rung: count which token follows which, and divide."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -90,15 +90,13 @@ class CountsBigramLM(FrozenModule):
         stream = np.asarray(check_stream(ids, self.vocab_size, min_length=0))
         table = self._checked_table(variables)
         num_pairs = max(len(stream) - 1, 0)
-        if (largest := int(table.max())) + num_pairs > _MAX_COUNT:
+        if (largest := _largest_count(table, stream)) + num_pairs > _MAX_COUNT:
             raise ValueError(
                 f"the largest count is {largest}: {num_pairs} more pairs could pass the int32 limit "
                 f"{_MAX_COUNT}; fit fewer ids"
             )
-        for start in range(0, num_pairs, _PAIRS_PER_CALL):
-            piece = stream[start : start + _PAIRS_PER_CALL + 1]
-            padded = np.pad(piece, (0, _PAIRS_PER_CALL + 1 - len(piece)))
-            table = add_pairs(table, padded, len(piece) - 1)
+        for ids_of_piece, pairs_of_piece in _pieces(stream):
+            table = add_pairs(table, ids_of_piece, pairs_of_piece)
         return {**variables, "counts": {"table": table}}
 
     @nn.nowrap
@@ -136,6 +134,27 @@ def best_smoothing(table: Array, held_out_ids: ArrayLike, candidates: ArrayLike)
     nats = [-np.mean(np.log(pair_counts + k) - np.log(row_totals + k * vocab_size)) for k in smoothings]
     best = int(np.argmin(nats))
     return float(smoothings[best]), float(nats[best])
+
+
+def _pieces(stream: np.ndarray[Any, Any]) -> Iterator[tuple[np.ndarray[Any, Any], int]]:
+    """The pairs of `stream` [T] in pieces of one length, padded with zeros, and the number of pairs in each."""
+    for start in range(0, len(stream) - 1, _PAIRS_PER_CALL):
+        piece = stream[start : start + _PAIRS_PER_CALL + 1]
+        yield np.pad(piece, (0, _PAIRS_PER_CALL + 1 - len(piece))), len(piece) - 1
+
+
+def _largest_count(table: Array, stream: np.ndarray[Any, Any]) -> int:
+    """The largest count of `table`; where the text is short, of the pairs that it holds."""
+    if len(stream) > table.size // 8:
+        return int(table.max())
+    # Not the whole table: at V = 4096 that takes 6 ms, and three times as long as counting 300,000 pairs.
+    return max((int(_largest_of_pairs(table, *piece)) for piece in _pieces(stream)), default=0)
+
+
+@jax.jit
+def _largest_of_pairs(table: Array, ids: Array, num_pairs: Array) -> Array:
+    counts = table[ids[:-1], ids[1:]]
+    return jnp.where(jnp.arange(len(counts)) < num_pairs, counts, 0).max()
 
 
 @functools.partial(jax.jit, donate_argnames="table")
