@@ -1,6 +1,6 @@
 """Does what a job costs grow as its work does: by vocabulary, batch, context, width, corpus, streams, length?
 
-    python -m experiments.cost_growth           # about 10 min on 2 CPU cores with nothing else running
+    python -m experiments.cost_growth           # about 2 min on 2 CPU cores with nothing else running
     python -m experiments.cost_growth --quick   # two sizes of each, one sample: that all of it runs, in a minute
 
 One quantity at a time is varied, the others are those of an MLP with V=4096 N=3 D=32 H=64 and batches of 64. All
@@ -43,7 +43,7 @@ class GrowthConfig:
 
     jobs: str = ""
     """Only the panels whose title holds this."""
-    repeats: int = 5
+    repeats: int = 3
     """Samples of each size."""
     out: Path | None = None
     """The folder for results.json, table.txt and growth.png; None is runs/cost-growth-DATE-TIME."""

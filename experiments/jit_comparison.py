@@ -1,13 +1,13 @@
 """What jit buys: each stage of the work eager, jitted, in one compiled loop and vmapped, beside NumPy and PyTorch.
 
     python -m experiments.jit_comparison                           # about 2 min on 2 CPU cores with PyTorch
-    python -m experiments.jit_comparison --size all                # small, medium and large: about 6 min
+    python -m experiments.jit_comparison --size all                # small, medium and large: about 4 min
     python -m experiments.jit_comparison --quick                   # every artefact: 50 s, or 20 without PyTorch
     python -m experiments.jit_comparison --stages forward loss     # only these
     python -m experiments.jit_comparison --compare OLD.json NEW.json
 
 Expected on 2 CPU cores, microseconds a training step, jitted call by call, in one loop and by PyTorch: small 44,
-30 and 178; medium 870, 980 and 1390; large 7900, 7800 and 11,400. Eager takes 28,000 to 40,000 at every size.
+30 and 190; medium 650 to 730, 580 to 920 and 920; large 5500, 5100 and 11,200. Eager takes 28,000 to 41,000.
 
 Figures are microseconds an item, and an item is what the stage says (a batch, a token), so that the ways compare.
 PyTorch is measured where it is installed (`pip install '.[bench]'`), NumPy on the CPU alone. Compile seconds are
