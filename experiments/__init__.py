@@ -1,5 +1,5 @@
-"""One runnable file for each question: ladder, jit_comparison, pytorch_comparison, cost_growth.
+"""One runnable file for each question: ladder, course_ladder, pytorch_comparison, jit_comparison, cost_growth.
 
-The others serve those: `jit_*` jit_comparison; `pytorch_*`, `contest` and `sweep` pytorch_comparison; `streams`
-makes up tokens for both and for cost_growth.
+The others serve those: `jit_*` jit_comparison, `pytorch_*`, `contest` and `sweep` pytorch_comparison; `streams`
+makes up the tokens of all that is timed.
 """

@@ -55,18 +55,8 @@ def numpy_train(
     return mean
 
 
-def torch_network(arrays: tuple[np.ndarray[Any, Any], ...], torch: Any, device: str) -> Any:
-    """The MLP as a `torch.nn.Sequential` with these parameters."""
-    embedding, hidden_kernel, hidden_bias, kernel, bias = arrays
-    network = torch.nn.Sequential(
-        torch.nn.Embedding(*embedding.shape),
-        torch.nn.Flatten(),
-        torch.nn.Linear(*hidden_kernel.shape),
-        torch.nn.Tanh(),
-        torch.nn.Linear(*kernel.shape),
-    )
-    values = (embedding, hidden_kernel.T, hidden_bias, kernel.T, bias)
-    with torch.no_grad():
-        for parameter, value in zip(network.parameters(), values, strict=True):
-            parameter.copy_(torch.tensor(value))
-    return network.to(device)
+def torch_network(model: Any, variables: Any, device: str) -> Any:
+    """The same model as a `torch.nn.Sequential`."""
+    from experiments.pytorch_models import from_flax  # which imports torch
+
+    return from_flax(model, variables).to(device)

@@ -19,6 +19,7 @@ from jax import Array
 
 import jaxlm
 from experiments.jit_rivals import numpy_forward, numpy_nats, numpy_train, torch_network
+from experiments.streams import zipf_ids
 from jaxlm.models.counts_bigram import add_pairs
 from jaxlm.models.interface import predict
 from jaxlm.sampling import distributions, draw
@@ -84,11 +85,9 @@ class Stage:
 def make_problem(sizes: Sizes) -> Problem:
     """The same problem each time: a fresh model, and a random stream with the frequencies of Zipf's law."""
     model = jaxlm.MLPLanguageModel(sizes.vocab_size, sizes.context_length, sizes.embedding_dim, sizes.hidden_dim)
-    random = np.random.default_rng(0)
-    weights = 1 / np.arange(1, sizes.vocab_size + 1)
-    num_ids = NUM_BATCHES * PAIRS + 1
-    ids = random.choice(sizes.vocab_size, num_ids, p=weights / weights.sum()).astype(np.int32)
-    starts = random.integers(0, num_ids - sizes.context_length, (NUM_BATCHES, sizes.batch_size, 1))
+    ids = zipf_ids(sizes.vocab_size, NUM_BATCHES * PAIRS + 1)
+    shape = NUM_BATCHES, sizes.batch_size, 1
+    starts = np.random.default_rng(0).integers(0, len(ids) - sizes.context_length, shape)
     windows = ids[starts + np.arange(sizes.context_length + 1)]
     variables = jaxlm.init(model, jax.random.key(0))
     return Problem(sizes, model, variables, ids, windows[:, :, :-1], windows[:, :, -1])
@@ -179,7 +178,7 @@ def forward(problem: Problem) -> Stage:
         return numpy_forward(arrays, problem.contexts[i % NUM_BATCHES])[-1]
 
     def with_torch(torch: Any, device: str) -> Callable[[int], Any]:
-        network = torch_network(problem.arrays, torch, device)
+        network = torch_network(model, problem.variables, device)
         contexts = torch.tensor(problem.contexts, dtype=torch.int64, device=device)
 
         @torch.no_grad()  # type: ignore[untyped-decorator]
@@ -251,7 +250,7 @@ def training_step(problem: Problem) -> Stage:
         return numpy_train(numpy_params, *batch, LEARNING_RATE)
 
     def with_torch(torch: Any, device: str) -> Callable[[int], Any]:
-        network = torch_network(problem.arrays, torch, device)
+        network = torch_network(model, problem.variables, device)
         sgd = torch.optim.SGD(network.parameters(), lr=LEARNING_RATE)
         contexts = torch.tensor(problem.contexts, dtype=torch.int64, device=device)
         targets = torch.tensor(problem.targets, dtype=torch.int64, device=device)
@@ -294,7 +293,7 @@ def evaluation(problem: Problem) -> Stage:
         return numpy_total
 
     def with_torch(torch: Any, device: str) -> Callable[[int], Any]:
-        network = torch_network(problem.arrays, torch, device)
+        network = torch_network(model, problem.variables, device)
         contexts = torch.tensor(problem.contexts, dtype=torch.int64, device=device)
         targets = torch.tensor(problem.targets, dtype=torch.int64, device=device)
         total = torch.zeros((), device=device)
@@ -337,7 +336,7 @@ def sampling(problem: Problem) -> Stage:
         return numpy_window
 
     def with_torch(torch: Any, device: str) -> Callable[[int], Any]:
-        network = torch_network(problem.arrays, torch, device)
+        network = torch_network(model, problem.variables, device)
         window = torch.tensor(first, dtype=torch.int64, device=device)
 
         @torch.no_grad()  # type: ignore[untyped-decorator]
