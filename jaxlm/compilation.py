@@ -10,18 +10,21 @@ import jax
 from jaxlm.files import cache_folder
 
 
-def keep_compiled_programs() -> Path | None:
-    """Lets JAX keep what it compiles on disk: the ladder's second run loads it, in 0.7 s instead of 3.9 s.
+def keep_compiled_programs() -> str | None:
+    """Lets JAX keep what it compiles on disk: the ladder's second run loads it, in 0.7 s instead of 3.4 s.
 
-    For the start of a program, since it sets JAX's own configuration; importing jaxlm never does. A folder that
-    was chosen already (`JAX_COMPILATION_CACHE_DIR`) is left in force. Otherwise it is one of the user's cache
+    For the start of a program, since it sets JAX's own configuration; importing jaxlm never does. Where a folder
+    was chosen already (`JAX_COMPILATION_CACHE_DIR`) nothing is changed. Otherwise it is one of the user's cache
     folder, or of `JAXLM_DATA_DIR`: one for each kind of processor, whose programs another may not be able to run.
+    It may be removed at any time.
 
     Returns:
         the folder; None where it cannot be written, and every run compiles anew.
     """
     chosen: str | None = jax.config.jax_compilation_cache_dir  # type: ignore[attr-defined]
-    folder = Path(chosen) if chosen else cache_folder() / "compiled" / _processor()
+    if chosen:
+        return chosen
+    folder = cache_folder() / "compiled" / _processor()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError:
@@ -31,7 +34,7 @@ def keep_compiled_programs() -> Path | None:
     jax.config.update("jax_compilation_cache_dir", str(folder))  # type: ignore[no-untyped-call]
     # By default JAX keeps only what took it a second or more; the ladder's programs are many and small.
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)  # type: ignore[no-untyped-call]
-    return folder
+    return str(folder)
 
 
 def _processor() -> str:

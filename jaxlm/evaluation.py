@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 
 from jaxlm.batching import check_at_least, check_stream
 from jaxlm.devices import resolve_device
-from jaxlm.models.interface import LanguageModel, TargetScorer, predict
+from jaxlm.models.interface import LanguageModel, num_contexts, predict, target_scorer
 
 # Windows scored by one call of the compiled loop: bounds memory, whatever the text's length.
 _WINDOWS_PER_CALL = 65_536
@@ -78,11 +78,11 @@ def evaluate(
     variables = jax.device_put(variables, target_device)
     num_windows = len(stream) - context_length
     # A batch far larger than the text would only cost memory.
-    batch_size = min(batch_size, max(1 << (num_windows - 1).bit_length(), 256))
+    batch_size = min(batch_size, max(1 << (num_windows - 1).bit_length(), 256), _WINDOWS_PER_CALL)
     total_nats = 0.0
     for start in range(0, num_windows, _WINDOWS_PER_CALL):
         segment = stream[start : start + _WINDOWS_PER_CALL + context_length]
-        windows = _group_windows(segment, context_length, model.vocab_size, batch_size)
+        windows = _group_windows(segment, model, batch_size)
         nats = _window_nats(model, variables, jax.device_put(windows, target_device), batch_size)
         total_nats += float(jax.device_get(nats)[: len(segment) - context_length].sum(dtype=np.float64))
     nats_per_token = total_nats / num_windows
@@ -128,16 +128,15 @@ class _Windows(NamedTuple):
     num_batches: int
 
 
-def _group_windows(
-    segment: np.ndarray[Any, Any], context_length: int, vocab_size: int, batch_size: int
-) -> _Windows:
+def _group_windows(segment: np.ndarray[Any, Any], model: LanguageModel, batch_size: int) -> _Windows:
+    context_length = model.context_length
     num_windows = len(segment) - context_length
     order = np.arange(num_windows, dtype=np.int32)
     is_first = np.ones(num_windows, bool)
-    if vocab_size**context_length <= _WINDOWS_PER_CALL:  # with more, few contexts come twice
+    if num_contexts(model) <= _WINDOWS_PER_CALL:
         keys = np.zeros(num_windows, np.int32)  # the context's number, in base V
         for position in range(context_length):
-            keys = keys * vocab_size + segment[position : position + num_windows]
+            keys = keys * model.vocab_size + segment[position : position + num_windows]
         keys = keys.astype(np.uint16)  # 16 bits: NumPy sorts them in linear time
         order = np.argsort(keys, kind="stable").astype(np.int32)
         is_first[1:] = np.diff(keys[order]) != 0
@@ -188,8 +187,8 @@ def _window_nats(model: LanguageModel, variables: Any, windows: _Windows, batch_
 
 def _target_nats(model: LanguageModel, variables: Any, contexts: Array) -> Callable[[Array, Array], Array]:
     """For contexts [B, N]: a function of rows of them [W] and the targets [W] after those, to nats."""
-    if isinstance(model, TargetScorer):
-        log_probs = model.target_log_probs(variables, contexts)
+    if (scorer := target_scorer(model)) is not None:
+        log_probs = scorer.target_log_probs(variables, contexts)
         return lambda rows, targets: -log_probs(rows, targets)
     return functools.partial(_nats_of_targets, *_normalise(predict(model, variables, contexts)))
 

@@ -13,19 +13,21 @@ from numpy.typing import ArrayLike
 from jaxlm.batching import check_at_least, check_ids
 from jaxlm.devices import resolve_device
 from jaxlm.keys import map_steps
-from jaxlm.models.interface import LanguageModel, predict
+from jaxlm.models.interface import LanguageModel, num_contexts, predict
 
 # Tokens drawn by one call of the compiled loop, fewer where there are many streams. The number of steps is an
-# argument of it, so that every num_tokens shares one compilation; a `lax.scan`, whose length is part of the
-# program, would compile anew.
+# argument of it, so that no num_tokens compiles anew; a `lax.scan`, whose length is part of the program, would.
 _TOKENS_PER_CALL = 1024
-_SHARES_PER_CALL = 2**18
+_IDS_PER_CALL = 2**18
+
+# Tokens whose random numbers are drawn at once.
+_TOKENS_PER_DRAW = 64
 
 _BLOCK = 64
 _TINY = float(np.finfo(np.float32).tiny)  # what is smaller, float32 flushes to zero
 
-# Cells of a table of distributions: at most 64 MiB.
-_MAX_TABLE = 2**24
+# Numbers in a table of distributions: at most 160 MiB, as a bigram's at V = 4096 with its ranks is.
+_MAX_TABLE = 40 * 2**20
 _CONTEXTS_PER_PIECE = 64
 
 
@@ -44,9 +46,12 @@ def sample(
     """Draws `num_tokens` tokens after the prompt, each from the model's distribution given those before it.
 
     Token t is drawn with `jax.random.fold_in(key, t)`: the same key gives the same ids, and a longer sample
-    begins with the shorter one. `temperature` divides the logits; then `top_k` keeps the k likeliest tokens;
-    then `top_p` keeps the fewest of those, likeliest first, that hold at least that share of their probability
-    (Holtzman et al. 2020, "The Curious Case of Neural Text Degeneration").
+    begins with the shorter one, but for rounding: V^N tokens and more are drawn from a table of the model's
+    distributions, whose logits may differ in their last bit.
+
+    `temperature` divides the logits; then `top_k` keeps the k likeliest tokens; then `top_p` keeps the fewest of
+    those, likeliest first, that hold at least that share of their probability (Holtzman et al. 2020, "The Curious
+    Case of Neural Text Degeneration").
 
     Args:
         prompt_ids: integers [P] or [B, P], P >= context_length.
@@ -75,7 +80,7 @@ def sample(
             f"least context_length={model.context_length}: use a longer prompt"
         )
     target_device = resolve_device(device)
-    variables = jax.device_put(variables, target_device)
+    variables, key = jax.device_put((variables, key), target_device)
     window = jax.device_put(prompts[:, prompt_length - model.context_length :], target_device)
     options: dict[str, Any] = {
         "temperature": jax.device_put(float(temperature), target_device),
@@ -85,10 +90,11 @@ def sample(
     }
     greedy = temperature < _TINY
     table = None
-    if not greedy and _table_pays(model, num_tokens * len(prompts)):
+    is_ranked = options["top_k"] is not None or options["nucleus"]
+    if not greedy and _table_pays(model, num_tokens * len(prompts), is_ranked=is_ranked):
         table = _tabulate(model, variables, **options)
     drawn = [prompts]
-    tokens_per_call = min(_TOKENS_PER_CALL, max(_SHARES_PER_CALL // max(len(prompts), 1), 1))
+    tokens_per_call = min(_TOKENS_PER_CALL, max(_IDS_PER_CALL // max(len(prompts), 1), 1))
     for start in range(0, num_tokens, tokens_per_call):
         num_steps = min(num_tokens - start, tokens_per_call)
         numbers = jax.device_put((start, num_steps), target_device)
@@ -138,27 +144,31 @@ def _draw_tokens(
     """The window [B, N] after `num_steps` tokens, and the tokens in the first rows of [tokens_per_call, B]."""
     num_streams = len(window)
 
-    def draw_share(step_key: Array) -> Array:
+    def draw_shares(step_key: Array) -> Array:
         return jax.random.uniform(step_key, (num_streams,))
 
-    shares = None if greedy else map_steps(draw_share, key, start + jnp.arange(tokens_per_call))
+    def draw_some(piece: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
+        first = piece * _TOKENS_PER_DRAW
+        shares = None if greedy else map_steps(draw_shares, key, start + first + jnp.arange(_TOKENS_PER_DRAW))
 
-    def draw_one(step: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
-        window, tokens = carry
-        if shares is None:
-            token = _likeliest(predict(model, variables, window))
-        elif table is None:
-            token = draw(distributions(predict(model, variables, window), **options), shares[step])
-        else:
-            context = jnp.zeros(num_streams, jnp.int32)  # its number, in base V
-            for position in range(model.context_length):
-                context = context * model.vocab_size + window[:, position]
-            token = draw(jax.tree.map(lambda each: each[context], table), shares[step])
-        window = jnp.concatenate([window, token[:, None]], axis=1)[:, 1:]
-        return window, tokens.at[step].set(token)
+        def draw_one(step: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
+            window, tokens = carry
+            if shares is None:
+                token = _likeliest(predict(model, variables, window))
+            elif table is None:
+                token = draw(distributions(predict(model, variables, window), **options), shares[step - first])
+            else:
+                context = jnp.zeros(num_streams, jnp.int32)  # its number, in base V
+                for position in range(model.context_length):
+                    context = context * model.vocab_size + window[:, position]
+                token = draw(jax.tree.map(lambda each: each[context], table), shares[step - first])
+            window = jnp.concatenate([window, token[:, None]], axis=1)[:, 1:]
+            return window, tokens.at[step].set(token)
+
+        return lax.fori_loop(first, jnp.minimum(first + _TOKENS_PER_DRAW, num_steps), draw_one, carry)
 
     tokens = jnp.zeros((tokens_per_call, num_streams), jnp.int32)
-    return lax.fori_loop(0, num_steps, draw_one, (window, tokens))
+    return lax.fori_loop(0, -(-num_steps // _TOKENS_PER_DRAW), draw_some, (window, tokens))
 
 
 def _likeliest(logits: Array) -> Array:
@@ -213,8 +223,6 @@ def draw(rows: Distributions, shares: Array) -> Array:
     The inverse of the distribution function, with one uniform number a token: at V = 4096 on 2 CPU cores a token
     of the MLP takes 16 us, in one level 56, and with `jax.random.categorical`, which draws V numbers, 115.
     """
-    # Behind a barrier the compiler rounds the same, whether they come from the model or from a table of it.
-    rows, shares = lax.optimization_barrier((rows, shares))  # type: ignore[no-untyped-call]
     weights, block_weights, cumulative, token_of_rank = rows
     total = cumulative[:, -1:]  # NaN where every logit is -inf, or one of them is NaN
     threshold = shares[:, None] * total
@@ -238,20 +246,23 @@ def _first_past(weights: Array, cumulative: Array, threshold: Array) -> tuple[Ar
     return index, jnp.take_along_axis(cumulative - weights, index, axis=1)
 
 
-def _table_pays(model: LanguageModel, num_draws: int) -> bool:
+def _table_pays(model: LanguageModel, num_draws: int, *, is_ranked: bool) -> bool:
     """Whether the model has so few contexts that all their distributions are sooner made once than one a draw."""
-    num_contexts = model.vocab_size**model.context_length
-    return num_contexts <= num_draws and num_contexts * model.vocab_size <= _MAX_TABLE
+    size_of_one = (
+        int(model.vocab_size) * (2 if is_ranked else 1) + 2 * _BLOCK
+    )  # with what pads and sums its blocks
+    return num_contexts(model) <= num_draws and num_contexts(model) * size_of_one <= _MAX_TABLE
 
 
 @functools.partial(jax.jit, static_argnames=("model", "top_k", "nucleus"))
 def _tabulate(model: LanguageModel, variables: Any, **options: Any) -> Distributions:
     """The distributions after all V^N contexts, in the order of their numbers in base V."""
-    vocab_size, context_length = model.vocab_size, model.context_length
-    num_contexts = vocab_size**context_length
-    num_pieces = -(-num_contexts // _CONTEXTS_PER_PIECE)
-    places = vocab_size ** jnp.arange(context_length)[::-1]
-    numbers = jnp.arange(num_pieces * _CONTEXTS_PER_PIECE)[:, None]
-    contexts = (numbers // places[None, :] % vocab_size).reshape(num_pieces, _CONTEXTS_PER_PIECE, context_length)
-    pieces = lax.map(lambda each: distributions(predict(model, variables, each), **options), contexts)
+    places = [int(model.vocab_size) ** power for power in reversed(range(model.context_length))]
+
+    def tabulate_some(first: Array) -> Distributions:
+        numbers = (first + jnp.arange(_CONTEXTS_PER_PIECE, dtype=jnp.int32))[:, None]
+        contexts = numbers // jnp.array(places, jnp.int32)[None, :] % model.vocab_size
+        return distributions(predict(model, variables, contexts), **options)
+
+    pieces = lax.map(tabulate_some, jnp.arange(0, num_contexts(model), _CONTEXTS_PER_PIECE, dtype=jnp.int32))
     return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), pieces)

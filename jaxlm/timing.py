@@ -1,7 +1,6 @@
 """Seconds of wall time, with JAX's compilation apart, and calls timed against each other."""
 
 import contextlib
-import math
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -78,8 +77,8 @@ def time_interleaved(
 ) -> dict[str, Measurement]:
     """Times the calls against each other: A B C, A B C, ..., so that a noisy moment falls on all of them.
 
-    Each call is first made twice, which compiles it; what it returns is waited for. Short calls are repeated
-    until a sample lasts 5 ms.
+    Each call is first made at least twice, which compiles it; what it returns is waited for. Short calls are
+    repeated until a sample lasts 5 ms.
 
     Args:
         calls: what to time, by name; functions without arguments.
@@ -102,9 +101,9 @@ def time_interleaved(
         with timed() as first:
             _finish(call)
         compile_seconds[name] = first.compile_seconds
-        begin = time.perf_counter()
-        _finish(call)
-        loops[name] = math.ceil(_SAMPLE_SECONDS / max(time.perf_counter() - begin, 1e-7))
+        loops[name] = 1
+        while _seconds(call, loops[name]) < _SAMPLE_SECONDS:
+            loops[name] *= 2
     samples: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(repeats):
         for name, call in calls.items():
@@ -112,10 +111,7 @@ def time_interleaved(
                 time.sleep(rest_seconds)
                 _finish(call)  # not timed: after a rest caches and clocks are cold
             with timed() as timing:
-                begin = time.perf_counter()
-                for _ in range(loops[name]):
-                    _finish(call)
-                seconds = time.perf_counter() - begin
+                seconds = _seconds(call, loops[name])
             if timing.programs or (timing.compile_seconds and name not in tracing):
                 raise RecompilationError(
                     f"{name} compiled for {timing.compile_seconds:.3f} s while it was timed: build its jitted "
@@ -132,6 +128,13 @@ def time_interleaved(
         )
         for name, each in samples.items()
     }
+
+
+def _seconds(call: Callable[[], Any], loops: int) -> float:
+    begin = time.perf_counter()
+    for _ in range(loops):
+        _finish(call)
+    return time.perf_counter() - begin
 
 
 def _finish(call: Callable[[], Any]) -> None:

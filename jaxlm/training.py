@@ -23,7 +23,7 @@ _INIT_FOLD = 2**31 - 1
 
 # Steps whose windows are drawn at once; fewer where they would hold more ids than that.
 _STEPS_PER_DRAW = 32
-_IDS_PER_DRAW = 2**20
+_IDS_PER_DRAW = 2**14
 
 
 class TrainState(NamedTuple):
@@ -95,7 +95,9 @@ def train_lm(
     params, constants = _split_variables(model, variables)
     target_device = resolve_device(device)
     num_windows = len(train_stream) - model.context_length
-    params, constants, train_stream = jax.device_put((params, constants, _padded(train_stream)), target_device)
+    params, constants, train_stream, key = jax.device_put(
+        (params, constants, _padded(train_stream), key), target_device
+    )
     state = TrainState(jnp.int32(0), params, (optimizer or _sgd(lr, weight_decay)).init(params))
     # The loop donates its state: a copy, for the caller's params are in it, and an optimizer may hold them twice.
     state = jax.device_put(jax.tree.map(_copy, state), target_device)
@@ -166,11 +168,10 @@ def _split_variables(model: LanguageModel, variables: Any) -> tuple[Any, Any]:
 
 
 def _padded(ids: ArrayLike) -> np.ndarray[Any, Any]:
-    """`ids` with zeros up to the next power of two, so that texts of many lengths share one compilation."""
+    """`ids` with zeros behind, by an eighth at most, so that texts of many lengths share one compilation."""
     stream = np.asarray(ids)
-    padded = np.zeros(1 << (len(stream) - 1).bit_length(), np.int32)
-    padded[: len(stream)] = stream
-    return padded
+    granule = 1 << max(len(stream).bit_length() - 4, 0)
+    return np.pad(stream, (0, -len(stream) % granule))
 
 
 def _copy(leaf: Any) -> Array:

@@ -6,7 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from jaxlm.compilation import _processor
+import jax
+import pytest
+
+from jaxlm.compilation import _processor, keep_compiled_programs
 
 ROOT = Path(__file__).parents[1]
 PROGRAM = """
@@ -15,7 +18,7 @@ from jaxlm.compilation import keep_compiled_programs
 folder = keep_compiled_programs()
 events = []
 jax.monitoring.register_event_listener(lambda event, **kwargs: events.append(event.rsplit("/", 1)[-1]))
-print(json.dumps([folder and str(folder), float(jax.jit(lambda x: x * 3 + 1)(2.0)), events.count("cache_hits")]))
+print(json.dumps([folder, float(jax.jit(lambda x: x * 3 + 1)(2.0)), events.count("cache_hits")]))
 """
 
 
@@ -41,11 +44,14 @@ def test_a_second_run_loads_what_the_first_compiled(tmp_path):
     assert hits > 0
 
 
-def test_a_folder_that_was_chosen_already_is_used(tmp_path):
-    chosen = tmp_path / "chosen"
-    folder, _, _ = run(JAXLM_DATA_DIR=str(tmp_path / "data"), JAX_COMPILATION_CACHE_DIR=str(chosen))
-    assert folder == str(chosen)
-    assert any(chosen.iterdir())
+@pytest.mark.parametrize("chosen", ["chosen", "gs://bucket/programs"])
+def test_a_folder_that_was_chosen_already_stays_in_force(tmp_path, monkeypatch, chosen):
+    monkeypatch.setenv("JAXLM_DATA_DIR", str(tmp_path / "data"))
+    settings = []
+    monkeypatch.setattr(jax.config, "update", lambda *setting: settings.append(setting))
+    monkeypatch.setattr(type(jax.config), "jax_compilation_cache_dir", chosen, raising=False)
+    assert keep_compiled_programs() == chosen
+    assert not settings
     assert not (tmp_path / "data").exists()
 
 
@@ -61,3 +67,11 @@ def test_another_processor_has_another_folder(monkeypatch):
     assert _processor() != here
     monkeypatch.setattr("platform.machine", lambda: "m68k")
     assert _processor().startswith("m68k-")
+
+
+def test_a_processor_that_can_do_less_has_another_folder(monkeypatch):
+    names = set()
+    for flags in ("sse avx", "sse"):
+        monkeypatch.setattr(Path, "read_text", lambda *_, flags=flags: f"model name: one\nflags: {flags}\n")
+        names.add(_processor())
+    assert len(names) == 2

@@ -165,6 +165,12 @@ def test_fit_of_another_models_table_is_an_error():
         CountsBigramLM(5).fit(init(CountsBigramLM(4), jax.random.key(0)), np.array([4, 4]))
 
 
+def test_fit_copies_nothing_to_the_device_unasked():
+    model, variables = fitted(IDS, 5)
+    with jax.transfer_guard("disallow"):
+        model.fit(variables, np.array(IDS))
+
+
 def test_fit_reaches_the_int32_limit():
     model, variables = CountsBigramLM(3), with_count(MAX_COUNT - 2)
     variables = model.fit(model.fit(variables, np.array([1, 2])), np.array([1, 2]))
@@ -198,6 +204,7 @@ def test_fit_again_compiles_nothing(caplog):
         variables = model.fit(variables, np.array(IDS))
         model.fit(variables, np.array([*IDS, 0]))  # a text of another length neither
         assert "Compiling" not in caplog.text
+        counts_bigram.add_pairs.clear_cache()
         fitted(IDS, 6)
     assert "Compiling" in caplog.text
 

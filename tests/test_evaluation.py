@@ -11,7 +11,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxlm import CountsBigramLM, Evaluation, bits_per_byte, evaluate, evaluation, init, perplexity, token_nats
+from jaxlm import (
+    CountsBigramLM,
+    Evaluation,
+    MLPLanguageModel,
+    bits_per_byte,
+    evaluate,
+    evaluation,
+    init,
+    perplexity,
+    token_nats,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,7 +174,7 @@ def test_contexts_that_come_often_and_contexts_that_do_not(vocab_size, context_l
 )
 def test_grouped_windows_are_the_windows(ids, context_length, batch_size):
     """Each with its own context and target, once; each batch of contexts with the windows that have them."""
-    windows = evaluation._group_windows(np.array(ids), context_length, 5, batch_size)
+    windows = evaluation._group_windows(np.array(ids), Table(5, context_length), batch_size)
     num_windows = len(ids) - context_length
     contexts = [
         tuple(windows.ids[begin : begin + context_length])
@@ -183,7 +193,7 @@ def test_grouped_windows_are_the_windows(ids, context_length, batch_size):
 @pytest.mark.parametrize(("vocab_size", "context_length"), [(65_536, 1), (256, 2), (2, 16)])
 def test_the_largest_number_of_contexts_that_are_grouped(vocab_size, context_length):
     ids = np.array([vocab_size - 1] * (context_length + 1) + [0] * (context_length + 1), np.int32)
-    windows = evaluation._group_windows(ids, context_length, vocab_size, 4)
+    windows = evaluation._group_windows(ids, Table(vocab_size, context_length), 4)
     cut = [tuple(ids[i : i + context_length]) for i in range(len(ids) - context_length)]
     begins = windows.contexts[windows.rows[: len(cut)]]
     assert sorted(tuple(ids[i : i + context_length]) for i in begins) == sorted(cut)
@@ -192,7 +202,7 @@ def test_the_largest_number_of_contexts_that_are_grouped(vocab_size, context_len
 def test_a_context_is_scored_once():
     """A text of 5000 windows with three contexts, at a batch of four: one batch."""
     ids = random_ids(3, 5001)
-    assert evaluation._group_windows(ids, 1, 3, 4).num_batches == 1
+    assert evaluation._group_windows(ids, Table(3, 1), 4).num_batches == 1
 
 
 def test_memory_grows_with_the_batch_and_not_with_the_text():
@@ -200,7 +210,7 @@ def test_memory_grows_with_the_batch_and_not_with_the_text():
 
     def temporary_bytes(length, batch_size):
         model, variables = random_table(1000, 1)
-        windows = evaluation._group_windows(random_ids(1000, length), 1, 1000, batch_size)
+        windows = evaluation._group_windows(random_ids(1000, length), model, batch_size)
         lowered = evaluation._window_nats.lower(model, variables, windows, batch_size)
         return lowered.compile().memory_analysis().temp_size_in_bytes
 
@@ -324,6 +334,70 @@ class ByLogits:
 
     def apply(self, variables, contexts):
         return self.model.apply(variables, contexts)
+
+
+class DelegatingLM:
+    """A wrapper that sharpens another model, and passes all other names on to it."""
+
+    def __init__(self, model):
+        self.model = model
+
+    def __getattr__(self, name):
+        return getattr(self.model, name)
+
+    def apply(self, variables, contexts):
+        return self.model.apply(variables, contexts) * 2
+
+
+class SharpCounts(CountsBigramLM):
+    """A subclass with logits of its own."""
+
+    def __call__(self, contexts):
+        return super().__call__(contexts) * 2
+
+
+def test_what_has_logits_of_its_own_is_scored_by_them():
+    counts = CountsBigramLM(4)
+    variables = counts.fit(init(counts, jax.random.key(0)), random_ids(4, 100))
+    ids = random_ids(4, 50, seed=2)
+    table = np.asarray(counts.apply(variables, jnp.arange(4)), np.float64) * 2
+    expected = nats_in_numpy(table, ids, 1).mean()
+    for model in (DelegatingLM(counts), SharpCounts(4)):
+        assert evaluate(model, variables, ids).nats_per_token == pytest.approx(expected, rel=1e-6)
+
+
+def test_sizes_may_be_numpy_integers():
+    """4096 ** 8 wraps to zero in 64 bits: no context must be taken for another."""
+    ids = random_ids(4096, 300)
+    nats = []
+    for vocab_size in (4096, np.int64(4096)):
+        model = MLPLanguageModel(vocab_size, 8, 2, 3)
+        variables = jax.tree.map(lambda leaf: leaf * 9 + 1, init(model, jax.random.key(0)))
+        nats.append(evaluate(model, variables, ids).nats_per_token)
+    assert nats[0] == nats[1]
+
+
+def test_a_table_of_floats_is_scored_too():
+    table = np.array([[1.5, 2.5], [0.25, 0.75]], np.float32)
+    nats = evaluate(CountsBigramLM(2, smoothing=0), {"counts": {"table": table}}, [0, 1, 1]).nats_per_token
+    assert nats == pytest.approx(-np.log([2.5 / 4, 0.75]).mean(), rel=1e-6)
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    vocab_size=st.sampled_from([1, 3]),
+    context_length=st.integers(0, 3),
+    batch_size=st.sampled_from([1, 5, 10**6]),
+    length=st.integers(4, 40),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_evaluate_is_a_sum_over_windows(vocab_size, context_length, batch_size, length, seed):
+    model, variables = random_table(vocab_size, context_length, seed)
+    ids = random_ids(vocab_size, length, seed)
+    expected = nats_in_numpy(variables, ids, context_length).mean()
+    assert evaluate(model, variables, ids, batch_size=batch_size).nats_per_token == pytest.approx(
+        expected, rel=1e-5, abs=1e-6
+    )
 
 
 @settings(max_examples=15, deadline=None)

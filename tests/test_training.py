@@ -395,7 +395,7 @@ def test_a_second_call_another_lr_and_another_length_compile_nothing():
     train(val_ids=IDS, key=1, lr=0.3, weight_decay=0.2, num_steps=11, log_every=5)
     equal_model = jaxlm.MLPLanguageModel(VOCAB, context_length=2, embedding_dim=3, hidden_dim=4)
     train(equal_model)
-    train(ids=IDS[:150])
+    train(ids=IDS[:195])
     assert training._train_until._cache_size() == compiled
 
 

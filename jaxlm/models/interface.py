@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, cast
 
 import jax
 import jax.numpy as jnp
@@ -32,18 +32,25 @@ class LanguageModel(Protocol):
     def __hash__(self) -> int: ...
 
 
-@runtime_checkable
-class TargetScorer(Protocol):
-    """A language model that knows a token's probability without the scores of all V: counts do, networks do not.
-
-    What is not one is scored by its logits; the result is the same.
-    """
+class TargetScorer(LanguageModel, Protocol):
+    """A language model that knows a token's probability without the scores of all V, as counts do."""
 
     def target_log_probs(self, variables: Any, contexts: Array, /) -> Callable[[Array, Array], Array]:
         """For contexts [B, N], the function of rows [W] of them and targets [W] that gives log-probabilities [W].
 
         That is called several times: what the targets after one context share is computed before.
         """
+
+
+def target_scorer(model: LanguageModel) -> TargetScorer | None:
+    """`model`, if its own class can score targets; what cannot is scored by its logits, to the same result."""
+    # Its own: a subclass, or a wrapper that passes names on, may have other logits.
+    return cast(TargetScorer, model) if "target_log_probs" in vars(type(model)) else None
+
+
+def num_contexts(model: LanguageModel) -> int:
+    """V^N, how many contexts there are."""
+    return int(model.vocab_size) ** int(model.context_length)  # a NumPy integer would wrap
 
 
 def init(model: LanguageModel, key: Array) -> Any:
