@@ -20,9 +20,9 @@ from jax import Array
 import jaxlm
 from experiments.jit_rivals import numpy_forward, numpy_nats, numpy_train, torch_network
 from experiments.streams import zipf_ids
+from jaxlm.distributions import distributions, draw
 from jaxlm.models.counts_bigram import add_pairs
 from jaxlm.models.interface import predict
-from jaxlm.sampling import distributions, draw
 
 COPIES = 8  # how many items `vmap` does side by side
 NUM_BATCHES = 8  # item i takes batch i modulo this, so that no loop can do its work once for all items

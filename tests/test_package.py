@@ -25,6 +25,7 @@ ORDER = [
     "keys",
     "models",
     "evaluation",
+    "distributions",
     "sampling",
     "training",
     "checkpoints",

@@ -13,6 +13,12 @@ ids = np.random.default_rng(0).integers(0, 7, 300)
 train_ids, val_ids = jaxlm.split_ids(ids)
 key = jax.random.key(0)
 counts = jaxlm.CountsBigramLM(7)
+class Strict:
+    vocab_size, context_length = 3, 1
+    def apply(self, variables, contexts):
+        assert contexts.dtype == np.int32
+        return jax.numpy.zeros((len(contexts), 3)) + contexts
+assert len(jaxlm.sample(Strict(), {}, [0], 9, key=key)) == 10
 rungs = [(counts, counts.fit(jaxlm.init(counts, key), train_ids))]
 for model in [jaxlm.MLPLanguageModel(7, 2, 3, 4)]:
     variables, history = jaxlm.train_lm(model, train_ids, key=key, val_ids=val_ids, num_steps=5, log_every=2)
@@ -23,6 +29,7 @@ for number, (model, variables) in enumerate(rungs):
     for options in ({}, {"temperature": 0}, {"top_k": 3, "top_p": 0.5}):
         sample = jaxlm.sample(model, variables, ids[:2], 9, key=key, **options)
         assert sample.dtype == np.int32 and sample.shape == (11,)
+    assert len(jaxlm.sample(model, variables, ids[:2], 60, key=key)) == 62  # by a table of 7 ** 2 contexts
     jaxlm.save_model(f"model-{number}", model, variables)
     loaded, loaded_variables, _ = jaxlm.load_model(f"model-{number}")
     assert jaxlm.perplexity(loaded, loaded_variables, val_ids) == jaxlm.perplexity(model, variables, val_ids)
