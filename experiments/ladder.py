@@ -1,7 +1,7 @@
 """Three language models on one token stream: does each rung of the ladder predict better than the one below?
 
-    python -m experiments.ladder                   # about 40 s on 2 CPU cores
-    python -m experiments.ladder --quick           # every artefact, in about 20 s
+    python -m experiments.ladder                   # about 25 s on 2 CPU cores
+    python -m experiments.ladder --quick           # every artefact, in about 10 s
     python -m experiments.ladder --recipe course   # plain SGD, 500 steps of 64: too little to get there
 
 Expected on tiny Shakespeare, BPE with 4096 tokens, seed 0 (validation perplexity): uniform 4096, unigram 474,
