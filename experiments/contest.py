@@ -112,7 +112,7 @@ def first_call_seconds(call: Callable[[], Any]) -> float:
 
 
 def table_text(rows: Mapping[str, Mapping[str, Any]]) -> str:
-    """The rows as a person reads them: a table of figures, and a table of claims."""
+    """The rows as a person reads them: a table of figures, and one of claims where there are any."""
     figures = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     figures.add_column("job", no_wrap=True)
     figures.add_column("", no_wrap=True)
@@ -141,7 +141,7 @@ def table_text(rows: Mapping[str, Mapping[str, Any]]) -> str:
                 shown, claim["title"], *ratios, wanted, {True: "yes", False: "NO", None: "-"}[claim["holds"]]
             )
             shown = ""
-    return as_text(figures, claims)
+    return as_text(figures, claims) if claims.row_count else as_text(figures)
 
 
 def as_text(*tables: Table) -> str:

@@ -10,11 +10,12 @@ the matrix products, or flat where a unit of work stays the same, as a pair to c
 
 Expected: no slope above its work's by more than 0.2 (many are below: a constant part weighs on the small sizes).
 Seconds to compile do not depend on the number of steps, tokens or windows; memory beyond the ids and the
-variables does not depend on the number of ids.
+variables does not depend on the number of ids. That is the process's memory, so only of a CPU and only on Linux.
 """
 
 import functools
 import gc
+import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -33,7 +34,7 @@ from experiments.contest import as_text
 from experiments.streams import zipf_ids
 from jaxlm.console import exit_code, say, standard_output
 from jaxlm.files import write_atomically
-from jaxlm.runs import describe_environment, new_run_path, write_json
+from jaxlm.runs import check_run_path, create_run, describe_environment, new_run_path, write_json
 from jaxlm.timing import time_interleaved, timed
 
 
@@ -46,9 +47,11 @@ class GrowthConfig:
     repeats: int = 3
     """Samples of each size."""
     out: Path | None = None
-    """The folder for results.json, table.txt and growth.png; None is runs/cost-growth-DATE-TIME."""
+    """The run's folder; None is runs/cost-growth-DATE-TIME."""
+    overwrite: bool = False
+    """Replace the run that --out already holds."""
     quick: bool = False
-    """The two smallest sizes of each quantity, one sample: checks that all of it runs."""
+    """The two smallest sizes of each quantity, one sample: checks that all of it runs, and judges nothing."""
 
 
 @dataclass(frozen=True)
@@ -213,27 +216,32 @@ def run_growth(config: GrowthConfig, console: Console) -> Path:
     Raises:
         ValueError, OSError: what the user can mend, in one line.
     """
+    if config.out is not None:
+        check_run_path(config.out, overwrite=config.overwrite)
     if config.repeats < 1:
         raise ValueError(f"--repeats must be at least 1, got {config.repeats}")
     chosen = [panel for panel in PANELS if config.jobs in panel.title]
     if not chosen:
         raise ValueError(f"no title holds {config.jobs!r}; they are: {'; '.join(each.title for each in PANELS)}")
+    device = jaxlm.resolve_device()
+    if why_not := no_memory_because(device):
+        for panel in (panel for panel in chosen if panel.cost == "memory"):
+            say(console, f"{panel.title}: goes without, {why_not}")
+        chosen = [panel for panel in chosen if panel.cost != "memory"]
+        if not chosen:
+            raise ValueError(f"no panel of --jobs {config.jobs!r} can be measured here: {why_not}")
     out = config.out or new_run_path("cost-growth")
-    if (out / "results.json").exists():
-        raise FileExistsError(f"{out} holds results; choose another --out")
-    out.mkdir(parents=True, exist_ok=True)
+    settings = json.loads(json.dumps(asdict(config), default=str))
+    create_run(out, settings, overwrite=config.overwrite)
     measured = []
     for panel in chosen:
-        if panel.cost == "memory" and not Path("/proc/self/clear_refs").exists():
-            say(console, f"{panel.title}: goes without, only Linux tells a peak apart")
-            continue
         values = panel.values[:2] if config.quick else panel.values
-        measured.append(describe(panel, values, measure(panel, values, 1 if config.quick else config.repeats)))
+        costs = measure(panel, values, 1 if config.quick else config.repeats)
+        measured.append(describe(panel, values, costs) | ({"as_the_work": None} if config.quick else {}))
         say(console, f"{panel.title}: slope {measured[-1]['slope']:.2f}, work {measured[-1]['work_slope']:.2f}")
     plot(out / "growth.png", measured)
     text = as_text(slopes_table(measured))
     write_atomically(out / "table.txt", text)
-    settings = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(config).items()}
     write_json(
         out / "results.json",
         {
@@ -241,11 +249,18 @@ def run_growth(config: GrowthConfig, console: Console) -> Path:
             "config": settings,
             "shape": asdict(Shape()),
             "panels": measured,
-            **describe_environment(jaxlm.resolve_device()),
+            **describe_environment(device),
         },
     )
     say(console, f"\n{text}\nlook at {out / 'growth.png'}")
     return out
+
+
+def no_memory_because(device: jax.Device) -> str:
+    """Why the memory of a call cannot be told here: empty where it can."""
+    if device.platform != "cpu":
+        return f"the memory of a {device.platform} is not the process's"
+    return "" if Path("/proc/self/clear_refs").exists() else "only Linux tells a peak apart"
 
 
 def measure(panel: Panel, values: Sequence[int], repeats: int) -> list[float]:
@@ -324,7 +339,7 @@ def slopes_table(panels: Sequence[Mapping[str, Any]]) -> Table:
             panel["field"],
             *ends,
             *slopes,
-            "" if panel["as_the_work"] else "FASTER",
+            "FASTER" if panel["as_the_work"] is False else "",
         )
     return table
 
@@ -341,7 +356,7 @@ def plot(path: Path, panels: Sequence[Mapping[str, Any]]) -> None:
         axes.set_axis_off()
     for axes, panel in zip(grid, panels, strict=False):
         values, costs, work = (np.asarray(panel[name], float) for name in ("values", "costs", "work"))
-        color = "#0072b2" if panel["as_the_work"] else "#d55e00"
+        color = "#d55e00" if panel["as_the_work"] is False else "#0072b2"
         axes.plot(values, costs, color=color, marker="o", label=f"measured, slope {panel['slope']:.2f}")
         ideal = work / work[-1] * costs[-1]
         axes.plot(

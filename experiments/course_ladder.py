@@ -13,25 +13,69 @@ and 3.5 s from the second time on; perplexities of 462, 690 and 320.
 
 import sys
 import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
 
 import jax
 import tyro
 from rich.console import Console
 
 import jaxlm
-from experiments.ladder import RECIPES, LadderConfig, load_data, neural_models, recorded_every
+from experiments.ladder import RECIPES, LadderConfig, check_options, load_data, neural_models, recorded_every
 from experiments.pytorch_comparison import import_jobs
 from jaxlm.console import exit_code, say, standard_output
 
 
-def run_course(config: LadderConfig, console: Console) -> dict[str, tuple[float, float]]:
+@dataclass(frozen=True)
+class CourseConfig:
+    """Trains the models of `experiments.ladder` by the course's recipe, in PyTorch on the CPU."""
+
+    corpus: str = "tinyshakespeare"
+    """A named corpus: tinyshakespeare, or shakespeare (all the plays)."""
+    text: Path | None = None
+    """A UTF-8 text file of your own, instead of a named corpus."""
+    tokenizer: Literal["char", "byte", "bpe"] = "bpe"
+    """What a token is: a character, a byte, or a piece learnt by byte-pair encoding."""
+    vocab_size: int | None = None
+    """Tokens of the BPE vocabulary, at least 256; None is 4096."""
+    seed: int = 0
+    """Every random choice of the run follows from it: 0 to 2**32 - 1."""
+    steps: int = RECIPES["course"].num_steps
+    """Training steps of each neural model."""
+    bigram_embedding_dim: int = 64
+    """Neural bigram: dimensions of the embedding."""
+    mlp_context_length: int = 3
+    """MLP: tokens of context."""
+    mlp_embedding_dim: int = 32
+    """MLP: dimensions of the embedding."""
+    mlp_hidden_dim: int = 64
+    """MLP: units of the hidden layer."""
+    num_tokens: int = 100
+    """Tokens to sample from each model."""
+
+    def as_ladder(self) -> LadderConfig:
+        """The same of the ladder."""
+        return LadderConfig(recipe="course", device="cpu", **asdict(self))
+
+
+def run_course(config: CourseConfig, console: Console) -> dict[str, tuple[float, float]]:
     """Each model's validation perplexity, and the seconds that it took.
 
     Raises:
         ValueError, OSError: what the user can mend, in one line.
     """
+    ladder = config.as_ladder()
+    check_options(ladder)
     jobs, torch = import_jobs()
+    with jax.default_device(jaxlm.resolve_device(ladder.device)):  # that is where PyTorch's tensors are
+        return train_and_sample(ladder, config.steps, jobs, torch, console)
 
+
+def train_and_sample(
+    config: LadderConfig, num_steps: int, jobs: Any, torch: Any, console: Console
+) -> dict[str, tuple[float, float]]:
+    """The three models, one after the other, timed from the text to the samples."""
     begin = time.perf_counter()
     data = load_data(config)
     vocab_size = data.tokenizer.vocab_size
@@ -52,7 +96,6 @@ def run_course(config: LadderConfig, console: Console) -> dict[str, tuple[float,
     jobs.pytorch_models.generate_from_table_in_python(probabilities, prompt[-1], config.num_tokens)
     finish("counts bigram, add 1", started, perplexity)
     recipe = RECIPES["course"]
-    num_steps = config.steps or recipe.num_steps
     for model, lr in zip(neural_models(config, vocab_size), (recipe.bigram_lr, recipe.mlp_lr), strict=True):
         started = time.perf_counter()
         module = jobs.pytorch_models.from_flax(model, jaxlm.init(model, jax.random.key(config.seed)))
@@ -79,5 +122,5 @@ def run_course(config: LadderConfig, console: Console) -> dict[str, tuple[float,
 
 
 if __name__ == "__main__":
-    options = tyro.cli(LadderConfig, prog="course_ladder")
+    options = tyro.cli(CourseConfig, prog="course_ladder")
     sys.exit(exit_code(lambda: run_course(options, standard_output())))

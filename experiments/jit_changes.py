@@ -1,6 +1,7 @@
 """What moved between two runs of `experiments.jit_comparison`, beyond the noise."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -82,9 +83,14 @@ def read_results(path: Path) -> dict[str, Any]:
             raise ValueError(f"{path}: {name} must be a {kind.__name__}, got {results.get(name)!r}")
     for device, ceiling in results["ceilings"].items():
         if not isinstance(ceiling, dict) or not all(map(_is_positive, ceiling.values())):
-            raise ValueError(f"{path}: ceilings of {device} must be positive numbers, got {ceiling!r}")
+            raise ValueError(f"{path}: ceilings of {device} must be positive, finite numbers, got {ceiling!r:.99}")
+    seen: set[tuple[str, ...]] = set()
     for index, row in enumerate(results["rows"]):
-        _check_row(f"{path}: row {index}", row)
+        where = f"{path}: row {index}"
+        _check_row(where, row)
+        if _key(row) in seen:
+            raise ValueError(f"{where}: {' '.join(_key(row))} is there already")
+        seen.add(_key(row))
     return results
 
 
@@ -96,11 +102,12 @@ def _check_row(where: str, row: Any) -> None:
             raise ValueError(f"{where}: {name} must be a text, got {row.get(name)!r}")
     for name in _ROW_NUMBERS:
         if not (_is_positive(row.get(name)) or (name == "spread_us" and row.get(name) == 0)):
-            raise ValueError(f"{where}: {name} must be a positive number, got {row.get(name)!r}")
+            raise ValueError(f"{where}: {name} must be a positive, finite number, got {row.get(name)!r:.99}")
 
 
 def _is_positive(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and value > 0
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and 0 < value <= sys.float_info.max  # a whole number of JSON can be larger than any float
 
 
 def _key(row: dict[str, Any]) -> tuple[str, ...]:

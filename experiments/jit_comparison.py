@@ -21,9 +21,7 @@ only says that XLA's bytes are not what limits it.
 """
 
 import contextlib
-import importlib
 import json
-import os
 import sys
 import time
 from collections.abc import Sequence
@@ -40,6 +38,7 @@ from experiments.jit_changes import KIND, SCHEMA_VERSION, describe_changes, read
 from experiments.jit_pictures import plot_roofline, plot_speedups, summary_tables, table_text
 from experiments.jit_stages import STAGES, Sizes, Stage, make_problem
 from experiments.jit_ways import Way, cost_analysis, make_ways, measure, measure_ceiling
+from experiments.machine import find_torch, num_cores
 from jaxlm.batching import check_at_least
 from jaxlm.console import exit_code, say, standard_output
 from jaxlm.files import write_atomically
@@ -95,9 +94,9 @@ def run_comparison(config: JitConfig, console: Console) -> Path:
     """
     begin = time.perf_counter()
     stage_names, devices, sizes = check_options(config)
-    torch = find_torch()
+    torch, why_not = find_torch()
     if torch is None:
-        say(console, "PyTorch is not installed, so its column is empty: pip install '.[bench]'")
+        say(console, f"PyTorch's column is empty: {why_not}")
     run = config.out or new_run_path("jit")
     settings = json.loads(json.dumps(asdict(config), default=str))
     create_run(run, settings, overwrite=config.overwrite)
@@ -136,7 +135,7 @@ def run_comparison(config: JitConfig, console: Console) -> Path:
         "sizes": {size: asdict(values) for size, values in sizes.items()},
         **environment,
         "devices": {device_name(each): each.device_kind for each in devices},
-        "cores": os.cpu_count(),
+        "cores": num_cores(),
         "ceilings": ceilings,
         "rows": rows,
         "notes": list(dict.fromkeys(notes)),
@@ -195,14 +194,6 @@ def present_devices() -> list[jax.Device]:
 def device_name(device: jax.Device) -> str:
     """As cpu:0."""
     return f"{device.platform}:{device.id}"
-
-
-def find_torch() -> Any:
-    """PyTorch, or None where it is not installed."""
-    try:
-        return importlib.import_module("torch")
-    except ImportError:
-        return None
 
 
 def describe(

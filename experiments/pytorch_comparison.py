@@ -4,17 +4,18 @@
     python -m experiments.pytorch_comparison --rows step   # only the rows whose name holds "step"
     python -m experiments.pytorch_comparison --quick       # tiny sizes: that all of it runs, in half a minute
 
-It needs `pip install '.[bench]'`. All contestants of a row take turns in one run, A B A B, compile time apart;
-the figures are microseconds a pair, step, token or window. *Best PyTorch* is the better of an idiomatic eager
-loop, its windows cut by one gather, and `torch.compile`; *course* is how a course writes it: windows cut in a
-Python list, one eager step at a time, a Python loop that samples. The tokens are one fixed Zipf-like stream.
+It needs `pip install '.[bench]'`. Everything runs on the CPU. All contestants of a row take turns in one run,
+A B A B, compile time apart; the figures are microseconds a pair, step, token or window. *Best PyTorch* is the
+better of an idiomatic eager loop, its windows cut by one gather, and `torch.compile`; *course* is how a course
+writes it: windows cut in a Python list, one eager step at a time, a Python loop that samples. The tokens are one
+fixed Zipf-like stream.
 
 Expected: the ratios of the README's table. "wanted" is what was aimed at; a NO beside it says by how much it is
 missed, and the README why.
 """
 
 import functools
-import os
+import json
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -27,9 +28,10 @@ from rich.console import Console
 
 import jaxlm
 from experiments.contest import cpu_name, measure, table_text
+from experiments.machine import find_torch, num_cores
 from jaxlm.console import exit_code, say, standard_output
 from jaxlm.files import write_atomically
-from jaxlm.runs import describe_environment, new_run_path, write_json
+from jaxlm.runs import check_run_path, create_run, describe_environment, new_run_path, write_json
 
 
 @dataclass(frozen=True)
@@ -43,9 +45,11 @@ class ComparisonConfig:
     num_tokens: int = 20_000
     """Tokens that a call of jaxlm's `sample` draws for one stream."""
     out: Path | None = None
-    """The folder for results.json and table.txt; None is runs/pytorch-comparison-DATE-TIME."""
+    """The run's folder; None is runs/pytorch-comparison-DATE-TIME."""
+    overwrite: bool = False
+    """Replace the run that --out already holds."""
     quick: bool = False
-    """Tiny sizes, one sample: checks that all of it runs, and measures nothing."""
+    """Tiny sizes, one sample: checks that all of it runs, measures nothing and claims nothing."""
 
 
 def run_comparison(config: ComparisonConfig, console: Console) -> Path:
@@ -54,57 +58,60 @@ def run_comparison(config: ComparisonConfig, console: Console) -> Path:
     Raises:
         ValueError, OSError: what the user can mend, in one line.
     """
-    jobs, torch = import_jobs()
+    if config.out is not None:
+        check_run_path(config.out, overwrite=config.overwrite)
     for name, value in (("--repeats", config.repeats), ("--num-tokens", config.num_tokens)):
         if value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}")
+    jobs, torch = import_jobs()
     builders = jobs.all_jobs(jobs.QUICK if config.quick else jobs.Sizes(num_tokens=config.num_tokens))
     chosen = {name: build for name, build in builders.items() if config.rows in name}
     if not chosen:
         raise ValueError(f"no row's name holds {config.rows!r}; the rows are: {'; '.join(builders)}")
     out = config.out or new_run_path("pytorch-comparison")
-    if (out / "results.json").exists():
-        raise FileExistsError(f"{out} holds results; choose another --out")
-    out.mkdir(parents=True, exist_ok=True)
-    torch.set_num_threads(os.cpu_count())
+    settings = json.loads(json.dumps(asdict(config), default=str))
+    cpu = jaxlm.resolve_device("cpu")
+    create_run(out, settings, overwrite=config.overwrite)
     rows = {}
-    for name, build in chosen.items():
-        say(console, f"timing: {name}")
-        torch.compiler.reset()  # it keeps eight programs of a function and then compiles no more
-        rows[name] = measure(
-            build(),
-            repeats=1 if config.quick else config.repeats,
-            # The threads of PyTorch's OpenMP go on spinning after its last call, and slow whoever comes next.
-            rest_seconds=0.0 if config.quick else 0.3,
-            on_failure=functools.partial(say, console),
-        )
-        say(console, table_text({name: rows[name]}))
-        write_results(out, config, rows, torch)
+    with jax.default_device(cpu):  # that is where PyTorch's tensors are
+        for name, build in chosen.items():
+            say(console, f"timing: {name}")
+            torch.compiler.reset()  # it keeps eight programs of a function and then compiles no more
+            row = build()
+            rows[name] = measure(
+                row._replace(claims=()) if config.quick else row,
+                repeats=1 if config.quick else config.repeats,
+                # The threads of PyTorch's OpenMP go on spinning after its last call, and slow whoever comes next.
+                rest_seconds=0.0 if config.quick else 0.3,
+                on_failure=functools.partial(say, console),
+            )
+            say(console, table_text({name: rows[name]}))
+            write_results(out, settings, rows, torch, cpu)
     say(console, f"\n{table_text(rows)}\nlook at {out / 'results.json'}")
     return out
 
 
-def write_results(out: Path, config: ComparisonConfig, rows: Mapping[str, Any], torch: Any) -> None:
+def write_results(
+    out: Path, settings: Mapping[str, Any], rows: Mapping[str, Any], torch: Any, cpu: jax.Device
+) -> None:
     """The rows measured so far, for people and for programs."""
-    settings = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(config).items()}
     results = {
         "schema_version": 1,
         "config": settings,
         "rows": rows,
-        "cpu": {"name": cpu_name(), "cores": os.cpu_count(), "jax_devices": len(jax.devices())},
+        "cpu": {"name": cpu_name(), "cores": num_cores(), "jax_devices": len(jax.devices("cpu"))},
         "torch": {"version": torch.__version__, "threads": torch.get_num_threads()},
-        **describe_environment(jaxlm.resolve_device()),
+        **describe_environment(cpu),
     }
     write_atomically(out / "table.txt", table_text(rows))
     write_json(out / "results.json", results)
 
 
 def import_jobs() -> tuple[Any, Any]:
-    """The modules `experiments.pytorch_jobs` and `torch`. Raises a ValueError that says how to install torch."""
-    try:
-        import torch
-    except ModuleNotFoundError:
-        raise ValueError("torch is not installed: pip install '.[bench]'") from None
+    """The modules `experiments.pytorch_jobs` and `torch`. Raises a ValueError that says why there is no torch."""
+    torch, why_not = find_torch()
+    if torch is None:
+        raise ValueError(why_not)
     from experiments import pytorch_jobs
 
     return pytorch_jobs, torch
@@ -113,5 +120,5 @@ def import_jobs() -> tuple[Any, Any]:
 if __name__ == "__main__":
     options = tyro.cli(ComparisonConfig, prog="pytorch_comparison")
     # Each core a device of its own, over which the vmapped runs are spread; all else runs on the first.
-    jax.config.update("jax_num_cpu_devices", os.cpu_count())  # type: ignore[no-untyped-call]
+    jax.config.update("jax_num_cpu_devices", num_cores())  # type: ignore[no-untyped-call]
     sys.exit(exit_code(lambda: run_comparison(options, standard_output())))

@@ -17,15 +17,25 @@ def train_sweep(
 ) -> Any:
     """What `train_lm` makes of each pair of `lrs` [R] and `keys` [R], by one vmapped program: variables [R, ...].
 
-    The runs are spread over JAX's devices where these divide them: of a CPU too, which can be several.
+    The runs are spread evenly over as many devices of the default platform as divide them: a CPU can be several.
     """
-    devices = jax.devices() if len(keys) % len(jax.devices()) == 0 else jax.devices()[:1]
+    devices = jax.devices(jaxlm.resolve_device().platform)
+    devices = devices[: num_sharing(len(keys), len(devices))]
     # A mesh of one axis: what is the same for all runs lies on every device, what is a run's on that run's.
     mesh = Mesh(np.array(devices), ("runs",))
     everywhere, by_run = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((), ("runs",)))  # type: ignore[no-untyped-call]
     stream = jax.device_put(jnp.asarray(ids), everywhere)
     lrs, keys = jax.device_put((jnp.asarray(lrs, jnp.float32), keys), by_run)
     return _train_sweep(model, stream, lrs, keys, batch_size, num_steps)
+
+
+def num_sharing(num_runs: int, num_devices: int) -> int:
+    """The largest number of devices, at most `num_devices`, that divides the runs.
+
+    >>> num_sharing(16, 6), num_sharing(7, 4)
+    (4, 1)
+    """
+    return next(count for count in range(num_devices, 0, -1) if num_runs % count == 0)
 
 
 @functools.partial(jax.jit, static_argnames=("model", "batch_size"))

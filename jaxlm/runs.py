@@ -25,6 +25,7 @@ _ENTRIES = (
     "table.txt",
     "roofline.png",
     "speedups.png",
+    "growth.png",
     "report.html",
     "results.json",
 )

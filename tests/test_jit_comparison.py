@@ -251,7 +251,7 @@ def test_a_stage_that_compiles_while_timed_is_an_error(monkeypatch, tmp_path, ca
     )
     config = quick(tmp_path / "run", stages=("recompiling",))
     monkeypatch.setitem(jit_comparison.SIZES, "small", SIZES)
-    monkeypatch.setattr(jit_comparison, "find_torch", lambda: None)
+    monkeypatch.setattr(jit_comparison, "find_torch", lambda: (None, "torch is not installed"))
     assert exit_code(lambda: run_comparison(config, Console(file=io.StringIO()))) == 2
     error = capsys.readouterr().err
     assert re.search("error: recompiling on cpu:0: numpy compiled for .* while it was timed", error)
@@ -282,7 +282,7 @@ def finished(tmp_path_factory):
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setitem(STAGES, "halve", halve)
         monkeypatch.setattr(jit_ways, "REST_SECONDS", 0)
-        monkeypatch.setattr(jit_comparison, "find_torch", lambda: None)
+        monkeypatch.setattr(jit_comparison, "find_torch", lambda: (None, "torch is not installed"))
         run_comparison(config, console)
     return config.out, json.loads((config.out / "results.json").read_text("utf-8")), console.file.getvalue()
 
@@ -293,7 +293,7 @@ def test_every_artefact_is_there(finished):
     assert sorted(path.name for path in out.iterdir()) == names
     for name in ("roofline.png", "speedups.png"):
         assert (out / name).read_bytes().startswith(b"\x89PNG")
-    assert "PyTorch is not installed" in printed
+    assert "PyTorch's column is empty: torch is not installed" in printed
     table = (out / "table.txt").read_text("utf-8")
     for way in ("eager", "jit", "loop", "vmap", "numpy"):
         assert re.search(rf"forward {way} +[\d.]+ +[\d.,]+ ", table)
@@ -456,9 +456,14 @@ def test_compare_says_what_makes_two_runs_hard_to_compare():
         (json.dumps(document() | {"rows": [3]}), "row 0 must be an object, got 3"),
         (json.dumps(document(jit={"way": None})), "row 1: way must be a text, got None"),
         (json.dumps(document(jit={"median_us": "quick"})), "row 1: median_us must be .*, got 'quick'"),
-        (json.dumps(document(jit={"median_us": 0})), "row 1: median_us must be a positive number, got 0"),
+        (json.dumps(document(jit={"median_us": 0})), "row 1: median_us must be a positive, finite number, got 0"),
         (json.dumps(document() | {"ceilings": {"cpu:0": 3}}), "ceilings of cpu:0 .* got 3"),
         (json.dumps(document() | {"ceilings": {"cpu:0": {"copy": 0}}}), "ceilings of cpu:0 must be positive"),
+        (json.dumps(document() | {"ceilings": {"cpu:0": {"copy": 10**400}}}), "ceilings of cpu:0 .* finite"),
+        (json.dumps(document(jit={"median_us": 10**400})), "row 1: median_us must be .* finite number, got 10"),
+        (json.dumps(document(jit={"minimum_us": float("inf")})), "row 1: minimum_us must be .*, got inf"),
+        (json.dumps(document(jit={"spread_us": float("nan")})), "row 1: spread_us must be .*, got nan"),
+        (json.dumps(document(loop={"way": "jit"})), "row 2: cpu:0 small forward jit is there already"),
     ],
 )
 def test_compare_refuses_what_it_cannot_read(tmp_path, content, message):

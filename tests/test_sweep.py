@@ -4,7 +4,7 @@ import jax
 import numpy as np
 
 import jaxlm
-from experiments.sweep import train_sweep
+from experiments.sweep import num_sharing, train_sweep
 from jaxlm.timing import timed
 
 IDS = np.random.default_rng(0).integers(0, 7, 200)
@@ -18,6 +18,11 @@ def test_each_run_is_that_of_train_lm():
         alone, _ = jaxlm.train_lm(MODEL, IDS, key=key, batch_size=8, num_steps=20, lr=float(lr))
         for ours, wanted in zip(jax.tree.leaves(together), jax.tree.leaves(alone), strict=True):
             np.testing.assert_allclose(ours[run], wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_the_most_devices_that_divide_the_runs_share_them():
+    assert [num_sharing(16, devices) for devices in (1, 3, 6, 16, 40)] == [1, 2, 4, 16, 16]
+    assert num_sharing(7, 6) == 1
 
 
 def test_other_rates_and_another_number_of_steps_compile_nothing():
