@@ -1,5 +1,5 @@
 """One runnable file for each question: ladder, course_ladder, pytorch_comparison, jit_comparison, cost_growth.
 
 The others serve those: `jit_*` jit_comparison, `pytorch_*`, `contest` and `sweep` pytorch_comparison; `streams`
-makes up the tokens of all that is timed.
+makes up the tokens of all that is timed, and `machine` says what there is to time on.
 """

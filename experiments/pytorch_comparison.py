@@ -1,6 +1,6 @@
 """jaxlm against PyTorch, job by job: how many times longer does PyTorch take for the same work?
 
-    python -m experiments.pytorch_comparison               # about 4 min on 2 CPU cores with nothing else running
+    python -m experiments.pytorch_comparison               # about 5 min on 2 CPU cores with nothing else running
     python -m experiments.pytorch_comparison --rows step   # only the rows whose name holds "step"
     python -m experiments.pytorch_comparison --quick       # tiny sizes: that all of it runs, in half a minute
 
