@@ -103,6 +103,7 @@ def test_every_panel_varies_a_field_of_the_shape():
     assert len({panel.title for panel in PANELS}) == len(PANELS)
 
 
+@pytest.mark.slow
 def test_memory_is_the_peak_of_a_call():
     if not cost_growth.Path("/proc/self/clear_refs").exists():
         pytest.skip("only Linux tells a peak apart")

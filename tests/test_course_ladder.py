@@ -55,6 +55,7 @@ def test_a_wrong_option_is_an_error(options, message):
         course_ladder.run_course(course_ladder.CourseConfig(**options), Console(file=io.StringIO()))
 
 
+@pytest.mark.slow
 def test_as_many_validations_as_the_ladder():
     _, history = jaxlm.train_lm(
         jaxlm.NeuralBigramLM(3, 2),

@@ -148,6 +148,7 @@ def check_copies(stage, states):
             np.testing.assert_allclose(found[copy], wanted, rtol=2e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [
@@ -237,6 +238,7 @@ def test_a_stage_is_one_function(finished):
     np.testing.assert_allclose(vmapped.call(), [(8 / 2 + i) / 2 + COPIES + i for i in range(COPIES)])
 
 
+@pytest.mark.slow
 def test_a_stage_that_compiles_while_timed_is_an_error(monkeypatch, tmp_path, capsys):
     growing = iter(range(1, 10_000))
     double = jax.jit(lambda x: 2 * x)

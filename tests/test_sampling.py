@@ -310,6 +310,7 @@ def test_more_tokens_than_one_compiled_call_holds_are_as_one_loop(monkeypatch, t
     np.testing.assert_array_equal(regrouped, ids)
 
 
+@pytest.mark.slow
 def test_how_many_random_numbers_are_drawn_at_once_changes_no_bit(monkeypatch):
     ids = draw(mlp, num_tokens=200)
     with monkeypatch.context() as patched:

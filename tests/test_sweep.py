@@ -2,6 +2,7 @@
 
 import jax
 import numpy as np
+import pytest
 
 import jaxlm
 from experiments.sweep import num_sharing, train_sweep
@@ -12,6 +13,7 @@ MODEL = jaxlm.MLPLanguageModel(7, 3, 2, 5)
 LRS, KEYS = np.array([0.1, 0.5, 2.0]), jax.random.split(jax.random.key(3), 3)
 
 
+@pytest.mark.slow
 def test_each_run_is_that_of_train_lm():
     together = train_sweep(MODEL, IDS, lrs=LRS, keys=KEYS, batch_size=8, num_steps=20)
     for run, (lr, key) in enumerate(zip(LRS, KEYS, strict=True)):

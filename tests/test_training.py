@@ -224,6 +224,7 @@ def test_how_steps_are_grouped_changes_no_bit(optimizer):
     assert three[1]["train_losses"] == one[1]["train_losses"][::3]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_ids", [1, 1000])
 def test_how_many_windows_are_drawn_at_once_changes_no_bit(monkeypatch, num_ids):
     expected, _ = train(num_steps=70)
