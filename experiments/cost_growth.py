@@ -370,7 +370,7 @@ def plot(path: Path, panels: Sequence[Mapping[str, Any]]) -> None:
         axes.set_xticks([], minor=True)
         axes.grid(alpha=0.25)
         axes.legend(frameon=False, fontsize=8)
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, dpi=70)
 
 
 def _compact(value: int) -> str:
