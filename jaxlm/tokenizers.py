@@ -2,14 +2,15 @@
 
 import functools
 import json
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 
-from jaxlm.files import write_atomically
+from jaxlm.files import check_seal, check_version, read_json, seal, write_atomically
 
 if TYPE_CHECKING:
     import tokenizers
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 Ids = np.ndarray[Any, np.dtype[np.int32]]
 
-_SCHEMA_VERSION = 1
+_SCHEMA_VERSION = 2
 
 
 class Tokenizer(Protocol):
@@ -54,6 +55,7 @@ class CharTokenizer:
     def __post_init__(self) -> None:
         if not self.characters or self.characters != "".join(sorted(set(self.characters))):
             raise ValueError("characters must be distinct, in the order of their code points, and at least one")
+        _utf8(self.characters)
 
     @classmethod
     def train(cls, text: str) -> "CharTokenizer":
@@ -146,8 +148,10 @@ class BPETokenizer:
         from tokenizers import trainers
 
         library = _library_tokenizer(())
+        # No text has more merges than bytes, and the library sets aside memory for all that it is asked for.
+        most = min(vocab_size, 256 + len(text.encode()))
         trainer = trainers.BpeTrainer(
-            vocab_size=vocab_size, initial_alphabet=list(_BYTE_OF_CHARACTER), show_progress=False
+            vocab_size=most, initial_alphabet=list(_BYTE_OF_CHARACTER), show_progress=False
         )
         library.train_from_iterator([text], trainer)
         return cls(tuple(tuple(pair) for pair in json.loads(library.to_str())["model"]["merges"]))
@@ -182,20 +186,43 @@ class BPETokenizer:
         return _library_tokenizer(self.merges)
 
 
+def train_tokenizer(kind: Literal["char", "byte", "bpe"], text: str, vocab_size: int | None = None) -> Tokenizer:
+    """The tokenizer of that kind, trained on `text`; `vocab_size` is for BPE.
+
+    Raises:
+        ValueError: as the tokenizers' own `train`; or BPE was given no size.
+    """
+    if kind == "char":
+        return CharTokenizer.train(text)
+    if kind == "byte":
+        return ByteTokenizer()
+    if vocab_size is None:
+        raise ValueError("a BPE tokenizer needs a vocab_size, as 4096")
+    return BPETokenizer.train(text, vocab_size)
+
+
 def load_tokenizer(path: str | Path) -> Tokenizer:
     """The tokenizer that `save` wrote to `path`.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is not a tokenizer's file, or one of a later version; the message names it.
+        ValueError: it is not a tokenizer's file, damaged, or one of another version; the message names it.
     """
-    try:
-        document = json.loads(Path(path).read_text("utf-8"))
-    except (ValueError, RecursionError):
-        raise ValueError(f"{path} is not a tokenizer's file: it is no JSON") from None
-    version = document.get("version") if isinstance(document, dict) else None
-    if type(version) is not int or version != _SCHEMA_VERSION:
-        raise ValueError(f"{path} is not a tokenizer's file of version {_SCHEMA_VERSION} (version: {version!r})")
+    return tokenizer_from_json(read_json(path), origin=path)
+
+
+def tokenizer_to_json(tokenizer: Tokenizer) -> str:
+    """What `save` writes, as text."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "tokenizer.json")
+        tokenizer.save(path)
+        return path.read_text("utf-8")
+
+
+def tokenizer_from_json(document: Any, *, origin: str | Path) -> Tokenizer:
+    """The tokenizer that a document describes, as `save` writes it. Raises ValueError, which names `origin`."""
+    check_version(document, _SCHEMA_VERSION, origin=origin, what="tokenizer's file")
+    document = check_seal(document, origin=origin)
     try:
         match document:
             case {"tokenizer": "char", "characters": str(characters)}:
@@ -205,8 +232,8 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
             case {"tokenizer": "bpe", "merges": list(merges)} if all(map(_is_pair, merges)):
                 return BPETokenizer(tuple((first, second) for first, second in merges))
     except ValueError as error:
-        raise ValueError(f"{path} is damaged: {error}") from None
-    raise ValueError(f"{path} is damaged, or no tokenizer's file: its fields are not those of char, byte or bpe")
+        raise ValueError(f"{origin} is damaged: {error}") from None
+    raise ValueError(f"{origin} is damaged, or no tokenizer's file: its fields are not those of char, byte or bpe")
 
 
 def _byte_of_character() -> dict[str, int]:
@@ -273,4 +300,4 @@ def _checked(ids: "ArrayLike", vocab_size: int) -> Ids:
 
 def _save(path: str | Path, kind: str, fields: dict[str, Any]) -> None:
     document = {"version": _SCHEMA_VERSION, "tokenizer": kind, **fields}
-    write_atomically(path, json.dumps(document) + "\n")
+    write_atomically(path, seal(document))

@@ -436,3 +436,34 @@ def test_read_text_that_is_not_utf8(tmp_path, content, place):
     with pytest.raises(ValueError, match="is not UTF-8") as error:
         read_text(path)
     assert_one_line(error, path, place, "iconv -f latin1 -t utf-8")
+
+
+def test_read_text_of_a_pipe_or_a_device_does_not_wait(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", "/dev/zero"):
+        with pytest.raises(ValueError, match="is a pipe or a device; save what it gives to a file first") as error:
+            read_text(path)
+        assert_one_line(error, path)
+
+
+def test_read_text_through_a_link(tmp_path):
+    (tmp_path / "notes.txt").write_text("text", "utf-8")
+    (tmp_path / "link.txt").symlink_to("notes.txt")
+    assert read_text(tmp_path / "link.txt").text == "text"
+
+
+def test_read_text_of_a_path_that_no_file_has():
+    with pytest.raises(ValueError, match="null byte"):
+        read_text("a\0b")
+    with pytest.raises(OSError, match="cannot read"):
+        read_text("x" * 5000)
+
+
+def test_read_text_of_a_file_that_memory_does_not_hold(tmp_path, monkeypatch):
+    def refuse(path):
+        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM), str(path))
+
+    monkeypatch.setattr(corpora, "read_regular", refuse)
+    with pytest.raises(OSError, match="Cannot allocate memory") as error:
+        read_text(tmp_path / "huge.txt")
+    assert_one_line(error, tmp_path / "huge.txt")

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 from jaxlm import BPETokenizer, ByteTokenizer, CharTokenizer, load_tokenizer
+from jaxlm.files import seal
 
 PROSE = (
     "First Citizen:\nBefore we proceed any further, hear me speak.\r\n\r\nAll:\nSpeak, speak.   It's the élève's "
@@ -231,8 +232,24 @@ def test_a_missing_file_is_an_error_that_names_it(tmp_path):
         load_tokenizer(tmp_path / "nowhere.json")
 
 
+def test_a_vocab_size_beyond_all_memory_costs_no_more_than_the_text():
+    assert BPETokenizer.train("abab", 2**70).merges == (("a", "b"), ("ab", "ab"))
+    assert BPETokenizer.train(PROSE, 2**31 - 1) == BPETokenizer.train(PROSE, 256 + len(PROSE.encode()))
+
+
+# Files of a right form and sum, with other content than `save` writes.
+
+
 def document(**fields):
-    return json.dumps({"version": 1, **fields}).encode()
+    return seal({"version": 2, **fields}).encode()
+
+
+def test_the_documents_below_differ_from_good_ones_only_in_what_they_say(tmp_path):
+    path = tmp_path / "good.json"
+    path.write_bytes(document(tokenizer="char", characters="ab"))
+    assert load_tokenizer(path) == CharTokenizer("ab")
+    path.write_bytes(document(tokenizer="bpe", merges=[["a", "b"], ["ab", "c"]]))
+    assert load_tokenizer(path).vocab_size == 258
 
 
 DAMAGED = {
@@ -244,8 +261,10 @@ DAMAGED = {
     "a number": b"1",
     "null": b"null",
     "no version": b'{"tokenizer": "byte"}',
-    "a later version": b'{"version": 2, "tokenizer": "byte"}',
-    "a version in words": b'{"version": "1", "tokenizer": "byte"}',
+    "a later version": seal({"version": 3, "tokenizer": "byte"}).encode(),
+    "a version in words": seal({"version": "2", "tokenizer": "byte"}).encode(),
+    "no sum": b'{"version": 2, "tokenizer": "byte"}',
+    "another sum": document(tokenizer="byte").replace(b'"byte"', b'"char"'),
     "no kind": document(),
     "another kind": document(tokenizer="word"),
     "a kind of another type": document(tokenizer=["byte"]),
@@ -253,6 +272,8 @@ DAMAGED = {
     "characters of another type": document(tokenizer="char", characters=["a", "b"]),
     "characters out of order": document(tokenizer="char", characters="ba"),
     "a character twice": document(tokenizer="char", characters="aab"),
+    "half of a surrogate pair": document(tokenizer="char", characters="a\ud83d"),
+    "no characters": document(tokenizer="char", characters=""),
     "bpe without merges": document(tokenizer="bpe"),
     "merges of another type": document(tokenizer="bpe", merges="ab"),
     "a merge of three": document(tokenizer="bpe", merges=[["a", "b", "c"]]),
@@ -260,6 +281,11 @@ DAMAGED = {
     "a merge of numbers": document(tokenizer="bpe", merges=[[1, 2]]),
     "a merge of what was not merged": document(tokenizer="bpe", merges=[["ab", "c"], ["a", "b"]]),
     "a merge of no byte": document(tokenizer="bpe", merges=[["a", "日"]]),
+    "a merge of nothing": document(tokenizer="bpe", merges=[["", ""]]),
+    "a merge of half of a surrogate pair": document(tokenizer="bpe", merges=[["a", "\ud83d"]]),
+    "a space, which the alphabet spells otherwise": document(tokenizer="bpe", merges=[["a", " "]]),
+    "merges in an object": document(tokenizer="bpe", merges={"a": "b"}),
+    "deep merges": document(tokenizer="bpe", merges=[[[[["a"]], "b"]]]),
 }
 
 
@@ -280,3 +306,40 @@ def test_a_file_cut_short_anywhere_is_a_value_error_that_names_it(tokenizer, tmp
         path.write_bytes(whole[:length])
         with pytest.raises(ValueError, match=r"cut\.json"):
             load_tokenizer(path)
+
+
+@pytest.mark.parametrize(
+    "merges",
+    [
+        [["a", "b"]] * 3,
+        [["a", "b"], ["b", "c"], ["ab", "c"], ["a", "bc"]],  # two ways to one token
+        [["a", "a"]] + [["a" * 2**n, "a" * 2**n] for n in range(1, 17)],
+    ],
+    ids=["one merge thrice", "two ways to a token", "tokens of 2^17 letters"],
+)
+def test_odd_merges_make_a_tokenizer_that_loses_nothing(merges, tmp_path):
+    (tmp_path / "odd.json").write_bytes(document(tokenizer="bpe", merges=merges))
+    tokenizer = load_tokenizer(tmp_path / "odd.json")
+    for text in ("abcabc aaaa", "a" * 1000, PROSE):
+        ids = tokenizer.encode(text)
+        assert ((ids >= 0) & (ids < tokenizer.vocab_size)).all()
+        assert tokenizer.decode(ids) == text
+
+
+@pytest.mark.slow
+def test_a_vocabulary_of_a_quarter_of_a_million_tokens_is_saved_and_loaded(tmp_path):
+    letters = [chr(letter) for letter in range(ord("a"), ord("z") + 1)]
+    pairs = [[a, b] for a in letters for b in letters]
+    triples = [[a + b, c] for a, b in pairs for c in letters]
+    fours = [[a + b, c] for a, b in triples for c in letters][:230_000]
+    tokenizer = BPETokenizer(tuple(map(tuple, pairs + triples + fours)))
+    tokenizer.save(tmp_path / "large.json")
+    assert load_tokenizer(tmp_path / "large.json") == tokenizer
+    assert tokenizer.decode(tokenizer.encode("the cat sat")) == "the cat sat"
+
+
+def test_a_vocabulary_too_large_to_be_read_again_is_not_saved(tmp_path):
+    merges = [("a" * 2**n, "a" * 2**n) for n in range(23)]
+    with pytest.raises(ValueError, match="no more than 16,777,216 are read back"):
+        BPETokenizer(tuple(merges)).save(tmp_path / "large.json")
+    assert not list(tmp_path.iterdir())

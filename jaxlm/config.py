@@ -1,0 +1,210 @@
+"""What defines a run of training: options with defaults, read from JSON and checked before any work is done."""
+
+import dataclasses
+import math
+import reprlib
+import types
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from jaxlm.files import read_json
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """All that a run's result follows from. None is the model's own default, which `resolve` fills in."""
+
+    model: Literal["counts", "bigram", "mlp"] = "mlp"
+    """counts: add-k smoothed pairs. bigram: an embedding and a projection. mlp: Bengio's network."""
+    corpus: str = "tinyshakespeare"
+    """A named corpus: tinyshakespeare, or shakespeare (all the plays)."""
+    text: Path | None = None
+    """A UTF-8 text file of your own, instead of a named corpus."""
+    tokenizer: Literal["char", "byte", "bpe"] = "bpe"
+    """What a token is: a character, a byte, or a piece learnt by byte-pair encoding."""
+    vocab_size: int | None = None
+    """Tokens of the BPE vocabulary, at least 256; None is 4096."""
+    val_fraction: float = 0.1
+    """The share of the tokens, the last ones, that validates: between 0 and 1."""
+    smoothing: float | None = None
+    """counts: the k that is added to every pair's count; None is 1."""
+    context_length: int | None = None
+    """mlp: tokens of context; None is 3."""
+    embedding_dim: int | None = None
+    """bigram, mlp: dimensions of the embedding; None is 64 for bigram, 32 for mlp."""
+    hidden_dim: int | None = None
+    """mlp: units of the hidden layer; None is 64."""
+    num_steps: int = 6000
+    """Training steps in all."""
+    batch_size: int = 128
+    """Windows in the minibatch of a step."""
+    lr: float | None = None
+    """Learning rate of SGD, at its start; None is 2.0 for bigram, 0.5 for mlp."""
+    schedule: Literal["cosine", "constant"] = "cosine"
+    """How the learning rate goes on: by a half cosine to 0 at --num-steps, or as it is."""
+    momentum: float = 0.9
+    """Momentum of SGD, at least 0 and below 1."""
+    weight_decay: float = 0.0
+    """L2 decay, added to the gradient as weight_decay * param."""
+    clip_norm: float | None = 1.0
+    """The largest norm of the whole gradient, a larger one is scaled down; None clips nothing."""
+    log_every: int = 250
+    """Steps between two records: minibatch loss and validation."""
+    seed: int = 0
+    """Every random choice follows from it: 0 to 2**32 - 1."""
+    save_every: int | None = None
+    """Steps between two checkpoints, beside those by --save-seconds; None is by seconds alone."""
+    save_seconds: float = 30.0
+    """Seconds between two checkpoints."""
+    keep: int = 2
+    """How many of the latest checkpoints are kept; that of the best validation is kept beside them."""
+    device: str = "auto"
+    """auto, cpu, gpu, cuda, rocm, tpu or metal."""
+    tensorboard: bool = False
+    """Write TensorBoard events to the run's folder too; needs the extra: pip install 'jaxlm[tensorboard]'."""
+
+
+# What None means, by model; an option that a model lacks here is not for it.
+_MODEL_DEFAULTS: dict[str, dict[str, Any]] = {
+    "counts": {"smoothing": 1.0},
+    "bigram": {"embedding_dim": 64, "lr": 2.0},
+    "mlp": {"context_length": 3, "embedding_dim": 32, "hidden_dim": 64, "lr": 0.5},
+}
+_MODEL_OPTIONS = sorted({name for defaults in _MODEL_DEFAULTS.values() for name in defaults})
+
+# The least value of each number.
+_LEAST = {
+    "vocab_size": 256,
+    "smoothing": 0,
+    "context_length": 1,
+    "embedding_dim": 1,
+    "hidden_dim": 1,
+    "num_steps": 1,
+    "batch_size": 1,
+    "lr": 0,
+    "momentum": 0,
+    "weight_decay": 0,
+    "clip_norm": 0,
+    "log_every": 1,
+    "seed": 0,
+    "save_every": 1,
+    "save_seconds": 0,
+    "keep": 1,
+}
+_MOST_INT = 2**31 - 1  # more is no size, and no number of steps that int32 counts
+_MARK = "jaxlm_run"  # in the config.json of every run's folder, beside the options
+
+
+def resolve(config: TrainConfig) -> TrainConfig:
+    """`config` with every None that stands for a default filled in, the text's path made absolute, all checked.
+
+    Raises:
+        ValueError: a value is out of its range, or an option is not for the chosen model or tokenizer.
+    """
+    _check_types(config)
+    for name, least in _LEAST.items():
+        value = getattr(config, name)
+        most = 2**32 - 1 if name == "seed" else _MOST_INT
+        if value is not None and not least <= value <= most:
+            raise ValueError(f"{flag(name)} must lie in {least}..{most}, got {reprlib.repr(value)}")
+    if not 0 < config.val_fraction < 1:
+        raise ValueError(f"--val-fraction must lie between 0 and 1, got {config.val_fraction}")
+    if config.momentum >= 1:
+        raise ValueError(f"--momentum must be below 1, got {config.momentum}")
+    if config.clip_norm == 0:
+        raise ValueError(f"--clip-norm must be above 0 (or None), got {config.clip_norm}")
+    defaults = _MODEL_DEFAULTS[config.model]
+    for name in _MODEL_OPTIONS:
+        if name not in defaults and getattr(config, name) is not None:
+            raise ValueError(f"{flag(name)} {getattr(config, name)} is not for --model {config.model}")
+    if config.tokenizer != "bpe" and config.vocab_size is not None:
+        raise ValueError(
+            f"--vocab-size {config.vocab_size} is for --tokenizer bpe; {config.tokenizer} has its own"
+        )
+    filled = {name: value for name, value in defaults.items() if getattr(config, name) is None}
+    if config.tokenizer == "bpe" and config.vocab_size is None:
+        filled["vocab_size"] = 4096
+    if config.text is not None:
+        filled["text"] = Path(config.text).absolute()
+    return dataclasses.replace(config, **filled)
+
+
+def config_to_json(config: TrainConfig) -> dict[str, Any]:
+    """The options as `config_from_json` takes them."""
+    fields = dataclasses.asdict(config)
+    return {name: str(value) if isinstance(value, Path) else value for name, value in fields.items()}
+
+
+def config_from_json(document: Any, *, origin: str | Path) -> TrainConfig:
+    """The config that a JSON object describes; options that it leaves out have their defaults.
+
+    Raises:
+        ValueError: it is no object, or an option is unknown or of another type; the message names `origin`.
+    """
+    if not isinstance(document, dict):
+        raise ValueError(f"{origin} is no config: it must be a JSON object of options, as {{'model': 'mlp'}}")
+    options = {name: value for name, value in document.items() if name != _MARK}
+    hints = get_type_hints(TrainConfig)
+    if unknown := sorted(options.keys() - hints.keys()):
+        raise ValueError(f"{origin}: {unknown[0]!r:.100} is no option of training; there are {', '.join(hints)}")
+    if isinstance(options.get("text"), str):
+        options["text"] = Path(options["text"])
+    try:
+        config = TrainConfig(**options)
+        _check_types(config)
+    except ValueError as error:
+        raise ValueError(f"{origin}: {error}") from None
+    return config
+
+
+def read_config(path: str | Path) -> TrainConfig:
+    """The config in a JSON file: a run's `config.json`, or one written by hand.
+
+    Raises:
+        OSError: it is missing or cannot be read.
+        ValueError: it is no such file; the message names the path and the option.
+    """
+    return config_from_json(read_json(path), origin=path)
+
+
+def differing_options(config: TrainConfig, other: TrainConfig) -> dict[str, tuple[Any, Any]]:
+    """The options in which two configs differ, with both values."""
+    pairs = {
+        field.name: (getattr(config, field.name), getattr(other, field.name))
+        for field in dataclasses.fields(TrainConfig)
+    }
+    return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+
+
+def _check_types(config: TrainConfig) -> None:
+    for name, hint in get_type_hints(TrainConfig).items():
+        value = getattr(config, name)
+        if not _is_of(value, hint):
+            raise ValueError(f"{flag(name)} must be {_described(hint)}, got {reprlib.repr(value)}")
+
+
+def _is_of(value: Any, hint: Any) -> bool:
+    if get_origin(hint) in (Union, types.UnionType):
+        return any(_is_of(value, each) for each in get_args(hint))
+    if get_origin(hint) is Literal:
+        return isinstance(value, str) and value in get_args(hint)
+    if hint is float:
+        return type(value) in (int, float) and -math.inf < value < math.inf
+    if hint is int:
+        return type(value) is int
+    return isinstance(value, hint)
+
+
+def _described(hint: Any) -> str:
+    if get_origin(hint) in (Union, types.UnionType):
+        return " or ".join(map(_described, get_args(hint)))
+    if get_origin(hint) is Literal:
+        return "one of " + ", ".join(get_args(hint))
+    names = {int: "an integer", float: "a finite number", str: "a text", bool: "true or false", Path: "a path"}
+    return names.get(hint, "null")
+
+
+def flag(name: str) -> str:
+    """The option as it is typed: `--num-steps` for `num_steps`."""
+    return "--" + name.replace("_", "-")
