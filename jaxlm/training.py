@@ -2,7 +2,8 @@
 
 import functools
 import math
-from collections.abc import Callable, Iterable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -24,6 +25,9 @@ _INIT_FOLD = 2**31 - 1
 # Steps whose windows are drawn at once; fewer where they would hold more ids than that.
 _STEPS_PER_DRAW = 32
 _IDS_PER_DRAW = 2**14
+
+# Seconds between two pauses: long enough to cost nothing, short enough for one who waits for a run to stop.
+_LEAST_PAUSE, _MOST_PAUSE = 0.2, 0.5
 
 
 class TrainState(NamedTuple):
@@ -57,11 +61,14 @@ def train_lm(
     log_every: int = 100,
     device: str | jax.Device = "auto",
     on_record: Callable[[Record], None] | None = None,
+    state: TrainState | None = None,
+    on_pause: Callable[[TrainState], None] | None = None,
+    pause_every: int | None = None,
 ) -> tuple[Any, dict[str, list[Any]]]:
     """Minimises the mean nats per token of random windows of `train_ids`.
 
     Step i trains on `get_batch(train_ids, N, batch_size, key=jax.random.fold_in(key, i))` and on nothing else
-    random, so how the steps are grouped changes no bit of the result.
+    random, so how the steps are grouped, or a stop and a later call that goes on, changes no bit of the result.
 
     Args:
         train_ids: integers [T].
@@ -75,10 +82,14 @@ def train_lm(
             object, and a second call compiles nothing.
         log_every: recorded are steps 0, log_every, 2 * log_every, ... and the last, once each.
         on_record: called with each `Record` as soon as it is there.
+        state: where a stopped call goes on, as `on_pause` was given it; all other arguments are that call's.
+        on_pause: called with the state between two steps: after every recorded one (and its record), every
+            `pause_every` steps, and else a few times a second. The next step takes its arrays over: copy what is
+            to be kept (`jax.device_get`, and `np.array` of that). What it raises ends the training.
 
     Returns:
-        the trained variables, and `{"steps": [...], "train_losses": [...], "val_perplexities": [...]}` (the
-        last empty without `val_ids`).
+        the trained variables, and `{"steps": [...], "train_losses": [...], "val_perplexities": [...]}` of the
+        steps recorded by this call (the last empty without `val_ids`).
 
     Raises:
         TypeError: the model has no floating-point variables to train (counts: call its `fit`).
@@ -86,6 +97,8 @@ def train_lm(
         FloatingPointError: a loss, or a param at a recorded step, is not finite; the message names the step.
     """
     _check_options(batch_size, num_steps, lr, weight_decay, optimizer, log_every)
+    if pause_every is not None:
+        check_at_least("pause_every", pause_every, 1)
     window_length = model.context_length + 1
     train_stream = check_stream(train_ids, model.vocab_size, min_length=window_length, name="train_ids")
     if val_ids is not None:
@@ -98,28 +111,55 @@ def train_lm(
     params, constants, train_stream, key = jax.device_put(
         (params, constants, _padded(train_stream), key), target_device
     )
-    state = TrainState(jnp.int32(0), params, (optimizer or _sgd(lr, weight_decay)).init(params))
+    fresh = TrainState(jnp.int32(0), params, (optimizer or _sgd(lr, weight_decay)).init(params))
+    if state is not None:
+        _check_state(state, fresh, num_steps)
     # The loop donates its state: a copy, for the caller's params are in it, and an optimizer may hold them twice.
-    state = jax.device_put(jax.tree.map(_copy, state), target_device)
+    state = jax.device_put(jax.tree.map(_copy, fresh if state is None else state), target_device)
     history: dict[str, list[Any]] = {"steps": [], "train_losses": [], "val_perplexities": []}
-    for step in _recorded_steps(num_steps, log_every):
-        numbers = jax.device_put((num_windows, step + 1, float(lr), float(weight_decay)), target_device)
+    for stop in _stops(int(state.step), num_steps, log_every, pause_every, by_clock=on_pause is not None):
+        numbers = jax.device_put((num_windows, stop, float(lr), float(weight_decay)), target_device)
         state, *outcome = _train_until(model, optimizer, batch_size, state, constants, train_stream, key, *numbers)
         loss, params_are_finite = map(float, jax.device_get(outcome))
-        if not (math.isfinite(loss) and params_are_finite):
+        step = stop - 1
+        recorded = is_recorded(step, num_steps, log_every)
+        # Params between two recorded steps wait for the next loss or record to tell, so that no pause matters.
+        if not math.isfinite(loss) or (recorded and not params_are_finite):
             broken = "the params are no longer finite after" if math.isfinite(loss) else f"the loss is {loss} at"
             remedy = f"lower lr={lr}" if optimizer is None else "lower the learning rate"
             raise FloatingPointError(f"{broken} step {int(state.step) - 1}; {remedy}, or clip the gradient")
-        validation = None
-        if val_ids is not None:
-            trained = _join_variables(state.params, constants)
-            validation = evaluate(model, trained, val_ids, device=target_device)
-            history["val_perplexities"].append(validation.perplexity)
-        history["steps"].append(step)
-        history["train_losses"].append(loss)
-        if on_record is not None:
-            on_record(Record(step, loss, validation))
+        if recorded:
+            validation = None
+            if val_ids is not None:
+                trained = _join_variables(state.params, constants)
+                validation = evaluate(model, trained, val_ids, device=target_device)
+                history["val_perplexities"].append(validation.perplexity)
+            history["steps"].append(step)
+            history["train_losses"].append(loss)
+            if on_record is not None:
+                on_record(Record(step, loss, validation))
+        if on_pause is not None and params_are_finite:
+            on_pause(state)
     return _join_variables(state.params, constants), history
+
+
+def initial_state(
+    model: LanguageModel, optimizer: optax.GradientTransformation, key: Array, variables: Any = None
+) -> TrainState:
+    """The state that `train_lm` starts from, given the same arguments; its arrays may be the variables' own."""
+    if variables is None:
+        variables = init(model, jax.random.fold_in(key, _INIT_FOLD))
+    params, _ = _split_variables(model, variables)
+    return TrainState(jnp.int32(0), params, optimizer.init(params))
+
+
+def is_recorded(step: int, num_steps: int, log_every: int) -> bool:
+    """Whether a run of `num_steps` records `step`: steps 0, log_every, 2 * log_every, ... and the last one are.
+
+    >>> [step for step in range(10) if is_recorded(step, num_steps=10, log_every=4)]
+    [0, 4, 8, 9]
+    """
+    return step % log_every == 0 or step == num_steps - 1
 
 
 def _check_options(
@@ -182,10 +222,39 @@ def _join_variables(params: Any, constants: Any) -> Any:
     return params if constants is None else {"params": params, **constants}
 
 
-def _recorded_steps(num_steps: int, log_every: int) -> Iterable[int]:
-    yield from range(0, num_steps, log_every)
-    if num_steps and (num_steps - 1) % log_every:
-        yield num_steps - 1
+def _check_state(state: TrainState, fresh: TrainState, num_steps: int) -> None:
+    """Raises a ValueError unless a run of `num_steps` that starts from `fresh` can go on from `state`."""
+    structures: list[Any] = [jax.tree.structure(state), jax.tree.structure(fresh)]
+    if structures[0] != structures[1]:
+        raise ValueError("state is of another model or optimizer: its arrays have other names")
+    for (path, leaf), wanted in zip(
+        jax.tree_util.tree_leaves_with_path(state), jax.tree.leaves(fresh), strict=True
+    ):
+        if (leaf.shape, leaf.dtype) != (wanted.shape, wanted.dtype):
+            raise ValueError(
+                f"state is of another model or optimizer: {jax.tree_util.keystr(path)} is {leaf.dtype}"
+                f"{list(leaf.shape)}, here it is {wanted.dtype}{list(wanted.shape)}"
+            )
+    if not 0 <= int(state.step) <= num_steps:
+        raise ValueError(f"state is of step {int(state.step)}; num_steps={num_steps} ends before it")
+
+
+def _stops(step: int, num_steps: int, log_every: int, pause_every: int | None, *, by_clock: bool) -> Iterator[int]:
+    """Where each compiled call stops: after recorded steps, at multiples of `pause_every`, and `by_clock`."""
+    steps_per_call = 1 if by_clock else num_steps
+    while step < num_steps:
+        recorded = min(-(-step // log_every) * log_every, num_steps - 1)
+        pause = num_steps if pause_every is None else step - step % pause_every + pause_every
+        stop = min(recorded + 1, pause, step + steps_per_call)
+        begin = time.monotonic()
+        yield stop
+        seconds = time.monotonic() - begin
+        if by_clock and stop - step == steps_per_call:  # a shorter call says less of the clock
+            if seconds < _LEAST_PAUSE:
+                steps_per_call *= 2
+            elif seconds > _MOST_PAUSE:
+                steps_per_call = max(steps_per_call // 2, 1)
+        step = stop
 
 
 def _sgd(lr: float | Array, weight_decay: float | Array) -> optax.GradientTransformation:

@@ -354,7 +354,123 @@ def test_the_prompt_may_be_a_list_a_numpy_or_a_jax_array():
         np.testing.assert_array_equal(draw(mlp, prompt), expected)
 
 
+# Pieces.
+
+
+def pieces(make, prompt=PROMPT, num_tokens=12, key=0, **options):
+    return list(sampling.sample_pieces(*make(), prompt, num_tokens, key=jax.random.key(key), **options))
+
+
+@for_every_model
+@pytest.mark.parametrize("prompt", [PROMPT, PROMPTS], ids=["P", "BP"])
+def test_the_pieces_are_the_sample_after_the_prompt(make, prompt):
+    """70 tokens are more than are given random numbers at once, and enough for the bigrams' table."""
+    ids = draw(make, prompt, num_tokens=70)
+    for tokens_per_piece, lengths in ((1, [1] * 70), (7, [7] * 10), (64, [64, 6]), (71, [70]), (None, [70])):
+        drawn = pieces(make, prompt, num_tokens=70, tokens_per_piece=tokens_per_piece)
+        assert [piece.shape for piece in drawn] == [(*prompt.shape[:-1], length) for length in lengths]
+        assert all(isinstance(piece, np.ndarray) and piece.dtype == np.int32 for piece in drawn)
+        np.testing.assert_array_equal(np.concatenate(drawn, axis=-1), ids[..., 5:])
+
+
+def test_pieces_larger_than_a_compiled_call_are_as_large_as_one():
+    drawn = pieces(neural_bigram, num_tokens=2500, tokens_per_piece=2000)
+    assert [len(piece) for piece in drawn] == [1024, 1024, 452]
+    np.testing.assert_array_equal(np.concatenate(drawn), draw(neural_bigram, num_tokens=2500)[5:])
+
+
+@pytest.mark.parametrize("options", [{"temperature": 0}, {"temperature": 0.7, "top_k": 5, "top_p": 0.9}], ids=str)
+def test_options_shape_the_pieces_as_they_shape_the_sample(options):
+    drawn = pieces(mlp, PROMPTS, num_tokens=30, tokens_per_piece=7, **options)
+    np.testing.assert_array_equal(
+        np.concatenate(drawn, axis=1), draw(mlp, PROMPTS, num_tokens=30, **options)[:, 5:]
+    )
+
+
+def test_all_tokens_together_choose_whether_a_table_is_made(monkeypatch):
+    """A table pays for 40 tokens of a vocabulary of 8, whatever the size of a piece."""
+    asked = []
+    table_pays = sampling._table_pays
+
+    def recording(model, num_draws, *, is_ranked):
+        asked.append(num_draws)
+        return table_pays(model, num_draws, is_ranked=is_ranked)
+
+    monkeypatch.setattr(sampling, "_table_pays", recording)
+    pieces(neural_bigram, PROMPTS, num_tokens=20, tokens_per_piece=3)
+    assert asked == [40]
+
+
+def test_no_tokens_asked_are_no_pieces():
+    assert pieces(mlp, num_tokens=0) == pieces(mlp, PROMPTS, num_tokens=0, tokens_per_piece=1) == []
+
+
+def test_another_size_of_pieces_compiles_nothing():
+    draw(mlp)
+    compiled = sampling._draw_tokens._cache_size()
+    for tokens_per_piece in (1, 2, 5, 12, 3000, None):
+        pieces(mlp, tokens_per_piece=tokens_per_piece)
+    assert sampling._draw_tokens._cache_size() == compiled
+
+
+def test_a_piece_is_drawn_when_it_is_asked_for(monkeypatch):
+    num_steps = []
+    draw_tokens = sampling._draw_tokens
+
+    def recording(*arguments, **options):
+        num_steps.append(int(arguments[6]))
+        return draw_tokens(*arguments, **options)
+
+    monkeypatch.setattr(sampling, "_draw_tokens", recording)
+    drawn = sampling.sample_pieces(*mlp(), PROMPT, 9, key=jax.random.key(0), tokens_per_piece=4)
+    assert num_steps == []
+    next(drawn)
+    assert num_steps == [4]
+    assert [len(piece) for piece in drawn] == [4, 1]
+    assert num_steps == [4, 4, 1]
+
+
+def test_what_becomes_of_the_prompt_and_of_a_piece_changes_no_later_piece():
+    prompt = PROMPTS.astype(np.int32)
+    drawn = []
+    given = sampling.sample_pieces(*mlp(), prompt, 12, key=jax.random.key(0), tokens_per_piece=4)
+    prompt[:] = 0
+    for piece in given:
+        drawn.append(piece.copy())
+        piece[:] = 0  # the caller's own
+    np.testing.assert_array_equal(np.concatenate(drawn, axis=1), draw(mlp, PROMPTS)[:, 5:])
+
+
 # Errors.
+
+
+@pytest.mark.parametrize("tokens_per_piece", [1, 2, 3, 4, None])
+def test_the_piece_that_meets_a_token_never_seen_says_where(tokens_per_piece):
+    to_the_end = np.eye(VOCAB, k=1)
+    drawn = sampling.sample_pieces(
+        *counts_model(to_the_end, 0.0), [[0], [3]], 7, key=jax.random.key(0), tokens_per_piece=tokens_per_piece
+    )
+    with pytest.raises(ValueError, match=r"after token 7 \(drawing token 4, stream 1\)"):
+        list(drawn)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"tokens_per_piece": 0}, ValueError, "tokens_per_piece must be at least 1, got 0"),
+        ({"tokens_per_piece": 2.0}, TypeError, "tokens_per_piece must be an integer, got 2.0"),
+        ({"num_tokens": -1}, ValueError, "num_tokens must be at least 0, got -1"),
+        ({"temperature": -0.5}, ValueError, "temperature must be finite and at least 0.*got -0.5"),
+        ({"prompt_ids": [1]}, ValueError, "prompt has 1 token; MLPLanguageModel needs at least context_length=3"),
+        ({"prompt_ids": [0, 1, 8]}, ValueError, r"prompt: 8 is outside 0\.\.7"),
+        ({"prompt_ids": [0.0, 1.0, 2.0]}, TypeError, "prompt must be integers, got float"),
+        ({"device": "abacus"}, ValueError, "unknown device 'abacus'"),
+    ],
+)
+def test_pieces_check_their_arguments_when_called(options, error, message):
+    arguments = {"prompt_ids": PROMPT, "num_tokens": 12, "key": jax.random.key(0), **options}
+    with pytest.raises(error, match=message):
+        sampling.sample_pieces(*mlp(), **arguments)  # and nothing is drawn
 
 
 @pytest.mark.parametrize("temperature", [0, 1.0])

@@ -268,6 +268,111 @@ def test_on_record_gets_what_history_gets():
     assert records[-1].validation is None
 
 
+# Pauses, and going on.
+
+
+def copied(state):
+    """A host copy that the next step cannot take over."""
+    return jax.tree.map(lambda leaf: np.array(jax.device_get(leaf)), state)
+
+
+@pytest.mark.parametrize(
+    "optimizer", [None, optax.sgd(optax.cosine_decay_schedule(0.5, 50), momentum=0.9)], ids=["sgd", "momentum"]
+)
+def test_a_run_that_goes_on_from_any_pause_ends_in_the_same_bits(optimizer):
+    options = {"num_steps": 50, "log_every": 20, "val_ids": IDS[:50], "optimizer": optimizer}
+    states = []
+    variables, history = train(on_pause=lambda state: states.append(copied(state)), pause_every=7, **options)
+    assert_same_bits(train(**options)[0], variables)
+    assert {1, 7, 14, 21, 28, 35, 41, 42, 49, 50} <= {int(state.step) for state in states}
+    for state in states:
+        went_on, rest = train(state=state, **options)
+        assert_same_bits(went_on, variables)
+        left = [number for number, step in enumerate(history["steps"]) if step >= state.step]
+        assert rest == {name: [values[number] for number in left] for name, values in history.items()}
+
+
+def test_a_pause_comes_after_the_record_of_its_step():
+    events = []
+    train(
+        num_steps=10,
+        log_every=4,
+        on_record=lambda record: events.append(("record", record.step)),
+        on_pause=lambda state: events.append(("pause", int(state.step) - 1)),
+        pause_every=10,
+    )
+    for step in (0, 4, 8, 9):
+        assert events.index(("pause", step)) == events.index(("record", step)) + 1
+    assert len(set(events)) == len(events)
+
+
+def test_pauses_come_by_the_clock(monkeypatch):
+    """Calls are of twice as many steps while they take under 0.2 s, and of half as many when over 0.5 s."""
+
+    def stops(num_steps, pause_every=None):
+        now = 0.0
+        monkeypatch.setattr("jaxlm.training.time.monotonic", lambda: now)
+        previous, seen = 0, []
+        for stop in training._stops(0, num_steps, num_steps, pause_every, by_clock=True):
+            now += (stop - previous) * (0.01 if stop <= 100 else 0.05)
+            previous = stop
+            seen.append(stop)
+        return seen
+
+    # Step 0 is recorded; then 1, 2, 4, 8, 16, 32 steps (0.32 s: enough), then halved at 0.05 s a step.
+    assert stops(161) == [1, 3, 7, 15, 31, 63, 95, 127, 143, 151, 159, 161]
+    assert stops(40, pause_every=5) == [1, 3, 5, 9, 10, 15, 20, 25, 30, 35, 40]
+
+
+def test_without_a_pause_to_make_calls_end_at_records_alone():
+    assert list(training._stops(0, 100, 30, None, by_clock=False)) == [1, 31, 61, 91, 100]
+    assert list(training._stops(31, 100, 30, None, by_clock=False)) == [61, 91, 100]
+
+
+def test_what_a_pause_raises_ends_the_run():
+    def stop(state):
+        raise KeyboardInterrupt
+
+    records = []
+    with pytest.raises(KeyboardInterrupt):
+        train(on_record=records.append, on_pause=stop)
+    assert [record.step for record in records] == [0]
+
+
+def test_a_state_at_the_end_leaves_nothing_to_do():
+    states = []
+    variables, _ = train(on_pause=lambda state: states.append(copied(state)))
+    again, history = train(state=states[-1])
+    assert_same_bits(again, variables)
+    assert history == {"steps": [], "train_losses": [], "val_perplexities": []}
+
+
+def test_pausing_compiles_nothing_more():
+    train(num_steps=300, log_every=100)
+    compiled = training._train_until._cache_size()
+    train(num_steps=300, log_every=100, on_pause=lambda state: None, pause_every=13)
+    assert training._train_until._cache_size() == compiled
+
+
+def test_a_state_of_another_run_is_an_error():
+    states = []
+    train(on_pause=lambda state: states.append(copied(state)))
+    with pytest.raises(ValueError, match=r"hidden.* is float32\[4\], here it is float32\[5\]"):
+        train(model=jaxlm.MLPLanguageModel(VOCAB, 2, 3, 5), state=states[0])
+    with pytest.raises(ValueError, match="another model or optimizer"):
+        train(optimizer=optax.adam(0.1), state=states[0])
+    with pytest.raises(ValueError, match="state is of step 7; num_steps=6 ends before it"):
+        train(state=states[-1], num_steps=6)
+    with pytest.raises(ValueError, match="pause_every must be at least 1, got 0"):
+        train(pause_every=0)
+
+
+def test_the_initial_state_is_what_a_run_starts_from():
+    optimizer = optax.sgd(0.5, momentum=0.9)
+    fresh = training.initial_state(SMALL_MLP, optimizer, jax.random.key(0))
+    assert_same_bits(train(state=fresh, optimizer=optimizer)[0], train(optimizer=optimizer)[0])
+
+
 # Divergence.
 
 
