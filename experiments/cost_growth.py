@@ -232,26 +232,28 @@ def run_growth(config: GrowthConfig, console: Console) -> Path:
             raise ValueError(f"no panel of --jobs {config.jobs!r} can be measured here: {why_not}")
     out = config.out or new_run_path("cost-growth")
     settings = json.loads(json.dumps(asdict(config), default=str))
-    create_run(out, settings, overwrite=config.overwrite)
-    measured = []
-    for panel in chosen:
-        values = panel.values[:2] if config.quick else panel.values
-        costs = measure(panel, values, 1 if config.quick else config.repeats)
-        measured.append(describe(panel, values, costs) | ({"as_the_work": None} if config.quick else {}))
-        say(console, f"{panel.title}: slope {measured[-1]['slope']:.2f}, work {measured[-1]['work_slope']:.2f}")
-    plot(out / "growth.png", measured)
-    text = as_text(slopes_table(measured))
-    write_atomically(out / "table.txt", text)
-    write_json(
-        out / "results.json",
-        {
-            "schema_version": 1,
-            "config": settings,
-            "shape": asdict(Shape()),
-            "panels": measured,
-            **describe_environment(device),
-        },
-    )
+    with create_run(out, "cost-growth", settings, device, overwrite=config.overwrite):
+        measured = []
+        for panel in chosen:
+            values = panel.values[:2] if config.quick else panel.values
+            costs = measure(panel, values, 1 if config.quick else config.repeats)
+            measured.append(describe(panel, values, costs) | ({"as_the_work": None} if config.quick else {}))
+            say(
+                console, f"{panel.title}: slope {measured[-1]['slope']:.2f}, work {measured[-1]['work_slope']:.2f}"
+            )
+        plot(out / "growth.png", measured)
+        text = as_text(slopes_table(measured))
+        write_atomically(out / "table.txt", text)
+        write_json(
+            out / "results.json",
+            {
+                "schema_version": 1,
+                "config": settings,
+                "shape": asdict(Shape()),
+                "panels": measured,
+                **describe_environment(device),
+            },
+        )
     say(console, f"\n{text}\nlook at {out / 'growth.png'}")
     return out
 

@@ -22,7 +22,15 @@ import tyro
 from rich.console import Console
 
 import jaxlm
-from experiments.ladder import RECIPES, LadderConfig, check_options, load_data, neural_models, recorded_every
+from experiments.ladder import (
+    RECIPES,
+    LadderConfig,
+    check_options,
+    choose_prompt,
+    load_text,
+    neural_models,
+    recorded_every,
+)
 from experiments.pytorch_comparison import import_jobs
 from jaxlm.console import exit_code, say, standard_output
 
@@ -77,10 +85,12 @@ def train_and_sample(
 ) -> dict[str, tuple[float, float]]:
     """The three models, one after the other, timed from the text to the samples."""
     begin = time.perf_counter()
-    data = load_data(config)
+    data = load_text(config)
     vocab_size = data.tokenizer.vocab_size
     torch.manual_seed(config.seed)
-    train_ids, val_ids, prompt = (ids.tolist() for ids in (data.train_ids, data.val_ids, data.prompt_ids))
+    train_ids, val_ids, prompt = (
+        ids.tolist() for ids in (data.train_ids, data.val_ids, choose_prompt(config, data))
+    )
     stream = torch.tensor(train_ids)
     outcome: dict[str, tuple[float, float]] = {}
 

@@ -99,48 +99,48 @@ def run_comparison(config: JitConfig, console: Console) -> Path:
         say(console, f"PyTorch's column is empty: {why_not}")
     run = config.out or new_run_path("jit")
     settings = json.loads(json.dumps(asdict(config), default=str))
-    create_run(run, settings, overwrite=config.overwrite)
-    repeats = config.repeats or (3 if config.quick else 7)
-    ceilings: dict[str, dict[str, float]] = {}
-    rows: list[dict[str, Any]] = []
-    notes: list[str] = []
-    for device in devices:
-        name = device_name(device)
-        with jax.default_device(device):
-            ceilings[name] = measure_ceiling(device, repeats, quick=config.quick)
-            gflops, gigabytes = (ceilings[name][f"{unit}_per_second"] / 1e9 for unit in ("flops", "bytes"))
-            say(console, f"{name}: matrix product {gflops:,.0f} GFLOP/s, copy {gigabytes:,.1f} GB/s")
-            usable_torch = torch
-            if torch is not None and device.platform != "cpu" and not torch.cuda.is_available():
-                usable_torch = None
-                notes.append(f"no torch on {name}: it finds no CUDA device")
-            for size, values in sizes.items():
-                if size == FOR_ACCELERATORS and device.platform == "cpu":
-                    continue
-                problem = make_problem(values)
-                for stage_name in stage_names:
-                    stage = STAGES[stage_name](problem)
-                    ways, missing = make_ways(stage, values.items, device, usable_torch)
-                    figures = measure(ways, repeats, f"{stage_name} on {name}")
-                    place = {"device": name, "size": size, "stage": stage_name, "item": stage.item}
-                    rows += describe(place, stage, ways, figures, ceilings[name])
-                    notes += [f"no {way} for {stage_name}, {size}: {why}" for way, why in missing.items()]
-                    say(console, f"{name}, {size}: {stage_name} ({time.perf_counter() - begin:.0f} s)")
-    environment = describe_environment(devices[0])
-    environment["versions"]["torch"] = None if torch is None else torch.__version__
-    results: dict[str, Any] = {
-        "kind": KIND,
-        "schema_version": SCHEMA_VERSION,
-        "config": settings,
-        "sizes": {size: asdict(values) for size, values in sizes.items()},
-        **environment,
-        "devices": {device_name(each): each.device_kind for each in devices},
-        "cores": num_cores(),
-        "ceilings": ceilings,
-        "rows": rows,
-        "notes": list(dict.fromkeys(notes)),
-    }
-    write_artefacts(run, results)
+    with create_run(run, "jit", settings, devices[0], overwrite=config.overwrite):
+        repeats = config.repeats or (3 if config.quick else 7)
+        ceilings: dict[str, dict[str, float]] = {}
+        rows: list[dict[str, Any]] = []
+        notes: list[str] = []
+        for device in devices:
+            name = device_name(device)
+            with jax.default_device(device):
+                ceilings[name] = measure_ceiling(device, repeats, quick=config.quick)
+                gflops, gigabytes = (ceilings[name][f"{unit}_per_second"] / 1e9 for unit in ("flops", "bytes"))
+                say(console, f"{name}: matrix product {gflops:,.0f} GFLOP/s, copy {gigabytes:,.1f} GB/s")
+                usable_torch = torch
+                if torch is not None and device.platform != "cpu" and not torch.cuda.is_available():
+                    usable_torch = None
+                    notes.append(f"no torch on {name}: it finds no CUDA device")
+                for size, values in sizes.items():
+                    if size == FOR_ACCELERATORS and device.platform == "cpu":
+                        continue
+                    problem = make_problem(values)
+                    for stage_name in stage_names:
+                        stage = STAGES[stage_name](problem)
+                        ways, missing = make_ways(stage, values.items, device, usable_torch)
+                        figures = measure(ways, repeats, f"{stage_name} on {name}")
+                        place = {"device": name, "size": size, "stage": stage_name, "item": stage.item}
+                        rows += describe(place, stage, ways, figures, ceilings[name])
+                        notes += [f"no {way} for {stage_name}, {size}: {why}" for way, why in missing.items()]
+                        say(console, f"{name}, {size}: {stage_name} ({time.perf_counter() - begin:.0f} s)")
+        environment = describe_environment(devices[0])
+        environment["versions"]["torch"] = None if torch is None else torch.__version__
+        results: dict[str, Any] = {
+            "kind": KIND,
+            "schema_version": SCHEMA_VERSION,
+            "config": settings,
+            "sizes": {size: asdict(values) for size, values in sizes.items()},
+            **environment,
+            "devices": {device_name(each): each.device_kind for each in devices},
+            "cores": num_cores(),
+            "ceilings": ceilings,
+            "rows": rows,
+            "notes": list(dict.fromkeys(notes)),
+        }
+        write_artefacts(run, results)
     for table in summary_tables(rows):
         console.print(table)
     for note in results["notes"]:

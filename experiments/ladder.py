@@ -27,18 +27,16 @@ from rich.console import Console
 import jaxlm
 from jaxlm.compilation import keep_compiled_programs
 from jaxlm.console import exit_code, progress, say, standard_output
+from jaxlm.data import Data, line_start_prompt, load_data
 from jaxlm.files import write_atomically
+from jaxlm.jobs import SAMPLE_FOLD
+from jaxlm.metrics import append_metrics
 from jaxlm.models.baselines import UniformLM, UnigramLM
 from jaxlm.models.counts_bigram import best_smoothing
+from jaxlm.optimizers import sgd
 from jaxlm.report import plot_counts, plot_curves, render_page, results_table, samples_text
-from jaxlm.runs import (
-    append_metrics,
-    check_run_path,
-    create_run,
-    describe_environment,
-    new_run_path,
-    write_json,
-)
+from jaxlm.results import describe_data, describe_model, describe_results, metrics_line
+from jaxlm.runs import check_run_path, create_run, describe_environment, new_run_path, write_json
 from jaxlm.timing import Timing, timed
 
 
@@ -96,13 +94,7 @@ class Recipe:
 
 def momentum_sgd(lr: float, num_steps: int) -> optax.GradientTransformation:
     """SGD with momentum 0.9, the learning rate falling to zero by a half cosine, gradients clipped to norm 1."""
-    schedule = optax.cosine_decay_schedule(lr, num_steps)
-    return optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(schedule, momentum=0.9))
-
-
-def plain_sgd(lr: float, num_steps: int) -> optax.GradientTransformation:
-    """SGD as the course has it: one learning rate throughout."""
-    return optax.sgd(lr)
+    return sgd(lr, num_steps, schedule="cosine", momentum=0.9, clip_norm=1.0)
 
 
 # The learning rates of `momentum` are the best of four each on the last 30,000 tokens of the training text; an
@@ -110,25 +102,8 @@ def plain_sgd(lr: float, num_steps: int) -> optax.GradientTransformation:
 # the models end about where the course's own do.
 RECIPES = {
     "momentum": Recipe(num_steps=6000, batch_size=128, optimizer=momentum_sgd, bigram_lr=2.0, mlp_lr=0.5),
-    "course": Recipe(num_steps=500, batch_size=64, optimizer=plain_sgd, bigram_lr=0.4, mlp_lr=0.4),
+    "course": Recipe(num_steps=500, batch_size=64, optimizer=sgd, bigram_lr=0.4, mlp_lr=0.4),
 }
-
-SAMPLE_FOLD = 2  # keys fold_in(seed, 0) and fold_in(seed, 1) train the two neural models
-
-
-@dataclass(frozen=True)
-class Data:
-    """One text, as every model of the run sees it."""
-
-    corpus: jaxlm.Corpus
-    tokenizer: jaxlm.Tokenizer
-    train_ids: np.ndarray[Any, Any]
-    val_ids: np.ndarray[Any, Any]
-    prompt_ids: np.ndarray[Any, Any]
-
-    @property
-    def val_bytes_per_token(self) -> float:
-        return len(self.tokenizer.decode_bytes(self.val_ids)) / len(self.val_ids)
 
 
 @dataclass(frozen=True)
@@ -154,33 +129,33 @@ def run_ladder(config: LadderConfig, console: Console) -> Path:
     check_options(config)
     device = jaxlm.resolve_device(config.device)
     say(console, f"device: {device.platform} ({device.device_kind})")
-    data = load_data(config)
+    data = load_text(config)
+    prompt_ids = choose_prompt(config, data)
     say(
         console,
         f"{data.corpus.source}: {len(data.corpus.text):,} characters, {len(data.train_ids):,} tokens to train, "
         f"{len(data.val_ids):,} to validate, vocabulary {data.tokenizer.vocab_size:,}",
     )
     models = neural_models(config, data.tokenizer.vocab_size)
-    run = config.out or new_run_path(f"{'text' if config.text else config.corpus}-{config.tokenizer}")
+    path = config.out or new_run_path(f"{'text' if config.text else config.corpus}-{config.tokenizer}")
     settings = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(config).items()}
-    create_run(run, settings, overwrite=config.overwrite)
-    with jax.default_device(device):
+    facts = describe_data(data, config.tokenizer)
+    with (
+        create_run(path, "ladder", settings, device, facts=facts, overwrite=config.overwrite) as run,
+        jax.default_device(device),
+    ):
         rungs = [*baselines(data), *counts_bigrams(data), *neural_rungs(models, config, data, run, console)]
-        samples = {rung.title: draw_sample(rung, config, data) for rung in rungs}
-    results: dict[str, Any] = {
-        "schema_version": 1,
-        "seed": config.seed,
-        "recipe": config.recipe,
-        "corpus": {name: value for name, value in asdict(data.corpus).items() if name != "text"},
-        "tokenizer": {"name": config.tokenizer, "vocab_size": data.tokenizer.vocab_size},
-        "tokens": {"train": len(data.train_ids), "validation": len(data.val_ids)},
-        "validation_bytes_per_token": data.val_bytes_per_token,
-        "models": [describe(rung, data) for rung in rungs],
-        "prompt": data.tokenizer.decode(data.prompt_ids),
-        "samples": samples,
-        **describe_environment(device),
-    }
-    write_artefacts(run, rungs, data, results)
+        samples = {rung.title: draw_sample(rung, config, data, prompt_ids) for rung in rungs}
+        results = describe_results(
+            data,
+            config.tokenizer,
+            config.seed,
+            [describe(rung, data) for rung in rungs],
+            data.tokenizer.decode(prompt_ids),
+            samples,
+            describe_environment(device),
+        ) | {"recipe": config.recipe}
+        write_artefacts(run, rungs, data, results)
     console.print(results_table(results["models"]))
     best_k = next(row["smoothing"] for row in results["models"] if row["name"] == "counts_bigram_best_k")
     say(console, f"\nbest k = {best_k:.3g}, chosen on the last tenth of the training text\n")
@@ -205,44 +180,37 @@ def check_options(config: LadderConfig) -> None:
         raise ValueError(f"--num-tokens must be at least 0, got {config.num_tokens}")
 
 
-def load_data(config: LadderConfig) -> Data:
-    """Text -> tokenizer -> ids -> a part to train and a part to validate; and the prompt's ids."""
-    corpus = jaxlm.load_corpus(config.corpus) if config.text is None else jaxlm.read_text(config.text)
-    tokenizer = train_tokenizer(config, corpus.text)
-    ids = tokenizer.encode(corpus.text)
+def load_text(config: LadderConfig) -> Data:
+    """Text -> tokenizer -> ids -> a part to train and a part to validate."""
     context_length = max(config.mlp_context_length, 1)
+    default = 512 if config.quick else 4096
+    data = load_data(
+        config.corpus,
+        config.text,
+        config.tokenizer,
+        vocab_size=default if config.vocab_size is None else config.vocab_size,
+    )
+    num_tokens = len(data.train_ids) + len(data.val_ids)
     needed = 12 * (context_length + 1)  # so that the parts that validate and that choose k hold a window each
-    if len(ids) < needed:
-        raise ValueError(f"{corpus.source} has {len(ids)} tokens; the ladder needs {needed}: use a longer text")
-    train_ids, val_ids = jaxlm.split_ids(ids)
+    if num_tokens < needed:
+        raise ValueError(
+            f"{data.corpus.source} has {num_tokens} tokens; the ladder needs {needed}: use a longer text"
+        )
+    return data
+
+
+def choose_prompt(config: LadderConfig, data: Data) -> np.ndarray[Any, Any]:
+    """The ids [P] that the samples go on from."""
+    context_length = max(config.mlp_context_length, 1)
     if config.prompt is None:
-        start = first_line_start(tokenizer, val_ids[:-context_length])
-        return Data(corpus, tokenizer, train_ids, val_ids, val_ids[start : start + context_length])
-    prompt_ids = tokenizer.encode(config.prompt)
+        return line_start_prompt(data, context_length)
+    prompt_ids = data.tokenizer.encode(config.prompt)
     if len(prompt_ids) < context_length:
         raise ValueError(
             f"--prompt {config.prompt!r} makes {len(prompt_ids)} of the {context_length} tokens that the MLP "
             "needs (--mlp-context-length): use a longer prompt"
         )
-    return Data(corpus, tokenizer, train_ids, val_ids, prompt_ids)
-
-
-def first_line_start(tokenizer: jaxlm.Tokenizer, ids: np.ndarray[Any, Any]) -> int:
-    """Where the first whole line of `ids` begins, for a sample reads better from there; 0 where none does."""
-    for position, token in enumerate(ids[:1000]):
-        if tokenizer.decode([token]).endswith("\n"):
-            return position + 1
-    return 0
-
-
-def train_tokenizer(config: LadderConfig, text: str) -> jaxlm.Tokenizer:
-    """The tokenizer that the options ask for."""
-    if config.tokenizer == "char":
-        return jaxlm.CharTokenizer.train(text)
-    if config.tokenizer == "byte":
-        return jaxlm.ByteTokenizer()
-    default = 512 if config.quick else 4096
-    return jaxlm.BPETokenizer.train(text, default if config.vocab_size is None else config.vocab_size)
+    return prompt_ids
 
 
 def neural_models(config: LadderConfig, vocab_size: int) -> tuple[jaxlm.NeuralBigramLM, jaxlm.MLPLanguageModel]:
@@ -335,41 +303,26 @@ def write_down(
     show(record.step + 1, f"loss {loss:.3f}, validation perplexity {perplexity:.1f}")
 
 
-def metrics_line(name: str, record: jaxlm.Record) -> dict[str, Any]:
-    """A record as its line of `metrics.jsonl`."""
-    assert record.validation is not None  # the ladder always validates
-    return {
-        "model": name,
-        "step": record.step,
-        "train_loss": record.train_loss,
-        "val_nats_per_token": record.validation.nats_per_token,
-        "val_perplexity": record.validation.perplexity,
-    }
-
-
-def draw_sample(rung: Rung, config: LadderConfig, data: Data) -> str:
+def draw_sample(rung: Rung, config: LadderConfig, data: Data, prompt_ids: np.ndarray[Any, Any]) -> str:
     """The prompt and what the model makes of it; every model draws with the same key."""
     key = jax.random.fold_in(jax.random.key(config.seed), SAMPLE_FOLD)
-    ids = jaxlm.sample(rung.model, rung.variables, data.prompt_ids, config.num_tokens, key=key)
+    ids = jaxlm.sample(rung.model, rung.variables, prompt_ids, config.num_tokens, key=key)
     return data.tokenizer.decode(ids)
 
 
 def describe(rung: Rung, data: Data) -> dict[str, Any]:
     """A rung as its object in `results.json`."""
-    row = {
-        "name": rung.name,
-        "title": rung.title,
-        "context_length": rung.model.context_length,
-        "size": sum(leaf.size for leaf in jax.tree.leaves(rung.variables)),
-        "size_unit": "parameters" if rung.records else "counts",
-        "nats_per_token": rung.evaluation.nats_per_token,
-        "perplexity": rung.evaluation.perplexity,
-        "bits_per_byte": jaxlm.bits_per_byte(rung.evaluation.nats_per_token, data.val_bytes_per_token),
-        "num_tokens": rung.evaluation.num_tokens,
-        "compile_seconds": rung.timing.compile_seconds,
-        "train_seconds": rung.timing.run_seconds,
-    }
-    return row | ({"smoothing": rung.model.smoothing} if isinstance(rung.model, jaxlm.CountsBigramLM) else {})
+    return describe_model(
+        rung.name,
+        rung.title,
+        rung.model,
+        rung.variables,
+        rung.evaluation,
+        data.val_bytes_per_token,
+        is_trained=bool(rung.records),
+        compile_seconds=rung.timing.compile_seconds,
+        train_seconds=rung.timing.run_seconds,
+    )
 
 
 def write_artefacts(run: Path, rungs: Sequence[Rung], data: Data, results: Mapping[str, Any]) -> None:
@@ -385,7 +338,8 @@ def write_artefacts(run: Path, rungs: Sequence[Rung], data: Data, results: Mappi
     plot_curves(run / "curves.png", curves, floors, data.tokenizer.vocab_size)
     tokens = [data.tokenizer.decode([token]) for token in range(data.tokenizer.vocab_size)]
     plot_counts(run / "counts.png", np.asarray(by_name["counts_bigram"].variables["counts"]["table"]), tokens)
-    write_atomically(run / "report.html", render_page(run, results))
+    title = f"The ladder: {len(rungs)} models, one token stream"
+    write_atomically(run / "report.html", render_page(run, results, title=title))
     write_json(run / "results.json", results)
 
 

@@ -71,9 +71,11 @@ def run_comparison(config: ComparisonConfig, console: Console) -> Path:
     out = config.out or new_run_path("pytorch-comparison")
     settings = json.loads(json.dumps(asdict(config), default=str))
     cpu = jaxlm.resolve_device("cpu")
-    create_run(out, settings, overwrite=config.overwrite)
-    rows = {}
-    with jax.default_device(cpu):  # that is where PyTorch's tensors are
+    rows: dict[str, Any] = {}
+    with (
+        create_run(out, "pytorch-comparison", settings, cpu, overwrite=config.overwrite),
+        jax.default_device(cpu),  # that is where PyTorch's tensors are
+    ):
         for name, build in chosen.items():
             say(console, f"timing: {name}")
             torch.compiler.reset()  # it keeps eight programs of a function and then compiles no more

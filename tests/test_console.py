@@ -4,12 +4,13 @@ import io
 import os
 import subprocess
 import sys
+import tempfile
 
 import jax
 import pytest
 from rich.console import Console
 
-from jaxlm.console import exit_code, progress, say
+from jaxlm.console import exit_code, harmless, progress, say, write
 
 
 def console(**options):
@@ -27,6 +28,41 @@ def test_text_is_printed_as_it_is():
     output = console()
     say(output, "[bold]x[/bold] :smile: " + "long " * 60)
     assert output.file.getvalue() == "[bold]x[/bold] :smile: " + "long " * 60 + "\n"
+
+
+@pytest.mark.parametrize("text", ["no line's end", "a\nb\t\x1b[2J[bold]x[/bold]\r:smile:\u202e", "", "\ud800"])
+def test_text_is_written_as_it_is_to_a_file(text):
+    output = console()
+    write(output, text)
+    write(output, text)
+    assert output.file.getvalue() == text * 2
+
+
+def test_text_is_written_to_a_terminal_without_what_steers_it():
+    output = console(force_terminal=True)
+    write(output, "a\x1b[2J\nb")
+    assert output.file.getvalue() == "a\\x1b[2J\nb"
+
+
+def test_text_is_written_at_once():
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as file:
+        write(Console(file=file), "at once")
+        assert os.fstat(file.fileno()).st_size == len("at once")
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("plain [bold] caf\u00e9 \u2603 \U0001f3b2\n\tnext", "plain [bold] caf\u00e9 \u2603 \U0001f3b2\n\tnext"),
+        ("\x1b]0;title\x07", r"\x1b]0;title\x07"),
+        ("\r\x08\x00\x7f", r"\r\x08\x00\x7f"),
+        ("\x9b2J\x85", r"\x9b2J\x85"),  # what a terminal of 8 bits takes for an escape
+        ("\u202etxt.exe\u200b\ufeff", r"\u202etxt.exe\u200b\ufeff"),  # backwards, or unseen
+        ("\udce9\U000e0041", r"\udce9\U000e0041"),
+    ],
+)
+def test_what_steers_a_terminal_is_shown_as_an_escape(text, shown):
+    assert harmless(text) == shown
 
 
 def test_progress_is_plain_lines_away_from_a_terminal():
@@ -80,9 +116,58 @@ def test_what_the_encoding_lacks_is_no_error():
     assert done.stdout == "caf? ?\n"
 
 
-def test_interrupted_is_130(capsys):
-    assert exit_code(failing_with(KeyboardInterrupt())) == 130
-    assert capsys.readouterr().err == "interrupted\n"
+@pytest.mark.parametrize(("signals", "told"), [((), "interrupted\n"), (("SIGTERM",), "interrupted SIGTERM\n")])
+def test_interrupted_is_130(signals, told, capsys):
+    assert exit_code(failing_with(KeyboardInterrupt(*signals))) == 130
+    assert capsys.readouterr().err == told
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (ValueError("a is 3;\n use b"), ["a is 3; use b"]),
+        (MemoryError("9 GB"), ["out of memory (9 GB); make the model or the batch smaller"]),
+        (KeyboardInterrupt("SIGTERM"), ["interrupted SIGTERM"]),
+        (BrokenPipeError(), []),
+    ],
+    ids=repr,
+)
+def test_who_asked_is_told_why_it_failed(error, told, capsys, monkeypatch):
+    with tempfile.TemporaryFile("w") as file:  # it is turned away from a reader that has gone
+        monkeypatch.setattr(sys, "stdout", file)
+        seen = []
+        exit_code(failing_with(error), on_failure=seen.append)
+    assert seen == told
+    assert capsys.readouterr().err.removeprefix("error: ").splitlines() == told
+
+
+def test_who_asked_is_told_nothing_where_nothing_failed():
+    exit_code(lambda: None, on_failure=lambda message: pytest.fail(message))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", ["say(output, 'line')", "write(output, 'line\\n')", "output.print('line')"])
+def test_a_reader_that_has_gone_ends_a_command_quietly(words):
+    program = f"""
+import sys
+from jaxlm.console import *
+
+output = standard_output()
+def command():
+    while True:
+        {words}
+
+sys.exit(exit_code(command))
+"""
+    command = [sys.executable, "-c", program]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout.readline() == "line\n"
+            process.stdout.close()
+            assert process.wait(timeout=60) == 0
+            assert process.stderr.read() == ""
+        finally:
+            process.kill()
 
 
 def test_a_bug_is_not_hidden():

@@ -24,6 +24,7 @@ from experiments.cost_growth import (
     run_growth,
 )
 from jaxlm.console import exit_code
+from jaxlm.runs import read_manifest
 from jaxlm.timing import timed
 
 TINY = Shape(
@@ -130,6 +131,8 @@ def test_a_run_leaves_its_artefacts(monkeypatch, tmp_path):
     assert "counted pair" in (tmp_path / "run" / "table.txt").read_text("utf-8")
     assert [panel["as_the_work"] for panel in results["panels"]] == [None, None]
     assert "FASTER" not in console.file.getvalue()
+    manifest = read_manifest(tmp_path / "run")
+    assert (manifest["kind"], manifest["state"]) == ("cost-growth", "done")
     with pytest.raises(FileExistsError, match="holds a run"):
         run_growth(config, console)
     run_growth(dataclasses.replace(config, overwrite=True), console)

@@ -8,7 +8,7 @@ from rich.console import Console
 
 import jaxlm
 from experiments import course_ladder
-from experiments.ladder import counts_bigrams, load_data, recorded_every
+from experiments.ladder import counts_bigrams, load_text, recorded_every
 
 TEXT = "the cat sat on the mat. a rat sat on a hat: the cat sat on the rat!\n" * 40
 
@@ -22,7 +22,7 @@ def test_it_does_the_work_of_the_ladder(tmp_path):
     )
     console = Console(file=io.StringIO(), width=100)
     outcome = course_ladder.run_course(config, console)
-    data = load_data(config.as_ladder())
+    data = load_text(config.as_ladder())
     add_one = next(iter(counts_bigrams(data)))
     assert outcome["counts bigram, add 1"][0] == pytest.approx(add_one.evaluation.perplexity, rel=1e-5)
     for name in ("NeuralBigramLM", "MLPLanguageModel"):

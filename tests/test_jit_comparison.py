@@ -17,6 +17,7 @@ from experiments.jit_comparison import JitConfig, run_comparison
 from experiments.jit_stages import COPIES, LEARNING_RATE, NUM_BATCHES, STAGES, Sizes, Stage, make_problem
 from experiments.jit_ways import cost_analysis, make_ways, measure, measure_ceiling, repeated
 from jaxlm.console import exit_code
+from jaxlm.runs import read_manifest
 
 SIZES = Sizes(vocab_size=11, context_length=2, embedding_dim=3, hidden_dim=5, batch_size=4, items=3)
 CPU = jax.devices("cpu")[0]
@@ -291,7 +292,7 @@ def finished(tmp_path_factory):
 
 def test_every_artefact_is_there(finished):
     out, results, printed = finished
-    names = ["config.json", "results.json", "roofline.png", "speedups.png", "table.txt"]
+    names = [".lock", "config.json", "manifest.json", "results.json", "roofline.png", "speedups.png", "table.txt"]
     assert sorted(path.name for path in out.iterdir()) == names
     for name in ("roofline.png", "speedups.png"):
         assert (out / name).read_bytes().startswith(b"\x89PNG")
@@ -304,6 +305,8 @@ def test_every_artefact_is_there(finished):
     assert results["versions"]["torch"] is None
     assert results["sizes"]["small"]["vocab_size"] == 30
     assert list(results["devices"]) == ["cpu:0"]
+    manifest = read_manifest(out)
+    assert (manifest["kind"], manifest["state"]) == ("jit", "done")
 
 
 def test_the_rows_hold_what_follows_from_each_other(finished):

@@ -8,15 +8,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from rich.console import Console
 
 import jaxlm
 from experiments import ladder
-from experiments.ladder import LadderConfig, counts_bigrams, load_data, run_ladder
+from experiments.ladder import LadderConfig, counts_bigrams, load_text, run_ladder
 from jaxlm.console import exit_code
-from jaxlm.runs import create_run
+from jaxlm.runs import create_run, read_manifest, summarise_run
 
 ROOT = Path(__file__).parents[1]
 NAMES = ["uniform", "unigram", "counts_bigram", "counts_bigram_best_k", "neural_bigram", "mlp"]
@@ -68,9 +69,11 @@ def finished(tmp_path_factory):
 def test_every_artefact_is_there(finished):
     out, _, _ = finished
     assert sorted(path.name for path in out.iterdir()) == [
+        ".lock",
         "config.json",
         "counts.png",
         "curves.png",
+        "manifest.json",
         "metrics.jsonl",
         "models",
         "report.html",
@@ -101,6 +104,19 @@ def test_the_results_hold_the_six_models_and_what_they_depend_on(finished):
     assert results["seed"] == 0
     assert re.fullmatch("[0-9a-f]{64}", results["corpus"]["sha256"])
     assert set(results["versions"]) >= {"jax", "flax", "optax", "jaxlm", "python"}
+
+
+@pytest.mark.slow
+def test_the_manifest_says_what_it_was_of_and_that_it_is_done(finished):
+    out, results, _ = finished
+    manifest = read_manifest(out)
+    assert (manifest["kind"], manifest["state"], manifest["why"]) == ("ladder", "done", None)
+    for name in ("corpus", "tokenizer", "tokens", "versions", "device"):
+        assert manifest[name] == results[name]
+    assert manifest["config"] == json.loads((out / "config.json").read_text("utf-8"))
+    summary = summarise_run(out)
+    best = min(results["models"], key=lambda row: row["nats_per_token"])
+    assert (summary["model"], summary["perplexity"], summary["steps"]) == (best["title"], best["perplexity"], 30)
 
 
 @pytest.mark.slow
@@ -148,7 +164,7 @@ def test_the_best_k_is_chosen_on_the_training_text_alone(text, tmp_path):
     num_train = len(TEXT) * 9 // 10
     (tmp_path / "other.txt").write_text(TEXT[:num_train] + TEXT[num_train:][::-1])
     best, other = (
-        list(counts_bigrams(load_data(small(path, tmp_path / "run"))))[-1]
+        list(counts_bigrams(load_text(small(path, tmp_path / "run"))))[-1]
         for path in (text, tmp_path / "other.txt")
     )
     assert best.model.smoothing == other.model.smoothing
@@ -167,7 +183,8 @@ def test_the_same_command_gives_the_same_results_but_for_times(finished, tmp_pat
 
 def test_an_existing_run_is_refused_before_any_work(tmp_path):
     config = small(tmp_path / "no text is read", tmp_path / "run")
-    create_run(config.out, {"seed": 1})
+    with create_run(config.out, "ladder", {"seed": 1}, jax.devices("cpu")[0]):
+        pass
     with pytest.raises(FileExistsError, match="--overwrite"):
         run(config)
 
@@ -204,7 +221,8 @@ def test_bad_options_end_in_one_line_and_no_folder(text, tmp_path, capsys, optio
     [
         (b"", "is empty"),
         (b"caf\xe9 au lait", "not UTF-8.*0xe9.*offset 3"),
-        (b"too short", "has 9 tokens; the ladder needs 48"),
+        (b"too short", "has 9 tokens; .* the shorter has 1, and needs 2"),
+        (b"still too short for it", "has 22 tokens; the ladder needs 48"),
     ],
 )
 def test_bad_texts_end_in_one_line_and_no_folder(tmp_path, capsys, content, message):
@@ -223,7 +241,11 @@ def test_a_run_that_diverges_does_not_look_finished(text, tmp_path, monkeypatch)
     config = small(text, tmp_path / "run", recipe="course")
     with pytest.raises(FloatingPointError, match="at step"):
         run(config)
-    assert {path.name for path in config.out.iterdir()} <= {"config.json", "metrics.jsonl"}
+    artefacts = {path.name for path in config.out.iterdir()}
+    assert artefacts <= {".lock", "config.json", "manifest.json", "metrics.jsonl"}
+    manifest = read_manifest(config.out)
+    assert manifest["state"] == "failed"
+    assert "at step" in manifest["why"]
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ import io
 import json
 import sys
 from importlib import metadata
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -11,9 +12,11 @@ import pytest
 from rich.console import Console
 
 import jaxlm
-from experiments import machine
+from experiments import machine, pytorch_comparison
+from experiments.contest import Contestant, Row
 from experiments.pytorch_comparison import ComparisonConfig, run_comparison
 from jaxlm.console import exit_code
+from jaxlm.runs import read_manifest
 
 
 @pytest.fixture
@@ -81,6 +84,44 @@ def test_jaxlm_is_built_and_called_on_the_cpu(jobs, monkeypatch, tmp_path):
     run(out=tmp_path / "run")
     assert len(seen) > 1
     assert set(seen) == {cpu}
+
+
+def test_rows_are_kept_though_a_later_one_fails(monkeypatch, tmp_path):
+    """With no torch but a name: the folder is of the comparison alone."""
+
+    def broken():
+        raise ValueError("no such row")
+
+    contestants = {"jaxlm": Contestant(lambda: None, 1)}
+    rows = {"first": lambda: Row("call", contestants, ()), "second": broken}
+    torch = SimpleNamespace(
+        compiler=SimpleNamespace(reset=lambda: None), __version__="2", get_num_threads=lambda: 1
+    )
+    monkeypatch.setattr(
+        pytorch_comparison,
+        "import_jobs",
+        lambda: (SimpleNamespace(QUICK=None, all_jobs=lambda sizes: rows), torch),
+    )
+    with pytest.raises(ValueError, match="no such row"):
+        run(out=tmp_path / "run")
+    results = json.loads((tmp_path / "run" / "results.json").read_text("utf-8"))
+    assert list(results["rows"]) == ["first"]
+    manifest = read_manifest(tmp_path / "run")
+    assert (manifest["kind"], manifest["state"], manifest["why"]) == (
+        "pytorch-comparison",
+        "failed",
+        "no such row",
+    )
+    del rows["second"]
+    run(out=tmp_path / "run", overwrite=True)
+    assert read_manifest(tmp_path / "run")["state"] == "done"
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [
+        ".lock",
+        "config.json",
+        "manifest.json",
+        "results.json",
+        "table.txt",
+    ]
 
 
 def test_a_folder_of_something_else_is_left_alone(tmp_path):

@@ -1,0 +1,70 @@
+"""`metrics.jsonl`: one JSON object a line, only ever added to, and whole lines only."""
+
+import errno
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+from jaxlm.files import read_regular, write_atomically
+
+
+def append_metrics(path: Path, metrics: dict[str, Any]) -> bytes:
+    """Appends one line, and returns it. A line that does not fit on the disk is taken back.
+
+    Raises:
+        OSError: it cannot be written; the message names the path, which holds what it held before.
+    """
+    line = (json.dumps(finite(metrics), allow_nan=False) + "\n").encode()
+    try:
+        with path.open("ab", buffering=0) as file:  # one write: another process sees all of the line or nothing
+            end = file.seek(0, os.SEEK_END)
+            try:
+                if file.write(line) != len(line):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            except OSError:
+                file.truncate(end)
+                raise
+    except OSError as error:
+        error.filename = str(path)
+        raise
+    return line
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The objects of all whole lines; none where there is no file. A last line that is torn is left out.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: a line is no JSON object; the message names the path and the line.
+    """
+    try:
+        content = read_regular(path)
+    except FileNotFoundError:
+        return []
+    metrics = []
+    for number, line in enumerate(content.split(b"\n")[:-1], 1):
+        try:
+            metrics.append(json.loads(line))
+        except (ValueError, RecursionError):
+            metrics.append(None)
+        if not isinstance(metrics[-1], dict):
+            raise ValueError(f"{path} is damaged: line {number} is no JSON object")
+    return metrics
+
+
+def cut_metrics(path: Path, num_bytes: int) -> None:
+    """Leaves the first `num_bytes` of the file alone; a reader sees it before or after, never between."""
+    content = read_regular(path) if path.exists() else b""
+    if len(content) != num_bytes:
+        write_atomically(path, content[:num_bytes])
+
+
+def finite(value: Any) -> Any:
+    """`value` with null for each number that JSON lacks: inf and NaN."""
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
