@@ -1,9 +1,20 @@
-"""Which device a computation runs on."""
+"""Which device a computation runs on, and why."""
+
+import math
+import os
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-# What a user types -> the platform names that JAX may know it by.
+from jaxlm.plugins import Plugin, installed_plugins, keep_out
+from jaxlm.timing import time_interleaved
+from jaxlm.trials import Verdict, one_line
+from jaxlm.verdicts import judged_plugins
+
+# What a user types -> the platform names that JAX may know it by. Apple's are of jax-metal, metaljax, jax-mps and
+# jax-graft: "metal" is whichever of them is here and works.
 _PLATFORMS = {
     "cpu": ("cpu",),
     "gpu": ("gpu",),
@@ -13,36 +24,180 @@ _PLATFORMS = {
     "metal": ("METAL", "metal", "mps", "mtl"),
 }
 
+# What `describe_devices` asks of "auto".
+_SIZES = {"small": 1_000, "large": 10_000_000}
 
-def resolve_device(device: str | jax.Device = "auto") -> jax.Device:
-    """The JAX device that `device` names.
 
-    `"auto"` is the device on which JAX itself would put a fresh array: `jax.default_device` where that is set,
-    otherwise the first of the default platform (which `JAX_PLATFORMS` chooses). A platform's name gives its
-    first device; a `jax.Device` is returned as it is.
+class Choice(NamedTuple):
+    """A device, and why it is that one."""
 
-    Raises:
-        ValueError: the name is unknown, this machine has no such device, or JAX cannot start it.
+    device: jax.Device
+    reason: str
+
+
+def resolve_device(device: str | jax.Device = "auto", *, num_weights: int | None = None) -> jax.Device:
+    """The JAX device that `device` names: that of `choose_device`.
 
     >>> resolve_device("cpu").platform
     'cpu'
     """
+    return choose_device(device, num_weights=num_weights).device
+
+
+def choose_device(device: str | jax.Device = "auto", *, num_weights: int | None = None) -> Choice:
+    """The JAX device that `device` names, and why.
+
+    A `jax.Device` is returned as it is, and a platform's name gives its first device. `"auto"` is, in this order:
+    the device that `JAXLM_DEVICE` names; where JAX itself would put a fresh array, if `JAX_PLATFORMS` or
+    `jax.default_device` chose that; of the accelerators whose plugin passed its probe the fastest, if the model
+    has the weights from which that one pays; the CPU, where there are others, and else what JAX takes.
+
+    The first time that a plugin is met it is tried in a subprocess, for at most 25 s (`JAXLM_PROBE_SECONDS`), and
+    one that fails is kept out of this process. That is so for `"cpu"` too, which JAX starts after its plugins.
+
+    Args:
+        num_weights: the size of the model, where it is known.
+
+    Raises:
+        ValueError: the name is unknown, this machine has no such device, or JAX cannot start it.
+    """
     if isinstance(device, jax.Device):
-        return device
-    if device == "auto":
-        try:
-            (default,) = jax.device_put(np.float32(0)).devices()  # asks JAX itself, thread-local settings included
-        except RuntimeError as error:
-            reason = str(error).partition("\n")[0]
-            raise ValueError(f"JAX cannot start a device: {reason}; try JAX_PLATFORMS=cpu") from None
-        return default
-    if device not in _PLATFORMS:
+        return Choice(device, "it was given")
+    if device != "auto":
+        return Choice(_named(device), "it was asked for")
+    if (chosen := os.environ.get("JAXLM_DEVICE") or "auto") != "auto":
+        return Choice(_named(chosen), f"JAXLM_DEVICE={chosen}")
+    platforms: str | None = jax.config.jax_platforms  # type: ignore[attr-defined]
+    settings = {"JAX_PLATFORMS": platforms, "JAX_PLATFORM_NAME": os.environ.get("JAX_PLATFORM_NAME")}
+    for name, value in settings.items():
+        if value:
+            if value == "cpu":  # no plugin is wanted, and JAX would import every one
+                keep_out(installed_plugins())
+            return Choice(_default(), f"{name}={value}")
+    if jax.config.jax_default_device is not None:  # type: ignore[attr-defined]
+        return Choice(_default(), "it is jax.default_device")
+    return _fastest(num_weights)
+
+
+def described(device: jax.Device) -> str:
+    """A device in words: its platform, its number there and its kind."""
+    return f"{device.platform}:{device.id} ({device.device_kind})"
+
+
+def describe_devices() -> dict[str, list[dict[str, Any]]]:
+    """What `jaxlm devices` shows: a row for each device that JAX offers here and for each plugin that offers none.
+
+    Returns:
+        "devices": platform, device, plugin and its version, verdict ("works", "fails", "built in"), reason,
+        GFLOP/s of a float32 matrix product, GB/s (read and written) of a copy, and the sizes of a model for which
+        "auto" takes it. "auto": for each such size its number of weights, the platform and device, and the reason.
+    """
+    from jax.extend import backend  # 40 ms, for this alone
+
+    choices = {size: choose_device("auto", num_weights=num_weights) for size, num_weights in _SIZES.items()}
+    judged, offered = judged_plugins(), backend.backends()
+    rows: list[dict[str, Any]] = []
+    for platform in offered:
+        owners = [_row(plugin, verdict) for plugin, verdict in judged.items() if verdict.platform == platform]
+        (owner,) = owners[:1] or [{"plugin": None, "version": None, "verdict": "built in", "reason": None}]
+        for device in jax.devices(platform):
+            sizes = [size for size, choice in choices.items() if choice.device == device]
+            rows.append(
+                {"platform": platform, "device": described(device), **owner, **_rates(device), "auto": sizes}
+            )
+    for plugin, verdict in judged.items():
+        if verdict.platform not in offered:
+            nothing: dict[str, Any] = {"device": None, "gflops": None, "gbytes": None, "auto": []}
+            rows.append({"platform": verdict.platform, **_row(plugin, verdict), **nothing})
+    auto = [
+        {"num_weights": num_weights, "device": described(choices[size].device), "reason": choices[size].reason}
+        for size, num_weights in _SIZES.items()
+    ]
+    return {"devices": rows, "auto": auto}
+
+
+def _named(name: str) -> jax.Device:
+    if name not in _PLATFORMS:
         known = ", ".join(["auto", *_PLATFORMS])
-        raise ValueError(f"unknown device {device!r}; choose one of {known}, or pass a jax.Device")
-    for platform in _PLATFORMS[device]:
+        raise ValueError(f"unknown device {name!r}; choose one of {known}, or pass a jax.Device")
+    platforms = list(_PLATFORMS[name])
+    if name in ("cpu", "metal"):
+        seconds = {verdict.platform: _speed(verdict) for verdict in _let_in_what_works().values()}
+        platforms.sort(key=lambda platform: seconds.get(platform, math.inf))
+    for platform in platforms:
         try:
             return jax.devices(platform)[0]
         except RuntimeError:
             continue
-    present = resolve_device("auto").platform
-    raise ValueError(f"no {device!r} device here: JAX offers {present}; use device='auto' or 'cpu'")
+    if name == "metal":
+        why = "; ".join(_faults()) or "no plugin for it is installed"
+    else:
+        why = f"plugins installed: {', '.join(map(str, installed_plugins())) or 'none'}"
+    raise ValueError(f"no {name!r} device here: JAX offers {_default().platform} ({why}); use 'auto' or 'cpu'")
+
+
+def _fastest(num_weights: int | None) -> Choice:
+    working = _let_in_what_works()
+    reasons = _faults()
+    for plugin, verdict in sorted(working.items(), key=lambda item: _speed(item[1])):
+        if verdict.pays_from is None:
+            reasons.append(f"{plugin} {verdict.reason}")
+        elif num_weights is not None and num_weights < verdict.pays_from:
+            reasons.append(f"{plugin} pays from {verdict.pays_from:,} weights, the model has {num_weights:,}")
+        else:
+            try:
+                return Choice(jax.devices(verdict.platform)[0], f"{plugin} {verdict.reason}")
+            except RuntimeError as error:
+                reasons.append(f"{plugin} passed its probe, and does not start here: {one_line(str(error))}")
+    if reasons:
+        return Choice(jax.devices("cpu")[0], "; ".join(reasons))
+    return Choice(_default(), "no accelerator's plugin is installed")
+
+
+def _let_in_what_works() -> dict[Plugin, Verdict]:
+    judged = judged_plugins()
+    keep_out(plugin for plugin, verdict in judged.items() if not verdict.works)
+    return {plugin: verdict for plugin, verdict in judged.items() if verdict.works}
+
+
+def _faults() -> list[str]:
+    return [f"{plugin} {verdict.reason}" for plugin, verdict in judged_plugins().items() if not verdict.works]
+
+
+def _speed(verdict: Verdict) -> float:
+    return math.inf if verdict.seconds is None else verdict.seconds
+
+
+def _default() -> jax.Device:
+    """Where JAX itself would put a fresh array, thread-local settings included."""
+    try:
+        (default,) = jax.device_put(np.float32(0)).devices()
+    except RuntimeError as error:
+        raise ValueError(f"JAX cannot start a device: {one_line(str(error))}; try JAX_PLATFORMS=cpu") from None
+    return default
+
+
+def _row(plugin: Plugin, verdict: Verdict) -> dict[str, Any]:
+    is_working = "works" if verdict.works else "fails"
+    return {"plugin": plugin.name, "version": plugin.version, "verdict": is_working, "reason": verdict.reason}
+
+
+def _rates(device: jax.Device) -> dict[str, float | None]:
+    """GFLOP/s of a float32 product, and GB/s of a large array negated in place, those read and those written."""
+    width, num_floats = (1024, 2**24) if device.platform == "cpu" else (4096, 2**26)
+    negate = jax.jit(jnp.negative, donate_argnums=0)
+    try:
+        square = jax.device_put(np.full((width, width), 1 / width, np.float32), device)  # its own square
+        held = [jax.device_put(np.ones(num_floats, np.float32), device)]
+
+        def copy() -> jax.Array:
+            held.append(negate(held.pop()))
+            return held[0]
+
+        figures = time_interleaved({"product": lambda: jnp.matmul(square, square), "copy": copy}, repeats=5)
+    except RuntimeError:  # it has no memory left, say
+        return {"gflops": None, "gbytes": None}
+    return {
+        "gflops": 2e-9 * width**3 / figures["product"].minimum,
+        "gbytes": 2e-9 * 4 * num_floats / figures["copy"].minimum,
+    }

@@ -9,7 +9,58 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from jaxlm import resolve_device
+from jaxlm import devices, resolve_device
+from jaxlm.devices import Choice, choose_device, describe_devices, described
+from jaxlm.plugins import Plugin
+from jaxlm.trials import Verdict
+
+FAST, SLOW, BAD = (
+    Plugin("fast", "fast-chip", "1.0"),
+    Plugin("slow", "slow-chip", "2.0"),
+    Plugin("bad", "bad-chip", "3.0"),
+)
+WORKS = {
+    FAST: Verdict(works=True, platform="FAST", reason="gives the CPU's values", seconds=0.001, pays_from=20_000),
+    SLOW: Verdict(works=True, platform="SLOW", reason="gives the CPU's values", seconds=0.002, pays_from=40_000),
+}
+FAILS = {BAD: Verdict(works=False, platform=None, reason="ended its process by SIGABRT")}
+CPU = jax.devices("cpu")[0]
+
+
+@pytest.fixture(autouse=True)
+def undecided(monkeypatch):
+    """Nothing that the person who runs the tests has chosen."""
+    monkeypatch.delenv("JAXLM_DEVICE", raising=False)
+    monkeypatch.delenv("JAX_PLATFORM_NAME", raising=False)
+    chosen = jax.config.jax_platforms
+    jax.config.update("jax_platforms", None)
+    yield
+    jax.config.update("jax_platforms", chosen)
+
+
+@pytest.fixture
+def install(monkeypatch):
+    """A function: takes these verdicts for those of the installed plugins, and their platforms for JAX's.
+
+    It returns the list of what is kept out.
+    """
+    kept_out = []
+
+    def installed(verdicts, *, starting=("FAST", "SLOW")):
+        def offered(platform):
+            if platform in starting:
+                return [f"{platform}:0", f"{platform}:1"]
+            if platform == "cpu":
+                return [CPU]
+            raise RuntimeError(f"Unknown backend {platform}\nand more")
+
+        monkeypatch.setattr(devices, "judged_plugins", lambda: verdicts)
+        monkeypatch.setattr(devices, "installed_plugins", lambda: tuple(verdicts))
+        monkeypatch.setattr(devices, "keep_out", kept_out.extend)
+        monkeypatch.setattr(jax, "devices", offered)
+        return kept_out
+
+    return installed
 
 
 def test_auto_is_where_jax_puts_a_fresh_array():
@@ -67,6 +118,205 @@ def test_unknown_name_is_an_error_that_lists_the_known(name):
     with pytest.raises(ValueError, match=r"unknown device .*auto, cpu, gpu") as raised:
         resolve_device(name)
     assert repr(name) in str(raised.value)
+
+
+def test_device_that_is_asked_for_comes_first(install, monkeypatch):
+    install(WORKS)
+    monkeypatch.setenv("JAXLM_DEVICE", "gpu")
+    assert choose_device("cpu", num_weights=10**9) == Choice(CPU, "it was asked for")
+    assert choose_device(CPU) == Choice(CPU, "it was given")
+
+
+def test_then_that_of_the_environment(install, monkeypatch):
+    install(WORKS)
+    monkeypatch.setenv("JAXLM_DEVICE", "cpu")
+    jax.config.update("jax_platforms", "FAST,cpu")
+    assert choose_device(num_weights=10**9) == Choice(CPU, "JAXLM_DEVICE=cpu")
+
+
+@pytest.mark.parametrize("value", ["", "auto"])
+def test_environment_that_chooses_nothing(install, monkeypatch, value):
+    install(WORKS)
+    monkeypatch.setenv("JAXLM_DEVICE", value)
+    assert choose_device().device == "FAST:0"
+
+
+def test_unknown_device_in_the_environment_is_an_error(monkeypatch):
+    monkeypatch.setenv("JAXLM_DEVICE", "quantum")
+    with pytest.raises(ValueError, match=r"unknown device 'quantum'; choose one of auto, cpu, gpu"):
+        choose_device()
+
+
+def test_then_platforms_that_jax_was_told(install):
+    kept_out = install(WORKS | FAILS)
+    jax.config.update("jax_platforms", "FAST,cpu")
+    with jax.default_device(CPU):
+        assert choose_device(num_weights=10**9) == Choice(CPU, "JAX_PLATFORMS=FAST,cpu")
+    assert kept_out == []
+
+
+def test_platform_by_its_old_name(install, monkeypatch):
+    install(WORKS)
+    monkeypatch.setenv("JAX_PLATFORM_NAME", "cpu")
+    assert choose_device(num_weights=10**9) == Choice(CPU, "JAX_PLATFORM_NAME=cpu")
+
+
+def test_where_jax_is_told_cpu_no_plugin_is_judged_and_none_let_in(install, monkeypatch):
+    kept_out = install(WORKS | FAILS)
+    monkeypatch.setattr(devices, "judged_plugins", lambda: pytest.fail("a plugin was judged"))
+    jax.config.update("jax_platforms", "cpu")
+    assert choose_device() == Choice(CPU, "JAX_PLATFORMS=cpu")
+    assert kept_out == [FAST, SLOW, BAD]
+
+
+def test_then_the_default_device(install):
+    install(WORKS)
+    with jax.default_device(CPU):
+        assert choose_device(num_weights=10**9) == Choice(CPU, "it is jax.default_device")
+
+
+def test_then_the_fastest_accelerator_that_works(install):
+    kept_out = install(FAILS | dict(reversed(WORKS.items())))
+    assert choose_device() == Choice("FAST:0", "fast-chip 1.0 gives the CPU's values")
+    assert kept_out == [BAD]
+
+
+@pytest.mark.parametrize(
+    ("num_weights", "device"), [(1, CPU), (19_999, CPU), (20_000, "FAST:0"), (10**9, "FAST:0"), (None, "FAST:0")]
+)
+def test_accelerator_is_for_models_that_it_pays_for(install, num_weights, device):
+    install(dict(list(WORKS.items())[:1]))
+    assert choose_device(num_weights=num_weights).device == device
+
+
+def test_small_model_is_told_from_what_size_each_pays(install):
+    install(WORKS)
+    assert choose_device(num_weights=1_234).reason == (
+        "fast-chip 1.0 pays from 20,000 weights, the model has 1,234; "
+        "slow-chip 2.0 pays from 40,000 weights, the model has 1,234"
+    )
+
+
+def test_accelerator_that_never_pays_is_for_those_who_ask(install):
+    slower = WORKS[FAST]._replace(pays_from=None, reason="gives the CPU's values in 20 times its time")
+    install({Plugin("m", "m", "1"): slower._replace(platform="mps")}, starting=("mps",))
+    assert choose_device(num_weights=10**9) == Choice(CPU, "m 1 gives the CPU's values in 20 times its time")
+    assert choose_device("metal").device == "mps:0"
+
+
+def test_accelerator_that_does_not_start_here_makes_way(install):
+    install(WORKS, starting=("SLOW",))
+    assert choose_device().device == "SLOW:0"
+    install(WORKS, starting=())
+    device, reason = choose_device()
+    assert device == CPU
+    assert "fast-chip 1.0 passed its probe, and does not start here: Unknown backend FAST and more" in reason
+
+
+def test_where_none_works_the_cpu_and_every_reason(install):
+    worse = {Plugin("worse", "worse-chip", "4.0"): FAILS[BAD]._replace(reason="gave no answer in 25 s")}
+    kept_out = install(FAILS | worse)
+    assert choose_device(num_weights=10**9) == Choice(
+        CPU, "bad-chip 3.0 ended its process by SIGABRT; worse-chip 4.0 gave no answer in 25 s"
+    )
+    assert kept_out == [BAD, *worse]
+
+
+def test_without_plugins_what_jax_takes(install):
+    install({})
+    assert choose_device() == Choice(jnp.zeros(3).devices().pop(), "no accelerator's plugin is installed")
+
+
+def test_cpu_is_had_where_a_plugin_would_hang(install):
+    kept_out = install(WORKS | FAILS)
+    choose_device("cpu")
+    assert kept_out == [BAD]
+
+
+def test_accelerator_that_is_asked_for_by_name_is_not_judged(install, monkeypatch):
+    kept_out = install(FAILS, starting=("gpu",))
+    monkeypatch.setattr(devices, "judged_plugins", lambda: pytest.fail("a plugin was judged"))
+    assert choose_device("gpu").device == "gpu:0"
+    assert kept_out == []
+
+
+def test_metal_is_the_fastest_of_apples_plugins_that_work(install):
+    def verdicts(**seconds):
+        return {
+            Plugin(name, name, "1"): WORKS[FAST]._replace(platform=name, seconds=each, works=each is not None)
+            for name, each in seconds.items()
+        }
+
+    apples = ("METAL", "metal", "mps", "mtl")
+    install(verdicts(METAL=0.003, mps=0.002, mtl=0.004), starting=("METAL", "mps", "mtl"))
+    assert choose_device("metal").device == "mps:0"
+    kept_out = install(verdicts(METAL=None, mtl=0.004, FAST=0.001), starting=("mtl", "FAST"))
+    assert choose_device("metal").device == "mtl:0"
+    assert [plugin.name for plugin in kept_out] == ["METAL"]
+    install({}, starting=apples)
+    assert choose_device("metal").device == "METAL:0"
+
+
+def test_where_no_plugin_of_apples_works_the_error_says_why(install):
+    install({Plugin("m", "jax-metal", "0.1.1"): FAILS[BAD]._replace(reason="breaks all; pip install a cure")})
+    with pytest.raises(
+        ValueError, match=r"no 'metal' device here: .*\(jax-metal 0.1.1 breaks all; pip install a cure"
+    ):
+        choose_device("metal")
+    install({})
+    with pytest.raises(ValueError, match="no plugin for it is installed"):
+        choose_device("metal")
+
+
+def test_absent_device_is_an_error_that_names_the_plugins(install):
+    install(WORKS)
+    with pytest.raises(ValueError, match=r"plugins installed: fast-chip 1.0, slow-chip 2.0"):
+        choose_device("tpu")
+
+
+@pytest.mark.slow
+def test_description_has_a_row_for_each_device_and_each_plugin(install, monkeypatch):
+    monkeypatch.setattr(devices, "_rates", lambda device: {"gflops": 5.0, "gbytes": 7.0})
+    verdicts = {BAD: FAILS[BAD], SLOW: WORKS[SLOW]._replace(platform="cpu", reason="is this CPU")}
+    install(verdicts)
+    document = describe_devices()
+    rates = {"gflops": 5.0, "gbytes": 7.0}
+    assert document["devices"] == [
+        {
+            "platform": "cpu",
+            "device": described(CPU),
+            **{"plugin": "slow-chip", "version": "2.0", "verdict": "works", "reason": "is this CPU"},
+            **rates,
+            "auto": ["small", "large"],
+        },
+        {
+            "platform": None,
+            **{"plugin": "bad-chip", "version": "3.0", "verdict": "fails", "reason": FAILS[BAD].reason},
+            **{"device": None, "gflops": None, "gbytes": None, "auto": []},
+        },
+    ]
+    failing = "bad-chip 3.0 ended its process by SIGABRT"
+    assert document["auto"] == [
+        {
+            "num_weights": 1_000,
+            "device": described(CPU),
+            "reason": f"{failing}; slow-chip 2.0 pays from 40,000 weights, the model has 1,000",
+        },
+        {"num_weights": 10_000_000, "device": described(CPU), "reason": "slow-chip 2.0 is this CPU"},
+    ]
+
+
+@pytest.mark.slow
+def test_rates_are_measured():
+    (row,) = describe_devices()["devices"]
+    assert (row["platform"], row["plugin"], row["verdict"], row["auto"]) == (
+        "cpu",
+        None,
+        "built in",
+        ["small", "large"],
+    )
+    assert row["gflops"] > 0.1
+    assert row["gbytes"] > 0.1
 
 
 @pytest.mark.slow

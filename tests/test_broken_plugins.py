@@ -1,0 +1,154 @@
+"""`jaxlm train --device auto` beside plugins that fail in every way, and beside one that works."""
+
+import json
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from fake_plugins import FAKES, install
+
+import jaxlm
+
+pytestmark = pytest.mark.slow
+
+# What the line that tells the device says of each.
+REASONS = {
+    "raises": "starts no device: RuntimeError: there is no such chip in this machine",
+    "raises_in_factory": "raised RuntimeError: Unable to initialize backend 'fake_raises_in_factory': "
+    "the chip does not answer",
+    "hangs_in_import": "gave no answer in 4 s (JAXLM_PROBE_SECONDS gives it more)",
+    "hangs": "gave no answer in 4 s (JAXLM_PROBE_SECONDS gives it more)",
+    "hangs_in_factory": "gave no answer in 4 s (JAXLM_PROBE_SECONDS gives it more)",
+    "aborts": "ended its process by SIGABRT",
+    "segfaults": "ended its process by SIGSEGV",
+    "wrong": "has a wrong gradient of an embedding: ",
+    "unimplemented": "UNIMPLEMENTED: default_memory_space is not supported.",
+    "noisy": "prints more than 1,048,576 bytes",
+    "zombie": "leaves processes behind",
+}
+# More weights than those from which `works`, a CPU, may be said to pay by the noise of a busy machine.
+LARGE = ("--hidden-dim", "16384", "--batch-size", "8", "--lr", "0.01")
+
+
+class Ran(NamedTuple):
+    """What came of a run: its exit code, what it printed, and the validation's nats per token."""
+
+    code: int
+    output: str
+    nats: float | None
+
+    @property
+    def devices(self):
+        return [line for line in self.output.splitlines() if "device:" in line]
+
+
+def train(folder, *options, plugins=None, **environment):
+    """Trains 50 steps in a process of its own; standard output and error are one text."""
+    path = [str(folder / plugins / "installed")] if plugins else []
+    cleared = {"JAX_PLATFORMS", "JAX_PLATFORM_NAME", "JAXLM_DEVICE"}
+    environment = {
+        **{name: value for name, value in os.environ.items() if name not in cleared},
+        "PYTHONPATH": os.pathsep.join([str(Path(jaxlm.__file__).parents[1]), *path]),
+        "JAXLM_DATA_DIR": str(folder / (plugins or "none") / "data"),
+        "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        **environment,
+    }
+    out = folder / (plugins or "none") / "run"
+    words = ["--text", folder / "text.txt", "--tokenizer", "char", "--num-steps", "50", "--log-every", "50"]
+    finished = subprocess.run(
+        [sys.executable, "-m", "jaxlm", "train", *words, "--out", out, "--overwrite", *options],
+        env=environment,
+        cwd=folder,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=600,
+    )
+    results = out / "results.json"
+    nats = json.loads(results.read_text())["models"][0]["nats_per_token"] if results.exists() else None
+    return Ran(finished.returncode, finished.stdout, nats)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("plugins")
+    words = np.random.default_rng(0).choice(["the", "cat", "sat", "on", "a", "mat", "and", "ran", "far"], 3000)
+    (folder / "text.txt").write_text("\n".join(" ".join(words[i : i + 8]) for i in range(0, len(words), 8)))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def on_cpu(folder):
+    """The same run where JAX is told to take the CPU, and no plugin is installed."""
+    return train(folder, JAX_PLATFORMS="cpu")
+
+
+@pytest.fixture(scope="module")
+def runs(folder, on_cpu):
+    """By fake: its first run, and its second, which would have no time for a probe. Two at a time."""
+
+    def run_twice(kind):
+        install(folder / kind, kind)
+        options = LARGE if kind == "works" else ()
+        first_limit = "4" if kind.startswith("hangs") else "300"
+        return [
+            train(folder, *options, plugins=kind, JAXLM_PROBE_SECONDS=limit) for limit in (first_limit, "0.001")
+        ]
+
+    with ThreadPoolExecutor(2) as pool:
+        return dict(zip(FAKES, pool.map(run_twice, FAKES), strict=True))
+
+
+def test_every_fake_is_expected_to_fail_but_one():
+    assert {*REASONS, "works"} == set(FAKES)
+
+
+@pytest.mark.parametrize("kind", REASONS)
+def test_run_beside_a_broken_plugin_is_the_cpus(runs, on_cpu, kind):
+    first, _ = runs[kind]
+    assert first.code == 0, first.output
+    assert first.nats == on_cpu.nats
+    (line,) = first.devices
+    assert line.startswith(f"device: cpu:0 (cpu): fake-{kind} 1.0 ")
+    assert REASONS[kind] in line
+    assert len(first.output) < 5_000
+
+
+@pytest.mark.parametrize("kind", REASONS)
+def test_second_run_knows_without_a_probe(runs, on_cpu, kind):
+    first, second = runs[kind]
+    assert second.code == 0, second.output
+    assert second.devices == first.devices
+    assert second.nats == on_cpu.nats
+
+
+def test_run_is_on_the_accelerator_that_works(folder, runs):
+    on_cpu = train(folder, *LARGE, JAX_PLATFORMS="cpu")
+    for ran in runs["works"]:
+        assert ran.code == 0, ran.output
+        assert ran.nats == pytest.approx(on_cpu.nats, rel=1e-4)
+        assert ran.devices == ["device: cpu:0 (cpu): fake-works 1.0 gives the CPU's values"]
+
+
+def test_small_model_stays_on_the_cpu(folder, runs, on_cpu):
+    small = train(folder, plugins="works", JAXLM_PROBE_SECONDS="0.001")
+    assert small.code == 0, small.output
+    assert small.nats == on_cpu.nats
+    (line,) = small.devices
+    assert "fake-works 1.0 pays from" in line
+
+
+@pytest.mark.parametrize("environment", [{"JAX_PLATFORMS": "cpu"}, {"JAXLM_DEVICE": "cpu"}])
+def test_cpu_that_is_asked_for_is_had_beside_a_plugin_that_hangs(folder, runs, on_cpu, environment):
+    ran = train(folder, plugins="hangs_in_import", **environment)
+    assert ran.code == 0, ran.output
+    assert ran.nats == on_cpu.nats
+    ((name, value),) = environment.items()
+    assert ran.devices == [f"device: cpu:0 (cpu): {name}={value}"]

@@ -1,0 +1,168 @@
+"""When a plugin is tried, and when its verdict is known."""
+
+import functools
+import json
+import platform
+import sys
+import threading
+
+import filelock
+import pytest
+
+from jaxlm import verdicts
+from jaxlm.plugins import Plugin
+from jaxlm.trials import Verdict
+from jaxlm.verdicts import forget_verdicts, judged_plugins
+
+GOOD, BAD = Plugin("good", "good-chip", "1.0"), Plugin("bad", "bad-chip", "2.0")
+VERDICTS = {
+    GOOD: Verdict(works=True, platform="good", reason="is right", seconds=0.001, pays_from=20_000),
+    BAD: Verdict(works=False, platform=None, reason="ended its process by SIGABRT"),
+}
+
+
+@pytest.fixture(autouse=True)
+def tried(tmp_path, monkeypatch):
+    """The plugins that were tried, each time; two are installed, and the cache is empty."""
+    tried = []
+
+    def try_plugins(plugins):
+        tried.append(plugins)
+        return {plugin: VERDICTS[plugin] for plugin in plugins}
+
+    monkeypatch.setenv("JAXLM_DATA_DIR", str(tmp_path / "cache"))
+    monkeypatch.setattr(verdicts, "try_plugins", try_plugins)
+    monkeypatch.setattr(verdicts, "installed_plugins", functools.cache(lambda: (GOOD, BAD)))
+    judged_plugins.cache_clear()
+    yield tried
+    judged_plugins.cache_clear()
+
+
+@pytest.fixture
+def cache(tmp_path):
+    return tmp_path / "cache" / "plugins.json"
+
+
+def another_process():
+    judged_plugins.cache_clear()
+    return judged_plugins()
+
+
+def test_each_plugin_is_tried_once(tried):
+    assert judged_plugins() == VERDICTS
+    assert judged_plugins() == VERDICTS
+    assert another_process() == VERDICTS
+    assert tried == [[GOOD, BAD]]
+
+
+def test_only_what_is_new_is_tried(tried, monkeypatch):
+    judged_plugins()
+    renewed = Plugin("bad", "bad-chip", "2.1")
+    monkeypatch.setitem(VERDICTS, renewed, VERDICTS[BAD])
+    monkeypatch.setattr(verdicts, "installed_plugins", lambda: (GOOD, renewed))
+    assert set(another_process()) == {GOOD, renewed}
+    assert tried == [[GOOD, BAD], [renewed]]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda monkeypatch: monkeypatch.setattr(verdicts, "jax_version", lambda: "99.0"),
+        lambda monkeypatch: monkeypatch.setattr(verdicts, "_machine", lambda: ("another",)),
+        lambda monkeypatch: monkeypatch.setenv("CUDA_VISIBLE_DEVICES", ""),
+        lambda monkeypatch: monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=3"),
+    ],
+    ids=["jax", "machine", "visible devices", "flags"],
+)
+def test_what_a_verdict_depends_on_is_part_of_its_key(tried, monkeypatch, change):
+    judged_plugins()
+    with monkeypatch.context() as patch:
+        change(patch)
+        another_process()
+        assert len(tried) == 2
+    another_process()
+    assert len(tried) == 2  # the first verdicts are still there
+
+
+def test_machine_is_told_by_its_system_and_interpreter():
+    assert {platform.release(), platform.machine(), sys.prefix} <= set(verdicts._machine())
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "no JSON",
+        "[]",
+        "null",
+        '{"version": 1}',
+        '{"version": 1, "verdicts": []}',
+        '{"version": 1, "verdicts": {"any": {"works": "yes"}}}',
+        '{"version": 1, "verdicts": {"any": null}}',
+        '{"version": 99, "verdicts": {}}',
+        "[" * 100_000,
+        b"\xff\xfe",
+    ],
+)
+def test_damaged_cache_is_as_none_and_is_replaced(tried, cache, content):
+    cache.parent.mkdir()
+    cache.write_bytes(content if isinstance(content, bytes) else content.encode())
+    assert judged_plugins() == VERDICTS
+    assert len(tried) == 1
+    assert len(json.loads(cache.read_text())["verdicts"]) == 2
+    another_process()
+    assert len(tried) == 1
+
+
+def test_folder_that_cannot_be_written_costs_a_trial_each_time(tried, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setenv("JAXLM_DATA_DIR", str(tmp_path / "file" / "below"))
+    assert judged_plugins() == another_process() == VERDICTS
+    assert len(tried) == 2
+
+
+def test_forgotten_verdicts_are_asked_for_again(tried, cache):
+    judged_plugins()
+    forget_verdicts()
+    assert not cache.exists()
+    forget_verdicts()
+    assert judged_plugins() == VERDICTS
+    assert len(tried) == 2
+
+
+def test_known_fault_is_neither_tried_nor_cached(tried, cache, monkeypatch):
+    monkeypatch.setattr(
+        verdicts, "known_fault", lambda plugin: f"{plugin.name} has one" if plugin == BAD else None
+    )
+    assert judged_plugins()[BAD] == Verdict(works=False, platform=None, reason="bad-chip has one")
+    assert tried == [[GOOD]]
+    assert "bad-chip" not in cache.read_text()
+
+
+def test_no_plugin_costs_nothing(tried, cache, monkeypatch):
+    monkeypatch.setattr(verdicts, "installed_plugins", lambda: ())
+    assert judged_plugins() == {}
+    assert tried == []
+    assert not cache.parent.exists()
+
+
+def test_verdicts_that_another_process_is_about_to_write_are_waited_for(tried, cache, monkeypatch):
+    found_none = threading.Event()
+    known_verdicts = verdicts._known_verdicts
+
+    def look(plugins):
+        known = known_verdicts(plugins)
+        found_none.set()
+        return known
+
+    monkeypatch.setattr(verdicts, "_known_verdicts", look)
+    cache.parent.mkdir()
+    judged = []
+    waiting = threading.Thread(target=lambda: judged.append(judged_plugins()))
+    with filelock.FileLock(cache.with_suffix(".lock")):
+        waiting.start()
+        assert found_none.wait(60)
+        verdicts._cache(VERDICTS)
+    waiting.join()
+    assert judged == [VERDICTS]
+    assert tried == []
