@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike
 
 from jaxlm.batching import check_at_least, check_stream
 from jaxlm.devices import resolve_device
+from jaxlm.jax_versions import device_put
 from jaxlm.models.interface import LanguageModel, num_contexts, predict, target_scorer
 
 # Windows scored by one call of the compiled loop: bounds memory, whatever the text's length.
@@ -71,22 +72,26 @@ def evaluate(
         TypeError: `ids` are not integers.
         ValueError: an id is out of range, `T <= context_length`, or `batch_size < 1`.
     """
-    context_length = model.context_length
-    stream = np.asarray(check_stream(ids, model.vocab_size, min_length=context_length + 1))
-    check_at_least("batch_size", batch_size, 1)
-    target_device = resolve_device(device)
-    variables = jax.device_put(variables, target_device)
-    num_windows = len(stream) - context_length
-    # A batch far larger than the text would only cost memory.
-    batch_size = min(batch_size, max(1 << (num_windows - 1).bit_length(), 256), _WINDOWS_PER_CALL)
-    total_nats = 0.0
-    for start in range(0, num_windows, _WINDOWS_PER_CALL):
-        segment = stream[start : start + _WINDOWS_PER_CALL + context_length]
-        windows = _group_windows(segment, model, batch_size)
-        nats = _window_nats(model, variables, jax.device_put(windows, target_device), batch_size)
-        total_nats += float(jax.device_get(nats)[: len(segment) - context_length].sum(dtype=np.float64))
-    nats_per_token = total_nats / num_windows
+    segments = _segment_nats(model, variables, ids, batch_size, device, in_order=False)
+    sums = [(float(nats.sum(dtype=np.float64)), len(nats)) for nats in segments]
+    num_windows = sum(length for _, length in sums)
+    nats_per_token = sum(total for total, _ in sums) / num_windows
     return Evaluation(nats_per_token, _exp(nats_per_token), num_windows)
+
+
+def window_nats(
+    model: LanguageModel,
+    variables: Any,
+    ids: ArrayLike,
+    *,
+    batch_size: int = 256,
+    device: str | jax.Device = "auto",
+) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """The nats of each window of `ids` [T]: float32 [T - context_length], the first that of `ids[context_length]`.
+
+    Args and Raises: as `evaluate`.
+    """
+    return np.concatenate([*_segment_nats(model, variables, ids, batch_size, device, in_order=True)])
 
 
 def perplexity(
@@ -114,6 +119,37 @@ def bits_per_byte(nats_per_token: float, bytes_per_token: float) -> float:
     return nats_per_token / (math.log(2) * bytes_per_token)
 
 
+def _segment_nats(
+    model: LanguageModel,
+    variables: Any,
+    ids: ArrayLike,
+    batch_size: int,
+    device: str | jax.Device,
+    *,
+    in_order: bool,
+) -> Iterator[np.ndarray[Any, np.dtype[np.float32]]]:
+    """The nats of all windows, segment by segment of the text; within one in another order, if not `in_order`."""
+    context_length = model.context_length
+    stream = np.asarray(check_stream(ids, model.vocab_size, min_length=context_length + 1))
+    check_at_least("batch_size", batch_size, 1)
+    target_device = resolve_device(device)
+    variables = device_put(variables, target_device)
+    num_windows = len(stream) - context_length
+    # A batch far larger than the text would only cost memory.
+    batch_size = min(batch_size, max(1 << (num_windows - 1).bit_length(), 256), _WINDOWS_PER_CALL)
+    for start in range(0, num_windows, _WINDOWS_PER_CALL):
+        segment = stream[start : start + _WINDOWS_PER_CALL + context_length]
+        windows = _group_windows(segment, model, batch_size)
+        on_device = jax.device_put(windows._replace(order=None), target_device)
+        nats = jax.device_get(_window_nats(model, variables, on_device, batch_size))
+        nats = nats[: len(segment) - context_length]
+        if in_order:
+            placed = np.empty_like(nats)
+            placed[windows.order] = nats
+            nats = placed
+        yield nats
+
+
 class _Windows(NamedTuple):
     """The windows of a text, those of one context side by side, so that each context is scored once.
 
@@ -126,6 +162,7 @@ class _Windows(NamedTuple):
     targets: Any  # the token that follows
     bounds: Any  # of a batch of contexts, the first window; then that of the next
     num_batches: int
+    order: Any  # which window of the text each of these is; for the host alone
 
 
 def _group_windows(segment: np.ndarray[Any, Any], model: LanguageModel, batch_size: int) -> _Windows:
@@ -150,6 +187,7 @@ def _group_windows(segment: np.ndarray[Any, Any], model: LanguageModel, batch_si
         targets=_padded(segment[order + context_length], _WINDOWS_PER_CALL + batch_size),
         bounds=_padded(bounds, max_batches + 1),
         num_batches=len(bounds) - 1,
+        order=order,
     )
 
 
