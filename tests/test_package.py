@@ -15,13 +15,18 @@ PACKAGE = Path(jaxlm.__file__).parent
 # A file imports only what stands before it; the helpers at the front need none of the others.
 ORDER = [
     "files",
+    "metrics",
+    "config",
     "timing",
     "compilation",
     "console",
+    "interruption",
+    "optimizers",
     "devices",
     "corpora",
     "tokenizers",
     "batching",
+    "data",
     "keys",
     "models",
     "evaluation",
@@ -29,9 +34,17 @@ ORDER = [
     "sampling",
     "training",
     "checkpoints",
+    "saved_models",
     "runs",
     "report",
+    "tensorboard",
+    "results",
+    "jobs",
+    "saved_training",
+    "training_runs",
+    "commands",
     "cli",
+    "__main__",
 ]
 FILES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))
 each_file = pytest.mark.parametrize("file", FILES)

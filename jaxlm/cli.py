@@ -1,0 +1,327 @@
+"""The `jaxlm` command: its options, and how it answers. What it does is in `commands.py`, imported late."""
+
+import argparse
+import contextlib
+import difflib
+import io
+import itertools
+import json
+import re
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+from tyro.conf import DisallowNone, OmitArgPrefixes, Positional
+
+from jaxlm.config import TrainConfig, read_config
+
+
+@dataclass(frozen=True)
+class Train:
+    """Trains a model in a run's folder; stopped by whatever, --resume goes on to the same bits."""
+
+    training: OmitArgPrefixes[TrainConfig] = field(default_factory=TrainConfig)
+    resume: DisallowNone[Path | None] = None
+    """Go on with the run in this folder. Its options stay; only --num-steps may grow."""
+    config: DisallowNone[Path | None] = None
+    """Take the options from this JSON file, as a run's config.json; those typed beside it come first."""
+    out: DisallowNone[Path | None] = None
+    """The run's folder; None is runs/MODEL-CORPUS-TOKENIZER-DATE-TIME."""
+    overwrite: bool = False
+    """Replace the run that --out already holds."""
+    json: bool = False
+    """One JSON document on standard output, all else on standard error."""
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Nats per token, perplexity and bits per byte of a text under a trained model."""
+
+    model: Positional[Path]
+    """A run's folder, a saved model's folder, or an exported file."""
+    text: DisallowNone[Path | None] = None
+    """A UTF-8 text file; None is the text of the run, or --corpus."""
+    corpus: DisallowNone[str | None] = None
+    """A named corpus; None is the text of the run, or --text."""
+    part: DisallowNone[Literal["validation", "train", "all"] | None] = None
+    """Which tokens: the last tenth (or --val-fraction) validates. None: validation of its own text, all of any."""
+    checkpoint: Literal["final", "best", "last"] | int = "final"
+    """Of a run: final, best (by validation), last, or a number of steps."""
+    batch_size: int = 256
+    """Windows scored at once; for speed and memory alone."""
+    device: str = "auto"
+    """auto, cpu, gpu, cuda, rocm, tpu or metal."""
+    json: bool = False
+    """One JSON document on standard output, all else on standard error."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Text drawn from a trained model; on a terminal it appears as it is drawn."""
+
+    model: Positional[Path]
+    """A run's folder, a saved model's folder, or an exported file."""
+    prompt: str = ""
+    """What to go on from. Line ends come before one that is shorter than the model's context."""
+    num_tokens: int = 200
+    """Tokens to draw after the prompt."""
+    temperature: float = 1.0
+    """Divides the logits: below 1 is bolder, 0 takes the likeliest token each time."""
+    top_k: DisallowNone[int | None] = None
+    """Draw among the k likeliest tokens alone."""
+    top_p: DisallowNone[float | None] = None
+    """Draw among the fewest tokens that hold this share of the probability, in (0, 1]."""
+    streams: int = 1
+    """Texts to draw, side by side."""
+    seed: int = 0
+    """Every random choice follows from it: 0 to 2**32 - 1."""
+    checkpoint: Literal["final", "best", "last"] | int = "final"
+    """Of a run: final, best (by validation), last, or a number of steps."""
+    device: str = "auto"
+    """auto, cpu, gpu, cuda, rocm, tpu or metal."""
+    json: bool = False
+    """One JSON document on standard output, all else on standard error."""
+
+
+@dataclass(frozen=True)
+class Tokenize:
+    """Trains a tokenizer, or takes a saved one, and shows what it makes of a text."""
+
+    text: DisallowNone[Path | None] = None
+    """A UTF-8 text file; None is --corpus."""
+    corpus: str = "tinyshakespeare"
+    """A named corpus."""
+    tokenizer: Literal["char", "byte", "bpe"] = "bpe"
+    """The kind to train on the text."""
+    vocab_size: DisallowNone[int | None] = None
+    """Tokens of a BPE vocabulary, at least 256; None is 4096."""
+    load: DisallowNone[Path | None] = None
+    """A saved tokenizer (tokenizer.json, or a folder that holds it), instead of one trained here."""
+    encode: DisallowNone[str | None] = None
+    """Show how this is cut into tokens."""
+    out: DisallowNone[Path | None] = None
+    """Save the tokenizer to this file."""
+    json: bool = False
+    """One JSON document on standard output, all else on standard error."""
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """The named corpora: list them, fetch one ahead of time, verify what is cached, and where it lies."""
+
+    action: Positional[Literal["list", "fetch", "verify"]] = "list"
+    """list: where each lies. fetch: have it here before the network is gone. verify: compare with its sha256."""
+    name: Positional[DisallowNone[str | None]] = None
+    """The corpus; None is all of them."""
+    json: bool = False
+    """One JSON document on standard output, all else on standard error."""
+
+
+@dataclass(frozen=True)
+class Runs:
+    """Lists runs with their headline figures; two or more are compared in one table and one plot."""
+
+    paths: Positional[tuple[Path, ...]] = (Path("runs"),)
+    """One folder of runs, to list them; or the folders of runs, to show one or compare several."""
+    plot: DisallowNone[Path | None] = None
+    """Where the comparison's plot goes, a .png; None is runs/comparison-DATE-TIME.png."""
+    json: bool = False
+    """One JSON document on standard output, all else on standard error."""
+
+
+@dataclass(frozen=True)
+class Devices:
+    """The devices that JAX offers here, and which of them "auto" takes."""
+
+    json: bool = False
+    """One JSON document on standard output, all else on standard error."""
+
+
+@dataclass(frozen=True)
+class Export:
+    """Writes a trained model as one safetensors file, to be mailed."""
+
+    model: Positional[Path]
+    """A run's folder, a saved model's folder, or an exported file."""
+    out: Positional[Path]
+    """The file to write, as model.safetensors."""
+    checkpoint: Literal["final", "best", "last"] | int = "final"
+    """Of a run: final, best (by validation), last, or a number of steps."""
+    overwrite: bool = False
+    """Replace the file that is there."""
+    json: bool = False
+    """One JSON document on standard output, all else on standard error."""
+
+
+@dataclass(frozen=True)
+class Import:
+    """Reads a file that `jaxlm export` wrote, checks it, and saves it as a model's folder."""
+
+    file: Positional[Path]
+    """The file that `jaxlm export` wrote."""
+    out: Positional[Path]
+    """The folder to save the model to."""
+    json: bool = False
+    """One JSON document on standard output, all else on standard error."""
+
+
+Command = Train | Evaluate | Sample | Tokenize | Corpus | Runs | Devices | Export | Import
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command and returns its exit code: 0 done, 2 what the user can mend, 130 interrupted.
+
+    Raises:
+        SystemExit: help was asked for, and has been printed.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    from jaxlm.console import exit_code
+
+    if "--json" not in words:
+        return exit_code(lambda: _run(words))
+    document: dict[str, Any] = {}
+    code = exit_code(lambda: document.update(_run(words)), on_failure=lambda line: document.update(error=line))
+    text = json.dumps({"error": document["error"]} if code else document, allow_nan=False, indent=2)
+    return exit_code(lambda: print(text, flush=True)) or code
+
+
+def parse(words: Sequence[str]) -> Command:
+    """The command that the words stand for; the options of a run or a file are the defaults of `train`'s.
+
+    Raises:
+        SystemExit: help was asked for, and has been printed.
+        ValueError: they are not understood; or --resume or --config name no options.
+        OSError: what they name cannot be read.
+    """
+    _check_first(words)
+    train = Train(training=_known_options(words)) if words[0] == "train" else Train()
+    union: Any = Annotated[Train, tyro.conf.subcommand("train", default=train)]
+    for name, each in _COMMANDS.items():
+        if each is not Train:
+            union |= Annotated[each, tyro.conf.subcommand(name)]
+    config = (tyro.conf.FlagCreatePairsOff, tyro.conf.PositionalMetavarFromFieldName)
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            command: Command = tyro.cli(
+                union, prog="jaxlm", description=_DESCRIPTION, args=list(words), config=config
+            )
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        raise ValueError(f"{_in_one_line(said.getvalue())}; see jaxlm {words[0]} --help") from None
+    except AssertionError as error:  # tyro's way to say that it writes no completion for this shell
+        raise ValueError(str(error)) from None
+    return command
+
+
+_COMMANDS: dict[str, type[Command]] = {
+    "train": Train,
+    "evaluate": Evaluate,
+    "sample": Sample,
+    "tokenize": Tokenize,
+    "corpus": Corpus,
+    "runs": Runs,
+    "devices": Devices,
+    "export": Export,
+    "import": Import,
+}
+_DESCRIPTION = "Next-token language models: train them, resume, evaluate, sample, compare."
+
+
+def _run(words: Sequence[str]) -> dict[str, Any]:
+    """Does what the words say, and returns what there is to tell of it, as plain JSON."""
+    command = parse(words)
+    with _late_interrupt():
+        from jaxlm import commands
+        from jaxlm.compilation import keep_compiled_programs
+        from jaxlm.console import standard_error, standard_output
+        from jaxlm.metrics import finite
+    actions: dict[type[Command], Callable[..., dict[str, Any]]] = {
+        Train: commands.train_model,
+        Evaluate: commands.evaluate_text,
+        Sample: commands.sample_text,
+        Tokenize: commands.inspect_tokenizer,
+        Corpus: commands.tend_corpora,
+        Runs: commands.show_runs,
+        Devices: commands.show_devices,
+        Export: commands.export_file,
+        Import: commands.import_file,
+    }
+    options = {name: value for name, value in vars(command).items() if name not in ("json", "config")}
+    keep_compiled_programs()
+    console = standard_error() if command.json else standard_output()
+    document: dict[str, Any] = finite(actions[type(command)](**options, console=console))
+    return document
+
+
+@contextlib.contextmanager
+def _late_interrupt() -> Iterator[None]:
+    """Within it a Ctrl-C is put off until its end: one that comes while JAX is imported aborts the process."""
+    came: list[int] = []
+    previous = signal.getsignal(signal.SIGINT)
+    if previous is not signal.default_int_handler or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    signal.signal(signal.SIGINT, lambda signum, frame: came.append(signum))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
+    if came:
+        raise KeyboardInterrupt
+
+
+def _check_first(words: Sequence[str]) -> None:
+    """The command comes first: tyro's words for what else stands there are hard to understand."""
+    names = ", ".join(_COMMANDS)
+    first = words[0] if words else ""
+    if first in _COMMANDS or first in ("-h", "--help") or first.startswith("--tyro-"):
+        return
+    if not words:
+        raise ValueError(f"name a command: {names}; see jaxlm --help")
+    if first.startswith("-"):
+        raise ValueError(f"{first} stands before the command; put it behind, as in: jaxlm runs {first}")
+    close = "".join(f" (is it {name}?)" for name in difflib.get_close_matches(first, _COMMANDS, n=1))
+    raise ValueError(f"there is no command {first!r}{close}; there are {names}; see jaxlm --help")
+
+
+def _known_options(words: Sequence[str]) -> TrainConfig:
+    scanner = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    scanner.add_argument("--resume", type=Path, nargs="?")  # without a value: that is tyro's to tell
+    scanner.add_argument("--config", type=Path, nargs="?")
+    known, _ = scanner.parse_known_args(list(words))
+    if known.resume is not None and known.config is not None:
+        raise ValueError("--resume takes the options of its run; leave --config out")
+    if known.resume is not None:
+        from jaxlm.training_runs import run_config
+
+        return run_config(known.resume)
+    if known.config is None:
+        return TrainConfig()
+    try:
+        return read_config(known.config)
+    except OSError as error:
+        raise OSError(
+            f"cannot read {known.config} ({error.strerror}); "
+            "--config takes a JSON file of options, as a run's config.json"
+        ) from None
+
+
+def _in_one_line(boxed: str) -> str:
+    """What tyro says in a box: what is wrong, and what it is like; without its examples and its help."""
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", boxed)
+    lines = [line.strip("│ ") for line in plain.splitlines()]
+    num_title_lines = 1 if plain.startswith("╭") else 2  # in ASCII it has a line below it
+    said = itertools.takewhile(lambda line: line.strip("─-"), lines[num_title_lines:])
+    wrong = " ".join(said).removeprefix("Error parsing ").replace(". Expected", ", expected").rstrip(".")
+    likely = lines[lines.index("Perhaps you meant:") + 1] if "Perhaps you meant:" in lines else ""
+    return (wrong[:1].lower() + wrong[1:] or _UNKNOWN) + (f"; did you mean {likely}?" if likely else "")
+
+
+_UNKNOWN = "the options are not understood"

@@ -1,0 +1,95 @@
+"""What a run of training works with, made of its options."""
+
+from typing import Any, NamedTuple
+
+import jax
+import optax
+from rich.console import Console
+
+from jaxlm.config import TrainConfig
+from jaxlm.console import say
+from jaxlm.data import Data, load_data
+from jaxlm.devices import resolve_device
+from jaxlm.models import CountsBigramLM, LanguageModel, MLPLanguageModel, NeuralBigramLM
+from jaxlm.optimizers import sgd
+from jaxlm.tokenizers import Tokenizer
+from jaxlm.training import TrainState, initial_state
+
+# Keys are `fold_in(seed, ...)` of these: those of the ladder, so that the same options give the same bits there.
+_TRAIN_FOLDS = {"bigram": 0, "mlp": 1}
+SAMPLE_FOLD = 2
+
+
+class Job(NamedTuple):
+    """What a run works with. Counts have no optimizer."""
+
+    config: TrainConfig
+    data: Data
+    model: LanguageModel
+    optimizer: optax.GradientTransformation | None
+    device: jax.Device
+
+
+def make_job(config: TrainConfig, tokenizer: Tokenizer | None, console: Console) -> Job:
+    """Text, model and optimizer of a resolved config, and where it runs.
+
+    Args:
+        tokenizer: one that is trained already; None trains the one that the config asks for.
+
+    Raises:
+        OSError, ValueError: the text or the device cannot be had, or the text is too short.
+    """
+    device = resolve_device(config.device)
+    say(console, f"device: {device.platform} ({device.device_kind})")
+    data = load_data(
+        config.corpus,
+        config.text,
+        config.tokenizer if tokenizer is None else tokenizer,
+        vocab_size=config.vocab_size,
+        val_fraction=config.val_fraction,
+        min_tokens=(config.context_length or 1) + 1,
+    )
+    say(
+        console,
+        f"{data.corpus.source}: {len(data.corpus.text):,} characters, {len(data.train_ids):,} tokens to train, "
+        f"{len(data.val_ids):,} to validate, vocabulary {data.tokenizer.vocab_size:,}",
+    )
+    model = make_model(config, data.tokenizer.vocab_size)
+    return Job(config, data, model, make_optimizer(config), device)
+
+
+def make_model(config: TrainConfig, vocab_size: int) -> LanguageModel:
+    """The model that a resolved config describes."""
+    options: Any = config  # resolved: what its model needs is there
+    match config.model:
+        case "counts":
+            return CountsBigramLM(vocab_size, smoothing=options.smoothing)
+        case "bigram":
+            return NeuralBigramLM(vocab_size, options.embedding_dim)
+        case "mlp":
+            return MLPLanguageModel(vocab_size, options.context_length, options.embedding_dim, options.hidden_dim)
+
+
+def make_optimizer(config: TrainConfig) -> optax.GradientTransformation | None:
+    """The optimizer that a resolved config describes; None for counts."""
+    if config.lr is None:
+        return None
+    return sgd(
+        config.lr,
+        config.num_steps,
+        schedule=config.schedule,
+        momentum=config.momentum,
+        weight_decay=config.weight_decay,
+        clip_norm=config.clip_norm,
+    )
+
+
+def train_key(config: TrainConfig) -> jax.Array:
+    """The key of `train_lm` for this seed and model."""
+    return jax.random.fold_in(jax.random.key(config.seed), _TRAIN_FOLDS[config.model])
+
+
+def fresh_state(model: LanguageModel, optimizer: optax.GradientTransformation, config: TrainConfig) -> TrainState:
+    """Names, shapes and dtypes of the run's state, without its numbers."""
+    state: TrainState = jax.eval_shape(lambda: initial_state(model, optimizer, train_key(config)))
+    return state

@@ -1,0 +1,239 @@
+"""Training that is saved while it goes on, and that goes on from there to the same bits."""
+
+import hashlib
+import json
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from rich.console import Console
+
+from jaxlm.checkpoints import (
+    Checkpoint,
+    amend_checkpoint,
+    checkpoint_path,
+    checkpoint_steps,
+    latest_checkpoint,
+    prune_checkpoints,
+    save_checkpoint,
+)
+from jaxlm.config import TrainConfig
+from jaxlm.console import progress
+from jaxlm.files import remove, sync
+from jaxlm.interruption import interruptible
+from jaxlm.jobs import Job, fresh_state, train_key
+from jaxlm.metrics import append_metrics, cut_metrics, read_metrics
+from jaxlm.results import TITLES, metrics_line
+from jaxlm.tensorboard import tensorboard_events
+from jaxlm.training import Record, TrainState, is_recorded, train_lm
+
+
+def train_saving(path: Path, job: Job, checkpoint: Checkpoint | None, console: Console) -> Any:
+    """Trains the job's model from the checkpoint on, None being the start, and returns its variables.
+
+    Saved are, in the run's folder `path`, the state and `metrics.jsonl`: by the config's `save_every` and
+    `save_seconds`, at the end, at a stop, and with them the best state by validation since the last time. The
+    training waits for a copy of the state alone, not for the disk.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C or SIGTERM came, and all is saved.
+        OSError: something could not be saved; what was saved before stays.
+        FloatingPointError: as `train_lm`; the best state is saved.
+    """
+    config = job.config
+    known = _known(path / "metrics.jsonl", checkpoint)
+    with ExitStack() as blocks:
+        requested = blocks.enter_context(interruptible())
+        save = blocks.enter_context(_saving(path, config.keep))
+        on_record = blocks.enter_context(_recording(path, config, checkpoint, known, console))
+
+        def on_pause(state: TrainState) -> None:
+            save()
+            stop = requested()
+            due = _due(known, state, config, is_last=stop is not None)
+            if due:
+                save(*due)
+            if stop:
+                save(wait=True)
+                raise KeyboardInterrupt(stop)
+
+        try:
+            variables, _ = train_lm(
+                job.model,
+                job.data.train_ids,
+                key=train_key(config),
+                val_ids=job.data.val_ids,
+                batch_size=config.batch_size,
+                num_steps=config.num_steps,
+                optimizer=job.optimizer,
+                log_every=config.log_every,
+                device=job.device,
+                on_record=on_record,
+                state=None if checkpoint is None else checkpoint.state,
+                on_pause=on_pause,
+                pause_every=config.save_every,
+            )
+        except FloatingPointError:
+            _save_after_all(save, known.unsaved_best)
+            raise
+        save(wait=True)
+    if stop := requested():
+        raise KeyboardInterrupt(stop)
+    return variables
+
+
+def last_checkpoint(path: Path, job: Job) -> Checkpoint | None:
+    """Where the run goes on: its last checkpoint that is whole; with all that came after it taken away."""
+    folder, metrics = path / "checkpoints", path / "metrics.jsonl"
+    content = metrics.read_bytes() if metrics.exists() else b""
+
+    def check(checkpoint: Checkpoint) -> None:
+        if _mark(content[: checkpoint.metrics[0]]) != checkpoint.metrics:
+            raise ValueError(f"{metrics} is not what it was at step {int(checkpoint.state.step)}")
+
+    like = fresh_state(job.model, job.optimizer, job.config)
+    checkpoint = latest_checkpoint(folder, like, check)
+    step = -1 if checkpoint is None else int(checkpoint.state.step)
+    for later in checkpoint_steps(folder):
+        if later > step:
+            remove(checkpoint_path(folder, later))
+    if checkpoint is None:
+        cut_metrics(metrics, 0)
+        return None
+    lines = content[: checkpoint.metrics[0]].splitlines(keepends=True)
+    # The last record of a run that has grown is none of the longer one. Its state may still be the best one kept.
+    if lines and not is_recorded(json.loads(lines[-1])["step"], job.config.num_steps, job.config.log_every):
+        checkpoint = checkpoint._replace(metrics=_mark(b"".join(lines[:-1])))
+        amend_checkpoint(folder, checkpoint)
+    cut_metrics(metrics, checkpoint.metrics[0])
+    return checkpoint
+
+
+@dataclass
+class _Known:
+    """What a run that trains has come to."""
+
+    begin: float  # when it would have begun, by the monotonic clock, had it not been stopped since
+    saved_at: float
+    num_bytes: int  # of `metrics.jsonl`
+    digest: Any  # their sha256, which goes on with them
+    best: float  # nats per token
+    validated: tuple[int, float] | None = None  # steps done, and nats per token then
+    unsaved_best: Checkpoint | None = None
+
+
+def _known(metrics: Path, checkpoint: Checkpoint | None) -> _Known:
+    now = time.monotonic()
+    content = metrics.read_bytes() if metrics.exists() else b""
+    validations = [line["val_nats_per_token"] for line in read_metrics(metrics)]
+    if checkpoint is not None:
+        validations.append(checkpoint.nats_per_token)
+    return _Known(
+        begin=now - (0.0 if checkpoint is None else checkpoint.seconds),
+        saved_at=now,
+        num_bytes=len(content),
+        digest=hashlib.sha256(content),
+        best=min((nats for nats in validations if nats is not None), default=math.inf),
+    )
+
+
+@contextmanager
+def _recording(
+    path: Path, config: TrainConfig, checkpoint: Checkpoint | None, known: _Known, console: Console
+) -> Iterator[Callable[[Record], None]]:
+    """A function that writes a record to the run's files, and says how it stands."""
+    with ExitStack() as blocks:
+        show = blocks.enter_context(progress(console, TITLES[config.model], config.num_steps))
+        write_event: Callable[[Record], None] | None = None
+        if config.tensorboard:
+            first_step = 0 if checkpoint is None else int(checkpoint.state.step)
+            write_event = blocks.enter_context(tensorboard_events(path / "tensorboard", first_step))
+
+        def on_record(record: Record) -> None:
+            assert record.validation is not None  # train_lm was given val_ids
+            line = append_metrics(path / "metrics.jsonl", metrics_line(config.model, record))
+            known.digest.update(line)
+            known.num_bytes += len(line)
+            known.validated = record.step + 1, record.validation.nats_per_token
+            if write_event is not None:
+                write_event(record)
+            status = f"loss {record.train_loss:.3f}, validation perplexity {record.validation.perplexity:.1f}"
+            show(record.step + 1, status)
+
+        yield on_record
+
+
+def _due(known: _Known, state: TrainState, config: TrainConfig, *, is_last: bool) -> list[Checkpoint]:
+    """What is to be saved now: the state, if it is due, and before it the best one that is not saved yet."""
+    step, now = int(state.step), time.monotonic()
+    nats = known.validated[1] if known.validated is not None and known.validated[0] == step else None
+    is_due = is_last or step == config.num_steps or now - known.saved_at >= config.save_seconds
+    is_due = is_due or (config.save_every is not None and step % config.save_every == 0)
+    is_best = nats is not None and nats < known.best
+    if not (is_best or is_due):
+        return []
+    # Copies: the next step takes the arrays over, and on the CPU what `device_get` gives are those.
+    copied = jax.tree.map(np.array, jax.device_get(state))
+    current = Checkpoint(copied, nats, (known.num_bytes, known.digest.hexdigest()), now - known.begin)
+    if is_best:
+        assert nats is not None
+        known.best, known.unsaved_best = nats, current
+    if not is_due:
+        return []
+    best, known.unsaved_best, known.saved_at = known.unsaved_best, None, now
+    return [current] if best is None or best is current else [best, current]
+
+
+@contextmanager
+def _saving(path: Path, keep: int) -> Iterator[Callable[..., None]]:
+    """A function that saves checkpoints beside the training, one call after the other.
+
+    Its next call raises what became of the one before, as soon as that is known; `wait=True` waits for it.
+    """
+    folder = path / "checkpoints"
+
+    def write(checkpoints: tuple[Checkpoint, ...]) -> None:
+        folder.mkdir(exist_ok=True)  # an error where the run's folder was moved away
+        for written in (path / "metrics.jsonl", path):  # a checkpoint's mark is of what is on the disk
+            if written.exists():
+                sync(written)
+        for checkpoint in checkpoints:
+            save_checkpoint(folder, checkpoint)
+        prune_checkpoints(folder, keep)
+
+    with ThreadPoolExecutor(1, thread_name_prefix="checkpoints") as executor:
+        pending: list[Future[None]] = []
+
+        def save(*checkpoints: Checkpoint, wait: bool = False) -> None:
+            if pending and (wait or checkpoints or pending[0].done()):
+                try:
+                    pending.pop().result()
+                except OSError as error:
+                    remedy = f"free space if the disk is full, and go on with --resume {path}"
+                    raise OSError(f"{error}; {remedy}") from error
+            if checkpoints:
+                pending.append(executor.submit(write, checkpoints))
+
+        yield save
+
+
+def _save_after_all(save: Callable[..., None], checkpoint: Checkpoint | None) -> None:
+    """Saves it, if there is one, after an error that is the news even where this fails too."""
+    try:
+        if checkpoint is not None:
+            save(checkpoint)
+        save(wait=True)
+    except OSError as error:
+        logging.getLogger(__name__).warning("%s", error)
+
+
+def _mark(content: bytes) -> tuple[int, str]:
+    return len(content), hashlib.sha256(content).hexdigest()

@@ -1,0 +1,296 @@
+"""Kills `jaxlm train` by SIGKILL again and again, goes on with it, and compares all with a run that nobody killed.
+
+    scripts/torture --kills 100        # 100 of 100 identical, 0 unreadable folders
+    scripts/torture --every-call       # a kill before each change that a short run makes to its folder
+
+A kill comes after a random time, or just before a random call that changes the run's folder: an open for writing,
+a rename, an fsync and the like. Some runs are made slow at such calls, so that a time falls into them more often.
+After each kill the folder is read as another process would read it, and the manifest and the metrics all along.
+"""
+
+import json
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import tyro
+from victim import KINDS, PHASES, Kill, start
+
+from jaxlm.checkpoints import best_step, checkpoint_path, checkpoint_steps, load_checkpoint
+from jaxlm.files import read_json
+from jaxlm.jobs import fresh_state, make_model, make_optimizer
+from jaxlm.metrics import read_metrics
+from jaxlm.runs import read_manifest
+from jaxlm.training import TrainState
+from jaxlm.training_runs import load_run, run_config
+
+_MODEL = "--tokenizer char --embedding-dim 4 --hidden-dim 8 --batch-size 16 --device cpu --save-seconds 600"
+_RUN = "--num-steps 120 --save-every 10 --log-every 7 --keep 2"
+_SHORT_RUN = "--num-steps 2 --save-every 1 --log-every 1 --keep 1"
+_WORDS = ("the", "cat", "sat", "on", "a", "mat", "and", "dog", "ran", "hat")
+_TIMES = ("compile_seconds", "train_seconds")
+
+
+@dataclass(frozen=True)
+class Options:
+    """Kills training at random moments, goes on with it, and compares what comes of it with an undisturbed run."""
+
+    kills: int = 100
+    """Runs to kill, each once or more."""
+    most_kills: int = 3
+    """Kills of one run at most."""
+    seed: int = 0
+    """What is killed when follows from it, but for the speed of the machine."""
+    out: Path | None = None
+    """A new folder for the runs, of which those that differ stay; None is a temporary one."""
+    every_call: bool = False
+    """Instead: a short run for each call that changes its folder, killed just before that."""
+    workers: int = 2
+    """Runs at a time."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is done to a run: its kills, and whether its processes import and compile from nothing."""
+
+    index: int
+    kills: tuple[Kill, ...]
+    is_cold: bool = False
+
+
+class Killed(NamedTuple):
+    """A kill that came: when, and whether the run was gone on with."""
+
+    kill: Kill
+    phase: int
+    resumed: bool = False
+
+
+class Outcome(NamedTuple):
+    """What became of a run: the kills that came, and what is wrong."""
+
+    killed: list[Killed]
+    unreadable: list[str]
+    differences: list[str]
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Where the runs are, how one is started, and the undisturbed one."""
+
+    folder: Path
+    command: list[str]
+    like: TrainState
+    calls: dict[str, int]
+    seconds: float
+
+    @property
+    def reference(self) -> Path:
+        return self.folder / "reference"
+
+
+def main(options: Options) -> int:
+    """Kills runs, prints the table, and returns 1 where something is wrong."""
+    os.environ["JAX_PLATFORMS"] = "cpu"  # for the processes too
+    folder = Path(tempfile.mkdtemp(prefix="torture-")) if options.out is None else options.out.absolute()
+    folder.mkdir(parents=True, exist_ok=True)
+    if any(folder.iterdir()):
+        raise SystemExit(f"{folder} is not empty; choose another --out")
+    bench = prepare(folder, _SHORT_RUN if options.every_call else _RUN)
+    counted = ", ".join(f"{number} {kind.removeprefix('os.')}" for kind, number in bench.calls.items())
+    print(f"undisturbed: {bench.seconds:.1f} s; {sum(bench.calls.values())} calls: {counted}", flush=True)
+    plans = every_call(bench) if options.every_call else random_kills(bench, options)
+    outcomes = []
+    with ThreadPoolExecutor(options.workers) as executor:
+        for plan, outcome in executor.map(lambda plan: (plan, torture(bench, plan)), plans):
+            outcomes.append(outcome)
+            for wrong in [*outcome.unreadable, *outcome.differences]:
+                print(f"seed {options.seed}, run {plan.index}: {wrong}; {plan}", flush=True)
+    return report(outcomes)
+
+
+def prepare(folder: Path, options: str) -> Bench:
+    """The text and the undisturbed run, made twice: the first fills the cache of compiled programs."""
+    words = np.random.default_rng(0).choice(_WORDS, size=(200, 8))
+    (folder / "text.txt").write_text("\n".join(map(" ".join, words)), "utf-8")
+    command = ["train", "--text", str(folder / "text.txt"), *_MODEL.split(), *options.split()]
+    for name in ("first", "reference"):
+        begin = time.monotonic()
+        path = folder / name
+        process, told = start([*command, "--out", str(path)], path, folder / "cache", Kill(), is_cold=False)
+        process.join()
+        if process.exitcode != 0:
+            raise SystemExit(f"the undisturbed run fails; see {path}.log")
+    config, (model, _, _) = run_config(path), load_run(path)
+    optimizer = make_optimizer(config)
+    assert optimizer is not None
+    like = fresh_state(make_model(config, model.vocab_size), optimizer, config)
+    return Bench(folder, command, like, dict(zip(KINDS, told.calls, strict=True)), time.monotonic() - begin)
+
+
+def random_kills(bench: Bench, options: Options) -> Iterator[Plan]:
+    """One kill a run or more, half of them at a call; every eighth run is cold."""
+    for index in range(options.kills):
+        random = np.random.default_rng([options.seed, index])
+        is_cold, kills = index % 8 == 0, []
+        for _ in range(random.integers(1, options.most_kills + 1)):
+            delay = float(random.choice([0, 0.001, 0.005]))
+            if random.random() < 0.5:
+                kind = str(random.choice(KINDS))
+                kills.append(Kill(int(random.integers(bench.calls[kind])) + 1, kind, delay=delay))
+            else:
+                longest = bench.seconds * (2 if is_cold else 1) + delay * sum(bench.calls.values())
+                kills.append(Kill(seconds=float(random.uniform(0, longest)), delay=delay))
+        yield Plan(index, tuple(kills), is_cold)
+
+
+def every_call(bench: Bench) -> Iterator[Plan]:
+    """A kill before each call that the undisturbed run made."""
+    return (Plan(number, (Kill(number),)) for number in range(1, sum(bench.calls.values()) + 1))
+
+
+def torture(bench: Bench, plan: Plan) -> Outcome:
+    """Starts a run, kills it and goes on with it as planned, lets it end, and compares it."""
+    path = bench.folder / f"run-{plan.index}"
+    cache = bench.folder / f"cache-{plan.index}" if plan.is_cold else bench.folder / "cache"
+    killed: list[Killed] = []
+    unreadable: list[str] = []
+    code = None
+    for kill in [*plan.kills, Kill()]:
+        # A scheduler that starts a run again knows no more than whether there is one.
+        is_run = (path / "manifest.json").exists()
+        words = ["train", "--resume", str(path)] if is_run else [*bench.command, "--out", str(path)]
+        process, told = start(words, path, cache, kill, is_cold=plan.is_cold)
+        watch(process, path, kill.seconds, unreadable)
+        code = process.exitcode
+        if killed and code in (0, -signal.SIGKILL):
+            killed[-1] = killed[-1]._replace(resumed=True)
+        if code != -signal.SIGKILL:
+            break
+        killed.append(Killed(kill, told.phase))
+        unreadable += unreadable_parts(bench, path)
+    differences = [f"exit code {code}, see {path}.log"] if code else compare(bench, path)
+    if not killed and not differences:  # it was faster than its kills
+        shutil.rmtree(path)
+        return torture(bench, replace(plan, kills=tuple(map(sooner, plan.kills))))
+    if not differences and not unreadable:
+        for rest in (path, bench.folder / f"cache-{plan.index}"):
+            shutil.rmtree(rest, ignore_errors=True)
+        path.with_suffix(".log").unlink()
+    return Outcome(killed, unreadable, differences)
+
+
+def sooner(kill: Kill) -> Kill:
+    """A kill after half the time, or calls."""
+    return replace(kill, call=kill.call and -(-kill.call // 2), seconds=kill.seconds and kill.seconds / 2)
+
+
+def watch(process: Any, path: Path, seconds: float | None, unreadable: list[str]) -> None:
+    """Waits for the end of the process, or kills it after `seconds`, and reads along."""
+    end = time.monotonic() + (3600 if seconds is None else seconds)
+    while process.is_alive() and time.monotonic() < end:
+        process.join(min(0.2, max(end - time.monotonic(), 0)))
+        unreadable += unreadable_files(path)
+    process.kill()
+    process.join()
+
+
+def unreadable_files(path: Path) -> list[str]:
+    """What is wrong with the manifest or the metrics."""
+    try:
+        if (path / "manifest.json").exists():
+            read_manifest(path)
+        read_metrics(path / "metrics.jsonl")
+    except (OSError, ValueError) as error:
+        return [f"unreadable: {error}"]
+    return []
+
+
+def unreadable_parts(bench: Bench, path: Path) -> list[str]:
+    """What is wrong with the folder of a run that was killed: all that has a name in it must be whole."""
+    if wrong := unreadable_files(path):
+        return wrong
+    if (path / "manifest.json").exists() and (state := read_manifest(path)["state"]) not in ("killed", "done"):
+        wrong.append(f"unreadable: the state is {state}")
+    checkpoints = sorted((path / "checkpoints").glob("step-*"))
+    for each in [path / "config.json", path / "results.json", path / "tokenizer.json", *checkpoints]:
+        try:
+            if each in checkpoints:
+                load_checkpoint(each, bench.like)
+            elif each.exists():
+                read_json(each)
+        except (OSError, ValueError) as error:
+            wrong.append(f"unreadable: {error}")
+    return wrong
+
+
+def compare(bench: Bench, path: Path) -> list[str]:
+    """In what a run that has ended differs from the undisturbed one."""
+
+    def bits(tree: Any) -> list[tuple[str, bytes]]:
+        return [(str(leaf.dtype), np.asarray(leaf).tobytes()) for leaf in jax.tree.leaves(tree)]
+
+    def state(path: Path, step: int | None) -> Any:
+        assert step is not None
+        return step, bits(load_checkpoint(checkpoint_path(path / "checkpoints", step), bench.like).state)
+
+    names = ("metrics.jsonl", "samples.txt", "config.json", "tokenizer.json")
+    parts: dict[str, Callable[[Path], Any]] = {
+        "content of files": lambda path: [(path / name).read_bytes() for name in names],
+        "model": lambda path: bits(load_run(path)[1]),
+        "last checkpoint": lambda path: state(path, checkpoint_steps(path / "checkpoints")[-1]),
+        "best checkpoint": lambda path: state(path, best_step(path / "checkpoints")),
+        "results.json": results_without_times,
+        "manifest.json": lambda path: [read_manifest(path)[name] for name in ("state", "notes", "config")],
+        "list of files": lambda path: sorted(entry.name for entry in path.iterdir()),
+    }
+    differences = []
+    for name, part in parts.items():
+        try:
+            if part(path) != part(bench.reference):
+                differences.append(f"{path}: the {name} is another")
+        except (OSError, ValueError, LookupError, AssertionError) as error:
+            differences.append(f"{path}: the {name} cannot be read, {error!r}")
+    return differences
+
+
+def results_without_times(path: Path) -> dict[str, Any]:
+    """`results.json` without what the clock says."""
+    results: dict[str, Any] = json.loads((path / "results.json").read_text("utf-8"))
+    rows = [{name: value for name, value in row.items() if name not in _TIMES} for row in results["models"]]
+    return results | {"models": rows}
+
+
+def report(outcomes: Sequence[Outcome]) -> int:
+    """Prints how it went by the phase of the kills; 1 where something is wrong."""
+    kills = [(killed, outcome) for outcome in outcomes for killed in outcome.killed]
+    print(f"{'killed during':<15}{'kills':>7}{'resumed':>9}{'identical':>11}{'unreadable':>12}")
+    for number, phase in enumerate(PHASES):
+        those = [(killed, outcome) for killed, outcome in kills if killed.phase == number]
+        resumed = sum(killed.resumed for killed, _ in those)
+        identical = sum(not outcome.differences for _, outcome in those)
+        unreadable = sum(bool(outcome.unreadable) for _, outcome in those)
+        print(f"{phase:<15}{len(those):>7}{resumed:>9}{identical:>11}{unreadable:>12}")
+    moments = Counter(
+        "a time" if killed.kill.call is None else killed.kill.kind or "a call" for killed, _ in kills
+    )
+    print("kills at " + ", ".join(f"{moment.removeprefix('os.')} {n}" for moment, n in moments.most_common()))
+    identical = sum(not outcome.differences for outcome in outcomes)
+    unreadable = sum(bool(outcome.unreadable) for outcome in outcomes)
+    print(f"{identical} of {len(outcomes)} identical, {unreadable} unreadable folders", flush=True)
+    return int(identical < len(outcomes) or unreadable > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main(tyro.cli(Options, prog="torture", config=(tyro.conf.FlagCreatePairsOff,))))

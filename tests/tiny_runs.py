@@ -1,0 +1,78 @@
+"""A run of training that takes a moment, a way to stop it, and what makes two of them the same."""
+
+import contextlib
+import functools
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from jaxlm import jobs, saved_training, training_runs
+from jaxlm.checkpoints import best_step, checkpoint_steps
+from jaxlm.config import TrainConfig, resolve
+from jaxlm.optimizers import sgd
+from jaxlm.runs import read_manifest
+from jaxlm.training import train_lm
+from jaxlm.training_runs import load_run
+
+_TEXT = "the cat sat on the mat; the dog ran after the cat\n" * 8
+
+
+def tiny_config(folder, **options):
+    """Records after steps 1, 6, 11 and 12, checkpoints after steps 4, 8 and 12, on a text in `folder`."""
+    text = folder / "text.txt"
+    if not text.exists():
+        text.write_text(_TEXT, "utf-8")
+    shape = {"tokenizer": "char", "context_length": 2, "embedding_dim": 2, "hidden_dim": 4, "batch_size": 4}
+    times = {"num_steps": 12, "log_every": 5, "save_every": 4, "save_seconds": 600.0, "keep": 2}
+    return resolve(TrainConfig(**({"text": text, "device": "cpu", **shape, **times} | options)))
+
+
+def make_quick(patch):
+    """The same optimizer again for the same options, so that nothing is compiled twice; and no pictures."""
+    patch.setattr(jobs, "sgd", _sgd)
+    patch.setattr(training_runs, "plot_curves", lambda path, *_: path.write_bytes(b""))
+
+
+_sgd = functools.cache(sgd)
+
+
+@contextlib.contextmanager
+def stopped_at(patch, step, name="SIGINT"):
+    """Within it a run hears of a signal once it has done `step` steps, and ends as interrupted."""
+    came = []
+
+    def train_until(*arguments, on_pause, **options):
+        def pause(state):
+            if int(state.step) >= step:
+                came.append(name)
+            on_pause(state)
+
+        return train_lm(*arguments, on_pause=pause, **options)
+
+    @contextlib.contextmanager
+    def interruptible():
+        yield lambda: came[0] if came else None
+
+    with patch.context() as inner, contextlib.suppress(KeyboardInterrupt):
+        inner.setattr(saved_training, "train_lm", train_until)
+        inner.setattr(saved_training, "interruptible", interruptible)
+        yield
+        raise AssertionError("the run was not stopped")
+
+
+def bits(tree):
+    """Every array of a pytree: dtype, shape and bytes."""
+    return [(str(leaf.dtype), leaf.shape, np.asarray(leaf).tobytes()) for leaf in jax.tree.leaves(tree)]
+
+
+def assert_same(run: Path, other: Path) -> None:
+    """Two runs that are done came to the same: variables, best state, metrics and samples, to the bit."""
+    for path in (run, other):
+        assert read_manifest(path)["state"] == "done"
+    for name in ("metrics.jsonl", "samples.txt", "tokenizer.json"):
+        assert (run / name).read_bytes() == (other / name).read_bytes(), name
+    last, best = (checkpoint_steps(other / "checkpoints")[-1], best_step(other / "checkpoints"))
+    assert (checkpoint_steps(run / "checkpoints")[-1], best_step(run / "checkpoints")) == (last, best)
+    for checkpoint in ("final", "last", "best"):
+        assert bits(load_run(run, checkpoint)[1]) == bits(load_run(other, checkpoint)[1]), checkpoint
