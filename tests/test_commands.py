@@ -659,47 +659,53 @@ def test_without_a_console_nothing_is_said(run, text, tmp_path, capfd, monkeypat
 def on_a_terminal(words, *, interrupt_at=None):
     """Runs the command on a terminal of its own; returns its code, its output and the seconds of each read."""
     pty = pytest.importorskip("pty")
-    pid, descriptor = pty.fork()
-    if pid == 0:
-        os.execv(sys.executable, [sys.executable, "-m", "jaxlm", *words])
-    reads, begin = [], time.monotonic()
-    while select.select([descriptor], [], [], 60)[0]:
+    master, slave = pty.openpty()
+    command = [sys.executable, "-c", _TAKE_THE_TERMINAL, *words]
+    process = subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, start_new_session=True)
+    os.close(slave)
+    output, seconds = b"", []
+    while select.select([master], [], [], 60)[0]:
         try:
-            content = os.read(descriptor, 4096)
+            content = os.read(master, 4096)
         except OSError:  # Linux's word for the end
             break
-        if not content:
-            break
-        reads.append((time.monotonic() - begin, content))
-        if interrupt_at is not None and interrupt_at in b"".join(content for _, content in reads):
-            os.write(descriptor, b"\x03")
+        output += content
+        seconds.append(time.monotonic())
+        if interrupt_at is not None and interrupt_at in output:
+            os.write(master, b"\x03")
             interrupt_at = None
-    os.close(descriptor)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), reads
+    os.close(master)
+    return process.wait(60), output.decode().replace("\r\n", "\n"), seconds
+
+
+# So that Ctrl-C reaches it: its standard input becomes the terminal of its session.
+_TAKE_THE_TERMINAL = """
+import fcntl, os, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+os.execv(sys.executable, [sys.executable, "-m", "jaxlm", *sys.argv[1:]])
+"""
 
 
 @pytest.mark.slow
 def test_a_sample_streams_over_a_terminal(run):
     words = ["sample", str(run), "--prompt", "to be", "--num-tokens", "300"]
-    code, reads = on_a_terminal(words)
+    code, output, seconds = on_a_terminal(words)
     assert code == 0
-    assert len(reads) > 30
-    assert len({round(seconds, 3) for seconds, _ in reads}) > 10
-    piped = subprocess.run([sys.executable, "-m", "jaxlm", *words], capture_output=True, check=True)
-    assert b"".join(content for _, content in reads).replace(b"\r\n", b"\n") == piped.stdout
+    assert len(seconds) > 30
+    assert len({round(each, 3) for each in seconds}) > 10
+    piped = subprocess.run([sys.executable, "-m", "jaxlm", *words], capture_output=True, text=True, check=True)
+    assert output == piped.stdout
 
 
 @pytest.mark.slow
-def test_ctrl_c_on_a_terminal_and_on_again(text, tmp_path):
+def test_ctrl_c_on_a_terminal_says_how_to_go_on(text, tmp_path):
     options = [f"--{name.replace('_', '-')}={value}" for name, value in SMALL.items() if name != "num_steps"]
-    path = str(tmp_path / "run")
-    words = ["train", f"--text={text}", *options, "--num-steps=1000000", "--out", path]
-    code, reads = on_a_terminal(words, interrupt_at=b"validation perplexity")
-    *_, last = b"".join(content for _, content in reads).decode().splitlines()
-    assert (code, last) == (130, f"interrupted by SIGINT; go on with: jaxlm train --resume {path}")
-    code, reads = on_a_terminal(["runs", path])
-    assert code == 0
-    assert b"interrupted (SIGINT); go on with: jaxlm train --resume" in b"".join(content for _, content in reads)
+    path = tmp_path / "run"
+    words = ["train", f"--text={text}", *options, "--num-steps=1000000", f"--out={path}"]
+    code, output, _ = on_a_terminal(words, interrupt_at=b"validation perplexity")
+    assert code == 130
+    assert output.endswith(f"interrupted by SIGINT; go on with: jaxlm train --resume {path}\n")
+    assert commands.show_runs([path])["runs"][0]["state"] == "interrupted"
 
 
 @pytest.mark.slow

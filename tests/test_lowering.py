@@ -2,8 +2,8 @@
 
 Each is lowered to StableHLO for that platform, with the arguments that the package's own functions give it. Few
 can do without a loop, and loops have crashed jax-metal: those that index by their counter up to 0.1.0 (jax-ml/jax
-#21552), `lax.scan` and `lax.map` in an issue that is open (#20750). Whether it runs one is for the probe to say, in
-a process of its own, which trains and samples in loops too.
+#21552), `lax.scan` and `lax.map` in an issue that is open (#20750). Whether it runs one the probe has to say, in a
+process of its own, which trains and samples in loops too.
 """
 
 import ast
