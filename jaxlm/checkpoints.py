@@ -7,6 +7,7 @@ the sha256 of each of its files, and stands in a sealed JSON document beside it.
 
 import errno
 import inspect
+import itertools
 import json
 import logging
 import math
@@ -238,6 +239,14 @@ def latest_checkpoint(
     return None
 
 
+def set_aside(path: Path) -> None:
+    """Renames a checkpoint, or what belongs to one, so that it counts as none and stays for who wants to look."""
+    names = (
+        path.with_name(f"unusable-{path.name}" + f"-{number}" * (number > 1)) for number in itertools.count(1)
+    )
+    path.rename(next(name for name in names if not name.exists()))
+
+
 def best_step(folder: Path) -> int | None:
     """The step of the checkpoint in `folder` with the lowest validation; None where none was validated."""
     nats = {step: _validation(checkpoint_path(folder, step)) for step in checkpoint_steps(folder)}
@@ -246,17 +255,26 @@ def best_step(folder: Path) -> int | None:
 
 
 def prune_checkpoints(folder: Path, keep: int) -> None:
-    """Removes all checkpoints but the `keep` latest and the best by validation."""
+    """Removes all checkpoints but the `keep` latest and the best by validation; none that cannot be read."""
     best = best_step(folder)
     for step in checkpoint_steps(folder)[:-keep]:
-        if step != best:
+        if step != best and _is_readable(checkpoint_path(folder, step)):
             remove(checkpoint_path(folder, step))
+
+
+def _is_readable(path: Path) -> bool:
+    try:
+        _read_document(path)
+    except (ValueError, OSError):
+        return False
+    return True
 
 
 def _validation(path: Path) -> float | None:
     try:
         nats: float | None = _read_document(path)["nats_per_token"]
-    except (ValueError, OSError):
+    except (ValueError, OSError) as error:
+        logging.getLogger(__name__).warning("%s; whether it is the best cannot be told", error)
         return None
     return nats
 
@@ -408,7 +426,7 @@ def _signature(array: Any) -> str:
 
 def _dtype_named(word: str) -> Any:
     """The dtype of numbers with just this name; None where there is none. NumPy would take whole expressions."""
-    if not re.fullmatch("[a-z0-9_]+", word):
+    if not re.fullmatch("[a-z][a-z0-9_]*", word):
         return None
     try:
         dtype = jnp.dtype(word)  # jnp's: NumPy's own knows no bfloat16

@@ -304,7 +304,8 @@ def export_file(
     """`export_model` of a run, a saved model's folder or an exported file, to the file `out`."""
     if out.is_dir():
         raise IsADirectoryError(f"{out} is a folder; name a file, as {out / 'model.safetensors'}")
-    trained, variables, tokenizer = _open(model, checkpoint)
+    with jax.default_device(resolve_device("cpu")):  # no accelerator is needed, nor shall one be in the way
+        trained, variables, tokenizer = _open(model, checkpoint)
     export_model(out, trained, variables, tokenizer, overwrite=overwrite)
     num_bytes = out.stat().st_size
     say(console or Console(quiet=True), f"wrote {out}: {num_bytes:,} bytes, {_in_words(trained)}")
@@ -313,7 +314,8 @@ def export_file(
 
 def import_file(file: Path, out: Path, *, console: Console | None = None) -> dict[str, Any]:
     """`import_model` of a file, saved as the folder `out`."""
-    model, variables, tokenizer = import_model(file)
+    with jax.default_device(resolve_device("cpu")):
+        model, variables, tokenizer = import_model(file)
     save_model(out, model, variables, tokenizer)
     say(console or Console(quiet=True), f"saved {out}: {_in_words(model)}")
     return {"path": str(out), "model": _described(model)}

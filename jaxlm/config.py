@@ -93,7 +93,6 @@ _LEAST = {
     "keep": 1,
 }
 _MOST_INT = 2**31 - 1  # more is no size, and no number of steps that int32 counts
-_MARK = "jaxlm_run"  # in the config.json of every run's folder, beside the options
 
 
 def resolve(config: TrainConfig) -> TrainConfig:
@@ -144,7 +143,7 @@ def config_from_json(document: Any, *, origin: str | Path) -> TrainConfig:
     """
     if not isinstance(document, dict):
         raise ValueError(f"{origin} is no config: it must be a JSON object of options, as {{'model': 'mlp'}}")
-    options = {name: value for name, value in document.items() if name != _MARK}
+    options = dict(document)
     hints = get_type_hints(TrainConfig)
     if unknown := sorted(options.keys() - hints.keys()):
         raise ValueError(f"{origin}: {unknown[0]!r:.100} is no option of training; there are {', '.join(hints)}")

@@ -89,8 +89,7 @@ def exit_code(command: Callable[[], object], on_failure: Callable[[str], object]
     try:
         command()
     except BrokenPipeError:
-        # What is still in the buffer cannot be written either, and Python would say so when it ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _forget_reader(sys.stdout.fileno())
         return 0
     except (ValueError, OSError, FloatingPointError) as error:
         return fail(2, "error: " + " ".join(_reason(error).split()))
@@ -104,6 +103,11 @@ def exit_code(command: Callable[[], object], on_failure: Callable[[str], object]
     return 0
 
 
+def _forget_reader(descriptor: int) -> None:
+    """What is still in the buffer cannot be written, and Python would say so when it ends: now it can be."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
+
+
 def _reason(error: Exception) -> str:
     """What the error says; of one of the system's, without its number."""
     if not isinstance(error, OSError) or error.strerror is None:
@@ -112,11 +116,11 @@ def _reason(error: Exception) -> str:
 
 
 def _console(*, stderr: bool) -> "Console":
-    """A console that does not end the process by itself, as rich's does, where its reader has gone."""
+    """A console whose reader may go, as `head` does: what is still said is lost, and no work ends on that."""
     from rich.console import Console
 
     class Unbroken(Console):
         def on_broken_pipe(self) -> None:
-            raise  # the BrokenPipeError, for `exit_code`
+            _forget_reader(self.file.fileno())
 
     return Unbroken(stderr=stderr)

@@ -141,7 +141,7 @@ def seal(document: Mapping[str, Any]) -> str:
     Raises:
         ValueError: it holds NaN or infinity, which JSON lacks, or is longer than any that is read back.
     """
-    content = json.dumps({**document, "sha256": _digest(document)}, indent=2, allow_nan=False) + "\n"
+    content = json.dumps({**document, "sha256": _digest(document)}, indent=2) + "\n"
     if len(content) > MAX_JSON_BYTES:
         raise ValueError(f"the document has {len(content):,} bytes; no more than {MAX_JSON_BYTES:,} are read back")
     return content

@@ -18,7 +18,8 @@ def append_metrics(path: Path, metrics: dict[str, Any]) -> bytes:
     """
     line = (json.dumps(finite(metrics), allow_nan=False) + "\n").encode()
     try:
-        with path.open("ab", buffering=0) as file:  # one write: another process sees all of the line or nothing
+        # One write: another process sees all of the line or nothing.
+        with open(path, "ab", buffering=0, opener=_open_own) as file:
             end = file.seek(0, os.SEEK_END)
             try:
                 if file.write(line) != len(line):
@@ -30,6 +31,11 @@ def append_metrics(path: Path, metrics: dict[str, Any]) -> bytes:
         error.filename = str(path)
         raise
     return line
+
+
+def _open_own(path: str, flags: int) -> int:
+    """Not through a link, which would lead out of the run's folder."""
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

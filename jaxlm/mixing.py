@@ -25,8 +25,8 @@ def mixture_weights(
 ) -> tuple[float, ...]:
     """The weights under which a `MixtureLM` of the models makes the held-out text likeliest, by EM.
 
-    The likelihood is concave in the weights, so that EM ends at its maximum: each step gives a model the mean share
-    that it has in the probability of a token (Dempster, Laird & Rubin 1977; Jelinek & Mercer 1980).
+    The likelihood is concave in the weights, so that EM ends at its maximum: each step gives a model the mean
+    share that it has in the probability of a token (Dempster, Laird & Rubin 1977; Jelinek & Mercer 1980).
 
     Args:
         models: of one vocabulary.

@@ -25,7 +25,7 @@ from jaxlm.metrics import finite, read_metrics
 if sys.platform != "win32":
     import fcntl
 
-# All that a run writes: nothing else is ever removed. The manifest, which tells a run from others, goes last.
+# All that a run writes: nothing else is ever removed. The manifest, which tells a run from others, stands last.
 _ENTRIES = (
     "metrics.jsonl",
     "checkpoints",
@@ -122,6 +122,9 @@ def create_run(
             "config": dict(config),
             **(facts or {}),
         }
+        if is_run(path):  # so that what is half removed is taken neither for the old run nor for the new one
+            cleared = {"kind": "cleared", "state": "failed", "why": "it was being replaced", "ended": _now()}
+            write_manifest(path, {**manifest, **cleared})
         for name in _ENTRIES:
             remove(path / name)
         with run_session(path, manifest, device):
@@ -273,10 +276,17 @@ def _figures(path: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
         unknown = float("inf")
         best = min(rows, key=lambda row: unknown if row["nats_per_token"] is None else row["nats_per_token"])
         named = ("nats_per_token", "perplexity", "bits_per_byte", "train_seconds")
-        return {"model": best["title"], **steps, **{name: best[name] for name in named}}
+        figures = {name: best[name] for name in named}
+        if not isinstance(best["title"], str) or not all(map(_is_figure, figures.values())):
+            raise ValueError(f"{path / 'results.json'} is damaged: its figures are no numbers")
+        return {"model": best["title"], **steps, **figures}
     last: dict[str, Any] = metrics[-1] if metrics else {}
     figures = {"nats_per_token": last.get("val_nats_per_token"), "perplexity": last.get("val_perplexity")}
     return {"model": manifest["config"].get("model"), **steps, **figures}
+
+
+def _is_figure(value: Any) -> bool:
+    return value is None or type(value) in (int, float)
 
 
 def _remove_leftovers(path: Path) -> None:
@@ -332,7 +342,9 @@ def _nobody_writes(path: Path) -> Iterator[bool]:
             if sys.platform == "win32":
                 lock.enter_context(filelock.FileLock(path / _LOCK, timeout=_LOCK_SECONDS / 10))
             else:
-                fcntl.flock(lock.enter_context((path / _LOCK).open("rb")), fcntl.LOCK_SH | fcntl.LOCK_NB)
+                descriptor = os.open(path / _LOCK, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
+                lock.callback(os.close, descriptor)
+                fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except FileNotFoundError:
             pass  # a copy of a run's folder, made without hidden files
         except OSError:  # held by another; or it cannot be known

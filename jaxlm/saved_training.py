@@ -24,10 +24,11 @@ from jaxlm.checkpoints import (
     latest_checkpoint,
     prune_checkpoints,
     save_checkpoint,
+    set_aside,
 )
 from jaxlm.config import TrainConfig
 from jaxlm.console import progress
-from jaxlm.files import remove, sync
+from jaxlm.files import sync, write_atomically
 from jaxlm.interruption import interruptible
 from jaxlm.jobs import Job, fresh_state, train_key
 from jaxlm.metrics import append_metrics, cut_metrics, read_metrics
@@ -36,8 +37,8 @@ from jaxlm.tensorboard import tensorboard_events
 from jaxlm.training import Record, TrainState, is_recorded, train_lm
 
 
-def train_saving(path: Path, job: Job, checkpoint: Checkpoint | None, console: Console) -> Any:
-    """Trains the job's model from the checkpoint on, None being the start, and returns its variables.
+def train_saving(path: Path, job: Job, checkpoint: Checkpoint | None, console: Console) -> tuple[Any, float]:
+    """Trains the job's model from the checkpoint on, None being the start: its variables, and all seconds it took.
 
     Saved are, in the run's folder `path`, the state and `metrics.jsonl`: by the config's `save_every` and
     `save_seconds`, at the end, at a stop, and with them the best state by validation since the last time. The
@@ -87,11 +88,14 @@ def train_saving(path: Path, job: Job, checkpoint: Checkpoint | None, console: C
         save(wait=True)
     if stop := requested():
         raise KeyboardInterrupt(stop)
-    return variables
+    return variables, known.seconds
 
 
 def last_checkpoint(path: Path, job: Job) -> Checkpoint | None:
-    """Where the run goes on: its last checkpoint that is whole; with all that came after it taken away."""
+    """Where the run goes on: its last checkpoint that is whole, None being the start.
+
+    What came after it is set aside, and the lines of `metrics.jsonl` are cut, for these steps are done again.
+    """
     folder, metrics = path / "checkpoints", path / "metrics.jsonl"
     content = metrics.read_bytes() if metrics.exists() else b""
 
@@ -104,8 +108,11 @@ def last_checkpoint(path: Path, job: Job) -> Checkpoint | None:
     step = -1 if checkpoint is None else int(checkpoint.state.step)
     for later in checkpoint_steps(folder):
         if later > step:
-            remove(checkpoint_path(folder, later))
+            set_aside(checkpoint_path(folder, later))
     if checkpoint is None:
+        if content and folder.is_dir():
+            write_atomically(folder / metrics.name, content)
+            set_aside(folder / metrics.name)
         cut_metrics(metrics, 0)
         return None
     lines = content[: checkpoint.metrics[0]].splitlines(keepends=True)
@@ -121,7 +128,8 @@ def last_checkpoint(path: Path, job: Job) -> Checkpoint | None:
 class _Known:
     """What a run that trains has come to."""
 
-    begin: float  # when it would have begun, by the monotonic clock, had it not been stopped since
+    seconds: float  # of training, without the compiling before the first pause of each session
+    paused_at: float | None  # by the monotonic clock
     saved_at: float
     num_bytes: int  # of `metrics.jsonl`
     digest: Any  # their sha256, which goes on with them
@@ -137,7 +145,8 @@ def _known(metrics: Path, checkpoint: Checkpoint | None) -> _Known:
     if checkpoint is not None:
         validations.append(checkpoint.nats_per_token)
     return _Known(
-        begin=now - (0.0 if checkpoint is None else checkpoint.seconds),
+        seconds=0.0 if checkpoint is None else checkpoint.seconds,
+        paused_at=None,
         saved_at=now,
         num_bytes=len(content),
         digest=hashlib.sha256(content),
@@ -174,6 +183,8 @@ def _recording(
 def _due(known: _Known, state: TrainState, config: TrainConfig, *, is_last: bool) -> list[Checkpoint]:
     """What is to be saved now: the state, if it is due, and before it the best one that is not saved yet."""
     step, now = int(state.step), time.monotonic()
+    known.seconds += 0.0 if known.paused_at is None else now - known.paused_at
+    known.paused_at = now
     nats = known.validated[1] if known.validated is not None and known.validated[0] == step else None
     is_due = is_last or step == config.num_steps or now - known.saved_at >= config.save_seconds
     is_due = is_due or (config.save_every is not None and step % config.save_every == 0)
@@ -182,7 +193,7 @@ def _due(known: _Known, state: TrainState, config: TrainConfig, *, is_last: bool
         return []
     # Copies: the next step takes the arrays over, and on the CPU what `device_get` gives are those.
     copied = jax.tree.map(np.array, jax.device_get(state))
-    current = Checkpoint(copied, nats, (known.num_bytes, known.digest.hexdigest()), now - known.begin)
+    current = Checkpoint(copied, nats, (known.num_bytes, known.digest.hexdigest()), known.seconds)
     if is_best:
         assert nats is not None
         known.best, known.unsaved_best = nats, current

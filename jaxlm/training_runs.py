@@ -321,25 +321,27 @@ def _news(
         schedule = "; the learning rate's cosine ends there now" if config.schedule == "cosine" else ""
         yield f"--num-steps raised from {before.num_steps} to {config.num_steps}{schedule}"
     environment = describe_environment(device)
-    for name in ("jax", "jaxlib", "flax", "optax"):
+    for name in ("jaxlm", "jax", "jaxlib", "flax", "optax"):
         was, now = manifest.get("versions", {}).get(name), environment["versions"][name]
         if was != now:
             yield f"resumed with {name} {now}, earlier {was}: the last bits may differ from an unbroken run's"
-    if manifest.get("device") != environment["device"]:
-        was, now = manifest.get("device"), environment["device"]
-        yield f"resumed on {now}, earlier on {was}: the last bits may differ from an unbroken run's"
+    for name in ("device", "platform"):
+        was, now = manifest.get(name), environment[name]
+        if was != now:
+            yield f"resumed on {now}, earlier on {was}: the last bits may differ from an unbroken run's"
 
 
 def _work(path: Path, job: Job, checkpoint: Checkpoint | None, console: Console) -> None:
     """Trains, from the checkpoint on, and then writes the model, its figures, pictures and page."""
-    earlier = 0.0 if checkpoint is None else checkpoint.seconds
+    train_seconds = None
     with timed() as timing, jax.default_device(job.device):
         if job.optimizer is None:
             variables = job.model.fit(init(job.model, jax.random.key(job.config.seed)), job.data.train_ids)  # type: ignore[attr-defined]
         else:
-            variables = train_saving(path, job, checkpoint, console)
+            variables, train_seconds = train_saving(path, job, checkpoint, console)
     with jax.default_device(job.device):
-        _finish(path, job, variables, timing.compile_seconds, earlier + timing.run_seconds)
+        seconds = timing.run_seconds if train_seconds is None else train_seconds
+        _finish(path, job, variables, timing.compile_seconds, seconds)
 
 
 def _finish(path: Path, job: Job, variables: Any, compile_seconds: float, train_seconds: float) -> None:

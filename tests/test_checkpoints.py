@@ -485,6 +485,7 @@ LIES = {
     "texts": change_array(dtype="str"),
     "dates": change_array(dtype="datetime64"),
     "an expression as dtype": change_array(dtype="(1,"),
+    "a number as dtype": change_array(dtype="02"),
     "a record as dtype": change_array(dtype="f4,f4"),
     "an alias as dtype": change_array(dtype="single"),
     "no dtype": change_array(dtype=None),

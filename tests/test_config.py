@@ -207,8 +207,8 @@ def test_every_option_comes_back_from_json(name, tmp_path):
     assert read_config(tmp_path / "config.json") == config
 
 
-def test_what_json_leaves_out_has_its_default_and_a_runs_mark_is_no_option(tmp_path):
-    (tmp_path / "config.json").write_text('{"jaxlm_run": 1, "seed": 5}', "utf-8")
+def test_what_json_leaves_out_has_its_default(tmp_path):
+    (tmp_path / "config.json").write_text('{"seed": 5}', "utf-8")
     assert read_config(tmp_path / "config.json") == TrainConfig(seed=5)
     assert config_from_json({}, origin="here") == TrainConfig()
 

@@ -260,7 +260,7 @@ def test_a_clock_that_was_set_back_changes_nothing(stopped, finished_once, monke
         ({"lr": 0.25}, "--lr 0.5, not 0.25"),
         ({"seed": 1}, "--seed 0, not 1"),
         ({"model": "bigram", "context_length": None, "hidden_dim": None}, "--model mlp, not bigram"),
-        ({"keep": 3, "momentum": 0.5}, "--momentum 0.9, not 0.5, --keep 2, not 3"),
+        ({"keep": 9, "momentum": 0.5}, "--momentum 0.9, not 0.5, --keep 3, not 9"),
         ({"num_steps": 11}, "--num-steps 12, not 11"),
         ({"text": None}, r"--text .*text\.txt, not None"),
     ],

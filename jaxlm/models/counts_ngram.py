@@ -25,7 +25,7 @@ from jaxlm.models.smoothing import (
 _MAX_COUNT = np.iinfo(np.int32).max
 _MAX_CONTEXT_LENGTH = 5
 
-# Cells of a dense table: what "auto" makes one of, and what can be asked for. Each costs 8 bytes: its count and its
+# Cells of a dense table: what "auto" makes one of, and what can be asked for. Each costs 8 bytes, a count and a
 # log-probability.
 _AUTO_CELLS = 2**22
 _MAX_CELLS = 2**28

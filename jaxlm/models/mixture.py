@@ -20,8 +20,8 @@ _LOWEST = float(np.finfo(np.float32).min)
 class MixtureLM:
     """`p(w | context) = sum_i weights[i] * p_i(w | context)`, its variables a tuple of the models' own.
 
-    Each model sees the last tokens of the context that it needs; `jaxlm.mixture_weights` fits the weights. Jelinek &
-    Mercer (1980), "Interpolated Estimation of Markov Source Parameters from Sparse Data"; Bengio et al. (2003),
+    Each model sees the last tokens of the context that it needs; `jaxlm.mixture_weights` fits the weights. Jelinek
+    & Mercer (1980), "Interpolated Estimation of Markov Source Parameters from Sparse Data"; Bengio et al. (2003),
     section 4.2, mix the network with a trigram.
 
     Raises:
