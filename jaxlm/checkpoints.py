@@ -258,11 +258,12 @@ def prune_checkpoints(folder: Path, keep: int) -> None:
     """Removes all checkpoints but the `keep` latest and the best by validation; none that cannot be read."""
     best = best_step(folder)
     for step in checkpoint_steps(folder)[:-keep]:
-        if step != best and _is_readable(checkpoint_path(folder, step)):
+        if step != best and is_readable(checkpoint_path(folder, step)):
             remove(checkpoint_path(folder, step))
 
 
-def _is_readable(path: Path) -> bool:
+def is_readable(path: Path) -> bool:
+    """Whether the checkpoint in the folder `path` says what it is of; its arrays are not looked at."""
     try:
         _read_document(path)
     except (ValueError, OSError):
@@ -273,8 +274,7 @@ def _is_readable(path: Path) -> bool:
 def _validation(path: Path) -> float | None:
     try:
         nats: float | None = _read_document(path)["nats_per_token"]
-    except (ValueError, OSError) as error:
-        logging.getLogger(__name__).warning("%s; whether it is the best cannot be told", error)
+    except (ValueError, OSError):
         return None
     return nats
 
@@ -309,7 +309,7 @@ def _orbax(ocp: Any) -> Iterator[Any]:
     """Orbax as this file uses it, without its log: that there was nothing to merge, and what it raises anyway."""
     options = {"use_ocdbt": False, "use_compression": False}
     if "use_compression" not in inspect.signature(ocp.PyTreeCheckpointHandler).parameters:
-        del options["use_compression"]  # `_decompress` does it
+        del options["use_compression"]  # `_store_plainly` undoes it
     handler = ocp.PyTreeCheckpointHandler(**options)
     logger = logging.getLogger("absl")
     logger.addFilter(_is_not_of_orbax)
@@ -375,7 +375,7 @@ def _check_layout(folder: Path, sums: dict[str, Any], arrays: Sequence[tuple[Nam
         if not _NOTE.fullmatch(name):
             raise ValueError(f"{folder} is damaged: it holds {name!r:.200}, which is of no array")
     match read_json(folder / "_METADATA", follow_links=False) if "_METADATA" in sums else None:
-        case {"tree_metadata": dict(tree), "use_zarr3": False}:
+        case {"tree_metadata": dict(tree), "use_zarr3": False, **others} if not others.get("use_ocdbt"):
             names = [_file_name(number) for number in range(len(arrays))]
             if [_key_of(entry) for entry in tree.values()] == names:
                 return

@@ -10,13 +10,14 @@ import re
 import signal
 import sys
 import threading
+import types
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import tyro
-from tyro.conf import DisallowNone, OmitArgPrefixes, Positional
+from tyro.conf import DisallowNone, OmitArgPrefixes, Positional, arg
 
 from jaxlm.config import TrainConfig, read_config
 
@@ -42,7 +43,7 @@ class Train:
 class Evaluate:
     """Nats per token, perplexity and bits per byte of a text under a trained model."""
 
-    model: Positional[Path]
+    model: Annotated[Path, Positional, arg(metavar="MODEL")]
     """A run's folder, a saved model's folder, or an exported file."""
     text: DisallowNone[Path | None] = None
     """A UTF-8 text file; None is the text of the run, or --corpus."""
@@ -64,7 +65,7 @@ class Evaluate:
 class Sample:
     """Text drawn from a trained model; on a terminal it appears as it is drawn."""
 
-    model: Positional[Path]
+    model: Annotated[Path, Positional, arg(metavar="MODEL")]
     """A run's folder, a saved model's folder, or an exported file."""
     prompt: str = ""
     """What to go on from. Line ends come before one that is shorter than the model's context."""
@@ -116,7 +117,7 @@ class Corpus:
 
     action: Positional[Literal["list", "fetch", "verify"]] = "list"
     """list: where each lies. fetch: have it here before the network is gone. verify: compare with its sha256."""
-    name: Positional[DisallowNone[str | None]] = None
+    name: Annotated[str | None, Positional, DisallowNone, arg(metavar="[NAME]")] = None
     """The corpus; None is all of them."""
     json: bool = False
     """One JSON document on standard output, all else on standard error."""
@@ -126,7 +127,7 @@ class Corpus:
 class Runs:
     """Lists runs with their headline figures; two or more are compared in one table and one plot."""
 
-    paths: Positional[tuple[Path, ...]] = (Path("runs"),)
+    paths: Annotated[tuple[Path, ...], Positional, arg(metavar="[RUN ...]")] = (Path("runs"),)
     """One folder of runs, to list them; or the folders of runs, to show one or compare several."""
     plot: DisallowNone[Path | None] = None
     """Where the comparison's plot goes, a .png; None is runs/comparison-DATE-TIME.png."""
@@ -146,9 +147,9 @@ class Devices:
 class Export:
     """Writes a trained model as one safetensors file, to be mailed."""
 
-    model: Positional[Path]
+    model: Annotated[Path, Positional, arg(metavar="MODEL")]
     """A run's folder, a saved model's folder, or an exported file."""
-    out: Positional[Path]
+    out: Annotated[Path, Positional, arg(metavar="OUT")]
     """The file to write, as model.safetensors."""
     checkpoint: Literal["final", "best", "last"] | int = "final"
     """Of a run: final, best (by validation), last, or a number of steps."""
@@ -162,9 +163,9 @@ class Export:
 class Import:
     """Reads a file that `jaxlm export` wrote, checks it, and saves it as a model's folder."""
 
-    file: Positional[Path]
+    file: Annotated[Path, Positional, arg(metavar="FILE")]
     """The file that `jaxlm export` wrote."""
-    out: Positional[Path]
+    out: Annotated[Path, Positional, arg(metavar="OUT")]
     """The folder to save the model to."""
     json: bool = False
     """One JSON document on standard output, all else on standard error."""
@@ -186,7 +187,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return exit_code(lambda: _run(words))
     document: dict[str, Any] = {}
     code = exit_code(lambda: document.update(_run(words)), on_failure=lambda line: document.update(error=line))
-    text = json.dumps({"error": document["error"]} if code else document, allow_nan=False, indent=2)
+    text = json.dumps(document, allow_nan=False, indent=2)
     return exit_code(lambda: print(text, flush=True)) or code
 
 
@@ -204,7 +205,9 @@ def parse(words: Sequence[str]) -> Command:
     for name, each in _COMMANDS.items():
         if each is not Train:
             union |= Annotated[each, tyro.conf.subcommand(name)]
-    config = (tyro.conf.FlagCreatePairsOff, tyro.conf.PositionalMetavarFromFieldName)
+    for record in (TrainConfig, *_COMMANDS.values()):
+        record.__annotations__.update({name: _as_union(hint) for name, hint in record.__annotations__.items()})
+    config = (tyro.conf.FlagCreatePairsOff,)
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
@@ -212,9 +215,11 @@ def parse(words: Sequence[str]) -> Command:
                 union, prog="jaxlm", description=_DESCRIPTION, args=list(words), config=config
             )
     except SystemExit as stop:
-        if not stop.code:
-            raise
-        raise ValueError(f"{_in_one_line(said.getvalue())}; see jaxlm {words[0]} --help") from None
+        if stop.code:
+            raise ValueError(f"{_in_one_line(said.getvalue())}; see jaxlm {words[0]} --help") from None
+        if list(words[:2]) == ["--tyro-print-completion", "bash"]:
+            print(_FILES_TOO)
+        raise
     except AssertionError as error:  # tyro's way to say that it writes no completion for this shell
         raise ValueError(str(error)) from None
     return command
@@ -231,6 +236,12 @@ _COMMANDS: dict[str, type[Command]] = {
     "export": Export,
     "import": Import,
 }
+# Where tyro's completion in bash has nothing to offer, as for a run's folder, it offers an empty word.
+_FILES_TOO = r"""
+_jaxlm_of_tyro=$(complete -p jaxlm | sed 's/.* -F \([^ ]*\) .*/\1/')
+_jaxlm() { "$_jaxlm_of_tyro" "$@"; [[ -n "${COMPREPLY[*]}" ]] || COMPREPLY=(); }
+complete -o default -F _jaxlm jaxlm
+"""
 _DESCRIPTION = "Next-token language models: train them, resume, evaluate, sample, compare."
 
 
@@ -299,8 +310,8 @@ def _known_options(words: Sequence[str]) -> TrainConfig:
     if known.resume is not None and known.config is not None:
         raise ValueError("--resume takes the options of its run; leave --config out")
     if known.resume is not None:
-        from jaxlm.training_runs import run_config
-
+        with _late_interrupt():
+            from jaxlm.training_runs import run_config
         return run_config(known.resume)
     if known.config is None:
         return TrainConfig()
@@ -313,6 +324,15 @@ def _known_options(words: Sequence[str]) -> TrainConfig:
         ) from None
 
 
+def _as_union(hint: Any) -> Any:
+    """`X | None` as the equal `Optional[X]`, whose defaults tyro checks without typeguard: 0.1 s to import."""
+    if isinstance(hint, types.UnionType):
+        return Union[get_args(hint)]  # noqa: UP007
+    if get_origin(hint) is Annotated:
+        return Annotated[(_as_union(get_args(hint)[0]), *hint.__metadata__)]
+    return hint
+
+
 def _in_one_line(boxed: str) -> str:
     """What tyro says in a box: what is wrong, and what it is like; without its examples and its help."""
     plain = re.sub(r"\x1b\[[0-9;]*m", "", boxed)
@@ -320,8 +340,7 @@ def _in_one_line(boxed: str) -> str:
     num_title_lines = 1 if plain.startswith("╭") else 2  # in ASCII it has a line below it
     said = itertools.takewhile(lambda line: line.strip("─-"), lines[num_title_lines:])
     wrong = " ".join(said).removeprefix("Error parsing ").replace(". Expected", ", expected").rstrip(".")
-    likely = lines[lines.index("Perhaps you meant:") + 1] if "Perhaps you meant:" in lines else ""
-    return (wrong[:1].lower() + wrong[1:] or _UNKNOWN) + (f"; did you mean {likely}?" if likely else "")
-
-
-_UNKNOWN = "the options are not understood"
+    wrong = wrong[:1].lower() + wrong[1:] or "the options are not understood"
+    if "Perhaps you meant:" not in lines:
+        return wrong
+    return f"{wrong}; did you mean {lines[lines.index('Perhaps you meant:') + 1]}?"

@@ -19,7 +19,9 @@ def append_metrics(path: Path, metrics: dict[str, Any]) -> bytes:
     line = (json.dumps(finite(metrics), allow_nan=False) + "\n").encode()
     try:
         # One write: another process sees all of the line or nothing.
-        with open(path, "ab", buffering=0, opener=_open_own) as file:
+        if path.is_symlink():
+            raise OSError(errno.ELOOP, "it is a link, which would lead out of the run's folder")
+        with path.open("ab", buffering=0) as file:
             end = file.seek(0, os.SEEK_END)
             try:
                 if file.write(line) != len(line):
@@ -31,11 +33,6 @@ def append_metrics(path: Path, metrics: dict[str, Any]) -> bytes:
         error.filename = str(path)
         raise
     return line
-
-
-def _open_own(path: str, flags: int) -> int:
-    """Not through a link, which would lead out of the run's folder."""
-    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

@@ -15,6 +15,7 @@ from jaxlm.checkpoints import (
     best_step,
     checkpoint_path,
     checkpoint_steps,
+    is_readable,
     latest_checkpoint,
     load_checkpoint,
 )
@@ -197,6 +198,12 @@ def _find_checkpoint(path: Path, checkpoint: str | int, like: TrainState) -> Che
         if (found := latest_checkpoint(folder, like)) is None:
             raise ValueError(f"{path} has no checkpoint that is whole; {_REMEDY}")
         return found
+    damaged = [step for step in steps if not is_readable(checkpoint_path(folder, step))]
+    if checkpoint == "best" and damaged:
+        message = (
+            "%s: the checkpoint of step %d is damaged, and may have been the best; the best of the others is used"
+        )
+        logging.getLogger(__name__).warning(message, folder, damaged[0])
     step = best if checkpoint == "best" else checkpoint
     if step not in steps:
         there = ", ".join(map(str, ["final", *([] if best is None else ["best"]), "last", *steps]))

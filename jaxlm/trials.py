@@ -5,6 +5,7 @@ numbers. Nothing here imports JAX.
 """
 
 import contextlib
+import math
 import os
 import signal
 import subprocess
@@ -152,7 +153,8 @@ def _outcome(trial: _Trial, seconds: float) -> Verdict:
     if _is_noisy(trial):
         reason = f"prints more than {_MOST_NOISE:,} bytes"
     elif status is None:
-        reason = f"gave no answer in {seconds:g} s (JAXLM_PROBE_SECONDS gives it more)"
+        longer = f"JAXLM_PROBE_SECONDS={math.ceil(seconds * 3)} jaxlm devices --probe"
+        reason = f"gave no answer in {seconds:g} s ({longer} gives it more)"
     elif status < 0:
         reason = f"ended its process by {_name_of_signal(-status)}"
     else:

@@ -503,6 +503,7 @@ LIES = {
     "a longer dtype inside": change_json("000000/.zarray", dtype="<f8"),
     "no dtype inside": change_json("000000/.zarray", dtype="nonsense"),
     "Zarr 3": change_json("_METADATA", use_zarr3=True),
+    "a database": change_json("_METADATA", use_ocdbt=True),
     "another array elsewhere": add_entry,
     "other arrays": change_json(
         "_METADATA", tree_metadata={"('../evil',)": entry("../evil"), "x": entry("000001")}

@@ -7,7 +7,6 @@ import io
 import itertools
 import json
 import math
-import os
 import re
 import shutil
 import signal
@@ -91,7 +90,8 @@ def test_help_has_a_line_for_each_option(name, record, capsys):
     documented = dict(documented_fields(record))
     assert documented.keys() == {field.name for field in dataclasses.fields(record)} - {"training"}
     for option, line in documented.items():
-        assert re.search(rf"({flag(option)} |\b{option.upper()}\b)[^•]*?{re.escape(line)}", text), option
+        name_of_it = f"{flag(option)} " if flag(option) in text else ""  # else it stands alone, by its place
+        assert re.search(rf"{name_of_it}[^•]*?{re.escape(line)}", text), option
 
 
 @each_command
@@ -100,6 +100,33 @@ def test_the_options_are_those_of_a_function(name):
     record, function = COMMANDS[name]
     options = {field.name for field in dataclasses.fields(record)} - {"json"} - {"config"}
     assert inspect.signature(function).parameters.keys() == options | {"console"}
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "train --seed 3 --out run --overwrite",
+        "evaluate run --part all --text a.txt",
+        "sample run --top-k 5",
+        "tokenize --encode word",
+        "corpus verify shakespeare",
+        "runs a b --plot c.png",
+        "devices",
+        "export run file --overwrite",
+        "import file folder",
+    ],
+)
+def test_a_command_calls_its_function_with_what_was_typed(words, monkeypatch, capsys):
+    called = []
+    _, function = COMMANDS[words.split()[0]]
+    monkeypatch.setattr(commands, function.__name__, lambda **options: called.append(options) or {"answer": 42})
+    assert main([*words.split(), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"answer": 42}
+    (options,) = called
+    assert options.pop("console").stderr
+    assert options == {
+        name: value for name, value in vars(parse(words.split())).items() if name not in ("json", "config")
+    }
 
 
 @each_command
@@ -216,7 +243,7 @@ WRONG = {
     "evaluate run --part foo": r"invalid choice 'foo' for argument '--part', expected one of \(",
     "corpus look": "invalid choice 'look' for argument 'action', expected one of .'list', 'fetch', 'verify'",
     "runs nowhere": "there is no folder nowhere; jaxlm train makes runs",
-    "export run": "missing from jaxlm export: OUT",
+    "export run": "missing from jaxlm export: OUT The file to write",
     "--tyro-print-completion foo": "Shell should be one .*, but got foo",
 }
 
@@ -312,6 +339,15 @@ def test_a_bug_is_not_hidden(monkeypatch):
         main(["devices"])
 
 
+@pytest.fixture
+def default_interrupt():
+    """SIGINT as at a terminal; what runs in the background may ignore it."""
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, previous)
+
+
+@pytest.mark.usefixtures("default_interrupt")
 def test_an_interrupt_while_jax_is_imported_comes_after_it():
     imported = []
 
@@ -326,6 +362,7 @@ def test_an_interrupt_while_jax_is_imported_comes_after_it():
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+@pytest.mark.usefixtures("default_interrupt")
 def test_a_thread_may_run_the_command(monkeypatch, capsys):
     monkeypatch.setattr(commands, "show_devices", lambda *, console: {})
     codes = []
@@ -365,21 +402,27 @@ def test_python_m_jaxlm_is_the_command():
     assert one_line(done.stderr).startswith("error: there is no command 'trian'")
 
 
-def test_bash_completes_commands_and_options(tmp_path, capsys):
+def test_bash_completes_commands_options_and_files(tmp_path, capsys):
     bash = shutil.which("bash")
     if bash is None:
         pytest.skip("there is no bash")
     with pytest.raises(SystemExit) as stop:
-        main(["--tyro-write-completion", "bash", str(tmp_path / "completion")])
+        main(["--tyro-print-completion", "bash"])
     assert not stop.value.code
+    (tmp_path / "completion").write_text(capsys.readouterr().out)
     program = (
-        f"source {tmp_path / 'completion'}\n"
-        "function=$(complete -p jaxlm | sed 's/.*-F \\([^ ]*\\).*/\\1/')\n"
-        "for words in 'jaxlm tr' 'jaxlm train --num' 'jaxlm train --model m' 'jaxlm sample run --t'; do\n"
-        "  COMP_WORDS=($words) COMP_CWORD=$((${#COMP_WORDS[@]} - 1)) COMPREPLY=()\n"
-        "  $function; echo ${COMPREPLY[@]}\n"
+        f"source {tmp_path / 'completion'}; complete -p jaxlm\n"
+        "for words in 'jaxlm tr' 'jaxlm train --num' 'jaxlm train --model m' 'jaxlm sample run --t' \\\n"
+        "  'jaxlm sample r'; do COMP_WORDS=($words) COMP_CWORD=$((${#COMP_WORDS[@]} - 1)) COMPREPLY=()\n"
+        "  _jaxlm; echo ${#COMPREPLY[@]} ${COMPREPLY[@]}\n"
         "done"
     )
-    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    done = subprocess.run([bash, "-c", program], env=environment, capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines() == ["train", "--num-steps", "mlp", "--temperature --top-k --top-p"]
+    done = subprocess.run([bash, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == [
+        "complete -o default -F _jaxlm jaxlm",
+        "1 train",
+        "1 --num-steps",
+        "1 mlp",
+        "3 --temperature --top-k --top-p",
+        "0",
+    ]

@@ -8,7 +8,7 @@ import reprlib
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from jaxlm.config import (
@@ -259,6 +259,7 @@ json_values = st.recursive(
 )
 
 
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.dictionaries(st.sampled_from(OPTIONS), json_values | st.sampled_from(list(OTHERS.values())), max_size=4))
 def test_any_document_is_a_config_or_a_value_error(document):
     try:

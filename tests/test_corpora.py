@@ -453,7 +453,7 @@ def test_read_text_through_a_link(tmp_path):
 
 
 def test_read_text_of_a_path_that_no_file_has():
-    with pytest.raises(ValueError, match="null byte"):
+    with pytest.raises(ValueError, match=r"null (byte|character)"):
         read_text("a\0b")
     with pytest.raises(OSError, match="cannot read"):
         read_text("x" * 5000)

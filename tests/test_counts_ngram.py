@@ -87,7 +87,9 @@ def test_probabilities_are_those_of_the_published_formulas(order, smoothing, tab
     model = CountsNgramLM(VOCAB, order - 1, smoothing, table)
     contexts = some_contexts(order - 1)
     plain = PlainNgrams(STREAM, order, VOCAB, smoothing)
-    expected = [[plain.probability(token, tuple(context)) for token in range(VOCAB)] for context in contexts.tolist()]
+    expected = [
+        [plain.probability(token, tuple(context)) for token in range(VOCAB)] for context in contexts.tolist()
+    ]
     found = np.exp(model.apply(fitted(model), contexts))
     np.testing.assert_allclose(found, expected, rtol=2e-6)
 
@@ -141,7 +143,9 @@ def test_add_k_of_pairs_is_the_counts_bigram():
 def test_without_smoothing_what_was_never_seen_is_impossible(table):
     model = CountsNgramLM(4, 1, AddK(0), table)
     log_probs = np.asarray(model.apply(fitted(model, [0, 1, 0, 1, 0, 2]), np.arange(4)))
-    np.testing.assert_allclose(np.exp(log_probs), [[0, 2 / 3, 1 / 3, 0], [1, 0, 0, 0], [0] * 4, [0] * 4], atol=1e-6)
+    np.testing.assert_allclose(
+        np.exp(log_probs), [[0, 2 / 3, 1 / 3, 0], [1, 0, 0, 0], [0] * 4, [0] * 4], atol=1e-6
+    )
     assert jaxlm.perplexity(model, fitted(model, [0, 1, 0, 1, 0, 2]), [3, 3]) == math.inf
 
 
@@ -218,7 +222,10 @@ def test_a_text_too_small_for_estimates_falls_back_with_a_warning(caplog):
         ((5, -1), "context_length must be at least 0, got -1"),
         ((0, 1), "vocab_size must be at least 1"),
         ((5, 1, KneserNey(), "huge"), "table must be auto, dense or sparse, got 'huge'"),
-        ((4096, 2, KneserNey(), "dense"), r"V\^3 = 68,719,476,736 cells needs 549,755,813,888 bytes; use table='sparse'"),
+        (
+            (4096, 2, KneserNey(), "dense"),
+            r"V\^3 = 68,719,476,736 cells needs 549,755,813,888 bytes; use table='sparse'",
+        ),
     ],
 )
 def test_what_cannot_be_is_a_value_error(arguments, message):

@@ -224,7 +224,8 @@ def test_program_holds_nothing_that_a_plugin_refuses(lowered, program):
 
 def test_the_probe_loops_as_the_programs_do(lowered):
     loops = {name for name in PROGRAMS if any(each.name == "stablehlo.while" for each in all_of(lowered[name]))}
-    assert {"training._train_until", "plugin_probe._train", "plugin_probe._sample"} <= loops
+    assert "training._train_until" in loops
+    assert any(name.startswith("plugin_probe.") for name in loops)
 
 
 def test_what_fails_is_seen():

@@ -145,3 +145,11 @@ def test_who_reads_during_a_cut_sees_the_file_before_or_after(path):
 def test_numbers_that_json_lacks_become_null():
     value = {"a": math.inf, "b": [math.nan, 1.5, {"c": -math.inf}], "d": (2, "inf", None, True)}
     assert finite(value) == {"a": None, "b": [None, 1.5, {"c": None}], "d": [2, "inf", None, True]}
+
+
+def test_metrics_are_not_appended_through_a_link(tmp_path):
+    (tmp_path / "elsewhere").write_text("mine")
+    (tmp_path / "metrics.jsonl").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(OSError, match=r"it is a link.*metrics\.jsonl"):
+        append_metrics(tmp_path / "metrics.jsonl", {"step": 0})
+    assert (tmp_path / "elsewhere").read_text() == "mine"

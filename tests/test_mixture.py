@@ -22,7 +22,10 @@ WEIGHTS = (0.5, 0.2, 0.3)
 def variables():
     fresh = [jaxlm.init(model, jax.random.key(index)) for index, model in enumerate(MODELS)]
     random = np.random.default_rng(1)
-    drawn = [jax.tree.map(lambda leaf: jnp.asarray(random.normal(size=leaf.shape), leaf.dtype), each) for each in fresh[1:]]
+    drawn = [
+        jax.tree.map(lambda leaf: jnp.asarray(random.normal(size=leaf.shape), leaf.dtype), each)
+        for each in fresh[1:]
+    ]
     return (MODELS[0].fit(fresh[0], IDS), *drawn)
 
 

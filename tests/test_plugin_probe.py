@@ -1,8 +1,13 @@
 """What a plugin is tried with: a CPU passes for a CPU, and every wrong number is found."""
 
+import os
+import subprocess
+import sys
+
 import jax
 import numpy as np
 import pytest
+from fake_plugins import install
 
 from jaxlm import plugin_probe
 from jaxlm.plugin_probe import CHECKS
@@ -98,3 +103,14 @@ def test_error_is_what_a_logged_traceback_ends_with():
     )
     assert plugin_probe._error_of(logged) == "RuntimeError: there is no such chip in this machine"
     assert plugin_probe._error_of("Plugin module chip does not exist") == "Plugin module chip does not exist"
+
+
+@pytest.mark.slow
+def test_probe_ends_by_itself_where_nobody_waits(tmp_path):
+    target = install(tmp_path, "hangs_in_factory")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([*sys.path, str(target)]), "JAX_PLATFORMS": ""}
+    words = [sys.executable, "-m", "jaxlm.plugin_probe", tmp_path / "verdict.json", "0.5", "fake_hangs_in_factory"]
+    finished = subprocess.run(words, env=environment, timeout=300, capture_output=True, text=True)
+    assert finished.returncode == 1
+    assert "Timeout (0:00:00.5" in finished.stderr
+    assert not (tmp_path / "verdict.json").exists()

@@ -155,9 +155,15 @@ def test_a_signal_after_the_last_pause_is_heard(folder, finished, tmp_path, monk
 # What is saved, and when.
 
 
-def test_a_checkpoint_is_the_state_of_its_step(folder, tmp_path):
+def test_a_checkpoint_is_the_state_of_its_step(folder, tmp_path, monkeypatch):
     """And no later one: the next step takes the arrays over while they are written."""
-    config = tiny_config(folder, save_every=1, keep=99)
+    config, save = tiny_config(folder, save_every=1, keep=99), saved_training.save_checkpoint
+
+    def save_what_is_its_own(path, checkpoint):
+        assert all(leaf.flags.owndata for leaf in jax.tree.leaves(checkpoint.state))
+        return save(path, checkpoint)
+
+    monkeypatch.setattr(saved_training, "save_checkpoint", save_what_is_its_own)
     run = start_run(config, tmp_path / "run")
     states, job = states_of(config), job_of(config)
     assert steps_kept(run) == [*range(1, 13)]

@@ -169,6 +169,7 @@ def test_counts_that_were_stopped_are_made_anew(counts, folder, tmp_path, monkey
     assert (tmp_path / "run" / "samples.txt").read_bytes() == (counts / "samples.txt").read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["bigram", "mlp"])
 def test_the_defaults_are_those_of_the_ladder_to_the_bit(name, folder, tmp_path):
     tiny_config(folder)
@@ -246,7 +247,8 @@ def test_a_clock_that_was_set_back_changes_nothing(stopped, finished_once, monke
     before = read_manifest(stopped)
     yesterday = datetime.now().astimezone() - timedelta(days=1)
     monkeypatch.setattr(runs, "datetime", SimpleNamespace(now=lambda zone=None: yesterday.astimezone(zone)))
-    monkeypatch.setattr(time, "time", yesterday.timestamp)
+    clock = time.time
+    monkeypatch.setattr(time, "time", lambda: clock() - 86400)
     resume_run(stopped)
     after = read_manifest(stopped)
     assert after["ended"] < before["started"] == after["started"]
@@ -289,6 +291,15 @@ def test_another_text_is_refused(change, stopped, folder, tmp_path):
     with pytest.raises(ValueError, match=r"other\.txt has the sha256 \w+; .* was trained on a text with another"):
         resume_run(stopped, tiny_config(folder, text=other))
     assert contents(stopped) == before
+
+
+def test_another_tokenizer_is_refused(stopped):
+    """Of the same text, as another version of its library might train one."""
+    manifest = read_manifest(stopped)
+    write_manifest(stopped, manifest | {"tokenizer": manifest["tokenizer"] | {"sha256": "0f"}})
+    with pytest.raises(ValueError, match=r"the tokenizer trained on .* was trained with another, 0f"):
+        resume_run(stopped)
+    assert read_manifest(stopped)["state"] == "interrupted"
 
 
 def test_a_text_that_is_gone_is_named(stopped, folder):
@@ -518,6 +529,15 @@ def test_no_other_state_is_taken_for_the_best(folder, tmp_path, monkeypatch):
         load_run(tmp_path / "run", "best")
 
 
+def test_the_final_model_of_a_run_that_goes_on_is_not_the_earlier_one(finished, folder, monkeypatch):
+    with stopped_at(monkeypatch, 16):
+        resume_run(finished, tiny_config(folder, num_steps=20))
+    assert bits(load_run(finished)[1]) == bits(load_run(finished, 16)[1]) != bits(load_run(finished, 12)[1])
+    assert not {"model", "results.json", "report.html", "samples.txt"} & {
+        entry.name for entry in finished.iterdir()
+    }
+
+
 def test_the_final_model_of_a_run_that_is_done_is_never_another(finished):
     shutil.rmtree(finished / "model")
     with pytest.raises(FileNotFoundError, match=r"model\.json is missing; go on with the run \(--resume\)"):
@@ -581,3 +601,24 @@ def test_a_command_that_is_told_to_stop_saves_and_ends_and_goes_on(signum, folde
     resume_run(run)
     assert_same(run, start_run(config, tmp_path / "unbroken"))
     assert np.isfinite(read_metrics(run / "metrics.jsonl")[-1]["train_loss"])
+
+
+def test_which_checkpoint_is_best_is_never_guessed_in_silence(finished, caplog):
+    damaged = finished / "checkpoints" / f"step-{checkpoint_steps(finished / 'checkpoints')[0]:010d}"
+    (damaged / "checkpoint.json").write_text("{")
+    load_run(finished, "last")
+    assert not caplog.records
+    load_run(finished, "best")
+    assert "the checkpoint of step 6 is damaged, and may have been the best" in caplog.text
+
+
+def test_what_a_resumed_run_cannot_use_is_set_aside(stopped, finished):
+    """Here all of it: not even the metrics that no checkpoint knows are lost."""
+    (stopped / "metrics.jsonl").write_bytes(
+        changed := (stopped / "metrics.jsonl").read_bytes().replace(b"0", b"1")
+    )
+    resume_run(stopped)
+    kept = sorted(path.name for path in (stopped / "checkpoints").glob("unusable-*"))
+    assert kept == ["unusable-metrics.jsonl", *(f"unusable-step-000000000{step}" for step in (4, 6, 8))]
+    assert (stopped / "checkpoints" / "unusable-metrics.jsonl").read_bytes() == changed
+    assert (stopped / "metrics.jsonl").read_bytes() == (finished / "metrics.jsonl").read_bytes()

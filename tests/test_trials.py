@@ -98,7 +98,7 @@ def test_end_without_a_verdict_is_told_by_its_exit_code(outcome, lines, reason):
 def test_hang_ends_at_the_limit(outcome, monkeypatch):
     monkeypatch.setenv("JAXLM_PROBE_SECONDS", "0.5")
     verdict = outcome(ANSWER, "time.sleep(600)")
-    assert verdict.reason == "gave no answer in 0.5 s (JAXLM_PROBE_SECONDS gives it more)"
+    assert verdict.reason == "gave no answer in 0.5 s (JAXLM_PROBE_SECONDS=2 jaxlm devices --probe gives it more)"
     assert not verdict.works
 
 

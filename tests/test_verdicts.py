@@ -114,6 +114,13 @@ def test_damaged_cache_is_as_none_and_is_replaced(tried, cache, content):
     assert len(tried) == 1
 
 
+def test_verdicts_of_another_version_are_as_none(tried, monkeypatch):
+    judged_plugins()
+    monkeypatch.setattr(verdicts, "_VERSION", 2)
+    assert another_process() == VERDICTS
+    assert len(tried) == 2
+
+
 def test_folder_that_cannot_be_written_costs_a_trial_each_time(tried, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("no folder")
     monkeypatch.setenv("JAXLM_DATA_DIR", str(tmp_path / "file" / "below"))
