@@ -9,7 +9,7 @@ from rich.console import Console
 from jaxlm.config import TrainConfig
 from jaxlm.console import say
 from jaxlm.data import Data, load_data
-from jaxlm.devices import resolve_device
+from jaxlm.devices import choose_device, described
 from jaxlm.models import CountsBigramLM, LanguageModel, MLPLanguageModel, NeuralBigramLM
 from jaxlm.optimizers import sgd
 from jaxlm.tokenizers import Tokenizer
@@ -39,8 +39,8 @@ def make_job(config: TrainConfig, tokenizer: Tokenizer | None, console: Console)
     Raises:
         OSError, ValueError: the text or the device cannot be had, or the text is too short.
     """
-    device = resolve_device(config.device)
-    say(console, f"device: {device.platform} ({device.device_kind})")
+    device, reason = choose_device(config.device)
+    say(console, f"device: {described(device)}: {reason}")
     data = load_data(
         config.corpus,
         config.text,

@@ -1,4 +1,4 @@
-"""Counts of n-grams against the published formulas written out plainly, against NLTK, and against KenLM's figures."""
+"""Counts of n-grams against the published formulas written out plainly, NLTK, and the figures of KenLM."""
 
 import functools
 import itertools
