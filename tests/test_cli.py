@@ -376,7 +376,7 @@ def test_a_thread_may_run_the_command(monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("words", "unwanted"),
     [
-        (["train", "--help"], "jax numpy matplotlib rich"),
+        (["train", "--help"], "jax numpy matplotlib rich typeguard"),
         (["train", "--num-stepz", "3"], "jax numpy matplotlib"),
         (["train", "--config", "nowhere"], "jax numpy matplotlib"),
     ],

@@ -453,7 +453,7 @@ def test_a_crash_while_a_run_goes_back_changes_no_bit(stopped, finished, monkeyp
     """Whatever is taken away of what came later, the rest still is of one run."""
     flip(stopped / "metrics.jsonl", 0)
     with monkeypatch.context() as patch:
-        for name in ("remove", "remove", "cut_metrics"):
+        for name in ("set_aside", "set_aside", "cut_metrics"):
             call = getattr(saved_training, name)
 
             def crash(*arguments, call=call):

@@ -175,7 +175,7 @@ def test_without_an_interpreter_nothing_is_tried(monkeypatch, executable):
 def test_frozen_program_does_not_start_itself(monkeypatch):
     monkeypatch.setattr(sys, "frozen", True, raising=False)
     (verdict,) = try_plugins([Plugin("a", "a", "1")]).values()
-    assert not verdict.works
+    assert "no Python beside it" in verdict.reason
 
 
 @pytest.mark.parametrize("seconds", ["soon", "0", "-1", "nan", "inf"])

@@ -66,7 +66,7 @@ class MixtureLM:
         """Contexts [B, N] -> log-probabilities [B, V]."""
         contexts = check_contexts(contexts, self.context_length)
         log_probs = [
-            jax.nn.log_softmax(predict(model, own, self._seen_by(model, contexts)))
+            _log_softmax(predict(model, own, self._seen_by(model, contexts)))
             for model, own in zip(self.models, self._own(variables), strict=True)
         ]
         return self._mix(log_probs)
@@ -96,8 +96,14 @@ class MixtureLM:
         return jnp.log((weights * jnp.exp(stacked - largest[None])).sum(axis=0)) + largest
 
 
+def _log_softmax(logits: Array) -> Array:
+    """Log-probabilities [B, V]; a row that is -inf throughout stays so, where it would become NaN."""
+    is_impossible = (logits == -jnp.inf).all(axis=1, keepdims=True)
+    return jnp.where(is_impossible, -jnp.inf, jax.nn.log_softmax(jnp.where(is_impossible, 0, logits)))
+
+
 def _target_log_probs(model: LanguageModel, variables: Any, contexts: Array) -> Callable[[Array, Array], Array]:
     if (scorer := target_scorer(model)) is not None:
         return scorer.target_log_probs(variables, contexts)
-    log_probs = jax.nn.log_softmax(predict(model, variables, contexts))
+    log_probs = _log_softmax(predict(model, variables, contexts))
     return lambda rows, targets: log_probs[rows, targets]
