@@ -446,4 +446,4 @@ def _spoken(name: Name) -> str:
 
 
 def _first_line(error: BaseException) -> str:
-    return str(error).partition("\n")[0][:200]
+    return str(error).partition("\n")[0][:1000]

@@ -67,8 +67,7 @@ def save_model(path: str | Path, model: LanguageModel, variables: Any, tokenizer
         write_atomically(unfinished / "model.json", seal(document))
         publish_folder(unfinished, path)
     except OSError as error:
-        reason = str(error).partition("\n")[0]
-        raise OSError(f"cannot save to {path}: {reason}; free some space, or choose another path") from error
+        raise OSError(f"cannot save to {path}: {error}; free some space, or choose another path") from error
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
 

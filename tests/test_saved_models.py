@@ -96,6 +96,19 @@ def test_an_existing_path_is_never_written_over(saved):
     assert_same(jaxlm.load_model(path)[1], variables)
 
 
+def test_every_file_is_on_the_disk_before_the_model_appears(tmp_path, monkeypatch):
+    synced = set()
+
+    def sync(path):
+        if path != tmp_path:
+            assert not (tmp_path / "model").exists()
+            synced.add(path.name)
+
+    monkeypatch.setattr("jaxlm.files.sync", sync)
+    jaxlm.save_model(tmp_path / "model", MODELS[1], make_variables(MODELS[1]))
+    assert {path.name for path in (tmp_path / "model").rglob("*")} <= synced
+
+
 def test_a_failing_save_leaves_nothing(tmp_path, monkeypatch):
     def fail(self, path):
         raise OSError("no space left on device")

@@ -593,7 +593,10 @@ def test_a_command_that_is_told_to_stop_saves_and_ends_and_goes_on(signum, folde
         _, error = process.communicate(timeout=PATIENCE)
     assert (process.returncode, error.splitlines()) == (
         130,
-        ["stopping after this step; once more ends at once", f"interrupted {signum.name}"],
+        [
+            "stopping after this step; once more ends at once",
+            f"interrupted by {signum.name}; go on with: jaxlm train --resume {run}",
+        ],
     )
     manifest = read_manifest(run)
     assert (manifest["state"], manifest["why"]) == ("interrupted", signum.name)
