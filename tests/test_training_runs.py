@@ -582,7 +582,8 @@ def test_what_holds_no_model_with_a_tokenizer_is_said_to(finished, tmp_path):
 def test_a_command_that_is_told_to_stop_saves_and_ends_and_goes_on(signum, folder, tmp_path):
     config = tiny_config(folder, num_steps=50_000, log_every=25_000, save_every=None)
     words = ["--tokenizer", "char", "--context-length", "2", "--embedding-dim", "2", "--hidden-dim", "4"]
-    words += ["--batch-size", "4", "--num-steps", "50000", "--log-every", "25000", "--save-seconds", "600"]
+    words += ["--batch-size", "4", "--num-steps", "50000", "--log-every", "25000", "--schedule", "constant"]
+    words += ["--save-seconds", "600", "--keep", "3"]
     run = tmp_path / "run"
     command = [sys.executable, "-c", COMMAND, "train", "--text", str(config.text), "--device", "cpu", *words]
     with subprocess.Popen([*command, "--out", str(run)], stderr=subprocess.PIPE, text=True) as process:
