@@ -1,4 +1,5 @@
-"""One runnable file for each question: ladder, course_ladder, pytorch_comparison, jit_comparison, cost_growth.
+"""One runnable file for each question: ladder, course_ladder, pytorch_comparison, jit_comparison, cost_growth,
+saving_cost.
 
 The others serve those: `jit_*` jit_comparison, `pytorch_*`, `contest` and `sweep` pytorch_comparison; `streams`
 makes up the tokens of all that is timed, and `machine` says what there is to time on.

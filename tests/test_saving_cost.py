@@ -1,0 +1,57 @@
+"""All ways train the same, the folder is new each time, and the artefacts are there."""
+
+import io
+import json
+
+import jax
+import numpy as np
+import pytest
+from rich.console import Console
+from tiny_runs import tiny_config
+
+from experiments import saving_cost
+from experiments.saving_cost import SavingConfig, contest, run_saving
+from jaxlm.checkpoints import checkpoint_steps
+from jaxlm.jobs import make_job
+from jaxlm.metrics import read_metrics
+from jaxlm.runs import read_manifest
+
+
+@pytest.fixture
+def job(tmp_path):
+    return make_job(tiny_config(tmp_path), None, Console(quiet=True))
+
+
+def test_every_way_trains_the_same(job):
+    with contest(job, judges=True) as row:
+        variables = [way.call() for way in row.contestants.values()]
+        (claim,) = row.claims
+        assert {claim.over, claim.under} < row.contestants.keys()
+        assert all(way.units == job.config.num_steps for way in row.contestants.values())
+    for other in variables[1:]:
+        jax.tree.map(np.testing.assert_array_equal, other, variables[0])
+
+
+def test_what_is_saved_is_all_of_a_run_each_time_anew(job, tmp_path):
+    for _ in range(2):
+        saving_cost.saved(job, folder := tmp_path / "saved")
+        assert checkpoint_steps(folder / "checkpoints")[-1] == job.config.num_steps
+        assert [line["step"] + 1 for line in read_metrics(folder / "metrics.jsonl")] == [1, 6, 11, 12]
+
+
+def test_the_artefacts(tmp_path, monkeypatch):
+    monkeypatch.setattr(saving_cost, "TrainConfig", lambda **options: tiny_config(tmp_path))
+    out = run_saving(
+        SavingConfig(repeats=1, out=tmp_path / "run"), Console(file=(told := io.StringIO()), width=200)
+    )
+    assert read_manifest(out)["state"] == "done"
+    (row,) = json.loads((out / "results.json").read_text("utf-8"))["rows"].values()
+    assert [claim["title"] for claim in row["claims"]] == ["saved / not saved"]
+    assert all(figure["median_us"] > 0 for figure in row["contestants"].values())
+    assert (out / "table.txt").read_text("utf-8") in told.getvalue()
+
+
+def test_nothing_is_timed_no_times(tmp_path):
+    with pytest.raises(ValueError, match="--repeats must be at least 1, got 0"):
+        run_saving(SavingConfig(repeats=0, out=tmp_path / "run"), Console(quiet=True))
+    assert not (tmp_path / "run").exists()
