@@ -3,9 +3,9 @@
     python -m experiments.saving_cost           # about 3 min on 2 CPU cores with nothing else running
     python -m experiments.saving_cost --quick   # 200 steps, twice: that all of it runs, in 20 s
 
-*not saved* is `train_lm` alone, which keeps its records in memory. *saved every 30 s* is what `jaxlm train` does by
-default: each record goes to `metrics.jsonl`, and the state to a checkpoint then, at the end, and where validation was
-best. *every 100 steps* saves sixty times where the default saves once or twice.
+*not saved* is `train_lm` alone, which keeps its records in memory. *saved every 30 s* is what `jaxlm train` does
+by default: each record goes to `metrics.jsonl`, and the state to a checkpoint then, at the end, and where validation
+was best. *every 100 steps* saves sixty times where the default saves once or twice.
 
 Expected: saved at the default interval, training takes at most 1.05 times as long.
 """
@@ -78,7 +78,7 @@ def run_saving(config: SavingConfig, console: Console) -> Path:
 
 @contextmanager
 def contest(job: Job, *, judges: bool) -> Iterator[Row]:
-    """The ways to train the job, and what is claimed if it `judges`; for the block they have a folder to save to."""
+    """The ways to train the job, and what is claimed if it `judges`; within the block they can save."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder)
         often = job._replace(config=replace(job.config, save_every=100))
