@@ -4,8 +4,8 @@
     python -m experiments.saving_cost --quick   # 200 steps, twice: that all of it runs, in 20 s
 
 *not saved* is `train_lm` alone, which keeps its records in memory. *saved every 30 s* is what `jaxlm train` does
-by default: each record goes to `metrics.jsonl`, and the state to a checkpoint then, at the end, and where validation
-was best. *every 100 steps* saves sixty times where the default saves once or twice.
+by default: each record goes to `metrics.jsonl`, and the state to a checkpoint then, at the end, and at the best
+validation. *every 100 steps* saves sixty times where the default saves once or twice.
 
 Expected: saved at the default interval, training takes at most 1.05 times as long.
 """
