@@ -139,6 +139,8 @@ class Runs:
 class Devices:
     """The devices that JAX offers here, and which of them "auto" takes."""
 
+    probe: bool = False
+    """Try every plugin again, whatever was found before."""
     json: bool = False
     """One JSON document on standard output, all else on standard error."""
 

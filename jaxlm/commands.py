@@ -27,12 +27,14 @@ from jaxlm.evaluation import bits_per_byte, evaluate
 from jaxlm.files import read_json
 from jaxlm.jobs import SAMPLE_FOLD
 from jaxlm.metrics import read_metrics
+from jaxlm.models.interface import count_weights
 from jaxlm.report import plot_curves, results_table, runs_table, visible
-from jaxlm.runs import is_run, list_runs, new_run_path, read_manifest, summarise_run
+from jaxlm.runs import is_run, list_runs, paths_by_time, read_manifest, summarise_run
 from jaxlm.sampling import sample_pieces
 from jaxlm.saved_models import export_model, import_model, save_model
 from jaxlm.tokenizers import Tokenizer, load_tokenizer, train_tokenizer
 from jaxlm.training_runs import open_model, resume_run, run_config, start_run
+from jaxlm.verdicts import forget_verdicts
 
 _VOCAB_SIZE = 4096
 
@@ -90,8 +92,8 @@ def evaluate_text(
     """
     if text is not None and corpus is not None:
         raise ValueError(f"--text {text} and --corpus {corpus} both name a text; leave one of them out")
-    target_device = resolve_device(device)
     trained, variables, tokenizer = _open(model, checkpoint)
+    target_device = resolve_device(device, num_weights=count_weights(variables))
     is_own = text is None and corpus is None
     config = run_config(model) if is_run(model) else None
     if is_own and config is None:
@@ -146,8 +148,8 @@ def sample_text(
         raise ValueError(f"--seed must lie in 0..{2**32 - 1}, got {seed}")
     if streams < 1:
         raise ValueError(f"--streams must be at least 1, got {streams}")
-    target_device = resolve_device(device)
     trained, variables, tokenizer = _open(model, checkpoint)
+    target_device = resolve_device(device, num_weights=count_weights(variables))
     prompt_ids = tokenizer.encode(prompt)
     padded = _long_enough(prompt_ids, tokenizer, trained.context_length)
     pieces = sample_pieces(
@@ -273,9 +275,11 @@ def show_runs(
     return _listed(paths[0], console)
 
 
-def show_devices(*, console: Console | None = None) -> dict[str, Any]:
-    """The devices of `describe_devices`, and which of them "auto" takes."""
+def show_devices(*, probe: bool = False, console: Console | None = None) -> dict[str, Any]:
+    """The devices of `describe_devices`, and which of them "auto" takes; `probe` tries every plugin again."""
     console = console or Console(quiet=True)
+    if probe:
+        forget_verdicts()
     document = describe_devices()
     table = _table("platform", "device", "plugin", "verdict", "GFLOP/s", "GB/s")
     for row in document["devices"]:
@@ -304,8 +308,7 @@ def export_file(
     """`export_model` of a run, a saved model's folder or an exported file, to the file `out`."""
     if out.is_dir():
         raise IsADirectoryError(f"{out} is a folder; name a file, as {out / 'model.safetensors'}")
-    with jax.default_device(resolve_device("cpu")):  # no accelerator is needed, nor shall one be in the way
-        trained, variables, tokenizer = _open(model, checkpoint)
+    trained, variables, tokenizer = _open(model, checkpoint)
     export_model(out, trained, variables, tokenizer, overwrite=overwrite)
     num_bytes = out.stat().st_size
     say(console or Console(quiet=True), f"wrote {out}: {num_bytes:,} bytes, {_in_words(trained)}")
@@ -314,7 +317,7 @@ def export_file(
 
 def import_file(file: Path, out: Path, *, console: Console | None = None) -> dict[str, Any]:
     """`import_model` of a file, saved as the folder `out`."""
-    with jax.default_device(resolve_device("cpu")):
+    with _on_cpu():
         model, variables, tokenizer = import_model(file)
     save_model(out, model, variables, tokenizer)
     say(console or Console(quiet=True), f"saved {out}: {_in_words(model)}")
@@ -349,7 +352,19 @@ def _open(path: Path, checkpoint: str | int) -> tuple[Any, Any, Tokenizer]:
     if (path / "manifest.json").exists() and read_manifest(path)["kind"] != "train":
         models = sorted(str(model.parent) for model in path.glob("models/*/model.json"))
         raise ValueError(f"{path} is a run of several models; name one of {', '.join(models) or 'them'}")
-    return open_model(path, checkpoint)
+    with _on_cpu():
+        return open_model(path, checkpoint)
+
+
+@contextlib.contextmanager
+def _on_cpu() -> Iterator[None]:
+    """Where JAX has a CPU, what is read goes there: no accelerator is needed, nor shall one be in the way."""
+    try:
+        cpu = resolve_device("cpu")
+    except ValueError:  # JAX_PLATFORMS names others alone
+        cpu = None
+    with jax.default_device(cpu):
+        yield
 
 
 def _read(text: Path | None, corpus: str | None) -> Corpus:
@@ -450,7 +465,7 @@ def _compared(paths: Sequence[Path], plot: Path | None, console: Console) -> dic
         say(console, f"note: {note}")
     _say_what_ails(rows, console)
     if plot is None:
-        plot = new_run_path("comparison").with_suffix(".png")
+        plot = next(path for path in paths_by_time("comparison", ".png") if not path.exists())
     plot.parent.mkdir(parents=True, exist_ok=True)
     _plot_comparison(plot, paths, rows, manifests)
     say(console, f"look at {plot}")

@@ -10,7 +10,8 @@ from jaxlm.config import TrainConfig
 from jaxlm.console import say
 from jaxlm.data import Data, load_data
 from jaxlm.devices import choose_device, described
-from jaxlm.models import CountsBigramLM, LanguageModel, MLPLanguageModel, NeuralBigramLM
+from jaxlm.models import CountsBigramLM, LanguageModel, MLPLanguageModel, NeuralBigramLM, init
+from jaxlm.models.interface import count_weights
 from jaxlm.optimizers import sgd
 from jaxlm.tokenizers import Tokenizer
 from jaxlm.training import TrainState, initial_state
@@ -39,8 +40,6 @@ def make_job(config: TrainConfig, tokenizer: Tokenizer | None, console: Console)
     Raises:
         OSError, ValueError: the text or the device cannot be had, or the text is too short.
     """
-    device, reason = choose_device(config.device)
-    say(console, f"device: {described(device)}: {reason}")
     data = load_data(
         config.corpus,
         config.text,
@@ -55,6 +54,9 @@ def make_job(config: TrainConfig, tokenizer: Tokenizer | None, console: Console)
         f"{len(data.val_ids):,} to validate, vocabulary {data.tokenizer.vocab_size:,}",
     )
     model = make_model(config, data.tokenizer.vocab_size)
+    size = count_weights(jax.eval_shape(lambda: init(model, jax.random.key(0))))  # of which no device hears
+    device, reason = choose_device(config.device, num_weights=size)
+    say(console, f"device: {described(device)}: {reason}")
     return Job(config, data, model, make_optimizer(config), device)
 
 

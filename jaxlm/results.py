@@ -4,11 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-import jax
-
 from jaxlm.data import Data
 from jaxlm.evaluation import Evaluation, bits_per_byte
 from jaxlm.models import CountsBigramLM, LanguageModel
+from jaxlm.models.interface import count_weights
 from jaxlm.training import Record
 
 _SCHEMA_VERSION = 1
@@ -39,7 +38,7 @@ def describe_model(
         "name": name,
         "title": title,
         "context_length": model.context_length,
-        "size": sum(leaf.size for leaf in jax.tree.leaves(variables)),
+        "size": count_weights(variables),
         "size_unit": "parameters" if is_trained else "counts",
         "nats_per_token": evaluation.nats_per_token,
         "perplexity": evaluation.perplexity,

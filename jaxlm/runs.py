@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -54,10 +54,19 @@ _PACKAGES = ("jaxlm", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tok
 
 
 def new_run_path(label: str) -> Path:
-    """`runs/LABEL-DATE-TIME`, below the working directory: a folder that is not there yet."""
-    path = Path("runs") / f"{label}-{datetime.now():%Y%m%d-%H%M%S}"
-    later = (path.with_name(f"{path.name}-{number}") for number in itertools.count(2))
-    return next(candidate for candidate in itertools.chain([path], later) if not candidate.exists())
+    """`runs/LABEL-DATE-TIME`, made below the working directory: an empty folder, given to no other process."""
+    for path in paths_by_time(label):
+        with suppress(FileExistsError):
+            path.mkdir(parents=True)
+            return path
+    raise AssertionError("the names do not end")
+
+
+def paths_by_time(label: str, suffix: str = "") -> Iterator[Path]:
+    """`runs/LABEL-DATE-TIME`, with the suffix, and where that is taken `runs/LABEL-DATE-TIME-2` and so on."""
+    name = f"{label}-{datetime.now():%Y%m%d-%H%M%S}"
+    for number in itertools.count(1):
+        yield Path("runs") / f"{name}{f'-{number}' if number > 1 else ''}{suffix}"
 
 
 def check_run_path(path: Path, *, overwrite: bool) -> None:

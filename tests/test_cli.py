@@ -303,7 +303,7 @@ def test_what_steers_a_terminal_is_shown_in_the_line(capsys):
 )
 @pytest.mark.parametrize("wants_json", [False, True], ids=["plain", "json"])
 def test_a_failure_is_a_line_a_code_and_a_document(failure, code, line, wants_json, capsys, monkeypatch):
-    def show_devices(*, console):
+    def show_devices(*, probe, console):
         raise failure
 
     monkeypatch.setattr(commands, "show_devices", show_devices)
@@ -317,7 +317,7 @@ def test_a_failure_is_a_line_a_code_and_a_document(failure, code, line, wants_js
 
 
 def test_with_json_standard_output_holds_the_document_alone(capsys, monkeypatch):
-    def show_devices(*, console):
+    def show_devices(*, probe, console):
         console.print("to a person")
         return {"figures": [1.5, math.inf, math.nan]}
 
@@ -331,7 +331,7 @@ def test_with_json_standard_output_holds_the_document_alone(capsys, monkeypatch)
 
 
 def test_a_bug_is_not_hidden(monkeypatch):
-    def show_devices(*, console):
+    def show_devices(*, probe, console):
         raise ZeroDivisionError
 
     monkeypatch.setattr(commands, "show_devices", show_devices)
@@ -364,7 +364,7 @@ def test_an_interrupt_while_jax_is_imported_comes_after_it():
 
 @pytest.mark.usefixtures("default_interrupt")
 def test_a_thread_may_run_the_command(monkeypatch, capsys):
-    monkeypatch.setattr(commands, "show_devices", lambda *, console: {})
+    monkeypatch.setattr(commands, "show_devices", lambda *, probe, console: {})
     codes = []
     thread = threading.Thread(target=lambda: codes.append(main(["devices", "--json"])))
     thread.start()

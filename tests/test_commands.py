@@ -612,6 +612,41 @@ def test_devices_are_shown_with_what_is_wrong_and_what_auto_takes(monkeypatch):
     ]
 
 
+def test_plugins_are_tried_again_where_that_is_asked_for(monkeypatch):
+    calls = []
+    monkeypatch.setattr(commands, "forget_verdicts", lambda: calls.append("forget"))
+    monkeypatch.setattr(commands, "describe_devices", lambda: calls.append("look") or {"devices": [], "auto": []})
+    commands.show_devices()
+    assert calls == ["look"]
+    commands.show_devices(probe=True)
+    assert calls == ["look", "forget", "look"]
+
+
+@pytest.mark.parametrize("command", [commands.evaluate_text, commands.sample_text])
+def test_a_small_model_is_told_to_auto_as_one(run, command, monkeypatch):
+    asked = []
+
+    def resolve_device(device, *, num_weights=None):
+        asked.append((device, num_weights))
+        return jax.devices("cpu")[0]
+
+    monkeypatch.setattr(commands, "resolve_device", resolve_device)
+    command(run)
+    vocab_size = len(set(TEXT))
+    size = vocab_size * 4 + (3 * 4 + 1) * 8 + (8 + 1) * vocab_size
+    assert asked == [("cpu", None), ("auto", size)]
+
+
+def test_a_model_is_opened_where_jax_has_no_cpu(run, monkeypatch):
+    def resolve_device(device, **_):
+        if device == "cpu":
+            raise ValueError("no 'cpu' device here")
+        return jax.devices()[0]
+
+    monkeypatch.setattr(commands, "resolve_device", resolve_device)
+    assert commands.sample_text(run, num_tokens=3)["samples"]
+
+
 def test_an_exported_file_comes_back_as_a_folder(run, tmp_path):
     out, back = pipe(), pipe()
     exported = commands.export_file(run, tmp_path / "model.safetensors", console=out)

@@ -188,19 +188,28 @@ def test_numbers_that_json_lacks_become_null(tmp_path):
     assert read(run / "manifest.json")["config"] == read_manifest(run)["config"] == read(tmp_path / "x.json")
 
 
-def test_a_new_run_has_a_name_that_sorts_by_time():
+def test_a_new_run_has_a_name_that_sorts_by_time(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     assert re.fullmatch(r"runs/ladder-\d{8}-\d{6}", new_run_path("ladder").as_posix())
 
 
 def test_runs_of_the_same_second_have_names_of_their_own(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(runs, "datetime", SimpleNamespace(now=lambda *_: datetime(2026, 2, 3, 4, 5, 6)))
-    paths = [finished_run(new_run_path("ladder")) for _ in range(3)]
+    paths = [new_run_path("ladder"), finished_run(new_run_path("ladder")), new_run_path("ladder")]
     assert [path.name for path in paths] == [
         "ladder-20260203-040506",
         "ladder-20260203-040506-2",
         "ladder-20260203-040506-3",
     ]
+    assert all(path.is_dir() for path in paths)
+
+
+def test_a_new_run_finds_no_place_where_runs_is_a_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("runs").touch()
+    with pytest.raises(NotADirectoryError, match="runs"):
+        new_run_path("ladder")
 
 
 # What it never takes.

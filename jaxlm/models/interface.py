@@ -75,6 +75,11 @@ def _init_module(model: nn.Module, key: Array) -> Any:
     return model.init(key, jnp.zeros((1, model.context_length), jnp.int32))
 
 
+def count_weights(variables: Any) -> int:
+    """How many numbers `variables` hold, or what `jax.eval_shape` gives for them."""
+    return sum(leaf.size for leaf in jax.tree.leaves(variables))
+
+
 def predict(model: LanguageModel, variables: Any, contexts: Array) -> Array:
     """`model.apply(variables, contexts)`, known to be logits [B, V], in float32 or better.
 
