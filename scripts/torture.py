@@ -107,6 +107,7 @@ def main(options: Options) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     if any(folder.iterdir()):
         raise SystemExit(f"{folder} is not empty; choose another --out")
+    os.chdir(folder)  # the runs note the commit of where they stand, which may change meanwhile
     bench = prepare(folder, _SHORT_RUN if options.every_call else _RUN)
     counted = ", ".join(f"{number} {kind.removeprefix('os.')}" for kind, number in bench.calls.items())
     print(f"undisturbed: {bench.seconds:.1f} s; {sum(bench.calls.values())} calls: {counted}", flush=True)
