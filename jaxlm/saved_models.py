@@ -1,6 +1,5 @@
 """Saved models: a folder of JSON and arrays, or one file of safetensors. Nothing in either is ever run."""
 
-import dataclasses
 import hashlib
 import json
 import reprlib
@@ -15,6 +14,14 @@ import numpy as np
 from jax import Array
 
 from jaxlm.checkpoints import Name, compare_signatures, named_leaves, read_arrays, signatures, write_arrays
+from jaxlm.descriptions import (
+    describe_model,
+    is_of_jaxlm,
+    kept_variables,
+    rebuild_model,
+    restored_variables,
+    wanted_arrays,
+)
 from jaxlm.files import (
     MAX_JSON_BYTES,
     check_regular,
@@ -28,12 +35,11 @@ from jaxlm.files import (
     temporary_path,
     write_atomically,
 )
-from jaxlm.models import CountsBigramLM, LanguageModel, MLPLanguageModel, NeuralBigramLM, init
+from jaxlm.models import LanguageModel
 from jaxlm.tokenizers import Tokenizer, tokenizer_from_json, tokenizer_to_json
 
 _VERSION = 2
 _MAX_DEPTH = 100  # of nested dicts, far below what JAX can take apart
-_MODEL_CLASSES = {cls.__name__: cls for cls in (CountsBigramLM, NeuralBigramLM, MLPLanguageModel)}
 
 
 def save_model(path: str | Path, model: LanguageModel, variables: Any, tokenizer: Tokenizer | None = None) -> None:
@@ -63,7 +69,7 @@ def save_model(path: str | Path, model: LanguageModel, variables: Any, tokenizer
         if tokenizer is not None:
             tokenizer.save(unfinished / "tokenizer.json")
             tokenizer_sum = _sha256(read_regular(unfinished / "tokenizer.json"))
-        document = {"version": _VERSION, **_describe(model), "tokenizer_sha256": tokenizer_sum, **index}
+        document = {"version": _VERSION, **describe_model(model), "tokenizer_sha256": tokenizer_sum, **index}
         write_atomically(unfinished / "model.json", seal(document))
         publish_folder(unfinished, path)
     except OSError as error:
@@ -92,12 +98,12 @@ def load_model(path: str | Path, *, model: LanguageModel | None = None) -> tuple
         raise FileNotFoundError(f"{path} holds no saved model: {origin.name} is missing") from None
     model, document = _read_description(document, origin, model)
     arrays = read_arrays(path / "variables", document, _wanted(model, path))
-    _check_values(str(path), model, arrays)
+    variables = _restored(model, arrays, path)
     tokenizer = None
     if document.get("tokenizer_sha256") is not None:
         tokenizer = _read_tokenizer(path / "tokenizer.json", document["tokenizer_sha256"])
         _check_sizes(str(path), model, tokenizer)
-    return model, jax.device_put(_nested(arrays, path)), tokenizer
+    return model, variables, tokenizer
 
 
 def export_model(
@@ -127,7 +133,7 @@ def export_model(
     tensors = {"/".join(name): np.asarray(array, order="C") for name, array in arrays}
     document = {
         "version": _VERSION,
-        **_describe(model),
+        **describe_model(model),
         "tokenizer": None if tokenizer is None else json.loads(tokenizer_to_json(tokenizer)),
         "tensors_sha256": _sum_of(tensors),
     }
@@ -152,23 +158,22 @@ def import_model(path: str | Path, *, model: LanguageModel | None = None) -> tup
     if document.get("tensors_sha256") != _sum_of(tensors):
         raise ValueError(f"{path} is damaged: its tensors are not those that were exported")
     arrays = [(tuple(name.split("/")), array) for name, array in tensors.items()]
-    if (wanted := _wanted(model, path)) is not None:
-        compare_signatures(str(path), signatures(_nested(arrays, path)), wanted)
-    _check_values(str(path), model, arrays)
+    variables = _restored(model, arrays, path)
     tokenizer = None
     if document.get("tokenizer") is not None:
         tokenizer = tokenizer_from_json(document["tokenizer"], origin=path)
         _check_sizes(str(path), model, tokenizer)
-    return model, jax.device_put(_nested(arrays, path)), tokenizer
+    return model, variables, tokenizer
 
 
 def _checked_arrays(
     model: LanguageModel, variables: Any, tokenizer: Tokenizer | None
 ) -> list[tuple[Name, np.ndarray[Any, Any]]]:
     """The variables as named NumPy arrays, once they are known to be such as `load_model` takes back."""
-    tree = _as_numpy(variables)
+    kept = _kept(model, variables)
+    tree = _as_numpy(kept)
     arrays = named_leaves(tree)
-    if not isinstance(variables, Mapping) or max(len(name) for name, _ in arrays) > _MAX_DEPTH:
+    if not isinstance(kept, Mapping) or max(len(name) for name, _ in arrays) > _MAX_DEPTH:
         raise TypeError(f"variables must be nested dicts of arrays, no deeper than {_MAX_DEPTH}")
     if (wanted := _wanted(model, "variables")) is not None:
         compare_signatures(f"variables of a {type(model).__name__}", signatures(tree), wanted)
@@ -176,6 +181,26 @@ def _checked_arrays(
     if tokenizer is not None:
         _check_sizes("cannot save", model, tokenizer)
     return arrays
+
+
+def _wanted(model: LanguageModel, origin: str | Path) -> list[tuple[Name, str]] | None:
+    try:
+        return wanted_arrays(model)
+    except ValueError as error:
+        raise ValueError(f"{origin}: {error}") from None
+
+
+def _kept(model: LanguageModel, variables: Any) -> Any:
+    try:
+        return kept_variables(model, variables)
+    except (KeyError, IndexError, AttributeError) as error:
+        raise TypeError(f"variables are not those of a {type(model).__name__}: {error!r}") from None
+
+
+def _restored(model: LanguageModel, arrays: list[tuple[Name, np.ndarray[Any, Any]]], path: str | Path) -> Any:
+    """The variables of which the arrays were kept, on JAX's default device, once all of it is checked."""
+    _check_values(str(path), model, arrays)
+    return jax.device_put(restored_variables(model, _nested(arrays, path), str(path)))
 
 
 def _as_numpy(tree: Any) -> Any:
@@ -209,29 +234,6 @@ def _nested(arrays: list[tuple[Name, np.ndarray[Any, Any]]], origin: str | Path)
     return tree
 
 
-def _describe(model: LanguageModel) -> dict[str, Any]:
-    return {
-        "class": type(model).__name__,
-        "of_jaxlm": _is_rung(model),
-        "vocab_size": int(model.vocab_size),
-        "context_length": int(model.context_length),
-        "fields": _plain_fields(model),
-    }
-
-
-def _is_rung(model: LanguageModel) -> bool:
-    """Whether the class is the library's; a reader's own may well bear the same name."""
-    return type(model) in _MODEL_CLASSES.values()
-
-
-def _plain_fields(model: Any) -> dict[str, Any]:
-    if not dataclasses.is_dataclass(model):
-        return {}
-    values = {field.name: getattr(model, field.name) for field in dataclasses.fields(model) if field.init}
-    plain = {name: value.item() if isinstance(value, np.generic) else value for name, value in values.items()}
-    return {name: value for name, value in plain.items() if isinstance(value, bool | int | float | str)}
-
-
 def _read_description(
     document: Any, origin: str | Path, model: LanguageModel | None
 ) -> tuple[LanguageModel, dict[str, Any]]:
@@ -244,40 +246,20 @@ def _read_description(
         case _:
             raise ValueError(f"{origin} is damaged: its fields are not those of a saved model")
     if model is None:
-        model = _rebuild(document, origin)
-    for name, value in _describe(model).items():
+        try:
+            model = rebuild_model(document)
+        except LookupError:
+            raise ValueError(
+                f"{origin} holds a model {document['class']!r:.100}, which is not of this library: "
+                "pass load_model(path, model=...)"
+            ) from None
+        except ValueError as error:
+            raise ValueError(f"{origin} is damaged: {error}") from None
+    for name, value in describe_model(model).items():
         if value != document[name]:
             found = reprlib.repr(document[name])
             raise ValueError(f"{origin} is of a model of {name} {found}, not {value!r:.200}")
     return model, document
-
-
-def _rebuild(document: dict[str, Any], origin: str | Path) -> LanguageModel:
-    name = document["class"]
-    if not document["of_jaxlm"] or name not in _MODEL_CLASSES:
-        raise ValueError(
-            f"{origin} holds a model {name!r:.100}, which is not of this library: pass load_model(path, model=...)"
-        )
-    model_class = _MODEL_CLASSES[name]
-    # Linen adds these two to every module, for its own use.
-    names = {field.name for field in dataclasses.fields(model_class) if field.init} - {"name", "parent"}
-    if document["fields"].keys() != names:
-        raise ValueError(f"{origin} is damaged: the fields of a {name} are {', '.join(sorted(names))}")
-    try:
-        return model_class(**document["fields"])
-    except (TypeError, ValueError, OverflowError) as error:
-        raise ValueError(f"{origin} is damaged: {error!s:.200}") from None
-
-
-def _wanted(model: LanguageModel, origin: str | Path) -> list[tuple[Name, str]] | None:
-    """Name, dtype and shape of each array of a model of this library; None for a reader's own."""
-    if not _is_rung(model):
-        return None
-    try:
-        return signatures(jax.eval_shape(lambda: init(model, jax.random.key(0))))
-    except (TypeError, ValueError, OverflowError) as error:
-        reason = str(error).partition("\n")[0]
-        raise ValueError(f"{origin}: no {type(model).__name__} can be of that size ({reason:.100})") from None
 
 
 def _check_values(origin: str, model: LanguageModel, arrays: list[tuple[Name, np.ndarray[Any, Any]]]) -> None:
@@ -290,7 +272,7 @@ def _check_values(origin: str, model: LanguageModel, arrays: list[tuple[Name, np
             raise ValueError(
                 f"{origin}: array {'/'.join(name)!r:.200} is {array.dtype}, which JAX rounds; set jax_enable_x64"
             )
-        if not _is_rung(model):
+        if not is_of_jaxlm(model):
             continue
         if not np.isfinite(array).all():
             raise ValueError(

@@ -20,7 +20,7 @@ from jaxlm.keys import map_steps
 from jaxlm.models.interface import LanguageModel, init, predict
 
 _DEFAULT_LR = 0.1
-_INIT_FOLD = 2**31 - 1
+INIT_FOLD = 2**31 - 1
 
 # Steps whose windows are drawn at once; fewer where they would hold more ids than that.
 _STEPS_PER_DRAW = 32
@@ -104,14 +104,14 @@ def train_lm(
     if val_ids is not None:
         val_ids = check_stream(val_ids, model.vocab_size, min_length=window_length, name="val_ids")
     if variables is None:
-        variables = init(model, jax.random.fold_in(key, _INIT_FOLD))
-    params, constants = _split_variables(model, variables)
+        variables = init(model, jax.random.fold_in(key, INIT_FOLD))
+    params, constants = split_variables(model, variables)
     target_device = resolve_device(device)
     num_windows = len(train_stream) - model.context_length
     params, constants, train_stream, key = jax.device_put(
-        (params, constants, _padded(train_stream), key), target_device
+        (params, constants, padded(train_stream), key), target_device
     )
-    fresh = TrainState(jnp.int32(0), params, (optimizer or _sgd(lr, weight_decay)).init(params))
+    fresh = TrainState(jnp.int32(0), params, (optimizer or plain_sgd(lr, weight_decay)).init(params))
     if state is not None:
         _check_state(state, fresh, num_steps)
     # The loop donates its state: a copy, for the caller's params are in it, and an optimizer may hold them twice.
@@ -131,7 +131,7 @@ def train_lm(
         if recorded:
             validation = None
             if val_ids is not None:
-                trained = _join_variables(state.params, constants)
+                trained = join_variables(state.params, constants)
                 validation = evaluate(model, trained, val_ids, device=target_device)
                 history["val_perplexities"].append(validation.perplexity)
             history["steps"].append(step)
@@ -140,7 +140,7 @@ def train_lm(
                 on_record(Record(step, loss, validation))
         if on_pause is not None and params_are_finite:
             on_pause(state)
-    return _join_variables(state.params, constants), history
+    return join_variables(state.params, constants), history
 
 
 def initial_state(
@@ -148,9 +148,43 @@ def initial_state(
 ) -> TrainState:
     """The state that `train_lm` starts from, given the same arguments; its arrays may be the variables' own."""
     if variables is None:
-        variables = init(model, jax.random.fold_in(key, _INIT_FOLD))
-    params, _ = _split_variables(model, variables)
+        variables = init(model, jax.random.fold_in(key, INIT_FOLD))
+    params, _ = split_variables(model, variables)
     return TrainState(jnp.int32(0), params, optimizer.init(params))
+
+
+def train_step(
+    model: LanguageModel,
+    optimizer: optax.GradientTransformation,
+    state: TrainState,
+    constants: Any,
+    contexts: Array,
+    targets: Array,
+) -> tuple[TrainState, Array]:
+    """The state after a step on contexts [B, N] and targets [B], and the loss before it: mean nats per token."""
+
+    def mean_nats(params: Any) -> Array:
+        logits = predict(model, join_variables(params, constants), contexts)
+        return token_nats(logits, targets).mean()
+
+    loss, gradients = jax.value_and_grad(mean_nats)(state.params)
+    updates, opt_state = optax.with_extra_args_support(optimizer).update(
+        gradients,
+        state.opt_state,
+        state.params,
+        # For those of optax's transformations that ask for more: plateaus, line searches.
+        value=loss,
+        grad=gradients,
+        value_fn=mean_nats,
+    )
+    return TrainState(state.step + 1, optax.apply_updates(state.params, updates), opt_state), loss.astype(
+        jnp.float32
+    )
+
+
+def steps_per_draw(model: LanguageModel, batch_size: int) -> int:
+    """How many steps' windows are drawn at once."""
+    return min(_STEPS_PER_DRAW, max(_IDS_PER_DRAW // (batch_size * (model.context_length + 1)), 1))
 
 
 def is_recorded(step: int, num_steps: int, log_every: int) -> bool:
@@ -190,7 +224,7 @@ def _check_options(
         )
 
 
-def _split_variables(model: LanguageModel, variables: Any) -> tuple[Any, Any]:
+def split_variables(model: LanguageModel, variables: Any) -> tuple[Any, Any]:
     """What is trained, and the collections that stay as they are (None where everything is trained)."""
     if isinstance(variables, Mapping) and "params" in variables:
         params = variables["params"]
@@ -207,7 +241,7 @@ def _split_variables(model: LanguageModel, variables: Any) -> tuple[Any, Any]:
     return params, constants
 
 
-def _padded(ids: ArrayLike) -> np.ndarray[Any, Any]:
+def padded(ids: ArrayLike) -> np.ndarray[Any, Any]:
     """`ids` with zeros behind, by an eighth at most, so that texts of many lengths share one compilation."""
     stream = np.asarray(ids)
     granule = 1 << max(len(stream).bit_length() - 4, 0)
@@ -218,7 +252,7 @@ def _copy(leaf: Any) -> Array:
     return leaf.copy() if isinstance(leaf, Array) else jnp.array(leaf)  # jnp.array takes no random keys
 
 
-def _join_variables(params: Any, constants: Any) -> Any:
+def join_variables(params: Any, constants: Any) -> Any:
     return params if constants is None else {"params": params, **constants}
 
 
@@ -257,7 +291,7 @@ def _stops(step: int, num_steps: int, log_every: int, pause_every: int | None, *
         step = stop
 
 
-def _sgd(lr: float | Array, weight_decay: float | Array) -> optax.GradientTransformation:
+def plain_sgd(lr: float | Array, weight_decay: float | Array = 0.0) -> optax.GradientTransformation:
     return optax.chain(optax.add_decayed_weights(weight_decay), optax.sgd(lr))
 
 
@@ -281,11 +315,7 @@ def _train_until(
 
     `num_windows`, `stop`, `lr` and `weight_decay` are arguments of the compiled loop: no value compiles anew.
     """
-    transformation = optax.with_extra_args_support(optimizer or _sgd(lr, weight_decay))
-
-    def mean_nats(params: Any, contexts: Array, targets: Array) -> Array:
-        logits = predict(model, _join_variables(params, constants), contexts)
-        return token_nats(logits, targets).mean()
+    transformation = optimizer or plain_sgd(lr, weight_decay)
 
     def unfinished(carry: tuple[TrainState, Array]) -> Array:
         state, loss = carry
@@ -296,29 +326,18 @@ def _train_until(
 
     def train_steps(carry: tuple[TrainState, Array]) -> tuple[TrainState, Array]:
         first_step = carry[0].step
-        num_steps = min(_STEPS_PER_DRAW, max(_IDS_PER_DRAW // (batch_size * (model.context_length + 1)), 1))
+        num_steps = steps_per_draw(model, batch_size)
         windows = map_steps(draw_windows, key, first_step + jnp.arange(num_steps))
 
         def drawn(carry: tuple[TrainState, Array]) -> Array:
             return unfinished(carry) & (carry[0].step < first_step + num_steps)
 
-        def train_step(carry: tuple[TrainState, Array]) -> tuple[TrainState, Array]:
+        def step(carry: tuple[TrainState, Array]) -> tuple[TrainState, Array]:
             state, _ = carry
             contexts, targets = jax.tree.map(lambda each: each[state.step - first_step], windows)
-            loss, gradients = jax.value_and_grad(mean_nats)(state.params, contexts, targets)
-            updates, opt_state = transformation.update(
-                gradients,
-                state.opt_state,
-                state.params,
-                # For those of optax's transformations that ask for more: plateaus, line searches.
-                value=loss,
-                grad=gradients,
-                value_fn=lambda params: mean_nats(params, contexts, targets),
-            )
-            params = optax.apply_updates(state.params, updates)
-            return TrainState(state.step + 1, params, opt_state), loss.astype(jnp.float32)
+            return train_step(model, transformation, state, constants, contexts, targets)
 
-        return lax.while_loop(drawn, train_step, carry)
+        return lax.while_loop(drawn, step, carry)
 
     state, loss = lax.while_loop(unfinished, train_steps, (state, jnp.float32(0)))
     finite = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params)]

@@ -20,6 +20,7 @@ import safetensors.numpy
 from flax import linen as nn
 
 import jaxlm
+from jaxlm.descriptions import restored_variables
 from jaxlm.files import check_seal, seal, sums_of_files
 
 MODELS = [
@@ -28,12 +29,27 @@ MODELS = [
     jaxlm.MLPLanguageModel(300, 3, 4, 5),
 ]
 FIELDS = {"vocab_size": 300, "context_length": 3, "embedding_dim": 4, "hidden_dim": 5}  # of the last of them
-each_model = pytest.mark.parametrize("model", MODELS, ids=lambda model: type(model).__name__)
+NGRAMS = [
+    jaxlm.CountsNgramLM(300, 1, jaxlm.AddK(0.5)),
+    jaxlm.CountsNgramLM(300, 3),
+    jaxlm.CountsNgramLM(300, 2, jaxlm.KneserNey(), table="sparse"),
+    jaxlm.CountsNgramLM(300, 2, jaxlm.KneserNey(0.75)),
+    jaxlm.CountsNgramLM(300, 0, jaxlm.WittenBell()),
+]
+MIXTURES = [
+    jaxlm.MixtureLM((MODELS[0], NGRAMS[1], MODELS[2]), (0.5, 0.2, 0.3)),
+    jaxlm.MixtureLM((jaxlm.MixtureLM((NGRAMS[2],), (1,)), MODELS[1]), (0.25, 0.75)),
+]
+each_model = pytest.mark.parametrize(
+    "model", [*MODELS, *NGRAMS, *MIXTURES], ids=lambda model: f"{type(model).__name__}-{model.context_length}"
+)
 
 
 def make_variables(model):
+    if isinstance(model, jaxlm.MixtureLM):
+        return tuple(map(make_variables, model.models))
     variables = jaxlm.init(model, jax.random.key(7))
-    return model.fit(variables, np.arange(300)) if isinstance(model, jaxlm.CountsBigramLM) else variables
+    return model.fit(variables, np.arange(900) % 300) if hasattr(model, "fit") else variables
 
 
 def assert_same(tree, other):
@@ -69,6 +85,51 @@ def test_a_saved_model_comes_back_to_the_bit(model, tmp_path):
     assert_same(loaded_variables, before)
     contexts = jnp.zeros((2, model.context_length), jnp.int32)
     np.testing.assert_array_equal(loaded.apply(loaded_variables, contexts), model.apply(variables, contexts))
+
+
+@pytest.mark.parametrize("broken", ["order", "range", "zero", "floats", "fewer", "name"])
+def test_counts_that_are_none_of_the_models_are_refused(broken, tmp_path):
+    """Which a file may hold that was made to."""
+    model = NGRAMS[1]
+    kept = {"ngrams": np.arange(4, dtype=np.int32)[None], "counts": np.ones(1, np.int32)}
+    changes = {
+        "order": {"ngrams": kept["ngrams"][:, 1:]},
+        "range": {"ngrams": kept["ngrams"] + 297},
+        "zero": {"counts": kept["counts"] - 1},
+        "floats": {"counts": kept["counts"].astype(np.float32)},
+        "fewer": {"counts": np.ones(2, np.int32)},
+        "name": {"backoffs": kept["counts"]},
+    }
+    words = {
+        "order": r"n-grams must be \[M, 4\] and their counts \[M\], got \[1, 3\] and \[1\]",
+        "range": "300",
+        "zero": "count must be at least 1, got 0",
+        "floats": "must be integers, got int32 and float32",
+        "fewer": r"got \[1, 4\] and \[2\]",
+        "name": "there must be counts and ngrams, and no more",
+    }
+    with pytest.raises(ValueError, match=rf"^here: .*{words[broken]}"):
+        restored_variables(model, kept | changes[broken], "here")
+    jax.block_until_ready(restored_variables(model, kept, "here"))
+
+
+def test_a_mixture_with_a_readers_own_model_needs_that_again(tmp_path):
+    model = jaxlm.MixtureLM((TableLM(300), MODELS[1]), (0.5, 0.5))
+    variables = ({"table": jnp.zeros((300, 300))}, make_variables(MODELS[1]))
+    jaxlm.save_model(tmp_path / "mixture", model, variables)
+    with pytest.raises(ValueError, match="'MixtureLM', which is not of this library: pass load_model"):
+        jaxlm.load_model(tmp_path / "mixture")
+    loaded, loaded_variables, _ = jaxlm.load_model(tmp_path / "mixture", model=model)
+    assert loaded is model
+    assert_same(loaded_variables, variables)
+
+
+def test_variables_of_another_mixture_are_not_saved(tmp_path):
+    with pytest.raises(ValueError, match="must be a tuple of those of its 3 models"):
+        jaxlm.save_model(tmp_path / "mixture", MIXTURES[0], make_variables(MIXTURES[1]))
+    with pytest.raises(TypeError, match="are not those of a CountsNgramLM"):
+        jaxlm.save_model(tmp_path / "ngrams", NGRAMS[1], make_variables(MODELS[1]))
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_tokenizer_comes_back(tmp_path):

@@ -10,7 +10,7 @@ import numpy as np
 from jax import Array, lax
 from numpy.typing import ArrayLike
 
-from jaxlm.batching import check_at_least, check_stream
+from jaxlm.batching import check_at_least, check_ids, check_stream
 from jaxlm.models.interface import check_contexts, check_sizes, num_contexts
 from jaxlm.models.smoothing import (
     AddK,
@@ -108,15 +108,49 @@ class CountsNgramLM:
         order = self.context_length + 1
         stream = np.asarray(check_stream(ids, self.vocab_size, min_length=order), np.int32)
         windows = np.lib.stride_tricks.sliding_window_view(stream, order)
-        known, counts = self._ngrams_of(variables)
+        known, counts = self.ngrams_of(variables)
         ngrams, counts = _merged(
             np.concatenate([known, windows]), np.concatenate([counts, np.ones(len(windows), np.int64)])
         )
-        if counts.max() > _MAX_COUNT:
-            raise ValueError(
-                f"an n-gram's count is {counts.max()}, above the int32 limit {_MAX_COUNT}; fit fewer ids"
-            )
         return self._variables_of(ngrams, counts)
+
+    def ngrams_of(self, variables: Any) -> tuple[_Rows, np.ndarray[Any, np.dtype[np.int64]]]:
+        """What was counted: n-grams int32 [M, n], sorted, each once; and their counts int64 [M], above 0."""
+        order, counts = self.context_length + 1, jax.device_get(variables["counts"])
+        if ("table" in counts) != self.is_dense:
+            raise ValueError("these variables are another model's: start from jaxlm.init(model, key)")
+        if self.is_dense:
+            table = counts["table"].reshape(-1)
+            numbers = np.flatnonzero(table)
+            digits = [numbers // self.vocab_size**place % self.vocab_size for place in range(order)]
+            ngrams = np.stack(digits[::-1], axis=1).astype(np.int32)
+            return ngrams, table[numbers].astype(np.int64)
+        if counts["ngrams"].shape[1] != order:
+            raise ValueError(
+                f"the n-grams must be of shape [M, {order}], got {list(counts['ngrams'].shape)}: another model's"
+            )
+        is_real = counts["counts"] > 0
+        return counts["ngrams"][is_real], counts["counts"][is_real].astype(np.int64)
+
+    def variables_of(self, ngrams: ArrayLike, counts: ArrayLike) -> Any:
+        """The variables that hold these counts, as `ngrams_of` gives them; n-grams in any order, once or more.
+
+        Raises:
+            TypeError: they are not integers.
+            ValueError: their shapes do not fit, an id is out of range, or a count is not from 1 to 2^31 - 1.
+        """
+        ngrams, counts, order = np.asarray(ngrams), np.asarray(counts), self.context_length + 1
+        if not all(np.issubdtype(array.dtype, np.integer) for array in (ngrams, counts)):
+            raise TypeError(f"n-grams and counts must be integers, got {ngrams.dtype} and {counts.dtype}")
+        if ngrams.shape != (len(ngrams), order) or counts.shape != ngrams.shape[:1]:
+            raise ValueError(
+                f"n-grams must be [M, {order}] and their counts [M], got {list(ngrams.shape)} and "
+                f"{list(counts.shape)}"
+            )
+        check_ids(ngrams.reshape(-1), self.vocab_size)
+        if len(counts) and counts.min() < 1:
+            raise ValueError(f"an n-gram's count must be at least 1, got {counts.min()}")
+        return self._variables_of(*_merged(ngrams.astype(np.int32), counts.astype(np.int64)))
 
     def apply(self, variables: Any, contexts: Array) -> Array:
         """Contexts [B, N] -> log-probabilities [B, V]."""
@@ -181,25 +215,11 @@ class CountsNgramLM:
         backoffs = level["backoffs"].at[rows].get(mode="clip")
         return _Place(begins, jnp.where(is_known, ends, begins), jnp.where(is_known, backoffs, 1))
 
-    def _ngrams_of(self, variables: Any) -> tuple[_Rows, np.ndarray[Any, np.dtype[np.int64]]]:
-        """The n-grams and their counts that the variables hold, sorted, each once."""
-        order, counts = self.context_length + 1, jax.device_get(variables["counts"])
-        if ("table" in counts) != self.is_dense:
-            raise ValueError("these variables are another model's: start from jaxlm.init(model, key)")
-        if self.is_dense:
-            table = counts["table"].reshape(-1)
-            numbers = np.flatnonzero(table)
-            digits = [numbers // self.vocab_size**place % self.vocab_size for place in range(order)]
-            ngrams = np.stack(digits[::-1], axis=1).astype(np.int32)
-            return ngrams, table[numbers].astype(np.int64)
-        if counts["ngrams"].shape[1] != order:
-            raise ValueError(
-                f"the n-grams must be of shape [M, {order}], got {list(counts['ngrams'].shape)}: another model's"
-            )
-        is_real = counts["counts"] > 0
-        return counts["ngrams"][is_real], counts["counts"][is_real].astype(np.int64)
-
     def _variables_of(self, ngrams: _Rows, counts: np.ndarray[Any, Any]) -> Any:
+        if counts.max(initial=0) > _MAX_COUNT:
+            raise ValueError(
+                f"an n-gram's count is {counts.max()}, above the int32 limit {_MAX_COUNT}; fit fewer ids"
+            )
         levels = list(_smoothed_levels(ngrams, counts, self.vocab_size, self.smoothing))[::-1]
         base = 0.0 if self.smoothing == AddK(0) else 1 / self.vocab_size
         if self.is_dense:

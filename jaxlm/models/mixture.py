@@ -67,7 +67,7 @@ class MixtureLM:
         contexts = check_contexts(contexts, self.context_length)
         log_probs = [
             _log_softmax(predict(model, own, self._seen_by(model, contexts)))
-            for model, own in zip(self.models, self._own(variables), strict=True)
+            for model, own in zip(self.models, self.variables_of_each(variables), strict=True)
         ]
         return self._mix(log_probs)
 
@@ -76,14 +76,15 @@ class MixtureLM:
         contexts = check_contexts(contexts, self.context_length)
         parts = [
             _target_log_probs(model, own, self._seen_by(model, contexts))
-            for model, own in zip(self.models, self._own(variables), strict=True)
+            for model, own in zip(self.models, self.variables_of_each(variables), strict=True)
         ]
         return lambda rows, targets: self._mix([part(rows, targets) for part in parts])
 
     def _seen_by(self, model: LanguageModel, contexts: Array) -> Array:
         return contexts[:, self.context_length - model.context_length :]
 
-    def _own(self, variables: Any) -> tuple[Any, ...]:
+    def variables_of_each(self, variables: Any) -> tuple[Any, ...]:
+        """The models' own variables. Raises a ValueError where there are not as many."""
         if not isinstance(variables, tuple | list) or len(variables) != len(self.models):
             raise ValueError(f"MixtureLM: the variables must be a tuple of those of its {len(self.models)} models")
         return tuple(variables)
