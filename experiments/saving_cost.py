@@ -66,7 +66,7 @@ def run_saving(config: SavingConfig, console: Console) -> Path:
     out = config.out or new_run_path("saving-cost")
     settings = json.loads(json.dumps(asdict(config), default=str))
     with create_run(out, "saving-cost", settings, job.device, overwrite=config.overwrite):
-        with contest(job, judges=not config.quick) as row:
+        with contest(out, job, judges=not config.quick) as row:
             measured = {_TITLE: measure(row, repeats=2 if config.quick else config.repeats, rest_seconds=0.0)}
         text = table_text(measured)
         write_atomically(out / "table.txt", text)
@@ -77,9 +77,9 @@ def run_saving(config: SavingConfig, console: Console) -> Path:
 
 
 @contextmanager
-def contest(job: Job, *, judges: bool) -> Iterator[Row]:
-    """The ways to train the job, and what is claimed if it `judges`; within the block they can save."""
-    with tempfile.TemporaryDirectory() as folder:
+def contest(out: Path, job: Job, *, judges: bool) -> Iterator[Row]:
+    """The ways to train the job, and what is claimed if it `judges`; within the block they save below `out`."""
+    with tempfile.TemporaryDirectory(dir=out) as folder:
         path = Path(folder)
         often = job._replace(config=replace(job.config, save_every=100))
         ways = {

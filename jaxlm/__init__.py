@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from jaxlm.runs import list_runs
     from jaxlm.sampling import sample, sample_pieces
     from jaxlm.saved_models import export_model, import_model, load_model, save_model
+    from jaxlm.sweeps import sweep_grid, train_many
     from jaxlm.tokenizers import BPETokenizer, ByteTokenizer, CharTokenizer, Tokenizer, load_tokenizer
     from jaxlm.training import Record, TrainState, train_lm
     from jaxlm.training_runs import load_run, open_model, resume_run, start_run
@@ -67,6 +68,7 @@ _MODULE_OF = {
         "runs": ("list_runs",),
         "sampling": ("sample", "sample_pieces"),
         "saved_models": ("export_model", "import_model", "load_model", "save_model"),
+        "sweeps": ("sweep_grid", "train_many"),
         "tokenizers": ("BPETokenizer", "ByteTokenizer", "CharTokenizer", "Tokenizer", "load_tokenizer"),
         "training": ("Record", "TrainState", "train_lm"),
         "training_runs": ("load_run", "open_model", "resume_run", "start_run"),
@@ -117,8 +119,10 @@ __all__ = [
     "save_model",
     "split_ids",
     "start_run",
+    "sweep_grid",
     "token_nats",
     "train_lm",
+    "train_many",
     "window_nats",
 ]
 

@@ -235,7 +235,7 @@ def latest_checkpoint(
                 check(checkpoint)
             return checkpoint
         except (ValueError, OSError) as error:
-            logging.getLogger(__name__).warning("%s; the one before it is used", error)
+            logging.getLogger(__name__).warning("%s; this checkpoint is passed over", error)
     return None
 
 

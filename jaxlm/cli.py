@@ -19,7 +19,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import tyro
 from tyro.conf import DisallowNone, OmitArgPrefixes, Positional, arg
 
-from jaxlm.config import TrainConfig, read_config
+from jaxlm.config import TrainConfig, read_config, with_choices
 
 
 @dataclass(frozen=True)
@@ -308,6 +308,9 @@ def _known_options(words: Sequence[str]) -> TrainConfig:
     scanner = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     scanner.add_argument("--resume", type=Path, nargs="?")  # without a value: that is tyro's to tell
     scanner.add_argument("--config", type=Path, nargs="?")
+    choices = ("model", "tokenizer", "corpus", "text")
+    for name in choices:
+        scanner.add_argument(f"--{name}", nargs="?")
     known, _ = scanner.parse_known_args(list(words))
     if known.resume is not None and known.config is not None:
         raise ValueError("--resume takes the options of its run; leave --config out")
@@ -318,7 +321,8 @@ def _known_options(words: Sequence[str]) -> TrainConfig:
     if known.config is None:
         return TrainConfig()
     try:
-        return read_config(known.config)
+        typed = {name: getattr(known, name) for name in choices if getattr(known, name) is not None}
+        return with_choices(read_config(known.config), **typed)
     except OSError as error:
         raise OSError(
             f"cannot read {known.config} ({error.strerror}); "

@@ -5,9 +5,8 @@ A script may call them too. They raise ValueError, OSError and FloatingPointErro
 
 import codecs
 import contextlib
-import os
 import shlex
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from jaxlm.batching import split_ids
-from jaxlm.config import TrainConfig, flag
+from jaxlm.config import DEFAULT_VOCAB_SIZE, TrainConfig, flag
 from jaxlm.console import harmless, say, write
 from jaxlm.corpora import CORPORA, Corpus, cached_corpus_path, load_corpus, read_text, verify_corpus
 from jaxlm.devices import describe_devices, resolve_device
@@ -35,8 +34,6 @@ from jaxlm.saved_models import export_model, import_model, save_model
 from jaxlm.tokenizers import Tokenizer, load_tokenizer, train_tokenizer
 from jaxlm.training_runs import open_model, resume_run, run_config, start_run
 from jaxlm.verdicts import forget_verdicts
-
-_VOCAB_SIZE = 4096
 
 
 def train_model(
@@ -55,16 +52,16 @@ def train_model(
     console = console or Console(quiet=True)
     if resume is not None and (out is not None or overwrite):
         raise ValueError("--resume goes on in the run's own folder; leave --out and --overwrite out")
+    begun = [] if resume is None else [resume]
     try:
         if resume is None:
-            path = start_run(training, out, overwrite=overwrite, console=console)
+            path = start_run(training, out, overwrite=overwrite, console=console, on_start=begun.append)
         else:
             path = resume_run(resume, training, console=console)
     except KeyboardInterrupt as stop:
-        begun = resume or _run_of_this_process([out] if out else Path("runs").glob("*"))
-        if begun is None:
+        if not begun:
             raise
-        raise KeyboardInterrupt(f"by {stop or 'SIGINT'}; {_how_to_go_on(begun)}") from None
+        raise KeyboardInterrupt(f"by {str(stop) or 'SIGINT'}; {_how_to_go_on(begun[0])}") from None
     results = read_json(path / "results.json")
     console.print(results_table(results["models"]))
     write(console, f"\n{next(iter(results['samples'].values()))}\n\n")
@@ -200,7 +197,7 @@ def inspect_tokenizer(
         raise FileExistsError(f"{out} exists; choose another --out, or remove it first")
     read = _read(text, corpus)
     if load is None:
-        made = train_tokenizer(tokenizer, read.text, _VOCAB_SIZE if vocab_size is None else vocab_size)
+        made = train_tokenizer(tokenizer, read.text, DEFAULT_VOCAB_SIZE if vocab_size is None else vocab_size)
     else:
         made = load_tokenizer(load / "tokenizer.json" if load.is_dir() else load)
     ids = made.encode(read.text)
@@ -322,17 +319,6 @@ def import_file(file: Path, out: Path, *, console: Console | None = None) -> dic
     save_model(out, model, variables, tokenizer)
     say(console or Console(quiet=True), f"saved {out}: {_in_words(model)}")
     return {"path": str(out), "model": _described(model)}
-
-
-def _run_of_this_process(paths: Iterable[Path]) -> Path | None:
-    """The one that this process works in, or has worked in last."""
-    begun = []
-    for path in paths:
-        with contextlib.suppress(OSError, ValueError):
-            manifest = read_manifest(path)
-            if manifest.get("process", {}).get("pid") == os.getpid():
-                begun.append((manifest["started"], path))
-    return max(begun)[1] if begun else None
 
 
 def _how_to_go_on(path: Path | str) -> str:

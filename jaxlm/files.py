@@ -255,7 +255,12 @@ def _refuse_constant(word: str) -> None:
 
 def _digest(document: Mapping[str, Any]) -> str:
     plain = json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(plain.encode()).hexdigest()
+    return sha256_of(plain.encode())
+
+
+def sha256_of(content: bytes) -> str:
+    """The sha256 of `content`, as hexadecimal digits."""
+    return hashlib.sha256(content).hexdigest()
 
 
 def sync(path: Path) -> None:

@@ -66,8 +66,12 @@ def terminate_as_interrupt() -> Iterator[None]:
     if not _in_main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
         yield
         return
-    with _handled_by(signal.default_int_handler, signal.SIGTERM):
+    with _handled_by(_raise_as_interrupt, signal.SIGTERM):
         yield
+
+
+def _raise_as_interrupt(signum: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt(signal.Signals(signum).name)
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,8 @@ from jaxlm.training import TrainState, initial_state
 _TRAIN_FOLDS = {"bigram": 0, "mlp": 1}
 SAMPLE_FOLD = 2
 
+_MOST_WEIGHTS = 2**40  # 4 TiB; XLA ends the process where a number of bytes passes 64 bits
+
 
 class Job(NamedTuple):
     """What a run works with. Counts have no optimizer."""
@@ -38,7 +40,7 @@ def make_job(config: TrainConfig, tokenizer: Tokenizer | None, console: Console)
         tokenizer: one that is trained already; None trains the one that the config asks for.
 
     Raises:
-        OSError, ValueError: the text or the device cannot be had, or the text is too short.
+        OSError, ValueError: the text or the device cannot be had, the text is too short, or the model too large.
     """
     data = load_data(
         config.corpus,
@@ -55,6 +57,8 @@ def make_job(config: TrainConfig, tokenizer: Tokenizer | None, console: Console)
     )
     model = make_model(config, data.tokenizer.vocab_size)
     size = count_weights(jax.eval_shape(lambda: init(model, jax.random.key(0))))  # of which no device hears
+    if size > _MOST_WEIGHTS:
+        raise ValueError(f"the model would have {size:,} weights, more than {_MOST_WEIGHTS:,}; make it smaller")
     device, reason = choose_device(config.device, num_weights=size)
     say(console, f"device: {described(device)}: {reason}")
     return Job(config, data, model, make_optimizer(config), device)

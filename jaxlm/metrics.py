@@ -4,6 +4,7 @@ import errno
 import json
 import math
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
     Raises:
         OSError: it cannot be read.
-        ValueError: a line is no JSON object; the message names the path and the line.
+        ValueError: a line is no record of a model, a step and figures; the message names path and line.
     """
     try:
         content = read_regular(path)
@@ -52,9 +53,21 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
             metrics.append(json.loads(line))
         except (ValueError, RecursionError):
             metrics.append(None)
-        if not isinstance(metrics[-1], dict):
-            raise ValueError(f"{path} is damaged: line {number} is no JSON object")
+        if not _is_record(metrics[-1]):
+            raise ValueError(f"{path} is damaged: line {number} is no record of training")
     return metrics
+
+
+def is_figure(value: Any) -> bool:
+    """Whether a value from JSON is a number that a float can hold, or null."""
+    return value is None or (type(value) in (int, float) and abs(value) <= sys.float_info.max)
+
+
+def _is_record(line: Any) -> bool:
+    match line:
+        case {"model": str(), "step": int(step), **figures} if 0 <= step < 2**31:
+            return all(map(is_figure, figures.values()))
+    return False
 
 
 def cut_metrics(path: Path, num_bytes: int) -> None:

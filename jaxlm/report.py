@@ -53,7 +53,9 @@ def runs_table(rows: Sequence[Mapping[str, Any]]) -> Table:
         texts = ["-" if row[name] is None else _printable(row[name]) for name in ("run", "state", "model")]
         steps = "-" if row["steps"] is None else f"{row['steps']:,}"
         names = "nats_per_token", "perplexity", "bits_per_byte", "train_seconds"
-        figures = ("-" if row[name] is None else _shown(row, name) for name in names)
+        # A perplexity can pass what a float holds where its logarithm does not.
+        is_known = row["nats_per_token"] is not None
+        figures = ("-" if row[name] is None and not is_known else _shown(row, name) for name in names)
         table.add_row(*map(Text, texts), steps, *figures)
     return table
 

@@ -20,7 +20,7 @@ import filelock
 import jax
 
 from jaxlm.files import check_seal, check_version, is_temporary, read_json, remove, seal, write_atomically
-from jaxlm.metrics import finite, read_metrics
+from jaxlm.metrics import finite, is_figure, read_metrics
 
 if sys.platform != "win32":
     import fcntl
@@ -286,16 +286,12 @@ def _figures(path: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
         best = min(rows, key=lambda row: unknown if row["nats_per_token"] is None else row["nats_per_token"])
         named = ("nats_per_token", "perplexity", "bits_per_byte", "train_seconds")
         figures = {name: best[name] for name in named}
-        if not isinstance(best["title"], str) or not all(map(_is_figure, figures.values())):
+        if not isinstance(best["title"], str) or not all(map(is_figure, figures.values())):
             raise ValueError(f"{path / 'results.json'} is damaged: its figures are no numbers")
         return {"model": best["title"], **steps, **figures}
     last: dict[str, Any] = metrics[-1] if metrics else {}
     figures = {"nats_per_token": last.get("val_nats_per_token"), "perplexity": last.get("val_perplexity")}
     return {"model": manifest["config"].get("model"), **steps, **figures}
-
-
-def _is_figure(value: Any) -> bool:
-    return value is None or type(value) in (int, float)
 
 
 def _remove_leftovers(path: Path) -> None:

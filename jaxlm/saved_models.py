@@ -32,6 +32,7 @@ from jaxlm.files import (
     read_json,
     read_regular,
     seal,
+    sha256_of,
     temporary_path,
     write_atomically,
 )
@@ -68,7 +69,7 @@ def save_model(path: str | Path, model: LanguageModel, variables: Any, tokenizer
         tokenizer_sum = None
         if tokenizer is not None:
             tokenizer.save(unfinished / "tokenizer.json")
-            tokenizer_sum = _sha256(read_regular(unfinished / "tokenizer.json"))
+            tokenizer_sum = sha256_of(read_regular(unfinished / "tokenizer.json"))
         document = {"version": _VERSION, **describe_model(model), "tokenizer_sha256": tokenizer_sum, **index}
         write_atomically(unfinished / "model.json", seal(document))
         publish_folder(unfinished, path)
@@ -295,7 +296,7 @@ def _read_tokenizer(path: Path, wanted_sum: Any) -> Tokenizer:
         content = read_regular(path, max_bytes=MAX_JSON_BYTES, follow_links=False)
     except OSError as error:
         raise ValueError(f"{path} is damaged: {error}") from None
-    if _sha256(content) != wanted_sum:
+    if sha256_of(content) != wanted_sum:
         raise ValueError(f"{path} is damaged: it is not the tokenizer that was saved with the model")
     return tokenizer_from_json(parse_json(content, origin=path), origin=path)
 
@@ -320,7 +321,3 @@ def _sum_of(tensors: Mapping[str, np.ndarray[Any, Any]]) -> str:
         digest.update(f"{name} {tensors[name].dtype}{list(tensors[name].shape)}".encode())
         digest.update(np.ascontiguousarray(tensors[name]).reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
-
-
-def _sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()

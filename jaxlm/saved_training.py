@@ -28,7 +28,7 @@ from jaxlm.checkpoints import (
 )
 from jaxlm.config import TrainConfig
 from jaxlm.console import progress
-from jaxlm.files import sync, write_atomically
+from jaxlm.files import read_regular, sha256_of, sync
 from jaxlm.interruption import interruptible
 from jaxlm.jobs import Job, fresh_state, train_key
 from jaxlm.metrics import append_metrics, cut_metrics, read_metrics
@@ -91,31 +91,41 @@ def train_saving(path: Path, job: Job, checkpoint: Checkpoint | None, console: C
     return variables, known.seconds
 
 
-def last_checkpoint(path: Path, job: Job) -> Checkpoint | None:
-    """Where the run goes on: its last checkpoint that is whole, None being the start.
+def usable_checkpoint(path: Path, job: Job) -> Checkpoint | None:
+    """Where the run can go on: its last checkpoint that is whole, None being the start. Nothing is changed.
 
-    What came after it is set aside, and the lines of `metrics.jsonl` are cut, for these steps are done again.
+    Raises:
+        ValueError: there are checkpoints, and none of them can be used.
+        OSError: `metrics.jsonl` cannot be read.
     """
     folder, metrics = path / "checkpoints", path / "metrics.jsonl"
-    content = metrics.read_bytes() if metrics.exists() else b""
+    content = _content(metrics)
 
     def check(checkpoint: Checkpoint) -> None:
         if _mark(content[: checkpoint.metrics[0]]) != checkpoint.metrics:
             raise ValueError(f"{metrics} is not what it was at step {int(checkpoint.state.step)}")
 
-    like = fresh_state(job.model, job.optimizer, job.config)
-    checkpoint = latest_checkpoint(folder, like, check)
-    step = -1 if checkpoint is None else int(checkpoint.state.step)
-    for later in checkpoint_steps(folder):
-        if later > step:
-            set_aside(checkpoint_path(folder, later))
+    checkpoint = latest_checkpoint(folder, fresh_state(job.model, job.optimizer, job.config), check)
+    if checkpoint is None and checkpoint_steps(folder):
+        raise ValueError(
+            f"{path} has checkpoints, and none can be used: the warnings say why; mend that, or start another run"
+        )
+    return checkpoint
+
+
+def go_back_to(path: Path, job: Job, checkpoint: Checkpoint | None) -> Checkpoint | None:
+    """Makes the run what it was at its `usable_checkpoint`, which is returned as it then is.
+
+    What came after it is set aside, and the lines of `metrics.jsonl` are cut, for these steps are done again.
+    """
+    folder, metrics = path / "checkpoints", path / "metrics.jsonl"
     if checkpoint is None:
-        if content and folder.is_dir():
-            write_atomically(folder / metrics.name, content)
-            set_aside(folder / metrics.name)
         cut_metrics(metrics, 0)
         return None
-    lines = content[: checkpoint.metrics[0]].splitlines(keepends=True)
+    for step in checkpoint_steps(folder):
+        if step > int(checkpoint.state.step):
+            set_aside(checkpoint_path(folder, step))
+    lines = _content(metrics)[: checkpoint.metrics[0]].splitlines(keepends=True)
     # The last record of a run that has grown is none of the longer one. Its state may still be the best one kept.
     if lines and not is_recorded(json.loads(lines[-1])["step"], job.config.num_steps, job.config.log_every):
         checkpoint = checkpoint._replace(metrics=_mark(b"".join(lines[:-1])))
@@ -140,7 +150,7 @@ class _Known:
 
 def _known(metrics: Path, checkpoint: Checkpoint | None) -> _Known:
     now = time.monotonic()
-    content = metrics.read_bytes() if metrics.exists() else b""
+    content = _content(metrics)
     validations = [line["val_nats_per_token"] for line in read_metrics(metrics)]
     if checkpoint is not None:
         validations.append(checkpoint.nats_per_token)
@@ -246,5 +256,12 @@ def _save_after_all(save: Callable[..., None], checkpoint: Checkpoint | None) ->
         logging.getLogger(__name__).warning("%s", error)
 
 
+def _content(metrics: Path) -> bytes:
+    try:
+        return read_regular(metrics, follow_links=False)
+    except FileNotFoundError:
+        return b""
+
+
 def _mark(content: bytes) -> tuple[int, str]:
-    return len(content), hashlib.sha256(content).hexdigest()
+    return len(content), sha256_of(content)

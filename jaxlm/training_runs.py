@@ -1,8 +1,7 @@
 """Runs of training that last: started, stopped, gone on with, and read again. `jaxlm train` is this."""
 
-import hashlib
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +31,7 @@ from jaxlm.console import say
 from jaxlm.corpora import load_corpus, read_text
 from jaxlm.data import line_start_prompt
 from jaxlm.evaluation import evaluate
-from jaxlm.files import read_json, remove, write_atomically
+from jaxlm.files import read_json, remove, sha256_of, write_atomically
 from jaxlm.interruption import terminate_as_interrupt
 from jaxlm.jobs import SAMPLE_FOLD, Job, fresh_state, make_job, make_model, make_optimizer
 from jaxlm.metrics import read_metrics
@@ -51,7 +50,7 @@ from jaxlm.runs import (
 )
 from jaxlm.sampling import sample
 from jaxlm.saved_models import import_model, load_model, save_model
-from jaxlm.saved_training import last_checkpoint, train_saving
+from jaxlm.saved_training import go_back_to, train_saving, usable_checkpoint
 from jaxlm.tensorboard import check_tensorboard
 from jaxlm.timing import timed
 from jaxlm.tokenizers import Tokenizer, load_tokenizer, tokenizer_to_json
@@ -65,7 +64,12 @@ _FINISHED = ("results.json", "report.html", "samples.txt", "curves.png", "counts
 
 
 def start_run(
-    config: TrainConfig, out: Path | None = None, *, overwrite: bool = False, console: Console | None = None
+    config: TrainConfig,
+    out: Path | None = None,
+    *,
+    overwrite: bool = False,
+    console: Console | None = None,
+    on_start: Callable[[Path], object] | None = None,
 ) -> Path:
     """Trains a model as `config` says, in a new run's folder, and returns its path.
 
@@ -76,6 +80,7 @@ def start_run(
         out: the folder; None is a new one below `runs`.
         overwrite: replace the run that `out` already holds.
         console: where to say how it stands; None says nothing.
+        on_start: told the folder, once there is a run in it to go on with.
 
     Raises:
         FileExistsError: `out` holds something.
@@ -92,6 +97,8 @@ def start_run(
         path = out or new_run_path(f"{config.model}-{'text' if config.text else config.corpus}-{config.tokenizer}")
         options, facts = config_to_json(config), _facts(job)
         with create_run(path, "train", options, job.device, facts=facts, overwrite=overwrite):
+            if on_start is not None:
+                on_start(path)
             say(console, f"run: {path}")
             job.data.tokenizer.save(path / "tokenizer.json")
             _work(path, job, None, console)
@@ -128,13 +135,16 @@ def resume_run(path: Path, config: TrainConfig | None = None, *, console: Consol
         news = list(_news(manifest, before, config, job.device))
         for note in news:
             say(console, f"note: {note}")
+        checkpoint = None if job.optimizer is None else usable_checkpoint(path, job)
+        if checkpoint is None and job.optimizer is not None and (path / "model").exists():
+            raise ValueError(f"{path} has a model and no checkpoint to go on from; start another run (--config)")
         options, notes = config_to_json(config), [*manifest["notes"], *news]
         with run_session(path, {**manifest, "config": options, "notes": notes}, job.device):
             for name in _FINISHED:
                 remove(path / name)
             write_json(path / "config.json", options)
             job.data.tokenizer.save(path / "tokenizer.json")
-            checkpoint = None if job.optimizer is None else last_checkpoint(path, job)
+            checkpoint = None if job.optimizer is None else go_back_to(path, job, checkpoint)
             say(console, f"run: {path}, from step {0 if checkpoint is None else int(checkpoint.state.step)}")
             _work(path, job, checkpoint, console)
     return path
@@ -230,7 +240,7 @@ def _checked(config: TrainConfig) -> TrainConfig:
 
 def _facts(job: Job) -> dict[str, Any]:
     described = describe_data(job.data, job.config.tokenizer)
-    described["tokenizer"] |= {"sha256": _sha256(tokenizer_to_json(job.data.tokenizer).encode())}
+    described["tokenizer"] |= {"sha256": sha256_of(tokenizer_to_json(job.data.tokenizer).encode())}
     return described
 
 
@@ -310,7 +320,7 @@ def _saved_tokenizer(path: Path, manifest: Mapping[str, Any]) -> Tokenizer | Non
     origin = path / "tokenizer.json"
     try:
         tokenizer = load_tokenizer(origin)
-        if _sha256(tokenizer_to_json(tokenizer).encode()) == manifest["tokenizer"]["sha256"]:
+        if sha256_of(tokenizer_to_json(tokenizer).encode()) == manifest["tokenizer"]["sha256"]:
             return tokenizer
         logging.getLogger(__name__).warning("%s is not the tokenizer of this run", origin)
     except FileNotFoundError:
@@ -325,7 +335,8 @@ def _news(
 ) -> Iterator[str]:
     """What makes this session another than those before it."""
     if config.num_steps > before.num_steps:
-        schedule = "; the learning rate's cosine ends there now" if config.schedule == "cosine" else ""
+        falls = config.schedule == "cosine" and config.lr is not None  # counts have none
+        schedule = "; the learning rate's cosine ends there now" if falls else ""
         yield f"--num-steps raised from {before.num_steps} to {config.num_steps}{schedule}"
     environment = describe_environment(device)
     for name in ("jaxlm", "jax", "jaxlib", "flax", "optax"):
@@ -387,7 +398,3 @@ def _finish(path: Path, job: Job, variables: Any, compile_seconds: float, train_
         plot_counts(path / "counts.png", np.asarray(variables["counts"]["table"]), tokens)
     write_atomically(path / "report.html", render_page(path, results, title=f"{title}, {data.corpus.name}"))
     write_json(path / "results.json", results)
-
-
-def _sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()

@@ -1,10 +1,11 @@
 """Kills `jaxlm train` by SIGKILL again and again, goes on with it, and compares all with a run that nobody killed.
 
     scripts/torture --kills 100        # 100 of 100 identical, 0 unreadable folders
-    scripts/torture --every-call       # a kill before each change that a short run makes to its folder
+    scripts/torture --every-call       # a kill before each call that changes a short run's folder
 
 A kill comes after a random time, or just before a random call that changes the run's folder: an open for writing,
-a rename, an fsync and the like. Some runs are made slow at such calls, so that a time falls into them more often.
+a rename, an fsync and the like. Orbax writes arrays from C++, where times alone hit. Some runs are made slow at
+such calls, so that a time falls into them more often.
 After each kill the folder is read as another process would read it, and the manifest and the metrics all along.
 """
 

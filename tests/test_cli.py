@@ -202,6 +202,15 @@ def test_words_are_understood(words, command):
     assert parse(words) == command
 
 
+def test_another_model_typed_beside_a_file_takes_its_own_options(tmp_path):
+    config = resolve(TrainConfig(text=Path("a.txt"), hidden_dim=200, seed=3))
+    (tmp_path / "config.json").write_text(json.dumps(config_to_json(config)))
+    words = ["--model", "counts", "--tokenizer", "char", "--smoothing", "0.5"]
+    training = parse(["train", "--config", str(tmp_path / "config.json"), *words]).training
+    wanted = TrainConfig(model="counts", text=Path("a.txt"), tokenizer="char", smoothing=0.5, seed=3)
+    assert resolve(training) == resolve(wanted)
+
+
 def test_a_file_of_options_is_the_default_and_typed_ones_come_first(tmp_path):
     (tmp_path / "options.json").write_text('{"model": "bigram", "lr": 0.3, "seed": 4}')
     words = ["train", "--config", str(tmp_path / "options.json"), "--seed", "5"]

@@ -140,29 +140,23 @@ def test_a_resumed_run_stays_in_its_folder(run, other):
         commands.train_model(TrainConfig(), resume=run, **other)
 
 
-def test_an_interrupted_training_says_how_to_go_on(tmp_path, monkeypatch):
-    def start_run(config, out, **options):
-        told_run(tmp_path / "earlier")
-        told_run(tmp_path / "runs" / "begun here", ends=KeyboardInterrupt("SIGINT"))
-        raise KeyboardInterrupt("SIGINT")
+@pytest.mark.parametrize(("words", "name"), [(["SIGTERM"], "SIGTERM"), ([], "SIGINT")])
+def test_an_interrupted_training_says_how_to_go_on(words, name, monkeypatch):
+    def start_run(config, out, *, on_start, **options):
+        on_start(Path("runs/begun here"))
+        raise KeyboardInterrupt(*words)
 
-    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(commands, "start_run", start_run)
     with pytest.raises(
-        KeyboardInterrupt, match=r"^by SIGINT; go on with: jaxlm train --resume 'runs/begun here'$"
+        KeyboardInterrupt, match=rf"^by {name}; go on with: jaxlm train --resume 'runs/begun here'$"
     ):
         commands.train_model(TrainConfig())
 
 
-def test_an_interrupt_before_there_is_a_run_says_only_that(tmp_path, monkeypatch):
+def test_an_interrupt_before_there_is_a_run_says_only_that(monkeypatch):
     def start_run(config, out, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.chdir(tmp_path)
-    other = told_run(tmp_path / "runs" / "of another process")
-    manifest = read_manifest(other)
-    write_manifest(other, manifest | {"process": {"pid": os.getppid(), "host": "here"}})
-    (tmp_path / "runs" / "no run").mkdir()
     monkeypatch.setattr(commands, "start_run", start_run)
     with pytest.raises(KeyboardInterrupt, match=r"^$"):
         commands.train_model(TrainConfig())

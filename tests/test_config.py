@@ -19,6 +19,7 @@ from jaxlm.config import (
     flag,
     read_config,
     resolve,
+    with_choices,
 )
 
 # Another valid value for every option.
@@ -285,3 +286,22 @@ def test_only_the_options_that_differ_are_told_with_both_values():
 def test_every_option_counts_as_a_difference(name):
     changed = dataclasses.replace(TrainConfig(), **{name: OTHERS[name]})
     assert differing_options(TrainConfig(), changed) == {name: (getattr(TrainConfig(), name), OTHERS[name])}
+
+
+def test_a_text_and_another_corpus_are_not_both_taken():
+    with pytest.raises(ValueError, match=r"--text a\.txt and --corpus shakespeare both name a text"):
+        resolve(TrainConfig(text=Path("a.txt"), corpus="shakespeare"))
+
+
+def test_another_choice_takes_its_own_defaults():
+    resolved = resolve(TrainConfig(text=Path("a.txt"), hidden_dim=200, seed=3))
+    for choices, wanted in (
+        ({"model": "counts"}, TrainConfig(model="counts", text=Path("a.txt"), seed=3)),
+        ({"model": "bigram"}, TrainConfig(model="bigram", text=Path("a.txt"), seed=3)),
+        ({"tokenizer": "char"}, TrainConfig(text=Path("a.txt"), hidden_dim=200, seed=3, tokenizer="char")),
+        ({"corpus": "shakespeare"}, TrainConfig(corpus="shakespeare", hidden_dim=200, seed=3)),
+        ({"text": Path("b.txt")}, TrainConfig(text=Path("b.txt"), hidden_dim=200, seed=3)),
+        ({"model": "mlp", "tokenizer": "bpe"}, TrainConfig(text=Path("a.txt"), hidden_dim=200, seed=3)),
+    ):
+        chosen = dataclasses.replace(with_choices(resolved, **choices), **choices)
+        assert resolve(chosen) == resolve(wanted)

@@ -366,7 +366,7 @@ sys.exit(code)
     with started(body) as process:
         process.send_signal(signal.SIGTERM)
         output, error = process.communicate(timeout=_PATIENCE)
-    assert (process.returncode, output, error) == (130, "cleaned\n", "interrupted\n")
+    assert (process.returncode, output, error) == (130, "cleaned\n", "interrupted SIGTERM\n")
 
 
 def test_a_termination_that_is_ignored_or_handled_is_left_as_it_is():

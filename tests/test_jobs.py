@@ -68,3 +68,10 @@ def test_a_fresh_state_has_the_shapes_of_training(tmp_path):
     made = jaxlm.init(job.model, jax.random.key(0))["params"]
     assert jax.tree.map(lambda leaf: leaf.shape, state.params) == jax.tree.map(lambda leaf: leaf.shape, made)
     assert not any(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(state))
+
+
+def test_a_model_that_no_machine_holds_is_refused(tmp_path):
+    """XLA would end the process."""
+    options = {"embedding_dim": 2**31 - 1, "hidden_dim": 2**31 - 1}
+    with pytest.raises(ValueError, match=r"the model would have [0-9,]+ weights, more than 1,099,511,627,776"):
+        make_job(tiny_config(tmp_path, **options), None, Console(quiet=True))

@@ -25,6 +25,10 @@ for step in range(10):
 """
 
 
+def record(step):
+    return {"model": "mlp", "step": step, "train_loss": 0.5}
+
+
 @pytest.fixture
 def path(tmp_path):
     return tmp_path / "metrics.jsonl"
@@ -32,10 +36,11 @@ def path(tmp_path):
 
 def test_metrics_are_one_object_a_line(path):
     for step in range(3):
-        append_metrics(path, {"step": step, "loss": math.inf})
+        append_metrics(path, record(step) | {"train_loss": math.inf})
     lines = path.read_text("utf-8").splitlines()
-    assert [json.loads(line) for line in lines] == [{"step": step, "loss": None} for step in range(3)]
-    assert read_metrics(path) == [{"step": step, "loss": None} for step in range(3)]
+    wanted = [record(step) | {"train_loss": None} for step in range(3)]
+    assert [json.loads(line) for line in lines] == wanted
+    assert read_metrics(path) == wanted
 
 
 def test_what_is_returned_is_what_was_written(path):
@@ -55,26 +60,46 @@ def test_no_file_holds_no_metrics(path):
     assert read_metrics(path) == []
 
 
-@pytest.mark.parametrize("torn", ['{"step": 1', '{"step": 1}', "{", "é"])
+@pytest.mark.parametrize("torn", ['{"step": 1', json.dumps(record(1)), "{", "é"])
 def test_a_torn_last_line_is_left_out(path, torn):
-    append_metrics(path, {"step": 0})
+    append_metrics(path, record(0))
     with path.open("a", encoding="utf-8") as file:
         file.write(torn)
-    assert read_metrics(path) == [{"step": 0}]
+    assert read_metrics(path) == [record(0)]
 
 
 @pytest.mark.parametrize(
-    "damaged", [b'{"step": 1', b"", b"[1]", b"null", b"\xff\xfe", b"[" * 100_000, b'{"step": 1}{"step": 2}']
+    "damaged", [b'{"step": 1', b"", b"[1]", b"null", b"\xff\xfe", b"[" * 100_000, b"{}{}", b'{"step": 1}']
 )
 def test_a_damaged_line_is_an_error_that_names_file_and_line(path, damaged):
-    path.write_bytes(b'{"step": 0}\n' + damaged + b'\n{"step": 2}\n')
-    with pytest.raises(ValueError, match=r"metrics\.jsonl is damaged: line 2 is no JSON object"):
+    line = json.dumps(record(0)).encode()
+    path.write_bytes(b"\n".join([line, damaged, line, b""]))
+    with pytest.raises(ValueError, match=r"metrics\.jsonl is damaged: line 2 is no record of training"):
+        read_metrics(path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"model": None},
+        {"step": -1},
+        {"step": 2**31},
+        {"step": 1.5},
+        {"train_loss": "x"},
+        {"train_loss": True},
+        {"val_perplexity": 10**400},
+        {"val_nats_per_token": [1]},
+    ],
+)
+def test_a_record_of_other_fields_is_damaged(path, change):
+    path.write_text(json.dumps(record(0) | change) + "\n", "utf-8")
+    with pytest.raises(ValueError, match=r"metrics\.jsonl is damaged: line 1 is no record of training"):
         read_metrics(path)
 
 
 @pytest.mark.parametrize("written", [0, 7])
 def test_a_line_that_does_not_fit_is_taken_back(path, monkeypatch, written):
-    append_metrics(path, {"step": 0})
+    append_metrics(path, record(0))
     before = path.read_bytes()
 
     class FullFile(io.FileIO):
@@ -84,10 +109,10 @@ def test_a_line_that_does_not_fit_is_taken_back(path, monkeypatch, written):
     with monkeypatch.context() as patch:
         patch.setattr(Path, "open", lambda path, mode, buffering: FullFile(path, mode))
         with pytest.raises(OSError, match=r"No space left on device: '.*metrics\.jsonl'"):
-            append_metrics(path, {"step": 1})
+            append_metrics(path, record(1))
     assert path.read_bytes() == before
-    append_metrics(path, {"step": 1})
-    assert read_metrics(path) == [{"step": 0}, {"step": 1}]
+    append_metrics(path, record(1))
+    assert read_metrics(path) == [record(0), record(1)]
 
 
 @pytest.mark.slow
@@ -103,7 +128,7 @@ def test_a_disk_that_is_full_leaves_whole_lines(path):
 
 
 def test_a_cut_leaves_the_first_bytes(path):
-    lines = [append_metrics(path, {"step": step}) for step in range(3)]
+    lines = [append_metrics(path, record(step)) for step in range(3)]
     for num_lines in (3, 2, 0):
         kept = b"".join(lines[:num_lines])
         cut_metrics(path, len(kept))
@@ -113,7 +138,7 @@ def test_a_cut_leaves_the_first_bytes(path):
 def test_a_cut_to_what_is_there_writes_nothing(path):
     cut_metrics(path, 0)
     assert not path.exists()
-    line = append_metrics(path, {"step": 0})
+    line = append_metrics(path, record(0))
     before = path.stat()
     cut_metrics(path, len(line))
     assert (path.stat().st_ino, path.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
@@ -121,7 +146,7 @@ def test_a_cut_to_what_is_there_writes_nothing(path):
 
 def test_a_cut_that_fails_leaves_the_file(path, monkeypatch):
     for step in range(3):
-        append_metrics(path, {"step": step})
+        append_metrics(path, record(step))
     before = path.read_bytes()
 
     def fail(*_):
@@ -135,7 +160,7 @@ def test_a_cut_that_fails_leaves_the_file(path, monkeypatch):
 
 
 def test_who_reads_during_a_cut_sees_the_file_before_or_after(path):
-    lines = [append_metrics(path, {"step": step}) for step in range(2)]
+    lines = [append_metrics(path, record(step)) for step in range(2)]
     with path.open("rb") as reader:
         cut_metrics(path, len(lines[0]))
         assert reader.read() == b"".join(lines)
@@ -151,5 +176,5 @@ def test_metrics_are_not_appended_through_a_link(tmp_path):
     (tmp_path / "elsewhere").write_text("mine")
     (tmp_path / "metrics.jsonl").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(OSError, match=r"it is a link.*metrics\.jsonl"):
-        append_metrics(tmp_path / "metrics.jsonl", {"step": 0})
+        append_metrics(tmp_path / "metrics.jsonl", record(0))
     assert (tmp_path / "elsewhere").read_text() == "mine"

@@ -620,7 +620,7 @@ def test_a_clock_that_is_set_back_makes_no_time_negative(tmp_path, monkeypatch):
     monkeypatch.setattr("time.time", lambda: earlier().timestamp())
     for name in ("first", "second"):
         with create_run(tmp_path / name, "train", {}, CPU):
-            append_metrics(tmp_path / name / "metrics.jsonl", {"step": 0})
+            append_metrics(tmp_path / name / "metrics.jsonl", {"model": "mlp", "step": 0})
     manifest = read_manifest(tmp_path / "first")
     assert datetime.fromisoformat(manifest["ended"]) < datetime.fromisoformat(manifest["started"])
     assert manifest["seconds"] >= 0
@@ -713,10 +713,18 @@ def test_without_git_a_run_goes_on(monkeypatch, error):
 # Its figures.
 
 
+def record(step, nats, perplexity):
+    return {"model": "mlp", "step": step, "val_nats_per_token": nats, "val_perplexity": perplexity}
+
+
 def test_the_summary_of_a_run_that_is_done_is_of_its_results(tmp_path):
     with create_run(tmp_path / "run", "train", {"model": "mlp"}, CPU) as run:
-        append_metrics(run / "metrics.jsonl", {"step": 0, "val_nats_per_token": 8.0, "val_perplexity": 4000.0})
-        append_metrics(run / "metrics.jsonl", {"step": 99, "val_nats_per_token": 5.0, "val_perplexity": 148.0})
+        append_metrics(
+            run / "metrics.jsonl", {"model": "mlp", "step": 0, "val_nats_per_token": 8.0, "val_perplexity": 4000.0}
+        )
+        append_metrics(
+            run / "metrics.jsonl", {"model": "mlp", "step": 99, "val_nats_per_token": 5.0, "val_perplexity": 148.0}
+        )
         write_json(run / "results.json", {"models": [ROW]})
     started = read_manifest(run)["started"]
     assert summarise_run(run) == {
@@ -740,8 +748,12 @@ def test_the_summary_of_a_run_that_is_not_is_of_its_last_record(tmp_path):
         assert (
             summarise_run(run).items() >= {"state": "running", "model": "mlp", "steps": None, **NO_FIGURES}.items()
         )
-        append_metrics(run / "metrics.jsonl", {"step": 0, "val_nats_per_token": 8.0, "val_perplexity": 4000.0})
-        append_metrics(run / "metrics.jsonl", {"step": 99, "val_nats_per_token": 5.0, "val_perplexity": 148.0})
+        append_metrics(
+            run / "metrics.jsonl", {"model": "mlp", "step": 0, "val_nats_per_token": 8.0, "val_perplexity": 4000.0}
+        )
+        append_metrics(
+            run / "metrics.jsonl", {"model": "mlp", "step": 99, "val_nats_per_token": 5.0, "val_perplexity": 148.0}
+        )
         with (run / "metrics.jsonl").open("a") as file:
             file.write('{"step": 100, "val_n')
         summary = summarise_run(run)
@@ -757,9 +769,15 @@ def test_the_summary_of_a_run_that_is_not_is_of_its_last_record(tmp_path):
         ("results.json", '{"models": [', r"results\.json is damaged: it is no JSON"),
         ("results.json", "[]", ""),
         ("results.json", '{"models": {"mlp": 1}}', ""),
-        ("metrics.jsonl", '{"step": 0}\n{"st\n{"step": 2}\n', r"metrics\.jsonl is damaged: line 2 is no JSON"),
+        (
+            "metrics.jsonl",
+            '{"model": "mlp", "step": 0}\n{"st\n',
+            "damaged: line 2 is no record",
+        ),
         ("metrics.jsonl", '{"step": "x"}\n', ""),
-        ("metrics.jsonl", "{}\n", "step"),
+        ("metrics.jsonl", "{}\n", "line 1 is no record of training"),
+        ("metrics.jsonl", '{"model": "m", "step": 7, "val_perplexity": "x"}\n', "line 1 is no record"),
+        ("results.json", json.dumps({"models": [ROW | {"perplexity": 10**400}]}), "figures are no numbers"),
     ],
 )
 def test_the_summary_of_a_run_with_a_damaged_file_says_so(tmp_path, name, content, message):

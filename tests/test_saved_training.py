@@ -18,10 +18,11 @@ from tiny_runs import assert_same, bits, make_quick, stopped_at, tiny_config
 
 from jaxlm import saved_training
 from jaxlm.checkpoints import Checkpoint, best_step, checkpoint_path, checkpoint_steps, load_checkpoint
+from jaxlm.files import sums_of_files
 from jaxlm.jobs import fresh_state, make_job, train_key
 from jaxlm.metrics import read_metrics
 from jaxlm.runs import read_manifest
-from jaxlm.saved_training import last_checkpoint, train_saving
+from jaxlm.saved_training import go_back_to, train_saving, usable_checkpoint
 from jaxlm.training import train_lm
 from jaxlm.training_runs import load_run, resume_run, start_run
 
@@ -250,7 +251,7 @@ class Crash(BaseException):
     [
         ("training_runs", "remove", True),
         ("training_runs", "write_json", True),
-        ("training_runs", "last_checkpoint", True),
+        ("training_runs", "go_back_to", True),
         ("saved_training", "amend_checkpoint", True),
         ("saved_training", "amend_checkpoint", False),
         ("saved_training", "cut_metrics", False),
@@ -404,15 +405,18 @@ DAMAGES = {f"cut to {tenths} tenths": cut(tenths) for tenths in range(10)} | {
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES.keys())
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(damage, stopped, folder, caplog):
     damage(stopped)
-    checkpoint = last_checkpoint(stopped, job_of(tiny_config(folder)))
+    job = job_of(tiny_config(folder))
+    checkpoint = usable_checkpoint(stopped, job)
     assert checkpoint.state.step == 6
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
     assert str(checkpoint_of(stopped, 8)) in caplog.text
+    assert steps_kept(stopped) == [4, 6, 8]
+    go_back_to(stopped, job, checkpoint)
     assert steps_kept(stopped) == [4, 6]
     assert [line["step"] for line in read_metrics(stopped / "metrics.jsonl")] == [0, 5]
 
 
-@pytest.mark.parametrize("damaged", [[8], [6, 8], [4, 6, 8], [4]])
+@pytest.mark.parametrize("damaged", [[8], [6, 8], [4]])
 def test_damaged_checkpoints_change_no_bit(damaged, stopped, finished, caplog):
     for step in damaged:
         flip(largest_file(stopped, step))
@@ -428,30 +432,45 @@ METRICS_DAMAGES = {
     "the last line torn": (lambda content: content[:-9], 4),
     "the last line lost": (lambda content: content.splitlines(keepends=True)[0], 4),
     "the last line flipped": (lambda content: content[:-9] + bytes([content[-9] ^ 1]) + content[-8:], 4),
-    "the first line flipped": (lambda content: bytes([content[0] ^ 1]) + content[1:], 0),
-    "empty": (lambda content: b"", 0),
-    "missing": (None, 0),
 }
 
 
 @pytest.mark.parametrize(("damage", "step"), METRICS_DAMAGES.values(), ids=METRICS_DAMAGES.keys())
 def test_damaged_metrics_change_no_bit(damage, step, stopped, folder, finished, caplog):
     metrics = stopped / "metrics.jsonl"
-    if damage is None:
-        metrics.unlink()
-    else:
-        metrics.write_bytes(damage(metrics.read_bytes()))
-    checkpoint = last_checkpoint(stopped, job_of(tiny_config(folder)))
-    assert (0 if checkpoint is None else checkpoint.state.step) == step
+    metrics.write_bytes(damage(metrics.read_bytes()))
+    assert usable_checkpoint(stopped, job_of(tiny_config(folder))).state.step == step
     assert len(caplog.records) == sum(each > step for each in (4, 6, 8))
     assert all("metrics.jsonl is not what it was at step" in record.message for record in caplog.records)
     resume_run(stopped)
     assert_same(stopped, finished)
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [lambda content: bytes([content[0] ^ 1]) + content[1:], lambda content: b""],
+    ids=["flipped", "empty"],
+)
+def test_where_no_checkpoint_knows_the_metrics_nothing_is_changed(damage, stopped):
+    metrics = stopped / "metrics.jsonl"
+    metrics.write_bytes(damage(metrics.read_bytes()))
+    before = sums_of_files(stopped)
+    with pytest.raises(ValueError, match="has checkpoints, and none can be used: the warnings say why"):
+        resume_run(stopped)
+    assert sums_of_files(stopped) == before
+
+
+def test_metrics_that_are_a_pipe_are_an_error_and_no_wait(stopped):
+    (stopped / "metrics.jsonl").unlink()
+    os.mkfifo(stopped / "metrics.jsonl")
+    with pytest.raises(ValueError, match=r"metrics\.jsonl is a pipe or a device"):
+        resume_run(stopped)
+
+
 def test_a_crash_while_a_run_goes_back_changes_no_bit(stopped, finished, monkeypatch):
     """Whatever is taken away of what came later, the rest still is of one run."""
-    flip(stopped / "metrics.jsonl", 0)
+    for step in (6, 8):
+        flip(largest_file(stopped, step))
     with monkeypatch.context() as patch:
         for name in ("set_aside", "set_aside", "cut_metrics"):
             call = getattr(saved_training, name)
@@ -484,7 +503,7 @@ def events_in(folder):
 
 def test_tensorboard_is_told_each_step_once(folder, tmp_path, monkeypatch):
     pytest.importorskip("tensorboardX")
-    config, run = tiny_config(folder, tensorboard=True, save_every=None), tmp_path / "run"
+    config, run = tiny_config(folder, tensorboard=True), tmp_path / "run"
     with stopped_at(monkeypatch, 6):
         start_run(config, run)
     flip(largest_file(run, 6))  # what came of it is void, as is what was recorded after step 5

@@ -22,8 +22,8 @@ def job(tmp_path):
     return make_job(tiny_config(tmp_path), None, Console(quiet=True))
 
 
-def test_every_way_trains_the_same(job):
-    with contest(job, judges=True) as row:
+def test_every_way_trains_the_same(job, tmp_path):
+    with contest(tmp_path, job, judges=True) as row:
         variables = [way.call() for way in row.contestants.values()]
         (claim,) = row.claims
         assert {claim.over, claim.under} < row.contestants.keys()

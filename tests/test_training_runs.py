@@ -11,22 +11,25 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 
 import jax
 import numpy as np
+import optax
 import pytest
 from rich.console import Console
 from tiny_runs import assert_same, bits, make_quick, stopped_at, tiny_config
 
 import jaxlm
 from experiments.ladder import RECIPES
-from jaxlm import report, runs, training_runs
+from jaxlm import jobs, report, runs, training_runs
 from jaxlm.checkpoints import best_step, checkpoint_steps
 from jaxlm.config import TrainConfig
 from jaxlm.data import load_data
+from jaxlm.files import sums_of_files
 from jaxlm.metrics import read_metrics
 from jaxlm.runs import create_run, lock_run, read_manifest, write_manifest
 from jaxlm.training_runs import load_run, open_model, resume_run, run_config, start_run
@@ -450,7 +453,7 @@ def interrupted(*_, **__):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="there, one process cannot send a signal")
-@pytest.mark.parametrize("name", ["save_model", "render_page", "last_checkpoint"])
+@pytest.mark.parametrize("name", ["save_model", "render_page", "go_back_to"])
 def test_a_signal_before_or_after_the_training_ends_the_run_as_interrupted(
     name, stopped, finished_once, monkeypatch
 ):
@@ -616,13 +619,35 @@ def test_which_checkpoint_is_best_is_never_guessed_in_silence(finished, caplog):
     assert "the checkpoint of step 6 is damaged, and may have been the best" in caplog.text
 
 
-def test_what_a_resumed_run_cannot_use_is_set_aside(stopped, finished):
-    """Here all of it: not even the metrics that no checkpoint knows are lost."""
-    (stopped / "metrics.jsonl").write_bytes(
-        changed := (stopped / "metrics.jsonl").read_bytes().replace(b"0", b"1")
-    )
+def test_a_run_of_which_no_checkpoint_can_be_used_stays_as_it_is(stopped):
+    (stopped / "metrics.jsonl").write_bytes((stopped / "metrics.jsonl").read_bytes().replace(b"0", b"1"))
+    before = sums_of_files(stopped)
+    with pytest.raises(ValueError, match=r"has checkpoints, and none can be used: the warnings say why"):
+        resume_run(stopped)
+    assert sums_of_files(stopped) == before
+
+
+def test_what_comes_after_the_checkpoint_that_can_be_used_is_set_aside(stopped, finished):
+    *_, last = checkpoint_steps(stopped / "checkpoints")
+    path = stopped / "checkpoints" / f"step-{last:010d}"
+    (path / "checkpoint.json").write_text("{}")
     resume_run(stopped)
-    kept = sorted(path.name for path in (stopped / "checkpoints").glob("unusable-*"))
-    assert kept == ["unusable-metrics.jsonl", *(f"unusable-step-000000000{step}" for step in (4, 6, 8))]
-    assert (stopped / "checkpoints" / "unusable-metrics.jsonl").read_bytes() == changed
+    assert [each.name for each in (stopped / "checkpoints").glob("unusable-*")] == [f"unusable-{path.name}"]
     assert (stopped / "metrics.jsonl").read_bytes() == (finished / "metrics.jsonl").read_bytes()
+
+
+def test_a_model_without_checkpoints_is_not_lost_to_a_longer_run(finished):
+    shutil.rmtree(finished / "checkpoints")
+    before = sums_of_files(finished)
+    with pytest.raises(ValueError, match="has a model and no checkpoint to go on from; start another run"):
+        resume_run(finished, replace(run_config(finished), num_steps=20))
+    assert sums_of_files(finished) == before
+
+
+def test_a_run_of_another_optimizer_stays_as_it_is(stopped, monkeypatch):
+    """As another version of Optax might make it."""
+    before = sums_of_files(stopped)
+    monkeypatch.setattr(jobs, "sgd", lambda lr, num_steps, **options: optax.adam(lr))
+    with pytest.raises(ValueError, match="has checkpoints, and none can be used"):
+        resume_run(stopped)
+    assert sums_of_files(stopped) == before
