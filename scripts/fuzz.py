@@ -95,15 +95,18 @@ HOSTILE = (
 def make_originals(folder: Path) -> dict[str, list[Path]]:
     """Small valid files of every kind, by target."""
     tokenizers = [jaxlm.CharTokenizer.train(TEXT), jaxlm.ByteTokenizer(), jaxlm.BPETokenizer.train(TEXT, 270)]
+    ngrams = jaxlm.CountsNgramLM(5, 2, jaxlm.KneserNey(0.5), table="sparse")
     models: list[tuple[Any, Any]] = [
         (jaxlm.CountsBigramLM(tokenizers[0].vocab_size, smoothing=0.5), tokenizers[0]),
         (jaxlm.NeuralBigramLM(256, 2), tokenizers[1]),
         (jaxlm.MLPLanguageModel(tokenizers[2].vocab_size, 2, 3, 4), tokenizers[2]),
-        (jaxlm.MLPLanguageModel(5, 2, 3, 4), None),
+        (jaxlm.MixtureLM((jaxlm.MLPLanguageModel(5, 2, 3, 4), ngrams), (0.25, 0.75)), None),
     ]
     originals = {target: [folder / f"{target}{number}" for number in range(4)] for target in TARGETS}
     for number, (model, tokenizer) in enumerate(models):
         variables = jaxlm.init(model, jax.random.key(number))
+        if isinstance(model, jaxlm.MixtureLM):
+            variables = (variables[0], ngrams.fit(variables[1], np.arange(40) ** 2 % 5))
         jaxlm.save_model(originals["model"][number], model, variables, tokenizer)
         jaxlm.export_model(originals["exported"][number], model, variables, tokenizer)
     for path, tokenizer in zip(originals["tokenizer"], [*tokenizers, jaxlm.CharTokenizer("ab")], strict=True):
@@ -146,11 +149,15 @@ def check_use(target: str, path: Path, found: Any) -> None:
         like = jax.eval_shape(lambda: jaxlm.init(model, jax.random.key(0)))
         assert jax.tree.structure(like) == jax.tree.structure(variables)
         for leaf, wanted in zip(jax.tree.leaves(variables), jax.tree.leaves(like), strict=True):
-            assert (leaf.shape, leaf.dtype) == (wanted.shape, wanted.dtype)
+            # How many n-grams there are is the file's to say.
+            assert isinstance(model, jaxlm.MixtureLM) or leaf.shape == wanted.shape
+            assert leaf.dtype == wanted.dtype
             assert np.isfinite(leaf).all()
             assert leaf.dtype != np.int32 or np.asarray(leaf).min() >= 0
         contexts = np.zeros((1, model.context_length), np.int32)
         assert jax.eval_shape(model.apply, variables, contexts).shape == (1, model.vocab_size)
+        if isinstance(model, jaxlm.MixtureLM):
+            assert abs(float(np.exp(model.apply(variables, contexts)).sum()) - 1) < 1e-3
         if tokenizer is not None:
             assert tokenizer.vocab_size <= model.vocab_size
             check_tokenizer(tokenizer)
@@ -168,6 +175,8 @@ def check_tokenizer(tokenizer: Any) -> None:
 def is_same(found: Any, original: Any) -> bool:
     if not isinstance(found, tuple):
         return found == original or getattr(found, "sha256", 0) == getattr(original, "sha256", 1)
+    if jax.tree.structure(found[1]) != jax.tree.structure(original[1]):
+        return False
     pairs = zip(jax.tree.leaves(found[1]), jax.tree.leaves(original[1]), strict=True)
     return (found[0], found[2]) == (original[0], original[2]) and all(
         leaf.dtype == twin.dtype and np.asarray(leaf).tobytes() == np.asarray(twin).tobytes()
