@@ -24,7 +24,6 @@ import jaxlm
 from experiments import pytorch_models
 from experiments.contest import Claim, Contestant, Row
 from experiments.streams import zipf_ids
-from experiments.sweep import train_sweep
 
 
 @dataclass(frozen=True)
@@ -300,7 +299,15 @@ def sweep_row(model: jaxlm.LanguageModel, batch_size: int, sizes: Sizes) -> Row:
         ]
 
     def together() -> Any:
-        return train_sweep(model, ids, lrs=lrs, keys=keys, batch_size=batch_size, num_steps=num_steps)
+        return jaxlm.train_many(
+            model,
+            ids,
+            keys=keys,
+            hyperparams={"lr": lrs},
+            batch_size=batch_size,
+            num_steps=num_steps,
+            log_every=num_steps,
+        )[0]
 
     contestants = {
         "jaxlm, one program": Contestant(together, num_steps),

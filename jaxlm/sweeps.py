@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import Array, lax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from numpy.typing import ArrayLike
 
 from jaxlm.batching import check_at_least, check_stream, random_windows
@@ -67,6 +68,9 @@ def train_many(
     differ by rounding alone, for products of many runs are summed in another order. A run that diverges does not
     stop the others: its losses and perplexities are NaN from there.
 
+    The runs are spread over as many devices of one platform as divide them, unless `device` is a `jax.Device`. A
+    CPU is several with `XLA_FLAGS=--xla_force_host_platform_device_count=2`: small products keep one core busy.
+
     Args:
         train_ids: integers [T].
         keys: R of them.
@@ -96,15 +100,17 @@ def train_many(
     if val_ids is not None:
         val_ids = check_stream(val_ids, model.vocab_size, min_length=window_length, name="val_ids")
     target_device = resolve_device(device)
+    everywhere, by_run = _placed(target_device, len(keys), is_chosen=isinstance(device, jax.Device))
     num_windows = len(train_stream) - model.context_length
-    keys, columns, stream = jax.device_put((keys, columns, padded(train_stream)), target_device)
+    stream = jax.device_put(padded(train_stream), everywhere)
+    keys, columns = jax.device_put((keys, columns), by_run)
     states, constants = _first_states(model, optimizer, keys, columns)
     histories: list[dict[str, list[Any]]] = [
         {"steps": [], "train_losses": [], "val_perplexities": []} for _ in range(len(keys))
     ]
     recorded = [step for step in range(num_steps) if is_recorded(step, num_steps, log_every)]
     for step in recorded:
-        numbers = jax.device_put((num_windows, step + 1), target_device)
+        numbers = jax.device_put((num_windows, step + 1), everywhere)
         states, losses = _train_many_until(
             model, optimizer, batch_size, states, constants, stream, keys, columns, *numbers
         )
@@ -115,6 +121,14 @@ def train_many(
                 trained = jax.tree.map(lambda leaf, run=run: leaf[run], join_variables(states.params, constants))
                 history["val_perplexities"].append(_perplexity(model, trained, val_ids, target_device))
     return join_variables(states.params, constants), histories
+
+
+def _placed(device: jax.Device, num_runs: int, *, is_chosen: bool) -> tuple[NamedSharding, NamedSharding]:
+    """Where goes what is the same for all runs, and what is a run's own."""
+    devices = [device] if is_chosen else jax.devices(device.platform)
+    shared = next(count for count in range(len(devices), 0, -1) if num_runs % count == 0)
+    mesh = Mesh(np.array(devices[:shared]), ("runs",))
+    return NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec("runs"))  # type: ignore[no-untyped-call]
 
 
 def _perplexity(model: LanguageModel, variables: Any, ids: Any, device: jax.Device) -> float:

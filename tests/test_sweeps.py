@@ -1,6 +1,9 @@
 """Runs side by side come to what they come to one after another, and one that diverges leaves the others alone."""
 
 import math
+import os
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -94,6 +97,26 @@ def test_a_second_sweep_of_other_numbers_and_lengths_compiles_nothing():
         options = OPTIONS | {"num_steps": num_steps}
         train_many(MODEL, IDS[:-3], keys=KEYS, hyperparams={"lr": [0.3, 0.2, 0.9]}, **options)
     assert sweeps._train_many_until._cache_size() == compiled
+
+
+@pytest.mark.slow
+def test_devices_that_divide_the_runs_share_them():
+    """A process of its own, for a CPU that is several devices."""
+    program = """
+import jax, numpy as np, jaxlm
+
+def sweep(device):
+    model, keys = jaxlm.MLPLanguageModel(7, 2, 3, 4), jax.random.split(jax.random.key(5), 4)
+    options = {"batch_size": 8, "num_steps": 12, "log_every": 12, "device": device}
+    return jaxlm.train_many(model, np.arange(300) ** 2 % 7, keys=keys, hyperparams={"lr": [0.1] * 4}, **options)[0]
+
+shared, alone = sweep("cpu"), sweep(jax.devices("cpu")[1])
+assert {len(leaf.devices()) for leaf in jax.tree.leaves(shared)} == {2}
+assert jax.tree.leaves(alone)[0].devices() == {jax.devices("cpu")[1]}
+jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6), shared, alone)
+"""
+    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    subprocess.run([sys.executable, "-c", program], env=environment, check=True)
 
 
 def test_a_grid_is_every_key_with_every_combination():
