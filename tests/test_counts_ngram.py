@@ -10,6 +10,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from nltk.lm.models import InterpolatedLanguageModel
+from nltk.lm.smoothing import KneserNey as KneserNeyOfNltk
+from nltk.util import everygrams
 
 import jaxlm
 from jaxlm import AddK, CountsNgramLM, KneserNey, ModifiedKneserNey, WittenBell
@@ -106,22 +109,17 @@ def test_every_distribution_sums_to_one(order, smoothing, table):
 @pytest.mark.parametrize("order", [2, 3, 4])
 def test_kneser_ney_is_nltks(order):
     """With its lowest order discounted into a uniform one as all others are; NLTK's own stops above that."""
-    lm = pytest.importorskip("nltk.lm")
-    smoothing_module = pytest.importorskip("nltk.lm.smoothing")
-    ngrams = pytest.importorskip("nltk.util").everygrams
     discount = 0.3
 
-    class DiscountedToTheEnd(smoothing_module.KneserNey):
+    class DiscountedToTheEnd(KneserNeyOfNltk):
         def unigram_score(self, word):
             count, total = self._continuation_counts(word)
             types = sum(self._continuation_counts(other)[0] > 0 for other in map(str, range(VOCAB)))
             return (max(count - discount, 0) + discount * types / VOCAB) / total
 
     words = [str(token) for token in STREAM[:200]]
-    theirs = lm.models.InterpolatedLanguageModel(
-        DiscountedToTheEnd, order, params={"discount": discount, "order": order}
-    )
-    theirs.fit([list(ngrams(words, max_len=order))], vocabulary_text=list(map(str, range(VOCAB))))
+    theirs = InterpolatedLanguageModel(DiscountedToTheEnd, order, params={"discount": discount, "order": order})
+    theirs.fit([list(everygrams(words, max_len=order))], vocabulary_text=list(map(str, range(VOCAB))))
     model = CountsNgramLM(VOCAB, order - 1, KneserNey(discount))
     contexts = some_contexts(order - 1)
     ours = np.exp(model.apply(fitted(model, STREAM[:200]), contexts))
