@@ -54,8 +54,8 @@ def runs_table(rows: Sequence[Mapping[str, Any]]) -> Table:
         steps = "-" if row["steps"] is None else f"{row['steps']:,}"
         names = "nats_per_token", "perplexity", "bits_per_byte", "train_seconds"
         # A perplexity can pass what a float holds where its logarithm does not.
-        is_known = row["nats_per_token"] is not None
-        figures = ("-" if row[name] is None and not is_known else _shown(row, name) for name in names)
+        infinite = {"perplexity"} if row["nats_per_token"] is not None else set()
+        figures = ("-" if row[name] is None and name not in infinite else _shown(row, name) for name in names)
         table.add_row(*map(Text, texts), steps, *figures)
     return table
 

@@ -149,6 +149,7 @@ def call_everything():
         variables = jaxlm.init(model, key)
         for optimizer in OPTIMIZERS:
             jaxlm.train_lm(model, IDS, key=key, num_steps=3, val_ids=IDS, optimizer=optimizer)
+        jaxlm.train_many(model, IDS, keys=key[None], hyperparams={"lr": [0.1]}, num_steps=3)
         evaluate_and_sample(model, variables)
         for options in ({"temperature": 0}, {"top_k": 3}, {"top_p": 0.5}, {"top_k": 3, "top_p": 0.5}):
             evaluate_and_sample(model, variables, **options)

@@ -178,6 +178,8 @@ def test_runs_are_listed_in_the_order_given():
 
 def test_what_a_run_lacks_is_a_dash():
     assert printed(runs_table([dict.fromkeys(LISTED)])).splitlines()[-1].split() == ["-"] * 8
+    unknown = {"bits_per_byte": None, "train_seconds": None}
+    assert printed(runs_table([LISTED | unknown])).splitlines()[-1].split()[-2:] == ["-", "-"]
     for infinite in (math.inf, None):  # None as JSON has it, beside nats that are known
         assert printed(runs_table([LISTED | {"perplexity": infinite}])).splitlines()[-1].split()[5] == "inf"
 
