@@ -151,7 +151,7 @@ def lock_run(path: Path) -> Iterator[None]:
     """
     lock = filelock.FileLock(path / _LOCK)
     try:
-        lock.acquire(timeout=_LOCK_SECONDS)
+        lock.acquire(timeout=_LOCK_SECONDS, poll_interval=_LOCK_SECONDS / 200)  # readers may follow one another
     except filelock.Timeout:
         raise BlockingIOError(
             f"another process works in {path}{_holder(path)}; wait until it ends, or choose another folder"
