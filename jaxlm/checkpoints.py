@@ -125,6 +125,8 @@ def read_arrays(
                 folder.absolute(), restore_args={name: ocp.RestoreArgs(restore_type=np.ndarray) for name in names}
             )
         read = [np.asarray(arrays[name]) for name in names]
+    except MemoryError:  # of this machine: the arrays are no larger than their files
+        raise
     # Anything: what is read here may come from a stranger, and Orbax checks little of it.
     except Exception as error:
         raise ValueError(f"{folder} is damaged: its arrays cannot be read ({_first_line(error)})") from error
@@ -240,7 +242,7 @@ def latest_checkpoint(
 
 
 def set_aside(path: Path) -> None:
-    """Renames a checkpoint, or what belongs to one, so that it counts as none and stays for who wants to look."""
+    """Renames a checkpoint, so that it counts as none and stays for who wants to look."""
     names = (
         path.with_name(f"unusable-{path.name}" + f"-{number}" * (number > 1)) for number in itertools.count(1)
     )

@@ -308,7 +308,7 @@ def _read_tensors(path: Path) -> tuple[dict[str, str], dict[str, np.ndarray[Any,
     try:
         with safetensors.safe_open(path, framework="np") as file:
             return file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except OSError:
+    except (MemoryError, OSError):
         raise
     # Anything: the file may come from a stranger.
     except Exception as error:

@@ -178,6 +178,15 @@ def test_an_orbax_that_writes_what_would_not_be_read_again_saves_nothing(tmp_pat
     assert not list(tmp_path.iterdir())
 
 
+def test_a_machine_without_memory_is_not_taken_for_a_damaged_checkpoint(saved, monkeypatch):
+    def restore(*_, **__):
+        raise MemoryError
+
+    monkeypatch.setattr(orbax.checkpoint.Checkpointer, "restore", restore)
+    with pytest.raises(MemoryError):
+        latest_checkpoint(saved.parent, LIKE)
+
+
 def test_leaves_are_named_by_the_way_to_them():
     state = TrainState(
         jnp.int32(0), {"a": {"b": jnp.zeros((2, 3))}}, (optax.EmptyState(), optax.TraceState([1.0]))
