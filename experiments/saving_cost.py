@@ -28,7 +28,7 @@ from experiments.contest import Claim, Contestant, Row, measure, table_text
 from jaxlm.config import TrainConfig, resolve
 from jaxlm.console import exit_code, say, standard_output
 from jaxlm.files import write_atomically
-from jaxlm.jobs import Job, make_job, train_key
+from jaxlm.jobs import Job, make_job, train_options
 from jaxlm.runs import check_run_path, create_run, describe_environment, new_run_path, write_json
 from jaxlm.saved_training import train_saving
 from jaxlm.training import train_lm
@@ -94,18 +94,7 @@ def contest(out: Path, job: Job, *, judges: bool) -> Iterator[Row]:
 
 def trained(job: Job) -> Any:
     """The variables that `train_lm` comes to, with the records of a run."""
-    config = job.config
-    variables, _ = train_lm(
-        job.model,
-        job.data.train_ids,
-        key=train_key(config),
-        val_ids=job.data.val_ids,
-        batch_size=config.batch_size,
-        num_steps=config.num_steps,
-        optimizer=job.optimizer,
-        log_every=config.log_every,
-        device=job.device,
-    )
+    variables, _ = train_lm(job.model, job.data.train_ids, **train_options(job))
     return variables
 
 

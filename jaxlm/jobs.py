@@ -95,6 +95,20 @@ def train_key(config: TrainConfig) -> jax.Array:
     return jax.random.fold_in(jax.random.key(config.seed), _TRAIN_FOLDS[config.model])
 
 
+def train_options(job: Job) -> dict[str, Any]:
+    """What `train_lm` is told of the job, beside its model and text, however it is saved."""
+    config = job.config
+    return {
+        "key": train_key(config),
+        "val_ids": job.data.val_ids,
+        "batch_size": config.batch_size,
+        "num_steps": config.num_steps,
+        "optimizer": job.optimizer,
+        "log_every": config.log_every,
+        "device": job.device,
+    }
+
+
 def fresh_state(model: LanguageModel, optimizer: optax.GradientTransformation, config: TrainConfig) -> TrainState:
     """Names, shapes and dtypes of the run's state, without its numbers."""
     state: TrainState = jax.eval_shape(lambda: initial_state(model, optimizer, train_key(config)))

@@ -30,7 +30,7 @@ from jaxlm.config import TrainConfig
 from jaxlm.console import progress
 from jaxlm.files import read_regular, sha256_of, sync
 from jaxlm.interruption import interruptible
-from jaxlm.jobs import Job, fresh_state, train_key
+from jaxlm.jobs import Job, fresh_state, train_options
 from jaxlm.metrics import append_metrics, cut_metrics, read_metrics
 from jaxlm.results import TITLES, metrics_line
 from jaxlm.tensorboard import tensorboard_events
@@ -70,13 +70,7 @@ def train_saving(path: Path, job: Job, checkpoint: Checkpoint | None, console: C
             variables, _ = train_lm(
                 job.model,
                 job.data.train_ids,
-                key=train_key(config),
-                val_ids=job.data.val_ids,
-                batch_size=config.batch_size,
-                num_steps=config.num_steps,
-                optimizer=job.optimizer,
-                log_every=config.log_every,
-                device=job.device,
+                **train_options(job),
                 on_record=on_record,
                 state=None if checkpoint is None else checkpoint.state,
                 on_pause=on_pause,
