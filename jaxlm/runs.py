@@ -37,6 +37,7 @@ _ENTRIES = (
     "curves.png",
     "counts.png",
     "table.txt",
+    "picture.png",
     "roofline.png",
     "speedups.png",
     "growth.png",

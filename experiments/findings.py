@@ -1,0 +1,91 @@
+"""What an experiment leaves: a run's folder with its options, `table.txt`, `picture.png` and `results.json`."""
+
+import io
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple, Protocol
+
+import jax
+import tyro
+from rich.console import Console
+
+import jaxlm
+from jaxlm.console import say
+from jaxlm.files import write_atomically
+from jaxlm.runs import check_run_path, create_run, describe_environment, new_run_path, write_json
+
+# Blue, orange, green, purple, sky, yellow, grey: told apart by readers who see colours differently (Okabe & Ito).
+COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#7f7f7f")
+
+
+@dataclass(frozen=True)
+class Output:
+    """Where the findings go."""
+
+    out: Path | None = None
+    """The run's folder; None is runs/EXPERIMENT-DATE-TIME."""
+    overwrite: bool = False
+    """Replace the run that --out already holds."""
+
+
+# As a field of an experiment's config, its options are --out and --overwrite.
+OutputOptions = Annotated[Output, tyro.conf.arg(name="")]
+
+
+class ExperimentConfig(Protocol):
+    """A frozen dataclass, one of whose fields says where the findings go."""
+
+    @property
+    def output(self) -> Output: ...
+
+
+class Findings(NamedTuple):
+    """What an experiment found: figures as plain JSON, the same as text, and a picture of them."""
+
+    results: Mapping[str, Any]
+    table: str
+    picture: Any  # matplotlib's Figure
+
+
+def run_experiment(name: str, config: ExperimentConfig, console: Console, find: Callable[[], Findings]) -> Path:
+    """Writes what `find` finds to a new run's folder, `results.json` last, and returns its path.
+
+    It is called on the device that "auto" takes, with the folder already there: an experiment whose options are
+    wrong says so before.
+
+    Raises:
+        FileExistsError, OSError: the folder holds something, or cannot be written.
+    """
+    output = config.output
+    if output.out is not None:
+        check_run_path(output.out, overwrite=output.overwrite)
+    device = jaxlm.resolve_device("auto")
+    path = output.out or new_run_path(name)
+    settings = json.loads(json.dumps(asdict(config), default=str))  # type: ignore[call-overload]
+    with (
+        create_run(path, name, settings, device, overwrite=output.overwrite) as run,
+        jax.default_device(device),
+    ):
+        found = find()
+        write_atomically(run / "table.txt", found.table)
+        write_picture(run / "picture.png", found.picture)
+        results = {"schema_version": 1, "config": settings, **found.results}
+        write_json(run / "results.json", results | describe_environment(device))
+    say(console, f"\n{found.table}\nlook at {path / 'picture.png'}")
+    return path
+
+
+def new_figure(width: float, height: float) -> Any:
+    """A figure of so many inches."""
+    from matplotlib.figure import Figure  # not pyplot: no global state, no window
+
+    return Figure(figsize=(width, height), dpi=100, layout="constrained")
+
+
+def write_picture(path: Path, figure: Any) -> None:
+    """Writes the figure as PNG, whole or not at all."""
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png")
+    write_atomically(path, picture.getvalue())
