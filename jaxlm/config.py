@@ -35,6 +35,10 @@ class TrainConfig:
     """bigram, mlp: dimensions of the embedding; None is 64 for bigram, 32 for mlp."""
     hidden_dim: int | None = None
     """mlp: units of the hidden layer; None is 64."""
+    dropout: float | None = None
+    """mlp: the share of the hidden units that each step of training leaves out, below 1; None is 0."""
+    direct_connections: bool = False
+    """mlp: Bengio's connections from the embeddings to the logits, past the hidden layer."""
     num_steps: int = 6000
     """Training steps in all."""
     batch_size: int = 128
@@ -43,14 +47,20 @@ class TrainConfig:
     """Learning rate of SGD, at its start; None is 2.0 for bigram, 0.5 for mlp."""
     schedule: Literal["cosine", "constant"] = "cosine"
     """How the learning rate goes on: by a half cosine to 0 at --num-steps, or as it is."""
+    warmup_steps: int = 0
+    """Steps in which the learning rate rises to --lr, on a straight line."""
     momentum: float = 0.9
     """Momentum of SGD, at least 0 and below 1."""
     weight_decay: float = 0.0
     """L2 decay, added to the gradient as weight_decay * param."""
+    decoupled_decay: bool = False
+    """Add the decay to the step instead of the gradient, so that momentum does not gather it."""
     clip_norm: float | None = 1.0
     """The largest norm of the whole gradient, a larger one is scaled down; None clips nothing."""
     log_every: int = 250
     """Steps between two records: minibatch loss and validation."""
+    patience: int | None = None
+    """End the training when so many records in a row bring no better validation, and keep the best; None never."""
     seed: int = 0
     """Every random choice follows from it: 0 to 2**32 - 1."""
     save_every: int | None = None
@@ -69,7 +79,7 @@ class TrainConfig:
 _MODEL_DEFAULTS: dict[str, dict[str, Any]] = {
     "counts": {"smoothing": 1.0},
     "bigram": {"embedding_dim": 64, "lr": 2.0},
-    "mlp": {"context_length": 3, "embedding_dim": 32, "hidden_dim": 64, "lr": 0.5},
+    "mlp": {"context_length": 3, "embedding_dim": 32, "hidden_dim": 64, "dropout": 0.0, "lr": 0.5},
 }
 _MODEL_OPTIONS = sorted({name for defaults in _MODEL_DEFAULTS.values() for name in defaults})
 
@@ -82,13 +92,16 @@ _LEAST = {
     "context_length": 1,
     "embedding_dim": 1,
     "hidden_dim": 1,
+    "dropout": 0,
     "num_steps": 1,
     "batch_size": 1,
     "lr": 0,
+    "warmup_steps": 0,
     "momentum": 0,
     "weight_decay": 0,
     "clip_norm": 0,
     "log_every": 1,
+    "patience": 1,
     "seed": 0,
     "save_every": 1,
     "save_seconds": 0,
@@ -113,14 +126,19 @@ def resolve(config: TrainConfig) -> TrainConfig:
         raise ValueError(f"--text {config.text} and --corpus {config.corpus} both name a text; leave one out")
     if not 0 < config.val_fraction < 1:
         raise ValueError(f"--val-fraction must lie between 0 and 1, got {config.val_fraction}")
-    if config.momentum >= 1:
-        raise ValueError(f"--momentum must be below 1, got {config.momentum}")
+    for name in ("momentum", "dropout"):
+        if (getattr(config, name) or 0) >= 1:
+            raise ValueError(f"{flag(name)} must be below 1, got {getattr(config, name)}")
+    if config.warmup_steps >= config.num_steps:
+        raise ValueError(f"--warmup-steps {config.warmup_steps} must be below --num-steps {config.num_steps}")
     if config.clip_norm == 0:
         raise ValueError(f"--clip-norm must be above 0 (or None), got {config.clip_norm}")
     defaults = _MODEL_DEFAULTS[config.model]
     for name in _MODEL_OPTIONS:
         if name not in defaults and getattr(config, name) is not None:
             raise ValueError(f"{flag(name)} {getattr(config, name)} is not for --model {config.model}")
+    if config.direct_connections and config.model != "mlp":
+        raise ValueError(f"--direct-connections is not for --model {config.model}")
     if config.tokenizer != "bpe" and config.vocab_size is not None:
         raise ValueError(
             f"--vocab-size {config.vocab_size} is for --tokenizer bpe; {config.tokenizer} has its own"
@@ -175,7 +193,7 @@ def with_choices(config: TrainConfig, **choices: Any) -> TrainConfig:
     """`config` with another model, tokenizer or text, and that one's own defaults where it had the old one's."""
     cleared: dict[str, Any] = {}
     if choices.get("model", config.model) != config.model:
-        cleared |= dict.fromkeys(_MODEL_OPTIONS)
+        cleared |= {**dict.fromkeys(_MODEL_OPTIONS), "direct_connections": False}
     if choices.get("tokenizer", config.tokenizer) != config.tokenizer:
         cleared |= {"vocab_size": None}
     if choices.get("corpus") is not None:

@@ -73,7 +73,14 @@ def make_model(config: TrainConfig, vocab_size: int) -> LanguageModel:
         case "bigram":
             return NeuralBigramLM(vocab_size, options.embedding_dim)
         case "mlp":
-            return MLPLanguageModel(vocab_size, options.context_length, options.embedding_dim, options.hidden_dim)
+            return MLPLanguageModel(
+                vocab_size,
+                options.context_length,
+                options.embedding_dim,
+                options.hidden_dim,
+                options.dropout,
+                options.direct_connections,
+            )
 
 
 def make_optimizer(config: TrainConfig) -> optax.GradientTransformation | None:
@@ -84,8 +91,10 @@ def make_optimizer(config: TrainConfig) -> optax.GradientTransformation | None:
         config.lr,
         config.num_steps,
         schedule=config.schedule,
+        warmup_steps=config.warmup_steps,
         momentum=config.momentum,
         weight_decay=config.weight_decay,
+        decoupled_decay=config.decoupled_decay,
         clip_norm=config.clip_norm,
     )
 
@@ -105,11 +114,14 @@ def train_options(job: Job) -> dict[str, Any]:
         "num_steps": config.num_steps,
         "optimizer": job.optimizer,
         "log_every": config.log_every,
+        "patience": config.patience,
         "device": job.device,
     }
 
 
 def fresh_state(model: LanguageModel, optimizer: optax.GradientTransformation, config: TrainConfig) -> TrainState:
     """Names, shapes and dtypes of the run's state, without its numbers."""
-    state: TrainState = jax.eval_shape(lambda: initial_state(model, optimizer, train_key(config)))
+    state: TrainState = jax.eval_shape(
+        lambda: initial_state(model, optimizer, train_key(config), patience=config.patience)
+    )
     return state

@@ -257,7 +257,9 @@ def _read_description(
         except ValueError as error:
             raise ValueError(f"{origin} is damaged: {error}") from None
     for name, value in describe_model(model).items():
-        if value != document[name]:
+        # A description may lack fields that came later: it means their defaults.
+        wanted = value | document[name] if name == "fields" else document[name]
+        if value != wanted:
             found = reprlib.repr(document[name])
             raise ValueError(f"{origin} is of a model of {name} {found}, not {value!r:.200}")
     return model, document

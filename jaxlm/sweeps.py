@@ -193,11 +193,16 @@ def _train_many_until(
         return map_steps(draw_windows, key, first_step + jnp.arange(num_drawn))
 
     def one_step(
-        state: TrainState, constants: Any, hyperparams: dict[str, Array], contexts: Array, targets: Array
+        state: TrainState,
+        constants: Any,
+        hyperparams: dict[str, Array],
+        contexts: Array,
+        targets: Array,
+        key: Array,
     ) -> tuple[TrainState, Array]:
-        return train_step(model, optimizer(**hyperparams), state, constants, contexts, targets)
+        return train_step(model, optimizer(**hyperparams), state, constants, contexts, targets, key)
 
-    step_of_all = jax.vmap(one_step, in_axes=(_AXES, 0, 0, 0, 0), out_axes=(_AXES, 0))
+    step_of_all = jax.vmap(one_step, in_axes=(_AXES, 0, 0, 0, 0, 0), out_axes=(_AXES, 0))
 
     def steps(carry: tuple[TrainState, Array]) -> tuple[TrainState, Array]:
         first_step = carry[0].step
@@ -206,7 +211,7 @@ def _train_many_until(
         def step(carry: tuple[TrainState, Array]) -> tuple[TrainState, Array]:
             states, _ = carry
             contexts, targets = jax.tree.map(lambda each: each[:, states.step - first_step], windows)
-            return step_of_all(states, constants, columns, contexts, targets)
+            return step_of_all(states, constants, columns, contexts, targets, keys)
 
         def drawn(carry: tuple[TrainState, Array]) -> Array:
             return (carry[0].step < stop) & (carry[0].step < first_step + num_drawn)

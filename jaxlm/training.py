@@ -17,10 +17,11 @@ from jaxlm.batching import check_at_least, check_stream, random_windows
 from jaxlm.devices import resolve_device
 from jaxlm.evaluation import Evaluation, evaluate, token_nats
 from jaxlm.keys import map_steps
-from jaxlm.models.interface import LanguageModel, init, predict
+from jaxlm.models.interface import LanguageModel, init, predict_in_training
 
 _DEFAULT_LR = 0.1
 INIT_FOLD = 2**31 - 1
+NOISE_FOLD = 2**31 - 2
 
 # Steps whose windows are drawn at once; fewer where they would hold more ids than that.
 _STEPS_PER_DRAW = 32
@@ -30,12 +31,24 @@ _IDS_PER_DRAW = 2**14
 _LEAST_PAUSE, _MOST_PAUSE = 0.2, 0.5
 
 
+class Best(NamedTuple):
+    """What early stopping has to know: the params of the best validation, its nats per token, and its age."""
+
+    params: Any
+    nats_per_token: Array  # float32
+    records_since: Array
+
+
 class TrainState(NamedTuple):
-    """All that a step of training reads and writes: the steps done, the params, the optimizer's state."""
+    """All that a step of training reads and writes: the steps done, the params, the optimizer's state.
+
+    `best` is there with `patience` alone.
+    """
 
     step: Array
     params: Any
     opt_state: optax.OptState
+    best: Best | None = None
 
 
 class Record(NamedTuple):
@@ -59,6 +72,7 @@ def train_lm(
     weight_decay: float = 0.0,
     optimizer: optax.GradientTransformation | None = None,
     log_every: int = 100,
+    patience: int | None = None,
     device: str | jax.Device = "auto",
     on_record: Callable[[Record], None] | None = None,
     state: TrainState | None = None,
@@ -69,6 +83,7 @@ def train_lm(
 
     Step i trains on `get_batch(train_ids, N, batch_size, key=jax.random.fold_in(key, i))` and on nothing else
     random, so how the steps are grouped, or a stop and a later call that goes on, changes no bit of the result.
+    (The noise of a model with dropout is another: `fold_in(fold_in(key, 2**31 - 2), i)`.)
 
     Args:
         train_ids: integers [T].
@@ -81,6 +96,8 @@ def train_lm(
         optimizer: any `optax.GradientTransformation` instead of that SGD; build it once and pass the same
             object, and a second call compiles nothing.
         log_every: recorded are steps 0, log_every, 2 * log_every, ... and the last, once each.
+        patience: end the training when so many records in a row brought no better validation than the best
+            before them; None never does. With it, the params of the best validation are returned.
         on_record: called with each `Record` as soon as it is there.
         state: where a stopped call goes on, as `on_pause` was given it; all other arguments are that call's.
         on_pause: called with the state between two steps: after every recorded one (and its record), every
@@ -88,8 +105,8 @@ def train_lm(
             to be kept (`jax.device_get`, and `np.array` of that). What it raises ends the training.
 
     Returns:
-        the trained variables, and `{"steps": [...], "train_losses": [...], "val_perplexities": [...]}` of the
-        steps recorded by this call (the last empty without `val_ids`).
+        the trained variables (with `patience` the best), and `{"steps": [...], "train_losses": [...],
+        "val_perplexities": [...]}` of the steps recorded by this call (the last empty without `val_ids`).
 
     Raises:
         TypeError: the model has no floating-point variables to train (counts: call its `fit`).
@@ -97,6 +114,10 @@ def train_lm(
         FloatingPointError: a loss, or a param at a recorded step, is not finite; the message names the step.
     """
     _check_options(batch_size, num_steps, lr, weight_decay, optimizer, log_every)
+    if patience is not None:
+        check_at_least("patience", patience, 1)
+        if val_ids is None:
+            raise ValueError(f"patience={patience} waits for a better validation; pass val_ids")
     if pause_every is not None:
         check_at_least("pause_every", pause_every, 1)
     window_length = model.context_length + 1
@@ -111,15 +132,20 @@ def train_lm(
     params, constants, train_stream, key = jax.device_put(
         (params, constants, padded(train_stream), key), target_device
     )
-    fresh = TrainState(jnp.int32(0), params, (optimizer or plain_sgd(lr, weight_decay)).init(params))
+    fresh = _first_state(params, optimizer or plain_sgd(lr, weight_decay), keeps_best=patience is not None)
     if state is not None:
         _check_state(state, fresh, num_steps)
     # The loop donates its state: a copy, for the caller's params are in it, and an optimizer may hold them twice.
-    state = jax.device_put(jax.tree.map(_copy, fresh if state is None else state), target_device)
+    state = jax.device_put(_copied(fresh if state is None else state), target_device)
+    best = state.best
     history: dict[str, list[Any]] = {"steps": [], "train_losses": [], "val_perplexities": []}
     for stop in _stops(int(state.step), num_steps, log_every, pause_every, by_clock=on_pause is not None):
+        if best is not None and int(best.records_since) >= patience:  # type: ignore[operator]  # both or neither
+            break
         numbers = jax.device_put((num_windows, stop, float(lr), float(weight_decay)), target_device)
-        state, *outcome = _train_until(model, optimizer, batch_size, state, constants, train_stream, key, *numbers)
+        state, *outcome = _train_until(
+            model, optimizer, batch_size, state._replace(best=None), constants, train_stream, key, *numbers
+        )
         loss, params_are_finite = map(float, jax.device_get(outcome))
         step = stop - 1
         recorded = is_recorded(step, num_steps, log_every)
@@ -134,23 +160,45 @@ def train_lm(
                 trained = join_variables(state.params, constants)
                 validation = evaluate(model, trained, val_ids, device=target_device)
                 history["val_perplexities"].append(validation.perplexity)
+                best = _with_record(best, state.params, validation)
             history["steps"].append(step)
             history["train_losses"].append(loss)
             if on_record is not None:
                 on_record(Record(step, loss, validation))
+        state = state._replace(best=best)
         if on_pause is not None and params_are_finite:
             on_pause(state)
-    return join_variables(state.params, constants), history
+    return join_variables(state.params if best is None else best.params, constants), history
 
 
 def initial_state(
-    model: LanguageModel, optimizer: optax.GradientTransformation, key: Array, variables: Any = None
+    model: LanguageModel,
+    optimizer: optax.GradientTransformation,
+    key: Array,
+    variables: Any = None,
+    *,
+    patience: int | None = None,
 ) -> TrainState:
     """The state that `train_lm` starts from, given the same arguments; its arrays may be the variables' own."""
     if variables is None:
         variables = init(model, jax.random.fold_in(key, INIT_FOLD))
     params, _ = split_variables(model, variables)
-    return TrainState(jnp.int32(0), params, optimizer.init(params))
+    return _first_state(params, optimizer, keeps_best=patience is not None)
+
+
+def _first_state(params: Any, optimizer: optax.GradientTransformation, *, keeps_best: bool) -> TrainState:
+    best = Best(params, jnp.float32(jnp.inf), jnp.int32(0)) if keeps_best else None
+    return TrainState(jnp.int32(0), params, optimizer.init(params), best)
+
+
+def _with_record(best: Best | None, params: Any, validation: Evaluation) -> Best | None:
+    """The best after another record, with copies of its params, for the next step takes these over."""
+    if best is None:
+        return None
+    nats = jnp.float32(validation.nats_per_token)
+    if nats < best.nats_per_token:
+        return Best(_copied(params), nats, jnp.int32(0))
+    return best._replace(records_since=best.records_since + 1)
 
 
 def train_step(
@@ -160,11 +208,16 @@ def train_step(
     constants: Any,
     contexts: Array,
     targets: Array,
+    key: Array,
 ) -> tuple[TrainState, Array]:
-    """The state after a step on contexts [B, N] and targets [B], and the loss before it: mean nats per token."""
+    """The state after a step on contexts [B, N] and targets [B], and the loss before it: mean nats per token.
+
+    `key` is the run's; the noise of a model that has some is `fold_in(fold_in(key, 2**31 - 2), step)`.
+    """
+    noise_key = jax.random.fold_in(jax.random.fold_in(key, NOISE_FOLD), state.step)
 
     def mean_nats(params: Any) -> Array:
-        logits = predict(model, join_variables(params, constants), contexts)
+        logits = predict_in_training(model, join_variables(params, constants), contexts, noise_key)
         return token_nats(logits, targets).mean()
 
     loss, gradients = jax.value_and_grad(mean_nats)(state.params)
@@ -248,8 +301,11 @@ def padded(ids: ArrayLike) -> np.ndarray[Any, Any]:
     return np.pad(stream, (0, -len(stream) % granule))
 
 
-def _copy(leaf: Any) -> Array:
-    return leaf.copy() if isinstance(leaf, Array) else jnp.array(leaf)  # jnp.array takes no random keys
+def _copied(tree: Any) -> Any:
+    def copy(leaf: Any) -> Array:
+        return leaf.copy() if isinstance(leaf, Array) else jnp.array(leaf)  # jnp.array takes no random keys
+
+    return jax.tree.map(copy, tree)
 
 
 def join_variables(params: Any, constants: Any) -> Any:
@@ -335,7 +391,7 @@ def _train_until(
         def step(carry: tuple[TrainState, Array]) -> tuple[TrainState, Array]:
             state, _ = carry
             contexts, targets = jax.tree.map(lambda each: each[state.step - first_step], windows)
-            return train_step(model, transformation, state, constants, contexts, targets)
+            return train_step(model, transformation, state, constants, contexts, targets, key)
 
         return lax.while_loop(drawn, step, carry)
 

@@ -259,6 +259,8 @@ def _grown(path: Path, before: TrainConfig, config: TrainConfig) -> TrainConfig:
     if None not in (before.text, config.text):
         differing.pop("text", None)  # its sha256 decides
     if config.num_steps > before.num_steps:
+        if config.patience is not None:  # its last record was none of the longer run's, and has been counted
+            raise ValueError(f"{path} has --patience {config.patience}, and cannot grow: start another run")
         del differing["num_steps"]
     if differing:
         named = ", ".join(f"{flag(name)} {old}, not {new}" for name, (old, new) in differing.items())

@@ -34,14 +34,19 @@ OTHERS = {
     "context_length": 5,
     "embedding_dim": 7,
     "hidden_dim": 9,
+    "dropout": 0.5,
+    "direct_connections": True,
     "num_steps": 11,
     "batch_size": 13,
     "lr": 1,
     "schedule": "constant",
+    "warmup_steps": 3,
     "momentum": 0,
     "weight_decay": 0.125,
+    "decoupled_decay": True,
     "clip_norm": None,
     "log_every": 17,
+    "patience": 2,
     "seed": 2**32 - 1,
     "save_every": 19,
     "save_seconds": 0.5,
@@ -61,18 +66,18 @@ each_option = pytest.mark.parametrize("name", OPTIONS)
     [
         ("counts", {"smoothing": 1.0}),
         ("bigram", {"embedding_dim": 64, "lr": 2.0}),
-        ("mlp", {"context_length": 3, "embedding_dim": 32, "hidden_dim": 64, "lr": 0.5}),
+        ("mlp", {"context_length": 3, "embedding_dim": 32, "hidden_dim": 64, "dropout": 0.0, "lr": 0.5}),
     ],
 )
 def test_each_model_has_its_own_defaults_and_no_option_of_another(model, filled):
     config = resolve(TrainConfig(model=model))
-    names = ("smoothing", "context_length", "embedding_dim", "hidden_dim", "lr")
+    names = ("smoothing", "context_length", "embedding_dim", "hidden_dim", "dropout", "lr")
     assert {name: getattr(config, name) for name in names if getattr(config, name) is not None} == filled
     assert config.vocab_size == 4096
 
 
 def test_what_was_given_is_not_filled_in():
-    given = TrainConfig(context_length=1, embedding_dim=2, hidden_dim=3, lr=0.25, vocab_size=256)
+    given = TrainConfig(context_length=1, embedding_dim=2, hidden_dim=3, dropout=0.5, lr=0.25, vocab_size=256)
     assert resolve(given) == given
 
 
@@ -103,6 +108,7 @@ def test_only_bpe_is_given_a_vocab_size(tokenizer):
         ("counts", "lr", 0.5),
         ("bigram", "context_length", 2),
         ("bigram", "hidden_dim", 8),
+        ("bigram", "dropout", 0.5),
         ("bigram", "smoothing", 1.0),
         ("mlp", "smoothing", 1.0),
     ],
@@ -110,6 +116,12 @@ def test_only_bpe_is_given_a_vocab_size(tokenizer):
 def test_an_option_of_another_model_is_refused(model, name, value):
     with pytest.raises(ValueError, match=rf"{flag(name)} {value} is not for --model {model}"):
         resolve(TrainConfig(model=model, **{name: value}))
+
+
+@pytest.mark.parametrize("model", ["counts", "bigram"])
+def test_only_the_mlp_has_direct_connections(model):
+    with pytest.raises(ValueError, match=f"--direct-connections is not for --model {model}"):
+        resolve(TrainConfig(model=model, direct_connections=True))
 
 
 # Ranges.
@@ -126,11 +138,14 @@ def test_an_option_of_another_model_is_refused(model, name, value):
         ("mlp", "hidden_dim", [1], [0, 2**31]),
         ("mlp", "num_steps", [1, 2**31 - 1], [0, -5, 2**31, 10**400]),
         ("mlp", "batch_size", [1], [0, 2**31]),
+        ("mlp", "dropout", [0, 0.999], [-0.1, 1, 1.5]),
         ("mlp", "lr", [0, 1e-9, 100], [-1e-9, 1e300]),
+        ("mlp", "warmup_steps", [0, 5999], [-1, 2**31]),
         ("mlp", "momentum", [0, 0.999], [-0.1, 1, 1.5]),
         ("mlp", "weight_decay", [0, 1], [-1e-9, 10**400]),
         ("mlp", "clip_norm", [1e-9, 1, None], [0, 0.0, -1, 1e300, 10**400]),
         ("mlp", "log_every", [1], [0, -1]),
+        ("mlp", "patience", [1, None], [0, 2**31]),
         ("mlp", "seed", [0, 2**32 - 1], [-1, 2**32]),
         ("mlp", "save_every", [1, None], [0]),
         ("mlp", "save_seconds", [0, 0.1], [-1]),
@@ -146,6 +161,11 @@ def test_a_number_in_its_range_is_taken_and_one_outside_is_named_with_its_option
         assert str(error.value).startswith(f"{flag(name)} must ")
 
 
+def test_a_warm_up_must_end_before_the_training_does():
+    with pytest.raises(ValueError, match="--warmup-steps 10 must be below --num-steps 10"):
+        resolve(TrainConfig(warmup_steps=10, num_steps=10))
+
+
 # Types.
 
 WRONG = {
@@ -159,8 +179,17 @@ WRONG = {
 
 def kind_of(name):
     value = OTHERS[name] if OTHERS[name] is not None else 1.0
-    is_float = name in ("lr", "momentum", "val_fraction", "smoothing", "weight_decay", "clip_norm", "save_seconds")
-    return float if is_float else Path if isinstance(value, Path) else type(value)
+    floats = (
+        "lr",
+        "momentum",
+        "val_fraction",
+        "smoothing",
+        "weight_decay",
+        "clip_norm",
+        "dropout",
+        "save_seconds",
+    )
+    return float if name in floats else Path if isinstance(value, Path) else type(value)
 
 
 @each_option
@@ -294,14 +323,26 @@ def test_a_text_and_another_corpus_are_not_both_taken():
 
 
 def test_another_choice_takes_its_own_defaults():
-    resolved = resolve(TrainConfig(text=Path("a.txt"), hidden_dim=200, seed=3))
+    resolved = resolve(TrainConfig(text=Path("a.txt"), hidden_dim=200, direct_connections=True, seed=3))
     for choices, wanted in (
         ({"model": "counts"}, TrainConfig(model="counts", text=Path("a.txt"), seed=3)),
         ({"model": "bigram"}, TrainConfig(model="bigram", text=Path("a.txt"), seed=3)),
-        ({"tokenizer": "char"}, TrainConfig(text=Path("a.txt"), hidden_dim=200, seed=3, tokenizer="char")),
-        ({"corpus": "shakespeare"}, TrainConfig(corpus="shakespeare", hidden_dim=200, seed=3)),
-        ({"text": Path("b.txt")}, TrainConfig(text=Path("b.txt"), hidden_dim=200, seed=3)),
-        ({"model": "mlp", "tokenizer": "bpe"}, TrainConfig(text=Path("a.txt"), hidden_dim=200, seed=3)),
+        (
+            {"tokenizer": "char"},
+            TrainConfig(text=Path("a.txt"), hidden_dim=200, direct_connections=True, seed=3, tokenizer="char"),
+        ),
+        (
+            {"corpus": "shakespeare"},
+            TrainConfig(corpus="shakespeare", hidden_dim=200, direct_connections=True, seed=3),
+        ),
+        (
+            {"text": Path("b.txt")},
+            TrainConfig(text=Path("b.txt"), hidden_dim=200, direct_connections=True, seed=3),
+        ),
+        (
+            {"model": "mlp", "tokenizer": "bpe"},
+            TrainConfig(text=Path("a.txt"), hidden_dim=200, direct_connections=True, seed=3),
+        ),
     ):
         chosen = dataclasses.replace(with_choices(resolved, **choices), **choices)
         assert resolve(chosen) == resolve(wanted)

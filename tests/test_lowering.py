@@ -34,6 +34,7 @@ IDS = np.random.default_rng(0).integers(0, 7, 300)
 NEURAL = [
     jaxlm.NeuralBigramLM(200, 3),  # so many tokens that one is drawn in two levels
     jaxlm.MLPLanguageModel(7, 2, 3, 4),
+    jaxlm.MLPLanguageModel(7, 2, 3, 4, dropout=0.5, direct_connections=True),
 ]
 COUNTED = [
     jaxlm.CountsBigramLM(7),

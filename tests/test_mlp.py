@@ -130,3 +130,57 @@ def test_jitted_equals_unjitted(model, variables):
     with jax.disable_jit():
         unjitted = model.apply(variables, contexts)
     np.testing.assert_allclose(jax.jit(model.apply)(variables, contexts), unjitted, rtol=1e-6, atol=1e-6)
+
+
+# Direct connections, and dropout.
+
+
+def test_direct_connections_add_a_product_of_the_embeddings():
+    model = MLPLanguageModel(6, 3, 2, 4, direct_connections=True)
+    random = np.random.default_rng(1)
+    shapes = jax.eval_shape(lambda: init(model, jax.random.key(0)))
+    variables = jax.tree.map(lambda leaf: jnp.asarray(random.normal(size=leaf.shape), leaf.dtype), shapes)
+    contexts = np.array([[0, 1, 2], [5, 5, 5], [2, 1, 0]])
+    direct = np.asarray(variables["params"]["direct"]["kernel"], np.float64)
+    assert direct.shape == (3 * 2, 6)
+    embedding = np.asarray(variables["params"]["embedding"]["embedding"], np.float64)
+    products = np.array([np.concatenate(embedding[context]) @ direct for context in contexts])
+    logits = model.apply(variables, contexts)
+    np.testing.assert_allclose(logits, logits_in_numpy(variables, contexts) + products, rtol=1e-5, atol=1e-5)
+
+
+def test_fresh_model_with_direct_connections_is_uniform():
+    model = MLPLanguageModel(1000, 3, 2, 4, direct_connections=True)
+    ids = np.random.default_rng(0).integers(0, 1000, 3000)
+    assert perplexity(model, init(model, jax.random.key(1)), ids) == pytest.approx(1000, rel=0.02)
+
+
+def test_dropout_leaves_out_its_share_of_hidden_units_and_scales_the_others_up():
+    """The kernel of the projection is the identity here, so that the logits are the hidden units themselves."""
+    rate, hidden_dim, num_windows = 0.3, 50, 2000
+    model = MLPLanguageModel(hidden_dim, 1, 2, hidden_dim, dropout=rate)
+    variables = init(model, jax.random.key(0))
+    variables["params"]["projection"]["kernel"] = jnp.eye(hidden_dim)
+    contexts = jnp.ones((num_windows, 1), jnp.int32)
+    whole = model.apply(variables, contexts)
+    ratios = np.asarray(model.apply_in_training(variables, contexts, jax.random.key(1)) / whole)
+    assert np.isclose(ratios, 0).mean() == pytest.approx(rate, abs=5 * (rate * (1 - rate) / ratios.size) ** 0.5)
+    np.testing.assert_allclose(ratios[~np.isclose(ratios, 0)], 1 / (1 - rate), rtol=1e-5)
+    # By chance in each window, and other units with another key.
+    assert len(np.unique(ratios > 0, axis=0)) == num_windows
+    others = model.apply_in_training(variables, contexts, jax.random.key(2)) / whole
+    assert (np.isclose(others, 0) != np.isclose(ratios, 0)).any()
+
+
+def test_predictions_are_made_without_dropout(model, variables):
+    contexts = np.array([[0, 1, 2]])
+    thinned = MLPLanguageModel(6, 3, 2, 4, dropout=0.9)
+    np.testing.assert_array_equal(thinned.apply(variables, contexts), model.apply(variables, contexts))
+    assert thinned != model
+    assert perplexity(thinned, variables, np.arange(6)) == perplexity(model, variables, np.arange(6))
+
+
+@pytest.mark.parametrize("dropout", [-0.1, 1.0, float("nan")])
+def test_dropout_out_of_its_range_is_refused(dropout):
+    with pytest.raises(ValueError, match=rf"dropout must lie in \[0, 1\), got {dropout}"):
+        MLPLanguageModel(6, 3, 2, 4, dropout=dropout)

@@ -29,8 +29,12 @@ def by_optax(optimizer, num_steps=3):
     return params
 
 
-def written_out(lr, *, schedule="constant", momentum=0.0, weight_decay=0.0, clip_norm=None):
-    """What `torch.nn.utils.clip_grad_norm_`, `torch.optim.SGD` and `CosineAnnealingLR` are documented to do."""
+def written_out(lr, *, schedule="constant", momentum=0.0, weight_decay=0.0, decoupled_decay=False, clip_norm=None):
+    """What `torch.nn.utils.clip_grad_norm_`, `torch.optim.SGD` and `CosineAnnealingLR` are documented to do.
+
+    PyTorch's SGD has no decoupled decay: that is lines 8 and 9 of algorithm 1 of Loshchilov & Hutter 2019, with
+    the decay scaled by the learning rate as in `torch.optim.AdamW`.
+    """
     params = {name: array.copy() for name, array in PARAMS.items()}
     buffers = {name: np.zeros_like(array) for name, array in PARAMS.items()}
     for step, gradients in enumerate(GRADIENTS):
@@ -38,9 +42,9 @@ def written_out(lr, *, schedule="constant", momentum=0.0, weight_decay=0.0, clip
         scale = 1.0 if clip_norm is None else min(1.0, clip_norm / norm)
         rate = lr * (1 + math.cos(math.pi * step / NUM_STEPS)) / 2 if schedule == "cosine" else lr
         for name in params:
-            decayed = scale * gradients[name] + weight_decay * params[name]
-            buffers[name] = momentum * buffers[name] + decayed
-            params[name] -= rate * buffers[name]
+            decay = weight_decay * params[name]
+            buffers[name] = momentum * buffers[name] + scale * gradients[name] + (not decoupled_decay) * decay
+            params[name] -= rate * (buffers[name] + decoupled_decay * decay)
     return params
 
 
@@ -54,6 +58,7 @@ def written_out(lr, *, schedule="constant", momentum=0.0, weight_decay=0.0, clip
         {"clip_norm": 100.0},
         {"schedule": "cosine"},
         {"momentum": 0.9, "weight_decay": 0.1, "clip_norm": 1.0, "schedule": "cosine"},
+        {"momentum": 0.9, "weight_decay": 0.1, "decoupled_decay": True, "clip_norm": 1.0, "schedule": "cosine"},
     ],
     ids=str,
 )
@@ -63,13 +68,17 @@ def test_three_steps_are_those_of_pytorch(options):
         np.testing.assert_allclose(params[name], array, rtol=1e-5, atol=1e-6)
 
 
-def test_the_cosine_falls_from_the_rate_to_zero():
+def rates_of(optimizer, num_steps):
     """A gradient of one, and no momentum: each step is the rate."""
-    optimizer = sgd(0.8, 4, schedule="cosine")
     state, rates = optimizer.init(jnp.zeros(())), []
-    for _ in range(6):
+    for _ in range(num_steps):
         update, state = optimizer.update(jnp.ones(()), state)
         rates.append(-float(update))
+    return rates
+
+
+def test_the_cosine_falls_from_the_rate_to_zero():
+    rates = rates_of(sgd(0.8, 4, schedule="cosine"), 6)
     halves = 0.4 + 0.4 * math.sqrt(0.5), 0.4 - 0.4 * math.sqrt(0.5)
     np.testing.assert_allclose(rates, [0.8, halves[0], 0.4, halves[1], 0, 0], atol=1e-6)
 
@@ -96,3 +105,20 @@ def test_only_momentum_needs_memory():
 
     assert num_arrays(schedule="cosine", clip_norm=1.0, weight_decay=0.1) == 0
     assert num_arrays(momentum=0.9) == len(PARAMS)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "after"),
+    [
+        ("constant", [1.0, 1.0, 1.0, 1.0]),
+        ("cosine", [1.0, 0.5 + 0.5 * math.sqrt(0.5), 0.5, 0.5 - 0.5 * math.sqrt(0.5)]),
+    ],
+)
+def test_warm_up_rises_on_a_line_to_the_rate_with_which_the_schedule_begins(schedule, after):
+    rates = rates_of(sgd(1.0, 8 if schedule == "constant" else 7, schedule=schedule, warmup_steps=3), 7)
+    np.testing.assert_allclose(rates, [0.25, 0.5, 0.75, *after], rtol=1e-6)
+
+
+def test_a_warm_up_that_leaves_the_cosine_no_step_is_refused():
+    with pytest.raises(ValueError, match="warmup_steps=5 must be below num_steps=5"):
+        sgd(1.0, 5, schedule="cosine", warmup_steps=5)

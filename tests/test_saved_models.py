@@ -28,6 +28,7 @@ MODELS = [
     jaxlm.NeuralBigramLM(300, 4),
     jaxlm.MLPLanguageModel(300, 3, 4, 5),
 ]
+OTHER_MLP = jaxlm.MLPLanguageModel(300, 3, 4, 5, dropout=0.5, direct_connections=True)
 FIELDS = {"vocab_size": 300, "context_length": 3, "embedding_dim": 4, "hidden_dim": 5}  # of the last of them
 NGRAMS = [
     jaxlm.CountsNgramLM(300, 1, jaxlm.AddK(0.5)),
@@ -41,7 +42,9 @@ MIXTURES = [
     jaxlm.MixtureLM((jaxlm.MixtureLM((NGRAMS[2],), (1,)), MODELS[1]), (0.25, 0.75)),
 ]
 each_model = pytest.mark.parametrize(
-    "model", [*MODELS, *NGRAMS, *MIXTURES], ids=lambda model: f"{type(model).__name__}-{model.context_length}"
+    "model",
+    [*MODELS, OTHER_MLP, *NGRAMS, *MIXTURES],
+    ids=lambda model: f"{type(model).__name__}-{model.context_length}",
 )
 
 
@@ -269,6 +272,15 @@ def test_a_tokenizer_larger_than_the_model_is_not_saved(tmp_path):
         jaxlm.save_model(tmp_path / "model", model, make_variables(model), jaxlm.ByteTokenizer())
 
 
+def test_a_description_from_before_a_field_was_there_means_its_default(saved):
+    path, model, variables = saved
+    assert FIELDS.keys() < {"dropout", "direct_connections", *FIELDS}
+    edit(path / "model.json", fields=FIELDS)
+    loaded, found, _ = jaxlm.load_model(path)
+    assert loaded == model == jaxlm.MLPLanguageModel(300, 3, 4, 5, dropout=0.0, direct_connections=False)
+    assert_same(found, variables)
+
+
 def test_nothing_at_the_path(tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere holds no saved model"):
         jaxlm.load_model(tmp_path / "nowhere")
@@ -301,6 +313,11 @@ def test_a_description_that_is_no_json(saved, content):
         ({"fields": FIELDS | {"embedding_dim": True}}, "embedding_dim"),
         ({"fields": FIELDS | {"embedding_dim": None}}, "embedding_dim"),
         ({"fields": FIELDS | {"embedding_dim": 2**70}}, "damaged|can be of that size|wanted is"),
+        ({"fields": FIELDS | {"dropout": 1.5}}, "dropout must lie in"),
+        ({"fields": FIELDS | {"dropout": "x"}}, "damaged"),
+        ({"fields": FIELDS | {"dropout": [0.5]}}, "damaged"),
+        ({"fields": FIELDS | {"direct_connections": "x"}}, "damaged"),
+        ({"fields": FIELDS | {"direct_connections": None}}, "damaged"),
         ({"fields": FIELDS | {"name": "x"}}, "damaged: the fields"),
         ({"fields": FIELDS | {"parent": "x"}}, "damaged: the fields"),
         ({"fields": FIELDS | {"setup": "x"}}, "damaged: the fields"),

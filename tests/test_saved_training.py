@@ -135,6 +135,53 @@ def test_a_run_that_was_stopped_again_and_again_ends_with_the_same_bits(cosine, 
     assert_same(run, cosine)
 
 
+@pytest.fixture(scope="module")
+def impatient(folder):
+    """A run with dropout that ends before its last step, for the validation grew worse."""
+    with pytest.MonkeyPatch.context() as patch:
+        make_quick(patch)
+        return start_run(tiny_config(folder, **IMPATIENT), folder / "impatient")
+
+
+IMPATIENT = {
+    "num_steps": 40,
+    "patience": 2,
+    "lr": 8.0,
+    "clip_norm": None,
+    "dropout": 0.5,
+    "direct_connections": True,
+}
+
+
+def test_a_run_with_patience_ends_early_with_the_best(impatient):
+    lines = read_metrics(impatient / "metrics.jsonl")
+    nats = [line["val_nats_per_token"] for line in lines]
+    best = nats.index(min(nats))
+    assert best == len(nats) - 3  # two records without a better one
+    assert lines[-1]["step"] < 39
+    assert bits(load_run(impatient)[1]) == bits(load_run(impatient, "best")[1])
+    results = json.loads((impatient / "results.json").read_text("utf-8"))
+    assert results["models"][0]["nats_per_token"] == pytest.approx(nats[best])
+
+
+@pytest.mark.parametrize("step", [4, 6])
+def test_a_run_with_patience_that_was_stopped_ends_with_the_same_bits(
+    step, folder, impatient, tmp_path, monkeypatch
+):
+    run = tmp_path / "run"
+    with stopped_at(monkeypatch, step):
+        start_run(tiny_config(folder, **IMPATIENT), run)
+    resume_run(run)
+    for name in ("metrics.jsonl", "samples.txt"):
+        assert (run / name).read_bytes() == (impatient / name).read_bytes()
+    assert bits(load_run(run)[1]) == bits(load_run(impatient)[1])
+
+
+def test_a_run_with_patience_cannot_grow(folder, impatient):
+    with pytest.raises(ValueError, match="has --patience 2, and cannot grow: start another run"):
+        resume_run(impatient, tiny_config(folder, **(IMPATIENT | {"num_steps": 50})))
+
+
 def test_a_signal_after_the_last_pause_is_heard(folder, finished, tmp_path, monkeypatch):
     came = []
 

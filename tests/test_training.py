@@ -373,6 +373,94 @@ def test_the_initial_state_is_what_a_run_starts_from():
     assert_same_bits(train(state=fresh, optimizer=optimizer)[0], train(optimizer=optimizer)[0])
 
 
+# Dropout.
+
+
+THIN_MLP = jaxlm.MLPLanguageModel(VOCAB, 2, 3, 40, dropout=0.5)
+
+
+def test_step_i_has_the_noise_of_two_folds():
+    """The loss of each step, as arithmetic on the params before it: windows and noise are known by themselves."""
+    key, lr, num_steps = jax.random.key(0), 0.3, 3
+    variables = jaxlm.init(THIN_MLP, jax.random.fold_in(key, 2**31 - 1))
+    losses = []
+    for step in range(num_steps):
+        contexts, targets = jaxlm.get_batch(IDS, 2, 32, key=jax.random.fold_in(key, step))
+        noise_key = jax.random.fold_in(jax.random.fold_in(key, 2**31 - 2), step)
+
+        def loss_of(params, contexts=contexts, targets=targets, noise_key=noise_key):
+            logits = THIN_MLP.apply({"params": params}, contexts, dropout_key=noise_key)
+            return -jax.nn.log_softmax(logits)[np.arange(32), targets].mean()
+
+        loss, gradients = jax.value_and_grad(loss_of)(variables["params"])
+        losses.append(float(loss))
+        variables = {"params": jax.tree.map(lambda p, g: p - lr * g, variables["params"], gradients)}
+    trained, history = train(THIN_MLP, lr=lr, num_steps=num_steps, log_every=1)
+    np.testing.assert_allclose(history["train_losses"], losses, rtol=1e-5)
+    for found, wanted in zip(leaves(trained), leaves(variables), strict=True):
+        np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-6)
+
+
+def test_a_run_with_dropout_goes_on_to_the_same_bits():
+    states = []
+    variables, _ = train(THIN_MLP, on_pause=lambda state: states.append(copied(state)), pause_every=2)
+    for state in states:
+        assert_same_bits(train(THIN_MLP, state=state)[0], variables)
+
+
+# Early stopping.
+
+
+# Only even tokens train, so that in time every odd one here costs more.
+OVERFITTING = {"val_ids": np.arange(60) % VOCAB, "lr": 1.0, "num_steps": 200, "log_every": 5}
+
+
+@pytest.mark.parametrize("patience", [1, 3])
+def test_patience_ends_the_training_and_returns_the_best(patience):
+    _, whole = train(**OVERFITTING)
+    nats = np.float32(np.log(whole["val_perplexities"]))
+    best = next(
+        i
+        for i in range(len(nats))
+        if nats[i] < nats[:i].min(initial=np.inf) and nats[i] <= nats[i : i + patience + 1].min()
+    )
+    variables, history = train(patience=patience, **OVERFITTING)
+    assert history == {name: values[: best + patience + 1] for name, values in whole.items()}
+    assert len(history["steps"]) < len(whole["steps"])
+    until_best, _ = train(**(OVERFITTING | {"num_steps": whole["steps"][best] + 1}))
+    assert_same_bits(variables, until_best)
+
+
+def test_patience_that_does_not_end_returns_the_best_too():
+    _, whole = train(**OVERFITTING)
+    best = int(np.argmin(whole["val_perplexities"]))
+    variables, history = train(patience=100, **OVERFITTING)
+    assert history == whole
+    until_best, _ = train(**(OVERFITTING | {"num_steps": whole["steps"][best] + 1}))
+    assert_same_bits(variables, until_best)
+
+
+def test_a_run_with_patience_goes_on_to_the_same_bits():
+    states, options = [], {"patience": 2, **OVERFITTING}
+    variables, history = train(on_pause=lambda state: states.append(copied(state)), pause_every=3, **options)
+    assert int(states[-1].best.records_since) == 2
+    for state in states:
+        went_on, rest = train(state=state, **options)
+        assert_same_bits(went_on, variables)
+        assert rest["steps"] == [step for step in history["steps"] if step >= state.step]
+
+
+def test_patience_needs_a_validation():
+    with pytest.raises(ValueError, match="patience=2 waits for a better validation; pass val_ids"):
+        train(patience=2)
+    with pytest.raises(ValueError, match="patience must be at least 1, got 0"):
+        train(patience=0, val_ids=IDS)
+    states = []
+    train(on_pause=lambda state: states.append(copied(state)))
+    with pytest.raises(ValueError, match="another model or optimizer"):
+        train(patience=1, val_ids=IDS, state=states[0])
+
+
 # Divergence.
 
 

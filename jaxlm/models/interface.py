@@ -48,6 +48,13 @@ def target_scorer(model: LanguageModel) -> TargetScorer | None:
     return cast(TargetScorer, model) if "target_log_probs" in vars(type(model)) else None
 
 
+class NoisyModel(LanguageModel, Protocol):
+    """A language model that is trained with noise, as dropout is."""
+
+    def apply_in_training(self, variables: Any, contexts: Array, key: Array, /) -> Any:
+        """Logits [B, V] under the noise of `key`; `apply` has none."""
+
+
 def num_contexts(model: LanguageModel) -> int:
     """V^N, how many contexts there are."""
     return int(model.vocab_size) ** int(model.context_length)  # a NumPy integer would wrap
@@ -88,7 +95,19 @@ def predict(model: LanguageModel, variables: Any, contexts: Array) -> Array:
     Raises:
         ValueError: they have another shape, as when the variables are those of another vocabulary.
     """
-    logits = jnp.asarray(model.apply(variables, contexts))
+    return _checked_logits(model, model.apply(variables, contexts), contexts)
+
+
+def predict_in_training(model: LanguageModel, variables: Any, contexts: Array, key: Array) -> Array:
+    """`predict`, but of a `NoisyModel` the logits under the noise of `key`."""
+    # Its own, as in `target_scorer`.
+    if "apply_in_training" not in vars(type(model)):
+        return predict(model, variables, contexts)
+    return _checked_logits(model, cast(NoisyModel, model).apply_in_training(variables, contexts, key), contexts)
+
+
+def _checked_logits(model: LanguageModel, found: Any, contexts: Array) -> Array:
+    logits = jnp.asarray(found)
     if logits.shape != (len(contexts), model.vocab_size):
         raise ValueError(
             f"{type(model).__name__} gave logits of shape {list(logits.shape)}, wanted [B, V] = "
