@@ -14,9 +14,9 @@ Every network is trained on the first nine tenths of the training text, with eac
 tenth chooses the rate, for each way and N, by the mean over the seeds. Validation is scored with that rate only.
 
 Expected on tiny Shakespeare, seed 0, validation perplexity: one character 12.27; of two, concatenation 8.77, sum
-10.88, wider 10.89, mean 11.13; of four, 7.81, 13.96, 13.71 and 14.36: what is blind to order gets worse by a longer
-context. On the source (nats): entropy 1.4527, concatenation 1.4713; order-blind floor 1.7076, the sums and the mean
-1.726 to 1.730. Where the rate 0.5 was chosen, a lower one may do better yet.
+10.88, wider 10.89, mean 11.13; of four, 7.81, 13.96, 13.71, 14.36: what is blind to order gets worse by a longer
+context. On the source, in nats: entropy 1.4527, concatenation 1.4713; order-blind floor 1.7076, the sums and the
+mean 1.726 to 1.730. Where the rate 0.5 was chosen, a lower one may do better yet.
 """
 
 import math
@@ -297,7 +297,7 @@ def _table(title: str, rows: list[Mapping[str, Any]], figure: str) -> Table:
 
 
 def draw(results: Mapping[str, Any]) -> Any:
-    """Left the text, a line for each way by N (N = 1: all are one); right the source, each way beside both floors."""
+    """Left the text by N, a line for each way (N = 1: all are one); right the source, beside both floors."""
     figure = new_figure(11, 4.5)
     left, right = figure.subplots(1, 2)
     rows, source = results["text"]["rows"], results["source"]

@@ -12,9 +12,9 @@ MLP of the ladder (N = 3, D = 32, H = 64) by the ladder's momentum recipe, made 
 Three tokens of a larger vocabulary are more bytes of context: that is part of what a tokenizer gives a model.
 
 Expected on tiny Shakespeare, seed 0, as perplexity and bits per byte of bigram, Kneser-Ney, MLP: characters 11.97,
-4.58, 7.35 and 3.581, 2.197, 2.878; 4096 tokens 162.46, 93.72, 133.29 and 2.530, 2.256, 2.431. Kneser-Ney is best at
-512 tokens (2.179), the MLP at 8192 (2.351). Bytes and BPE of 256 are the same tokens in another order: the counts
-agree, and what differs between the MLPs (2.863 and 2.870) is chance.
+4.58, 7.35 and 3.581, 2.197, 2.878; 4096 tokens 162.46, 93.72, 133.29 and 2.530, 2.256, 2.431. Kneser-Ney is best
+at 512 tokens (2.179), the MLP at 8192 (2.351). Bytes and BPE of 256 are the same tokens in another order: the
+counts agree, and what differs between the MLPs (2.863 and 2.870) is chance.
 """
 
 import sys
