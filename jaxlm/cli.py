@@ -11,6 +11,7 @@ import signal
 import sys
 import threading
 import types
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -269,7 +270,10 @@ def _run(words: Sequence[str]) -> dict[str, Any]:
     options = {name: value for name, value in vars(command).items() if name not in ("json", "config")}
     keep_compiled_programs()
     console = standard_error() if command.json else standard_output()
-    document: dict[str, Any] = finite(actions[type(command)](**options, console=console))
+    with warnings.catch_warnings():
+        # On most accelerators JAX warns at each compilation that they take over no array: a copy more, no news.
+        warnings.filterwarnings("ignore", message="Some donated buffers were not usable")
+        document: dict[str, Any] = finite(actions[type(command)](**options, console=console))
     return document
 
 

@@ -120,6 +120,17 @@ def _scatter_add(device: jax.Device) -> Any:
     return jax.jit(lambda rows: jnp.zeros(_VOCAB, jnp.int32).at[rows].add(1))(rows)
 
 
+def _running_sum(device: jax.Device) -> Any:
+    """Of whole numbers, which float32 adds exactly in any order: sampling needs the sum to grow."""
+    weights = np.random.default_rng(4).integers(0, 100, (5, 300)).astype(np.float32)
+    return jax.jit(lambda weights: jnp.cumsum(weights, axis=1))(jax.device_put(weights, device))
+
+
+def _top_k(device: jax.Device) -> Any:
+    scores = np.random.default_rng(5).permutation(1500).astype(np.float32).reshape(5, 300)
+    return jax.jit(lambda scores: lax.top_k(scores, 7))(jax.device_put(scores, device))
+
+
 def _embedding_gradient(device: jax.Device) -> Any:
     table, rows = jax.device_put((np.linspace(-1, 1, 81, dtype=np.float32).reshape(27, 3), _IDS[:50]), device)
     return jax.jit(jax.grad(lambda table, rows: jnp.tanh(table[rows]).sum()))(table, rows)
@@ -148,6 +159,8 @@ CHECKS: dict[str, Check] = {
     "matrix product": _product,
     "gather": _gather,
     "scatter-add": _scatter_add,
+    "running sum": _running_sum,
+    "top k": _top_k,
     "gradient of an embedding": _embedding_gradient,
     "training": _training,
     "sample": _sample,

@@ -14,7 +14,14 @@ import jaxlm
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_debug_key_reuse", True)
 
+# Each is one worker's, and takes it minutes: begun first, so that none is left alone at the end.
+_LONGEST = ("test_broken_plugins.py", "test_torture.py", "test_sweeps.py", "test_extras.py", "test_ladder.py")
+
 _DATA = Path(__file__).parents[2] / "shared" / "data"
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: _LONGEST.index(item.path.name) if item.path.name in _LONGEST else len(_LONGEST))
 
 
 def _classic(name: str) -> str:

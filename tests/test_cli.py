@@ -339,6 +339,22 @@ def test_with_json_standard_output_holds_the_document_alone(capsys, monkeypatch)
     assert capsys.readouterr().out == "to a person\n"
 
 
+def test_a_platform_that_takes_over_no_array_is_no_news(monkeypatch, capsys):
+    """JAX's own list of those that do, without the CPU; warnings are errors here."""
+    from jax._src.interpreters import mlir
+
+    def show_devices(*, probe, console):
+        jax.jit(lambda array: array + 1, donate_argnums=0)(jax.numpy.zeros(3))
+        return {}
+
+    monkeypatch.setattr(mlir, "_platforms_with_donation", [])
+    with pytest.warns(UserWarning, match="Donation is not implemented for"):
+        show_devices(probe=False, console=None)
+    monkeypatch.setattr(commands, "show_devices", show_devices)
+    assert main(["devices"]) == 0
+    assert capsys.readouterr().err == ""
+
+
 def test_a_bug_is_not_hidden(monkeypatch):
     def show_devices(*, probe, console):
         raise ZeroDivisionError

@@ -43,6 +43,11 @@ def test_each_array_of_each_check_is_compared(values, name):
 def test_checks_depend_on_what_they_are_named_after(values):
     assert values["scatter-add"].sum() == len(plugin_probe._IDS)
     assert set(values["sample"]) <= set(range(27))
+    assert (np.diff(values["running sum"], axis=1) >= 0).all()
+    assert values["running sum"].max() < 2**24
+    best, places = values["top k"]
+    assert (best.min(axis=1) > np.median(np.arange(1500))).all()
+    assert places.shape == (5, 7)
     assert len(set(values["sample"])) > 3
     params, loss = values["training"]
     start, _ = jax.device_get(plugin_probe._start(CPU))

@@ -128,7 +128,12 @@ def test_jax_metal_is_judged_before_jax_or_a_plugin_is_imported(tmp_path):
     """
     target = install(tmp_path, "hangs_in_import", name="jax-metal", version="0.1.1")
     path = os.pathsep.join([str(target), *sys.path])
-    environment = {**os.environ, "PYTHONPATH": path, "JAXLM_DATA_DIR": str(tmp_path / "data")}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": path,
+        "JAXLM_DATA_DIR": str(tmp_path / "data"),
+        "JAXLM_PROBE_SECONDS": "2",
+    }
     words = [sys.executable, "-c", "\n".join(line.strip() for line in program.splitlines())]
     finished = subprocess.run(words, check=True, env=environment, capture_output=True, text=True)
     if "0.5.0" in plugins.jax_version():
@@ -136,4 +141,4 @@ def test_jax_metal_is_judged_before_jax_or_a_plugin_is_imported(tmp_path):
     else:
         assert "jax-metal 0.1.1 breaks every program of jax" in finished.stdout
         assert "pip install" in finished.stdout
-    assert not (tmp_path / "data").exists()
+        assert not (tmp_path / "data").exists()
