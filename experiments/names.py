@@ -1,6 +1,6 @@
 """makemore's names: do counts and the MLP come to the losses that its lectures print, window for window?
 
-    python -m experiments.names --text names.txt           # about 2 min on 2 CPU cores
+    python -m experiments.names --text names.txt           # about 90 s on 2 CPU cores
     python -m experiments.names --text names.txt --quick   # every artefact, in 20 s
 
 The file is github.com/karpathy/makemore's `names.txt`, 32,033 names, one a line. Tokens are its characters and
@@ -13,7 +13,10 @@ Bigrams are counted and scored on all names, as lecture 2 does. For the rest the
 seed 42: eight tenths train, one validates, as in the MLP's lectures; the last tenth is not looked at. The MLP's
 hyper-parameters are the best on the last tenth of the *training* names, of models trained on the others.
 
-Expected:
+Expected (nats per token): bigram 2.4540 by maximum likelihood and 2.4546 with add-one, on all names. Validation:
+4-gram 2.1018 with add 0.1; modified Kneser-Ney 2.4528, 2.2185, 2.0560, 1.9832 and 1.9740 for orders 2 to 6; MLP with 3
+letters 2.1040, 2.1014 and 2.1040 (seed 0), mean 2.1032, interval 2.0995 to 2.1068. The lectures' MLP: 2.1701, then
+2.1027.
 """
 
 import math
@@ -43,7 +46,7 @@ from jaxlm.optimizers import sgd
 
 MARK = "."
 _CONTEXT_LENGTH = 3  # of the MLP and of the 4-gram that stands beside it
-_LR, _BATCH_SIZE = 0.06, 128
+_LR, _BATCH_SIZE = 0.04, 128
 _PUBLISHED = {"makemore's MLP": 2.1701, "with better initialisation": 2.1027}
 _NAMES_SHOWN = 4
 _CURVE_POINTS = 24
@@ -55,7 +58,7 @@ class NamesConfig:
 
     text: Path | None = None
     """The file of names, one a line: makemore's names.txt."""
-    steps: int = 30_000
+    steps: int = 40_000
     """Training steps of the MLP, of 128 windows."""
     num_seeds: int = 3
     """Runs of the MLP, at least 2: their mean has a 95 % interval."""

@@ -1,7 +1,9 @@
 """KL and entropies against SciPy's and against the library's own evaluation, and bad options refused."""
 
 import io
+import itertools
 import json
+import math
 
 import jax
 import numpy as np
@@ -36,7 +38,7 @@ def test_entropy_and_kl_are_scipys_row_by_row():
 def test_kl_is_the_training_nats_above_those_of_the_counts():
     ids = np.random.default_rng(0).integers(0, 3, 500).astype(np.int32)
     pairs = np.zeros((3, 3))
-    for first, second in zip(ids[:-1], ids[1:], strict=True):
+    for first, second in itertools.pairwise(ids):
         pairs[first, second] += 1
     model = jaxlm.NeuralBigramLM(3, 2)
     variables = jaxlm.init(model, jax.random.key(0))
@@ -68,7 +70,8 @@ def test_the_artefacts(tmp_path):
     for row in (narrow, full):
         assert row["kl_nats"][-1] == pytest.approx(row["final_kl_nats_by_lr"][0], rel=1e-3, abs=1e-5)
         assert min(row["kl_nats"]) > 0
-    assert full["kl_nats"][-1] < full["kl_nats"][0] / 10
+    # A fresh model is uniform.
+    assert full["kl_nats"][-1] < 0.01 * (math.log(3) - results["counts_nats_per_token"])
     assert (out / "picture.png").read_bytes().startswith(b"\x89PNG")
     assert (out / "table.txt").read_text("utf-8") in told.getvalue()
 

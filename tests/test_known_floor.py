@@ -41,7 +41,7 @@ def test_a_chain_of_two_states_has_the_entropy_of_the_textbook():
 
 
 def test_a_noisy_parity_tells_nothing_to_who_sees_one_token():
-    """The next bit is the parity of the last two, or with probability 0.1 is not: to one token it is a fair coin."""
+    """The next bit is the parity of the last two, nine times in ten: to one token it is a fair coin."""
     rows = np.array([[0.9, 0.1], [0.1, 0.9], [0.1, 0.9], [0.9, 0.1]])  # after 00, 01, 10, 11
     windows = window_probabilities(rows)
     # By 2000 steps of the chain of pairs.
