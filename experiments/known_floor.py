@@ -1,7 +1,7 @@
 """How close does each model come to the best that any could do? On sources whose entropy is known exactly.
 
     python -m experiments.known_floor           # about 1 min on 2 CPU cores
-    python -m experiments.known_floor --quick   # every artefact, in 20 s
+    python -m experiments.known_floor --quick   # every artefact; about 60 s beside other load
 
 Two Markov sources, of order 1 and of order 2, have rows drawn from a Dirichlet distribution. Their stationary
 distribution is the solution of a linear system, and so no figure here is an estimate: the *floor* of a model that

@@ -1,7 +1,7 @@
 """makemore's names: do counts and the MLP come to the losses that its lectures print, window for window?
 
     python -m experiments.names --text names.txt           # about 90 s on 2 CPU cores
-    python -m experiments.names --text names.txt --quick   # every artefact, in 20 s
+    python -m experiments.names --text names.txt --quick   # every artefact; about 55 s beside other load
 
 The file is github.com/karpathy/makemore's `names.txt`, 32,033 names, one a line. Tokens are its characters and
 `.`, which marks where a name begins and ends. A model that sees N of them reads one stream in which each name has
