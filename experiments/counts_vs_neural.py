@@ -1,7 +1,7 @@
 """How near does a neural bigram come to the counts that no bigram can beat, and what does a thin embedding cost?
 
     python -m experiments.counts_vs_neural           # about 140 s on 2 CPU cores: characters of tiny Shakespeare
-    python -m experiments.counts_vs_neural --quick   # two widths, few steps: every artefact; about 55 s beside other load
+    python -m experiments.counts_vs_neural --quick   # two widths, 200 steps: about 55 s beside other load
     python -m experiments.counts_vs_neural --tokenizer bpe --vocab-size 512
 
 Unsmoothed counts are the bigram that makes their own text likeliest. A `NeuralBigramLM` of width D is the same
