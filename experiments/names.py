@@ -15,8 +15,8 @@ hyper-parameters are the best on the last tenth of the *training* names, of mode
 
 Expected (nats per token): bigram 2.4540 by maximum likelihood and 2.4546 with add-one, on all names. Validation:
 4-gram 2.1018 with add 0.1; modified Kneser-Ney 2.4528, 2.2185, 2.0560, 1.9832 and 1.9740 for orders 2 to 6; MLP
-with 3 letters 2.1040, 2.1014 and 2.1040 (seed 0), mean 2.1032, interval 2.0995 to 2.1068. The lectures' MLP: 2.1701,
-then 2.1027.
+with 3 letters 2.1040, 2.1014 and 2.1040 (seed 0), mean 2.1032, interval 2.0995 to 2.1068. The lectures' MLP:
+2.1701, then 2.1027.
 """
 
 import math
