@@ -2,12 +2,14 @@
 
 import io
 import json
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, Protocol
 
 import jax
+import numpy as np
 import tyro
 from rich.console import Console
 
@@ -75,6 +77,20 @@ def run_experiment(name: str, config: ExperimentConfig, console: Console, find: 
         write_json(run / "results.json", results | describe_environment(device))
     say(console, f"\n{found.table}\nlook at {path / 'picture.png'}")
     return path
+
+
+def mean_and_interval(values: Sequence[float]) -> tuple[float, float]:
+    """The mean, and half the width of its 95 % interval by Student's t; infinite for a single value.
+
+    >>> mean_and_interval([1.0, 2.0, 3.0])
+    (2.0, 2.484...)
+    """
+    from scipy import stats  # type: ignore[import-untyped]  # JAX needs it; late, for --help does not
+
+    mean, num_values = float(np.mean(values)), len(values)
+    if num_values < 2:
+        return mean, math.inf
+    return mean, float(stats.t.ppf(0.975, num_values - 1) * np.std(values, ddof=1) / math.sqrt(num_values))
 
 
 def new_figure(width: float, height: float) -> Any:

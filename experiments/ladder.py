@@ -25,6 +25,7 @@ import tyro
 from rich.console import Console
 
 import jaxlm
+from experiments.findings import mean_and_interval
 from jaxlm.compilation import keep_compiled_programs
 from jaxlm.console import exit_code, progress, say, standard_output
 from jaxlm.data import Data, line_start_prompt, load_data
@@ -54,6 +55,9 @@ class LadderConfig:
     """Tokens of the BPE vocabulary, at least 256; None is 4096, or 512 with --quick."""
     seed: int = 0
     """Every random choice of the run follows from it: 0 to 2**32 - 1."""
+    seeds: int = 1
+    """Train the neural models from so many seeds, --seed and those after it, and show the mean of the perplexities
+    with its 95 % interval; samples, pictures and saved models are those of --seed."""
     recipe: Literal["momentum", "course"] = "momentum"
     """How the neural models are trained. momentum: SGD with momentum 0.9, cosine decay and clipping, 6000 steps of
     128 windows. course: plain SGD, 500 steps of 64."""
@@ -117,6 +121,7 @@ class Rung:
     evaluation: jaxlm.Evaluation
     timing: Timing
     records: Sequence[jaxlm.Record] = ()
+    perplexities: Sequence[float] = ()  # of each seed, where there are several
 
 
 def run_ladder(config: LadderConfig, console: Console) -> Path:
@@ -176,6 +181,10 @@ def check_options(config: LadderConfig) -> None:
         raise ValueError(f"--steps must be at least 1, got {config.steps}")
     if not 0 <= config.seed < 2**32:
         raise ValueError(f"--seed must lie in 0..{2**32 - 1}, got {config.seed}")
+    if not 1 <= config.seeds <= 2**32 - config.seed:
+        raise ValueError(
+            f"--seeds must lie in 1..{2**32 - config.seed} with --seed {config.seed}, got {config.seeds}"
+        )
     if config.num_tokens < 0:
         raise ValueError(f"--num-tokens must be at least 0, got {config.num_tokens}")
 
@@ -270,21 +279,31 @@ def neural_rungs(
     lrs = recipe.bigram_lr, recipe.mlp_lr
     for index, ((name, title), model, lr) in enumerate(zip(names, models, lrs, strict=True)):
         records: list[jaxlm.Record] = []
+        # One run after another: at these sizes `train_many` would take as long, and differ in the last bits.
+        train = partial(
+            jaxlm.train_lm,
+            model,
+            data.train_ids,
+            val_ids=data.val_ids,
+            batch_size=recipe.batch_size,
+            num_steps=num_steps,
+            optimizer=recipe.optimizer(lr, num_steps),
+        )
         with timed() as timing, progress(console, title, num_steps) as show:
-            variables, _ = jaxlm.train_lm(
-                model,
-                data.train_ids,
+            variables, _ = train(
                 key=jax.random.fold_in(jax.random.key(config.seed), index),
-                val_ids=data.val_ids,
-                batch_size=recipe.batch_size,
-                num_steps=num_steps,
-                optimizer=recipe.optimizer(lr, num_steps),
                 log_every=recorded_every(num_steps),
                 on_record=partial(write_down, name, records, run / "metrics.jsonl", show),
             )
         evaluation = records[-1].validation
         assert evaluation is not None  # train_lm was given val_ids
-        yield Rung(name, title, model, variables, evaluation, timing, records)
+        perplexities = [evaluation.perplexity]
+        for seed in range(config.seed + 1, config.seed + config.seeds):
+            _, history = train(key=jax.random.fold_in(jax.random.key(seed), index), log_every=num_steps)
+            perplexities.append(history["val_perplexities"][-1])
+            say(console, f"{title}, seed {seed}: validation perplexity {perplexities[-1]:.2f}")
+        several = perplexities if config.seeds > 1 else ()
+        yield Rung(name, title, model, variables, evaluation, timing, records, several)
 
 
 def recorded_every(num_steps: int) -> int:
@@ -312,7 +331,7 @@ def draw_sample(rung: Rung, config: LadderConfig, data: Data, prompt_ids: np.nda
 
 def describe(rung: Rung, data: Data) -> dict[str, Any]:
     """A rung as its object in `results.json`."""
-    return describe_model(
+    row = describe_model(
         rung.name,
         rung.title,
         rung.model,
@@ -323,6 +342,11 @@ def describe(rung: Rung, data: Data) -> dict[str, Any]:
         compile_seconds=rung.timing.compile_seconds,
         train_seconds=rung.timing.run_seconds,
     )
+    if not rung.perplexities:
+        return row
+    mean, half_width = mean_and_interval(rung.perplexities)
+    several = {"perplexities": list(rung.perplexities), "mean": mean, "interval_half_width": half_width}
+    return row | {"seeds": several}
 
 
 def write_artefacts(run: Path, rungs: Sequence[Rung], data: Data, results: Mapping[str, Any]) -> None:

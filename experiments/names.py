@@ -38,7 +38,15 @@ from rich.table import Table
 
 import jaxlm
 from experiments.contest import as_text
-from experiments.findings import COLORS, Findings, Output, OutputOptions, new_figure, run_experiment
+from experiments.findings import (
+    COLORS,
+    Findings,
+    Output,
+    OutputOptions,
+    mean_and_interval,
+    new_figure,
+    run_experiment,
+)
 from experiments.unit_embeddings import UnitEmbeddings
 from jaxlm.batching import check_at_least
 from jaxlm.console import exit_code, say, standard_output
@@ -185,8 +193,6 @@ def train_mlps(
     config: NamesConfig, train: Sequence[str], validation: Sequence[str], tokenizer: jaxlm.CharTokenizer
 ) -> dict[str, Any]:
     """The MLP from several seeds, side by side: each run's validation nats, their mean and its interval."""
-    from scipy import stats  # type: ignore[import-untyped]  # comes with JAX; late, for --help needs none
-
     model = UnitEmbeddings(jaxlm.MLPLanguageModel(tokenizer.vocab_size, _CONTEXT_LENGTH, 10, 200))
     num_steps = min(config.steps, 500) if config.quick else config.steps
     num_runs = 2 if config.quick else config.num_seeds
@@ -210,15 +216,15 @@ def train_mlps(
     seconds = time.perf_counter() - begin
     each = [jax.tree.map(lambda leaf, run=run: leaf[run], runs) for run in range(num_runs)]
     nats = [nats_per_token(model, variables, validation, tokenizer) for variables in each]
-    low, high = stats.t.interval(0.95, num_runs - 1, loc=np.mean(nats), scale=stats.sem(nats))
+    mean, half_width = mean_and_interval(nats)
     # Perplexities of the whole stream, as nats for each token that is asked: what marks cost is soon next to none.
     num_asked = sum(map(len, validation)) + len(validation)
     scale = (len(val_ids) - _CONTEXT_LENGTH) / num_asked
     return {
         "context_length": _CONTEXT_LENGTH,
         "validation_nats": nats,
-        "mean_validation_nats": float(np.mean(nats)),
-        "interval_95_percent": [float(low), float(high)],
+        "mean_validation_nats": mean,
+        "interval_95_percent": [mean - half_width, mean + half_width],
         "train_nats": [nats_per_token(model, variables, train, tokenizer) for variables in each],
         "train_seconds_of_all_runs": seconds,
         "steps": [step + 1 for step in histories[0]["steps"]],

@@ -27,7 +27,8 @@ _DECIMALS = {"nats_per_token": 4, "perplexity": 2, "bits_per_byte": 3, "compile_
 def results_table(models: Sequence[Mapping[str, Any]]) -> Table:
     """The models of `results.json` as a table, one a row, that fits a terminal of 80 columns.
 
-    JSON knows no inf: a figure that is None is shown as inf, but seconds that are None as "-".
+    JSON knows no inf: a figure that is None is shown as inf, but seconds that are None as "-". The perplexity of a
+    row that has `seeds` is the mean of theirs, with half of its 95 % interval's width below it.
     """
     headers = "nats/\ntoken", "perplexity", "bits/\nbyte", "compile\n(s)", "train\n(s)"
     table = _table("model", "context", "parameters\nor counts", *headers)
@@ -180,6 +181,10 @@ def _printable(text: str) -> str:
 
 
 def _shown(row: Mapping[str, Any], name: str) -> str:
+    if name == "perplexity" and (several := row.get("seeds")) is not None:
+        half_width = several["interval_half_width"]
+        below = "inf" if half_width is None else _number(half_width, _DECIMALS[name])
+        return f"{_number(several['mean'], _DECIMALS[name])}\n± {below}"
     value = row[name]
     missing = "-" if name.endswith("_seconds") else "inf"
     return missing if value is None else _number(value, _DECIMALS[name])

@@ -282,3 +282,32 @@ def test_the_lesson_comes_true(classic_shakespeare, tmp_path):
     assert perplexity["counts_bigram_best_k"] == pytest.approx(181, abs=1)
     assert perplexity["neural_bigram"] < perplexity["counts_bigram_best_k"]
     assert perplexity["mlp"] < perplexity["neural_bigram"]
+
+
+@pytest.mark.slow
+def test_several_seeds_are_those_of_single_runs(tmp_path, text, finished):
+    """The mean and its interval, from the perplexities of three runs with a seed each."""
+    _, first, _ = finished
+    results, told = run(small(text, tmp_path / "several", seeds=3))
+    singles = [first, *(run(small(text, tmp_path / f"{seed}", seed=seed))[0] for seed in (1, 2))]
+    for number, row in enumerate(results["models"]):
+        if number < 4:
+            assert "seeds" not in row
+            continue
+        perplexities = [single["models"][number]["perplexity"] for single in singles]
+        assert len(set(perplexities)) == 3
+        assert row["seeds"]["perplexities"] == perplexities
+        assert row["perplexity"] == perplexities[0]
+        half_width = 4.302653 * np.std(perplexities, ddof=1) / np.sqrt(3)  # Student's t with 2 degrees of freedom
+        assert row["seeds"]["mean"] == pytest.approx(np.mean(perplexities))
+        assert row["seeds"]["interval_half_width"] == pytest.approx(half_width)
+        assert f"{np.mean(perplexities):.2f}" in told
+        assert f"± {half_width:.2f}" in told
+    assert results["samples"] == first["samples"]
+
+
+@pytest.mark.parametrize(("seed", "seeds", "most"), [(0, 0, 2**32), (2**32 - 2, 3, 2)])
+def test_seeds_out_of_range_are_refused(tmp_path, text, seed, seeds, most):
+    with pytest.raises(ValueError, match=rf"--seeds must lie in 1\.\.{most} with --seed {seed}, got {seeds}"):
+        run(small(text, tmp_path / "run", seed=seed, seeds=seeds))
+    assert not (tmp_path / "run").exists()
