@@ -5,9 +5,9 @@
 
 Counts are smoothed by modified Kneser-Ney, N from 0 to 5; the MLP (D=64, H=128) is trained by SGD with momentum,
 cosine decay and weight decay, N from 1 to 8, by the options of `experiments/recipes/minute.json`. Beside each
-perplexity stands what the model weighs: what a table with a cell for every n-gram would, at 8 bytes a cell; what the
-n-grams that were seen do; and the parameters of the MLP. The wall is the longest context whose table fits into a
-given memory, for vocabularies of many sizes.
+perplexity stands what the model weighs: what a table with a cell for every n-gram would, at 8 bytes a cell; what
+the n-grams that were seen do; and the parameters of the MLP. The wall is the longest context whose table fits
+into a given memory, for vocabularies of many sizes.
 
 Expected, on the classic tiny Shakespeare file: @EXPECTED@
 """
@@ -27,11 +27,10 @@ from rich.table import Table
 import jaxlm
 from experiments.contest import as_text
 from experiments.findings import COLORS, Findings, Output, OutputOptions, new_figure, run_experiment
-from experiments.recipes import recipe_config
+from experiments.recipes import recipe_config, train_recipe
 from jaxlm.config import TrainConfig, resolve
 from jaxlm.console import exit_code, say, standard_output
 from jaxlm.data import Data, load_data
-from jaxlm.jobs import make_model, make_optimizer, train_key
 from jaxlm.models.interface import count_weights
 from jaxlm.results import describe_data
 
@@ -132,21 +131,11 @@ def counted(data: Data, context_length: int) -> dict[str, Any]:
 
 def trained(data: Data, config: TrainConfig) -> dict[str, Any]:
     """The MLP of the config: validation, parameters and bytes."""
-    model = make_model(config, data.tokenizer.vocab_size)
-    variables, history = jaxlm.train_lm(
-        model,
-        data.train_ids,
-        key=train_key(config),
-        val_ids=data.val_ids,
-        batch_size=config.batch_size,
-        num_steps=config.num_steps,
-        optimizer=make_optimizer(config),
-        log_every=config.num_steps,
-    )
-    num_parameters = count_weights(variables)
+    mlp = train_recipe(config, data.tokenizer.vocab_size, data.train_ids, data.val_ids)
+    num_parameters = count_weights(mlp.variables)
     return {
-        "context_length": model.context_length,
-        "perplexity": history["val_perplexities"][-1],
+        "context_length": mlp.model.context_length,
+        "perplexity": mlp.perplexity,
         "num_parameters": num_parameters,
         "bytes": _BYTES_PER_WEIGHT * num_parameters,
     }

@@ -650,8 +650,10 @@ def test_an_exported_file_comes_back_as_a_folder(run, tmp_path):
     assert (again, tokenizer_again) == (model, tokenizer)
     assert jax.tree.all(jax.tree.map(np.array_equal, variables, variables_again))
     fields = {"vocab_size": len(set(TEXT)), "context_length": 3, "embedding_dim": 4, "hidden_dim": 8}
+    fields |= {"dropout": 0.0, "direct_connections": False}
     assert exported["model"] == imported["model"] == {"class": "MLPLanguageModel"} | fields
-    words = "MLPLanguageModel(vocab_size=14, context_length=3, embedding_dim=4, hidden_dim=8)"
+    words = "MLPLanguageModel(vocab_size=14, context_length=3, embedding_dim=4, hidden_dim=8"
+    words += ", dropout=0.0, direct_connections=False)"
     assert shown(out) == f"wrote {tmp_path / 'model.safetensors'}: {exported['bytes']:,} bytes, {words}\n"
     assert shown(back) == f"saved {tmp_path / 'model'}: {words}\n"
 

@@ -1,0 +1,231 @@
+"""Do our figures meet those that others published, and what do counts and networks reach together?
+
+    python -m experiments.published --text tinyshakespeare.txt      # about @TIME@ on 2 CPU cores
+    python -m experiments.published --quick                         # every artefact, in a minute
+
+Validation perplexity on 4096 BPE tokens and on characters, beside what it should be at most: the figures of KenLM
+on a comparable stream of tokens, with a margin for the stream, and for the networks goals of our own. The
+networks are trained by SGD, by the options of `experiments/recipes`, which say how they were chosen: never on
+validation. `minute` is trained from several seeds, for an interval; `ten_minutes` once. The mixture is of that
+and of modified Kneser-Ney of orders 3 and 5: its weights come by EM from the last tenth of the training text, for
+models that were fitted to what comes before it.
+
+Expected, on the classic tiny Shakespeare file: @EXPECTED@
+"""
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import tyro
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+import jaxlm
+from experiments.contest import as_text
+from experiments.findings import (
+    COLORS,
+    Findings,
+    Output,
+    OutputOptions,
+    mean_and_interval,
+    new_figure,
+    run_experiment,
+)
+from experiments.recipes import recipe_config, train_recipe
+from jaxlm.config import TrainConfig, resolve
+from jaxlm.console import exit_code, say, standard_output
+from jaxlm.data import Data, load_data
+from jaxlm.results import describe_data
+
+_ORDERS = {3: 104.0, 5: 105.0}  # of modified Kneser-Ney, and their perplexity at most
+
+
+@dataclass(frozen=True)
+class PublishedConfig:
+    """Measures the counts, the networks and their mixture against figures that they should meet."""
+
+    corpus: str = "tinyshakespeare"
+    """A named corpus: tinyshakespeare, or shakespeare (all the plays). The figures published are of the classic file,
+    which is neither: --text."""
+    text: Path | None = None
+    """A UTF-8 text file, instead of a named corpus."""
+    seeds: int = 3
+    """Runs of the recipes that take a minute: --seed and those after it."""
+    seed: int = 0
+    """Every random choice follows from it: 0 to 2**32 - 1."""
+    quick: bool = False
+    """A small vocabulary, short trainings, two seeds: every artefact, in a minute; judges nothing."""
+    output: OutputOptions = Output()  # noqa: RUF009  # frozen
+
+
+class Fitted(NamedTuple):
+    """A model that was fitted, with its variables."""
+
+    model: jaxlm.LanguageModel
+    variables: Any
+
+
+def run_published(config: PublishedConfig, console: Console) -> Path:
+    """Runs the experiment and returns its folder, in which `results.json` comes last.
+
+    Raises:
+        ValueError, OSError: what the user can mend, in one line.
+    """
+    if not 1 <= config.seeds <= 2**32 - config.seed:
+        raise ValueError(f"--seeds must lie in 1..{2**32 - config.seed}, got {config.seeds}")
+    recipes = {name: options_of(name, config) for name in ("minute", "ten_minutes", "minute_characters")}
+    tokens = load_data(config.corpus, config.text, "bpe", vocab_size=recipes["minute"].vocab_size, min_tokens=100)
+    characters = load_data(config.corpus, config.text, "char", min_tokens=100)
+    say(
+        console,
+        f"{tokens.corpus.source}: {len(tokens.train_ids):,} tokens, {len(characters.train_ids):,} characters",
+    )
+    return run_experiment("published", config, console, lambda: find(config, recipes, tokens, characters, console))
+
+
+def options_of(name: str, config: PublishedConfig) -> TrainConfig:
+    """A recipe, resolved, from the experiment's first seed."""
+    options = replace(recipe_config(name), seed=config.seed)
+    if config.quick:
+        options = replace(options, num_steps=200, vocab_size=512 if options.tokenizer == "bpe" else None)
+    return resolve(options)
+
+
+def find(
+    config: PublishedConfig, recipes: Mapping[str, TrainConfig], tokens: Data, characters: Data, console: Console
+) -> Findings:
+    """All rows, in the order of the table."""
+    seeds = range(config.seed, config.seed + (2 if config.quick else config.seeds))
+    rows = []
+    for row in (*on_tokens(recipes, seeds, tokens), *on_characters(recipes, seeds, characters)):
+        missed = not config.quick and row["perplexity"] > row["at_most"]
+        rows.append(row | {"meets": None if config.quick else not missed})
+        say(console, f"{row['title']}: perplexity {row['perplexity']:.2f}, at most {row['at_most']:g}")
+    results = {
+        "tokens": describe_data(tokens, "bpe"),
+        "characters": describe_data(characters, "char"),
+        "rows": rows,
+    }
+    return Findings(results, table_text(rows), picture(rows))
+
+
+def on_tokens(recipes: Mapping[str, TrainConfig], seeds: Sequence[int], data: Data) -> Iterator[dict[str, Any]]:
+    """The rows of the BPE tokens."""
+    vocab_size = data.tokenizer.vocab_size
+    bigram = jaxlm.CountsNgramLM(vocab_size, 1, jaxlm.KneserNey())
+    yield row_of("Kneser-Ney, order 2", 126.0, [scored(fitted(bigram, data.train_ids), data)])
+    for order, at_most in _ORDERS.items():
+        model = jaxlm.CountsNgramLM(vocab_size, order - 1)
+        title = f"modified Kneser-Ney, order {order}"
+        yield row_of(title, at_most, [scored(fitted(model, data.train_ids), data)])
+    yield trained_row("MLP, `minute`", 98.0, recipes["minute"], seeds, data)
+    once = train_recipe(recipes["ten_minutes"], vocab_size, data.train_ids, data.val_ids)
+    seconds = [once.timing.run_seconds]
+    yield row_of("MLP, `ten_minutes`", 94.0, [once.perplexity], seconds)
+    mixture, weights = mixed(recipes["ten_minutes"], Fitted(once.model, once.variables), data)
+    row = row_of("mixture of that and of both orders", 85.0, [scored(mixture, data)])
+    yield row | {"weights": list(weights)}
+
+
+def on_characters(
+    recipes: Mapping[str, TrainConfig], seeds: Sequence[int], data: Data
+) -> Iterator[dict[str, Any]]:
+    """The rows of the characters."""
+    model = jaxlm.CountsNgramLM(data.tokenizer.vocab_size, 4)
+    yield row_of("characters: modified Kneser-Ney, order 5", 4.85, [scored(fitted(model, data.train_ids), data)])
+    yield trained_row("characters: MLP, `minute_characters`", 4.9, recipes["minute_characters"], seeds, data)
+
+
+def trained_row(
+    title: str, at_most: float, config: TrainConfig, seeds: Sequence[int], data: Data
+) -> dict[str, Any]:
+    """A network trained from each seed."""
+    runs = [
+        train_recipe(replace(config, seed=seed), data.tokenizer.vocab_size, data.train_ids, data.val_ids)
+        for seed in seeds
+    ]
+    return row_of(title, at_most, [run.perplexity for run in runs], [run.timing.run_seconds for run in runs])
+
+
+def mixed(config: TrainConfig, network: Fitted, data: Data) -> tuple[Fitted, tuple[float, ...]]:
+    """The network mixed with counts of the whole training text; and the weights, from models of nine tenths."""
+    fit_ids, held_out_ids = jaxlm.split_ids(data.train_ids)
+    vocab_size = data.tokenizer.vocab_size
+    counts = [jaxlm.CountsNgramLM(vocab_size, order - 1) for order in _ORDERS]
+    earlier = train_recipe(config, vocab_size, fit_ids, held_out_ids)
+    models = (network.model, *counts)
+    earlier_variables = (earlier.variables, *(fitted(model, fit_ids).variables for model in counts))
+    weights = jaxlm.mixture_weights(models, earlier_variables, held_out_ids)
+    variables = (network.variables, *(fitted(model, data.train_ids).variables for model in counts))
+    return Fitted(jaxlm.MixtureLM(models, weights), variables), weights
+
+
+def fitted(model: jaxlm.CountsNgramLM, ids: Any) -> Fitted:
+    """Counts of ids [T]."""
+    return Fitted(model, model.fit(jaxlm.init(model, jax.random.key(0)), ids))
+
+
+def scored(each: Fitted, data: Data) -> float:
+    """The validation perplexity."""
+    return jaxlm.perplexity(each.model, each.variables, data.val_ids)
+
+
+def row_of(
+    title: str, at_most: float, perplexities: Sequence[float], seconds: Sequence[float] = ()
+) -> dict[str, Any]:
+    """A row of the table, with the mean of several runs and half of its 95 % interval's width."""
+    mean, half_width = mean_and_interval(perplexities)
+    return {
+        "title": title,
+        "perplexity": mean,
+        "at_most": at_most,
+        "perplexities": list(perplexities),
+        "interval_half_width": half_width if len(perplexities) > 1 else None,
+        "train_seconds": list(seconds),
+    }
+
+
+def table_text(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The text of `table.txt`."""
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    table.add_column("model", no_wrap=True)
+    for header in ("perplexity", "± 95 %", "at most", "runs", "seconds\neach", ""):
+        table.add_column(header, justify="right", no_wrap=True)
+    for row in rows:
+        half_width, seconds = row["interval_half_width"], row["train_seconds"]
+        table.add_row(
+            row["title"],
+            f"{row['perplexity']:.2f}",
+            "" if half_width is None else f"{half_width:.2f}",
+            f"{row['at_most']:g}",
+            str(len(row["perplexities"])),
+            f"{max(seconds):.0f}" if seconds else "",
+            "MISSED" if row["meets"] is False else "",
+        )
+    return as_text(table)
+
+
+def picture(rows: Sequence[Mapping[str, Any]]) -> Any:
+    """Each perplexity as a share of what it should be at most."""
+    figure = new_figure(9, 0.5 * len(rows) + 1.2)
+    axes = figure.subplots()
+    for number, row in enumerate(rows):
+        share = row["perplexity"] / row["at_most"]
+        axes.barh(number, share, color=COLORS[1] if share > 1 else COLORS[0], height=0.6)
+        axes.text(share, number, f" {row['perplexity']:.2f}", va="center", fontsize=9)
+    axes.axvline(1, color=COLORS[-1], linestyle="--")
+    axes.set_yticks(range(len(rows)), [f"{row['title']} (at most {row['at_most']:g})" for row in rows], fontsize=9)
+    axes.invert_yaxis()
+    axes.set(xlabel="perplexity as a share of what it should be at most", xlim=(0, None))
+    axes.margins(x=0.12)
+    return figure
+
+
+if __name__ == "__main__":
+    options = tyro.cli(PublishedConfig, prog="published")
+    sys.exit(exit_code(lambda: run_published(options, standard_output())))
