@@ -50,7 +50,7 @@ class PublishedConfig:
     """Measures the counts, the networks and their mixture against figures that they should meet."""
 
     corpus: str = "tinyshakespeare"
-    """A named corpus: tinyshakespeare, or shakespeare (all the plays). The figures published are of the classic file,
+    """A named corpus: tinyshakespeare, or shakespeare (all the plays). What was published is of the classic file,
     which is neither: --text."""
     text: Path | None = None
     """A UTF-8 text file, instead of a named corpus."""

@@ -1,0 +1,103 @@
+"""Recipes give the bits of `jaxlm train`, the mixture takes its weights from training text, artefacts are there."""
+
+import dataclasses
+import io
+import json
+
+import jax
+import numpy as np
+import pytest
+from rich.console import Console
+
+import jaxlm
+from experiments import published
+from experiments.findings import Output
+from experiments.published import Fitted, PublishedConfig, fitted, mixed, run_published
+from experiments.recipes import recipe_config, train_recipe
+from jaxlm.config import resolve
+from jaxlm.data import load_data
+from jaxlm.runs import read_manifest
+from jaxlm.training_runs import start_run
+
+TEXT = "the cat sat on the mat. a rat sat on a hat: the cat sat on the rat!\n" * 60
+RECIPES = ("minute", "ten_minutes", "minute_characters")
+
+
+def small(name, **options):
+    recipe = resolve(recipe_config(name))
+    shape = {"num_steps": 3, "embedding_dim": 2, "hidden_dim": 3, "log_every": 2}
+    vocab_size = 256 if recipe.tokenizer == "bpe" else None
+    return dataclasses.replace(recipe, vocab_size=vocab_size, **shape, **options)
+
+
+@pytest.fixture
+def text(tmp_path):
+    path = tmp_path / "text.txt"
+    path.write_text(TEXT, "utf-8")
+    return path
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_is_one_of_sgd_that_jaxlm_train_takes(name):
+    config = resolve(recipe_config(name))
+    assert config.model == "mlp"
+    assert (config.text, config.corpus, config.seed) == (None, "tinyshakespeare", 0)
+
+
+@pytest.mark.slow
+def test_a_recipe_gives_the_bits_of_jaxlm_train(text, tmp_path):
+    config = small("ten_minutes", text=text, device="cpu")
+    data = load_data("", text, "bpe", vocab_size=256)
+    here = train_recipe(config, 256, data.train_ids, data.val_ids)
+    _, variables, _ = jaxlm.load_run(start_run(config, tmp_path / "run"))
+    assert jax.tree.all(jax.tree.map(np.array_equal, here.variables, variables))
+
+
+@pytest.mark.slow
+def test_the_artefacts(text, tmp_path, monkeypatch):
+    monkeypatch.setattr(published, "options_of", lambda name, config: small(name, seed=config.seed))
+    config = PublishedConfig(text=text, seeds=2, output=Output(tmp_path / "run"))
+    path = run_published(config, Console(file=(told := io.StringIO()), width=200))
+    assert read_manifest(path)["state"] == "done"
+    assert (path / "picture.png").read_bytes().startswith(b"\x89PNG")
+    assert (path / "table.txt").read_text("utf-8") in told.getvalue()
+    rows = json.loads((path / "results.json").read_text("utf-8"))["rows"]
+    assert [row["at_most"] for row in rows] == [126, 104, 105, 98, 94, 85, 4.85, 4.9]
+    for row in rows:
+        assert row["meets"] == (row["perplexity"] <= row["at_most"])
+        assert row["perplexity"] == pytest.approx(np.mean(row["perplexities"]))
+        assert len(row["perplexities"]) == (2 if "minute`" in row["title"] or "minute_" in row["title"] else 1)
+        assert (row["interval_half_width"] is None) == (len(row["perplexities"]) == 1)
+    assert "MISSED" in told.getvalue() or all(row["meets"] for row in rows)
+    assert sum(rows[5]["weights"]) == pytest.approx(1)
+
+
+@pytest.mark.slow
+def test_the_weights_of_the_mixture_know_no_validation(text):
+    data = load_data("", text, "bpe", vocab_size=256)
+    model = jaxlm.MLPLanguageModel(256, 5, 2, 3)
+    network = Fitted(model, jaxlm.init(model, jax.random.key(0)))
+    mixture, weights = mixed(small("ten_minutes"), network, data)
+    other = dataclasses.replace(data, val_ids=data.val_ids[::-1].copy())
+    assert mixed(small("ten_minutes"), network, other)[1] == weights
+    # The variables are of the whole training text, the network's those given.
+    contexts = np.asarray(data.val_ids[:5])[None]
+    wanted = sum(
+        weight * np.exp(jax.nn.log_softmax(np.asarray(each.model.apply(each.variables, contexts[:, -n:]))))
+        for weight, each, n in zip(
+            weights,
+            [network, *(fitted(jaxlm.CountsNgramLM(256, n), data.train_ids) for n in (2, 4))],
+            (5, 2, 4),
+            strict=True,
+        )
+    )
+    found = jax.nn.softmax(mixture.model.apply(mixture.variables, contexts))
+    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("seeds", [0, 2**32])
+def test_seeds_out_of_range_are_refused(tmp_path, seeds):
+    config = PublishedConfig(seeds=seeds, seed=1, output=Output(tmp_path / "run"))
+    with pytest.raises(ValueError, match=rf"--seeds must lie in 1\.\.{2**32 - 1}, got {seeds}"):
+        run_published(config, Console(quiet=True))
+    assert not (tmp_path / "run").exists()
