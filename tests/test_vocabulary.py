@@ -78,7 +78,7 @@ def test_every_token_is_scored_once_whatever_the_context():
 
 @pytest.mark.slow
 def test_the_order_is_that_of_the_source():
-    # Nine times in ten the next is the sum of the last two, which one of them does not tell, nor three tell better.
+    # Nine times in ten the next is the sum of the last two: one of them does not tell it, three tell no more.
     rng = np.random.default_rng(0)
     ids = [0, 1]
     for drawn in rng.integers(0, 3, 3000):
