@@ -15,9 +15,9 @@ tenth chooses the rate, for each way and N, by the mean over the seeds. Validati
 
 Expected on tiny Shakespeare, seed 0, validation perplexity: one character 12.27; of two, concatenation 8.77, sum
 10.88, wider 10.89, mean 11.13; of four, 7.81, 13.85, 13.71, 15.05: what is blind to order gets worse by a longer
-context. On the source, in nats: entropy 1.4527, concatenation 1.4699; order-blind floor 1.7076, the sums 1.7200 and
-1.7224, the mean 1.7388. Concatenation and sums take the lowest rate on the source; 0.0625 is worse there for all
-four. Of the text, sum of two, wider and mean of four take the highest: with 2.0, the mean comes to 14.36.
+context. On the source, in nats: entropy 1.4527, concatenation 1.4699; order-blind floor 1.7076, the sums 1.7200
+and 1.7224, the mean 1.7388. Concatenation and sums take the lowest rate on the source; 0.0625 is worse there for
+all four. Of the text, sum of two, wider and mean of four take the highest: with 2.0, the mean comes to 14.36.
 """
 
 import math
