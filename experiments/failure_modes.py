@@ -10,8 +10,8 @@ the streams, and below it how each model's first stream begins.
 
 Expected on tiny Shakespeare, seed 0, in percent of repeated 4-grams, unseen pairs, unknown words, copied 8-grams:
 real text 6.0, 22.3, 6.5, 0.2. At temperature 1, MLP 0.3, 29.0, 12.7, 0.6, Kneser-Ney of order 5 0.3, 22.2, 12.0,
-1.4. At temperature 0 all repeat themselves, 84 % and more, and all go round in one loop to the end: that of order 5
-has 56 tokens, the same from every prompt (98.2 % of its streams), and copies 37.6 % of its 8-grams.
+1.4. At temperature 0 all repeat themselves, 84 % and more, and all go round in a loop to the end: that of order
+5 has 56 tokens, the same from every prompt (98.2 % of its streams), and it copies 37.6 % of its 8-grams.
 """
 
 import re
