@@ -10,8 +10,8 @@ the streams, and below it how each model's first stream begins.
 
 Expected on tiny Shakespeare, seed 0, in percent of repeated 4-grams, unseen pairs, unknown words, copied 8-grams:
 real text 6.0, 22.3, 6.5, 0.2. At temperature 1, MLP 0.3, 29.0, 12.7, 0.6, Kneser-Ney of order 5 0.3, 22.2, 12.0,
-1.4. At temperature 0 all repeat themselves, 84 % and more; order 5 by a loop of more than 50 tokens, which the
-longest loop does not count, and copies 37.6 %.
+1.4. At temperature 0 all repeat themselves, 84 % and more, and all go round in a loop to the end: that of order
+5 has 56 tokens, the same from every prompt (98.2 % of its streams), and it copies 37.6 % of its 8-grams.
 """
 
 import re
@@ -43,7 +43,6 @@ from jaxlm.tokenizers import Tokenizer
 
 _PROMPT_TOKENS = 4  # the longest context among the models
 _REPEATED, _COPIED = 4, 8  # tokens of an n-gram that is looked for in its own stream, and in the training text
-_MAX_PERIOD = 50
 _EXCERPT_TOKENS = 40
 _REAL = "real text"
 
@@ -182,9 +181,9 @@ def repeated_ngrams(ids: Ids, known: Known, tokenizer: Tokenizer) -> Counted:
 
 
 def looped_tokens(ids: Ids, known: Known, tokenizer: Tokenizer) -> Counted:
-    """Tokens of the longest loop: at most 50 tokens that come twice or more, one time right after the other."""
+    """Tokens of the longest loop: some that come twice or more, one time right after the other."""
     longest = 0
-    for period in range(1, min(_MAX_PERIOD, len(ids) // 2) + 1):
+    for period in range(1, len(ids) // 2 + 1):
         differs = np.concatenate([[True], ids[period:] != ids[:-period], [True]])
         num_same = int(np.diff(np.flatnonzero(differs)).max()) - 1
         if num_same >= period:
@@ -255,10 +254,8 @@ def table_text(rows: Sequence[Mapping[str, Any]]) -> str:
     for column in ("temperature\n", *(title for title, _ in MEASURES.values())):
         table.add_column(column, justify="right", no_wrap=True)
     for row in rows:
-        shares = (
-            f"{row[name]['share']:.1%} ({row[name]['standard_error']:.1%})".replace("%", "") for name in MEASURES
-        )
-        table.add_row(row["model"], _shown(row["temperature"]), *shares)
+        temperature = "" if row["temperature"] is None else f"{row['temperature']:g}"
+        table.add_row(row["model"], temperature, *(_shown(row[name]) for name in MEASURES))
     excerpts = (
         f"--- {row['model']}"
         + ("" if row["temperature"] is None else f", temperature {row['temperature']:g}")
@@ -268,8 +265,10 @@ def table_text(rows: Sequence[Mapping[str, Any]]) -> str:
     return as_text(table) + "\n" + "\n".join(excerpts)
 
 
-def _shown(temperature: float | None) -> str:
-    return "" if temperature is None else f"{temperature:g}"
+def _shown(figure: Mapping[str, float]) -> str:
+    if np.isnan(figure["share"]):
+        return "-"
+    return f"{100 * figure['share']:.1f} ({100 * figure['standard_error']:.1f})"
 
 
 def draw(rows: Sequence[Mapping[str, Any]]) -> Any:
@@ -287,7 +286,10 @@ def draw(rows: Sequence[Mapping[str, Any]]) -> Any:
             errors = [100 * row[name]["standard_error"] for row in own]
             axes.errorbar(temperatures, shares, errors, color=color, marker=marker, markersize=5, label=title)
         axes.set(xlabel="temperature (0: always the likeliest token)", ylabel="%", title=label.replace("\n", " "))
-        axes.set_ylim(bottom=0)
+        if name == "longest_loop":  # of one token that comes twice, and of the whole stream
+            axes.set_yscale("log")
+        else:
+            axes.set_ylim(bottom=0)
     corner.axis("off")
     corner.legend(*panels[0].get_legend_handles_labels(), loc="center")
     return figure

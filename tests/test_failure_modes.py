@@ -54,6 +54,7 @@ def test_repeated_ngrams_by_a_loop(text):
         ("xabcabcabz", 8),  # two rounds of abc, and two letters of a third
         ("abcdefgabc", 0),  # not one right after the other
         ("aabbbbcdcdcd", 6),
+        ("".join(map(chr, range(33, 93))) * 2, 120),  # a long one, of 60 letters
     ],
 )
 def test_the_longest_loop(text, longest):
