@@ -208,6 +208,8 @@ def test_auto_is_dense_where_the_table_is_small():
 
 def test_a_text_too_small_for_estimates_falls_back_with_a_warning(caplog):
     model = CountsNgramLM(3, 1, ModifiedKneserNey())
+    jaxlm.init(model, jax.random.key(0))
+    assert not caplog.text  # an empty table is no text
     variables = fitted(model, [0, 1, 2, 0, 1, 2])
     assert "order 2: no n-gram has a count of 3; it takes 0.5, 1.0, 1.5" in caplog.text
     assert np.isfinite(model.apply(variables, [[0], [1], [2]])).all()

@@ -1,4 +1,4 @@
-"""Recipes give the bits of `jaxlm train`, the mixture takes its weights from training text, artefacts are there."""
+"""Recipes give the bits of `jaxlm train`, mixtures take their weights from training text, artefacts are made."""
 
 import dataclasses
 import io

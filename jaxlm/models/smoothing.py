@@ -73,6 +73,8 @@ def discounts(smoothing: KneserNey | ModifiedKneserNey, counts: Counts, order: i
     seen = [int(number) for number in np.bincount(counts[counts <= 4], minlength=5)[1:5]]
     needed = seen[:2] if isinstance(smoothing, KneserNey) else seen
     fallback = _FALLBACK[type(smoothing)]
+    if not len(counts):  # of a table that is still empty
+        return fallback
     if 0 in needed:
         _warn(smoothing, order, f"no n-gram has a count of {needed.index(0) + 1}", fallback)
         return fallback
