@@ -7,7 +7,7 @@ What models learn: `counts_vs_neural`, `context_length`, `position`, `vocabulary
 
 What it costs: `pytorch_comparison`, `jit_comparison`, `cost_growth` and `saving_cost`.
 
-The others serve those: `jit_*` jit_comparison, `pytorch_*` pytorch_comparison, `contest` all that is timed, `findings`
-all that leaves a picture, `unit_embeddings` names and known_floor; `streams` makes up the tokens of what is timed,
-and `machine` says what there is to time on.
+The others serve those: `jit_*` jit_comparison, `pytorch_*` pytorch_comparison, `contest` what is timed,
+`findings` what leaves a picture, `unit_embeddings` names and known_floor; `streams` makes up the tokens of what is
+timed, and `machine` says what there is to time on.
 """
