@@ -30,14 +30,12 @@ def with_momentum(lr, momentum):
 @pytest.mark.parametrize(
     ("model", "optimizer", "hyperparams"),
     [
-        (MODEL, plain_sgd, {"lr": [0.1, 0.2, 0.3]}),
-        (MODEL, plain_sgd, {"lr": [0.1, 0.1, 0.1], "weight_decay": [0.0, 0.1, 0.2]}),
+        (MODEL, plain_sgd, {"lr": [0.1, 0.2, 0.3], "weight_decay": [0.0, 0.1, 0.2]}),
         (MODEL, with_momentum, {"lr": [0.1, 0.2, 0.3], "momentum": [0.9, 0.5, 0.0]}),
-        (MODEL, optax.adam, {"learning_rate": [0.01, 0.02, 0.03]}),
         (jaxlm.NeuralBigramLM(7, 2), plain_sgd, {"lr": [0.5, 0.4, 0.3]}),
         (jaxlm.MLPLanguageModel(7, 2, 3, 4, dropout=0.5), plain_sgd, {"lr": [0.5, 0.4, 0.3]}),
     ],
-    ids=["lr", "weight-decay", "momentum", "adam", "bigram", "dropout"],
+    ids=["sgd", "momentum", "bigram", "dropout"],
 )
 def test_each_run_is_that_of_train_lm(model, optimizer, hyperparams):
     variables, histories = train_many(
