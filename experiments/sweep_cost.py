@@ -1,0 +1,113 @@
+"""What does `train_many` save against one `train_lm` after another? Twenty runs at V = 27, A B A B.
+
+    XLA_FLAGS=--xla_force_host_platform_device_count=2 python -m experiments.sweep_cost    # 2 min on 2 CPU cores
+    python -m experiments.sweep_cost --quick    # every artefact, in 30 s
+
+Four seeds with five learning rates, 1000 steps of 32 windows each; both ways draw the same windows. What is saved is
+dispatch, and a core that a small step leaves idle: with two devices the runs are shared by both. What is not saved
+are the products, of which a core has as many to do either way.
+
+Expected: @EXPECTED@
+"""
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import tyro
+from rich.console import Console
+
+import jaxlm
+from experiments.contest import Claim, Contestant, Row, measure, table_text
+from experiments.findings import COLORS, Findings, Output, OutputOptions, new_figure, run_experiment
+from experiments.streams import zipf_ids
+from jaxlm.console import exit_code, standard_output
+
+_MODELS: dict[str, jaxlm.LanguageModel] = {
+    "neural bigram, D=27": jaxlm.NeuralBigramLM(27, 27),
+    "MLP, N=3 D=10 H=64": jaxlm.MLPLanguageModel(27, 3, 10, 64),
+    "MLP, N=3 D=10 H=200": jaxlm.MLPLanguageModel(27, 3, 10, 200),
+}
+_SINGLE, _MANY = "train_lm, one after another", "train_many"
+
+
+@dataclass(frozen=True)
+class SweepConfig:
+    """Times twenty runs side by side against the same one after another."""
+
+    repeats: int = 5
+    """Samples of each."""
+    steps: int = 1000
+    """Training steps of each run."""
+    quick: bool = False
+    """Ten steps, one sample: checks that all of it runs, and judges nothing."""
+    output: OutputOptions = Output()  # noqa: RUF009  # frozen
+
+
+def run_sweep_cost(config: SweepConfig, console: Console) -> Path:
+    """Runs the experiment and returns its folder, in which `results.json` comes last.
+
+    Raises:
+        ValueError, OSError: what the user can mend, in one line.
+    """
+    for name in ("repeats", "steps"):
+        if getattr(config, name) < 1:
+            raise ValueError(f"--{name} must be at least 1, got {getattr(config, name)}")
+    return run_experiment("sweep-cost", config, console, lambda: find(config))
+
+
+def find(config: SweepConfig) -> Findings:
+    """The figures of each model."""
+    num_steps = 10 if config.quick else config.steps
+    rows = {
+        title: measure(
+            contest(model, num_steps, judges=not config.quick),
+            repeats=1 if config.quick else config.repeats,
+            rest_seconds=0.0,
+        )
+        for title, model in _MODELS.items()
+    }
+    results = {"num_devices": len(jax.devices()), "rows": rows}
+    return Findings(results, table_text(rows), picture(rows))
+
+
+def contest(model: jaxlm.LanguageModel, num_steps: int, *, judges: bool) -> Row:
+    """Both ways to train the runs, and what is claimed if it `judges`."""
+    ids = zipf_ids(model.vocab_size, 200_000)
+    keys, columns = jaxlm.sweep_grid(jax.random.split(jax.random.key(0), 4), lr=[0.1, 0.2, 0.3, 0.4, 0.5])
+    options: dict[str, Any] = {"num_steps": num_steps, "log_every": num_steps}
+
+    def one_after_another() -> list[Any]:
+        pairs = zip(keys, columns["lr"].tolist(), strict=True)
+        return [jaxlm.train_lm(model, ids, key=key, lr=lr, **options)[0] for key, lr in pairs]
+
+    def side_by_side() -> Any:
+        return jaxlm.train_many(model, ids, keys=keys, hyperparams=columns, **options)[0]
+
+    num_runs = len(keys)
+    contestants = {_SINGLE: Contestant(one_after_another, num_runs), _MANY: Contestant(side_by_side, num_runs)}
+    claim = Claim("train_many / train_lm", _MANY, _SINGLE, 0.35, at_most=True)
+    return Row("run", contestants, [claim] if judges else [])
+
+
+def picture(rows: Mapping[str, Mapping[str, Any]]) -> Any:
+    """Milliseconds a run, of both ways."""
+    figure = new_figure(8, 3.6)
+    axes = figure.subplots()
+    for offset, (name, color) in enumerate(zip((_SINGLE, _MANY), COLORS, strict=False)):
+        heights = [row["contestants"][name]["median_us"] / 1000 for row in rows.values()]
+        places = [number + 0.4 * offset - 0.2 for number in range(len(rows))]
+        bars = axes.bar(places, heights, width=0.38, color=color, label=name)
+        axes.bar_label(bars, fmt="%.3g", fontsize=8)
+    axes.set_xticks(range(len(rows)), list(rows))
+    axes.set(ylabel="milliseconds a run", title="twenty runs at V = 27")
+    axes.legend(frameon=False)
+    return figure
+
+
+if __name__ == "__main__":
+    options = tyro.cli(SweepConfig, prog="sweep_cost")
+    sys.exit(exit_code(lambda: run_sweep_cost(options, standard_output())))
