@@ -3,9 +3,9 @@
     XLA_FLAGS=--xla_force_host_platform_device_count=2 python -m experiments.sweep_cost    # 2 min on 2 CPU cores
     python -m experiments.sweep_cost --quick    # every artefact, in 30 s
 
-Four seeds with five learning rates, 1000 steps of 32 windows each; both ways draw the same windows. What is saved is
-dispatch, and a core that a small step leaves idle: with two devices the runs are shared by both. What is not saved
-are the products, of which a core has as many to do either way.
+Four seeds with five learning rates, 1000 steps of 32 windows each; both ways draw the same windows. What is saved
+is dispatch, and a core that a small step leaves idle: with two devices the runs are shared by both. What is not
+saved are the products, of which a core has as many to do either way.
 
 Expected: @EXPECTED@
 """
