@@ -13,6 +13,7 @@ models that were fitted to what comes before it.
 Expected, on the classic tiny Shakespeare file: @EXPECTED@
 """
 
+import itertools
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -102,7 +103,8 @@ def find(
     """All rows, in the order of the table."""
     seeds = range(config.seed, config.seed + (2 if config.quick else config.seeds))
     rows = []
-    for row in (*on_tokens(recipes, seeds, tokens), *on_characters(recipes, seeds, characters)):
+    # Each is told as soon as it is there.
+    for row in itertools.chain(on_tokens(recipes, seeds, tokens), on_characters(recipes, seeds, characters)):
         missed = not config.quick and row["perplexity"] > row["at_most"]
         rows.append(row | {"meets": None if config.quick else not missed})
         say(console, f"{row['title']}: perplexity {row['perplexity']:.2f}, at most {row['at_most']:g}")
