@@ -1,6 +1,6 @@
 """Do our figures meet those that others published, and what do counts and networks reach together?
 
-    python -m experiments.published --text tinyshakespeare.txt      # about @TIME@ on 2 CPU cores
+    python -m experiments.published --text tinyshakespeare.txt      # about 10 min on 2 CPU cores
     python -m experiments.published --quick                         # every artefact, in a minute
 
 Validation perplexity on 4096 BPE tokens and on characters, beside what it should be at most: the figures of KenLM
@@ -10,7 +10,9 @@ validation. `minute` is trained from several seeds, for an interval; `ten_minute
 and of modified Kneser-Ney of orders 3 and 5: its weights come by EM from the last tenth of the training text, for
 models that were fitted to what comes before it.
 
-Expected, on the classic tiny Shakespeare file: @EXPECTED@
+Expected, on the classic tiny Shakespeare file: Kneser-Ney of order 2 125.98, modified of orders 3 and 5
+102.86 and 103.45; MLP `minute` 95.43 ± 1.25 (three seeds, 58 s each), `ten_minutes` 90.42 (132 s), their mixture
+78.59. Characters: modified Kneser-Ney of order 5 4.76; MLP 5.83 ± 0.09 (50 s each), which misses its goal of 4.9.
 """
 
 import itertools

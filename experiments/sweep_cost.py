@@ -6,8 +6,6 @@
 Four seeds with five learning rates, 1000 steps of 32 windows each; both ways draw the same windows. What is saved
 is dispatch, and a core that a small step leaves idle: with two devices the runs are shared by both. What is not
 saved are the products, of which a core has as many to do either way.
-
-Expected: @EXPECTED@
 """
 
 import sys
