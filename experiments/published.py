@@ -221,7 +221,8 @@ def picture(rows: Sequence[Mapping[str, Any]]) -> Any:
     for number, row in enumerate(rows):
         share = row["perplexity"] / row["at_most"]
         axes.barh(number, share, color=COLORS[1] if share > 1 else COLORS[0], height=0.6)
-        axes.text(share, number, f" {row['perplexity']:.2f}", va="center", fontsize=9)
+        label = {"va": "center", "ha": "right", "color": "white", "fontsize": 9}
+        axes.text(share, number, f"{row['perplexity']:.2f} ", **label)
     axes.axvline(1, color=COLORS[-1], linestyle="--")
     axes.set_yticks(range(len(rows)), [f"{row['title']} (at most {row['at_most']:g})" for row in rows], fontsize=9)
     axes.invert_yaxis()
