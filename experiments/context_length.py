@@ -9,10 +9,10 @@ perplexity stands what the model weighs: what a table with a cell for every n-gr
 the n-grams that were seen do; and the parameters of the MLP. The wall is the longest context whose table fits
 into a given memory, for vocabularies of many sizes.
 
-Expected, on the classic tiny Shakespeare file: counts 123.55 for N = 1, 102.86 for 2, and 103.4 to
-103.6 from there on; MLP 121.95, 101.73, 95.84, 95.49, 95.26, 94.48, 95.05, 95.11 for N = 1 to 8, of one seed, where
-seeds differ by about 0.5. A table takes 134 MB for N = 1, 550 GB for 2 and 2.3 PB for 3, the MLP 3.2 to
-3.4 MB. In 16 GiB the longest contexts are 5 tokens of 27, 4 of 65, 2 of 384, 1 of 4096 and 0 of 50,257.
+Expected, on the classic tiny Shakespeare file: counts 123.55 for N = 1, 102.86 for 2, and 103.4 to 103.6 from
+there on; MLP 121.95, 101.73, 95.84, 95.49, 95.26, 94.48, 95.05, 95.11 for N = 1 to 8, of one seed, where seeds
+differ by about 0.5. A table takes 134 MB for N = 1, 550 GB for 2 and 2.3 PB for 3, the MLP 3.2 to 3.4 MB. In 16
+GiB the longest contexts are 5 tokens of 27, 4 of 65, 2 of 384, 1 of 4096 and 0 of 50,257.
 """
 
 import sys

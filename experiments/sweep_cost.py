@@ -1,11 +1,14 @@
 """What does `train_many` save against one `train_lm` after another? Twenty runs at V = 27, A B A B.
 
-    XLA_FLAGS=--xla_force_host_platform_device_count=2 python -m experiments.sweep_cost    # 2 min on 2 CPU cores
+    XLA_FLAGS=--xla_force_host_platform_device_count=2 python -m experiments.sweep_cost    # 75 s on 2 CPU cores
     python -m experiments.sweep_cost --quick    # every artefact, in 30 s
 
 Four seeds with five learning rates, 1000 steps of 32 windows each; both ways draw the same windows. What is saved
 is dispatch, and a core that a small step leaves idle: with two devices the runs are shared by both. What is not
 saved are the products, of which a core has as many to do either way.
+
+Expected with two devices: train_many takes 0.31 of the time for the neural bigram, 0.34 for the MLP with H = 64 and
+0.40 for that with H = 200, which is more than the 0.35 that it should be.
 """
 
 import sys
