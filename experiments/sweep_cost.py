@@ -7,8 +7,8 @@ Four seeds with five learning rates, 1000 steps of 32 windows each; both ways dr
 is dispatch, and a core that a small step leaves idle: with two devices the runs are shared by both. What is not
 saved are the products, of which a core has as many to do either way.
 
-Expected with two devices: train_many takes 0.31 of the time for the neural bigram, 0.34 for the MLP with H = 64 and
-0.40 for that with H = 200, which is more than the 0.35 that it should be.
+Expected with two devices: train_many takes 0.31 of the time for the neural bigram, 0.34 for the MLP with H = 64
+and 0.40 for that with H = 200, which is more than the 0.35 that it should be.
 """
 
 import sys
