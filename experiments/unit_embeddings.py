@@ -41,3 +41,7 @@ class UnitEmbeddings:
         """Contexts [B, N] -> logits [B, V]."""
         logits: Array = self.network.apply(variables, contexts)  # type: ignore[assignment]  # Flax says Any
         return logits
+
+    def apply_in_training(self, variables: Any, contexts: Array, key: Array) -> Any:
+        """The network's own."""
+        return self.network.apply_in_training(variables, contexts, key)

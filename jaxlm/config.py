@@ -131,6 +131,8 @@ def resolve(config: TrainConfig) -> TrainConfig:
             raise ValueError(f"{flag(name)} must be below 1, got {getattr(config, name)}")
     if config.warmup_steps >= config.num_steps:
         raise ValueError(f"--warmup-steps {config.warmup_steps} must be below --num-steps {config.num_steps}")
+    if config.decoupled_decay and not config.weight_decay:
+        raise ValueError("--decoupled-decay needs a --weight-decay above 0")
     if config.clip_norm == 0:
         raise ValueError(f"--clip-norm must be above 0 (or None), got {config.clip_norm}")
     defaults = _MODEL_DEFAULTS[config.model]

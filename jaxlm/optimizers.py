@@ -1,22 +1,29 @@
 """The optimizer of the neural rungs: SGD, made of Optax's parts."""
 
-from typing import Literal
+from typing import Any, Literal
 
+import jax
+import numpy as np
 import optax
+from jax.typing import ArrayLike
+
+from jaxlm.batching import check_at_least
 
 
 def sgd(
-    lr: float,
+    lr: ArrayLike,
     num_steps: int,
     *,
     schedule: Literal["constant", "cosine"] = "constant",
     warmup_steps: int = 0,
-    momentum: float = 0.0,
-    weight_decay: float = 0.0,
+    momentum: ArrayLike = 0.0,
+    weight_decay: ArrayLike = 0.0,
     decoupled_decay: bool = False,
     clip_norm: float | None = None,
 ) -> optax.GradientTransformation:
     """SGD as PyTorch has it: the gradient is clipped, decay is added to it, momentum gathers it, lr scales it.
+
+    `lr`, `momentum` and `weight_decay` may be a sweep's: `train_many` traces them.
 
     Args:
         lr: the learning rate, after the steps of warm-up.
@@ -25,23 +32,33 @@ def sgd(
         momentum: the share of the gathered gradients that the next step keeps; 0 gathers none.
         weight_decay: L2, added to the gradient as `weight_decay * param`.
         decoupled_decay: it is added to what the gathered gradients make instead, so that momentum does not gather
-            it (Loshchilov & Hutter 2019, "Decoupled Weight Decay Regularization", algorithm 1).
+            it, and scaled by the rate with it, as in `optax.adamw` (after Loshchilov & Hutter 2019, "Decoupled
+            Weight Decay Regularization", algorithm 1, which scales it by the schedule alone).
         clip_norm: the largest norm of the whole gradient, a larger one is scaled down to it; None clips nothing.
 
     Raises:
-        ValueError: the warm-up leaves the cosine no step.
+        ValueError: the schedule is unknown, or the warm-up negative, or so long that it leaves the cosine no step.
     """
-    decay = [optax.add_decayed_weights(weight_decay)] if weight_decay else []
+    rate = _rate(lr, num_steps, schedule, warmup_steps)
+    decay = [] if _is_zero(weight_decay) else [optax.add_decayed_weights(weight_decay)]
     return optax.chain(
         *([] if clip_norm is None else [optax.clip_by_global_norm(clip_norm)]),
         *([] if decoupled_decay else decay),
-        *([optax.trace(momentum)] if momentum else []),
+        *([] if _is_zero(momentum) else [optax.trace(momentum)]),
         *(decay if decoupled_decay else []),
-        optax.scale_by_learning_rate(_rate(lr, num_steps, schedule, warmup_steps)),
+        optax.scale_by_learning_rate(rate),
     )
 
 
-def _rate(lr: float, num_steps: int, schedule: str, warmup_steps: int) -> optax.ScalarOrSchedule:
+def _is_zero(number: ArrayLike) -> bool:
+    """Whether it is known to be 0; a number that a sweep traces may be any."""
+    return not isinstance(number, jax.core.Tracer) and not np.any(number)
+
+
+def _rate(lr: ArrayLike, num_steps: int, schedule: str, warmup_steps: int) -> Any:
+    if schedule not in ("constant", "cosine"):
+        raise ValueError(f"unknown schedule {schedule!r}; choose constant or cosine")
+    check_at_least("warmup_steps", warmup_steps, 0)
     if schedule == "cosine" and warmup_steps >= max(num_steps, 1):
         raise ValueError(
             f"warmup_steps={warmup_steps} must be below num_steps={num_steps}, or the cosine has none"

@@ -34,7 +34,7 @@ from jaxlm.jobs import Job, fresh_state, train_options
 from jaxlm.metrics import append_metrics, cut_metrics, read_metrics
 from jaxlm.results import TITLES, metrics_line
 from jaxlm.tensorboard import tensorboard_events
-from jaxlm.training import Record, TrainState, is_recorded, train_lm
+from jaxlm.training import Record, TrainState, is_over, is_recorded, train_lm
 
 
 def train_saving(path: Path, job: Job, checkpoint: Checkpoint | None, console: Console) -> tuple[Any, float]:
@@ -190,7 +190,8 @@ def _due(known: _Known, state: TrainState, config: TrainConfig, *, is_last: bool
     known.seconds += 0.0 if known.paused_at is None else now - known.paused_at
     known.paused_at = now
     nats = known.validated[1] if known.validated is not None and known.validated[0] == step else None
-    is_due = is_last or step == config.num_steps or now - known.saved_at >= config.save_seconds
+    is_due = is_last or is_over(state, config.num_steps, config.patience)
+    is_due = is_due or now - known.saved_at >= config.save_seconds
     is_due = is_due or (config.save_every is not None and step % config.save_every == 0)
     is_best = nats is not None and nats < known.best
     if not (is_best or is_due):

@@ -41,7 +41,13 @@ def sweep_grid(keys: Array, **values: ArrayLike) -> tuple[Array, dict[str, np.nd
     >>> keys, hyperparams = sweep_grid(jax.random.split(jax.random.key(0), 2), lr=[0.1, 0.3, 1.0])
     >>> keys.shape, hyperparams["lr"].tolist()
     ((6,), [0.1, 0.3, 1.0, 0.1, 0.3, 1.0])
+
+    Raises:
+        ValueError: a name has no numbers.
     """
+    for name, value in values.items():
+        if np.ndim(value) != 1 or not np.size(value):
+            raise ValueError(f"{name} must be a list of one number or more, got {value!r}")
     chosen = list(itertools.product(range(len(keys)), *map(np.asarray, values.values())))
     columns = list(zip(*chosen, strict=True))
     return keys[np.array(columns[0])], {

@@ -137,12 +137,12 @@ def train_lm(
         _check_state(state, fresh, num_steps)
     # The loop donates its state: a copy, for the caller's params are in it, and an optimizer may hold them twice.
     state = jax.device_put(_copied(fresh if state is None else state), target_device)
-    best = state.best
     history: dict[str, list[Any]] = {"steps": [], "train_losses": [], "val_perplexities": []}
     for stop in _stops(int(state.step), num_steps, log_every, pause_every, by_clock=on_pause is not None):
-        if best is not None and int(best.records_since) >= patience:  # type: ignore[operator]  # both or neither
+        if is_over(state, num_steps, patience):
             break
         numbers = jax.device_put((num_windows, stop, float(lr), float(weight_decay)), target_device)
+        best = state.best
         state, *outcome = _train_until(
             model, optimizer, batch_size, state._replace(best=None), constants, train_stream, key, *numbers
         )
@@ -157,8 +157,9 @@ def train_lm(
         if recorded:
             validation = None
             if val_ids is not None:
-                trained = join_variables(state.params, constants)
-                validation = evaluate(model, trained, val_ids, device=target_device)
+                validation = evaluate(
+                    model, join_variables(state.params, constants), val_ids, device=target_device
+                )
                 history["val_perplexities"].append(validation.perplexity)
                 best = _with_record(best, state.params, validation)
             history["steps"].append(step)
@@ -168,7 +169,8 @@ def train_lm(
         state = state._replace(best=best)
         if on_pause is not None and params_are_finite:
             on_pause(state)
-    return join_variables(state.params if best is None else best.params, constants), history
+    trained = state.params if state.best is None else state.best.params
+    return join_variables(trained, constants), history
 
 
 def initial_state(
@@ -247,6 +249,13 @@ def is_recorded(step: int, num_steps: int, log_every: int) -> bool:
     [0, 4, 8, 9]
     """
     return step % log_every == 0 or step == num_steps - 1
+
+
+def is_over(state: TrainState, num_steps: int, patience: int | None) -> bool:
+    """Whether no step comes after `state`: the run has done all of its own, or lost patience."""
+    if state.best is not None and patience is not None and int(state.best.records_since) >= patience:
+        return True
+    return int(state.step) >= num_steps
 
 
 def _check_options(

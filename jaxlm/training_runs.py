@@ -249,7 +249,8 @@ def _config_of(path: Path, manifest: Mapping[str, Any]) -> TrainConfig:
         raise ValueError(
             f"{path} is a run of {manifest['kind']}, not of train; its models are in {path / 'models'}"
         )
-    return config_from_json(manifest["config"], origin=path / "manifest.json")
+    # Resolved again: an option that came after the run has its default.
+    return resolve(config_from_json(manifest["config"], origin=path / "manifest.json"))
 
 
 def _grown(path: Path, before: TrainConfig, config: TrainConfig) -> TrainConfig:
@@ -287,7 +288,7 @@ def _tell_of_edits(path: Path, before: TrainConfig) -> None:
     """Warns of a `config.json` that is no longer the manifest's config, which is the one that counts."""
     origin = path / "config.json"
     try:
-        differing = differing_options(before, read_config(origin))
+        differing = differing_options(before, resolve(read_config(origin)))
         named = ", ".join(f"{flag(name)} {new}, not {old}" for name, (old, new) in differing.items())
         edits = f"{origin} says {named}" if differing else None
     except FileNotFoundError:

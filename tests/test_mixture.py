@@ -7,6 +7,7 @@ import pytest
 
 import jaxlm
 from jaxlm import AddK, CountsNgramLM, MixtureLM, mixture_weights
+from jaxlm.models.interface import predict_in_training
 
 VOCAB = 6
 IDS = np.random.default_rng(0).choice(VOCAB, 600, p=[0.4, 0.3, 0.1, 0.1, 0.05, 0.05])
@@ -119,3 +120,20 @@ def test_a_token_that_no_model_can_give_is_an_error():
     fitted = counts.fit(jaxlm.init(counts, jax.random.key(0)), [0, 1, 0, 1])
     with pytest.raises(ValueError, match="token 2 of held_out_ids has no probability under any model"):
         mixture_weights([counts], [fitted], [0, 1, 2, 0])
+
+
+def test_a_mixture_is_trained_with_the_noise_of_its_models():
+    network = jaxlm.MLPLanguageModel(VOCAB, 2, 3, 50, dropout=0.5)
+    mixture = MixtureLM((network, network), (0.25, 0.75))
+    variables = jaxlm.init(mixture, jax.random.key(0))
+    contexts = np.random.default_rng(2).integers(0, VOCAB, (20, 2))
+    expected = sum(
+        weight
+        * np.asarray(
+            jax.nn.softmax(network.apply_in_training(own, contexts, jax.random.fold_in(jax.random.key(1), index)))
+        )
+        for index, (weight, own) in enumerate(zip(mixture.weights, variables, strict=True))
+    )
+    found = np.exp(predict_in_training(mixture, variables, contexts, jax.random.key(1)))
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    assert np.abs(found - np.exp(mixture.apply(variables, contexts))).max() > 1e-3

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from jaxlm import MLPLanguageModel, evaluate, init, perplexity
+from jaxlm.models.interface import predict_in_training
 
 
 @pytest.fixture(scope="module")
@@ -184,3 +185,27 @@ def test_predictions_are_made_without_dropout(model, variables):
 def test_dropout_out_of_its_range_is_refused(dropout):
     with pytest.raises(ValueError, match=rf"dropout must lie in \[0, 1\), got {dropout}"):
         MLPLanguageModel(6, 3, 2, 4, dropout=dropout)
+
+
+class Renamed(MLPLanguageModel):
+    """The network under another name."""
+
+
+class Halved(MLPLanguageModel):
+    """Another network, which says nothing of dropout."""
+
+    def __call__(self, contexts):
+        return super().__call__(contexts) / 2
+
+
+def test_a_subclass_is_trained_with_dropout_unless_its_logits_are_others(variables):
+    contexts = np.array([[0, 1, 2], [5, 5, 5], [2, 1, 0]])
+    sizes = (6, 3, 2, 4, 0.5)
+
+    def noisy_logits(model):
+        return predict_in_training(model, variables, contexts, jax.random.key(3))
+
+    thinned = noisy_logits(MLPLanguageModel(*sizes))
+    assert (thinned != MLPLanguageModel(*sizes).apply(variables, contexts)).any()
+    np.testing.assert_array_equal(noisy_logits(Renamed(*sizes)), thinned)
+    np.testing.assert_array_equal(noisy_logits(Halved(*sizes)), Halved(*sizes).apply(variables, contexts))

@@ -122,3 +122,15 @@ def test_warm_up_rises_on_a_line_to_the_rate_with_which_the_schedule_begins(sche
 def test_a_warm_up_that_leaves_the_cosine_no_step_is_refused():
     with pytest.raises(ValueError, match="warmup_steps=5 must be below num_steps=5"):
         sgd(1.0, 5, schedule="cosine", warmup_steps=5)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"schedule": "linear"}, "unknown schedule 'linear'; choose constant or cosine"),
+        ({"warmup_steps": -1}, "warmup_steps must be at least 0, got -1"),
+    ],
+)
+def test_what_no_schedule_has_is_refused(options, words):
+    with pytest.raises(ValueError, match=words):
+        sgd(1.0, 5, **options)

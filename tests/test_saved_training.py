@@ -21,7 +21,7 @@ from jaxlm.checkpoints import Checkpoint, best_step, checkpoint_path, checkpoint
 from jaxlm.files import sums_of_files
 from jaxlm.jobs import fresh_state, make_job, train_key
 from jaxlm.metrics import read_metrics
-from jaxlm.runs import read_manifest
+from jaxlm.runs import read_manifest, write_manifest
 from jaxlm.saved_training import go_back_to, train_saving, usable_checkpoint
 from jaxlm.training import train_lm
 from jaxlm.training_runs import load_run, resume_run, start_run
@@ -572,3 +572,28 @@ def test_tensorboard_is_told_each_step_once(folder, tmp_path, monkeypatch):
             ("validation/perplexity", "val_perplexity"),
         )
     }
+
+
+def test_a_run_that_lost_patience_ends_with_its_last_state_saved(folder, tmp_path):
+    """By its seconds and steps between two checkpoints none is due."""
+    path = start_run(tiny_config(folder, **IMPATIENT), tmp_path / "run")
+    (last,) = read_metrics(path / "metrics.jsonl")[-1:]
+    assert max(checkpoint_steps(path / "checkpoints")) == last["step"] + 1
+    (path / "model" / "model.json").unlink()
+    resume_run(path)
+    assert load_run(path)
+
+
+def test_a_run_of_before_an_option_goes_on_with_its_default(folder, tmp_path, monkeypatch, caplog):
+    run = tmp_path / "run"
+    with stopped_at(monkeypatch, 4):
+        start_run(tiny_config(folder), run)
+    later = {"dropout", "direct_connections", "warmup_steps", "decoupled_decay", "patience"}
+    manifest = read_manifest(run)
+    options = {name: value for name, value in manifest["config"].items() if name not in later}
+    write_manifest(run, manifest | {"config": options})
+    (run / "config.json").write_text(json.dumps(options), "utf-8")
+    assert load_run(run, "last")
+    resume_run(run)
+    assert read_manifest(run)["state"] == "done"
+    assert not caplog.records

@@ -13,6 +13,7 @@ import pytest
 
 import jaxlm
 from jaxlm import sweeps
+from jaxlm.optimizers import sgd
 from jaxlm.sweeps import sweep_grid, train_many
 from jaxlm.training import plain_sgd
 
@@ -27,15 +28,24 @@ def with_momentum(lr, momentum):
     return optax.sgd(lr, momentum)
 
 
+def of_the_command(lr, momentum, weight_decay):
+    return sgd(lr, 12, schedule="cosine", momentum=momentum, weight_decay=weight_decay, clip_norm=1.0)
+
+
 @pytest.mark.parametrize(
     ("model", "optimizer", "hyperparams"),
     [
         (MODEL, plain_sgd, {"lr": [0.1, 0.2, 0.3], "weight_decay": [0.0, 0.1, 0.2]}),
         (MODEL, with_momentum, {"lr": [0.1, 0.2, 0.3], "momentum": [0.9, 0.5, 0.0]}),
+        (
+            MODEL,
+            of_the_command,
+            {"lr": [1.0, 2.0, 3.0], "momentum": [0.9, 0.5, 0.0], "weight_decay": [0.0, 0.1, 0.2]},
+        ),
         (jaxlm.NeuralBigramLM(7, 2), plain_sgd, {"lr": [0.5, 0.4, 0.3]}),
         (jaxlm.MLPLanguageModel(7, 2, 3, 4, dropout=0.5), plain_sgd, {"lr": [0.5, 0.4, 0.3]}),
     ],
-    ids=["sgd", "momentum", "bigram", "dropout"],
+    ids=["sgd", "momentum", "schedule", "bigram", "dropout"],
 )
 def test_each_run_is_that_of_train_lm(model, optimizer, hyperparams):
     variables, histories = train_many(
@@ -132,6 +142,12 @@ def test_a_grid_is_every_key_with_every_combination():
     ]
     assert rows == wanted
     assert sweep_grid(KEYS)[1] == {}
+
+
+@pytest.mark.parametrize("numbers", [[], 0.1, [[0.1, 0.2]]])
+def test_a_grid_needs_numbers_for_each_name(numbers):
+    with pytest.raises(ValueError, match="momentum must be a list of one number or more"):
+        sweep_grid(KEYS, lr=[0.1], momentum=numbers)
 
 
 @pytest.mark.parametrize(

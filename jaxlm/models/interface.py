@@ -100,10 +100,19 @@ def predict(model: LanguageModel, variables: Any, contexts: Array) -> Array:
 
 def predict_in_training(model: LanguageModel, variables: Any, contexts: Array, key: Array) -> Array:
     """`predict`, but of a `NoisyModel` the logits under the noise of `key`."""
-    # Its own, as in `target_scorer`.
-    if "apply_in_training" not in vars(type(model)):
+    if not _is_noisy(type(model)):
         return predict(model, variables, contexts)
     return _checked_logits(model, cast(NoisyModel, model).apply_in_training(variables, contexts, key), contexts)
+
+
+def _is_noisy(model_class: type) -> bool:
+    """Whether a class says how it is trained with noise. A subclass with other logits has to say it anew."""
+    for each in model_class.__mro__:
+        if "apply_in_training" in vars(each):
+            return True
+        if not {"apply", "__call__"}.isdisjoint(vars(each)):
+            return False
+    return False
 
 
 def _checked_logits(model: LanguageModel, found: Any, contexts: Array) -> Array:

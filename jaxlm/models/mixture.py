@@ -10,7 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxlm.models.interface import LanguageModel, check_contexts, init, predict, target_scorer
+from jaxlm.models.interface import (
+    LanguageModel,
+    check_contexts,
+    init,
+    predict,
+    predict_in_training,
+    target_scorer,
+)
 
 _SUM_TOLERANCE = 1e-6
 _LOWEST = float(np.finfo(np.float32).min)
@@ -68,6 +75,17 @@ class MixtureLM:
         log_probs = [
             _log_softmax(predict(model, own, self._seen_by(model, contexts)))
             for model, own in zip(self.models, self.variables_of_each(variables), strict=True)
+        ]
+        return self._mix(log_probs)
+
+    def apply_in_training(self, variables: Any, contexts: Array, key: Array) -> Array:
+        """As `NoisyModel` has it: each model under the noise of a key of its own."""
+        contexts = check_contexts(contexts, self.context_length)
+        log_probs = [
+            _log_softmax(
+                predict_in_training(model, own, self._seen_by(model, contexts), jax.random.fold_in(key, index))
+            )
+            for index, (model, own) in enumerate(zip(self.models, self.variables_of_each(variables), strict=True))
         ]
         return self._mix(log_probs)
 
