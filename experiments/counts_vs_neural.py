@@ -34,6 +34,7 @@ from rich.text import Text
 import jaxlm
 from experiments.contest import as_text
 from experiments.findings import COLORS, Findings, Output, OutputOptions, new_figure, run_experiment
+from experiments.markov import Floats, conditional_entropy
 from jaxlm.batching import check_at_least
 from jaxlm.console import exit_code, say, standard_output
 from jaxlm.data import Data, load_data
@@ -47,8 +48,6 @@ _QUICK_STEPS = 200
 _BATCH_SIZE = 512
 _PAUSE_EVERY = 10  # steps between two looks at the state
 _WORST = 5  # tokens that are named
-
-Floats = np.ndarray[Any, np.dtype[np.float64]]
 
 
 @dataclass(frozen=True)
@@ -99,7 +98,7 @@ def find(config: CountsVsNeuralConfig, data: Data, console: Console) -> Findings
     counts = jaxlm.CountsBigramLM(vocab_size, smoothing=0)
     table = counts.fit(jaxlm.init(counts, jax.random.key(0)), data.train_ids)["counts"]["table"]
     pairs = np.asarray(table, np.float64)
-    floor = conditional_entropy(pairs)
+    floor = conditional_entropy(pairs / pairs.sum())
     widths = _QUICK_WIDTHS if config.quick else _WIDTHS
     rows = []
     for width in (*(width for width in widths if width < vocab_size), vocab_size):
@@ -175,13 +174,6 @@ def train_width(width: int, pairs: Floats, config: CountsVsNeuralConfig, data: D
             for token in worst
         ],
     }
-
-
-def conditional_entropy(pairs: Floats) -> float:
-    """H(next | token) in nats of the counts [V, V]: the training nats of unsmoothed counts."""
-    seen = pairs > 0
-    rows = pairs / np.maximum(pairs.sum(axis=1, keepdims=True), 1)
-    return float(-(pairs[seen] * np.log(rows[seen])).sum() / pairs.sum())
 
 
 def kl_by_context(model: jaxlm.LanguageModel, variables: Any, pairs: Floats) -> Floats:

@@ -1,7 +1,7 @@
 """How close does each model come to the best that any could do? On sources whose entropy is known exactly.
 
     python -m experiments.known_floor           # about 1 min on 2 CPU cores
-    python -m experiments.known_floor --quick   # every artefact; about 60 s beside other load
+    python -m experiments.known_floor --quick   # every artefact, sooner
 
 Two Markov sources, of order 1 and of order 2, have rows drawn from a Dirichlet distribution. Their stationary
 distribution is the solution of a linear system, and so no figure here is an estimate: the *floor* of a model that
@@ -34,16 +34,21 @@ from rich.table import Table
 import jaxlm
 from experiments.contest import as_text
 from experiments.findings import COLORS, Findings, Output, OutputOptions, new_figure, run_experiment
+from experiments.markov import (
+    MarkovSource,
+    conditional_entropy,
+    cross_entropy,
+    draw_rows,
+    sample_source,
+    window_probabilities,
+)
 from experiments.unit_embeddings import UnitEmbeddings
 from jaxlm.batching import check_at_least
 from jaxlm.console import exit_code, say, standard_output
 from jaxlm.optimizers import sgd
 
-Probabilities = np.ndarray[Any, np.dtype[np.float64]]
-
 _ORDERS = 1, 2
 _MOST_PERCENT = 1.0  # what a model that can be the source may lie above its floor
-_BURN_IN = 1000  # tokens after which no start is remembered
 
 # The MLP's: of 0.05, 0.1 and 0.3, the one of the least exact nats after 6000 steps on another stream of the source
 # of order 2. The bigram's was not tuned.
@@ -65,21 +70,8 @@ class FloorConfig:
     seed: int = 0
     """Every random choice follows from it: 0 to 2**32 - 1."""
     quick: bool = False
-    """A twentieth of the tokens and of the steps: every artefact, in seconds."""
+    """A twentieth of the tokens and of the steps: every artefact, sooner."""
     output: OutputOptions = Output()  # noqa: RUF009  # frozen
-
-
-@dataclass(frozen=True)
-class MarkovSource:
-    """A source as a language model: the log-probabilities [V^N, V] after each context are its variables."""
-
-    vocab_size: int
-    context_length: int
-
-    def apply(self, variables: Array, contexts: Array) -> Array:
-        """Contexts [B, N] -> log-probabilities [B, V]."""
-        places = self.vocab_size ** jnp.arange(self.context_length)[::-1]
-        return variables[contexts @ places]
 
 
 class Fitted(NamedTuple):
@@ -124,18 +116,18 @@ def find(config: FloorConfig, console: Console) -> Findings:
 
 def measure_source(order: int, config: FloorConfig, console: Console) -> dict[str, Any]:
     """The source of that order, its floors, and every model against them, in nats per token."""
-    table = draw_rows(order, config)
+    table = draw_rows(config.vocab_size, order, config.concentration, config.seed)
     windows = window_probabilities(table)
     source = MarkovSource(config.vocab_size, order)
     key = jax.random.fold_in(jax.random.key(config.seed), order)
     num_train = config.num_tokens // 20 if config.quick else config.num_tokens
     num_each = num_train, max(num_train // 10, 10), max(num_train // 10, 10)
-    start = np.zeros(order, np.int32)
     log_rows = jnp.asarray(np.log(table), jnp.float32)
-    ids = np.asarray(jaxlm.sample(source, log_rows, start, _BURN_IN + sum(num_each), key=key))
-    train_ids, held_out_ids, val_ids = np.split(ids[order + _BURN_IN :], np.cumsum(num_each)[:2])
+    sample_key, fit_key = jax.random.split(key)
+    ids = sample_source(source, log_rows, sum(num_each), key=sample_key)
+    train_ids, held_out_ids, val_ids = np.split(ids, np.cumsum(num_each)[:2])
     rows = []
-    for fitted in fitted_models(train_ids, held_out_ids, config, key):
+    for fitted in fitted_models(train_ids, held_out_ids, config, fit_key):
         floor = conditional_entropy(windows, fitted.model.context_length)
         exact = cross_entropy(fitted.model, fitted.variables, windows)
         sampled = jaxlm.evaluate(fitted.model, fitted.variables, val_ids).nats_per_token
@@ -161,42 +153,6 @@ def measure_source(order: int, config: FloorConfig, console: Console) -> dict[st
     }
 
 
-def draw_rows(order: int, config: FloorConfig) -> Probabilities:
-    """The distributions [V^order, V] after each context, from Dirichlet(concentration)."""
-    random = np.random.default_rng([config.seed, order])
-    vocab_size = config.vocab_size
-    return random.dirichlet(np.full(vocab_size, config.concentration), size=vocab_size**order)
-
-
-def window_probabilities(table: Probabilities) -> Probabilities:
-    """How probable each window of three tokens is, [V, V, V], in a source with the rows [V, V] or [V^2, V].
-
-    The stationary probabilities p(a, b) solve p(b, c) = sum_a p(a, b) P(c | a, b), and sum to 1.
-    """
-    vocab_size = table.shape[1]
-    rows = np.broadcast_to(table.reshape(-1, vocab_size, vocab_size), (vocab_size,) * 3)  # P(c | a, b)
-    moves = np.einsum("abc,bd->dcab", rows, np.eye(vocab_size)).reshape(vocab_size**2, vocab_size**2)
-    system = moves - np.eye(vocab_size**2)
-    system[-1] = 1  # one of the equations follows from the others; this one is the sum
-    stationary = np.linalg.solve(system, np.eye(vocab_size**2)[-1])
-    return stationary.reshape(vocab_size, vocab_size, 1) * rows
-
-
-def conditional_entropy(windows: Probabilities, context_length: int) -> float:
-    """H(next | last N) in nats under the window probabilities [V, V, V]: what no model of N tokens can beat."""
-    joint = windows.sum(axis=tuple(range(2 - context_length)))  # [V] * (N + 1)
-    rows = joint / joint.sum(axis=-1, keepdims=True)
-    return float(-(joint * np.log(rows)).sum())
-
-
-def cross_entropy(model: jaxlm.LanguageModel, variables: Any, windows: Probabilities) -> float:
-    """The model's nats per token under the window probabilities [V, V, V], all contexts and successors of them."""
-    vocab_size = model.vocab_size
-    pairs = np.indices((vocab_size, vocab_size), np.int32).reshape(2, -1).T  # [V^2, 2]
-    log_probs = jax.nn.log_softmax(model.apply(variables, jnp.asarray(pairs[:, 2 - model.context_length :])))
-    return float(-(windows.reshape(-1, vocab_size) * np.asarray(log_probs, np.float64)).sum())
-
-
 def fitted_models(
     train_ids: np.ndarray[Any, Any], held_out_ids: np.ndarray[Any, Any], config: FloorConfig, key: Array
 ) -> Iterator[Fitted]:
@@ -215,10 +171,10 @@ def fitted_models(
             for length in (1, 2)
         },
     }
-    fitted = []
+    fitted: list[Fitted] = []
     for title, model in counts.items():
         begin = time.perf_counter()
-        variables = model.fit(jaxlm.init(model, key), train_ids)
+        variables = model.fit(jaxlm.init(model, jax.random.fold_in(key, len(fitted))), train_ids)
         fitted.append(Fitted(title, model, variables, time.perf_counter() - begin))
     for title, (network, lr) in networks.items():
         begin = time.perf_counter()

@@ -43,6 +43,15 @@ import jaxlm
 from experiments.contest import as_text
 from experiments.findings import COLORS, Findings, Output, OutputOptions, new_figure, run_experiment
 from experiments.ladder import momentum_sgd
+from experiments.markov import (
+    Floats,
+    MarkovSource,
+    conditional_entropy,
+    cross_entropy,
+    draw_rows,
+    sample_source,
+    window_probabilities,
+)
 from jaxlm.compilation import keep_compiled_programs
 from jaxlm.console import exit_code, say, standard_output
 from jaxlm.data import load_data
@@ -50,7 +59,7 @@ from jaxlm.models.interface import check_contexts, check_sizes, count_weights
 from jaxlm.models.linen import FrozenModule, small_init
 
 _EMBEDDING_DIM, _HIDDEN_DIM, _BATCH_SIZE = 32, 64, 128
-_SOURCE_VOCAB_SIZE, _SOURCE_SPREAD = 8, 1.5  # standard deviation of the source's logits
+_SOURCE_VOCAB_SIZE, _SOURCE_CONCENTRATION = 8, 0.5
 
 Ids = np.ndarray[Any, Any]
 
@@ -79,7 +88,7 @@ class Plan(NamedTuple):
     num_steps: int
     num_seeds: int
     source_tokens: int
-    learning_rates: tuple[float, ...] = (0.125, 0.25, 0.5, 1.0)
+    learning_rates: tuple[float, ...] = (0.125, 0.25, 0.5, 1.0, 2.0)
     ways: tuple[str, ...] = ("concatenation", "sum", "sum, wider", "mean")
 
 
@@ -112,22 +121,6 @@ class PooledLM(FrozenModule):
         return logits
 
 
-@dataclass(frozen=True)
-class SourceLM:
-    """The order-2 Markov source as a model that knows it: its variables are the logits [V, V, V]."""
-
-    vocab_size: int
-    context_length: int = 2
-
-    def init(self, key: Array, contexts: Array) -> Array:
-        """A random source: the logits after each ordered pair of tokens are normal, drawn on their own."""
-        return _SOURCE_SPREAD * jax.random.normal(key, (self.vocab_size,) * 3)
-
-    def apply(self, variables: Array, contexts: Array) -> Array:
-        """Contexts [B, 2] -> logits [B, V]."""
-        return variables[contexts[:, 0], contexts[:, 1]]
-
-
 def run_position(config: PositionConfig, console: Console) -> Path:
     """Runs the experiment and returns its folder, in which `results.json` comes last.
 
@@ -149,7 +142,7 @@ def run_position(config: PositionConfig, console: Console) -> Path:
 
 def find(config: PositionConfig, plan: Plan, train_ids: Ids, val_ids: Ids, console: Console) -> Findings:
     """Every way on the text, at each context length, and on the made source."""
-    text_key, source_key = jax.random.split(jax.random.key(config.seed))
+    text_key, stream_key, source_key = jax.random.split(jax.random.key(config.seed), 3)
     vocab_size = int(max(train_ids.max(), val_ids.max())) + 1
     optimizer = partial(momentum_sgd, num_steps=plan.num_steps)
     text_rows = []
@@ -159,15 +152,13 @@ def find(config: PositionConfig, plan: Plan, train_ids: Ids, val_ids: Ids, conso
             perplexities = [jaxlm.perplexity(model, variables, val_ids) for variables in runs]
             text_rows.append(describe(way, model, runs, lr) | spread_of("val_perplexity", perplexities))
             say(console, f"text, N = {context_length}, {way}: perplexity {np.mean(perplexities):.3f}")
-    source = SourceLM(_SOURCE_VOCAB_SIZE)
-    logits = jaxlm.init(source, source_key)
-    joint = joint_of(logits)
-    start = np.zeros(source.context_length, np.int32)
-    stream = np.asarray(jaxlm.sample(source, logits, start, plan.source_tokens, key=source_key))
+    rows = draw_rows(_SOURCE_VOCAB_SIZE, 2, _SOURCE_CONCENTRATION, config.seed)
+    source, joint = MarkovSource(_SOURCE_VOCAB_SIZE, 2), window_probabilities(rows)
+    stream = sample_source(source, jnp.asarray(np.log(rows), jnp.float32), plan.source_tokens, key=stream_key)
     source_rows = []
     for way, model in ways(source.vocab_size, source.context_length, plan).items():
         lr, runs = train_best(model, stream, plan, optimizer, source_key)
-        nats = [expected_nats(model, variables, joint) for variables in runs]
+        nats = [cross_entropy(model, variables, joint) for variables in runs]
         source_rows.append(describe(way, model, runs, lr) | spread_of("nats_per_token", nats))
         say(console, f"source, {way}: {np.mean(nats):.4f} nats per token")
     results = {
@@ -230,34 +221,9 @@ def train_best(
     return plan.learning_rates[best], [jax.tree.map(lambda leaf, run=run: leaf[run], variables) for run in chosen]
 
 
-def joint_of(logits: Array) -> Ids:
-    """P(a, b, c) of three tokens in a row, float64 [V, V, V], where the source has run for long."""
-    exponentials = np.exp(np.asarray(logits, np.float64))
-    follows = exponentials / exponentials.sum(axis=2, keepdims=True)  # p(c | a, b)
-    pairs = np.full(follows.shape[:2], 1 / follows[0].size)
-    for _ in range(10_000):
-        before, pairs = pairs, np.einsum("ab,abc->bc", pairs, follows)
-        if np.abs(pairs - before).max() < 1e-15:
-            break
-    return pairs[:, :, None] * follows
-
-
-def order_blind(joint: Ids) -> Ids:
+def order_blind(joint: Floats) -> Floats:
     """P(a, b, c) [V, V, V] of one who cannot tell (a, b) from (b, a)."""
     return (joint + joint.transpose(1, 0, 2)) / 2
-
-
-def conditional_entropy(joint: Ids) -> float:
-    """H(c | a, b) in nats, for P(a, b, c) [V, V, V]."""
-    return float(-(joint * np.log(joint / joint.sum(axis=2, keepdims=True))).sum())
-
-
-def expected_nats(model: jaxlm.LanguageModel, variables: Any, joint: Ids) -> float:
-    """What the model loses on the source, in nats per token: the cross-entropy over all contexts, exactly."""
-    vocab_size = len(joint)
-    contexts = np.stack(np.divmod(np.arange(vocab_size**2, dtype=np.int32), vocab_size), axis=1)
-    log_probs = jax.nn.log_softmax(model.apply(variables, jnp.asarray(contexts)))
-    return float(-(joint.reshape(-1, vocab_size) * np.asarray(log_probs, np.float64)).sum())
 
 
 def describe(way: str, model: Any, runs: list[Any], lr: float) -> dict[str, Any]:

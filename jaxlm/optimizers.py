@@ -7,8 +7,6 @@ import numpy as np
 import optax
 from jax.typing import ArrayLike
 
-from jaxlm.batching import check_at_least
-
 
 def sgd(
     lr: ArrayLike,
@@ -58,7 +56,8 @@ def _is_zero(number: ArrayLike) -> bool:
 def _rate(lr: ArrayLike, num_steps: int, schedule: str, warmup_steps: int) -> Any:
     if schedule not in ("constant", "cosine"):
         raise ValueError(f"unknown schedule {schedule!r}; choose constant or cosine")
-    check_at_least("warmup_steps", warmup_steps, 0)
+    if warmup_steps < 0:
+        raise ValueError(f"warmup_steps must be at least 0, got {warmup_steps}")
     if schedule == "cosine" and warmup_steps >= max(num_steps, 1):
         raise ValueError(
             f"warmup_steps={warmup_steps} must be below num_steps={num_steps}, or the cosine has none"

@@ -14,12 +14,12 @@ from scipy import stats
 import jaxlm
 from experiments.counts_vs_neural import (
     CountsVsNeuralConfig,
-    conditional_entropy,
     kl_by_context,
     recorded_steps,
     run_counts_vs_neural,
 )
 from experiments.findings import Output
+from experiments.markov import conditional_entropy
 
 PAIRS = np.array([[3.0, 1.0, 0.0], [2.0, 2.0, 4.0], [0.0, 0.0, 0.0]])
 
@@ -27,7 +27,7 @@ PAIRS = np.array([[3.0, 1.0, 0.0], [2.0, 2.0, 4.0], [0.0, 0.0, 0.0]])
 def test_entropy_and_kl_are_scipys_row_by_row():
     shares = PAIRS.sum(axis=1) / PAIRS.sum()
     expected = sum(share * stats.entropy(row) for share, row in zip(shares, PAIRS, strict=True) if share)
-    assert conditional_entropy(PAIRS) == pytest.approx(expected)
+    assert conditional_entropy(PAIRS / PAIRS.sum()) == pytest.approx(expected)
     model = jaxlm.NeuralBigramLM(3, 2)
     variables = jax.tree.map(lambda leaf: leaf + 0.3, jaxlm.init(model, jax.random.key(1)))
     rows = np.exp(jax.nn.log_softmax(model.apply(variables, np.arange(3))))
@@ -44,7 +44,7 @@ def test_kl_is_the_training_nats_above_those_of_the_counts():
     variables = jaxlm.init(model, jax.random.key(0))
     nats = jaxlm.evaluate(model, variables, ids).nats_per_token
     assert kl_by_context(model, variables, pairs).sum() == pytest.approx(
-        nats - conditional_entropy(pairs), abs=1e-6
+        nats - conditional_entropy(pairs / pairs.sum()), abs=1e-6
     )
 
 

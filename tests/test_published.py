@@ -1,6 +1,7 @@
 """Recipes give the bits of `jaxlm train`, mixtures take their weights from training text, artefacts are made."""
 
 import dataclasses
+import hashlib
 import io
 import json
 
@@ -56,6 +57,7 @@ def test_a_recipe_gives_the_bits_of_jaxlm_train(text, tmp_path):
 @pytest.mark.slow
 def test_the_artefacts(text, tmp_path, monkeypatch):
     monkeypatch.setattr(published, "options_of", lambda name, config: small(name, seed=config.seed))
+    monkeypatch.setattr(published, "_CLASSIC", hashlib.sha256(TEXT.encode()).hexdigest())
     config = PublishedConfig(text=text, seeds=2, output=Output(tmp_path / "run"))
     path = run_published(config, Console(file=(told := io.StringIO()), width=200))
     assert read_manifest(path)["state"] == "done"
@@ -70,6 +72,23 @@ def test_the_artefacts(text, tmp_path, monkeypatch):
         assert (row["interval_half_width"] is None) == (len(row["perplexities"]) == 1)
     assert "MISSED" in told.getvalue() or all(row["meets"] for row in rows)
     assert sum(rows[5]["weights"]) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("perplexity", "seconds", "most_seconds", "wanted"),
+    [(97, [50, 59], 60, True), (99, [50, 59], 60, False), (97, [50, 61], 60, False), (97, [500], None, True)],
+)
+def test_a_row_meets_its_goal_in_its_time(perplexity, seconds, most_seconds, wanted):
+    row = published.row_of("MLP", 98.0, [perplexity], seconds) | {"most_seconds": most_seconds}
+    assert published.meets(row) is wanted
+
+
+@pytest.mark.slow
+def test_another_text_is_not_judged(text, tmp_path, monkeypatch):
+    monkeypatch.setattr(published, "options_of", lambda name, config: small(name, seed=config.seed))
+    path = run_published(PublishedConfig(text=text, seeds=1, output=Output(tmp_path / "run")), Console(quiet=True))
+    rows = json.loads((path / "results.json").read_text("utf-8"))["rows"]
+    assert {row["meets"] for row in rows} == {None}
 
 
 @pytest.mark.slow
