@@ -29,11 +29,13 @@ from experiments.findings import mean_and_interval
 from jaxlm.compilation import keep_compiled_programs
 from jaxlm.console import exit_code, progress, say, standard_output
 from jaxlm.data import Data, line_start_prompt, load_data
+from jaxlm.devices import choose_device, described
 from jaxlm.files import write_atomically
 from jaxlm.jobs import SAMPLE_FOLD
 from jaxlm.metrics import append_metrics
 from jaxlm.models.baselines import UniformLM, UnigramLM
 from jaxlm.models.counts_bigram import best_smoothing
+from jaxlm.models.interface import model_size
 from jaxlm.optimizers import sgd
 from jaxlm.report import plot_counts, plot_curves, render_page, results_table, samples_text
 from jaxlm.results import describe_data, describe_model, describe_results, metrics_line
@@ -132,8 +134,6 @@ def run_ladder(config: LadderConfig, console: Console) -> Path:
     """
     begin = time.perf_counter()
     check_options(config)
-    device = jaxlm.resolve_device(config.device)
-    say(console, f"device: {device.platform} ({device.device_kind})")
     data = load_text(config)
     prompt_ids = choose_prompt(config, data)
     say(
@@ -142,6 +142,8 @@ def run_ladder(config: LadderConfig, console: Console) -> Path:
         f"{len(data.val_ids):,} to validate, vocabulary {data.tokenizer.vocab_size:,}",
     )
     models = neural_models(config, data.tokenizer.vocab_size)
+    device, reason = choose_device(config.device, num_weights=max(map(model_size, models)))
+    say(console, f"device: {described(device)}: {reason}")
     path = config.out or new_run_path(f"{'text' if config.text else config.corpus}-{config.tokenizer}")
     settings = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(config).items()}
     facts = describe_data(data, config.tokenizer)

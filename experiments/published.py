@@ -3,12 +3,12 @@
     python -m experiments.published --text tinyshakespeare.txt      # about 10 min on 2 CPU cores
     python -m experiments.published --quick                         # every artefact, sooner
 
-Validation perplexity on 4096 BPE tokens and on characters, beside what it should be at most: the figures of KenLM
-on a comparable stream of tokens, with a margin for the stream, and for the networks goals of our own. The
+Validation perplexity on 4096 BPE tokens and on characters, beside what it should be at most: the figures of
+KenLM on a comparable stream of tokens, with a margin for the stream, and for the networks goals of our own. The
 networks are trained by SGD, by the options of `experiments/recipes`, which say how they were chosen: never on
-validation. Another text, or --quick, is not judged. `minute` is trained from several seeds, for an interval; `ten_minutes` once. The mixture is of that
-and of modified Kneser-Ney of orders 3 and 5: its weights come by EM from the last tenth of the training text, for
-models that were fitted to what comes before it.
+validation. Another text, or --quick, is not judged. `minute` is trained from several seeds, for an interval;
+`ten_minutes` once. The mixture is of that and of modified Kneser-Ney of orders 3 and 5: its weights come by EM
+from the last tenth of the training text, for models that were fitted to what comes before it.
 
 Expected, on the classic tiny Shakespeare file: Kneser-Ney of order 2 125.98, modified of orders 3 and 5
 102.86 and 103.45; MLP `minute` 95.43 ± 1.25 (three seeds, 58 s each), `ten_minutes` 90.42 (132 s), their mixture

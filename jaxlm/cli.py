@@ -6,6 +6,7 @@ import difflib
 import io
 import itertools
 import json
+import os
 import re
 import signal
 import sys
@@ -251,6 +252,8 @@ _DESCRIPTION = "Next-token language models: train them, resume, evaluate, sample
 def _run(words: Sequence[str]) -> dict[str, Any]:
     """Does what the words say, and returns what there is to tell of it, as plain JSON."""
     command = parse(words)
+    if _is_for_cpu(command) and "jax" not in sys.modules:
+        os.environ.setdefault("JAX_PLATFORMS", "cpu")  # no plugin is wanted, so none is tried
     with _late_interrupt():
         from jaxlm import commands
         from jaxlm.compilation import keep_compiled_programs
@@ -275,6 +278,11 @@ def _run(words: Sequence[str]) -> dict[str, Any]:
         warnings.filterwarnings("ignore", message="Some donated buffers were not usable")
         document: dict[str, Any] = finite(actions[type(command)](**options, console=console))
     return document
+
+
+def _is_for_cpu(command: Command) -> bool:
+    device = getattr(command.training if isinstance(command, Train) else command, "device", None)
+    return device == "cpu" or (device == "auto" and os.environ.get("JAXLM_DEVICE") == "cpu")
 
 
 @contextlib.contextmanager

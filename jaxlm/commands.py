@@ -19,9 +19,9 @@ from rich.text import Text
 
 from jaxlm.batching import split_ids
 from jaxlm.config import DEFAULT_VOCAB_SIZE, TrainConfig, flag
-from jaxlm.console import harmless, say, write
+from jaxlm.console import harmless, say, standard_error, write
 from jaxlm.corpora import CORPORA, Corpus, cached_corpus_path, load_corpus, read_text, verify_corpus
-from jaxlm.devices import describe_devices, resolve_device
+from jaxlm.devices import choose_device, describe_devices, described, resolve_device
 from jaxlm.evaluation import bits_per_byte, evaluate
 from jaxlm.files import read_json
 from jaxlm.jobs import SAMPLE_FOLD
@@ -87,10 +87,11 @@ def evaluate_text(
         text, corpus: a file, or a named corpus; where both are None, the text that the run was trained on.
         part: None is "validation" of a run's own text, and "all" of any other.
     """
+    console = console or Console(quiet=True)
     if text is not None and corpus is not None:
         raise ValueError(f"--text {text} and --corpus {corpus} both name a text; leave one of them out")
     trained, variables, tokenizer = _open(model, checkpoint)
-    target_device = resolve_device(device, num_weights=count_weights(variables))
+    target_device = _chosen_device(device, variables, console)
     is_own = text is None and corpus is None
     config = run_config(model) if is_run(model) else None
     if is_own and config is None:
@@ -106,7 +107,7 @@ def evaluate_text(
     evaluation = evaluate(trained, variables, ids, batch_size=batch_size, device=target_device)
     bits = bits_per_byte(evaluation.nats_per_token, len(tokenizer.decode_bytes(ids)) / len(ids))
     say(
-        console or Console(quiet=True),
+        console,
         f"{_label(read)}, {part}: {evaluation.num_tokens:,} tokens, perplexity {evaluation.perplexity:,.2f}, "
         f"{evaluation.nats_per_token:.4f} nats/token, {bits:.3f} bits/byte",
     )
@@ -146,7 +147,8 @@ def sample_text(
     if streams < 1:
         raise ValueError(f"--streams must be at least 1, got {streams}")
     trained, variables, tokenizer = _open(model, checkpoint)
-    target_device = resolve_device(device, num_weights=count_weights(variables))
+    # Standard output is for the text alone.
+    target_device = _chosen_device(device, variables, console if console.quiet else standard_error())
     prompt_ids = tokenizer.encode(prompt)
     padded = _long_enough(prompt_ids, tokenizer, trained.context_length)
     pieces = sample_pieces(
@@ -340,6 +342,13 @@ def _open(path: Path, checkpoint: str | int) -> tuple[Any, Any, Tokenizer]:
         raise ValueError(f"{path} is a run of several models; name one of {', '.join(models) or 'them'}")
     with _on_cpu():
         return open_model(path, checkpoint)
+
+
+def _chosen_device(device: str, variables: Any, console: Console) -> jax.Device:
+    """That of `choose_device`, with a line on the console."""
+    choice = choose_device(device, num_weights=count_weights(variables))
+    say(console, f"device: {described(choice.device)}: {choice.reason}")
+    return choice.device
 
 
 @contextlib.contextmanager

@@ -53,7 +53,8 @@ def choose_device(device: str | jax.Device = "auto", *, num_weights: int | None 
     has the weights from which that one pays; the CPU, where there are others, and else what JAX takes.
 
     The first time that a plugin is met it is tried in a subprocess, for at most 25 s (`JAXLM_PROBE_SECONDS`), and
-    one that fails is kept out of this process. That is so for `"cpu"` too, which JAX starts after its plugins.
+    one that fails is kept out of this process. That is so for `"cpu"` too, which JAX starts after its plugins;
+    where `JAX_PLATFORMS` is cpu, it starts none, and none is tried.
 
     Args:
         num_weights: the size of the model, where it is known.
@@ -71,8 +72,8 @@ def choose_device(device: str | jax.Device = "auto", *, num_weights: int | None 
     settings = {"JAX_PLATFORMS": platforms, "JAX_PLATFORM_NAME": os.environ.get("JAX_PLATFORM_NAME")}
     for name, value in settings.items():
         if value:
-            if value == "cpu":  # no plugin is wanted, and JAX would import every one
-                keep_out(installed_plugins())
+            if value == "cpu":
+                _keep_out_all()
             return Choice(_default(), f"{name}={value}")
     if jax.config.jax_default_device is not None:  # type: ignore[attr-defined]
         return Choice(_default(), "it is jax.default_device")
@@ -89,8 +90,9 @@ def describe_devices() -> dict[str, list[dict[str, Any]]]:
 
     Returns:
         "devices": platform, device, plugin and its version, verdict ("works", "fails", "built in"), reason,
-        GFLOP/s of a float32 matrix product, GB/s (read and written) of a copy, and the sizes of a model for which
-        "auto" takes it. "auto": for each such size its number of weights, the platform and device, and the reason.
+        GFLOP/s of a float32 matrix product at JAX's default precision (TF32 on NVIDIA's GPUs), GB/s (read and
+        written) of a copy, and the sizes of a model for which "auto" takes it. "auto": for each such size its
+        number of weights, the platform and device, and the reason.
     """
     from jax.extend import backend  # 40 ms, for this alone
 
@@ -105,8 +107,9 @@ def describe_devices() -> dict[str, list[dict[str, Any]]]:
             rows.append(
                 {"platform": platform, "device": described(device), **owner, **_rates(device), "auto": sizes}
             )
+    shown = {(row["plugin"], row["version"]) for row in rows}
     for plugin, verdict in judged.items():
-        if verdict.platform not in offered:
+        if (plugin.name, plugin.version) not in shown:  # a platform's second plugin has none of its devices
             nothing: dict[str, Any] = {"device": None, "gflops": None, "gbytes": None, "auto": []}
             rows.append({"platform": verdict.platform, **_row(plugin, verdict), **nothing})
     auto = [
@@ -154,7 +157,14 @@ def _fastest(num_weights: int | None) -> Choice:
     return Choice(_default(), "no accelerator's plugin is installed")
 
 
+def _keep_out_all() -> None:
+    keep_out(installed_plugins())  # where no plugin is wanted JAX would import every one
+
+
 def _let_in_what_works() -> dict[Plugin, Verdict]:
+    if jax.config.jax_platforms == "cpu":  # type: ignore[attr-defined]
+        _keep_out_all()
+        return {}
     judged = judged_plugins()
     keep_out(plugin for plugin, verdict in judged.items() if not verdict.works)
     return {plugin: verdict for plugin, verdict in judged.items() if verdict.works}

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 from jaxlm.batching import check_at_least, check_stream
 from jaxlm.devices import resolve_device
 from jaxlm.jax_versions import device_put
-from jaxlm.models.interface import LanguageModel, num_contexts, predict, target_scorer
+from jaxlm.models.interface import LanguageModel, count_weights, num_contexts, predict, target_scorer
 
 # Windows scored by one call of the compiled loop: bounds memory, whatever the text's length.
 _WINDOWS_PER_CALL = 65_536
@@ -132,7 +132,7 @@ def _segment_nats(
     context_length = model.context_length
     stream = np.asarray(check_stream(ids, model.vocab_size, min_length=context_length + 1))
     check_at_least("batch_size", batch_size, 1)
-    target_device = resolve_device(device)
+    target_device = resolve_device(device, num_weights=count_weights(variables))
     variables = device_put(variables, target_device)
     num_windows = len(stream) - context_length
     # A batch far larger than the text would only cost memory.

@@ -10,8 +10,8 @@ from jaxlm.config import TrainConfig
 from jaxlm.console import say
 from jaxlm.data import Data, load_data
 from jaxlm.devices import choose_device, described
-from jaxlm.models import CountsBigramLM, LanguageModel, MLPLanguageModel, NeuralBigramLM, init
-from jaxlm.models.interface import count_weights
+from jaxlm.models import CountsBigramLM, LanguageModel, MLPLanguageModel, NeuralBigramLM
+from jaxlm.models.interface import model_size
 from jaxlm.optimizers import sgd
 from jaxlm.tokenizers import Tokenizer
 from jaxlm.training import TrainState, initial_state
@@ -56,7 +56,7 @@ def make_job(config: TrainConfig, tokenizer: Tokenizer | None, console: Console)
         f"{len(data.val_ids):,} to validate, vocabulary {data.tokenizer.vocab_size:,}",
     )
     model = make_model(config, data.tokenizer.vocab_size)
-    size = count_weights(jax.eval_shape(lambda: init(model, jax.random.key(0))))  # of which no device hears
+    size = model_size(model)
     if size > _MOST_WEIGHTS:
         raise ValueError(f"the model would have {size:,} weights, more than {_MOST_WEIGHTS:,}; make it smaller")
     device, reason = choose_device(config.device, num_weights=size)

@@ -41,7 +41,8 @@ def installed_plugins() -> tuple[Plugin, ...]:
     plugins = {module: Plugin(module, module, _modified(file)) for module, file in _modules_in_namespace()}
     for entry_point in metadata.entry_points(group="jax_plugins"):
         distribution = entry_point.dist
-        named = ("unknown", "unknown") if distribution is None else (distribution.name, distribution.version)
+        told = None if distribution is None else distribution.metadata
+        named = (told[field] if told is not None and field in told else "unknown" for field in ("Name", "Version"))
         plugins[entry_point.value] = Plugin(entry_point.value, *named)
     with contextlib.suppress(metadata.PackageNotFoundError):
         plugins[_TPU] = Plugin(_TPU, _TPU, metadata.version(_TPU))
@@ -55,10 +56,10 @@ def known_fault(plugin: Plugin) -> str | None:
     numbers = re.match(r"(\d+)\.(\d+)\.(\d+)", jax_version())
     if numbers is None or tuple(map(int, numbers.groups())) <= (0, 5, 0):
         return None
-    return (
-        f"breaks every program of jax {jax_version()}, for it was built for 0.5.0; "
-        "pip install 'jaxlm[metal]' for a set that fits, or 'jaxlm[apple]' for a living plugin"
-    )
+    cure = "pip install 'jaxlm[metal]' for the set that it works with, or pip uninstall jax-metal"
+    if sys.version_info >= (3, 12):
+        cure += " and pip install 'jaxlm[apple]' for a living plugin"
+    return f"breaks every program of jax {jax_version()}, for it was built for 0.5.0; {cure}"
 
 
 def keep_out(plugins: Iterable[Plugin]) -> None:

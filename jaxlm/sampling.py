@@ -15,7 +15,7 @@ from jaxlm.batching import check_at_least, check_ids
 from jaxlm.devices import resolve_device
 from jaxlm.distributions import BLOCK, Distributions, distributions, draw
 from jaxlm.keys import map_steps
-from jaxlm.models.interface import LanguageModel, num_contexts, predict
+from jaxlm.models.interface import LanguageModel, count_weights, num_contexts, predict
 
 # Tokens drawn by one call of the compiled loop, fewer where there are many streams. The number of steps is an
 # argument of it, so that no num_tokens compiles anew; a `lax.scan`, whose length is part of the program, would.
@@ -69,7 +69,7 @@ def sample(
             id, or the model gives no token any probability (counts without smoothing, after a token they
             never saw; or logits that are NaN).
     """
-    target_device = resolve_device(device)
+    target_device = resolve_device(device, num_weights=count_weights(variables))
     pieces = sample_pieces(
         model,
         variables,
@@ -136,7 +136,7 @@ def sample_pieces(
         num_tokens,
         key,
         tokens_per_piece,
-        resolve_device(device),
+        resolve_device(device, num_weights=count_weights(variables)),
         greedy=temperature < _TINY,
         temperature=float(temperature),
         top_p=1.0 if top_p is None else max(float(top_p), _TINY),

@@ -17,7 +17,7 @@ from jaxlm.batching import check_at_least, check_stream, random_windows
 from jaxlm.devices import resolve_device
 from jaxlm.evaluation import evaluate
 from jaxlm.keys import map_steps
-from jaxlm.models.interface import LanguageModel, init
+from jaxlm.models.interface import LanguageModel, init, model_size
 from jaxlm.training import (
     INIT_FOLD,
     TrainState,
@@ -105,7 +105,7 @@ def train_many(
     train_stream = check_stream(train_ids, model.vocab_size, min_length=window_length, name="train_ids")
     if val_ids is not None:
         val_ids = check_stream(val_ids, model.vocab_size, min_length=window_length, name="val_ids")
-    target_device = resolve_device(device)
+    target_device = resolve_device(device, num_weights=len(keys) * model_size(model))
     everywhere, by_run = _placed(target_device, len(keys), is_chosen=isinstance(device, jax.Device))
     num_windows = len(train_stream) - model.context_length
     stream = jax.device_put(padded(train_stream), everywhere)

@@ -17,7 +17,7 @@ from jaxlm.batching import check_at_least, check_stream, random_windows
 from jaxlm.devices import resolve_device
 from jaxlm.evaluation import Evaluation, evaluate, token_nats
 from jaxlm.keys import map_steps
-from jaxlm.models.interface import LanguageModel, init, predict_in_training
+from jaxlm.models.interface import LanguageModel, count_weights, init, predict_in_training
 
 _DEFAULT_LR = 0.1
 INIT_FOLD = 2**31 - 1
@@ -127,7 +127,7 @@ def train_lm(
     if variables is None:
         variables = init(model, jax.random.fold_in(key, INIT_FOLD))
     params, constants = split_variables(model, variables)
-    target_device = resolve_device(device)
+    target_device = resolve_device(device, num_weights=count_weights(params))
     num_windows = len(train_stream) - model.context_length
     params, constants, train_stream, key = jax.device_put(
         (params, constants, padded(train_stream), key), target_device

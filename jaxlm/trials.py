@@ -20,7 +20,7 @@ from jaxlm.files import read_json
 from jaxlm.plugins import Plugin, installed_plugins
 
 # Seconds that the probes have, all together; `JAXLM_PROBE_SECONDS` gives them more.
-_PROBE_SECONDS = 25.0
+_PROBE_SECONDS, _MOST_PROBE_SECONDS = 25.0, 86_400
 _POLL_SECONDS = 0.02
 # What a process that its plugin started may outlast it.
 _FAREWELL_SECONDS = 0.5
@@ -30,13 +30,16 @@ _MOST_NOISE = 2**20
 # Below so many weights no accelerator pays, whatever a probe measured: a step takes the CPU 0.1 ms.
 SMALL_MODEL = 10_000
 
-# What chooses among devices, or hides that a program cannot be compiled, is not for the probe to inherit.
-_NOT_FOR_PROBES = (
-    "JAXLM_DEVICE",
-    "JAX_PLATFORMS",
-    "JAX_PLATFORM_NAME",
-    "JAX_COMPILATION_CACHE_DIR",
-    "PJRT_NAMES_AND_LIBRARY_PATHS",
+# A day's settings of JAX and Python, as a guard of transfers or warnings as errors, are no fault of a plugin: the
+# probe inherits none but those that say what a device is, or in which precision the programs run there.
+_OF_JAX_OR_PYTHON = "JAX_", "JAXLM_", "PYTHON", "PJRT_NAMES_AND_LIBRARY_PATHS"
+INHERITED = (
+    "JAX_CUDA_VISIBLE_DEVICES",
+    "JAX_DEFAULT_MATMUL_PRECISION",
+    "JAX_ENABLE_X64",
+    "JAX_PJRT_CLIENT_CREATE_OPTIONS",
+    "JAX_ROCM_VISIBLE_DEVICES",
+    "PYTHONHOME",
 )
 
 
@@ -58,12 +61,12 @@ def try_plugins(plugins: Sequence[Plugin]) -> dict[Plugin, Verdict]:
     """Tries each plugin in a process of its own. They run together, so that many take no longer than one may.
 
     Raises:
+        OSError: no process can be started, or there is no folder for what it writes.
         ValueError: `JAXLM_PROBE_SECONDS` is no number of seconds.
     """
     seconds = probe_seconds()
     if not sys.executable or getattr(sys, "frozen", False):
-        reason = "cannot be tried, for this program has no Python beside it"
-        return {plugin: Verdict(works=False, platform=None, reason=reason) for plugin in plugins}
+        raise FileNotFoundError("this program has no Python beside it")
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         trials: dict[Plugin, _Trial] = {}
         try:
@@ -82,9 +85,11 @@ def probe_seconds() -> float:
     """How long the plugins are tried at most, all of them together."""
     chosen = os.environ.get("JAXLM_PROBE_SECONDS") or _PROBE_SECONDS
     with contextlib.suppress(ValueError):
-        if 0 < (seconds := float(chosen)) < float("inf"):
+        if 0 < (seconds := float(chosen)) <= _MOST_PROBE_SECONDS:
             return seconds
-    raise ValueError(f"JAXLM_PROBE_SECONDS={chosen} is no number of seconds; unset it, or say 60")
+    raise ValueError(
+        f"JAXLM_PROBE_SECONDS={chosen} is no number of seconds up to {_MOST_PROBE_SECONDS:,}; unset it, or say 60"
+    )
 
 
 def verdict_from_json(document: Any) -> Verdict:
@@ -122,7 +127,11 @@ def _start(plugin: Plugin, path: Path, seconds: float) -> _Trial:
     answer, noise = path.with_suffix(".json"), path.with_suffix(".txt")
     others = [other.module for other in installed_plugins() if other.module != plugin.module]
     words = ["-m", "jaxlm.plugin_probe", str(answer), str(seconds), plugin.module, *others]
-    environment = {name: value for name, value in os.environ.items() if name not in _NOT_FOR_PROBES}
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if name in INHERITED or not name.startswith(_OF_JAX_OR_PYTHON)
+    }
     # It imports what this process would, and takes no more of a GPU's memory than it needs.
     environment["PYTHONPATH"] = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)
     environment.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")

@@ -6,24 +6,43 @@ import json
 import os
 import platform
 import sys
+import time
 import types
 from collections.abc import Iterator, Mapping, Sequence
+from importlib import metadata
 from pathlib import Path
+from typing import NamedTuple
 
 from jaxlm.files import cache_folder, read_json, write_atomically
 from jaxlm.plugins import Plugin, installed_plugins, jax_version, known_fault
-from jaxlm.trials import Verdict, probe_seconds, try_plugins, verdict_from_json
+from jaxlm.trials import INHERITED, Verdict, one_line, probe_seconds, try_plugins, verdict_from_json
 
-_VERSION = 1
+_VERSION = 2
+# What a plugin failed for may pass, as a full memory does. A day later it is tried again.
+_SECONDS_OF_A_FAULT = 86_400
+# What another process may need beside its probes.
+_FAREWELL_SECONDS = 5
 # What a probe inherits, and what may turn its verdict.
 _TURNS_VERDICTS = (
+    *INHERITED,
     "CUDA_VISIBLE_DEVICES",
     "HIP_VISIBLE_DEVICES",
-    "JAX_ENABLE_X64",
+    "LD_LIBRARY_PATH",
     "LIBTPU_INIT_ARGS",
     "ROCR_VISIBLE_DEVICES",
     "XLA_FLAGS",
+    "XLA_PYTHON_CLIENT_ALLOCATOR",
+    "XLA_PYTHON_CLIENT_MEM_FRACTION",
+    "XLA_PYTHON_CLIENT_PREALLOCATE",
 )
+
+
+class _Entry(NamedTuple):
+    """A cached verdict, when it was given, by the clock, and how many seconds the probe had."""
+
+    verdict: Verdict
+    time: float
+    limit: float
 
 
 @functools.cache
@@ -31,7 +50,8 @@ def judged_plugins() -> Mapping[Plugin, Verdict]:
     """The installed plugins with a verdict on each: known without trying, cached, or that of a probe.
 
     Those that are met for the first time are tried, each in a subprocess, all at the same time, for at most 25 s.
-    The verdict is cached in the user's cache folder by plugin, its version, JAX's version, Python and platform.
+    The verdict is cached in the user's cache folder by plugin, its version, JAX's version, Python and platform; a
+    fault for a day, and for as long as the probe is given no more time. Where nothing can be tried, none works.
 
     Raises:
         ValueError: `JAXLM_PROBE_SECONDS` is no number of seconds.
@@ -39,12 +59,16 @@ def judged_plugins() -> Mapping[Plugin, Verdict]:
     installed = installed_plugins()
     verdicts = _known_verdicts(installed)
     if len(verdicts) < len(installed):
-        with _one_process_at_a_time():
-            verdicts = _known_verdicts(installed)  # for another process may just have tried them
-            if untried := [plugin for plugin in installed if plugin not in verdicts]:
-                tried = try_plugins(untried)
-                _cache(tried)
-                verdicts |= tried
+        try:
+            with _one_process_at_a_time():
+                verdicts = _known_verdicts(installed)  # for another process may just have tried them
+                if untried := [plugin for plugin in installed if plugin not in verdicts]:
+                    tried = try_plugins(untried)
+                    _cache(tried)
+                    verdicts |= tried
+        except OSError as error:
+            untriable = Verdict(works=False, platform=None, reason=f"cannot be tried: {one_line(str(error))}")
+            verdicts |= {plugin: untriable for plugin in installed if plugin not in verdicts}
     return types.MappingProxyType(verdicts)
 
 
@@ -54,7 +78,8 @@ def forget_verdicts() -> None:
     Raises:
         OSError: what is cached cannot be removed.
     """
-    _cache_path().unlink(missing_ok=True)
+    with _one_process_at_a_time():
+        _cache_path().unlink(missing_ok=True)
     installed_plugins.cache_clear()
     judged_plugins.cache_clear()
 
@@ -71,33 +96,55 @@ def _known_verdicts(plugins: Sequence[Plugin]) -> dict[Plugin, Verdict]:
 
 @contextlib.contextmanager
 def _one_process_at_a_time() -> Iterator[None]:
-    """Probes of two processes would slow each other down, and some devices serve only one at a time."""
+    """Probes of two processes would slow each other down, and some devices serve only one at a time.
+
+    Raises:
+        TimeoutError: another process takes longer than probes may.
+    """
     import filelock  # 30 ms, for what is rare
 
+    path, seconds = _cache_path().with_suffix(".lock"), probe_seconds() + _FAREWELL_SECONDS
     with contextlib.ExitStack() as stack:
-        path = _cache_path().with_suffix(".lock")
-        with contextlib.suppress(OSError):  # it cannot be written, or the other takes too long: tried all the same
+        try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(filelock.FileLock(path).acquire(timeout=probe_seconds() + 5))
+            stack.enter_context(filelock.FileLock(path).acquire(timeout=seconds))
+        except filelock.Timeout:
+            raise TimeoutError(f"another process tries plugins, and has not ended for {seconds:g} s") from None
+        except (OSError, NotImplementedError):
+            pass  # where nothing can be written or locked, each process does its own
         yield
 
 
 def _cached_verdicts() -> dict[str, Verdict]:
-    """What was judged before; nothing where that cannot be read, for then it is judged again."""
+    """What was judged before, but for faults that may have passed."""
+    now, limit = time.time(), probe_seconds()
+    return {
+        key: entry.verdict
+        for key, entry in _cached_entries().items()
+        if entry.verdict.works or (0 <= now - entry.time < _SECONDS_OF_A_FAULT and limit <= entry.limit)
+    }
+
+
+def _cached_entries() -> dict[str, _Entry]:
+    """All that is cached; nothing where that cannot be read, for then it is judged again."""
     try:
         document = read_json(_cache_path())
         if document["version"] != _VERSION:
             return {}
-        return {key: verdict_from_json(each) for key, each in document["verdicts"].items()}
+        return {
+            key: _Entry(verdict_from_json(each["verdict"]), float(each["time"]), float(each["limit"]))
+            for key, each in document["verdicts"].items()
+        }
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}
 
 
 def _cache(verdicts: Mapping[Plugin, Verdict]) -> None:
-    every = _cached_verdicts() | {_key(plugin): verdict for plugin, verdict in verdicts.items()}
+    now, limit = time.time(), probe_seconds()
+    every = _cached_entries() | {_key(plugin): _Entry(verdict, now, limit) for plugin, verdict in verdicts.items()}
     document = {
         "version": _VERSION,
-        "verdicts": {key: verdict._asdict() for key, verdict in every.items()},
+        "verdicts": {key: {**entry._asdict(), "verdict": entry.verdict._asdict()} for key, entry in every.items()},
     }
     with contextlib.suppress(OSError):  # a folder that cannot be written costs a probe each time
         write_atomically(_cache_path(), json.dumps(document, indent=2) + "\n")
@@ -125,5 +172,17 @@ def _machine() -> tuple[str, ...]:
     driver = Path("/sys/module/nvidia/version")
     versions = [driver.read_text().strip()] if driver.exists() else []
     # Not platform.platform(): it reads the whole interpreter to tell the version of its C library, in 40 ms.
-    system = (platform.system(), platform.release(), platform.machine())
-    return (f"Python {platform.python_version()}", sys.prefix, *system, *seen, *versions)
+    system = (platform.node(), platform.system(), platform.release(), platform.machine())
+    python = (f"Python {platform.python_version()}", sys.prefix, f"jaxlib {metadata.version('jaxlib')}")
+    return (*python, *system, *seen, *versions, *_nvidia_models())
+
+
+def _nvidia_models() -> list[str]:
+    """The models of NVIDIA's GPUs, from what its driver tells on Linux."""
+    models = []
+    for path in sorted(Path("/proc/driver/nvidia/gpus").glob("*/information")):
+        with contextlib.suppress(OSError):
+            models += [
+                line for line in path.read_text("utf-8", "replace").splitlines() if line.startswith("Model:")
+            ]
+    return models

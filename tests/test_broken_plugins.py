@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -126,12 +127,26 @@ def test_run_is_on_the_accelerator_that_works(folder, runs):
     assert ran.devices == ["device: cpu:0 (cpu): fake-works 1.0 gives the CPU's values"]
 
 
-@pytest.mark.parametrize("kind", ["aborts", "hangs_in_import", "works"])
+@pytest.mark.parametrize("kind", FAKES)
 def test_second_run_knows_without_a_probe(folder, runs, kind):
     """For which it would have no time."""
     second = train(folder, *OPTIONS.get(kind, ()), plugins=kind, JAXLM_PROBE_SECONDS="0.001")
     assert second == runs[kind]._replace(output=second.output), second.output
     assert second.devices == runs[kind].devices
+
+
+def test_small_model_beside_an_accelerator_that_works_is_on_the_cpu(folder, runs, on_cpu):
+    ran = train(folder, plugins="works")
+    assert ran == on_cpu._replace(output=ran.output), ran.output
+    (line,) = ran.devices
+    assert re.fullmatch(r"device: cpu:0 \(cpu\): fake-works 1.0 pays from .* weights, the model has .*", line)
+
+
+def test_cpu_that_is_asked_for_is_had_at_once_beside_a_plugin_that_hangs(folder, on_cpu):
+    install(folder / "unasked", "hangs_in_import")
+    ran = train(folder, "--device", "cpu", plugins="unasked", JAXLM_PROBE_SECONDS="soon")
+    assert ran == on_cpu._replace(output=ran.output), ran.output
+    assert ran.devices == ["device: cpu:0 (cpu): it was asked for"]
 
 
 def test_cpu_that_jax_is_told_is_had_beside_a_plugin_that_hangs(folder, on_cpu):

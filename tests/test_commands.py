@@ -20,6 +20,7 @@ from rich.console import Console
 import jaxlm
 from jaxlm import commands
 from jaxlm.config import TrainConfig, config_to_json
+from jaxlm.devices import Choice
 from jaxlm.jobs import SAMPLE_FOLD
 from jaxlm.metrics import append_metrics, finite
 from jaxlm.runs import create_run, read_manifest, write_manifest
@@ -183,6 +184,7 @@ def test_a_run_is_evaluated_on_its_own_validation_text(trained, text):
     assert document["bits_per_byte"] == pytest.approx(document["nats_per_token"] / math.log(2))  # a byte a token
     assert (document["part"], document["text"]) == ("validation", str(text))
     assert shown(console) == (
+        "device: cpu:0 (cpu): no accelerator's plugin is installed\n"
         f"{text}, validation: {document['num_tokens']} tokens, perplexity {document['perplexity']:.2f}, "
         f"{document['nats_per_token']:.4f} nats/token, {document['bits_per_byte']:.3f} bits/byte\n"
     )
@@ -620,15 +622,18 @@ def test_plugins_are_tried_again_where_that_is_asked_for(monkeypatch):
 def test_a_small_model_is_told_to_auto_as_one(run, command, monkeypatch):
     asked = []
 
-    def resolve_device(device, *, num_weights=None):
+    def choose_device(device, *, num_weights):
         asked.append((device, num_weights))
-        return jax.devices("cpu")[0]
+        return Choice(jax.devices("cpu")[0], "it is here")
 
-    monkeypatch.setattr(commands, "resolve_device", resolve_device)
-    command(run)
+    monkeypatch.setattr(commands, "choose_device", choose_device)
+    console = Console(file=(told := io.StringIO()))
+    monkeypatch.setattr(commands, "standard_error", lambda: console)
+    command(run, console=Console(file=io.StringIO()) if command is commands.sample_text else console)
+    assert "device: cpu:0 (cpu): it is here\n" in told.getvalue()
     vocab_size = len(set(TEXT))
     size = vocab_size * 4 + (3 * 4 + 1) * 8 + (8 + 1) * vocab_size
-    assert asked == [("cpu", None), ("auto", size)]
+    assert asked == [("auto", size)]
 
 
 def test_a_model_is_opened_where_jax_has_no_cpu(run, monkeypatch):
@@ -725,7 +730,7 @@ def test_a_sample_streams_over_a_terminal(run):
     assert len(seconds) > 30
     assert len({round(each, 3) for each in seconds}) > 10
     piped = subprocess.run([sys.executable, "-m", "jaxlm", *words], capture_output=True, text=True, check=True)
-    assert output == piped.stdout
+    assert output == piped.stderr + piped.stdout
 
 
 @pytest.mark.slow

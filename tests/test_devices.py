@@ -169,6 +169,14 @@ def test_where_jax_is_told_cpu_no_plugin_is_judged_and_none_let_in(install, monk
     assert kept_out == [FAST, SLOW, BAD]
 
 
+def test_where_jax_is_told_cpu_the_cpu_by_name_is_not_judged_either(install, monkeypatch):
+    kept_out = install(WORKS | FAILS)
+    monkeypatch.setattr(devices, "judged_plugins", lambda: pytest.fail("a plugin was judged"))
+    jax.config.update("jax_platforms", "cpu")
+    assert choose_device("cpu") == Choice(CPU, "it was asked for")
+    assert kept_out == [FAST, SLOW, BAD]
+
+
 def test_then_the_default_device(install):
     install(WORKS)
     with jax.default_device(CPU):
@@ -303,6 +311,17 @@ def test_description_has_a_row_for_each_device_and_each_plugin(install, monkeypa
             "reason": f"{failing}; slow-chip 2.0 pays from 40,000 weights, the model has 1,000",
         },
         {"num_weights": 10_000_000, "device": described(CPU), "reason": "slow-chip 2.0 is this CPU"},
+    ]
+
+
+@pytest.mark.slow
+def test_description_has_a_row_for_a_platforms_second_plugin(install, monkeypatch):
+    monkeypatch.setattr(devices, "_rates", lambda device: {"gflops": 5.0, "gbytes": 7.0})
+    install({FAST: WORKS[FAST]._replace(platform="cpu"), SLOW: WORKS[SLOW]._replace(platform="cpu")})
+    rows = describe_devices()["devices"]
+    assert [(row["plugin"], row["device"], row["verdict"]) for row in rows] == [
+        ("fast-chip", described(CPU), "works"),
+        ("slow-chip", None, "works"),
     ]
 
 

@@ -53,6 +53,12 @@ def test_entry_point_is_a_plugin_of_its_distribution(site):
     assert str(found()[0]) == "my-chip 1.2"
 
 
+def test_distribution_without_a_name_is_a_plugin_all_the_same(site):
+    add_distribution(site, "my-chip", "1.2", "[jax_plugins]\nchip = mine.chip\n")
+    (site / "my_chip-1.2.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\n")
+    assert [str(plugin) for plugin in found()] == ["unknown unknown"]
+
+
 def test_modules_of_the_namespace_are_plugins_without_a_distribution(site):
     add_module(site / "jax_plugins" / "mine_folder" / "__init__.py")
     add_module(site / "jax_plugins" / "mine_file.py")
@@ -89,7 +95,9 @@ def test_jax_metal_beside_a_later_jax_has_a_fault_and_a_cure(monkeypatch, jax, n
     monkeypatch.setattr(plugins, "jax_version", lambda: jax)
     fault = known_fault(Plugin("any", name, "0.1.1"))
     assert f"jax {jax}," in fault
-    assert "pip install" in fault
+    assert "pip install 'jaxlm[metal]'" in fault
+    assert "pip uninstall jax-metal" in fault
+    assert ("pip install 'jaxlm[apple]'" in fault) == (sys.version_info >= (3, 12))
 
 
 def test_other_plugins_have_no_known_fault(monkeypatch):

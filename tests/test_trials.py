@@ -152,7 +152,8 @@ def test_process_that_ends_soon_after_is_not_left_behind(outcome):
 def test_probe_imports_what_its_parent_would_and_chooses_for_itself(outcome, monkeypatch, tmp_path):
     monkeypatch.setattr(trials, "installed_plugins", lambda: [Plugin(name, name, "1") for name in ("plugin", "z")])
     monkeypatch.syspath_prepend(tmp_path / "only here")
-    for name in ("JAX_PLATFORMS", "JAXLM_DEVICE", "JAX_COMPILATION_CACHE_DIR"):
+    days = {"JAX_PLATFORMS", "JAXLM_DEVICE", "JAX_COMPILATION_CACHE_DIR", "JAX_TRANSFER_GUARD", "PYTHONWARNINGS"}
+    for name in days | {"JAX_ENABLE_X64"}:
         monkeypatch.setenv(name, "chosen")
     monkeypatch.setenv("XLA_FLAGS", "--its-own")
     verdict = outcome("right['reason'] = json.dumps([plugin, others, sys.argv[1:4], dict(os.environ)])", ANSWER)
@@ -160,25 +161,25 @@ def test_probe_imports_what_its_parent_would_and_chooses_for_itself(outcome, mon
     assert (plugin, others) == ("plugin", ["z"])
     assert words == ["-P", "-m", "jaxlm.plugin_probe"]
     assert environment["PYTHONPATH"].split(os.pathsep)[0] == str(tmp_path / "only here")
-    assert not {"JAX_PLATFORMS", "JAXLM_DEVICE", "JAX_COMPILATION_CACHE_DIR"} & set(environment)
+    assert not days & set(environment)
+    assert environment["JAX_ENABLE_X64"] == "chosen"
     assert (environment["XLA_FLAGS"], environment["XLA_PYTHON_CLIENT_PREALLOCATE"]) == ("--its-own", "false")
 
 
 @pytest.mark.parametrize("executable", [None, ""])
 def test_without_an_interpreter_nothing_is_tried(monkeypatch, executable):
     monkeypatch.setattr(sys, "executable", executable)
-    (verdict,) = try_plugins([Plugin("a", "a", "1")]).values()
-    assert not verdict.works
-    assert "no Python beside it" in verdict.reason
+    with pytest.raises(OSError, match="no Python beside it"):
+        try_plugins([Plugin("a", "a", "1")])
 
 
 def test_frozen_program_does_not_start_itself(monkeypatch):
     monkeypatch.setattr(sys, "frozen", True, raising=False)
-    (verdict,) = try_plugins([Plugin("a", "a", "1")]).values()
-    assert "no Python beside it" in verdict.reason
+    with pytest.raises(OSError, match="no Python beside it"):
+        try_plugins([Plugin("a", "a", "1")])
 
 
-@pytest.mark.parametrize("seconds", ["soon", "0", "-1", "nan", "inf"])
+@pytest.mark.parametrize("seconds", ["soon", "0", "-1", "nan", "inf", "86401", "1e10"])
 def test_limit_that_is_no_number_of_seconds_is_an_error(monkeypatch, seconds):
     monkeypatch.setenv("JAXLM_PROBE_SECONDS", seconds)
     with pytest.raises(ValueError, match=f"JAXLM_PROBE_SECONDS={seconds} is no number of seconds"):

@@ -5,6 +5,7 @@ import json
 import platform
 import sys
 import threading
+import time
 
 import filelock
 import pytest
@@ -71,8 +72,9 @@ def test_only_what_is_new_is_tried(tried, monkeypatch):
         lambda monkeypatch: monkeypatch.setattr(verdicts, "_machine", lambda: ("another",)),
         lambda monkeypatch: monkeypatch.setenv("CUDA_VISIBLE_DEVICES", ""),
         lambda monkeypatch: monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=3"),
+        lambda monkeypatch: monkeypatch.setenv("LD_LIBRARY_PATH", "another"),
     ],
-    ids=["jax", "machine", "visible devices", "flags"],
+    ids=["jax", "machine", "visible devices", "flags", "libraries"],
 )
 def test_what_a_verdict_depends_on_is_part_of_its_key(tried, monkeypatch, change):
     judged_plugins()
@@ -95,10 +97,10 @@ def test_machine_is_told_by_its_system_and_interpreter():
         "no JSON",
         "[]",
         "null",
-        '{"version": 1}',
-        '{"version": 1, "verdicts": []}',
-        '{"version": 1, "verdicts": {"any": {"works": "yes"}}}',
-        '{"version": 1, "verdicts": {"any": null}}',
+        '{"version": 2}',
+        '{"version": 2, "verdicts": []}',
+        '{"version": 2, "verdicts": {"any": {"verdict": {"works": "yes"}, "time": 0, "limit": 1}}}',
+        '{"version": 2, "verdicts": {"any": null}}',
         '{"version": 99, "verdicts": {}}',
         "[" * 100_000,
         b"\xff\xfe",
@@ -116,7 +118,7 @@ def test_damaged_cache_is_as_none_and_is_replaced(tried, cache, content):
 
 def test_verdicts_of_another_version_are_as_none(tried, monkeypatch):
     judged_plugins()
-    monkeypatch.setattr(verdicts, "_VERSION", 2)
+    monkeypatch.setattr(verdicts, "_VERSION", 99)
     assert another_process() == VERDICTS
     assert len(tried) == 2
 
@@ -126,6 +128,46 @@ def test_folder_that_cannot_be_written_costs_a_trial_each_time(tried, tmp_path, 
     monkeypatch.setenv("JAXLM_DATA_DIR", str(tmp_path / "file" / "below"))
     assert judged_plugins() == another_process() == VERDICTS
     assert len(tried) == 2
+
+
+@pytest.mark.parametrize(("hours", "untried"), [(23, []), (25, [BAD]), (-1, [BAD])])
+def test_fault_is_believed_for_a_day(tried, monkeypatch, hours, untried):
+    judged_plugins()
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + 3600 * hours)
+    assert another_process() == VERDICTS
+    assert tried == [[GOOD, BAD], *([untried] if untried else [])]
+
+
+def test_fault_is_tried_again_where_the_probe_has_more_time(tried, monkeypatch):
+    judged_plugins()
+    monkeypatch.setenv("JAXLM_PROBE_SECONDS", "75")
+    another_process()
+    monkeypatch.delenv("JAXLM_PROBE_SECONDS")
+    another_process()
+    assert tried == [[GOOD, BAD], [BAD]]
+
+
+def test_where_nothing_can_be_tried_none_works_and_nothing_is_cached(cache, monkeypatch):
+    def fail(plugins):
+        raise OSError("no space left\nfor the folder")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(verdicts, "try_plugins", fail)
+        wanted = Verdict(works=False, platform=None, reason="cannot be tried: no space left for the folder")
+        assert judged_plugins() == {GOOD: wanted, BAD: wanted}
+    assert not cache.exists()
+    assert another_process() == VERDICTS
+
+
+def test_who_has_waited_for_another_process_tries_nothing_itself(tried, cache, monkeypatch):
+    monkeypatch.setenv("JAXLM_PROBE_SECONDS", "0.1")
+    monkeypatch.setattr(verdicts, "_FAREWELL_SECONDS", 0.1)
+    cache.parent.mkdir()
+    with filelock.FileLock(cache.with_suffix(".lock")):
+        reasons = {verdict.reason for verdict in judged_plugins().values()}
+    assert reasons == {"cannot be tried: another process tries plugins, and has not ended for 0.2 s"}
+    assert tried == []
 
 
 def test_forgotten_verdicts_are_asked_for_again(tried, cache):

@@ -6,6 +6,7 @@ from typing import Any, Protocol, cast
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from jax import Array
 
@@ -84,7 +85,12 @@ def _init_module(model: nn.Module, key: Array) -> Any:
 
 def count_weights(variables: Any) -> int:
     """How many numbers `variables` hold, or what `jax.eval_shape` gives for them."""
-    return sum(leaf.size for leaf in jax.tree.leaves(variables))
+    return sum(np.size(leaf) for leaf in jax.tree.leaves(variables))
+
+
+def model_size(model: LanguageModel) -> int:
+    """How many numbers its fresh variables hold, of which no device hears."""
+    return count_weights(jax.eval_shape(lambda: init(model, jax.random.key(0))))
 
 
 def predict(model: LanguageModel, variables: Any, contexts: Array) -> Array:
