@@ -236,7 +236,10 @@ def test_accelerator_that_never_pays_is_for_those_who_ask(install):
 )
 def test_plugin_that_does_not_start_is_in_no_others_way(both_fakes, name, fastest, is_cpu, reason):
     """In a process of its own, for JAX starts its plugins once: real plugins, and verdicts that are made up."""
+    (other,) = {"works", "raises_in_factory"} - {fastest}
     program = f"""
+        import sys
+
         import jax
         from jaxlm import devices
         from jaxlm.plugins import installed_plugins
@@ -248,6 +251,7 @@ def test_plugin_that_does_not_start_is_in_no_others_way(both_fakes, name, fastes
 
         devices.judged_plugins = lambda: {{plugin: verdict(plugin) for plugin in installed_plugins()}}
         device, reason = devices.choose_device("{name}")
+        assert not hasattr(sys.modules["fake_{other}"], "NAME"), "it was let in"
         print(device == jax.devices("cpu")[0], jax.device_put(7, device), reason)
     """
     finished = subprocess.run(
