@@ -251,9 +251,10 @@ _DESCRIPTION = "Next-token language models: train them, resume, evaluate, sample
 
 def _run(words: Sequence[str]) -> dict[str, Any]:
     """Does what the words say, and returns what there is to tell of it, as plain JSON."""
+    is_first = "jax" not in sys.modules
     command = parse(words)
-    if _is_for_cpu(command) and "jax" not in sys.modules:
-        os.environ.setdefault("JAX_PLATFORMS", "cpu")  # no plugin is wanted, so none is tried
+    if is_first and _is_for_cpu(command):
+        _start_cpu_alone()
     with _late_interrupt():
         from jaxlm import commands
         from jaxlm.compilation import keep_compiled_programs
@@ -281,8 +282,21 @@ def _run(words: Sequence[str]) -> dict[str, Any]:
 
 
 def _is_for_cpu(command: Command) -> bool:
+    if isinstance(command, Export | Import):
+        return True
     device = getattr(command.training if isinstance(command, Train) else command, "device", None)
     return device == "cpu" or (device == "auto" and os.environ.get("JAXLM_DEVICE") == "cpu")
+
+
+def _start_cpu_alone() -> None:
+    """Tells JAX, unless the user told it another, so that no plugin is loaded, and none has to be tried."""
+    if any(os.environ.get(name) for name in ("JAX_PLATFORMS", "JAX_PLATFORM_NAME")):
+        return
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    if "jax" in sys.modules:  # to read the options of a run that is resumed
+        import jax
+
+        jax.config.update("jax_platforms", "cpu")  # type: ignore[no-untyped-call]
 
 
 @contextlib.contextmanager

@@ -1,7 +1,9 @@
 """Which device a computation runs on, and why."""
 
+import contextlib
 import math
 import os
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -52,9 +54,10 @@ def choose_device(device: str | jax.Device = "auto", *, num_weights: int | None 
     `jax.default_device` chose that; of the accelerators whose plugin passed its probe the fastest, if the model
     has the weights from which that one pays; the CPU, where there are others, and else what JAX takes.
 
-    The first time that a plugin is met it is tried in a subprocess, for at most 25 s (`JAXLM_PROBE_SECONDS`), and
-    one that fails is kept out of this process. That is so for `"cpu"` too, which JAX starts after its plugins;
-    where `JAX_PLATFORMS` is cpu, it starts none, and none is tried.
+    The first time that a plugin is met it is tried in a subprocess, for at most 25 s (`JAXLM_PROBE_SECONDS`). All
+    but the fastest that works are kept out of this process, for JAX starts its plugins once and together, and one
+    that fails there breaks the others. That is so for `"cpu"` too, which JAX starts with them; where
+    `JAX_PLATFORMS` is cpu, it starts none, and none is tried.
 
     Args:
         num_weights: the size of the model, where it is known.
@@ -97,19 +100,21 @@ def describe_devices() -> dict[str, list[dict[str, Any]]]:
     from jax.extend import backend  # 40 ms, for this alone
 
     choices = {size: choose_device("auto", num_weights=num_weights) for size, num_weights in _SIZES.items()}
-    judged, offered = judged_plugins(), backend.backends()
-    rows: list[dict[str, Any]] = []
-    for platform in offered:
-        owners = [_row(plugin, verdict) for plugin, verdict in judged.items() if verdict.platform == platform]
-        (owner,) = owners[:1] or [{"plugin": None, "version": None, "verdict": "built in", "reason": None}]
+    judged, rows, owners = judged_plugins(), list[dict[str, Any]](), set[Plugin]()
+    for platform in backend.backends():
+        owner: dict[str, Any] = {"plugin": None, "version": None, "verdict": "built in", "reason": None}
+        of_platform = [(plugin, verdict) for plugin, verdict in judged.items() if verdict.platform == platform]
+        if of_platform:
+            plugin, verdict = _fastest_of(judged, [platform]) or of_platform[0]
+            owner = _row(plugin, verdict)
+            owners.add(plugin)
         for device in jax.devices(platform):
             sizes = [size for size, choice in choices.items() if choice.device == device]
             rows.append(
                 {"platform": platform, "device": described(device), **owner, **_rates(device), "auto": sizes}
             )
-    shown = {(row["plugin"], row["version"]) for row in rows}
     for plugin, verdict in judged.items():
-        if (plugin.name, plugin.version) not in shown:  # a platform's second plugin has none of its devices
+        if plugin not in owners:
             nothing: dict[str, Any] = {"device": None, "gflops": None, "gbytes": None, "auto": []}
             rows.append({"platform": verdict.platform, **_row(plugin, verdict), **nothing})
     auto = [
@@ -123,59 +128,82 @@ def _named(name: str) -> jax.Device:
     if name not in _PLATFORMS:
         known = ", ".join(["auto", *_PLATFORMS])
         raise ValueError(f"unknown device {name!r}; choose one of {known}, or pass a jax.Device")
-    platforms = list(_PLATFORMS[name])
+    platforms, fastest = list(_PLATFORMS[name]), None
     if name in ("cpu", "metal"):
-        seconds = {verdict.platform: _speed(verdict) for verdict in _let_in_what_works().values()}
-        platforms.sort(key=lambda platform: seconds.get(platform, math.inf))
-    for platform in platforms:
-        try:
-            return jax.devices(platform)[0]
-        except RuntimeError:
-            continue
+        fastest = _let_in_fastest(None if name == "cpu" else platforms)
+        platforms.sort(key=lambda platform: fastest is None or platform != fastest[1].platform)
+    why = f"plugins installed: {', '.join(map(str, installed_plugins())) or 'none'}"
     if name == "metal":
         why = "; ".join(_faults()) or "no plugin for it is installed"
-    else:
-        why = f"plugins installed: {', '.join(map(str, installed_plugins())) or 'none'}"
+    for platform in platforms:
+        try:
+            return _first_device(platform)
+        except RuntimeError as error:
+            if fastest and platform == fastest[1].platform:
+                why = _does_not_start(fastest[0], error)
     raise ValueError(f"no {name!r} device here: JAX offers {_default().platform} ({why}); use 'auto' or 'cpu'")
 
 
 def _fastest(num_weights: int | None) -> Choice:
-    working = _let_in_what_works()
-    reasons = _faults()
-    for plugin, verdict in sorted(working.items(), key=lambda item: _speed(item[1])):
+    fastest, reasons = _let_in_fastest(), _faults()
+    if fastest:
+        plugin, verdict = fastest
         if verdict.pays_from is None:
             reasons.append(f"{plugin} {verdict.reason}")
         elif num_weights is not None and num_weights < verdict.pays_from:
             reasons.append(f"{plugin} pays from {verdict.pays_from:,} weights, the model has {num_weights:,}")
         else:
             try:
-                return Choice(jax.devices(verdict.platform)[0], f"{plugin} {verdict.reason}")
+                return Choice(_first_device(str(verdict.platform)), f"{plugin} {verdict.reason}")
             except RuntimeError as error:
-                reasons.append(f"{plugin} passed its probe, and does not start here: {one_line(str(error))}")
+                reasons.append(_does_not_start(plugin, error))
     if reasons:
-        return Choice(jax.devices("cpu")[0], "; ".join(reasons))
+        return Choice(_first_device("cpu"), "; ".join(reasons))
     return Choice(_default(), "no accelerator's plugin is installed")
+
+
+def _let_in_fastest(platforms: Collection[str] | None = None) -> tuple[Plugin, Verdict] | None:
+    """The fastest plugin that works, of these platforms or of all; the others are kept out."""
+    if jax.config.jax_platforms == "cpu":  # type: ignore[attr-defined]
+        _keep_out_all()
+        return None
+    judged = judged_plugins()
+    fastest = _fastest_of(judged, platforms)
+    keep_out(plugin for plugin in judged if fastest is None or plugin != fastest[0])
+    return fastest
+
+
+def _fastest_of(
+    judged: Mapping[Plugin, Verdict], platforms: Collection[str] | None = None
+) -> tuple[Plugin, Verdict] | None:
+    working = [
+        (plugin, verdict)
+        for plugin, verdict in judged.items()
+        if verdict.works and (platforms is None or verdict.platform in platforms)
+    ]
+    return min(working, key=lambda item: math.inf if item[1].seconds is None else item[1].seconds, default=None)
 
 
 def _keep_out_all() -> None:
     keep_out(installed_plugins())  # where no plugin is wanted JAX would import every one
 
 
-def _let_in_what_works() -> dict[Plugin, Verdict]:
-    if jax.config.jax_platforms == "cpu":  # type: ignore[attr-defined]
-        _keep_out_all()
-        return {}
-    judged = judged_plugins()
-    keep_out(plugin for plugin, verdict in judged.items() if not verdict.works)
-    return {plugin: verdict for plugin, verdict in judged.items() if verdict.works}
-
-
 def _faults() -> list[str]:
     return [f"{plugin} {verdict.reason}" for plugin, verdict in judged_plugins().items() if not verdict.works]
 
 
-def _speed(verdict: Verdict) -> float:
-    return math.inf if verdict.seconds is None else verdict.seconds
+def _does_not_start(plugin: Plugin, error: Exception) -> str:
+    return f"{plugin} passed its probe, and does not start here: {one_line(str(error))}"
+
+
+def _first_device(platform: str) -> jax.Device:
+    """The first of a platform. A plugin that does not start spoils JAX's first call, for whatever platform."""
+    try:
+        return jax.devices(platform)[0]
+    except RuntimeError:
+        with contextlib.suppress(RuntimeError):
+            return jax.devices(platform)[0]
+        raise
 
 
 def _default() -> jax.Device:

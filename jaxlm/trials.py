@@ -24,6 +24,7 @@ _PROBE_SECONDS, _MOST_PROBE_SECONDS = 25.0, 86_400
 _POLL_SECONDS = 0.02
 # What a process that its plugin started may outlast it.
 _FAREWELL_SECONDS = 0.5
+_REMEDY = " (jaxlm devices --probe tries it again)"
 # JAX's own words are a hundredth of that; a terminal drowns in more.
 _MOST_NOISE = 2**20
 
@@ -31,11 +32,10 @@ _MOST_NOISE = 2**20
 SMALL_MODEL = 10_000
 
 # A day's settings of JAX and Python, as a guard of transfers or warnings as errors, are no fault of a plugin: the
-# probe inherits none but those that say what a device is, or in which precision the programs run there.
+# probe inherits none but those that say what a device is, or whether it is to compute in 64 bits.
 _OF_JAX_OR_PYTHON = "JAX_", "JAXLM_", "PYTHON", "PJRT_NAMES_AND_LIBRARY_PATHS"
 INHERITED = (
     "JAX_CUDA_VISIBLE_DEVICES",
-    "JAX_DEFAULT_MATMUL_PRECISION",
     "JAX_ENABLE_X64",
     "JAX_PJRT_CLIENT_CREATE_OPTIONS",
     "JAX_ROCM_VISIBLE_DEVICES",
@@ -173,10 +173,12 @@ def _outcome(trial: _Trial, seconds: float) -> Verdict:
             last = trial.noise.read_text("utf-8", "replace").strip().rpartition("\n")[2]
             reason = f"ended its process with exit code {status}" + (f": {one_line(last)}" if last else "")
         else:
-            if not verdict.works or not _leaves_processes(trial.process):
+            if not verdict.works:
+                return verdict._replace(reason=verdict.reason + _REMEDY)
+            if not _leaves_processes(trial.process):
                 return verdict
             reason = "leaves processes behind"
-    return Verdict(works=False, platform=None, reason=reason)
+    return Verdict(works=False, platform=None, reason=reason if status is None else reason + _REMEDY)
 
 
 def _leaves_processes(process: subprocess.Popen[bytes]) -> bool:

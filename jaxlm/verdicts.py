@@ -18,6 +18,7 @@ from jaxlm.plugins import Plugin, installed_plugins, jax_version, known_fault
 from jaxlm.trials import INHERITED, Verdict, one_line, probe_seconds, try_plugins, verdict_from_json
 
 _VERSION = 2
+_NVIDIA = Path("/proc/driver/nvidia/gpus")
 # What a plugin failed for may pass, as a full memory does. A day later it is tried again.
 _SECONDS_OF_A_FAULT = 86_400
 # What another process may need beside its probes.
@@ -135,7 +136,7 @@ def _cached_entries() -> dict[str, _Entry]:
             key: _Entry(verdict_from_json(each["verdict"]), float(each["time"]), float(each["limit"]))
             for key, each in document["verdicts"].items()
         }
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, OverflowError, KeyError, TypeError, AttributeError):
         return {}
 
 
@@ -180,7 +181,7 @@ def _machine() -> tuple[str, ...]:
 def _nvidia_models() -> list[str]:
     """The models of NVIDIA's GPUs, from what its driver tells on Linux."""
     models = []
-    for path in sorted(Path("/proc/driver/nvidia/gpus").glob("*/information")):
+    for path in sorted(_NVIDIA.glob("*/information")):
         with contextlib.suppress(OSError):
             models += [
                 line for line in path.read_text("utf-8", "replace").splitlines() if line.startswith("Model:")

@@ -48,8 +48,8 @@ class Ran(NamedTuple):
         return [line for line in self.output.splitlines() if "device:" in line]
 
 
-def train(folder, *options, plugins=None, **environment):
-    """Trains 50 steps in a process of its own; standard output and error are one text."""
+def jaxlm_command(folder, *words, plugins=None, **environment):
+    """Runs `jaxlm` in a process of its own; standard output and error are one text."""
     path = [str(folder / plugins / "installed")] if plugins else []
     cleared = {"JAX_PLATFORMS", "JAX_PLATFORM_NAME", "JAXLM_DEVICE"}
     environment = {
@@ -60,10 +60,8 @@ def train(folder, *options, plugins=None, **environment):
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         **environment,
     }
-    out = folder / (plugins or "none") / "run"
-    words = ["--text", folder / "text.txt", "--tokenizer", "char", "--num-steps", "50", "--log-every", "50"]
-    finished = subprocess.run(
-        [sys.executable, "-m", "jaxlm", "train", *words, "--out", out, "--overwrite", *options],
+    return subprocess.run(
+        [sys.executable, "-m", "jaxlm", *words],
         env=environment,
         cwd=folder,
         stdin=subprocess.DEVNULL,
@@ -72,6 +70,14 @@ def train(folder, *options, plugins=None, **environment):
         text=True,
         timeout=600,
     )
+
+
+def train(folder, *options, plugins=None, **environment):
+    """Trains 50 steps."""
+    out = folder / (plugins or "none") / "run"
+    words = ["--text", folder / "text.txt", "--tokenizer", "char", "--num-steps", "50", "--log-every", "50"]
+    words += ["--out", out, "--overwrite", *options]
+    finished = jaxlm_command(folder, "train", *words, plugins=plugins, **environment)
     results = out / "results.json"
     nats = json.loads(results.read_text())["models"][0]["nats_per_token"] if results.exists() else None
     return Ran(finished.returncode, finished.stdout, nats)
@@ -147,6 +153,41 @@ def test_cpu_that_is_asked_for_is_had_at_once_beside_a_plugin_that_hangs(folder,
     ran = train(folder, "--device", "cpu", plugins="unasked", JAXLM_PROBE_SECONDS="soon")
     assert ran == on_cpu._replace(output=ran.output), ran.output
     assert ran.devices == ["device: cpu:0 (cpu): it was asked for"]
+    run = folder / "unasked" / "run"
+    for words in (
+        ("train", "--resume", run, "--num-steps", "60"),
+        ("evaluate", run, "--device", "cpu"),
+        ("export", run, folder / "unasked" / "model.safetensors"),
+    ):
+        finished = jaxlm_command(folder, *words, plugins="unasked", JAXLM_PROBE_SECONDS="soon")
+        assert finished.returncode == 0, finished.stdout
+
+
+def test_devices_are_told_beside_plugins_that_work_and_fail(folder):
+    install(folder / "several", "works", "aborts")
+    table = jaxlm_command(folder, "devices", plugins="several")
+    assert table.returncode == 0, table.stdout
+    failing = "ended its process by SIGABRT (jaxlm devices --probe tries it again)"
+    lines = table.stdout.splitlines()
+    assert f"fake-aborts 1.0: fails: {failing}" in lines
+    assert "fake-works 1.0: works: gives the CPU's values" in lines
+    *_, small, large = lines
+    assert small.startswith(f"auto (for a model of 1,000 weights) takes cpu:0 (cpu): fake-aborts 1.0 {failing}; ")
+    assert "fake-works 1.0 pays from" in small
+    assert (
+        large
+        == "auto (for a model of 10,000,000 weights) takes cpu:0 (cpu): fake-works 1.0 gives the CPU's values"
+    )
+    told = jaxlm_command(folder, "devices", "--json", plugins="several", JAXLM_PROBE_SECONDS="0.001").stdout
+    document = json.loads(told[told.index("{\n") :])
+    rows = {row["platform"]: row for row in document["devices"]}
+    assert {platform: (row["plugin"], row["verdict"], row["auto"]) for platform, row in rows.items()} == {
+        "cpu": (None, "built in", ["small"]),
+        "fake_works": ("fake-works", "works", ["large"]),
+        None: ("fake-aborts", "fails", []),
+    }
+    assert rows["cpu"]["gflops"] > 0.1
+    assert rows["fake_works"]["gbytes"] > 0.1
 
 
 def test_cpu_that_jax_is_told_is_had_beside_a_plugin_that_hangs(folder, on_cpu):

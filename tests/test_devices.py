@@ -8,6 +8,7 @@ import textwrap
 import jax
 import jax.numpy as jnp
 import pytest
+from fake_plugins import install as install_fakes
 
 from jaxlm import devices, resolve_device
 from jaxlm.devices import Choice, choose_device, describe_devices, described
@@ -54,6 +55,7 @@ def install(monkeypatch):
                 return [CPU]
             raise RuntimeError(f"Unknown backend {platform}\nand more")
 
+        kept_out.clear()
         monkeypatch.setattr(devices, "judged_plugins", lambda: verdicts)
         monkeypatch.setattr(devices, "installed_plugins", lambda: tuple(verdicts))
         monkeypatch.setattr(devices, "keep_out", kept_out.extend)
@@ -61,6 +63,12 @@ def install(monkeypatch):
         return kept_out
 
     return installed
+
+
+@pytest.fixture(scope="module")
+def both_fakes(tmp_path_factory):
+    """A folder to import two plugins from, of which one does not start."""
+    return install_fakes(tmp_path_factory.mktemp("fakes"), "works", "raises_in_factory")
 
 
 def test_auto_is_where_jax_puts_a_fresh_array():
@@ -186,7 +194,7 @@ def test_then_the_default_device(install):
 def test_then_the_fastest_accelerator_that_works(install):
     kept_out = install(FAILS | dict(reversed(WORKS.items())))
     assert choose_device() == Choice("FAST:0", "fast-chip 1.0 gives the CPU's values")
-    assert kept_out == [BAD]
+    assert kept_out == [BAD, SLOW]
 
 
 @pytest.mark.parametrize(
@@ -197,12 +205,10 @@ def test_accelerator_is_for_models_that_it_pays_for(install, num_weights, device
     assert choose_device(num_weights=num_weights).device == device
 
 
-def test_small_model_is_told_from_what_size_each_pays(install):
+def test_small_model_is_told_from_what_size_the_fastest_pays(install):
     install(WORKS)
-    assert choose_device(num_weights=1_234).reason == (
-        "fast-chip 1.0 pays from 20,000 weights, the model has 1,234; "
-        "slow-chip 2.0 pays from 40,000 weights, the model has 1,234"
-    )
+    reason = "fast-chip 1.0 pays from 20,000 weights, the model has 1,234"
+    assert choose_device(num_weights=1_234) == Choice(CPU, reason)
 
 
 def test_accelerator_that_never_pays_is_for_those_who_ask(install):
@@ -212,13 +218,50 @@ def test_accelerator_that_never_pays_is_for_those_who_ask(install):
     assert choose_device("metal").device == "mps:0"
 
 
-def test_accelerator_that_does_not_start_here_makes_way(install):
-    install(WORKS, starting=("SLOW",))
-    assert choose_device().device == "SLOW:0"
-    install(WORKS, starting=())
-    device, reason = choose_device()
-    assert device == CPU
-    assert "fast-chip 1.0 passed its probe, and does not start here: Unknown backend FAST and more" in reason
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "fastest", "is_cpu", "reason"),
+    [
+        ("auto", "works", False, "fake-works 1.0 gives the CPU's values"),
+        (
+            "auto",
+            "raises_in_factory",
+            True,
+            "fake-raises_in_factory 1.0 passed its probe, and does not start here: Unable to initialize backend "
+            "'fake_raises_in_factory': the chip does not answer",
+        ),
+        ("cpu", "works", True, "it was asked for"),
+        ("cpu", "raises_in_factory", True, "it was asked for"),
+    ],
+)
+def test_plugin_that_does_not_start_is_in_no_others_way(both_fakes, name, fastest, is_cpu, reason):
+    """In a process of its own, for JAX starts its plugins once: real plugins, and verdicts that are made up."""
+    (other,) = {"works", "raises_in_factory"} - {fastest}
+    program = f"""
+        import sys
+
+        import jax
+        from jaxlm import devices
+        from jaxlm.plugins import installed_plugins
+        from jaxlm.trials import Verdict
+
+        def verdict(plugin):
+            seconds = 0.001 if plugin.module == "fake_{fastest}" else 0.002
+            return Verdict(True, plugin.module, "gives the CPU's values", seconds, 20_000)
+
+        devices.judged_plugins = lambda: {{plugin: verdict(plugin) for plugin in installed_plugins()}}
+        device, reason = devices.choose_device("{name}")
+        assert not hasattr(sys.modules["fake_{other}"], "NAME"), "it was let in"
+        print(device == jax.devices("cpu")[0], jax.device_put(7, device), reason)
+    """
+    finished = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([*sys.path, str(both_fakes)]), "JAX_PLATFORMS": ""},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert finished.stdout.startswith(f"{is_cpu} 7 {reason}"), finished.stdout
 
 
 def test_where_none_works_the_cpu_and_every_reason(install):
@@ -238,7 +281,7 @@ def test_without_plugins_what_jax_takes(install):
 def test_cpu_is_had_where_a_plugin_would_hang(install):
     kept_out = install(WORKS | FAILS)
     choose_device("cpu")
-    assert kept_out == [BAD]
+    assert kept_out == [SLOW, BAD]
 
 
 def test_accelerator_that_is_asked_for_by_name_is_not_judged(install, monkeypatch):
@@ -258,9 +301,14 @@ def test_metal_is_the_fastest_of_apples_plugins_that_work(install):
     apples = ("METAL", "metal", "mps", "mtl")
     install(verdicts(METAL=0.003, mps=0.002, mtl=0.004), starting=("METAL", "mps", "mtl"))
     assert choose_device("metal").device == "mps:0"
+    install(verdicts(METAL=0.001), starting=())
+    with pytest.raises(
+        ValueError, match="METAL 1 passed its probe, and does not start here: Unknown backend METAL"
+    ):
+        choose_device("metal")
     kept_out = install(verdicts(METAL=None, mtl=0.004, FAST=0.001), starting=("mtl", "FAST"))
     assert choose_device("metal").device == "mtl:0"
-    assert [plugin.name for plugin in kept_out] == ["METAL"]
+    assert [plugin.name for plugin in kept_out] == ["METAL", "FAST"]
     install({}, starting=apples)
     assert choose_device("metal").device == "METAL:0"
 
@@ -317,11 +365,15 @@ def test_description_has_a_row_for_each_device_and_each_plugin(install, monkeypa
 @pytest.mark.slow
 def test_description_has_a_row_for_a_platforms_second_plugin(install, monkeypatch):
     monkeypatch.setattr(devices, "_rates", lambda device: {"gflops": 5.0, "gbytes": 7.0})
-    install({FAST: WORKS[FAST]._replace(platform="cpu"), SLOW: WORKS[SLOW]._replace(platform="cpu")})
+    namesake = Plugin("another", FAST.name, FAST.version)
+    verdicts = {BAD: FAILS[BAD], SLOW: WORKS[SLOW], FAST: WORKS[FAST], namesake: FAILS[BAD]}
+    install({plugin: verdict._replace(platform="cpu") for plugin, verdict in verdicts.items()})
     rows = describe_devices()["devices"]
     assert [(row["plugin"], row["device"], row["verdict"]) for row in rows] == [
         ("fast-chip", described(CPU), "works"),
+        ("bad-chip", None, "fails"),
         ("slow-chip", None, "works"),
+        ("fast-chip", None, "fails"),
     ]
 
 

@@ -28,6 +28,7 @@ MACOS = ["macosx_14_0_arm64"]
 MANYLINUX = [f"manylinux_2_{minor}_x86_64" for minor in range(28, 4, -1)]
 SETS = [
     ("metal", MAC, "3.11", MACOS),
+    ("metal", MAC, "3.12", MACOS),
     ("metal", MAC, "3.13", MACOS),
     ("apple", MAC, "3.12", MACOS),
     ("apple", MAC, "3.13", MACOS),

@@ -91,13 +91,15 @@ def test_jax_metal_fits_what_it_was_built_for(monkeypatch, jax):
 
 @pytest.mark.parametrize("jax", ["0.5.1", "0.5.3rc1", "0.10.2", "0.12.0.1", "1.0.0"])
 @pytest.mark.parametrize("name", ["jax-metal", "jax_metal", "JAX-Metal"])
-def test_jax_metal_beside_a_later_jax_has_a_fault_and_a_cure(monkeypatch, jax, name):
+@pytest.mark.parametrize("python", [(3, 11), (3, 12), (3, 13)])
+def test_jax_metal_beside_a_later_jax_has_a_fault_and_a_cure(monkeypatch, jax, name, python):
     monkeypatch.setattr(plugins, "jax_version", lambda: jax)
+    monkeypatch.setattr(plugins.sys, "version_info", python)
     fault = known_fault(Plugin("any", name, "0.1.1"))
     assert f"jax {jax}," in fault
     assert "pip install 'jaxlm[metal]'" in fault
     assert "pip uninstall jax-metal" in fault
-    assert ("pip install 'jaxlm[apple]'" in fault) == (sys.version_info >= (3, 12))
+    assert ("pip install 'jaxlm[apple]'" in fault) == (python >= (3, 12))
 
 
 def test_other_plugins_have_no_known_fault(monkeypatch):

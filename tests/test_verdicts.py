@@ -6,6 +6,7 @@ import platform
 import sys
 import threading
 import time
+from importlib.metadata import version
 
 import filelock
 import pytest
@@ -87,7 +88,16 @@ def test_what_a_verdict_depends_on_is_part_of_its_key(tried, monkeypatch, change
 
 
 def test_machine_is_told_by_its_system_and_interpreter():
-    assert {platform.release(), platform.machine(), sys.prefix} <= set(verdicts._machine())
+    told = {platform.node(), platform.release(), platform.machine(), sys.prefix, f"jaxlib {version('jaxlib')}"}
+    assert told <= set(verdicts._machine())
+
+
+def test_machine_is_told_by_the_models_of_its_gpus(tmp_path, monkeypatch):
+    for number, model in enumerate(["NVIDIA H100", "NVIDIA L4"]):
+        (tmp_path / f"{number}").mkdir()
+        (tmp_path / f"{number}" / "information").write_text(f"Model: \t {model}\nIRQ: 0\nBus Type: PCIe\n")
+    monkeypatch.setattr(verdicts, "_NVIDIA", tmp_path)
+    assert {"Model: \t NVIDIA H100", "Model: \t NVIDIA L4"} <= set(verdicts._machine.__wrapped__())
 
 
 @pytest.mark.parametrize(
@@ -101,6 +111,12 @@ def test_machine_is_told_by_its_system_and_interpreter():
         '{"version": 2, "verdicts": []}',
         '{"version": 2, "verdicts": {"any": {"verdict": {"works": "yes"}, "time": 0, "limit": 1}}}',
         '{"version": 2, "verdicts": {"any": null}}',
+        json.dumps(
+            {
+                "version": 2,
+                "verdicts": {"any": {"verdict": VERDICTS[GOOD]._asdict(), "time": 10**400, "limit": 1}},
+            }
+        ),
         '{"version": 99, "verdicts": {}}',
         "[" * 100_000,
         b"\xff\xfe",
