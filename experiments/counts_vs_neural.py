@@ -5,8 +5,8 @@
     python -m experiments.counts_vs_neural --tokenizer bpe --vocab-size 512
 
 Unsmoothed counts are the bigram that makes their own text likeliest. A `NeuralBigramLM` of width D is the same
-table with logits of rank D, so that its training nats are the counts' plus KL(counts || neural), which is exact
-here: all V contexts are evaluated at once. Nothing is validated: the training objective itself is the question,
+table with logits of rank D and a bias, so that its training nats are the counts' plus KL(counts || neural), which
+is exact here: all V contexts are evaluated at once. Nothing is validated: the training objective itself is the question,
 and so each width takes, of several learning rates trained side by side, the one with the least KL at the end.
 
 Expected on the classic tiny Shakespeare file by characters (V = 65, counts 2.45191 nats), KL in nats per token:

@@ -22,8 +22,8 @@ from jaxlm.models import (
     init,
 )
 
-# Fields that a description may lack, for they came later or are None.
-_OPTIONAL = {"discount", "dropout", "direct_connections"}
+# Fields that a description may lack, for they came later or are None, and what they are then.
+OPTIONAL_FIELDS = {"discount": None, "dropout": 0.0, "direct_connections": False}
 
 _MODELS = {
     cls.__name__: cls for cls in (CountsBigramLM, CountsNgramLM, MixtureLM, MLPLanguageModel, NeuralBigramLM)
@@ -164,8 +164,7 @@ def _record(name: str, fields: Mapping[str, Any]) -> Any:
     # Linen adds these two to every module, for its own use.
     names = {field.name for field in dataclasses.fields(record_class) if field.init} - {"name", "parent"}
     values = {field: _value(each) for field, each in fields.items()}
-    optional = {field.name for field in dataclasses.fields(record_class) if field.init and field.name in _OPTIONAL}
-    if not names - optional <= values.keys() <= names:
+    if not names - OPTIONAL_FIELDS.keys() <= values.keys() <= names:
         raise ValueError(f"the fields of a {name} are {', '.join(sorted(names))}")
     try:
         return record_class(**values)

@@ -15,6 +15,7 @@ from jax import Array
 
 from jaxlm.checkpoints import Name, compare_signatures, named_leaves, read_arrays, signatures, write_arrays
 from jaxlm.descriptions import (
+    OPTIONAL_FIELDS,
     describe_model,
     is_of_jaxlm,
     kept_variables,
@@ -257,8 +258,9 @@ def _read_description(
         except ValueError as error:
             raise ValueError(f"{origin} is damaged: {error}") from None
     for name, value in describe_model(model).items():
-        # A description may lack fields that came later: it means their defaults.
-        wanted = value | document[name] if name == "fields" else document[name]
+        wanted = document[name]
+        if name == "fields":
+            wanted = {each: OPTIONAL_FIELDS[each] for each in value.keys() & OPTIONAL_FIELDS} | wanted
         if value != wanted:
             found = reprlib.repr(document[name])
             raise ValueError(f"{origin} is of a model of {name} {found}, not {value!r:.200}")

@@ -278,6 +278,8 @@ def test_a_description_from_before_a_field_was_there_means_its_default(saved):
     edit(path / "model.json", fields=FIELDS)
     loaded, found, _ = jaxlm.load_model(path)
     assert loaded == model == jaxlm.MLPLanguageModel(300, 3, 4, 5, dropout=0.0, direct_connections=False)
+    with pytest.raises(ValueError, match="is of a model of fields"):
+        jaxlm.load_model(path, model=jaxlm.MLPLanguageModel(300, 3, 4, 5, dropout=0.5))
     assert_same(found, variables)
 
 

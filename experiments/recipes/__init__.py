@@ -32,7 +32,10 @@ def recipe_config(name: str) -> TrainConfig:
 
 
 def train_recipe(config: TrainConfig, vocab_size: int, train_ids: ArrayLike, val_ids: ArrayLike) -> Trained:
-    """Trains what a resolved config describes on ids [T], and scores it on others: the bits of `jaxlm train`."""
+    """Trains what a resolved config describes on ids [T], and scores it on others: the bits of `jaxlm train`.
+
+    Patience, which no recipe has, is not obeyed.
+    """
     model = make_model(config, vocab_size)
     with timed() as timing:
         variables, history = jaxlm.train_lm(
