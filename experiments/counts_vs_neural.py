@@ -5,9 +5,10 @@
     python -m experiments.counts_vs_neural --tokenizer bpe --vocab-size 512
 
 Unsmoothed counts are the bigram that makes their own text likeliest. A `NeuralBigramLM` of width D is the same
-table with logits of rank D and a bias, so that its training nats are the counts' plus KL(counts || neural), which
-is exact here: all V contexts are evaluated at once. Nothing is validated: the training objective itself is the question,
-and so each width takes, of several learning rates trained side by side, the one with the least KL at the end.
+table with logits of rank D and a bias, so that its training nats are the counts' plus KL(counts || neural),
+which is exact here: all V contexts are evaluated at once. Nothing is validated: the training objective itself
+is the question, and so each width takes, of several learning rates trained side by side, the one with the least
+KL at the end.
 
 Expected on the classic tiny Shakespeare file by characters (V = 65, counts 2.45191 nats), KL in nats per token:
 0.522 for D = 1, 0.290 for 2, 0.140 for 4, 0.0408 for 8, 0.0073 for 16, 0.0042 for 32, 0.0040 for 65. With D = 65
