@@ -60,7 +60,8 @@ class TrainConfig:
     log_every: int = 250
     """Steps between two records: minibatch loss and validation."""
     patience: int | None = None
-    """End the training when so many records in a row bring no better validation, and keep the best; None never."""
+    """End the training when so many records in a row bring no better validation, and keep the best (its
+    validation flatters it, for it was chosen by that); None never."""
     seed: int = 0
     """Every random choice follows from it: 0 to 2**32 - 1."""
     save_every: int | None = None

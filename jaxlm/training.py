@@ -97,7 +97,8 @@ def train_lm(
             object, and a second call compiles nothing.
         log_every: recorded are steps 0, log_every, 2 * log_every, ... and the last, once each.
         patience: end the training when so many records in a row brought no better validation than the best
-            before them; None never does. With it, the params of the best validation are returned.
+            before them; None never does. With it, the params of the best validation are returned;
+            their figure there flatters them.
         on_record: called with each `Record` as soon as it is there.
         state: where a stopped call goes on, as `on_pause` was given it; all other arguments are that call's.
         on_pause: called with the state between two steps: after every recorded one (and its record), every
