@@ -88,7 +88,7 @@ def mean_and_interval(values: Sequence[float]) -> tuple[float, float]:
     from scipy import stats  # type: ignore[import-untyped]  # JAX needs it; late, for --help does not
 
     mean, num_values = float(np.mean(values)), len(values)
-    if num_values < 2:
+    if num_values < 2 or not math.isfinite(mean):
         return mean, math.inf
     return mean, float(stats.t.ppf(0.975, num_values - 1) * np.std(values, ddof=1) / math.sqrt(num_values))
 

@@ -9,6 +9,7 @@ counts bigram 462 with add-one and 181 with the best add-k, neural bigram 121, M
 (`--tokenizer char`): counts bigram 11.96, neural bigram 12.03, MLP 7.01.
 """
 
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -301,8 +302,12 @@ def neural_rungs(
         assert evaluation is not None  # train_lm was given val_ids
         perplexities = [evaluation.perplexity]
         for seed in range(config.seed + 1, config.seed + config.seeds):
-            _, history = train(key=jax.random.fold_in(jax.random.key(seed), index), log_every=num_steps)
-            perplexities.append(history["val_perplexities"][-1])
+            try:
+                _, history = train(key=jax.random.fold_in(jax.random.key(seed), index), log_every=num_steps)
+                perplexities.append(history["val_perplexities"][-1])
+            except FloatingPointError as error:  # the others have their figures all the same
+                say(console, f"{title}, seed {seed}: {error}")
+                perplexities.append(math.inf)
             say(console, f"{title}, seed {seed}: validation perplexity {perplexities[-1]:.2f}")
         several = perplexities if config.seeds > 1 else ()
         yield Rung(name, title, model, variables, evaluation, timing, records, several)
@@ -347,7 +352,14 @@ def describe(rung: Rung, data: Data) -> dict[str, Any]:
     if not rung.perplexities:
         return row
     mean, half_width = mean_and_interval(rung.perplexities)
-    several = {"perplexities": list(rung.perplexities), "mean": mean, "interval_half_width": half_width}
+    nats = float(np.mean(np.log(rung.perplexities)))
+    several = {
+        "perplexities": list(rung.perplexities),
+        "perplexity": mean,
+        "interval_half_width": half_width,
+        "nats_per_token": nats,
+        "bits_per_byte": nats / math.log(2) / data.val_bytes_per_token,
+    }
     return row | {"seeds": several}
 
 

@@ -27,8 +27,9 @@ _DECIMALS = {"nats_per_token": 4, "perplexity": 2, "bits_per_byte": 3, "compile_
 def results_table(models: Sequence[Mapping[str, Any]]) -> Table:
     """The models of `results.json` as a table, one a row, that fits a terminal of 80 columns.
 
-    JSON knows no inf: a figure that is None is shown as inf, but seconds that are None as "-". The perplexity of a
-    row that has `seeds` is the mean of theirs, with half of its 95 % interval's width below it.
+    JSON knows no inf: a figure that is None is shown as inf, but seconds that are None as "-". The figures of a
+    row that has `seeds` are the means of theirs, with half of the 95 % interval's width below the perplexity; its
+    seconds are those of the first.
     """
     headers = "nats/\ntoken", "perplexity", "bits/\nbyte", "compile\n(s)", "train\n(s)"
     table = _table("model", "context", "parameters\nor counts", *headers)
@@ -181,13 +182,13 @@ def _printable(text: str) -> str:
 
 
 def _shown(row: Mapping[str, Any], name: str) -> str:
-    if name == "perplexity" and (several := row.get("seeds")) is not None:
+    several = row.get("seeds", {})
+    value, missing = several.get(name, row[name]), "-" if name.endswith("_seconds") else "inf"
+    shown = missing if value is None else _number(value, _DECIMALS[name])
+    if name == "perplexity" and several:
         half_width = several["interval_half_width"]
-        below = "inf" if half_width is None else _number(half_width, _DECIMALS[name])
-        return f"{_number(several['mean'], _DECIMALS[name])}\n± {below}"
-    value = row[name]
-    missing = "-" if name.endswith("_seconds") else "inf"
-    return missing if value is None else _number(value, _DECIMALS[name])
+        shown += f"\n± {'inf' if half_width is None else _number(half_width, _DECIMALS[name])}"
+    return shown
 
 
 def _number(value: float, decimals: int) -> str:

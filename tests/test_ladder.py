@@ -299,11 +299,34 @@ def test_several_seeds_are_those_of_single_runs(tmp_path, text, finished):
         assert row["seeds"]["perplexities"] == perplexities
         assert row["perplexity"] == perplexities[0]
         half_width = 4.302653 * np.std(perplexities, ddof=1) / np.sqrt(3)  # Student's t with 2 degrees of freedom
-        assert row["seeds"]["mean"] == pytest.approx(np.mean(perplexities))
+        assert row["seeds"]["perplexity"] == pytest.approx(np.mean(perplexities))
+        for name in ("nats_per_token", "bits_per_byte"):
+            mean = np.mean([single["models"][number][name] for single in singles])
+            assert row["seeds"][name] == pytest.approx(mean)
+        assert f"{row['seeds']['nats_per_token']:.4f}" in told
         assert row["seeds"]["interval_half_width"] == pytest.approx(half_width)
         assert f"{np.mean(perplexities):.2f}" in told
         assert f"± {half_width:.2f}" in told
     assert results["samples"] == first["samples"]
+
+
+@pytest.mark.slow
+def test_a_later_seed_that_diverges_leaves_the_others_figures(tmp_path, text, monkeypatch):
+    train_lm, trained = jaxlm.train_lm, []
+
+    def diverging_at_last(model, ids, **options):
+        trained.append(model)
+        if len(trained) == 4:
+            raise FloatingPointError("the loss is nan at step 3; lower lr")
+        return train_lm(model, ids, **options)
+
+    monkeypatch.setattr(jaxlm, "train_lm", diverging_at_last)
+    results, told = run(small(text, tmp_path / "run", seeds=2))
+    assert "MLP, seed 1: the loss is nan at step 3" in told
+    several = results["models"][-1]["seeds"]
+    assert several["perplexities"] == [results["models"][-1]["perplexity"], None]
+    assert several["perplexity"] is None
+    assert "± inf" in told
 
 
 @pytest.mark.parametrize(("seed", "seeds", "most"), [(0, 0, 2**32), (2**32 - 2, 3, 2)])

@@ -21,14 +21,13 @@ from jaxlm.runs import read_manifest
 from jaxlm.training_runs import start_run
 
 TEXT = "the cat sat on the mat. a rat sat on a hat: the cat sat on the rat!\n" * 60
-RECIPES = ("minute", "ten_minutes", "minute_characters")
+RECIPES = ("minute", "ten_minutes")
 
 
 def small(name, **options):
     recipe = resolve(recipe_config(name))
     shape = {"num_steps": 3, "embedding_dim": 2, "hidden_dim": 3, "log_every": 2}
-    vocab_size = 256 if recipe.tokenizer == "bpe" else None
-    return dataclasses.replace(recipe, vocab_size=vocab_size, **shape, **options)
+    return dataclasses.replace(recipe, vocab_size=256, **shape, **options)
 
 
 @pytest.fixture
@@ -57,6 +56,8 @@ def test_a_recipe_gives_the_bits_of_jaxlm_train(text, tmp_path):
 @pytest.mark.slow
 def test_the_artefacts(text, tmp_path, monkeypatch):
     monkeypatch.setattr(published, "options_of", lambda name, config: small(name, seed=config.seed))
+    train = published.trained_on_characters
+    monkeypatch.setattr(published, "trained_on_characters", lambda data, seed, _: train(data, seed, True))
     monkeypatch.setattr(published, "_CLASSIC", hashlib.sha256(TEXT.encode()).hexdigest())
     config = PublishedConfig(text=text, seeds=2, output=Output(tmp_path / "run"))
     path = run_published(config, Console(file=(told := io.StringIO()), width=200))
@@ -68,7 +69,7 @@ def test_the_artefacts(text, tmp_path, monkeypatch):
     for row in rows:
         assert row["meets"] == (row["perplexity"] <= row["at_most"])
         assert row["perplexity"] == pytest.approx(np.mean(row["perplexities"]))
-        assert len(row["perplexities"]) == (2 if "minute`" in row["title"] or "minute_" in row["title"] else 1)
+        assert len(row["perplexities"]) == (2 if "minute`" in row["title"] or "Muon" in row["title"] else 1)
         assert (row["interval_half_width"] is None) == (len(row["perplexities"]) == 1)
     assert "MISSED" in told.getvalue() or all(row["meets"] for row in rows)
     assert sum(rows[5]["weights"]) == pytest.approx(1)
@@ -86,6 +87,8 @@ def test_a_row_meets_its_goal_in_its_time(perplexity, seconds, most_seconds, wan
 @pytest.mark.slow
 def test_another_text_is_not_judged(text, tmp_path, monkeypatch):
     monkeypatch.setattr(published, "options_of", lambda name, config: small(name, seed=config.seed))
+    train = published.trained_on_characters
+    monkeypatch.setattr(published, "trained_on_characters", lambda data, seed, _: train(data, seed, True))
     path = run_published(PublishedConfig(text=text, seeds=1, output=Output(tmp_path / "run")), Console(quiet=True))
     rows = json.loads((path / "results.json").read_text("utf-8"))["rows"]
     assert {row["meets"] for row in rows} == {None}
