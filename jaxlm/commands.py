@@ -354,11 +354,9 @@ def _chosen_device(device: str, variables: Any, console: Console) -> jax.Device:
 @contextlib.contextmanager
 def _on_cpu() -> Iterator[None]:
     """Where JAX has a CPU, what is read goes there: no accelerator is needed, nor shall one be in the way."""
-    try:
-        cpu = resolve_device("cpu")
-    except ValueError:  # JAX_PLATFORMS names others alone
-        cpu = None
-    with jax.default_device(cpu):
+    platforms: str | None = jax.config.jax_platforms  # type: ignore[attr-defined]
+    has_cpu = not platforms or "cpu" in platforms.split(",")
+    with jax.default_device(resolve_device("cpu") if has_cpu else None):
         yield
 
 

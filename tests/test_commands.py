@@ -637,13 +637,18 @@ def test_a_small_model_is_told_to_auto_as_one(run, command, monkeypatch):
 
 
 def test_a_model_is_opened_where_jax_has_no_cpu(run, monkeypatch):
-    def resolve_device(device, **_):
-        if device == "cpu":
-            raise ValueError("no 'cpu' device here")
-        return jax.devices()[0]
+    def fail(device):
+        raise ValueError("no 'cpu' device here")
 
-    monkeypatch.setattr(commands, "resolve_device", resolve_device)
-    assert commands.sample_text(run, num_tokens=3)["samples"]
+    monkeypatch.setattr(commands, "resolve_device", fail)
+    with pytest.raises(ValueError, match="no 'cpu' device here"):
+        commands.sample_text(run, num_tokens=3)
+    told = jax.config.jax_platforms
+    jax.config.update("jax_platforms", "chip")
+    try:
+        assert commands.sample_text(run, num_tokens=3)["samples"]
+    finally:
+        jax.config.update("jax_platforms", told)
 
 
 def test_an_exported_file_comes_back_as_a_folder(run, tmp_path):
