@@ -719,9 +719,11 @@ def on_a_terminal(words, *, interrupt_at=None):
     return process.wait(60), output.decode().replace("\r\n", "\n"), seconds
 
 
-# So that Ctrl-C reaches it: its standard input becomes the terminal of its session.
+# So that Ctrl-C reaches it: its standard input becomes the terminal of its session, and what runs in the background,
+# as these tests may, ignores SIGINT no more.
 _TAKE_THE_TERMINAL = """
-import fcntl, os, sys, termios
+import fcntl, os, signal, sys, termios
+signal.signal(signal.SIGINT, signal.SIG_DFL)
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 os.execv(sys.executable, [sys.executable, "-m", "jaxlm", *sys.argv[1:]])
 """
