@@ -290,7 +290,7 @@ def _is_for_cpu(command: Command) -> bool:
 
 def _start_cpu_alone() -> None:
     """Tells JAX, unless the user told it another, so that no plugin is loaded, and none has to be tried."""
-    if any(os.environ.get(name) for name in ("JAX_PLATFORMS", "JAX_PLATFORM_NAME")):
+    if os.environ.get("JAX_PLATFORMS"):
         return
     os.environ["JAX_PLATFORMS"] = "cpu"
     if "jax" in sys.modules:  # to read the options of a run that is resumed

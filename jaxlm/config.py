@@ -132,8 +132,6 @@ def resolve(config: TrainConfig) -> TrainConfig:
             raise ValueError(f"{flag(name)} must be below 1, got {getattr(config, name)}")
     if config.warmup_steps >= config.num_steps:
         raise ValueError(f"--warmup-steps {config.warmup_steps} must be below --num-steps {config.num_steps}")
-    if config.decoupled_decay and not config.weight_decay:
-        raise ValueError("--decoupled-decay needs a --weight-decay above 0")
     if config.clip_norm == 0:
         raise ValueError(f"--clip-norm must be above 0 (or None), got {config.clip_norm}")
     defaults = _MODEL_DEFAULTS[config.model]
@@ -146,6 +144,12 @@ def resolve(config: TrainConfig) -> TrainConfig:
         raise ValueError(
             f"--vocab-size {config.vocab_size} is for --tokenizer bpe; {config.tokenizer} has its own"
         )
+    return with_defaults(config)
+
+
+def with_defaults(config: TrainConfig) -> TrainConfig:
+    """`resolve` without its checks: for options that were checked when a run began."""
+    defaults = _MODEL_DEFAULTS[config.model]
     filled = {name: value for name, value in defaults.items() if getattr(config, name) is None}
     if config.tokenizer == "bpe" and config.vocab_size is None:
         filled["vocab_size"] = DEFAULT_VOCAB_SIZE

@@ -169,7 +169,8 @@ def _let_in_fastest(platforms: Collection[str] | None = None) -> tuple[Plugin, V
         return None
     judged = judged_plugins()
     fastest = _fastest_of(judged, platforms)
-    keep_out(plugin for plugin in judged if fastest is None or plugin != fastest[0])
+    let_in = fastest or _fastest_of(judged)  # where a platform is not here, another's plugin may be wanted next
+    keep_out(plugin for plugin in judged if let_in is None or plugin != let_in[0])
     return fastest
 
 

@@ -67,7 +67,10 @@ def _rate(lr: ArrayLike, num_steps: int, schedule: str, warmup_steps: int) -> An
         case "cosine", 0:
             return optax.cosine_decay_schedule(lr, num_steps)
         case "cosine", _:
-            return optax.warmup_cosine_decay_schedule(first, lr, warmup_steps, num_steps)
+            # As warmup_cosine_decay_schedule, which takes no rate that a sweep traces.
+            warm_up = optax.linear_schedule(first, lr, warmup_steps)
+            cosine = optax.cosine_decay_schedule(lr, num_steps - warmup_steps)
+            return optax.join_schedules([warm_up, cosine], [warmup_steps])
         case _, 0:
             return lr
     return optax.warmup_constant_schedule(first, lr, warmup_steps)

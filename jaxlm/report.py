@@ -182,10 +182,11 @@ def _printable(text: str) -> str:
 
 
 def _shown(row: Mapping[str, Any], name: str) -> str:
-    several = row.get("seeds", {})
-    value, missing = several.get(name, row[name]), "-" if name.endswith("_seconds") else "inf"
+    several = row.get("seeds")
+    value = row[name] if several is None or name.endswith("_seconds") else several[name]
+    missing = "-" if name.endswith("_seconds") else "inf"
     shown = missing if value is None else _number(value, _DECIMALS[name])
-    if name == "perplexity" and several:
+    if name == "perplexity" and several is not None:
         half_width = several["interval_half_width"]
         shown += f"\n± {'inf' if half_width is None else _number(half_width, _DECIMALS[name])}"
     return shown

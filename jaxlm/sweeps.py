@@ -43,10 +43,11 @@ def sweep_grid(keys: Array, **values: ArrayLike) -> tuple[Array, dict[str, np.nd
     ((6,), [0.1, 0.3, 1.0, 0.1, 0.3, 1.0])
 
     Raises:
-        ValueError: a name has no numbers.
+        ValueError: there is no key, or a name has no numbers.
     """
+    _check_keys(keys)
     for name, value in values.items():
-        if np.ndim(value) != 1 or not np.size(value):
+        if np.ndim(value) != 1 or not np.size(value) or not np.issubdtype(np.asarray(value).dtype, np.number):
             raise ValueError(f"{name} must be a list of one number or more, got {value!r}")
     chosen = list(itertools.product(range(len(keys)), *map(np.asarray, values.values())))
     columns = list(zip(*chosen, strict=True))
@@ -143,12 +144,16 @@ def _perplexity(model: LanguageModel, variables: Any, ids: Any, device: jax.Devi
     return evaluate(model, variables, ids, device=device).perplexity
 
 
-def _checked_columns(keys: Array, hyperparams: Mapping[str, ArrayLike]) -> dict[str, np.ndarray[Any, Any]]:
+def _check_keys(keys: Array) -> None:
     if not jnp.issubdtype(keys.dtype, jax.dtypes.prng_key) or keys.ndim != 1 or not len(keys):
         raise ValueError(
             f"keys must be an array of one random key or more, as jax.random.split makes it, got {keys.dtype}"
             f"{list(keys.shape)}"
         )
+
+
+def _checked_columns(keys: Array, hyperparams: Mapping[str, ArrayLike]) -> dict[str, np.ndarray[Any, Any]]:
+    _check_keys(keys)
     columns = {name: np.asarray(values, np.float32) for name, values in hyperparams.items()}
     for name, column in columns.items():
         if column.shape != (len(keys),):

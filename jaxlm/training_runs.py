@@ -26,6 +26,7 @@ from jaxlm.config import (
     flag,
     read_config,
     resolve,
+    with_defaults,
 )
 from jaxlm.console import say
 from jaxlm.corpora import load_corpus, read_text
@@ -90,6 +91,8 @@ def start_run(
     """
     console = console or Console(quiet=True)
     config = _checked(config)
+    if config.decoupled_decay and not config.weight_decay:
+        raise ValueError("--decoupled-decay needs a --weight-decay above 0")
     if out is not None:
         check_run_path(out, overwrite=overwrite)
     with terminate_as_interrupt():
@@ -249,8 +252,8 @@ def _config_of(path: Path, manifest: Mapping[str, Any]) -> TrainConfig:
         raise ValueError(
             f"{path} is a run of {manifest['kind']}, not of train; its models are in {path / 'models'}"
         )
-    # Resolved again: an option that came after the run has its default.
-    return resolve(config_from_json(manifest["config"], origin=path / "manifest.json"))
+    # An option that came after the run has its default.
+    return with_defaults(config_from_json(manifest["config"], origin=path / "manifest.json"))
 
 
 def _grown(path: Path, before: TrainConfig, config: TrainConfig) -> TrainConfig:
@@ -288,7 +291,7 @@ def _tell_of_edits(path: Path, before: TrainConfig) -> None:
     """Warns of a `config.json` that is no longer the manifest's config, which is the one that counts."""
     origin = path / "config.json"
     try:
-        differing = differing_options(before, resolve(read_config(origin)))
+        differing = differing_options(before, with_defaults(read_config(origin)))
         named = ", ".join(f"{flag(name)} {new}, not {old}" for name, (old, new) in differing.items())
         edits = f"{origin} says {named}" if differing else None
     except FileNotFoundError:

@@ -34,13 +34,8 @@ SMALL_MODEL = 10_000
 # A day's settings of JAX and Python, as a guard of transfers or warnings as errors, are no fault of a plugin: the
 # probe inherits none but those that say what a device is, or whether it is to compute in 64 bits.
 _OF_JAX_OR_PYTHON = "JAX_", "JAXLM_", "PYTHON", "PJRT_NAMES_AND_LIBRARY_PATHS"
-INHERITED = (
-    "JAX_CUDA_VISIBLE_DEVICES",
-    "JAX_ENABLE_X64",
-    "JAX_PJRT_CLIENT_CREATE_OPTIONS",
-    "JAX_ROCM_VISIBLE_DEVICES",
-    "PYTHONHOME",
-)
+_INHERITED = "JAX_ENABLE_X64", "PYTHONHOME"
+_OF_PLUGINS = tuple(f"JAX_{name}_" for name in ("CUDA", "GRAFT", "METAL", "MPS", "MTL", "PJRT", "ROCM", "TPU"))
 
 
 class Verdict(NamedTuple):
@@ -92,6 +87,11 @@ def probe_seconds() -> float:
     )
 
 
+def is_inherited(name: str) -> bool:
+    """Whether a probe is given this environment variable of JAX's, Python's or a plugin's."""
+    return name in _INHERITED or name.startswith(_OF_PLUGINS)
+
+
 def verdict_from_json(document: Any) -> Verdict:
     """The verdict that `Verdict._asdict` became. Raises a ValueError where it is none."""
     match document:
@@ -130,7 +130,7 @@ def _start(plugin: Plugin, path: Path, seconds: float) -> _Trial:
     environment = {
         name: value
         for name, value in os.environ.items()
-        if name in INHERITED or not name.startswith(_OF_JAX_OR_PYTHON)
+        if is_inherited(name) or not name.startswith(_OF_JAX_OR_PYTHON)
     }
     # It imports what this process would, and takes no more of a GPU's memory than it needs.
     environment["PYTHONPATH"] = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)

@@ -15,17 +15,18 @@ from typing import NamedTuple
 
 from jaxlm.files import cache_folder, read_json, write_atomically
 from jaxlm.plugins import Plugin, installed_plugins, jax_version, known_fault
-from jaxlm.trials import INHERITED, Verdict, one_line, probe_seconds, try_plugins, verdict_from_json
+from jaxlm.trials import Verdict, is_inherited, one_line, probe_seconds, try_plugins, verdict_from_json
 
 _VERSION = 2
 _NVIDIA = Path("/proc/driver/nvidia/gpus")
 # What a plugin failed for may pass, as a full memory does. A day later it is tried again.
 _SECONDS_OF_A_FAULT = 86_400
+# Of other versions, machines and settings: read at each start, in 1 ms.
+_MOST_ENTRIES = 100
 # What another process may need beside its probes.
 _FAREWELL_SECONDS = 5
-# What a probe inherits, and what may turn its verdict.
+# What may turn a verdict, beside what `is_inherited`.
 _TURNS_VERDICTS = (
-    *INHERITED,
     "CUDA_VISIBLE_DEVICES",
     "HIP_VISIBLE_DEVICES",
     "LD_LIBRARY_PATH",
@@ -143,9 +144,10 @@ def _cached_entries() -> dict[str, _Entry]:
 def _cache(verdicts: Mapping[Plugin, Verdict]) -> None:
     now, limit = time.time(), probe_seconds()
     every = _cached_entries() | {_key(plugin): _Entry(verdict, now, limit) for plugin, verdict in verdicts.items()}
+    newest = sorted(every.items(), key=lambda item: item[1].time)[-_MOST_ENTRIES:]
     document = {
         "version": _VERSION,
-        "verdicts": {key: {**entry._asdict(), "verdict": entry.verdict._asdict()} for key, entry in every.items()},
+        "verdicts": {key: {**entry._asdict(), "verdict": entry.verdict._asdict()} for key, entry in newest},
     }
     with contextlib.suppress(OSError):  # a folder that cannot be written costs a probe each time
         write_atomically(_cache_path(), json.dumps(document, indent=2) + "\n")
@@ -158,7 +160,8 @@ def _cache_path() -> Path:
 def _key(plugin: Plugin) -> str:
     """All that a verdict on the plugin may depend on."""
     parts = [plugin.module, plugin.name, plugin.version, f"jax {jax_version()}", *_machine()]
-    parts += [f"{name}={os.environ[name]}" for name in _TURNS_VERDICTS if name in os.environ]
+    turning = {name for name in os.environ if name in _TURNS_VERDICTS or is_inherited(name)}
+    parts += [f"{name}={os.environ[name]}" for name in sorted(turning)]
     return "|".join(parts)
 
 
@@ -173,7 +176,7 @@ def _machine() -> tuple[str, ...]:
     driver = Path("/sys/module/nvidia/version")
     versions = [driver.read_text().strip()] if driver.exists() else []
     # Not platform.platform(): it reads the whole interpreter to tell the version of its C library, in 40 ms.
-    system = (platform.node(), platform.system(), platform.release(), platform.machine())
+    system = (platform.system(), platform.release(), platform.machine())
     python = (f"Python {platform.python_version()}", sys.prefix, f"jaxlib {metadata.version('jaxlib')}")
     return (*python, *system, *seen, *versions, *_nvidia_models())
 

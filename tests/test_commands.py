@@ -719,8 +719,8 @@ def on_a_terminal(words, *, interrupt_at=None):
     return process.wait(60), output.decode().replace("\r\n", "\n"), seconds
 
 
-# So that Ctrl-C reaches it: its standard input becomes the terminal of its session, and what runs in the background,
-# as these tests may, ignores SIGINT no more.
+# So that Ctrl-C reaches it: its standard input becomes the terminal of its session, and it hears SIGINT, which the
+# background, where these tests may run, ignores.
 _TAKE_THE_TERMINAL = """
 import fcntl, os, signal, sys, termios
 signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -313,6 +313,14 @@ def test_metal_is_the_fastest_of_apples_plugins_that_work(install):
     assert choose_device("metal").device == "METAL:0"
 
 
+def test_asking_for_metal_where_there_is_none_keeps_no_other_plugin_out(install):
+    kept_out = install(WORKS | FAILS)
+    with pytest.raises(ValueError, match="no 'metal' device here"):
+        choose_device("metal")
+    assert kept_out == [SLOW, BAD]
+    assert choose_device(num_weights=10**9).device == "FAST:0"
+
+
 def test_where_no_plugin_of_apples_works_the_error_says_why(install):
     install({Plugin("m", "jax-metal", "0.1.1"): FAILS[BAD]._replace(reason="breaks all; pip install a cure")})
     with pytest.raises(

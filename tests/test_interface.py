@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
+import jaxlm
 from jaxlm import CountsBigramLM, MLPLanguageModel, NeuralBigramLM, evaluate, init, perplexity
-from jaxlm.models.interface import check_contexts
+from jaxlm.models.interface import check_contexts, count_weights, model_size
 
 RUNGS = [
     CountsBigramLM(vocab_size=7),
@@ -178,3 +179,40 @@ def test_a_flax_module_of_the_readers_is_a_language_model():
     assert evaluation.num_tokens == 4
     assert evaluation.nats_per_token == pytest.approx(sum(nats) / 4, rel=1e-5)
     assert perplexity(model, variables, ids) == pytest.approx(math.exp(sum(nats) / 4), rel=1e-5)
+
+
+NETWORK = jaxlm.MLPLanguageModel(7, 2, 3, 4)
+IDS = np.arange(60) % 7
+SIZE = 7 * 3 + (2 * 3 + 1) * 4 + (4 + 1) * 7
+
+
+def test_the_size_of_a_model_is_that_of_its_variables():
+    assert model_size(NETWORK) == count_weights(jaxlm.init(NETWORK, jax.random.key(0))) == SIZE
+
+
+@pytest.mark.parametrize(
+    ("module", "call", "size"),
+    [
+        ("training", lambda _: jaxlm.train_lm(NETWORK, IDS, key=jax.random.key(1), num_steps=1), SIZE),
+        ("evaluation", lambda variables: jaxlm.evaluate(NETWORK, variables, IDS), SIZE),
+        ("sampling", lambda variables: jaxlm.sample(NETWORK, variables, IDS[:2], 1, key=jax.random.key(2)), SIZE),
+        (
+            "sweeps",
+            lambda _: jaxlm.train_many(
+                NETWORK, IDS, keys=jax.random.split(jax.random.key(3)), hyperparams={"lr": [1, 2]}, num_steps=1
+            ),
+            2 * SIZE,
+        ),
+    ],
+    ids=["train_lm", "evaluate", "sample", "train_many"],
+)
+def test_auto_knows_how_large_the_work_is(monkeypatch, module, call, size):
+    asked = []
+
+    def resolve_device(device, *, num_weights=None):
+        asked.append((device, num_weights))
+        return jax.devices("cpu")[0]
+
+    monkeypatch.setattr(f"jaxlm.{module}.resolve_device", resolve_device)
+    call(jaxlm.init(NETWORK, jax.random.key(0)))
+    assert ("auto", size) in asked

@@ -597,3 +597,13 @@ def test_a_run_of_before_an_option_goes_on_with_its_default(folder, tmp_path, mo
     resume_run(run)
     assert read_manifest(run)["state"] == "done"
     assert not caplog.records
+
+
+def test_decay_that_is_none_cannot_be_decoupled_in_a_new_run_but_an_old_one_is_read(folder, finished, tmp_path):
+    with pytest.raises(ValueError, match="--decoupled-decay needs a --weight-decay above 0"):
+        start_run(tiny_config(folder, decoupled_decay=True), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    old = shutil.copytree(finished, tmp_path / "old")
+    manifest = read_manifest(old)
+    write_manifest(old, manifest | {"config": manifest["config"] | {"decoupled_decay": True}})
+    assert load_run(old, "last")

@@ -29,7 +29,9 @@ def with_momentum(lr, momentum):
 
 
 def of_the_command(lr, momentum, weight_decay):
-    return sgd(lr, 12, schedule="cosine", momentum=momentum, weight_decay=weight_decay, clip_norm=1.0)
+    return sgd(
+        lr, 12, schedule="cosine", warmup_steps=3, momentum=momentum, weight_decay=weight_decay, clip_norm=1.0
+    )
 
 
 @pytest.mark.parametrize(
@@ -144,7 +146,17 @@ def test_a_grid_is_every_key_with_every_combination():
     assert sweep_grid(KEYS)[1] == {}
 
 
-@pytest.mark.parametrize("numbers", [[], 0.1, [[0.1, 0.2]]])
+@pytest.mark.parametrize(
+    "keys",
+    [lambda: jax.random.split(jax.random.key(6), 2)[:0], lambda: jax.random.key(6), lambda: np.zeros(3)],
+    ids=["none", "one", "numbers"],
+)
+def test_a_grid_needs_keys(keys):
+    with pytest.raises(ValueError, match="keys must be an array of one random key or more"):
+        sweep_grid(keys(), lr=[0.1])
+
+
+@pytest.mark.parametrize("numbers", [[], 0.1, [[0.1, 0.2]], ["a"]])
 def test_a_grid_needs_numbers_for_each_name(numbers):
     with pytest.raises(ValueError, match="momentum must be a list of one number or more"):
         sweep_grid(KEYS, lr=[0.1], momentum=numbers)

@@ -155,7 +155,7 @@ def test_probe_imports_what_its_parent_would_and_chooses_for_itself(outcome, mon
     monkeypatch.setattr(trials, "installed_plugins", lambda: [Plugin(name, name, "1") for name in ("plugin", "z")])
     monkeypatch.syspath_prepend(tmp_path / "only here")
     days = {"JAX_PLATFORMS", "JAXLM_DEVICE", "JAX_COMPILATION_CACHE_DIR", "JAX_TRANSFER_GUARD", "PYTHONWARNINGS"}
-    for name in days | {"JAX_ENABLE_X64"}:
+    for name in days | {"JAX_ENABLE_X64", "JAX_MPS_LIBRARY_PATH"}:
         monkeypatch.setenv(name, "chosen")
     monkeypatch.setenv("XLA_FLAGS", "--its-own")
     verdict = outcome("right['reason'] = json.dumps([plugin, others, sys.argv[1:4], dict(os.environ)])", ANSWER)
@@ -164,7 +164,7 @@ def test_probe_imports_what_its_parent_would_and_chooses_for_itself(outcome, mon
     assert words == ["-P", "-m", "jaxlm.plugin_probe"]
     assert environment["PYTHONPATH"].split(os.pathsep)[0] == str(tmp_path / "only here")
     assert not days & set(environment)
-    assert environment["JAX_ENABLE_X64"] == "chosen"
+    assert environment["JAX_ENABLE_X64"] == environment["JAX_MPS_LIBRARY_PATH"] == "chosen"
     assert (environment["XLA_FLAGS"], environment["XLA_PYTHON_CLIENT_PREALLOCATE"]) == ("--its-own", "false")
 
 

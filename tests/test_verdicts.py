@@ -88,7 +88,7 @@ def test_what_a_verdict_depends_on_is_part_of_its_key(tried, monkeypatch, change
 
 
 def test_machine_is_told_by_its_system_and_interpreter():
-    told = {platform.node(), platform.release(), platform.machine(), sys.prefix, f"jaxlib {version('jaxlib')}"}
+    told = {platform.release(), platform.machine(), sys.prefix, f"jaxlib {version('jaxlib')}"}
     assert told <= set(verdicts._machine())
 
 
@@ -184,6 +184,23 @@ def test_who_has_waited_for_another_process_tries_nothing_itself(tried, cache, m
         reasons = {verdict.reason for verdict in judged_plugins().values()}
     assert reasons == {"cannot be tried: another process tries plugins, and has not ended for 0.2 s"}
     assert tried == []
+
+
+def test_setting_of_a_plugin_is_part_of_the_key(tried, monkeypatch):
+    judged_plugins()
+    monkeypatch.setenv("JAX_MPS_LIBRARY_PATH", "/mine")
+    another_process()
+    assert len(tried) == 2
+
+
+def test_cache_keeps_the_newest_verdicts(tried, cache, monkeypatch):
+    monkeypatch.setattr(verdicts, "_MOST_ENTRIES", 4)
+    for jax in ("1", "2", "3"):
+        monkeypatch.setattr(verdicts, "jax_version", lambda jax=jax: jax)
+        another_process()
+    kept = json.loads(cache.read_text())["verdicts"]
+    assert len(kept) == 4
+    assert not [key for key in kept if "jax 1|" in key]
 
 
 def test_forgotten_verdicts_are_asked_for_again(tried, cache):
