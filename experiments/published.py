@@ -5,10 +5,11 @@
 
 Validation perplexity on 4096 BPE tokens and on characters, beside what it should be at most: the figures of
 KenLM on a comparable stream of tokens, with a margin for the stream, and for the networks goals of our own. The
-networks are trained by SGD, by the options of `experiments/recipes`, which say how they were chosen: never on
-validation. Another text, or --quick, is not judged. `minute` is trained from several seeds, for an interval;
-`ten_minutes` once. The mixture is of that and of modified Kneser-Ney of orders 3 and 5: its weights come by EM
-from the last tenth of the training text, for models that were fitted to what comes before it.
+networks on tokens are trained by SGD, by the options of `experiments/recipes`, which say how they were chosen;
+that on characters by Muon, as `trained_on_characters` says: never on validation. Another text, or --quick, is
+not judged. `minute` is trained from several seeds, for an interval; `ten_minutes` once. The mixture is of that
+and of modified Kneser-Ney of orders 3 and 5: its weights come by EM from the last tenth of the training text,
+for models that were fitted to what comes before it.
 
 Expected, on the classic tiny Shakespeare file: Kneser-Ney of order 2 125.98, modified of orders 3 and 5
 102.86 and 103.45; MLP `minute` 95.43 ± 1.25 (three seeds, 58 s each), `ten_minutes` 90.42 (132 s), their mixture
@@ -153,6 +154,11 @@ def on_characters(seeds: Sequence[int], data: Data, is_quick: bool) -> Iterator[
 
 def trained_on_characters(data: Data, seed: int, is_quick: bool) -> Trained:
     """The network of the last row. A library's call, for `jaxlm train` knows SGD alone.
+
+    Chosen on the last tenth of the training text, where it has 4.98 (Kneser-Ney 4.61): of the rates 0.01 to
+    0.05, of 5 to 8 characters of context, of 16 to 32 dimensions and 384 or 512 units, with and without decay
+    and dropout. Adam came to 5.22 there, and SGD in the same time to 5.48. Twice the steps gained 0.04: time is
+    not what it lacks.
 
     Jordan et al. (2024), "Muon: An Optimizer for Hidden Layers in Neural Networks".
     """

@@ -88,6 +88,7 @@ def count_weights(variables: Any) -> int:
     return sum(np.size(leaf) for leaf in jax.tree.leaves(variables))
 
 
+@functools.cache  # to trace `init` takes milliseconds, and equal models are as large
 def model_size(model: LanguageModel) -> int:
     """How many numbers its fresh variables hold, of which no device hears."""
     return count_weights(jax.eval_shape(lambda: init(model, jax.random.key(0))))
