@@ -10,9 +10,9 @@ under the source, summed over all contexts and successors. *Sampled* nats are th
 a text.
 
 Expected (seed 0): every model lies at most 0.6 % above its floor. Order 1, floor 2.0939 nats (perplexity
-8.117): counts bigram 0.006 %, neural bigram 0.07 %, MLP with N = 1 0.05 % and with N = 2 0.08 %, mixture 0.02
-%. Order 2, floors 2.7216 nats for N = 1 and 2.0981 (perplexity 8.151) for N = 2: counts bigram 0.004 %, neural
-bigram 0.02 %, 3-gram 0.09 %, MLP with N = 2 0.54 % (perplexity 8.243), mixture 0.09 %.
+8.117): counts bigram 0.006 %, neural bigram 0.07 %, MLP with N = 1 0.05 % and with N = 2 0.08 %, mixture
+0.02 %. Order 2, floors 2.7216 nats for N = 1 and 2.0981 (perplexity 8.151) for N = 2: counts bigram 0.004 %,
+neural bigram 0.02 %, 3-gram 0.09 %, MLP with N = 2 0.54 % (perplexity 8.243), mixture 0.09 %.
 """
 
 import sys

@@ -71,35 +71,29 @@ class MixtureLM:
 
     def apply(self, variables: Any, contexts: Array) -> Array:
         """Contexts [B, N] -> log-probabilities [B, V]."""
-        contexts = check_contexts(contexts, self.context_length)
-        log_probs = [
-            _log_softmax(predict(model, own, self._seen_by(model, contexts)))
-            for model, own in zip(self.models, self.variables_of_each(variables), strict=True)
-        ]
-        return self._mix(log_probs)
+        return self._mix([_log_softmax(predict(*part)) for part in self._parts(variables, contexts)])
 
     def apply_in_training(self, variables: Any, contexts: Array, key: Array) -> Array:
         """As `NoisyModel` has it: each model under the noise of a key of its own."""
-        contexts = check_contexts(contexts, self.context_length)
-        log_probs = [
-            _log_softmax(
-                predict_in_training(model, own, self._seen_by(model, contexts), jax.random.fold_in(key, index))
-            )
-            for index, (model, own) in enumerate(zip(self.models, self.variables_of_each(variables), strict=True))
-        ]
-        return self._mix(log_probs)
+        return self._mix(
+            [
+                _log_softmax(predict_in_training(*part, key=jax.random.fold_in(key, index)))
+                for index, part in enumerate(self._parts(variables, contexts))
+            ]
+        )
 
     def target_log_probs(self, variables: Any, contexts: Array) -> Callable[[Array, Array], Array]:
         """As `TargetScorer` has it: counts among the models look up the target alone."""
-        contexts = check_contexts(contexts, self.context_length)
-        parts = [
-            _target_log_probs(model, own, self._seen_by(model, contexts))
-            for model, own in zip(self.models, self.variables_of_each(variables), strict=True)
-        ]
+        parts = [_target_log_probs(*part) for part in self._parts(variables, contexts)]
         return lambda rows, targets: self._mix([part(rows, targets) for part in parts])
 
-    def _seen_by(self, model: LanguageModel, contexts: Array) -> Array:
-        return contexts[:, self.context_length - model.context_length :]
+    def _parts(self, variables: Any, contexts: Array) -> list[tuple[LanguageModel, Any, Array]]:
+        """Each model, its variables, and of the contexts the last tokens, which it sees."""
+        contexts = check_contexts(contexts, self.context_length)
+        return [
+            (model, own, contexts[:, self.context_length - model.context_length :])
+            for model, own in zip(self.models, self.variables_of_each(variables), strict=True)
+        ]
 
     def variables_of_each(self, variables: Any) -> tuple[Any, ...]:
         """The models' own variables. Raises a ValueError where there are not as many."""
