@@ -12,47 +12,18 @@ import pytest
 import jaxlm
 
 PACKAGE = Path(jaxlm.__file__).parent
-# A file imports only what stands before it; the helpers at the front need none of the others.
-ORDER = [
-    "files",
-    "metrics",
-    "config",
-    "timing",
-    "compilation",
-    "console",
-    "interruption",
-    "optimizers",
-    "jax_versions",
-    "plugins",
-    "trials",
-    "verdicts",
-    "plugin_probe",
+# A folder imports only folders before it in this list.
+FOLDERS = [
+    "utils",
+    "text",
     "devices",
-    "corpora",
-    "tokenizers",
-    "batching",
-    "data",
-    "keys",
     "models",
     "evaluation",
-    "mixing",
-    "distributions",
-    "sampling",
     "training",
-    "sweeps",
+    "sampling",
     "checkpoints",
-    "descriptions",
-    "saved_models",
     "runs",
-    "report",
-    "tensorboard",
-    "results",
-    "jobs",
-    "saved_training",
-    "training_runs",
-    "commands",
     "cli",
-    "__main__",
 ]
 FILES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))
 each_file = pytest.mark.parametrize("file", FILES)
@@ -75,34 +46,22 @@ def imports_of(file):
                 yield node.module
 
 
-def part_of(module_or_file):
-    """`jaxlm.models.mlp` and `models/mlp.py` are both of the part `models`."""
-    return module_or_file.removeprefix("jaxlm.").removesuffix(".py").replace("/", ".").split(".")[0]
+def test_package_holds_only_known_folders():
+    folders = {path.name for path in PACKAGE.iterdir() if path.is_dir() and path.name != "__pycache__"}
+    assert folders == set(FOLDERS)
 
 
-def part_of_models(file):
-    return "jaxlm." + file.removesuffix(".py").replace("/", ".")
-
-
-@each_file
-def test_imports_go_one_way(file):
-    if file == "__init__.py":
-        return  # it offers everything, and imports it when it is asked for: see the tests of names below
-    before = ORDER[: ORDER.index(part_of(file))]
+@pytest.mark.parametrize("file", [file for file in FILES if "/" in file])
+def test_imports_go_downwards(file):
+    folder = file.split("/")[0]
+    allowed = FOLDERS[: FOLDERS.index(folder) + 1]
     for module in imports_of(file):
-        if module.startswith("jaxlm.") and part_of(module) != part_of(file):
-            assert part_of(module) in before, f"{file} imports {module}, which stands below it"
+        package, _, rest = module.partition(".")
+        if package == "jaxlm" and rest:
+            assert rest.split(".")[0] in allowed, f"{file} imports {module}"
 
 
-@pytest.mark.parametrize("file", [file for file in FILES if file.startswith("models/") and "__" not in file])
-def test_no_rung_imports_another(file):
-    shared = {module for module in imports_of(file) if module.startswith("jaxlm.models")}
-    helpers = {"jaxlm.models.interface", "jaxlm.models.linen", "jaxlm.models.smoothing"}
-    is_rung = part_of_models(file) not in helpers
-    assert shared <= (helpers if is_rung else set())
-
-
-@pytest.mark.parametrize(("library", "home"), [("flax", "models/"), ("orbax", "checkpoints.py")])
+@pytest.mark.parametrize(("library", "home"), [("flax", "models/"), ("orbax", "checkpoints/")])
 def test_library_stays_behind_one_part(library, home):
     importers = {file for file in FILES for module in imports_of(file) if module.split(".")[0] == library}
     assert importers

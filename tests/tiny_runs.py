@@ -7,13 +7,13 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from jaxlm import jobs, runs, saved_training, training_runs
-from jaxlm.checkpoints import best_step, checkpoint_steps
-from jaxlm.config import TrainConfig, resolve
-from jaxlm.optimizers import sgd
-from jaxlm.runs import read_manifest
-from jaxlm.training import train_lm
-from jaxlm.training_runs import load_run
+from jaxlm.checkpoints.train_states import best_step, checkpoint_steps
+from jaxlm.runs import artifacts, manifest as runs, session as saved_training, setup as jobs
+from jaxlm.runs.config import TrainConfig, resolve
+from jaxlm.runs.load import load_run
+from jaxlm.runs.manifest import read_manifest
+from jaxlm.training.loop import train_lm
+from jaxlm.training.optimizers import sgd
 
 _TEXT = "the cat sat on the mat; the dog ran after the cat\n" * 8
 
@@ -40,7 +40,7 @@ def make_quick(patch):
     patch.setattr(runs, "_version", _version)
     patch.setattr(runs, "_git_commit", lambda: None)
     patch.setattr(jobs, "sgd", lambda lr, num_steps, **options: _sgd(lr, _used(num_steps, **options), **options))
-    patch.setattr(training_runs, "plot_curves", lambda path, *_: path.write_bytes(b""))
+    patch.setattr(artifacts, "plot_curves", lambda path, *_: path.write_bytes(b""))
 
 
 _sgd = functools.cache(sgd)
@@ -65,12 +65,12 @@ def stopped_at(patch, step, name="SIGINT"):
         return train_lm(*arguments, on_pause=pause, **options)
 
     @contextlib.contextmanager
-    def interruptible():
+    def catch_stop_signals():
         yield lambda: came[0] if came else None
 
     with patch.context() as inner, contextlib.suppress(KeyboardInterrupt):
         inner.setattr(saved_training, "train_lm", train_until)
-        inner.setattr(saved_training, "interruptible", interruptible)
+        inner.setattr(saved_training, "interruptible", catch_stop_signals)
         yield
         raise AssertionError("the run was not stopped")
 

@@ -1,8 +1,8 @@
 """How near does a neural bigram come to the counts that no bigram can beat, and what does a thin embedding cost?
 
-    python -m experiments.counts_vs_neural           # about 140 s on 2 CPU cores: characters of tiny Shakespeare
-    python -m experiments.counts_vs_neural --quick   # two widths, 200 steps: about 55 s beside other load
-    python -m experiments.counts_vs_neural --tokenizer bpe --vocab-size 512
+    python -m experiments.findings.bigram_optimum           # about 140 s on 2 CPU cores: characters of tiny Shakespeare
+    python -m experiments.findings.bigram_optimum --quick   # two widths, 200 steps: about 55 s beside other load
+    python -m experiments.findings.bigram_optimum --tokenizer bpe --vocab-size 512
 
 Unsmoothed counts are the bigram that makes their own text likeliest. A `NeuralBigramLM` of width D is the same
 table with logits of rank D and a bias, so that its training nats are the counts' plus KL(counts || neural),
@@ -33,15 +33,15 @@ from rich.table import Table
 from rich.text import Text
 
 import jaxlm
-from experiments.contest import as_text
-from experiments.findings import COLORS, Findings, Output, OutputOptions, new_figure, run_experiment
-from experiments.markov import Floats, conditional_entropy
-from jaxlm.batching import check_at_least
-from jaxlm.console import exit_code, say, standard_output
-from jaxlm.data import Data, load_data
-from jaxlm.optimizers import sgd
-from jaxlm.report import visible
-from jaxlm.training import TrainState, join_variables
+from experiments.shared.benchmark import as_text
+from experiments.shared.experiment import COLORS, Findings, Output, OutputOptions, new_figure, run_experiment
+from experiments.shared.synthetic import Floats, conditional_entropy
+from jaxlm.runs.report.tables import visible
+from jaxlm.text.dataset import Dataset, load_dataset
+from jaxlm.training.optimizers import sgd
+from jaxlm.training.state import TrainState, join_variables
+from jaxlm.utils.checks import check_at_least
+from jaxlm.utils.terminal import print_plain, run_command, stdout_console
 
 _WIDTHS = 1, 2, 4, 8, 16, 32
 _QUICK_WIDTHS = (2,)
@@ -71,7 +71,7 @@ class CountsVsNeuralConfig:
     """Every random choice follows from it: 0 to 2**32 - 1."""
     quick: bool = False
     """Two widths and at most 200 steps: every artefact, in seconds."""
-    output: OutputOptions = Output()  # noqa: RUF009  # frozen
+    output: OutputOptions = Output()  # frozen  # noqa: RUF009
 
 
 def run_counts_vs_neural(config: CountsVsNeuralConfig, console: Console) -> Path:
@@ -89,11 +89,11 @@ def run_counts_vs_neural(config: CountsVsNeuralConfig, console: Console) -> Path
         raise ValueError(f"--lrs must be one positive finite number or more, got {list(config.lrs)}")
     if not 0 <= config.seed < 2**32:
         raise ValueError(f"--seed must lie in 0..2**32 - 1, got {config.seed}")
-    data = load_data(config.corpus, config.text, config.tokenizer, vocab_size=config.vocab_size or 512)
+    data = load_dataset(config.corpus, config.text, config.tokenizer, vocab_size=config.vocab_size or 512)
     return run_experiment("counts-vs-neural", config, console, lambda: find(config, data, console))
 
 
-def find(config: CountsVsNeuralConfig, data: Data, console: Console) -> Findings:
+def find(config: CountsVsNeuralConfig, data: Dataset, console: Console) -> Findings:
     """KL(counts || neural) by step and by width, and the tokens after which most of it is lost."""
     vocab_size = data.tokenizer.vocab_size
     counts = jaxlm.CountsBigramLM(vocab_size, smoothing=0)
@@ -104,7 +104,9 @@ def find(config: CountsVsNeuralConfig, data: Data, console: Console) -> Findings
     rows = []
     for width in (*(width for width in widths if width < vocab_size), vocab_size):
         rows.append(train_width(width, pairs, config, data))
-        say(console, f"D = {width}: KL {rows[-1]['kl_nats'][-1]:.5f} nats per token, lr {rows[-1]['lr']:g}")
+        print_plain(
+            console, f"D = {width}: KL {rows[-1]['kl_nats'][-1]:.5f} nats per token, lr {rows[-1]['lr']:g}"
+        )
     results = {
         "vocab_size": vocab_size,
         "num_pairs": int(pairs.sum()),
@@ -114,7 +116,7 @@ def find(config: CountsVsNeuralConfig, data: Data, console: Console) -> Findings
     return Findings(results, table_text(results), picture_of(results))
 
 
-def train_width(width: int, pairs: Floats, config: CountsVsNeuralConfig, data: Data) -> dict[str, Any]:
+def train_width(width: int, pairs: Floats, config: CountsVsNeuralConfig, data: Dataset) -> dict[str, Any]:
     """The neural bigram of that width at its best learning rate: its KL by step, and after which tokens it is."""
     model = jaxlm.NeuralBigramLM(len(pairs), width)
     num_steps = min(config.steps, _QUICK_STEPS) if config.quick else config.steps
@@ -243,4 +245,4 @@ def picture_of(results: Mapping[str, Any]) -> Any:
 
 if __name__ == "__main__":
     options = tyro.cli(CountsVsNeuralConfig, prog="counts_vs_neural")
-    sys.exit(exit_code(lambda: run_counts_vs_neural(options, standard_output())))
+    sys.exit(run_command(lambda: run_counts_vs_neural(options, stdout_console())))

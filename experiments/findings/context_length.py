@@ -1,10 +1,10 @@
 """What does more context buy, and what does it cost: counts of every order, and the MLP, by tokens of context.
 
-    python -m experiments.context_length           # about 9 min on 2 CPU cores
-    python -m experiments.context_length --quick   # every artefact, in a minute
+    python -m experiments.findings.context_length           # about 9 min on 2 CPU cores
+    python -m experiments.findings.context_length --quick   # every artefact, in a minute
 
 Counts are smoothed by modified Kneser-Ney, N from 0 to 5; the MLP (D=64, H=128) is trained by SGD with momentum,
-cosine decay and weight decay, N from 1 to 8, by the options of `experiments/recipes/minute.json`. Beside each
+cosine decay and weight decay, N from 1 to 8, by the options of `experiments/shared/recipes/minute.json`. Beside each
 perplexity stands what the model weighs: what a table with a cell for every n-gram would, at 8 bytes a cell; what
 the n-grams that were seen do; and the parameters of the MLP. The wall is the longest context whose table fits
 into a given memory, for vocabularies of many sizes.
@@ -28,14 +28,14 @@ from rich.console import Console
 from rich.table import Table
 
 import jaxlm
-from experiments.contest import as_text
-from experiments.findings import COLORS, Findings, Output, OutputOptions, new_figure, run_experiment
-from experiments.recipes import recipe_config, train_recipe
-from jaxlm.config import TrainConfig, resolve
-from jaxlm.console import exit_code, say, standard_output
-from jaxlm.data import Data, load_data
-from jaxlm.models.interface import count_weights
-from jaxlm.results import describe_data
+from experiments.shared.benchmark import as_text
+from experiments.shared.experiment import COLORS, Findings, Output, OutputOptions, new_figure, run_experiment
+from experiments.shared.recipes import recipe_config, train_recipe
+from jaxlm.models.interface import num_params
+from jaxlm.runs.config import TrainConfig, resolve
+from jaxlm.runs.results import describe_data
+from jaxlm.text.dataset import Dataset, load_dataset
+from jaxlm.utils.terminal import print_plain, run_command, stdout_console
 
 _LONGEST_COUNTED = 5
 _BYTES_PER_CELL = 8  # a count and a log-probability, as `CountsNgramLM` has them
@@ -61,7 +61,7 @@ class ContextConfig:
     """Every random choice of the training follows from it: 0 to 2**32 - 1."""
     quick: bool = False
     """Three contexts, a small vocabulary, few steps: every artefact, in a minute."""
-    output: OutputOptions = Output()  # noqa: RUF009  # frozen
+    output: OutputOptions = Output()  # frozen  # noqa: RUF009
 
 
 def run_context_length(config: ContextConfig, console: Console) -> Path:
@@ -75,14 +75,14 @@ def run_context_length(config: ContextConfig, console: Console) -> Path:
     if not 0 < config.memory_gib < 2**40:
         raise ValueError(f"--memory-gib must be above 0 (and below 2**40), got {config.memory_gib}")
     training = training_options(config)
-    data = load_data(
+    data = load_dataset(
         config.corpus,
         config.text,
         "bpe",
         vocab_size=training.vocab_size,
         min_tokens=max(config.longest, _LONGEST_COUNTED) + 1,
     )
-    say(
+    print_plain(
         console,
         f"{data.corpus.source}: {len(data.train_ids):,} tokens to train, {len(data.val_ids):,} to validate",
     )
@@ -99,14 +99,16 @@ def training_options(config: ContextConfig) -> TrainConfig:
     return resolve(options)
 
 
-def find(config: ContextConfig, training: TrainConfig, data: Data, console: Console) -> Findings:
+def find(config: ContextConfig, training: TrainConfig, data: Dataset, console: Console) -> Findings:
     """All rows, the table and the picture of them."""
     lengths = range(1, min(config.longest, 3 if config.quick else config.longest) + 1)
     counts = [counted(data, length) for length in range(min(max(lengths), _LONGEST_COUNTED) + 1)]
     mlps = []
     for length in lengths:
         mlps.append(trained(data, replace(training, context_length=length)))
-        say(console, f"MLP, {length} tokens of context: validation perplexity {mlps[-1]['perplexity']:.2f}")
+        print_plain(
+            console, f"MLP, {length} tokens of context: validation perplexity {mlps[-1]['perplexity']:.2f}"
+        )
     memory = config.memory_gib * 2**30
     results = {
         **describe_data(data, "bpe"),
@@ -118,7 +120,7 @@ def find(config: ContextConfig, training: TrainConfig, data: Data, console: Cons
     return Findings(results, table_text(results), picture(results))
 
 
-def counted(data: Data, context_length: int) -> dict[str, Any]:
+def counted(data: Dataset, context_length: int) -> dict[str, Any]:
     """Counts of n-grams, n = context_length + 1, smoothed by modified Kneser-Ney: validation and bytes."""
     model = jaxlm.CountsNgramLM(data.tokenizer.vocab_size, context_length, table="sparse")
     variables = model.fit(jaxlm.init(model, jax.random.key(0)), data.train_ids)
@@ -132,10 +134,10 @@ def counted(data: Data, context_length: int) -> dict[str, Any]:
     }
 
 
-def trained(data: Data, config: TrainConfig) -> dict[str, Any]:
+def trained(data: Dataset, config: TrainConfig) -> dict[str, Any]:
     """The MLP of the config: validation, parameters and bytes."""
     mlp = train_recipe(config, data.tokenizer.vocab_size, data.train_ids, data.val_ids)
-    num_parameters = count_weights(mlp.variables)
+    num_parameters = num_params(mlp.variables)
     return {
         "context_length": mlp.model.context_length,
         "perplexity": mlp.perplexity,
@@ -234,4 +236,4 @@ def picture(results: Mapping[str, Any]) -> Any:
 
 if __name__ == "__main__":
     options = tyro.cli(ContextConfig, prog="context_length")
-    sys.exit(exit_code(lambda: run_context_length(options, standard_output())))
+    sys.exit(run_command(lambda: run_context_length(options, stdout_console())))

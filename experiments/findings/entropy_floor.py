@@ -1,7 +1,7 @@
 """How close does each model come to the best that any could do? On sources whose entropy is known exactly.
 
-    python -m experiments.known_floor           # about 1 min on 2 CPU cores
-    python -m experiments.known_floor --quick   # every artefact, sooner
+    python -m experiments.findings.entropy_floor           # about 1 min on 2 CPU cores
+    python -m experiments.findings.entropy_floor --quick   # every artefact, sooner
 
 Two Markov sources, of order 1 and of order 2, have rows drawn from a Dirichlet distribution. Their stationary
 distribution is the solution of a linear system, and so no figure here is an estimate: the *floor* of a model that
@@ -32,9 +32,9 @@ from rich.console import Console
 from rich.table import Table
 
 import jaxlm
-from experiments.contest import as_text
-from experiments.findings import COLORS, Findings, Output, OutputOptions, new_figure, run_experiment
-from experiments.markov import (
+from experiments.shared.benchmark import as_text
+from experiments.shared.experiment import COLORS, Findings, Output, OutputOptions, new_figure, run_experiment
+from experiments.shared.synthetic import (
     MarkovSource,
     conditional_entropy,
     cross_entropy,
@@ -42,10 +42,10 @@ from experiments.markov import (
     sample_source,
     window_probabilities,
 )
-from experiments.unit_embeddings import UnitEmbeddings
-from jaxlm.batching import check_at_least
-from jaxlm.console import exit_code, say, standard_output
-from jaxlm.optimizers import sgd
+from experiments.shared.unit_embeddings import UnitEmbeddings
+from jaxlm.training.optimizers import sgd
+from jaxlm.utils.checks import check_at_least
+from jaxlm.utils.terminal import print_plain, run_command, stdout_console
 
 _ORDERS = 1, 2
 _MOST_PERCENT = 1.0  # what a model that can be the source may lie above its floor
@@ -71,7 +71,7 @@ class FloorConfig:
     """Every random choice follows from it: 0 to 2**32 - 1."""
     quick: bool = False
     """A twentieth of the tokens and of the steps: every artefact, sooner."""
-    output: OutputOptions = Output()  # noqa: RUF009  # frozen
+    output: OutputOptions = Output()  # frozen  # noqa: RUF009
 
 
 class Fitted(NamedTuple):
@@ -144,7 +144,7 @@ def measure_source(order: int, config: FloorConfig, console: Console) -> dict[st
                 "seconds": fitted.seconds,
             }
         )
-        say(console, f"order {order}, {fitted.title}: {exact:.4f} nats, floor {floor:.4f}")
+        print_plain(console, f"order {order}, {fitted.title}: {exact:.4f} nats, floor {floor:.4f}")
     return {
         "order": order,
         "entropy_rate_nats": conditional_entropy(windows, 2),
@@ -244,4 +244,4 @@ def picture_of(sources: Sequence[Mapping[str, Any]]) -> Any:
 
 if __name__ == "__main__":
     options = tyro.cli(FloorConfig, prog="known_floor")
-    sys.exit(exit_code(lambda: run_floor(options, standard_output())))
+    sys.exit(run_command(lambda: run_floor(options, stdout_console())))

@@ -1,7 +1,7 @@
 """makemore's names: do counts and the MLP come to the losses that its lectures print, window for window?
 
-    python -m experiments.names --text names.txt           # about 90 s on 2 CPU cores
-    python -m experiments.names --text names.txt --quick   # every artefact; about 55 s beside other load
+    python -m experiments.findings.makemore_names --text names.txt           # about 90 s on 2 CPU cores
+    python -m experiments.findings.makemore_names --text names.txt --quick   # every artefact; about 55 s beside other load
 
 The file is github.com/karpathy/makemore's `names.txt`, 32,033 names, one a line. Tokens are its characters and
 `.`, which marks where a name begins and ends. A model that sees N of them reads one stream in which each name has
@@ -37,8 +37,8 @@ from rich.console import Console
 from rich.table import Table
 
 import jaxlm
-from experiments.contest import as_text
-from experiments.findings import (
+from experiments.shared.benchmark import as_text
+from experiments.shared.experiment import (
     COLORS,
     Findings,
     Output,
@@ -47,10 +47,10 @@ from experiments.findings import (
     new_figure,
     run_experiment,
 )
-from experiments.unit_embeddings import UnitEmbeddings
-from jaxlm.batching import check_at_least
-from jaxlm.console import exit_code, say, standard_output
-from jaxlm.optimizers import sgd
+from experiments.shared.unit_embeddings import UnitEmbeddings
+from jaxlm.training.optimizers import sgd
+from jaxlm.utils.checks import check_at_least
+from jaxlm.utils.terminal import print_plain, run_command, stdout_console
 
 MARK = "."
 _CONTEXT_LENGTH = 3  # of the MLP and of the 4-gram that stands beside it
@@ -74,7 +74,7 @@ class NamesConfig:
     """The MLP's starts, its batches and the sampled names follow from it: 0 to 2**32 - 1."""
     quick: bool = False
     """Two runs of at most 500 steps: every artefact, in seconds."""
-    output: OutputOptions = Output()  # noqa: RUF009  # frozen
+    output: OutputOptions = Output()  # frozen  # noqa: RUF009
 
 
 def run_names(config: NamesConfig, console: Console) -> Path:
@@ -111,7 +111,7 @@ def names_of(text: str) -> list[str]:
 def makemore_split(names: Sequence[str]) -> tuple[list[str], list[str], list[str]]:
     """The names that train, validate and test: shuffled with Python's seed 42, 80 / 10 / 10."""
     shuffled = list(names)
-    random.Random(42).shuffle(shuffled)  # noqa: S311  # makemore's own shuffle
+    random.Random(42).shuffle(shuffled)  # makemore's own shuffle  # noqa: S311
     begin, end = int(0.8 * len(names)), int(0.9 * len(names))
     return shuffled[:begin], shuffled[begin:end], shuffled[end:]
 
@@ -166,7 +166,7 @@ def find(config: NamesConfig, names: Sequence[str], console: Console) -> Finding
                 "names": made_up(model, variables, tokenizer, config.seed),
             }
         )
-        say(console, f"{title}: {rows[-1]['nats_per_token']:.4f} nats")
+        print_plain(console, f"{title}: {rows[-1]['nats_per_token']:.4f} nats")
     mlp = train_mlps(config, train, validation, tokenizer)
     results = {
         "vocab_size": tokenizer.vocab_size,
@@ -291,4 +291,4 @@ def picture_of(results: Mapping[str, Any]) -> Any:
 
 if __name__ == "__main__":
     options = tyro.cli(NamesConfig, prog="names")
-    sys.exit(exit_code(lambda: run_names(options, standard_output())))
+    sys.exit(run_command(lambda: run_names(options, stdout_console())))

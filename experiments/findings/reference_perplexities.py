@@ -1,7 +1,7 @@
 """Do our figures meet those that others published, and what do counts and networks reach together?
 
-    python -m experiments.published --text tinyshakespeare.txt      # about 10 min on 2 CPU cores
-    python -m experiments.published --quick                         # every artefact, sooner
+    python -m experiments.findings.reference_perplexities --text tinyshakespeare.txt      # about 10 min on 2 CPU cores
+    python -m experiments.findings.reference_perplexities --quick                         # every artefact, sooner
 
 Validation perplexity on 4096 BPE tokens and on characters, beside what it should be at most: the figures of
 KenLM on a comparable stream of tokens, with a margin for the stream, and for the networks goals of our own. The
@@ -32,8 +32,8 @@ from rich.console import Console
 from rich.table import Table
 
 import jaxlm
-from experiments.contest import as_text
-from experiments.findings import (
+from experiments.shared.benchmark import as_text
+from experiments.shared.experiment import (
     COLORS,
     Findings,
     Output,
@@ -42,13 +42,13 @@ from experiments.findings import (
     new_figure,
     run_experiment,
 )
-from experiments.recipes import Trained, recipe_config, train_recipe
-from experiments.unit_embeddings import UnitEmbeddings
-from jaxlm.config import TrainConfig, resolve
-from jaxlm.console import exit_code, say, standard_output
-from jaxlm.data import Data, load_data
-from jaxlm.results import describe_data
-from jaxlm.timing import timed
+from experiments.shared.recipes import Trained, recipe_config, train_recipe
+from experiments.shared.unit_embeddings import UnitEmbeddings
+from jaxlm.runs.config import TrainConfig, resolve
+from jaxlm.runs.results import describe_data
+from jaxlm.text.dataset import Dataset, load_dataset
+from jaxlm.utils.terminal import print_plain, run_command, stdout_console
+from jaxlm.utils.timing import timed
 
 _ORDERS = {3: 104.0, 5: 105.0}  # of modified Kneser-Ney, and their perplexity at most
 _MINUTE = 60.0  # seconds, for the recipes of that name, on 2 CPU cores
@@ -70,7 +70,7 @@ class PublishedConfig:
     """Every random choice follows from it: 0 to 2**32 - 1."""
     quick: bool = False
     """A small vocabulary, short trainings, two seeds: every artefact, sooner; judges nothing."""
-    output: OutputOptions = Output()  # noqa: RUF009  # frozen
+    output: OutputOptions = Output()  # frozen  # noqa: RUF009
 
 
 class Fitted(NamedTuple):
@@ -89,9 +89,11 @@ def run_published(config: PublishedConfig, console: Console) -> Path:
     if not 1 <= config.seeds <= 2**32 - config.seed:
         raise ValueError(f"--seeds must lie in 1..{2**32 - config.seed}, got {config.seeds}")
     recipes = {name: options_of(name, config) for name in ("minute", "ten_minutes")}
-    tokens = load_data(config.corpus, config.text, "bpe", vocab_size=recipes["minute"].vocab_size, min_tokens=100)
-    characters = load_data(config.corpus, config.text, "char", min_tokens=100)
-    say(
+    tokens = load_dataset(
+        config.corpus, config.text, "bpe", vocab_size=recipes["minute"].vocab_size, min_tokens=100
+    )
+    characters = load_dataset(config.corpus, config.text, "char", min_tokens=100)
+    print_plain(
         console,
         f"{tokens.corpus.source}: {len(tokens.train_ids):,} tokens, {len(characters.train_ids):,} characters",
     )
@@ -107,7 +109,11 @@ def options_of(name: str, config: PublishedConfig) -> TrainConfig:
 
 
 def find(
-    config: PublishedConfig, recipes: Mapping[str, TrainConfig], tokens: Data, characters: Data, console: Console
+    config: PublishedConfig,
+    recipes: Mapping[str, TrainConfig],
+    tokens: Dataset,
+    characters: Dataset,
+    console: Console,
 ) -> Findings:
     """All rows, in the order of the table."""
     seeds = range(config.seed, config.seed + (2 if config.quick else config.seeds))
@@ -116,7 +122,7 @@ def find(
     # Each is told as soon as it is there.
     for row in itertools.chain(on_tokens(recipes, seeds, tokens), on_characters(seeds, characters, config.quick)):
         rows.append(row | {"meets": meets(row) if is_judged else None})
-        say(console, f"{row['title']}: perplexity {row['perplexity']:.2f}, at most {row['at_most']:g}")
+        print_plain(console, f"{row['title']}: perplexity {row['perplexity']:.2f}, at most {row['at_most']:g}")
     results = {
         "tokens": describe_data(tokens, "bpe"),
         "characters": describe_data(characters, "char"),
@@ -125,7 +131,7 @@ def find(
     return Findings(results, table_text(rows), picture(rows))
 
 
-def on_tokens(recipes: Mapping[str, TrainConfig], seeds: Sequence[int], data: Data) -> Iterator[dict[str, Any]]:
+def on_tokens(recipes: Mapping[str, TrainConfig], seeds: Sequence[int], data: Dataset) -> Iterator[dict[str, Any]]:
     """The rows of the BPE tokens."""
     vocab_size = data.tokenizer.vocab_size
     bigram = jaxlm.CountsNgramLM(vocab_size, 1, jaxlm.KneserNey())
@@ -143,7 +149,7 @@ def on_tokens(recipes: Mapping[str, TrainConfig], seeds: Sequence[int], data: Da
     yield row | {"weights": list(weights)}
 
 
-def on_characters(seeds: Sequence[int], data: Data, is_quick: bool) -> Iterator[dict[str, Any]]:
+def on_characters(seeds: Sequence[int], data: Dataset, is_quick: bool) -> Iterator[dict[str, Any]]:
     """The rows of the characters."""
     model = jaxlm.CountsNgramLM(data.tokenizer.vocab_size, 4)
     yield row_of("characters: modified Kneser-Ney, order 5", 4.85, [scored(fitted(model, data.train_ids), data)])
@@ -153,7 +159,7 @@ def on_characters(seeds: Sequence[int], data: Data, is_quick: bool) -> Iterator[
     yield row | {"most_seconds": _MINUTE}
 
 
-def trained_on_characters(data: Data, seed: int, is_quick: bool) -> Trained:
+def trained_on_characters(data: Dataset, seed: int, is_quick: bool) -> Trained:
     """The network of the last row. A library's call, for `jaxlm train` knows SGD alone.
 
     Chosen on the last tenth of the training text, where it has 4.98 (Kneser-Ney 4.61): of the rates 0.01 to
@@ -181,7 +187,7 @@ def trained_on_characters(data: Data, seed: int, is_quick: bool) -> Trained:
 
 
 def trained_row(
-    title: str, at_most: float, config: TrainConfig, seeds: Sequence[int], data: Data
+    title: str, at_most: float, config: TrainConfig, seeds: Sequence[int], data: Dataset
 ) -> dict[str, Any]:
     """A network trained from each seed."""
     runs = [
@@ -191,7 +197,7 @@ def trained_row(
     return row_of(title, at_most, [run.perplexity for run in runs], [run.timing.run_seconds for run in runs])
 
 
-def mixed(config: TrainConfig, network: Fitted, data: Data) -> tuple[Fitted, tuple[float, ...]]:
+def mixed(config: TrainConfig, network: Fitted, data: Dataset) -> tuple[Fitted, tuple[float, ...]]:
     """The network mixed with counts of the whole training text; and the weights, from models of nine tenths."""
     fit_ids, held_out_ids = jaxlm.split_ids(data.train_ids)
     vocab_size = data.tokenizer.vocab_size
@@ -209,7 +215,7 @@ def fitted(model: jaxlm.CountsNgramLM, ids: Any) -> Fitted:
     return Fitted(model, model.fit(jaxlm.init(model, jax.random.key(0)), ids))
 
 
-def scored(each: Fitted, data: Data) -> float:
+def scored(each: Fitted, data: Dataset) -> float:
     """The validation perplexity."""
     return jaxlm.perplexity(each.model, each.variables, data.val_ids)
 
@@ -275,4 +281,4 @@ def picture(rows: Sequence[Mapping[str, Any]]) -> Any:
 
 if __name__ == "__main__":
     options = tyro.cli(PublishedConfig, prog="published")
-    sys.exit(exit_code(lambda: run_published(options, standard_output())))
+    sys.exit(run_command(lambda: run_published(options, stdout_console())))

@@ -1,9 +1,9 @@
 """How does generated text fail? Loops, pairs and words that nobody wrote, lines by heart: five shares, counted.
 
-    python -m experiments.failure_modes           # about 90 s on 2 CPU cores
-    python -m experiments.failure_modes --quick   # fewer of all: every artefact, sooner
+    python -m experiments.findings.text_degeneration           # about 90 s on 2 CPU cores
+    python -m experiments.findings.text_degeneration --quick   # fewer of all: every artefact, sooner
 
-The models of `experiments.ladder`, trained as there, and modified Kneser-Ney of order 3 and 5, write on from the
+The models of `experiments.ladder.ladder`, trained as there, and modified Kneser-Ney of order 3 and 5, write on from the
 same prompts of the validation text at five temperatures. The yardstick is what the validation text has after
 these prompts: a share is no failure where real text has it too. The table gives each with its standard error over
 the streams, and below it how each model's first stream begins.
@@ -31,15 +31,22 @@ from rich.console import Console
 from rich.table import Table
 
 import jaxlm
-from experiments.contest import as_text
-from experiments.findings import COLORS, Findings, Output, OutputOptions, new_figure, run_experiment
-from experiments.ladder import LadderConfig, baselines, check_options, counts_bigrams, load_text, neural_models
-from experiments.ladder import neural_rungs as train_neural_rungs
-from jaxlm.compilation import keep_compiled_programs
-from jaxlm.console import exit_code, standard_output
-from jaxlm.data import Data
-from jaxlm.jobs import SAMPLE_FOLD
-from jaxlm.tokenizers import Tokenizer
+from experiments.ladder.ladder import (
+    LadderConfig,
+    baselines,
+    check_options,
+    counts_bigrams,
+    load_text,
+    neural_models,
+    neural_rungs as train_neural_rungs,
+)
+from experiments.shared.benchmark import as_text
+from experiments.shared.experiment import COLORS, Findings, Output, OutputOptions, new_figure, run_experiment
+from jaxlm.runs.setup import SAMPLE_FOLD
+from jaxlm.text.dataset import Dataset
+from jaxlm.text.tokenizers import Tokenizer
+from jaxlm.utils.compilation_cache import enable_compilation_cache
+from jaxlm.utils.terminal import run_command, stdout_console
 
 _PROMPT_TOKENS = 4  # the longest context among the models
 _REPEATED, _COPIED = 4, 8  # tokens of an n-gram that is looked for in its own stream, and in the training text
@@ -121,7 +128,7 @@ def run_failure_modes(config: FailureConfig, console: Console) -> Path:
     return run_experiment("failure-modes", config, console, partial(find, ladder, plan, data, console))
 
 
-def find(ladder: LadderConfig, plan: Plan, data: Data, console: Console) -> Findings:
+def find(ladder: LadderConfig, plan: Plan, data: Dataset, console: Console) -> Findings:
     """What every model writes, and how it fails, beside the real text."""
     length = _PROMPT_TOKENS + plan.num_tokens
     starts = np.linspace(0, len(data.val_ids) - length, plan.num_streams).astype(int)
@@ -138,7 +145,7 @@ def find(ladder: LadderConfig, plan: Plan, data: Data, console: Console) -> Find
 
 
 def writers(
-    ladder: LadderConfig, plan: Plan, data: Data, console: Console
+    ladder: LadderConfig, plan: Plan, data: Dataset, console: Console
 ) -> Iterator[tuple[str, jaxlm.LanguageModel, Any]]:
     """The models by title, with their variables."""
     _, unigram = baselines(data)
@@ -154,7 +161,7 @@ def writers(
             yield rung.title, rung.model, rung.variables
 
 
-def known_of(data: Data) -> Known:
+def known_of(data: Dataset) -> Known:
     """What the training text holds."""
     bigram = jaxlm.CountsBigramLM(data.tokenizer.vocab_size)
     variables = bigram.fit(jaxlm.init(bigram, jax.random.key(0)), data.train_ids)
@@ -268,7 +275,7 @@ def table_text(rows: Sequence[Mapping[str, Any]]) -> str:
 def _shown(figure: Mapping[str, float]) -> str:
     if np.isnan(figure["share"]):
         return "-"
-    return f"{100 * figure['share']:.1f} ({100 * figure['standard_error']:.1f})"
+    return f"{100 * figure['share']:.1f} ({100 * figure['stderr_console']:.1f})"
 
 
 def draw(rows: Sequence[Mapping[str, Any]]) -> Any:
@@ -297,5 +304,5 @@ def draw(rows: Sequence[Mapping[str, Any]]) -> Any:
 
 if __name__ == "__main__":
     options = tyro.cli(FailureConfig, prog="failure_modes")
-    keep_compiled_programs()
-    sys.exit(exit_code(lambda: run_failure_modes(options, standard_output())))
+    enable_compilation_cache()
+    sys.exit(run_command(lambda: run_failure_modes(options, stdout_console())))

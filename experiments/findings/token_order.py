@@ -1,7 +1,7 @@
 """Does the order of the context matter? Embeddings side by side against their sum and their mean, which forget it.
 
-    python -m experiments.position           # about 3 min on 2 CPU cores
-    python -m experiments.position --quick   # two ways, few steps: every artefact, sooner
+    python -m experiments.findings.token_order           # about 3 min on 2 CPU cores
+    python -m experiments.findings.token_order --quick   # two ways, few steps: every artefact, sooner
 
 The four ways differ in what the hidden layer reads of the N embeddings: all of them in their order
 (`MLPLanguageModel`), their sum, or their mean; *sum, wider* has more hidden units, and the weights of the first.
@@ -40,10 +40,10 @@ from rich.console import Console
 from rich.table import Table
 
 import jaxlm
-from experiments.contest import as_text
-from experiments.findings import COLORS, Findings, Output, OutputOptions, new_figure, run_experiment
-from experiments.ladder import momentum_sgd
-from experiments.markov import (
+from experiments.ladder.ladder import momentum_sgd
+from experiments.shared.benchmark import as_text
+from experiments.shared.experiment import COLORS, Findings, Output, OutputOptions, new_figure, run_experiment
+from experiments.shared.synthetic import (
     Floats,
     MarkovSource,
     conditional_entropy,
@@ -52,11 +52,11 @@ from experiments.markov import (
     sample_source,
     window_probabilities,
 )
-from jaxlm.compilation import keep_compiled_programs
-from jaxlm.console import exit_code, say, standard_output
-from jaxlm.data import load_data
-from jaxlm.models.interface import check_contexts, check_sizes, count_weights
-from jaxlm.models.linen import FrozenModule, small_init
+from jaxlm.models._linen import FrozenModule, small_init
+from jaxlm.models.interface import check_contexts, check_sizes, num_params
+from jaxlm.text.dataset import load_dataset
+from jaxlm.utils.compilation_cache import enable_compilation_cache
+from jaxlm.utils.terminal import print_plain, run_command, stdout_console
 
 _EMBEDDING_DIM, _HIDDEN_DIM, _BATCH_SIZE = 32, 64, 128
 _SOURCE_VOCAB_SIZE, _SOURCE_CONCENTRATION = 8, 0.5
@@ -134,7 +134,7 @@ def run_position(config: PositionConfig, console: Console) -> Path:
     plan = Plan((1, 2, 4), 1500, config.num_seeds, 200_000)
     if config.quick:
         plan = Plan((3,), 200, min(config.num_seeds, 2), 20_000, (0.5, 1.0), ("concatenation", "sum"))
-    data = load_data(config.corpus, config.text, "char", min_tokens=2 * (max(plan.context_lengths) + 1))
+    data = load_dataset(config.corpus, config.text, "char", min_tokens=2 * (max(plan.context_lengths) + 1))
     return run_experiment(
         "position", config, console, partial(find, config, plan, data.train_ids, data.val_ids, console)
     )
@@ -151,7 +151,7 @@ def find(config: PositionConfig, plan: Plan, train_ids: Ids, val_ids: Ids, conso
             lr, runs = train_best(model, train_ids, plan, optimizer, text_key)
             perplexities = [jaxlm.perplexity(model, variables, val_ids) for variables in runs]
             text_rows.append(describe(way, model, runs, lr) | spread_of("val_perplexity", perplexities))
-            say(console, f"text, N = {context_length}, {way}: perplexity {np.mean(perplexities):.3f}")
+            print_plain(console, f"text, N = {context_length}, {way}: perplexity {np.mean(perplexities):.3f}")
     rows = draw_rows(_SOURCE_VOCAB_SIZE, 2, _SOURCE_CONCENTRATION, config.seed)
     source, joint = MarkovSource(_SOURCE_VOCAB_SIZE, 2), window_probabilities(rows)
     stream = sample_source(source, jnp.asarray(np.log(rows), jnp.float32), plan.source_tokens, key=stream_key)
@@ -160,7 +160,7 @@ def find(config: PositionConfig, plan: Plan, train_ids: Ids, val_ids: Ids, conso
         lr, runs = train_best(model, stream, plan, optimizer, source_key)
         nats = [cross_entropy(model, variables, joint) for variables in runs]
         source_rows.append(describe(way, model, runs, lr) | spread_of("nats_per_token", nats))
-        say(console, f"source, {way}: {np.mean(nats):.4f} nats per token")
+        print_plain(console, f"source, {way}: {np.mean(nats):.4f} nats per token")
     results = {
         "learning_rates": plan.learning_rates,
         "steps": plan.num_steps,
@@ -232,7 +232,7 @@ def describe(way: str, model: Any, runs: list[Any], lr: float) -> dict[str, Any]
         "way": way,
         "context_length": model.context_length,
         "hidden_dim": model.hidden_dim,
-        "weights": count_weights(runs[0]),
+        "weights": num_params(runs[0]),
         "lr": lr,
     }
 
@@ -306,5 +306,5 @@ def draw(results: Mapping[str, Any]) -> Any:
 
 if __name__ == "__main__":
     options = tyro.cli(PositionConfig, prog="position")
-    keep_compiled_programs()
-    sys.exit(exit_code(lambda: run_position(options, standard_output())))
+    enable_compilation_cache()
+    sys.exit(run_command(lambda: run_position(options, stdout_console())))

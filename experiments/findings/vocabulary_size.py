@@ -1,7 +1,7 @@
 """What does the tokenizer do to the figures? Perplexities that do not compare, and bits per byte that do.
 
-    python -m experiments.vocabulary           # about 3 min on 2 CPU cores
-    python -m experiments.vocabulary --quick   # two tokenizers, few steps: 24 seconds of CPU time
+    python -m experiments.findings.vocabulary_size           # about 3 min on 2 CPU cores
+    python -m experiments.findings.vocabulary_size --quick   # two tokenizers, few steps: 24 seconds of CPU time
 
 Characters, bytes, and byte-pair encodings of 256 to 8192 tokens, of one text that is cut before it is encoded: its
 last tenth, from the start of a line, validates, so that all are judged on the same bytes. The first of its tokens
@@ -40,13 +40,13 @@ from rich.console import Console
 from rich.table import Table
 
 import jaxlm
-from experiments.contest import as_text
-from experiments.findings import COLORS, Findings, Output, OutputOptions, new_figure, run_experiment
-from experiments.ladder import RECIPES, baselines, counts_bigrams
-from jaxlm.compilation import keep_compiled_programs
-from jaxlm.console import exit_code, say, standard_output
-from jaxlm.data import Data
-from jaxlm.tokenizers import Tokenizer
+from experiments.ladder.ladder import RECIPES, baselines, counts_bigrams
+from experiments.shared.benchmark import as_text
+from experiments.shared.experiment import COLORS, Findings, Output, OutputOptions, new_figure, run_experiment
+from jaxlm.text.dataset import Dataset
+from jaxlm.text.tokenizers import Tokenizer
+from jaxlm.utils.compilation_cache import enable_compilation_cache
+from jaxlm.utils.terminal import print_plain, run_command, stdout_console
 
 _CONTEXT_LENGTH, _EMBEDDING_DIM, _HIDDEN_DIM = 3, 32, 64
 _LEAST_LINES = 20
@@ -111,7 +111,7 @@ def find(seed: int, plan: Plan, corpus: jaxlm.Corpus, console: Console) -> Findi
     num_bytes = len(val_text.encode())
     rows = []
     for name, tokenizer in tokenizers(plan, corpus.text, train_text):
-        data = Data(corpus, tokenizer, tokenizer.encode(train_text), tokenizer.encode(val_text))
+        data = Dataset(corpus, tokenizer, tokenizer.encode(train_text), tokenizer.encode(val_text))
         models = {}
         for title, fitted in fit_all(data, plan, jax.random.key(seed)):
             nats, perplexity, num_tokens = score(fitted.model, fitted.variables, data.train_ids, data.val_ids)
@@ -131,7 +131,7 @@ def find(seed: int, plan: Plan, corpus: jaxlm.Corpus, console: Console) -> Findi
                 "models": models,
             }
         )
-        say(
+        print_plain(
             console,
             f"{name}: " + ", ".join(f"{title} {each['bits_per_byte']:.3f}" for title, each in models.items()),
         )
@@ -154,7 +154,7 @@ def tokenizers(plan: Plan, text: str, train_text: str) -> Iterator[tuple[str, To
         yield f"bpe {size}", jaxlm.BPETokenizer.train(train_text, size)
 
 
-def fit_all(data: Data, plan: Plan, key: jax.Array) -> Iterator[tuple[str, Fitted]]:
+def fit_all(data: Dataset, plan: Plan, key: jax.Array) -> Iterator[tuple[str, Fitted]]:
     """The models by title, fitted to the training ids; what is chosen, is chosen on the last tenth of those."""
     vocab_size = data.tokenizer.vocab_size
     uniform, _ = baselines(data)
@@ -248,5 +248,5 @@ def draw(rows: Sequence[Mapping[str, Any]]) -> Any:
 
 if __name__ == "__main__":
     options = tyro.cli(VocabularyConfig, prog="vocabulary")
-    keep_compiled_programs()
-    sys.exit(exit_code(lambda: run_vocabulary(options, standard_output())))
+    enable_compilation_cache()
+    sys.exit(run_command(lambda: run_vocabulary(options, stdout_console())))

@@ -1,8 +1,8 @@
 """Three language models on one token stream: does each rung of the ladder predict better than the one below?
 
-    python -m experiments.ladder                   # about 25 s on 2 CPU cores
-    python -m experiments.ladder --quick           # every artefact, in about 10 s
-    python -m experiments.ladder --recipe course   # plain SGD, 500 steps of 64: too little to get there
+    python -m experiments.ladder.ladder                   # about 25 s on 2 CPU cores
+    python -m experiments.ladder.ladder --quick           # every artefact, in about 10 s
+    python -m experiments.ladder.ladder --recipe course   # plain SGD, 500 steps of 64: too little to get there
 
 Expected on tiny Shakespeare, BPE with 4096 tokens, seed 0 (validation perplexity): uniform 4096, unigram 474,
 counts bigram 462 with add-one and 181 with the best add-k, neural bigram 121, MLP 108. Characters
@@ -26,22 +26,25 @@ import tyro
 from rich.console import Console
 
 import jaxlm
-from experiments.findings import mean_and_interval
-from jaxlm.compilation import keep_compiled_programs
-from jaxlm.console import exit_code, progress, say, standard_output
-from jaxlm.data import Data, line_start_prompt, load_data
-from jaxlm.devices import choose_device, described
-from jaxlm.files import write_atomically
-from jaxlm.jobs import SAMPLE_FOLD
-from jaxlm.metrics import append_metrics
+from experiments.shared.experiment import mean_and_interval
+from jaxlm.devices.selection import choose_device, format_device
 from jaxlm.models.baselines import UniformLM, UnigramLM
 from jaxlm.models.counts_bigram import best_smoothing
-from jaxlm.models.interface import model_size
-from jaxlm.optimizers import sgd
-from jaxlm.report import plot_counts, plot_curves, render_page, results_table, samples_text
-from jaxlm.results import describe_data, describe_model, describe_results, metrics_line
-from jaxlm.runs import check_run_path, create_run, describe_environment, new_run_path, write_json
-from jaxlm.timing import Timing, timed
+from jaxlm.models.interface import num_init_params
+from jaxlm.runs.directory import check_run_path, create_run, new_run_path
+from jaxlm.runs.manifest import describe_environment, write_json
+from jaxlm.runs.metrics_log import append_metrics
+from jaxlm.runs.report.page import render_page
+from jaxlm.runs.report.plots import plot_counts, plot_curves
+from jaxlm.runs.report.tables import results_table, samples_text
+from jaxlm.runs.results import describe_data, describe_results, metrics_line, model_row
+from jaxlm.runs.setup import SAMPLE_FOLD
+from jaxlm.text.dataset import Dataset, line_start_prompt, load_dataset
+from jaxlm.training.optimizers import sgd
+from jaxlm.utils.atomic_files import write_atomically
+from jaxlm.utils.compilation_cache import enable_compilation_cache
+from jaxlm.utils.terminal import print_plain, progress, run_command, stdout_console
+from jaxlm.utils.timing import Timing, timed
 
 
 @dataclass(frozen=True)
@@ -137,14 +140,14 @@ def run_ladder(config: LadderConfig, console: Console) -> Path:
     check_options(config)
     data = load_text(config)
     prompt_ids = choose_prompt(config, data)
-    say(
+    print_plain(
         console,
         f"{data.corpus.source}: {len(data.corpus.text):,} characters, {len(data.train_ids):,} tokens to train, "
         f"{len(data.val_ids):,} to validate, vocabulary {data.tokenizer.vocab_size:,}",
     )
     models = neural_models(config, data.tokenizer.vocab_size)
-    device, reason = choose_device(config.device, num_weights=max(map(model_size, models)))
-    say(console, f"device: {described(device)}: {reason}")
+    device, reason = choose_device(config.device, num_weights=max(map(num_init_params, models)))
+    print_plain(console, f"device: {format_device(device)}: {reason}")
     path = config.out or new_run_path(f"{'text' if config.text else config.corpus}-{config.tokenizer}")
     settings = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(config).items()}
     facts = describe_data(data, config.tokenizer)
@@ -166,9 +169,9 @@ def run_ladder(config: LadderConfig, console: Console) -> Path:
         write_artefacts(run, rungs, data, results)
     console.print(results_table(results["models"]))
     best_k = next(row["smoothing"] for row in results["models"] if row["name"] == "counts_bigram_best_k")
-    say(console, f"\nbest k = {best_k:.3g}, chosen on the last tenth of the training text\n")
-    say(console, samples_text(samples))
-    say(console, f"{time.perf_counter() - begin:.0f} s in all; look at {run / 'report.html'}")
+    print_plain(console, f"\nbest k = {best_k:.3g}, chosen on the last tenth of the training text\n")
+    print_plain(console, samples_text(samples))
+    print_plain(console, f"{time.perf_counter() - begin:.0f} s in all; look at {run / 'report.html'}")
     return run
 
 
@@ -192,11 +195,11 @@ def check_options(config: LadderConfig) -> None:
         raise ValueError(f"--num-tokens must be at least 0, got {config.num_tokens}")
 
 
-def load_text(config: LadderConfig) -> Data:
+def load_text(config: LadderConfig) -> Dataset:
     """Text -> tokenizer -> ids -> a part to train and a part to validate."""
     context_length = max(config.mlp_context_length, 1)
     default = 512 if config.quick else 4096
-    data = load_data(
+    data = load_dataset(
         config.corpus,
         config.text,
         config.tokenizer,
@@ -211,7 +214,7 @@ def load_text(config: LadderConfig) -> Data:
     return data
 
 
-def choose_prompt(config: LadderConfig, data: Data) -> np.ndarray[Any, Any]:
+def choose_prompt(config: LadderConfig, data: Dataset) -> np.ndarray[Any, Any]:
     """The ids [P] that the samples go on from."""
     context_length = max(config.mlp_context_length, 1)
     if config.prompt is None:
@@ -235,7 +238,7 @@ def neural_models(config: LadderConfig, vocab_size: int) -> tuple[jaxlm.NeuralBi
     )
 
 
-def baselines(data: Data) -> Iterator[Rung]:
+def baselines(data: Dataset) -> Iterator[Rung]:
     """What a model must beat: no knowledge at all, and the frequencies of the tokens."""
     vocab_size = data.tokenizer.vocab_size
     with timed() as timing:
@@ -249,7 +252,7 @@ def baselines(data: Data) -> Iterator[Rung]:
     yield Rung("unigram", "unigram, add 1", unigram, counts, evaluation, timing)
 
 
-def counts_bigrams(data: Data) -> Iterator[Rung]:
+def counts_bigrams(data: Dataset) -> Iterator[Rung]:
     """The counts of pairs, smoothed by one, and by the k that suits held-out training text best."""
     vocab_size = data.tokenizer.vocab_size
     add_one = jaxlm.CountsBigramLM(vocab_size)
@@ -270,7 +273,7 @@ def counts_bigrams(data: Data) -> Iterator[Rung]:
 def neural_rungs(
     models: tuple[jaxlm.NeuralBigramLM, jaxlm.MLPLanguageModel],
     config: LadderConfig,
-    data: Data,
+    data: Dataset,
     run: Path,
     console: Console,
 ) -> Iterator[Rung]:
@@ -306,9 +309,9 @@ def neural_rungs(
                 _, history = train(key=jax.random.fold_in(jax.random.key(seed), index), log_every=num_steps)
                 perplexities.append(history["val_perplexities"][-1])
             except FloatingPointError as error:  # the others have their figures all the same
-                say(console, f"{title}, seed {seed}: {error}")
+                print_plain(console, f"{title}, seed {seed}: {error}")
                 perplexities.append(math.inf)
-            say(console, f"{title}, seed {seed}: validation perplexity {perplexities[-1]:.2f}")
+            print_plain(console, f"{title}, seed {seed}: validation perplexity {perplexities[-1]:.2f}")
         several = perplexities if config.seeds > 1 else ()
         yield Rung(name, title, model, variables, evaluation, timing, records, several)
 
@@ -329,16 +332,16 @@ def write_down(
     show(record.step + 1, f"loss {loss:.3f}, validation perplexity {perplexity:.1f}")
 
 
-def draw_sample(rung: Rung, config: LadderConfig, data: Data, prompt_ids: np.ndarray[Any, Any]) -> str:
+def draw_sample(rung: Rung, config: LadderConfig, data: Dataset, prompt_ids: np.ndarray[Any, Any]) -> str:
     """The prompt and what the model makes of it; every model draws with the same key."""
     key = jax.random.fold_in(jax.random.key(config.seed), SAMPLE_FOLD)
     ids = jaxlm.sample(rung.model, rung.variables, prompt_ids, config.num_tokens, key=key)
     return data.tokenizer.decode(ids)
 
 
-def describe(rung: Rung, data: Data) -> dict[str, Any]:
+def describe(rung: Rung, data: Dataset) -> dict[str, Any]:
     """A rung as its object in `results.json`."""
-    row = describe_model(
+    row = model_row(
         rung.name,
         rung.title,
         rung.model,
@@ -363,7 +366,7 @@ def describe(rung: Rung, data: Data) -> dict[str, Any]:
     return row | {"seeds": several}
 
 
-def write_artefacts(run: Path, rungs: Sequence[Rung], data: Data, results: Mapping[str, Any]) -> None:
+def write_artefacts(run: Path, rungs: Sequence[Rung], data: Dataset, results: Mapping[str, Any]) -> None:
     """The saved models, samples, pictures and page; last `results.json`, as a sign that all is there."""
     by_name = {rung.name: rung for rung in rungs}
     for name in ("counts_bigram", "neural_bigram", "mlp"):
@@ -383,5 +386,5 @@ def write_artefacts(run: Path, rungs: Sequence[Rung], data: Data, results: Mappi
 
 if __name__ == "__main__":
     options = tyro.cli(LadderConfig, prog="ladder")
-    keep_compiled_programs()
-    sys.exit(exit_code(lambda: run_ladder(options, standard_output())))
+    enable_compilation_cache()
+    sys.exit(run_command(lambda: run_ladder(options, stdout_console())))

@@ -1,6 +1,6 @@
 """How long does the ladder take as a course writes it, in PyTorch, one eager step at a time?
 
-    python -m experiments.course_ladder                        # about 20 s on 2 CPU cores
+    python -m experiments.ladder.pytorch_ladder                        # about 20 s on 2 CPU cores
     scripts/ladder --recipe course                             # the same work: compare the last lines
 
 It needs `pip install '.[bench]'`. The same text and tokens, 500 steps of 64 windows for each network, as many
@@ -22,7 +22,7 @@ import tyro
 from rich.console import Console
 
 import jaxlm
-from experiments.ladder import (
+from experiments.ladder.ladder import (
     RECIPES,
     LadderConfig,
     check_options,
@@ -31,13 +31,13 @@ from experiments.ladder import (
     neural_models,
     recorded_every,
 )
-from experiments.pytorch_comparison import import_jobs
-from jaxlm.console import exit_code, say, standard_output
+from experiments.speed.pytorch.compare import import_jobs
+from jaxlm.utils.terminal import print_plain, run_command, stdout_console
 
 
 @dataclass(frozen=True)
 class CourseConfig:
-    """Trains the models of `experiments.ladder` by the course's recipe, in PyTorch on the CPU."""
+    """Trains the models of `experiments.ladder.ladder` by the course's recipe, in PyTorch on the CPU."""
 
     corpus: str = "tinyshakespeare"
     """A named corpus: tinyshakespeare, or shakespeare (all the plays)."""
@@ -96,7 +96,7 @@ def train_and_sample(
 
     def finish(name: str, started: float, perplexity: float) -> None:
         outcome[name] = perplexity, time.perf_counter() - started
-        say(console, f"{name}: perplexity {perplexity:.2f}, {outcome[name][1]:.1f} s")
+        print_plain(console, f"{name}: perplexity {perplexity:.2f}, {outcome[name][1]:.1f} s")
 
     started = time.perf_counter()
     table = torch.zeros((vocab_size, vocab_size), dtype=torch.int32)
@@ -127,10 +127,10 @@ def train_and_sample(
         jobs.pytorch_models.generate_in_python(module, prompt[-model.context_length :], config.num_tokens)
         finish(type(model).__name__, started, perplexity)
     models_seconds = sum(seconds for _, seconds in outcome.values())
-    say(console, f"{models_seconds:.1f} s for the models, {time.perf_counter() - begin:.1f} s in all")
+    print_plain(console, f"{models_seconds:.1f} s for the models, {time.perf_counter() - begin:.1f} s in all")
     return outcome
 
 
 if __name__ == "__main__":
     options = tyro.cli(CourseConfig, prog="course_ladder")
-    sys.exit(exit_code(lambda: run_course(options, standard_output())))
+    sys.exit(run_command(lambda: run_course(options, stdout_console())))

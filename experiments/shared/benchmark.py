@@ -13,7 +13,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from jaxlm.timing import Measurement, time_interleaved
+from jaxlm.utils.timing import Measurement, benchmark_interleaved
 
 
 class Contestant(NamedTuple):
@@ -69,7 +69,7 @@ def measure(
                 foreign[name] = None
     running = {name: each for name, each in row.contestants.items() if foreign.get(name, 0.0) is not None}
     calls = {name: contestant.call for name, contestant in running.items()}
-    figures = time_interleaved(calls, repeats=repeats, rest_seconds=rest_seconds)
+    figures = benchmark_interleaved(calls, repeats=repeats, rest_seconds=rest_seconds)
     contestants = {
         name: _describe(figure, running[name].units, foreign.get(name)) for name, figure in figures.items()
     }

@@ -14,9 +14,10 @@ import tyro
 from rich.console import Console
 
 import jaxlm
-from jaxlm.console import say
-from jaxlm.files import write_atomically
-from jaxlm.runs import check_run_path, create_run, describe_environment, new_run_path, write_json
+from jaxlm.runs.directory import check_run_path, create_run, new_run_path
+from jaxlm.runs.manifest import describe_environment, write_json
+from jaxlm.utils.atomic_files import write_atomically
+from jaxlm.utils.terminal import print_plain
 
 # Blue, orange, green, purple, sky, yellow, grey: told apart by readers who see colours differently (Okabe & Ito).
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#7f7f7f")
@@ -75,7 +76,7 @@ def run_experiment(name: str, config: ExperimentConfig, console: Console, find: 
         write_picture(run / "picture.png", found.picture)
         results = {"schema_version": 1, "config": settings, **found.results}
         write_json(run / "results.json", results | describe_environment(device))
-    say(console, f"\n{found.table}\nlook at {path / 'picture.png'}")
+    print_plain(console, f"\n{found.table}\nlook at {path / 'picture.png'}")
     return path
 
 

@@ -1,7 +1,7 @@
 """What does it cost that a run is saved as it trains? The default MLP of `jaxlm train`, saved and not, A B A B.
 
-    python -m experiments.saving_cost           # about 3 min on 2 CPU cores with nothing else running
-    python -m experiments.saving_cost --quick   # 200 steps, twice: that all of it runs, in 20 s
+    python -m experiments.speed.checkpoint_overhead           # about 3 min on 2 CPU cores with nothing else running
+    python -m experiments.speed.checkpoint_overhead --quick   # 200 steps, twice: that all of it runs, in 20 s
 
 *not saved* is `train_lm` alone, which keeps its records in memory. *saved every 30 s* is what `jaxlm train` does
 by default: each record goes to `metrics.jsonl`, and the state to a checkpoint then, at the end, and at the best
@@ -24,14 +24,15 @@ import jax
 import tyro
 from rich.console import Console
 
-from experiments.contest import Claim, Contestant, Row, measure, table_text
-from jaxlm.config import TrainConfig, resolve
-from jaxlm.console import exit_code, say, standard_output
-from jaxlm.files import write_atomically
-from jaxlm.jobs import Job, make_job, train_options
-from jaxlm.runs import check_run_path, create_run, describe_environment, new_run_path, write_json
-from jaxlm.saved_training import train_saving
-from jaxlm.training import train_lm
+from experiments.shared.benchmark import Claim, Contestant, Row, measure, table_text
+from jaxlm.runs.config import TrainConfig, resolve
+from jaxlm.runs.directory import check_run_path, create_run, new_run_path
+from jaxlm.runs.manifest import describe_environment, write_json
+from jaxlm.runs.session import train_saving
+from jaxlm.runs.setup import TrainingSetup, prepare_training, train_options
+from jaxlm.training.loop import train_lm
+from jaxlm.utils.atomic_files import write_atomically
+from jaxlm.utils.terminal import print_plain, run_command, stdout_console
 
 _TITLE = "training of the default MLP"
 _QUICK_STEPS = 200
@@ -62,7 +63,7 @@ def run_saving(config: SavingConfig, console: Console) -> Path:
     if config.repeats < 1:
         raise ValueError(f"--repeats must be at least 1, got {config.repeats}")
     options = TrainConfig(num_steps=_QUICK_STEPS) if config.quick else TrainConfig()
-    job = make_job(resolve(options), None, console)
+    job = prepare_training(resolve(options), None, console)
     out = config.out or new_run_path("saving-cost")
     settings = json.loads(json.dumps(asdict(config), default=str))
     with create_run(out, "saving-cost", settings, job.device, overwrite=config.overwrite):
@@ -72,12 +73,12 @@ def run_saving(config: SavingConfig, console: Console) -> Path:
         write_atomically(out / "table.txt", text)
         results = {"schema_version": 1, "config": settings, "rows": measured}
         write_json(out / "results.json", results | describe_environment(job.device))
-    say(console, f"\n{text}")
+    print_plain(console, f"\n{text}")
     return out
 
 
 @contextmanager
-def contest(out: Path, job: Job, *, judges: bool) -> Iterator[Row]:
+def contest(out: Path, job: TrainingSetup, *, judges: bool) -> Iterator[Row]:
     """The ways to train the job, and what is claimed if it `judges`; within the block they save below `out`."""
     with tempfile.TemporaryDirectory(dir=out) as folder:
         path = Path(folder)
@@ -92,13 +93,13 @@ def contest(out: Path, job: Job, *, judges: bool) -> Iterator[Row]:
         yield Row("step", contestants, [claim] if judges else [])
 
 
-def trained(job: Job) -> Any:
+def trained(job: TrainingSetup) -> Any:
     """The variables that `train_lm` comes to, with the records of a run."""
     variables, _ = train_lm(job.model, job.data.train_ids, **train_options(job))
     return variables
 
 
-def saved(job: Job, path: Path) -> Any:
+def saved(job: TrainingSetup, path: Path) -> Any:
     """The same variables, by a run that saves to `path`."""
     shutil.rmtree(path, ignore_errors=True)
     path.mkdir()
@@ -109,4 +110,4 @@ def saved(job: Job, path: Path) -> Any:
 
 if __name__ == "__main__":
     options = tyro.cli(SavingConfig, prog="saving_cost")
-    sys.exit(exit_code(lambda: run_saving(options, standard_output())))
+    sys.exit(run_command(lambda: run_saving(options, stdout_console())))

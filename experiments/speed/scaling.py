@@ -1,7 +1,7 @@
 """Does what a job costs grow as its work does: by vocabulary, batch, context, width, corpus, streams, length?
 
-    python -m experiments.cost_growth           # about 2 min on 2 CPU cores with nothing else running
-    python -m experiments.cost_growth --quick   # two sizes of each, one sample: that all of it runs, in a minute
+    python -m experiments.speed.scaling           # about 2 min on 2 CPU cores with nothing else running
+    python -m experiments.speed.scaling --quick   # two sizes of each, one sample: that all of it runs, in a minute
 
 One quantity at a time is varied, the others are those of an MLP with V=4096 N=3 D=32 H=64 and batches of 64. All
 sizes of a quantity take turns in one run. A slope is that of a straight line through the three largest sizes,
@@ -30,12 +30,13 @@ from rich.console import Console
 from rich.table import Table
 
 import jaxlm
-from experiments.contest import as_text
-from experiments.streams import zipf_ids
-from jaxlm.console import exit_code, say, standard_output
-from jaxlm.files import write_atomically
-from jaxlm.runs import check_run_path, create_run, describe_environment, new_run_path, write_json
-from jaxlm.timing import time_interleaved, timed
+from experiments.shared.benchmark import as_text
+from experiments.shared.streams import zipf_ids
+from jaxlm.runs.directory import check_run_path, create_run, new_run_path
+from jaxlm.runs.manifest import describe_environment, write_json
+from jaxlm.utils.atomic_files import write_atomically
+from jaxlm.utils.terminal import print_plain, run_command, stdout_console
+from jaxlm.utils.timing import benchmark_interleaved, timed
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ class Shape:
     num_steps: int = 100
 
 
-class Job(NamedTuple):
+class TrainingSetup(NamedTuple):
     """A job of some shape: `build` makes a call of it and says how many units that does."""
 
     unit: str
@@ -172,12 +173,12 @@ def flat(shape: Shape) -> float:
 
 
 JOBS = {
-    "training step": Job("step", train_step, lambda shape: shape.batch_size * forward_products(shape)),
-    "sampled token": Job("token", sampled_token, forward_products),
-    "sampled token, counts": Job("token", sampled_token_of_counts, lambda shape: shape.vocab_size),
-    "scored window": Job("window", scored_window, forward_products),
-    "scored window, counts": Job("window", scored_window_of_counts, lambda shape: shape.vocab_size),
-    "counted pair": Job("pair", counted_pair, flat),
+    "training step": TrainingSetup("step", train_step, lambda shape: shape.batch_size * forward_products(shape)),
+    "sampled token": TrainingSetup("token", sampled_token, forward_products),
+    "sampled token, counts": TrainingSetup("token", sampled_token_of_counts, lambda shape: shape.vocab_size),
+    "scored window": TrainingSetup("window", scored_window, forward_products),
+    "scored window, counts": TrainingSetup("window", scored_window_of_counts, lambda shape: shape.vocab_size),
+    "counted pair": TrainingSetup("pair", counted_pair, flat),
 }
 
 PANELS = (
@@ -226,7 +227,7 @@ def run_growth(config: GrowthConfig, console: Console) -> Path:
     device = jaxlm.resolve_device()
     if why_not := no_memory_because(device):
         for panel in (panel for panel in chosen if panel.cost == "memory"):
-            say(console, f"{panel.title}: goes without, {why_not}")
+            print_plain(console, f"{panel.title}: goes without, {why_not}")
         chosen = [panel for panel in chosen if panel.cost != "memory"]
         if not chosen:
             raise ValueError(f"no panel of --jobs {config.jobs!r} can be measured here: {why_not}")
@@ -238,7 +239,7 @@ def run_growth(config: GrowthConfig, console: Console) -> Path:
             values = panel.values[:2] if config.quick else panel.values
             costs = measure(panel, values, 1 if config.quick else config.repeats)
             measured.append(describe(panel, values, costs) | ({"as_the_work": None} if config.quick else {}))
-            say(
+            print_plain(
                 console, f"{panel.title}: slope {measured[-1]['slope']:.2f}, work {measured[-1]['work_slope']:.2f}"
             )
         plot(out / "growth.png", measured)
@@ -254,7 +255,7 @@ def run_growth(config: GrowthConfig, console: Console) -> Path:
                 **describe_environment(device),
             },
         )
-    say(console, f"\n{text}\nlook at {out / 'growth.png'}")
+    print_plain(console, f"\n{text}\nlook at {out / 'growth.png'}")
     return out
 
 
@@ -274,7 +275,7 @@ def measure(panel: Panel, values: Sequence[int], repeats: int) -> list[float]:
     if panel.cost == "memory":
         return [extra_mebibytes(build(shape)[0]) for shape in shapes]
     built = {str(value): build(shape) for value, shape in zip(values, shapes, strict=True)}
-    figures = time_interleaved({name: call for name, (call, _) in built.items()}, repeats=repeats)
+    figures = benchmark_interleaved({name: call for name, (call, _) in built.items()}, repeats=repeats)
     return [figures[name].minimum / units * 1e6 for name, (_, units) in built.items()]
 
 
@@ -393,4 +394,4 @@ def _status_mebibytes(field: str) -> float:
 
 if __name__ == "__main__":
     options = tyro.cli(GrowthConfig, prog="cost_growth")
-    sys.exit(exit_code(lambda: run_growth(options, standard_output())))
+    sys.exit(run_command(lambda: run_growth(options, stdout_console())))

@@ -1,7 +1,7 @@
 """What does `train_many` save against one `train_lm` after another? Twenty runs at V = 27, A B A B.
 
-    XLA_FLAGS=--xla_force_host_platform_device_count=2 python -m experiments.sweep_cost    # 75 s on 2 CPU cores
-    python -m experiments.sweep_cost --quick    # every artefact, in 30 s
+    XLA_FLAGS=--xla_force_host_platform_device_count=2 python -m experiments.speed.sweep_speedup    # 75 s on 2 CPU cores
+    python -m experiments.speed.sweep_speedup --quick    # every artefact, in 30 s
 
 Four seeds with five learning rates, 1000 steps of 32 windows each; both ways draw the same windows. What is saved
 is dispatch, and a core that a small step leaves idle: with two devices the runs are shared by both. What is not
@@ -22,10 +22,10 @@ import tyro
 from rich.console import Console
 
 import jaxlm
-from experiments.contest import Claim, Contestant, Row, measure, table_text
-from experiments.findings import COLORS, Findings, Output, OutputOptions, new_figure, run_experiment
-from experiments.streams import zipf_ids
-from jaxlm.console import exit_code, standard_output
+from experiments.shared.benchmark import Claim, Contestant, Row, measure, table_text
+from experiments.shared.experiment import COLORS, Findings, Output, OutputOptions, new_figure, run_experiment
+from experiments.shared.streams import zipf_ids
+from jaxlm.utils.terminal import run_command, stdout_console
 
 _MODELS: dict[str, jaxlm.LanguageModel] = {
     "neural bigram, D=27": jaxlm.NeuralBigramLM(27, 27),
@@ -45,7 +45,7 @@ class SweepConfig:
     """Training steps of each run."""
     quick: bool = False
     """Ten steps, one sample: checks that all of it runs, and judges nothing."""
-    output: OutputOptions = Output()  # noqa: RUF009  # frozen
+    output: OutputOptions = Output()  # frozen  # noqa: RUF009
 
 
 def run_sweep_cost(config: SweepConfig, console: Console) -> Path:
@@ -111,4 +111,4 @@ def picture(rows: Mapping[str, Mapping[str, Any]]) -> Any:
 
 if __name__ == "__main__":
     options = tyro.cli(SweepConfig, prog="sweep_cost")
-    sys.exit(exit_code(lambda: run_sweep_cost(options, standard_output())))
+    sys.exit(run_command(lambda: run_sweep_cost(options, stdout_console())))

@@ -13,32 +13,27 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxlm.checkpoints import Name, compare_signatures, named_leaves, read_arrays, signatures, write_arrays
-from jaxlm.descriptions import (
+from jaxlm.checkpoints.arrays import Name, compare_signatures, named_leaves, read_arrays, signatures, write_arrays
+from jaxlm.checkpoints.model_spec import (
     OPTIONAL_FIELDS,
-    describe_model,
+    expected_arrays,
     is_of_jaxlm,
-    kept_variables,
-    rebuild_model,
-    restored_variables,
-    wanted_arrays,
+    model_from_spec,
+    model_to_spec,
+    variables_from_arrays,
+    variables_to_arrays,
 )
-from jaxlm.files import (
-    MAX_JSON_BYTES,
+from jaxlm.models import LanguageModel
+from jaxlm.text.tokenizers import Tokenizer, tokenizer_from_json, tokenizer_to_json
+from jaxlm.utils.atomic_files import (
     check_regular,
-    check_seal,
-    check_version,
-    parse_json,
-    publish_folder,
-    read_json,
+    commit_directory,
     read_regular,
-    seal,
-    sha256_of,
     temporary_path,
     write_atomically,
 )
-from jaxlm.models import LanguageModel
-from jaxlm.tokenizers import Tokenizer, tokenizer_from_json, tokenizer_to_json
+from jaxlm.utils.checksums import add_checksum, sha256_of, verify_checksum
+from jaxlm.utils.json_files import MAX_JSON_BYTES, check_version, parse_json, read_json
 
 _VERSION = 2
 _MAX_DEPTH = 100  # of nested dicts, far below what JAX can take apart
@@ -71,9 +66,9 @@ def save_model(path: str | Path, model: LanguageModel, variables: Any, tokenizer
         if tokenizer is not None:
             tokenizer.save(unfinished / "tokenizer.json")
             tokenizer_sum = sha256_of(read_regular(unfinished / "tokenizer.json"))
-        document = {"version": _VERSION, **describe_model(model), "tokenizer_sha256": tokenizer_sum, **index}
-        write_atomically(unfinished / "model.json", seal(document))
-        publish_folder(unfinished, path)
+        document = {"version": _VERSION, **model_to_spec(model), "tokenizer_sha256": tokenizer_sum, **index}
+        write_atomically(unfinished / "model.json", add_checksum(document))
+        commit_directory(unfinished, path)
     except OSError as error:
         raise OSError(f"cannot save to {path}: {error}; free some space, or choose another path") from error
     finally:
@@ -135,12 +130,12 @@ def export_model(
     tensors = {"/".join(name): np.asarray(array, order="C") for name, array in arrays}
     document = {
         "version": _VERSION,
-        **describe_model(model),
+        **model_to_spec(model),
         "tokenizer": None if tokenizer is None else json.loads(tokenizer_to_json(tokenizer)),
         "tensors_sha256": _sum_of(tensors),
     }
     try:
-        content = safetensors.numpy.save(tensors, metadata={"jaxlm": seal(document)})
+        content = safetensors.numpy.save(tensors, metadata={"jaxlm": add_checksum(document)})
     except (safetensors.SafetensorError, KeyError) as error:
         raise TypeError(f"safetensors cannot hold these variables: {error}") from None
     write_atomically(path, content)
@@ -187,14 +182,14 @@ def _checked_arrays(
 
 def _wanted(model: LanguageModel, origin: str | Path) -> list[tuple[Name, str]] | None:
     try:
-        return wanted_arrays(model)
+        return expected_arrays(model)
     except ValueError as error:
         raise ValueError(f"{origin}: {error}") from None
 
 
 def _kept(model: LanguageModel, variables: Any) -> Any:
     try:
-        return kept_variables(model, variables)
+        return variables_to_arrays(model, variables)
     except (KeyError, IndexError, AttributeError) as error:
         raise TypeError(f"variables are not those of a {type(model).__name__}: {error!r}") from None
 
@@ -202,7 +197,7 @@ def _kept(model: LanguageModel, variables: Any) -> Any:
 def _restored(model: LanguageModel, arrays: list[tuple[Name, np.ndarray[Any, Any]]], path: str | Path) -> Any:
     """The variables of which the arrays were kept, on JAX's default device, once all of it is checked."""
     _check_values(str(path), model, arrays)
-    return jax.device_put(restored_variables(model, _nested(arrays, path), str(path)))
+    return jax.device_put(variables_from_arrays(model, _nested(arrays, path), str(path)))
 
 
 def _as_numpy(tree: Any) -> Any:
@@ -241,7 +236,7 @@ def _read_description(
 ) -> tuple[LanguageModel, dict[str, Any]]:
     """The model that a sealed document describes, or `model` where it is just that one; and the document."""
     check_version(document, _VERSION, origin=origin, what="saved model")
-    document = check_seal(document, origin=origin)
+    document = verify_checksum(document, origin=origin)
     match document:
         case {"class": str(), "vocab_size": int(), "context_length": int(), "fields": dict(), "of_jaxlm": bool()}:
             pass
@@ -249,7 +244,7 @@ def _read_description(
             raise ValueError(f"{origin} is damaged: its fields are not those of a saved model")
     if model is None:
         try:
-            model = rebuild_model(document)
+            model = model_from_spec(document)
         except LookupError:
             raise ValueError(
                 f"{origin} holds a model {document['class']!r:.100}, which is not of this library: "
@@ -257,7 +252,7 @@ def _read_description(
             ) from None
         except ValueError as error:
             raise ValueError(f"{origin} is damaged: {error}") from None
-    for name, value in describe_model(model).items():
+    for name, value in model_to_spec(model).items():
         wanted = document[name]
         if name == "fields":
             wanted = {each: OPTIONAL_FIELDS[each] for each in value.keys() & OPTIONAL_FIELDS} | wanted

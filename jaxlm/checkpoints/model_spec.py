@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxlm.checkpoints import Name, compare_signatures, signatures
+from jaxlm.checkpoints.arrays import Name, compare_signatures, signatures
 from jaxlm.models import (
     AddK,
     CountsBigramLM,
@@ -40,7 +40,7 @@ def is_of_jaxlm(model: LanguageModel) -> bool:
     return type(model) in _MODELS.values()
 
 
-def describe_model(model: LanguageModel) -> dict[str, Any]:
+def model_to_spec(model: LanguageModel) -> dict[str, Any]:
     """The model's class, its sizes and its fields, as plain JSON."""
     return {
         "class": type(model).__name__,
@@ -51,8 +51,8 @@ def describe_model(model: LanguageModel) -> dict[str, Any]:
     }
 
 
-def rebuild_model(document: Mapping[str, Any]) -> LanguageModel:
-    """The model of this library that `describe_model` described.
+def model_from_spec(document: Mapping[str, Any]) -> LanguageModel:
+    """The model of this library that `model_to_spec` described.
 
     Raises:
         LookupError: its class is none of the library's.
@@ -64,7 +64,7 @@ def rebuild_model(document: Mapping[str, Any]) -> LanguageModel:
     return model
 
 
-def wanted_arrays(model: LanguageModel) -> list[tuple[Name, str]] | None:
+def expected_arrays(model: LanguageModel) -> list[tuple[Name, str]] | None:
     """Name, dtype and shape of each array that is kept of the model's variables; None where it does not say.
 
     It says so neither of counts of n-grams, which are as many as a text has, nor for a reader's own.
@@ -81,7 +81,7 @@ def wanted_arrays(model: LanguageModel) -> list[tuple[Name, str]] | None:
         raise ValueError(f"no {type(model).__name__} can be of that size ({reason:.100})") from None
 
 
-def kept_variables(model: LanguageModel, variables: Any) -> Any:
+def variables_to_arrays(model: LanguageModel, variables: Any) -> Any:
     """What is kept of the variables, nested dicts of arrays: of n-grams the counts, from which the rest follows.
 
     Raises:
@@ -89,7 +89,7 @@ def kept_variables(model: LanguageModel, variables: Any) -> Any:
     """
     if isinstance(model, MixtureLM):
         own = zip(model.models, model.variables_of_each(variables), strict=True)
-        return {str(number): kept_variables(*each) for number, each in enumerate(own)}
+        return {str(number): variables_to_arrays(*each) for number, each in enumerate(own)}
     if isinstance(model, CountsNgramLM):
         ngrams, counts = model.ngrams_of(variables)
         # A dense table as it is, so that no small file asks for a large one.
@@ -97,7 +97,7 @@ def kept_variables(model: LanguageModel, variables: Any) -> Any:
     return variables
 
 
-def restored_variables(model: LanguageModel, kept: Any, origin: str) -> Any:
+def variables_from_arrays(model: LanguageModel, kept: Any, origin: str) -> Any:
     """The variables of which `kept` was kept, checked: those of a reader's own model are taken as they are.
 
     Raises:
@@ -108,11 +108,11 @@ def restored_variables(model: LanguageModel, kept: Any, origin: str) -> Any:
         if not isinstance(kept, Mapping) or kept.keys() != set(names):
             raise ValueError(f"{origin}: a mixture of {len(names)} models has as many variables")
         return tuple(
-            restored_variables(each, kept[name], origin) for each, name in zip(model.models, names, strict=True)
+            variables_from_arrays(each, kept[name], origin) for each, name in zip(model.models, names, strict=True)
         )
     if isinstance(model, CountsNgramLM):
         return _restored_counts(model, kept, origin)
-    if (wanted := wanted_arrays(model)) is not None:
+    if (wanted := expected_arrays(model)) is not None:
         compare_signatures(origin, signatures(kept), wanted)
     return kept
 

@@ -21,7 +21,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import tyro
 from tyro.conf import DisallowNone, OmitArgPrefixes, Positional, arg
 
-from jaxlm.config import TrainConfig, read_config, with_choices
+from jaxlm.runs.config import TrainConfig, read_config, with_choices
 
 
 @dataclass(frozen=True)
@@ -185,14 +185,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         SystemExit: help was asked for, and has been printed.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
-    from jaxlm.console import exit_code
+    from jaxlm.utils.terminal import run_command
 
     if "--json" not in words:
-        return exit_code(lambda: _run(words))
+        return run_command(lambda: _run(words))
     document: dict[str, Any] = {}
-    code = exit_code(lambda: document.update(_run(words)), on_failure=lambda line: document.update(error=line))
+    code = run_command(lambda: document.update(_run(words)), on_failure=lambda line: document.update(error=line))
     text = json.dumps(document, allow_nan=False, indent=2)
-    return exit_code(lambda: print(text, flush=True)) or code
+    return run_command(lambda: print(text, flush=True)) or code
 
 
 def parse(words: Sequence[str]) -> Command:
@@ -256,10 +256,10 @@ def _run(words: Sequence[str]) -> dict[str, Any]:
     if is_first and _is_for_cpu(command):
         _start_cpu_alone()
     with _late_interrupt():
-        from jaxlm import commands
-        from jaxlm.compilation import keep_compiled_programs
-        from jaxlm.console import standard_error, standard_output
-        from jaxlm.metrics import finite
+        from jaxlm.cli import commands
+        from jaxlm.runs.metrics_log import finite
+        from jaxlm.utils.compilation_cache import enable_compilation_cache
+        from jaxlm.utils.terminal import stderr_console, stdout_console
     actions: dict[type[Command], Callable[..., dict[str, Any]]] = {
         Train: commands.train_model,
         Evaluate: commands.evaluate_text,
@@ -272,8 +272,8 @@ def _run(words: Sequence[str]) -> dict[str, Any]:
         Import: commands.import_file,
     }
     options = {name: value for name, value in vars(command).items() if name not in ("json", "config")}
-    keep_compiled_programs()
-    console = standard_error() if command.json else standard_output()
+    enable_compilation_cache()
+    console = stderr_console() if command.json else stdout_console()
     with warnings.catch_warnings():
         # On most accelerators JAX warns at each compilation that they take over no array: a copy more, no news.
         warnings.filterwarnings("ignore", message="Some donated buffers were not usable")
@@ -342,7 +342,7 @@ def _known_options(words: Sequence[str]) -> TrainConfig:
         raise ValueError("--resume takes the options of its run; leave --config out")
     if known.resume is not None:
         with _late_interrupt():
-            from jaxlm.training_runs import run_config
+            from jaxlm.runs.load import run_config
         return run_config(known.resume)
     if known.config is None:
         return TrainConfig()

@@ -17,23 +17,29 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from jaxlm.batching import split_ids
-from jaxlm.config import DEFAULT_VOCAB_SIZE, TrainConfig, flag
-from jaxlm.console import harmless, say, standard_error, write
-from jaxlm.corpora import CORPORA, Corpus, cached_corpus_path, load_corpus, read_text, verify_corpus
-from jaxlm.devices import choose_device, describe_devices, described, resolve_device
-from jaxlm.evaluation import bits_per_byte, evaluate
-from jaxlm.files import read_json
-from jaxlm.jobs import SAMPLE_FOLD
-from jaxlm.metrics import read_metrics
-from jaxlm.models.interface import count_weights
-from jaxlm.report import plot_curves, results_table, runs_table, visible
-from jaxlm.runs import is_run, list_runs, paths_by_time, read_manifest, summarise_run
-from jaxlm.sampling import sample_pieces
-from jaxlm.saved_models import export_model, import_model, save_model
-from jaxlm.tokenizers import Tokenizer, load_tokenizer, train_tokenizer
-from jaxlm.training_runs import open_model, resume_run, run_config, start_run
-from jaxlm.verdicts import forget_verdicts
+from jaxlm.checkpoints.model_files import export_model, import_model, save_model
+from jaxlm.devices.listing import describe_devices
+from jaxlm.devices.probe_cache import clear_probe_cache
+from jaxlm.devices.selection import choose_device, format_device, resolve_device
+from jaxlm.evaluation.evaluate import evaluate
+from jaxlm.evaluation.loss import bits_per_byte
+from jaxlm.models.interface import num_params
+from jaxlm.runs.config import DEFAULT_VOCAB_SIZE, TrainConfig, flag
+from jaxlm.runs.directory import is_run, paths_by_time
+from jaxlm.runs.load import open_model, run_config
+from jaxlm.runs.manifest import read_manifest
+from jaxlm.runs.metrics_log import read_metrics
+from jaxlm.runs.report.plots import plot_curves
+from jaxlm.runs.report.tables import results_table, runs_table, visible
+from jaxlm.runs.setup import SAMPLE_FOLD
+from jaxlm.runs.summary import list_runs, summarise_run
+from jaxlm.runs.train import resume_run, start_run
+from jaxlm.sampling.sample import sample_stream
+from jaxlm.text.batching import split_ids
+from jaxlm.text.corpora import CORPORA, Corpus, cached_corpus_path, load_corpus, read_text, verify_corpus
+from jaxlm.text.tokenizers import Tokenizer, load_tokenizer, train_tokenizer
+from jaxlm.utils.json_files import read_json
+from jaxlm.utils.terminal import escape_controls, print_plain, stderr_console, write
 
 
 def train_model(
@@ -65,7 +71,7 @@ def train_model(
     results = read_json(path / "results.json")
     console.print(results_table(results["models"]))
     write(console, f"\n{next(iter(results['samples'].values()))}\n\n")
-    say(console, f"look at {path / 'report.html'}; or: jaxlm sample {_typed(path)}")
+    print_plain(console, f"look at {path / 'report.html'}; or: jaxlm sample {_typed(path)}")
     return summarise_run(path) | {"results": results}
 
 
@@ -106,7 +112,7 @@ def evaluate_text(
         ids = train_ids if part == "train" else val_ids
     evaluation = evaluate(trained, variables, ids, batch_size=batch_size, device=target_device)
     bits = bits_per_byte(evaluation.nats_per_token, len(tokenizer.decode_bytes(ids)) / len(ids))
-    say(
+    print_plain(
         console,
         f"{_label(read)}, {part}: {evaluation.num_tokens:,} tokens, perplexity {evaluation.perplexity:,.2f}, "
         f"{evaluation.nats_per_token:.4f} nats/token, {bits:.3f} bits/byte",
@@ -148,10 +154,10 @@ def sample_text(
         raise ValueError(f"--streams must be at least 1, got {streams}")
     trained, variables, tokenizer = _open(model, checkpoint)
     # Standard output is for the text alone.
-    target_device = _chosen_device(device, variables, console if console.quiet else standard_error())
+    target_device = _chosen_device(device, variables, console if console.quiet else stderr_console())
     prompt_ids = tokenizer.encode(prompt)
     padded = _long_enough(prompt_ids, tokenizer, trained.context_length)
-    pieces = sample_pieces(
+    pieces = sample_stream(
         trained,
         variables,
         np.tile(padded, (streams, 1)),
@@ -221,18 +227,18 @@ def inspect_tokenizer(
         "encoded": None if encoded is None else [{"id": int(id_), "token": tokens[id_]} for id_ in encoded],
         "out": None if out is None else str(out),
     }
-    say(
+    print_plain(
         console,
         f"{_label(read)}: {len(read.text):,} characters, {len(ids):,} tokens, "
         f"{document['bytes_per_token']:.3f} bytes/token, vocabulary {made.vocab_size:,} "
         f"({document['unused']:,} of it not in this text)",
     )
-    say(console, "frequent: " + "  ".join(visible(tokens[token]) for token in frequent))
-    say(console, "longest: " + "  ".join(visible(tokens[token]) for token in longest))
+    print_plain(console, "frequent: " + "  ".join(visible(tokens[token]) for token in frequent))
+    print_plain(console, "longest: " + "  ".join(visible(tokens[token]) for token in longest))
     if encoded is not None:
-        say(console, "encoded: " + " ".join(f"{visible(tokens[token])}[{token}]" for token in encoded))
+        print_plain(console, "encoded: " + " ".join(f"{visible(tokens[token])}[{token}]" for token in encoded))
     if out is not None:
-        say(console, f"saved: {out}")
+        print_plain(console, f"saved: {out}")
     return document
 
 
@@ -240,7 +246,7 @@ def tend_corpora(
     action: Literal["list", "fetch", "verify"] = "list", name: str | None = None, *, console: Console | None = None
 ) -> dict[str, Any]:
     """Where the named corpora lie, once they are fetched, or compared with their sha256; `name` None is all."""
-    described = []
+    format_device = []
     for each in CORPORA if name is None else (name,):
         path = cached_corpus_path(each)
         if action == "fetch":
@@ -248,11 +254,11 @@ def tend_corpora(
         elif action == "verify":
             verify_corpus(each)
         num_bytes = path.stat().st_size if path.exists() else None
-        described.append({"name": each, "path": str(path), "bytes": num_bytes})
+        format_device.append({"name": each, "path": str(path), "bytes": num_bytes})
         state = f"not here yet (jaxlm corpus fetch {each})" if num_bytes is None else f"{num_bytes:,} bytes"
         verified = ", as its sha256 says" if action == "verify" else ""
-        say(console or Console(quiet=True), f"{each}: {state}{verified}, {path}")
-    return {"action": action, "corpora": described}
+        print_plain(console or Console(quiet=True), f"{each}: {state}{verified}, {path}")
+    return {"action": action, "corpora": format_device}
 
 
 def show_runs(
@@ -278,7 +284,7 @@ def show_devices(*, probe: bool = False, console: Console | None = None) -> dict
     """The devices of `describe_devices`, and which of them "auto" takes; `probe` tries every plugin again."""
     console = console or Console(quiet=True)
     if probe:
-        forget_verdicts()
+        clear_probe_cache()
     document = describe_devices()
     table = _table("platform", "device", "plugin", "verdict", "GFLOP/s", "GB/s")
     for row in document["devices"]:
@@ -288,11 +294,13 @@ def show_devices(*, probe: bool = False, console: Console | None = None) -> dict
     console.print(table)
     for row in document["devices"]:
         if row["reason"]:
-            say(console, harmless(f"{row['plugin']} {row['version']}: {row['verdict']}: {row['reason']}"))
+            print_plain(
+                console, escape_controls(f"{row['plugin']} {row['version']}: {row['verdict']}: {row['reason']}")
+            )
     choices = {(choice["device"], choice["reason"]): choice["num_weights"] for choice in document["auto"]}
     for (device, reason), num_weights in choices.items():
         size = f" (for a model of {num_weights:,} weights)" if len(choices) > 1 else ""
-        say(console, harmless(f"auto{size} takes {device}: {reason}"))
+        print_plain(console, escape_controls(f"auto{size} takes {device}: {reason}"))
     return document
 
 
@@ -310,7 +318,7 @@ def export_file(
     trained, variables, tokenizer = _open(model, checkpoint)
     export_model(out, trained, variables, tokenizer, overwrite=overwrite)
     num_bytes = out.stat().st_size
-    say(console or Console(quiet=True), f"wrote {out}: {num_bytes:,} bytes, {_in_words(trained)}")
+    print_plain(console or Console(quiet=True), f"wrote {out}: {num_bytes:,} bytes, {_in_words(trained)}")
     return {"file": str(out), "bytes": num_bytes, "model": _described(trained)}
 
 
@@ -319,7 +327,7 @@ def import_file(file: Path, out: Path, *, console: Console | None = None) -> dic
     with _on_cpu():
         model, variables, tokenizer = import_model(file)
     save_model(out, model, variables, tokenizer)
-    say(console or Console(quiet=True), f"saved {out}: {_in_words(model)}")
+    print_plain(console or Console(quiet=True), f"saved {out}: {_in_words(model)}")
     return {"path": str(out), "model": _described(model)}
 
 
@@ -346,8 +354,8 @@ def _open(path: Path, checkpoint: str | int) -> tuple[Any, Any, Tokenizer]:
 
 def _chosen_device(device: str, variables: Any, console: Console) -> jax.Device:
     """That of `choose_device`, with a line on the console."""
-    choice = choose_device(device, num_weights=count_weights(variables))
-    say(console, f"device: {described(choice.device)}: {choice.reason}")
+    choice = choose_device(device, num_weights=num_params(variables))
+    print_plain(console, f"device: {format_device(choice.device)}: {choice.reason}")
     return choice.device
 
 
@@ -413,7 +421,7 @@ def _listed(folder: Path, console: Console) -> dict[str, Any]:
     if rows:
         console.print(runs_table(rows))
     else:
-        say(console, f"no runs in {folder}; jaxlm train makes them, below runs/ or at its --out")
+        print_plain(console, f"no runs in {folder}; jaxlm train makes them, below runs/ or at its --out")
     _say_what_ails(rows, console)
     return {"runs": rows}
 
@@ -423,9 +431,9 @@ def _told(path: Path, console: Console) -> dict[str, Any]:
     rows = [summarise_run(path) | {"run": str(path)}]
     console.print(runs_table(rows))
     ended = f", ended {manifest['ended']}" if manifest["ended"] else ""
-    say(console, harmless(f"started {manifest['started']}{ended}; {manifest['seconds']:,.1f} s"))
+    print_plain(console, escape_controls(f"started {manifest['started']}{ended}; {manifest['seconds']:,.1f} s"))
     for note in manifest["notes"]:
-        say(console, harmless(f"note: {note}"))
+        print_plain(console, escape_controls(f"note: {note}"))
     _say_what_ails(rows, console)
     return {"runs": rows, "manifest": manifest}
 
@@ -437,7 +445,7 @@ def _say_what_ails(rows: Sequence[Mapping[str, Any]], console: Console) -> None:
             why = f" ({row['why']})" if row["why"] else ""
             is_stopped = row["kind"] == "train" and row["state"] in ("interrupted", "killed")
             remedy = f"; {_how_to_go_on(row['path'])}" if is_stopped else ""
-            say(console, harmless(f"{row['run']}: {row['state']}{why}{remedy}"))
+            print_plain(console, escape_controls(f"{row['run']}: {row['state']}{why}{remedy}"))
 
 
 def _compared(paths: Sequence[Path], plot: Path | None, console: Console) -> dict[str, Any]:
@@ -452,16 +460,16 @@ def _compared(paths: Sequence[Path], plot: Path | None, console: Console) -> dic
         for name, values in differing.items():
             table.add_row(flag(name), *map(_cell, values.values()))
         console.print("", table, sep="\n")
-    say(console, "")
+    print_plain(console, "")
     notes = list(_cautions(list(manifests.values())))
     for note in notes:
-        say(console, f"note: {note}")
+        print_plain(console, f"note: {note}")
     _say_what_ails(rows, console)
     if plot is None:
         plot = next(path for path in paths_by_time("comparison", ".png") if not path.exists())
     plot.parent.mkdir(parents=True, exist_ok=True)
     _plot_comparison(plot, paths, rows, manifests)
-    say(console, f"look at {plot}")
+    print_plain(console, f"look at {plot}")
     return {"runs": rows, "differing": differing, "notes": notes, "plot": str(plot)}
 
 
@@ -510,7 +518,7 @@ def _table(*columns: str) -> Table:
 
 
 def _cell(value: Any) -> Text:
-    return Text("-" if value is None else harmless(str(value)))
+    return Text("-" if value is None else escape_controls(str(value)))
 
 
 def _in_words(model: Any) -> str:

@@ -49,7 +49,7 @@ def installed_plugins() -> tuple[Plugin, ...]:
     return tuple(plugins[module] for module in sorted(plugins))
 
 
-def known_fault(plugin: Plugin) -> str | None:
+def known_incompatibility(plugin: Plugin) -> str | None:
     """What is known to be wrong with a plugin, and the cure, as words to go on with after its name."""
     if plugin.name.replace("_", "-").lower() != "jax-metal":
         return None
@@ -62,7 +62,7 @@ def known_fault(plugin: Plugin) -> str | None:
     return f"breaks every program of jax {jax_version()}, for it was built for 0.5.0; {cure}"
 
 
-def keep_out(plugins: Iterable[Plugin]) -> None:
+def disable_plugins(plugins: Iterable[Plugin]) -> None:
     """Keeps plugins out of this process: JAX, if it has not loaded them yet, finds an empty module for each."""
     for plugin in plugins:
         stand_in = types.ModuleType(plugin.module, f"{plugin}, kept out by jaxlm.")

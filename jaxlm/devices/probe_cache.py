@@ -13,9 +13,18 @@ from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 
-from jaxlm.files import cache_folder, read_json, write_atomically
-from jaxlm.plugins import Plugin, installed_plugins, jax_version, known_fault
-from jaxlm.trials import Verdict, is_inherited, one_line, probe_seconds, try_plugins, verdict_from_json
+from jaxlm.devices.plugins import Plugin, installed_plugins, jax_version, known_incompatibility
+from jaxlm.devices.probe_runner import (
+    ProbeResult,
+    is_inherited,
+    one_line,
+    probe_result_from_json,
+    probe_seconds,
+    run_probes,
+)
+from jaxlm.utils.atomic_files import write_atomically
+from jaxlm.utils.cache_directory import cache_directory
+from jaxlm.utils.json_files import read_json
 
 _VERSION = 2
 _NVIDIA = Path("/proc/driver/nvidia/gpus")
@@ -42,13 +51,13 @@ _TURNS_VERDICTS = (
 class _Entry(NamedTuple):
     """A cached verdict, when it was given, by the clock, and how many seconds the probe had."""
 
-    verdict: Verdict
+    verdict: ProbeResult
     time: float
     limit: float
 
 
 @functools.cache
-def judged_plugins() -> Mapping[Plugin, Verdict]:
+def probe_results() -> Mapping[Plugin, ProbeResult]:
     """The installed plugins with a verdict on each: known without trying, cached, or that of a probe.
 
     Those that are met for the first time are tried, each in a subprocess, all at the same time, for at most 25 s.
@@ -65,16 +74,16 @@ def judged_plugins() -> Mapping[Plugin, Verdict]:
             with _one_process_at_a_time():
                 verdicts = _known_verdicts(installed)  # for another process may just have tried them
                 if untried := [plugin for plugin in installed if plugin not in verdicts]:
-                    tried = try_plugins(untried)
+                    tried = run_probes(untried)
                     _cache(tried)
                     verdicts |= tried
         except OSError as error:
-            untriable = Verdict(works=False, platform=None, reason=f"cannot be tried: {one_line(str(error))}")
+            untriable = ProbeResult(works=False, platform=None, reason=f"cannot be tried: {one_line(str(error))}")
             verdicts |= {plugin: untriable for plugin in installed if plugin not in verdicts}
     return types.MappingProxyType(verdicts)
 
 
-def forget_verdicts() -> None:
+def clear_probe_cache() -> None:
     """Lets the next look at the plugins try all of them again.
 
     Raises:
@@ -83,14 +92,14 @@ def forget_verdicts() -> None:
     with _one_process_at_a_time():
         _cache_path().unlink(missing_ok=True)
     installed_plugins.cache_clear()
-    judged_plugins.cache_clear()
+    probe_results.cache_clear()
 
 
-def _known_verdicts(plugins: Sequence[Plugin]) -> dict[Plugin, Verdict]:
+def _known_verdicts(plugins: Sequence[Plugin]) -> dict[Plugin, ProbeResult]:
     cached = _cached_verdicts() if plugins else {}
-    faults = {plugin: known_fault(plugin) for plugin in plugins}
+    faults = {plugin: known_incompatibility(plugin) for plugin in plugins}
     return {
-        plugin: Verdict(works=False, platform=None, reason=fault) if fault else cached[_key(plugin)]
+        plugin: ProbeResult(works=False, platform=None, reason=fault) if fault else cached[_key(plugin)]
         for plugin, fault in faults.items()
         if fault or _key(plugin) in cached
     }
@@ -117,7 +126,7 @@ def _one_process_at_a_time() -> Iterator[None]:
         yield
 
 
-def _cached_verdicts() -> dict[str, Verdict]:
+def _cached_verdicts() -> dict[str, ProbeResult]:
     """What was judged before, but for faults that may have passed."""
     now, limit = time.time(), probe_seconds()
     return {
@@ -134,14 +143,14 @@ def _cached_entries() -> dict[str, _Entry]:
         if document["version"] != _VERSION:
             return {}
         return {
-            key: _Entry(verdict_from_json(each["verdict"]), float(each["time"]), float(each["limit"]))
+            key: _Entry(probe_result_from_json(each["verdict"]), float(each["time"]), float(each["limit"]))
             for key, each in document["verdicts"].items()
         }
     except (OSError, ValueError, OverflowError, KeyError, TypeError, AttributeError):
         return {}
 
 
-def _cache(verdicts: Mapping[Plugin, Verdict]) -> None:
+def _cache(verdicts: Mapping[Plugin, ProbeResult]) -> None:
     now, limit = time.time(), probe_seconds()
     every = _cached_entries() | {_key(plugin): _Entry(verdict, now, limit) for plugin, verdict in verdicts.items()}
     newest = sorted(every.items(), key=lambda item: item[1].time)[-_MOST_ENTRIES:]
@@ -154,7 +163,7 @@ def _cache(verdicts: Mapping[Plugin, Verdict]) -> None:
 
 
 def _cache_path() -> Path:
-    return cache_folder() / "plugins.json"
+    return cache_directory() / "plugins.json"
 
 
 def _key(plugin: Plugin) -> str:

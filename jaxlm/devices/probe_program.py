@@ -25,8 +25,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from jaxlm.plugins import Plugin, keep_out
-from jaxlm.trials import SMALL_MODEL, Verdict, one_line
+from jaxlm.devices.plugins import Plugin, disable_plugins
+from jaxlm.devices.probe_runner import SMALL_MODEL, ProbeResult, one_line
 
 # Float32 of other products in another order, over three steps of training; a wrong number is far from it.
 _TOLERANCE = 1e-3
@@ -45,7 +45,7 @@ _SHAPES = {
 Check = Callable[[jax.Device], Any]
 
 
-def probe() -> Verdict:
+def probe() -> ProbeResult:
     """The verdict on the platform that JAX finds here beside the CPU."""
     logged: queue.SimpleQueue[logging.LogRecord] = queue.SimpleQueue()
     logging.getLogger("jax").addHandler(logging.handlers.QueueHandler(logged))
@@ -55,18 +55,18 @@ def probe() -> Verdict:
         if platform is None:
             # What a plugin raises while it is loaded JAX only logs.
             words = "" if logged.empty() else f": {one_line(_error_of(logged.get().getMessage()))}"
-            return Verdict(works=False, platform=None, reason=f"starts no device{words}")
+            return ProbeResult(works=False, platform=None, reason=f"starts no device{words}")
         device, cpu = jax.devices(platform)[0], jax.devices("cpu")[0]
         # Some devices multiply float32 with fewer bits by default, and are not wrong.
         with jax.default_matmul_precision("float32"):
             for name, check in CHECKS.items():
                 if difference := _difference(_run_on(device, check), _run_on(cpu, check)):
-                    return Verdict(works=False, platform=platform, reason=f"has a wrong {name}: {difference}")
+                    return ProbeResult(works=False, platform=platform, reason=f"has a wrong {name}: {difference}")
             seconds, cpu_seconds = _run_on(device, _step_seconds), _run_on(cpu, _step_seconds)
     except Exception as error:  # whatever a plugin raises
         words = str(error).partition(" (you may need to uninstall")[0]  # JAX's advice, of which there is no need
         reason = f"raised {type(error).__name__}: {one_line(words)}"
-        return Verdict(works=False, platform=platform, reason=reason)
+        return ProbeResult(works=False, platform=platform, reason=reason)
     return _judge(platform, seconds, cpu_seconds)
 
 
@@ -77,7 +77,7 @@ def _error_of(logged: str) -> str:
     return " ".join(lines[last + 1 :])
 
 
-def _judge(platform: str, seconds: float, cpu_seconds: float) -> Verdict:
+def _judge(platform: str, seconds: float, cpu_seconds: float) -> ProbeResult:
     """Of a plugin whose values are right, from the seconds of a step of the model here.
 
     A small step's time on an accelerator is that of its dispatch, whatever the size; on the CPU it grows with the
@@ -85,10 +85,10 @@ def _judge(platform: str, seconds: float, cpu_seconds: float) -> Verdict:
     """
     if seconds > _HOPELESS * cpu_seconds:
         reason = f"gives the CPU's values in {seconds / cpu_seconds:.0f} times its time"
-        return Verdict(works=True, platform=platform, reason=reason, seconds=seconds)
+        return ProbeResult(works=True, platform=platform, reason=reason, seconds=seconds)
     num_weights = sum(map(np.prod, _SHAPES.values()))
-    pays_from = max(round(num_weights * seconds / cpu_seconds), SMALL_MODEL)
-    return Verdict(True, platform, "gives the CPU's values", seconds, pays_from)
+    worthwhile_from = max(round(num_weights * seconds / cpu_seconds), SMALL_MODEL)
+    return ProbeResult(True, platform, "gives the CPU's values", seconds, worthwhile_from)
 
 
 def _run_on(device: jax.Device, check: Check) -> Any:
@@ -223,5 +223,5 @@ if __name__ == "__main__":
         import resource
 
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    keep_out(Plugin(other, other, "unknown") for other in others)
+    disable_plugins(Plugin(other, other, "unknown") for other in others)
     Path(answer).write_text(json.dumps(probe()._asdict()))

@@ -16,8 +16,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jaxlm.files import read_json
-from jaxlm.plugins import Plugin, installed_plugins
+from jaxlm.devices.plugins import Plugin, installed_plugins
+from jaxlm.utils.json_files import read_json
 
 # Seconds that the probes have, all together; `JAXLM_PROBE_SECONDS` gives them more.
 _PROBE_SECONDS, _MOST_PROBE_SECONDS = 25.0, 86_400
@@ -38,10 +38,10 @@ _INHERITED = "JAX_ENABLE_X64", "PYTHONHOME"
 _OF_PLUGINS = tuple(f"JAX_{name}_" for name in ("CUDA", "GRAFT", "METAL", "MPS", "MTL", "PJRT", "ROCM", "TPU"))
 
 
-class Verdict(NamedTuple):
+class ProbeResult(NamedTuple):
     """Whether a plugin gave the CPU's values, and on which of JAX's platforms; the reason goes on after its name.
 
-    `seconds` is what a compiled step of a model of 255,000 weights took there. With `pays_from` weights or more
+    `seconds` is what a compiled step of a model of 255,000 weights took there. With `worthwhile_from` weights or more
     it should be faster than the CPU beside it; None where it never is, or was not measured.
     """
 
@@ -49,10 +49,10 @@ class Verdict(NamedTuple):
     platform: str | None
     reason: str
     seconds: float | None = None
-    pays_from: int | None = None
+    worthwhile_from: int | None = None
 
 
-def try_plugins(plugins: Sequence[Plugin]) -> dict[Plugin, Verdict]:
+def run_probes(plugins: Sequence[Plugin]) -> dict[Plugin, ProbeResult]:
     """Tries each plugin in a process of its own. They run together, so that many take no longer than one may.
 
     Raises:
@@ -63,7 +63,7 @@ def try_plugins(plugins: Sequence[Plugin]) -> dict[Plugin, Verdict]:
     if not sys.executable or getattr(sys, "frozen", False):
         raise FileNotFoundError("this program has no Python beside it")
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        trials: dict[Plugin, _Trial] = {}
+        trials: dict[Plugin, _ProbeProcess] = {}
         try:
             for plugin in plugins:
                 trials[plugin] = _start(plugin, Path(folder, f"{len(trials)}"), seconds)
@@ -92,7 +92,7 @@ def is_inherited(name: str) -> bool:
     return name in _INHERITED or name.startswith(_OF_PLUGINS)
 
 
-def verdict_from_json(document: Any) -> Verdict:
+def probe_result_from_json(document: Any) -> ProbeResult:
     """The verdict that `Verdict._asdict` became. Raises a ValueError where it is none."""
     match document:
         case {
@@ -100,9 +100,9 @@ def verdict_from_json(document: Any) -> Verdict:
             "platform": str() | None as platform_name,
             "reason": str(reason),
             "seconds": float() | None as seconds,
-            "pays_from": int() | None as pays_from,
+            "pays_from": int() | None as worthwhile_from,
         }:
-            return Verdict(works, platform_name, reason, seconds, pays_from)
+            return ProbeResult(works, platform_name, reason, seconds, worthwhile_from)
     raise ValueError("no verdict")
 
 
@@ -115,7 +115,7 @@ def one_line(text: str, most: int = 200) -> str:
     return "".join(filter(str.isprintable, " ".join(text.split())))[:most]
 
 
-class _Trial(NamedTuple):
+class _ProbeProcess(NamedTuple):
     """A probe that was started: its process, and the files of its verdict and of all that it prints."""
 
     process: subprocess.Popen[bytes]
@@ -123,7 +123,7 @@ class _Trial(NamedTuple):
     noise: Path
 
 
-def _start(plugin: Plugin, path: Path, seconds: float) -> _Trial:
+def _start(plugin: Plugin, path: Path, seconds: float) -> _ProbeProcess:
     answer, noise = path.with_suffix(".json"), path.with_suffix(".txt")
     others = [other.module for other in installed_plugins() if other.module != plugin.module]
     words = ["-m", "jaxlm.plugin_probe", str(answer), str(seconds), plugin.module, *others]
@@ -144,20 +144,20 @@ def _start(plugin: Plugin, path: Path, seconds: float) -> _Trial:
             env=environment,
             start_new_session=True,  # a group of its own, so that all that it starts can be ended with it
         )
-    return _Trial(process, answer, noise)
+    return _ProbeProcess(process, answer, noise)
 
 
-def _goes_on(trial: _Trial) -> bool:
+def _goes_on(trial: _ProbeProcess) -> bool:
     if trial.process.poll() is None and _is_noisy(trial):
         _end(trial.process)
     return trial.process.poll() is None
 
 
-def _is_noisy(trial: _Trial) -> bool:
+def _is_noisy(trial: _ProbeProcess) -> bool:
     return trial.noise.stat().st_size > _MOST_NOISE
 
 
-def _outcome(trial: _Trial, seconds: float) -> Verdict:
+def _outcome(trial: _ProbeProcess, seconds: float) -> ProbeResult:
     status = trial.process.returncode
     if _is_noisy(trial):
         reason = f"prints more than {_MOST_NOISE:,} bytes"
@@ -168,7 +168,7 @@ def _outcome(trial: _Trial, seconds: float) -> Verdict:
         reason = f"ended its process by {_name_of_signal(-status)}"
     else:
         try:
-            verdict = verdict_from_json(read_json(trial.answer))
+            verdict = probe_result_from_json(read_json(trial.answer))
         except (OSError, ValueError):
             last = trial.noise.read_text("utf-8", "replace").strip().rpartition("\n")[2]
             reason = f"ended its process with exit code {status}" + (f": {one_line(last)}" if last else "")
@@ -178,7 +178,7 @@ def _outcome(trial: _Trial, seconds: float) -> Verdict:
             if not _leaves_processes(trial.process):
                 return verdict
             reason = "leaves processes behind"
-    return Verdict(works=False, platform=None, reason=reason if status is None else reason + _REMEDY)
+    return ProbeResult(works=False, platform=None, reason=reason if status is None else reason + _REMEDY)
 
 
 def _leaves_processes(process: subprocess.Popen[bytes]) -> bool:

@@ -11,13 +11,13 @@ import numpy as np
 from jax import Array, lax
 from numpy.typing import ArrayLike
 
-from jaxlm.batching import check_at_least, check_stream
-from jaxlm.devices import resolve_device
-from jaxlm.jax_versions import device_put
-from jaxlm.models.interface import LanguageModel, count_weights, num_contexts, predict, target_scorer
-
-# Windows scored by one call of the compiled loop: bounds memory, whatever the text's length.
-_WINDOWS_PER_CALL = 65_536
+from jaxlm.devices.selection import resolve_device
+from jaxlm.evaluation.jax_versions import device_put
+from jaxlm.evaluation.loss import center_logits, nats_of_targets
+from jaxlm.evaluation.windows import WINDOWS_PER_CALL, GroupedWindows, group_windows
+from jaxlm.models.interface import LanguageModel, compute_logits, num_params, target_scorer
+from jaxlm.text.batching import check_stream
+from jaxlm.utils.checks import check_at_least
 
 
 class Evaluation(NamedTuple):
@@ -26,30 +26,6 @@ class Evaluation(NamedTuple):
     nats_per_token: float
     perplexity: float
     num_tokens: int
-
-
-def token_nats(logits: Array, targets: Array) -> Array:
-    """`-log softmax(logits)[target]` in nats: logits [B, V], targets int [B] -> [B].
-
-    A target of logit -inf costs inf, also where the whole row is -inf (a token that was never seen, without
-    smoothing).
-    """
-    return _nats_of_targets(*_normalise(logits), jnp.arange(len(logits)), targets)
-
-
-def _normalise(logits: Array) -> tuple[Array, Array]:
-    """The logits [B, V] less the largest of each row, and the log of the sum of their exponentials [B]."""
-    # Taken off before anything else is done, so that large logits cost no digits.
-    largest = lax.stop_gradient(logits.max(axis=1, keepdims=True))
-    # A row that is -inf throughout stays so: -inf - -inf would be NaN.
-    shifted = logits - jnp.where(largest == -jnp.inf, 0, largest)
-    return shifted, jnp.log(jnp.exp(shifted).sum(axis=1))
-
-
-def _nats_of_targets(shifted: Array, log_sums: Array, rows: Array, targets: Array) -> Array:
-    """What the targets [W] cost after the contexts that are the rows [W] of `shifted` [B, V]."""
-    target_logits = shifted[rows, targets]
-    return jnp.where(target_logits == -jnp.inf, jnp.inf, log_sums[rows] - target_logits)
 
 
 def evaluate(
@@ -110,15 +86,6 @@ def perplexity(
     return evaluate(model, variables, ids, batch_size=batch_size, device=device).perplexity
 
 
-def bits_per_byte(nats_per_token: float, bytes_per_token: float) -> float:
-    """Nats per token as bits per byte of text, the figure that compares models with different tokenizers.
-
-    >>> bits_per_byte(math.log(256), bytes_per_token=1)
-    8.0
-    """
-    return nats_per_token / (math.log(2) * bytes_per_token)
-
-
 def _segment_nats(
     model: LanguageModel,
     variables: Any,
@@ -132,14 +99,14 @@ def _segment_nats(
     context_length = model.context_length
     stream = np.asarray(check_stream(ids, model.vocab_size, min_length=context_length + 1))
     check_at_least("batch_size", batch_size, 1)
-    target_device = resolve_device(device, num_weights=count_weights(variables))
+    target_device = resolve_device(device, num_weights=num_params(variables))
     variables = device_put(variables, target_device)
     num_windows = len(stream) - context_length
     # A batch far larger than the text would only cost memory.
-    batch_size = min(batch_size, max(1 << (num_windows - 1).bit_length(), 256), _WINDOWS_PER_CALL)
-    for start in range(0, num_windows, _WINDOWS_PER_CALL):
-        segment = stream[start : start + _WINDOWS_PER_CALL + context_length]
-        windows = _group_windows(segment, model, batch_size)
+    batch_size = min(batch_size, max(1 << (num_windows - 1).bit_length(), 256), WINDOWS_PER_CALL)
+    for start in range(0, num_windows, WINDOWS_PER_CALL):
+        segment = stream[start : start + WINDOWS_PER_CALL + context_length]
+        windows = group_windows(segment, model, batch_size)
         on_device = jax.device_put(windows._replace(order=None), target_device)
         nats = jax.device_get(_window_nats(model, variables, on_device, batch_size))
         nats = nats[: len(segment) - context_length]
@@ -150,55 +117,8 @@ def _segment_nats(
         yield nats
 
 
-class _Windows(NamedTuple):
-    """The windows of a text, those of one context side by side, so that each context is scored once.
-
-    Every array has one length for texts of all lengths, so that they share one compilation.
-    """
-
-    ids: Any  # the text
-    contexts: Any  # where each distinct context begins in it
-    rows: Any  # the context of each window, by its place among `contexts`
-    targets: Any  # the token that follows
-    bounds: Any  # of a batch of contexts, the first window; then that of the next
-    num_batches: int
-    order: Any  # which window of the text each of these is; for the host alone
-
-
-def _group_windows(segment: np.ndarray[Any, Any], model: LanguageModel, batch_size: int) -> _Windows:
-    context_length = model.context_length
-    num_windows = len(segment) - context_length
-    order = np.arange(num_windows, dtype=np.int32)
-    is_first = np.ones(num_windows, bool)
-    if num_contexts(model) <= _WINDOWS_PER_CALL:
-        keys = np.zeros(num_windows, np.int32)  # the context's number, in base V
-        for position in range(context_length):
-            keys = keys * model.vocab_size + segment[position : position + num_windows]
-        keys = keys.astype(np.uint16)  # 16 bits: NumPy sorts them in linear time
-        order = np.argsort(keys, kind="stable").astype(np.int32)
-        is_first[1:] = np.diff(keys[order]) != 0
-    firsts = np.flatnonzero(is_first)
-    bounds = np.append(firsts[::batch_size], num_windows)
-    max_batches = -(-_WINDOWS_PER_CALL // batch_size)
-    return _Windows(
-        ids=_padded(segment, _WINDOWS_PER_CALL + context_length),
-        contexts=_padded(order[is_first], max_batches * batch_size),
-        rows=_padded(np.cumsum(is_first) - 1, _WINDOWS_PER_CALL + batch_size),
-        targets=_padded(segment[order + context_length], _WINDOWS_PER_CALL + batch_size),
-        bounds=_padded(bounds, max_batches + 1),
-        num_batches=len(bounds) - 1,
-        order=order,
-    )
-
-
-def _padded(values: np.ndarray[Any, Any], length: int) -> np.ndarray[Any, Any]:
-    padded = np.zeros(length, np.int32)
-    padded[: len(values)] = values
-    return padded
-
-
 @functools.partial(jax.jit, static_argnames=("model", "batch_size"))
-def _window_nats(model: LanguageModel, variables: Any, windows: _Windows, batch_size: int) -> Array:
+def _window_nats(model: LanguageModel, variables: Any, windows: GroupedWindows, batch_size: int) -> Array:
     """The nats of each window, in the order of `windows`; past the last one the values mean nothing."""
     offsets = jnp.arange(model.context_length)[None, :]
 
@@ -228,7 +148,7 @@ def _target_nats(model: LanguageModel, variables: Any, contexts: Array) -> Calla
     if (scorer := target_scorer(model)) is not None:
         log_probs = scorer.target_log_probs(variables, contexts)
         return lambda rows, targets: -log_probs(rows, targets)
-    return functools.partial(_nats_of_targets, *_normalise(predict(model, variables, contexts)))
+    return functools.partial(nats_of_targets, *center_logits(compute_logits(model, variables, contexts)))
 
 
 def _exp(nats: float) -> float:

@@ -7,9 +7,9 @@ import jax
 import numpy as np
 from numpy.typing import ArrayLike
 
-from jaxlm.batching import check_stream
-from jaxlm.evaluation import window_nats
+from jaxlm.evaluation.evaluate import window_nats
 from jaxlm.models import LanguageModel
+from jaxlm.text.batching import check_stream
 
 _MAX_STEPS = 1000
 _TOLERANCE = 1e-9  # nats per token that another step of EM gains

@@ -11,9 +11,9 @@ from flax import linen as nn
 from jax import Array
 from numpy.typing import ArrayLike
 
-from jaxlm.batching import check_stream
+from jaxlm.models._linen import FrozenModule
 from jaxlm.models.interface import check_contexts, check_sizes
-from jaxlm.models.linen import FrozenModule
+from jaxlm.text.batching import check_stream
 
 _MAX_COUNT = np.iinfo(np.int32).max
 

@@ -10,7 +10,6 @@ import numpy as np
 from jax import Array, lax
 from numpy.typing import ArrayLike
 
-from jaxlm.batching import check_at_least, check_ids, check_stream
 from jaxlm.models.interface import check_contexts, check_sizes, num_contexts
 from jaxlm.models.smoothing import (
     AddK,
@@ -18,9 +17,11 @@ from jaxlm.models.smoothing import (
     ModifiedKneserNey,
     Smoothing,
     WittenBell,
-    counts_types,
     discounts,
+    uses_continuation_counts,
 )
+from jaxlm.text.batching import check_ids, check_stream
+from jaxlm.utils.checks import check_at_least
 
 _MAX_COUNT = np.iinfo(np.int32).max
 _MAX_CONTEXT_LENGTH = 5
@@ -199,7 +200,7 @@ class CountsNgramLM:
             number = number * self.vocab_size + contexts[:, position]
         return number
 
-    def _find(self, level: Any, contexts: Array) -> "_Place":
+    def _find(self, level: Any, contexts: Array) -> "_Span":
         """Where a level has what follows the contexts' last tokens; nothing, and a backoff of 1, if it has not."""
         length = level["length"].shape[0]
         known, starts = level["contexts"], level["starts"]
@@ -213,7 +214,7 @@ class CountsNgramLM:
             is_known = (known.at[rows].get(mode="clip") == wanted).all(axis=1)
         begins, ends = starts.at[rows].get(mode="clip"), starts.at[rows + 1].get(mode="clip")
         backoffs = level["backoffs"].at[rows].get(mode="clip")
-        return _Place(begins, jnp.where(is_known, ends, begins), jnp.where(is_known, backoffs, 1))
+        return _Span(begins, jnp.where(is_known, ends, begins), jnp.where(is_known, backoffs, 1))
 
     def _variables_of(self, ngrams: _Rows, counts: np.ndarray[Any, Any]) -> Any:
         if counts.max(initial=0) > _MAX_COUNT:
@@ -226,14 +227,14 @@ class CountsNgramLM:
             table = np.zeros((num_contexts(self), self.vocab_size), np.int32)
             table[_numbers(ngrams[:, :-1], self.vocab_size), ngrams[:, -1]] = counts
             with np.errstate(divide="ignore"):
-                log_probs = np.log(self._tabulate(levels, base)).astype(np.float32)
+                log_probs = np.log(self.tabulate(levels, base)).astype(np.float32)
             return jax.device_put({"counts": {"table": table}, "smoothed": {"log_probs": log_probs}})
         size = _padded_size(len(ngrams))
         held = {"ngrams": _pad(ngrams, size, self.vocab_size), "counts": _pad(counts.astype(np.int32), size, 0)}
         smoothed = {f"order_{level.length + 1}": level.as_arrays(self.vocab_size) for level in levels}
         return jax.device_put({"counts": held, "smoothed": {"base": np.float32(base), **smoothed}})
 
-    def _tabulate(self, levels: list["_Level"], base: float) -> np.ndarray[Any, np.dtype[np.float64]]:
+    def tabulate(self, levels: list["_BackoffLevel"], base: float) -> np.ndarray[Any, np.dtype[np.float64]]:
         """The probabilities [V^N, V] of a dense table."""
         table, length = np.full((1, self.vocab_size), base), 0
         for level in levels:
@@ -246,7 +247,7 @@ class CountsNgramLM:
         return np.tile(table, (self.vocab_size ** (self.context_length - length), 1))
 
 
-class _Place(NamedTuple):
+class _Span(NamedTuple):
     """Of each context [B]: its entries in a level, from `begins` to `ends`, and its backoff."""
 
     begins: Array
@@ -254,7 +255,7 @@ class _Place(NamedTuple):
     backoffs: Array
 
 
-class _Level(NamedTuple):
+class _BackoffLevel(NamedTuple):
     """What follows the contexts of one length: `contexts[c]` has the entries `starts[c]` to `starts[c + 1]`."""
 
     contexts: _Rows  # [C, length], sorted
@@ -289,23 +290,27 @@ def _levels(smoothed: Any) -> list[Any]:
 
 def _smoothed_levels(
     ngrams: _Rows, counts: np.ndarray[Any, Any], vocab_size: int, smoothing: Smoothing
-) -> Iterator[_Level]:
+) -> Iterator[_BackoffLevel]:
     """The levels from the longest context to none."""
     while True:
         level, order = _smoothed_level(ngrams, counts, vocab_size, smoothing), ngrams.shape[1]
         yield level
         if order == 1 or isinstance(smoothing, AddK):
             return
-        ngrams, counts = _merged(ngrams[:, 1:], np.ones_like(counts) if counts_types(smoothing) else counts)
+        ngrams, counts = _merged(
+            ngrams[:, 1:], np.ones_like(counts) if uses_continuation_counts(smoothing) else counts
+        )
 
 
-def _smoothed_level(ngrams: _Rows, counts: np.ndarray[Any, Any], vocab_size: int, smoothing: Smoothing) -> _Level:
+def _smoothed_level(
+    ngrams: _Rows, counts: np.ndarray[Any, Any], vocab_size: int, smoothing: Smoothing
+) -> _BackoffLevel:
     contexts, tokens = ngrams[:, :-1], ngrams[:, -1]
     firsts = np.flatnonzero(_differs_from_before(contexts))
     starts = np.append(firsts, len(ngrams))
     types = np.diff(starts)
     if not len(ngrams):
-        return _Level(contexts, np.zeros(1, np.int64), np.zeros(0), tokens, np.zeros(0))
+        return _BackoffLevel(contexts, np.zeros(1, np.int64), np.zeros(0), tokens, np.zeros(0))
     totals = np.add.reduceat(counts, firsts).astype(np.float64)
     match smoothing:
         case AddK(k):
@@ -319,7 +324,9 @@ def _smoothed_level(ngrams: _Rows, counts: np.ndarray[Any, Any], vocab_size: int
         case KneserNey() | ModifiedKneserNey():
             taken = np.array([0.0, *discounts(smoothing, counts, ngrams.shape[1])])[np.minimum(counts, 3)]
             scales, backoffs = totals, np.add.reduceat(taken, firsts)
-    return _Level(contexts[firsts], starts, backoffs / scales, tokens, (counts - taken) / np.repeat(scales, types))
+    return _BackoffLevel(
+        contexts[firsts], starts, backoffs / scales, tokens, (counts - taken) / np.repeat(scales, types)
+    )
 
 
 def _merged(ngrams: _Rows, counts: np.ndarray[Any, Any]) -> tuple[_Rows, np.ndarray[Any, Any]]:

@@ -10,7 +10,7 @@ import numpy as np
 from flax import linen as nn
 from jax import Array
 
-from jaxlm.batching import check_at_least
+from jaxlm.utils.checks import check_at_least
 
 
 class LanguageModel(Protocol):
@@ -83,18 +83,18 @@ def _init_module(model: nn.Module, key: Array) -> Any:
     return model.init(key, jnp.zeros((1, model.context_length), jnp.int32))
 
 
-def count_weights(variables: Any) -> int:
+def num_params(variables: Any) -> int:
     """How many numbers `variables` hold, or what `jax.eval_shape` gives for them."""
     return sum(np.size(leaf) for leaf in jax.tree.leaves(variables))
 
 
 @functools.cache  # to trace `init` takes milliseconds, and equal models are as large
-def model_size(model: LanguageModel) -> int:
+def num_init_params(model: LanguageModel) -> int:
     """How many numbers its fresh variables hold, of which no device hears."""
-    return count_weights(jax.eval_shape(lambda: init(model, jax.random.key(0))))
+    return num_params(jax.eval_shape(lambda: init(model, jax.random.key(0))))
 
 
-def predict(model: LanguageModel, variables: Any, contexts: Array) -> Array:
+def compute_logits(model: LanguageModel, variables: Any, contexts: Array) -> Array:
     """`model.apply(variables, contexts)`, known to be logits [B, V], in float32 or better.
 
     A model may compute in bfloat16; the sums of what comes after would lose its small probabilities.
@@ -105,10 +105,10 @@ def predict(model: LanguageModel, variables: Any, contexts: Array) -> Array:
     return _checked_logits(model, model.apply(variables, contexts), contexts)
 
 
-def predict_in_training(model: LanguageModel, variables: Any, contexts: Array, key: Array) -> Array:
-    """`predict`, but of a `NoisyModel` the logits under the noise of `key`."""
+def compute_training_logits(model: LanguageModel, variables: Any, contexts: Array, key: Array) -> Array:
+    """`compute_logits`, but of a `NoisyModel` the logits under the noise of `key`."""
     if not _is_noisy(type(model)):
-        return predict(model, variables, contexts)
+        return compute_logits(model, variables, contexts)
     return _checked_logits(model, cast(NoisyModel, model).apply_in_training(variables, contexts, key), contexts)
 
 

@@ -13,9 +13,9 @@ from jax import Array
 from jaxlm.models.interface import (
     LanguageModel,
     check_contexts,
+    compute_logits,
+    compute_training_logits,
     init,
-    predict,
-    predict_in_training,
     target_scorer,
 )
 
@@ -71,13 +71,13 @@ class MixtureLM:
 
     def apply(self, variables: Any, contexts: Array) -> Array:
         """Contexts [B, N] -> log-probabilities [B, V]."""
-        return self._mix([_log_softmax(predict(*part)) for part in self._parts(variables, contexts)])
+        return self._mix([_log_softmax(compute_logits(*part)) for part in self._parts(variables, contexts)])
 
     def apply_in_training(self, variables: Any, contexts: Array, key: Array) -> Array:
         """As `NoisyModel` has it: each model under the noise of a key of its own."""
         return self._mix(
             [
-                _log_softmax(predict_in_training(*part, key=jax.random.fold_in(key, index)))
+                _log_softmax(compute_training_logits(*part, key=jax.random.fold_in(key, index)))
                 for index, part in enumerate(self._parts(variables, contexts))
             ]
         )
@@ -118,5 +118,5 @@ def _log_softmax(logits: Array) -> Array:
 def _target_log_probs(model: LanguageModel, variables: Any, contexts: Array) -> Callable[[Array, Array], Array]:
     if (scorer := target_scorer(model)) is not None:
         return scorer.target_log_probs(variables, contexts)
-    log_probs = _log_softmax(predict(model, variables, contexts))
+    log_probs = _log_softmax(compute_logits(model, variables, contexts))
     return lambda rows, targets: log_probs[rows, targets]

@@ -5,8 +5,8 @@ from typing import Any
 from flax import linen as nn
 from jax import Array
 
+from jaxlm.models._linen import FrozenModule, small_init
 from jaxlm.models.interface import check_contexts, check_sizes
-from jaxlm.models.linen import FrozenModule, small_init
 
 
 class MLPLanguageModel(FrozenModule):

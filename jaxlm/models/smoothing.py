@@ -60,7 +60,7 @@ Smoothing = AddK | WittenBell | KneserNey | ModifiedKneserNey
 _FALLBACK = {KneserNey: (0.5, 0.5, 0.5), ModifiedKneserNey: (0.5, 1.0, 1.5)}
 
 
-def counts_types(smoothing: Smoothing) -> bool:
+def uses_continuation_counts(smoothing: Smoothing) -> bool:
     """Whether a shorter n-gram counts the distinct tokens before it, rather than how often it came."""
     return isinstance(smoothing, KneserNey | ModifiedKneserNey)
 

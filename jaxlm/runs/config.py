@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from jaxlm.files import read_json
+from jaxlm.utils.json_files import read_json
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from jaxlm.files import read_regular, write_atomically
+from jaxlm.utils.atomic_files import read_regular, write_atomically
 
 
 def append_metrics(path: Path, metrics: dict[str, Any]) -> bytes:

@@ -4,11 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from jaxlm.data import Data
-from jaxlm.evaluation import Evaluation, bits_per_byte
+from jaxlm.evaluation.evaluate import Evaluation
+from jaxlm.evaluation.loss import bits_per_byte
 from jaxlm.models import CountsBigramLM, LanguageModel
-from jaxlm.models.interface import count_weights
-from jaxlm.training import Record
+from jaxlm.models.interface import num_params
+from jaxlm.text.dataset import Dataset
+from jaxlm.training.loop import Record
 
 _SCHEMA_VERSION = 1
 
@@ -16,7 +17,7 @@ _SCHEMA_VERSION = 1
 TITLES = {"counts": "counts bigram", "bigram": "neural bigram", "mlp": "MLP"}
 
 
-def describe_model(
+def model_row(
     name: str,
     title: str,
     model: LanguageModel,
@@ -38,7 +39,7 @@ def describe_model(
         "name": name,
         "title": title,
         "context_length": model.context_length,
-        "size": count_weights(variables),
+        "size": num_params(variables),
         "size_unit": "parameters" if is_trained else "counts",
         "nats_per_token": evaluation.nats_per_token,
         "perplexity": evaluation.perplexity,
@@ -51,7 +52,7 @@ def describe_model(
 
 
 def describe_results(
-    data: Data,
+    data: Dataset,
     tokenizer_name: str,
     seed: int,
     models: Sequence[Mapping[str, Any]],
@@ -62,7 +63,7 @@ def describe_results(
     """The document of `results.json`: what was learnt from, by whom, how well, and in what words.
 
     Args:
-        models: objects of `describe_model`.
+        models: objects of `model_row`.
         samples: a model's title -> the prompt, and what the model made of it.
         environment: versions, platform and device.
     """
@@ -77,7 +78,7 @@ def describe_results(
     }
 
 
-def describe_data(data: Data, tokenizer_name: str) -> dict[str, Any]:
+def describe_data(data: Dataset, tokenizer_name: str) -> dict[str, Any]:
     """The text and its tokens, without the text."""
     return {
         "corpus": {name: value for name, value in asdict(data.corpus).items() if name != "text"},

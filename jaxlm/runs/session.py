@@ -16,28 +16,32 @@ import jax
 import numpy as np
 from rich.console import Console
 
-from jaxlm.checkpoints import (
+from jaxlm.checkpoints.train_states import (
     Checkpoint,
     amend_checkpoint,
     checkpoint_path,
     checkpoint_steps,
     latest_checkpoint,
     prune_checkpoints,
+    quarantine,
     save_checkpoint,
-    set_aside,
 )
-from jaxlm.config import TrainConfig
-from jaxlm.console import progress
-from jaxlm.files import read_regular, sha256_of, sync
-from jaxlm.interruption import interruptible
-from jaxlm.jobs import Job, fresh_state, train_options
-from jaxlm.metrics import append_metrics, cut_metrics, read_metrics
-from jaxlm.results import TITLES, metrics_line
-from jaxlm.tensorboard import tensorboard_events
-from jaxlm.training import Record, TrainState, is_over, is_recorded, train_lm
+from jaxlm.runs.config import TrainConfig
+from jaxlm.runs.metrics_log import append_metrics, cut_metrics, read_metrics
+from jaxlm.runs.results import TITLES, metrics_line
+from jaxlm.runs.setup import TrainingSetup, abstract_state, train_options
+from jaxlm.runs.tensorboard import tensorboard_events
+from jaxlm.training.loop import Record, is_recorded, train_lm
+from jaxlm.training.state import TrainState, is_finished
+from jaxlm.utils.atomic_files import read_regular, sync
+from jaxlm.utils.checksums import sha256_of
+from jaxlm.utils.signals import catch_stop_signals
+from jaxlm.utils.terminal import progress
 
 
-def train_saving(path: Path, job: Job, checkpoint: Checkpoint | None, console: Console) -> tuple[Any, float]:
+def train_saving(
+    path: Path, job: TrainingSetup, checkpoint: Checkpoint | None, console: Console
+) -> tuple[Any, float]:
     """Trains the job's model from the checkpoint on, None being the start: its variables, and all seconds it took.
 
     Saved are, in the run's folder `path`, the state and `metrics.jsonl`: by the config's `save_every` and
@@ -52,7 +56,7 @@ def train_saving(path: Path, job: Job, checkpoint: Checkpoint | None, console: C
     config = job.config
     known = _known(path / "metrics.jsonl", checkpoint)
     with ExitStack() as blocks:
-        requested = blocks.enter_context(interruptible())
+        requested = blocks.enter_context(catch_stop_signals())
         save = blocks.enter_context(_saving(path, config.keep))
         on_record = blocks.enter_context(_recording(path, config, checkpoint, known, console))
 
@@ -85,7 +89,7 @@ def train_saving(path: Path, job: Job, checkpoint: Checkpoint | None, console: C
     return variables, known.seconds
 
 
-def usable_checkpoint(path: Path, job: Job) -> Checkpoint | None:
+def usable_checkpoint(path: Path, job: TrainingSetup) -> Checkpoint | None:
     """Where the run can go on: its last checkpoint that is whole, None being the start. Nothing is changed.
 
     Raises:
@@ -99,7 +103,7 @@ def usable_checkpoint(path: Path, job: Job) -> Checkpoint | None:
         if _mark(content[: checkpoint.metrics[0]]) != checkpoint.metrics:
             raise ValueError(f"{metrics} is not what it was at step {int(checkpoint.state.step)}")
 
-    checkpoint = latest_checkpoint(folder, fresh_state(job.model, job.optimizer, job.config), check)
+    checkpoint = latest_checkpoint(folder, abstract_state(job.model, job.optimizer, job.config), check)
     if checkpoint is None and checkpoint_steps(folder):
         raise ValueError(
             f"{path} has checkpoints, and none can be used: the warnings say why; mend that, or start another run"
@@ -107,7 +111,7 @@ def usable_checkpoint(path: Path, job: Job) -> Checkpoint | None:
     return checkpoint
 
 
-def go_back_to(path: Path, job: Job, checkpoint: Checkpoint | None) -> Checkpoint | None:
+def go_back_to(path: Path, job: TrainingSetup, checkpoint: Checkpoint | None) -> Checkpoint | None:
     """Makes the run what it was at its `usable_checkpoint`, which is returned as it then is.
 
     What came after it is set aside, and the lines of `metrics.jsonl` are cut, for these steps are done again.
@@ -118,7 +122,7 @@ def go_back_to(path: Path, job: Job, checkpoint: Checkpoint | None) -> Checkpoin
         return None
     for step in checkpoint_steps(folder):
         if step > int(checkpoint.state.step):
-            set_aside(checkpoint_path(folder, step))
+            quarantine(checkpoint_path(folder, step))
     lines = _content(metrics)[: checkpoint.metrics[0]].splitlines(keepends=True)
     # The last record of a run that has grown is none of the longer one. Its state may still be the best one kept.
     if lines and not is_recorded(json.loads(lines[-1])["step"], job.config.num_steps, job.config.log_every):
@@ -190,7 +194,7 @@ def _due(known: _Known, state: TrainState, config: TrainConfig, *, is_last: bool
     known.seconds += 0.0 if known.paused_at is None else now - known.paused_at
     known.paused_at = now
     nats = known.validated[1] if known.validated is not None and known.validated[0] == step else None
-    is_due = is_last or is_over(state, config.num_steps, config.patience)
+    is_due = is_last or is_finished(state, config.num_steps, config.patience)
     is_due = is_due or now - known.saved_at >= config.save_seconds
     is_due = is_due or (config.save_every is not None and step % config.save_every == 0)
     is_best = nats is not None and nats < known.best

@@ -6,15 +6,15 @@ import jax
 import optax
 from rich.console import Console
 
-from jaxlm.config import TrainConfig
-from jaxlm.console import say
-from jaxlm.data import Data, load_data
-from jaxlm.devices import choose_device, described
+from jaxlm.devices.selection import choose_device, format_device
 from jaxlm.models import CountsBigramLM, LanguageModel, MLPLanguageModel, NeuralBigramLM
-from jaxlm.models.interface import model_size
-from jaxlm.optimizers import sgd
-from jaxlm.tokenizers import Tokenizer
-from jaxlm.training import TrainState, initial_state
+from jaxlm.models.interface import num_init_params
+from jaxlm.runs.config import TrainConfig
+from jaxlm.text.dataset import Dataset, load_dataset
+from jaxlm.text.tokenizers import Tokenizer
+from jaxlm.training.optimizers import sgd
+from jaxlm.training.state import TrainState, init_state
+from jaxlm.utils.terminal import print_plain
 
 # Keys are `fold_in(seed, ...)` of these: those of the ladder, so that the same options give the same bits there.
 _TRAIN_FOLDS = {"bigram": 0, "mlp": 1}
@@ -23,17 +23,17 @@ SAMPLE_FOLD = 2
 _MOST_WEIGHTS = 2**40  # 4 TiB; XLA ends the process where a number of bytes passes 64 bits
 
 
-class Job(NamedTuple):
+class TrainingSetup(NamedTuple):
     """What a run works with. Counts have no optimizer."""
 
     config: TrainConfig
-    data: Data
+    data: Dataset
     model: LanguageModel
     optimizer: optax.GradientTransformation | None
     device: jax.Device
 
 
-def make_job(config: TrainConfig, tokenizer: Tokenizer | None, console: Console) -> Job:
+def prepare_training(config: TrainConfig, tokenizer: Tokenizer | None, console: Console) -> TrainingSetup:
     """Text, model and optimizer of a resolved config, and where it runs.
 
     Args:
@@ -42,7 +42,7 @@ def make_job(config: TrainConfig, tokenizer: Tokenizer | None, console: Console)
     Raises:
         OSError, ValueError: the text or the device cannot be had, the text is too short, or the model too large.
     """
-    data = load_data(
+    data = load_dataset(
         config.corpus,
         config.text,
         config.tokenizer if tokenizer is None else tokenizer,
@@ -50,18 +50,18 @@ def make_job(config: TrainConfig, tokenizer: Tokenizer | None, console: Console)
         val_fraction=config.val_fraction,
         min_tokens=(config.context_length or 1) + 1,
     )
-    say(
+    print_plain(
         console,
         f"{data.corpus.source}: {len(data.corpus.text):,} characters, {len(data.train_ids):,} tokens to train, "
         f"{len(data.val_ids):,} to validate, vocabulary {data.tokenizer.vocab_size:,}",
     )
     model = make_model(config, data.tokenizer.vocab_size)
-    size = model_size(model)
+    size = num_init_params(model)
     if size > _MOST_WEIGHTS:
         raise ValueError(f"the model would have {size:,} weights, more than {_MOST_WEIGHTS:,}; make it smaller")
     device, reason = choose_device(config.device, num_weights=size)
-    say(console, f"device: {described(device)}: {reason}")
-    return Job(config, data, model, make_optimizer(config), device)
+    print_plain(console, f"device: {format_device(device)}: {reason}")
+    return TrainingSetup(config, data, model, make_optimizer(config), device)
 
 
 def make_model(config: TrainConfig, vocab_size: int) -> LanguageModel:
@@ -104,7 +104,7 @@ def train_key(config: TrainConfig) -> jax.Array:
     return jax.random.fold_in(jax.random.key(config.seed), _TRAIN_FOLDS[config.model])
 
 
-def train_options(job: Job) -> dict[str, Any]:
+def train_options(job: TrainingSetup) -> dict[str, Any]:
     """What `train_lm` is told of the job, beside its model and text, however it is saved."""
     config = job.config
     return {
@@ -119,9 +119,11 @@ def train_options(job: Job) -> dict[str, Any]:
     }
 
 
-def fresh_state(model: LanguageModel, optimizer: optax.GradientTransformation, config: TrainConfig) -> TrainState:
+def abstract_state(
+    model: LanguageModel, optimizer: optax.GradientTransformation, config: TrainConfig
+) -> TrainState:
     """Names, shapes and dtypes of the run's state, without its numbers."""
     state: TrainState = jax.eval_shape(
-        lambda: initial_state(model, optimizer, train_key(config), patience=config.patience)
+        lambda: init_state(model, optimizer, train_key(config), patience=config.patience)
     )
     return state

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from jaxlm.training import Record
+from jaxlm.training.loop import Record
 
 
 def check_tensorboard() -> None:

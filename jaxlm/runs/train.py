@@ -6,21 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 from rich.console import Console
 
-from jaxlm.checkpoints import (
+from jaxlm.checkpoints.model_files import load_model
+from jaxlm.checkpoints.train_states import (
     Checkpoint,
-    best_step,
-    checkpoint_path,
-    checkpoint_steps,
-    is_readable,
-    latest_checkpoint,
-    load_checkpoint,
 )
-from jaxlm.config import (
+from jaxlm.models import init
+from jaxlm.runs.artifacts import write_artifacts
+from jaxlm.runs.config import (
     TrainConfig,
-    config_from_json,
     config_to_json,
     differing_options,
     flag,
@@ -28,37 +23,22 @@ from jaxlm.config import (
     resolve,
     with_defaults,
 )
-from jaxlm.console import say
-from jaxlm.corpora import load_corpus, read_text
-from jaxlm.data import line_start_prompt
-from jaxlm.evaluation import evaluate
-from jaxlm.files import read_json, remove, sha256_of, write_atomically
-from jaxlm.interruption import terminate_as_interrupt
-from jaxlm.jobs import SAMPLE_FOLD, Job, fresh_state, make_job, make_model, make_optimizer
-from jaxlm.metrics import read_metrics
-from jaxlm.models import init
-from jaxlm.report import plot_counts, plot_curves, render_page, samples_text
-from jaxlm.results import TITLES, describe_data, describe_model, describe_results
-from jaxlm.runs import (
-    check_run_path,
-    create_run,
-    describe_environment,
-    lock_run,
-    new_run_path,
-    read_manifest,
-    run_session,
-    write_json,
-)
-from jaxlm.sampling import sample
-from jaxlm.saved_models import import_model, load_model, save_model
-from jaxlm.saved_training import go_back_to, train_saving, usable_checkpoint
-from jaxlm.tensorboard import check_tensorboard
-from jaxlm.timing import timed
-from jaxlm.tokenizers import Tokenizer, load_tokenizer, tokenizer_to_json
-from jaxlm.training import TrainState
-
-_SAMPLE_TOKENS = 100
-_REMEDY = "go on with the run (--resume) to make it anew"
+from jaxlm.runs.directory import check_run_path, create_run, new_run_path, run_session
+from jaxlm.runs.load import config_from_manifest, load_run_tokenizer
+from jaxlm.runs.lock import lock_run
+from jaxlm.runs.manifest import describe_environment, read_manifest, write_json
+from jaxlm.runs.results import describe_data
+from jaxlm.runs.session import go_back_to, train_saving, usable_checkpoint
+from jaxlm.runs.setup import TrainingSetup, prepare_training
+from jaxlm.runs.tensorboard import check_tensorboard
+from jaxlm.text.corpora import load_corpus, read_text
+from jaxlm.text.tokenizers import tokenizer_to_json
+from jaxlm.utils.atomic_files import remove
+from jaxlm.utils.checksums import sha256_of
+from jaxlm.utils.json_files import read_json
+from jaxlm.utils.signals import terminate_as_interrupt
+from jaxlm.utils.terminal import print_plain
+from jaxlm.utils.timing import timed
 
 # What is written when the training has ended, results.json last; first to go when a run goes on.
 _FINISHED = ("results.json", "report.html", "samples.txt", "curves.png", "counts.png", "model")
@@ -96,13 +76,13 @@ def start_run(
     if out is not None:
         check_run_path(out, overwrite=overwrite)
     with terminate_as_interrupt():
-        job = make_job(config, None, console)
+        job = prepare_training(config, None, console)
         path = out or new_run_path(f"{config.model}-{'text' if config.text else config.corpus}-{config.tokenizer}")
         options, facts = config_to_json(config), _facts(job)
         with create_run(path, "train", options, job.device, facts=facts, overwrite=overwrite):
             if on_start is not None:
                 on_start(path)
-            say(console, f"run: {path}")
+            print_plain(console, f"run: {path}")
             job.data.tokenizer.save(path / "tokenizer.json")
             _work(path, job, None, console)
     return path
@@ -126,18 +106,18 @@ def resume_run(path: Path, config: TrainConfig | None = None, *, console: Consol
     read_manifest(path)  # before a lock is written to what may be no run's folder
     with terminate_as_interrupt(), lock_run(path):
         manifest = read_manifest(path)
-        before = _config_of(path, manifest)
+        before = config_from_manifest(path, manifest)
         config = _checked(before) if config is None else _grown(path, before, config)
         if manifest["state"] == "done" and config == before and _is_finished(path):
-            say(console, f"{path} is done: {config.num_steps} steps; --num-steps lets it go on")
+            print_plain(console, f"{path} is done: {config.num_steps} steps; --num-steps lets it go on")
             return path
         _tell_of_edits(path, before)
         _check_text(path, manifest, config)
-        job = make_job(config, _saved_tokenizer(path, manifest), console)
+        job = prepare_training(config, load_run_tokenizer(path, manifest), console)
         _check_tokenizer(path, manifest, job)
         news = list(_news(manifest, before, config, job.device))
         for note in news:
-            say(console, f"note: {note}")
+            print_plain(console, f"note: {note}")
         checkpoint = None if job.optimizer is None else usable_checkpoint(path, job)
         if checkpoint is None and job.optimizer is not None and (path / "model").exists():
             raise ValueError(f"{path} has a model and no checkpoint to go on from; start another run (--config)")
@@ -148,90 +128,11 @@ def resume_run(path: Path, config: TrainConfig | None = None, *, console: Consol
             write_json(path / "config.json", options)
             job.data.tokenizer.save(path / "tokenizer.json")
             checkpoint = None if job.optimizer is None else go_back_to(path, job, checkpoint)
-            say(console, f"run: {path}, from step {0 if checkpoint is None else int(checkpoint.state.step)}")
+            print_plain(
+                console, f"run: {path}, from step {0 if checkpoint is None else int(checkpoint.state.step)}"
+            )
             _work(path, job, checkpoint, console)
     return path
-
-
-def run_config(path: Path) -> TrainConfig:
-    """The options of the run of training at `path`. Raises as `resume_run` does."""
-    return _config_of(path, read_manifest(path))
-
-
-def open_model(path: Path, checkpoint: str | int = "final") -> tuple[Any, Any, Tokenizer]:
-    """A trained model, its variables and its tokenizer, from a run, a saved model's folder, or an exported file.
-
-    Raises:
-        FileNotFoundError, ValueError: as `load_run`, `load_model` and `import_model`; or it has no tokenizer.
-    """
-    if (path / "manifest.json").exists():
-        return load_run(path, checkpoint)
-    if checkpoint != "final":
-        raise ValueError(f"{path} is no run, so it has no checkpoint {checkpoint!r}")
-    if path.is_dir() and not (path / "model.json").exists():
-        raise FileNotFoundError(f"{path} holds no run and no saved model; name one, as RUN or RUN/models/mlp")
-    model, variables, tokenizer = load_model(path) if path.is_dir() else import_model(path)
-    if tokenizer is None:
-        raise ValueError(f"{path} was saved without a tokenizer; use load_model(path) and your own ids")
-    return model, variables, tokenizer
-
-
-def load_run(path: Path, checkpoint: str | int = "final") -> tuple[Any, Any, Tokenizer]:
-    """The model of a run of training, its variables and its tokenizer.
-
-    Args:
-        checkpoint: "final", which is the last one until the run is done; "last"; "best" by validation; or the
-            number of steps done.
-
-    Raises:
-        FileNotFoundError: `path` holds no run, or the run no such checkpoint.
-        ValueError: what is needed of it is damaged.
-    """
-    manifest = read_manifest(path)
-    config = _config_of(path, manifest)
-    if checkpoint == "final" and (manifest["state"] == "done" or (path / "model").exists()):
-        return _load_final(path / "model")
-    tokenizer = _saved_tokenizer(path, manifest)
-    if tokenizer is None:
-        raise ValueError(f"{path / 'tokenizer.json'} is damaged or missing; {_REMEDY}")
-    model, optimizer = make_model(config, tokenizer.vocab_size), make_optimizer(config)
-    if optimizer is None:
-        raise FileNotFoundError(f"{path} has no checkpoint {checkpoint!r}: counts are made at once; name final")
-    like = fresh_state(model, optimizer, config)
-    state = _find_checkpoint(path, checkpoint, like).state
-    return model, jax.device_put({"params": state.params}), tokenizer
-
-
-def _find_checkpoint(path: Path, checkpoint: str | int, like: TrainState) -> Checkpoint:
-    folder = path / "checkpoints"
-    steps, best = checkpoint_steps(folder), best_step(folder)
-    if not steps:
-        raise FileNotFoundError(f"{path} has no checkpoint yet; {_REMEDY}")
-    if checkpoint in ("final", "last"):
-        if (found := latest_checkpoint(folder, like)) is None:
-            raise ValueError(f"{path} has no checkpoint that is whole; {_REMEDY}")
-        return found
-    damaged = [step for step in steps if not is_readable(checkpoint_path(folder, step))]
-    if checkpoint == "best" and damaged:
-        message = (
-            "%s: the checkpoint of step %d is damaged, and may have been the best; the best of the others is used"
-        )
-        logging.getLogger(__name__).warning(message, folder, damaged[0])
-    step = best if checkpoint == "best" else checkpoint
-    if step not in steps:
-        there = ", ".join(map(str, ["final", *([] if best is None else ["best"]), "last", *steps]))
-        raise FileNotFoundError(f"{path} has no checkpoint {checkpoint!r}; there are {there}")
-    return load_checkpoint(checkpoint_path(folder, int(step)), like)
-
-
-def _load_final(path: Path) -> tuple[Any, Any, Tokenizer]:
-    try:
-        model, variables, tokenizer = load_model(path)
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"{error}; {_REMEDY}") from None
-    if tokenizer is None:
-        raise ValueError(f"{path} is damaged: it has no tokenizer; {_REMEDY}")
-    return model, variables, tokenizer
 
 
 def _checked(config: TrainConfig) -> TrainConfig:
@@ -241,19 +142,10 @@ def _checked(config: TrainConfig) -> TrainConfig:
     return config
 
 
-def _facts(job: Job) -> dict[str, Any]:
+def _facts(job: TrainingSetup) -> dict[str, Any]:
     described = describe_data(job.data, job.config.tokenizer)
     described["tokenizer"] |= {"sha256": sha256_of(tokenizer_to_json(job.data.tokenizer).encode())}
     return described
-
-
-def _config_of(path: Path, manifest: Mapping[str, Any]) -> TrainConfig:
-    if manifest["kind"] != "train":
-        raise ValueError(
-            f"{path} is a run of {manifest['kind']}, not of train; its models are in {path / 'models'}"
-        )
-    # An option that came after the run has its default.
-    return with_defaults(config_from_json(manifest["config"], origin=path / "manifest.json"))
 
 
 def _grown(path: Path, before: TrainConfig, config: TrainConfig) -> TrainConfig:
@@ -312,28 +204,13 @@ def _check_text(path: Path, manifest: Mapping[str, Any], config: TrainConfig) ->
         )
 
 
-def _check_tokenizer(path: Path, manifest: Mapping[str, Any], job: Job) -> None:
+def _check_tokenizer(path: Path, manifest: Mapping[str, Any], job: TrainingSetup) -> None:
     was, now = manifest.get("tokenizer", {}).get("sha256"), _facts(job)["tokenizer"]["sha256"]
     if was != now:
         raise ValueError(
             f"the tokenizer trained on {job.data.corpus.source} has the sha256 {now}; {path} was trained with "
             f"another, {was}"
         )
-
-
-def _saved_tokenizer(path: Path, manifest: Mapping[str, Any]) -> Tokenizer | None:
-    """The run's tokenizer; None where its file is missing or damaged, and it must be trained again."""
-    origin = path / "tokenizer.json"
-    try:
-        tokenizer = load_tokenizer(origin)
-        if sha256_of(tokenizer_to_json(tokenizer).encode()) == manifest["tokenizer"]["sha256"]:
-            return tokenizer
-        logging.getLogger(__name__).warning("%s is not the tokenizer of this run", origin)
-    except FileNotFoundError:
-        pass  # the run was stopped before it was written
-    except (ValueError, OSError, KeyError, TypeError) as error:
-        logging.getLogger(__name__).warning("%s", error)
-    return None
 
 
 def _news(
@@ -355,7 +232,7 @@ def _news(
             yield f"resumed on {now}, earlier on {was}: the last bits may differ from an unbroken run's"
 
 
-def _work(path: Path, job: Job, checkpoint: Checkpoint | None, console: Console) -> None:
+def _work(path: Path, job: TrainingSetup, checkpoint: Checkpoint | None, console: Console) -> None:
     """Trains, from the checkpoint on, and then writes the model, its figures, pictures and page."""
     train_seconds = None
     with timed() as timing, jax.default_device(job.device):
@@ -365,42 +242,4 @@ def _work(path: Path, job: Job, checkpoint: Checkpoint | None, console: Console)
             variables, train_seconds = train_saving(path, job, checkpoint, console)
     with jax.default_device(job.device):
         seconds = timing.run_seconds if train_seconds is None else train_seconds
-        _finish(path, job, variables, timing.compile_seconds, seconds)
-
-
-def _finish(path: Path, job: Job, variables: Any, compile_seconds: float, train_seconds: float) -> None:
-    """The model, its figures, samples, pictures and page; last `results.json`."""
-    config, data, title = job.config, job.data, TITLES[job.config.model]
-    remove(path / "model")
-    save_model(path / "model", job.model, variables, data.tokenizer)
-    evaluation = evaluate(job.model, variables, data.val_ids, device=job.device)
-    row = describe_model(
-        config.model,
-        title,
-        job.model,
-        variables,
-        evaluation,
-        data.val_bytes_per_token,
-        is_trained=job.optimizer is not None,
-        compile_seconds=compile_seconds,
-        train_seconds=train_seconds,
-    )
-    prompt_ids = line_start_prompt(data, job.model.context_length)
-    key = jax.random.fold_in(jax.random.key(config.seed), SAMPLE_FOLD)
-    prompt = data.tokenizer.decode(prompt_ids)
-    try:
-        drawn = sample(job.model, variables, prompt_ids, _SAMPLE_TOKENS, key=key, device=job.device)
-        text = data.tokenizer.decode(drawn)
-    except ValueError as error:  # counts without smoothing, after a token they never saw
-        text = f"{prompt} ({error})"
-    results = describe_results(
-        data, config.tokenizer, config.seed, [row], prompt, {title: text}, describe_environment(job.device)
-    )
-    write_atomically(path / "samples.txt", samples_text(results["samples"]))
-    if job.optimizer is not None:
-        plot_curves(path / "curves.png", {title: read_metrics(path / "metrics.jsonl")}, {}, job.model.vocab_size)
-    else:
-        tokens = [data.tokenizer.decode([token]) for token in range(data.tokenizer.vocab_size)]
-        plot_counts(path / "counts.png", np.asarray(variables["counts"]["table"]), tokens)
-    write_atomically(path / "report.html", render_page(path, results, title=f"{title}, {data.corpus.name}"))
-    write_json(path / "results.json", results)
+        write_artifacts(path, job, variables, timing.compile_seconds, seconds)

@@ -46,7 +46,7 @@ def distributions(
     return Distributions(blocks, block_weights, jnp.cumsum(block_weights, axis=1), token_of_rank)
 
 
-def draw(rows: Distributions, shares: Array) -> Array:
+def sample_tokens(rows: Distributions, shares: Array) -> Array:
     """The tokens [R] at which the running sums of the rows pass `shares` [R] of their totals; -1 for no token.
 
     The inverse of the distribution function, with one uniform number a token: at V = 4096 on 2 CPU cores a token

@@ -1,35 +1,24 @@
 """Generation: the same prediction, called again on its own output."""
 
-import functools
 import math
 from collections.abc import Iterator
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax import Array, lax
+from jax import Array
 from numpy.typing import ArrayLike
 
-from jaxlm.batching import check_at_least, check_ids
-from jaxlm.devices import resolve_device
-from jaxlm.distributions import BLOCK, Distributions, distributions, draw
-from jaxlm.keys import map_steps
-from jaxlm.models.interface import LanguageModel, count_weights, num_contexts, predict
+from jaxlm.devices.selection import resolve_device
+from jaxlm.models.interface import LanguageModel, num_params
+from jaxlm.sampling.generate import TINY, draw_tokens, is_table_worthwhile, tabulate
+from jaxlm.text.batching import check_ids
+from jaxlm.utils.checks import check_at_least
 
 # Tokens drawn by one call of the compiled loop, fewer where there are many streams. The number of steps is an
 # argument of it, so that no num_tokens compiles anew; a `lax.scan`, whose length is part of the program, would.
 _TOKENS_PER_CALL = 1024
 _IDS_PER_CALL = 2**18
-
-# Tokens whose random numbers are drawn at once.
-_TOKENS_PER_DRAW = 64
-
-_TINY = float(np.finfo(np.float32).tiny)  # what is smaller, float32 flushes to zero
-
-# Numbers in a table of distributions: at most 160 MiB, as a bigram's at V = 4096 with its ranks is.
-_MAX_TABLE = 40 * 2**20
-_CONTEXTS_PER_PIECE = 64
 
 
 def sample(
@@ -69,8 +58,8 @@ def sample(
             id, or the model gives no token any probability (counts without smoothing, after a token they
             never saw; or logits that are NaN).
     """
-    target_device = resolve_device(device, num_weights=count_weights(variables))
-    pieces = sample_pieces(
+    target_device = resolve_device(device, num_weights=num_params(variables))
+    pieces = sample_stream(
         model,
         variables,
         prompt_ids,
@@ -85,7 +74,7 @@ def sample(
     return jax.device_put(np.concatenate([prompt, *pieces], axis=-1), target_device)
 
 
-def sample_pieces(
+def sample_stream(
     model: LanguageModel,
     variables: Any,
     prompt_ids: ArrayLike,
@@ -136,10 +125,10 @@ def sample_pieces(
         num_tokens,
         key,
         tokens_per_piece,
-        resolve_device(device, num_weights=count_weights(variables)),
-        greedy=temperature < _TINY,
+        resolve_device(device, num_weights=num_params(variables)),
+        greedy=temperature < TINY,
         temperature=float(temperature),
-        top_p=1.0 if top_p is None else max(float(top_p), _TINY),
+        top_p=1.0 if top_p is None else max(float(top_p), TINY),
         top_k=None if top_k is None or top_k >= model.vocab_size else top_k,
         nucleus=top_p is not None and top_p < 1,
     )
@@ -176,15 +165,15 @@ def _draw_pieces(
     options: dict[str, Any] = {**thresholds, **static_options}
     table = None
     is_ranked = options["top_k"] is not None or options["nucleus"]
-    if not greedy and _table_pays(model, num_tokens * len(prompts), is_ranked=is_ranked):
-        table = _tabulate(model, variables, **options)
+    if not greedy and is_table_worthwhile(model, num_tokens * len(prompts), is_ranked=is_ranked):
+        table = tabulate(model, variables, **options)
     tokens_per_call = min(_TOKENS_PER_CALL, max(_IDS_PER_CALL // max(len(prompts), 1), 1))
     stride = tokens_per_call if tokens_per_piece is None else min(tokens_per_piece, tokens_per_call)
     before = prompts[:, -1:]
     for start in range(0, num_tokens, stride):
         num_steps = min(num_tokens - start, stride)
         numbers = jax.device_put((start, num_steps), device)
-        window, tokens = _draw_tokens(
+        window, tokens = draw_tokens(
             model, variables, table, window, key, *numbers, tokens_per_call, greedy=greedy, **options
         )
         piece = jax.device_get(tokens)[:num_steps].T.copy()
@@ -202,75 +191,3 @@ def _no_token_message(before: np.ndarray[Any, Any], piece: np.ndarray[Any, Any],
         f"no token has any probability{after} (drawing token {start + column}, stream {row}): "
         "the logits are -inf or NaN; counts need smoothing > 0, a network needs finite variables"
     )
-
-
-@functools.partial(jax.jit, static_argnames=("model", "tokens_per_call", "greedy", "top_k", "nucleus"))
-def _draw_tokens(
-    model: LanguageModel,
-    variables: Any,
-    table: Distributions | None,
-    window: Array,
-    key: Array,
-    start: Array,
-    num_steps: Array,
-    tokens_per_call: int,
-    *,
-    greedy: bool,
-    **options: Any,
-) -> tuple[Array, Array]:
-    """The window [B, N] after `num_steps` tokens, and the tokens in the first rows of [tokens_per_call, B]."""
-    num_streams = len(window)
-
-    def draw_shares(step_key: Array) -> Array:
-        return jax.random.uniform(step_key, (num_streams,))
-
-    def draw_some(piece: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
-        first = piece * _TOKENS_PER_DRAW
-        shares = None if greedy else map_steps(draw_shares, key, start + first + jnp.arange(_TOKENS_PER_DRAW))
-
-        def draw_one(step: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
-            window, tokens = carry
-            if shares is None:
-                token = _likeliest(predict(model, variables, window))
-            elif table is None:
-                token = draw(distributions(predict(model, variables, window), **options), shares[step - first])
-            else:
-                context = jnp.zeros(num_streams, jnp.int32)  # its number, in base V
-                for position in range(model.context_length):
-                    context = context * model.vocab_size + window[:, position]
-                token = draw(jax.tree.map(lambda each: each[context], table), shares[step - first])
-            window = jnp.concatenate([window, token[:, None]], axis=1)[:, 1:]
-            return window, tokens.at[step].set(token)
-
-        return lax.fori_loop(first, jnp.minimum(first + _TOKENS_PER_DRAW, num_steps), draw_one, carry)
-
-    tokens = jnp.zeros((tokens_per_call, num_streams), jnp.int32)
-    return lax.fori_loop(0, -(-num_steps // _TOKENS_PER_DRAW), draw_some, (window, tokens))
-
-
-def _likeliest(logits: Array) -> Array:
-    """The first of the largest logits in each row of [B, V]; -1 where all are -inf, or one is NaN."""
-    # The CPU's argmax takes twice as long.
-    largest = logits.max(axis=1, keepdims=True)
-    first = jnp.where(logits == largest, jnp.arange(logits.shape[1])[None, :], logits.shape[1]).min(axis=1)
-    return jnp.where(largest[:, 0] > -jnp.inf, first, -1).astype(jnp.int32)
-
-
-def _table_pays(model: LanguageModel, num_draws: int, *, is_ranked: bool) -> bool:
-    """Whether the model has so few contexts that all their distributions are sooner made once than one a draw."""
-    size_of_one = int(model.vocab_size) * (2 if is_ranked else 1) + 2 * BLOCK  # with what pads and sums its blocks
-    return num_contexts(model) <= num_draws and num_contexts(model) * size_of_one <= _MAX_TABLE
-
-
-@functools.partial(jax.jit, static_argnames=("model", "top_k", "nucleus"))
-def _tabulate(model: LanguageModel, variables: Any, **options: Any) -> Distributions:
-    """The distributions after all V^N contexts, in the order of their numbers in base V."""
-    places = [int(model.vocab_size) ** power for power in reversed(range(model.context_length))]
-
-    def tabulate_some(first: Array) -> Distributions:
-        numbers = (first + jnp.arange(_CONTEXTS_PER_PIECE, dtype=jnp.int32))[:, None]
-        contexts = numbers // jnp.array(places, jnp.int32)[None, :] % model.vocab_size
-        return distributions(predict(model, variables, contexts), **options)
-
-    pieces = lax.map(tabulate_some, jnp.arange(0, num_contexts(model), _CONTEXTS_PER_PIECE, dtype=jnp.int32))
-    return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), pieces)

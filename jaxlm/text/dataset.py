@@ -6,13 +6,13 @@ from typing import Any, Literal
 
 import numpy as np
 
-from jaxlm.batching import split_ids
-from jaxlm.corpora import Corpus, load_corpus, read_text
-from jaxlm.tokenizers import Tokenizer, train_tokenizer
+from jaxlm.text.batching import split_ids
+from jaxlm.text.corpora import Corpus, load_corpus, read_text
+from jaxlm.text.tokenizers import Tokenizer, train_tokenizer
 
 
 @dataclass(frozen=True)
-class Data:
+class Dataset:
     """A text, its tokenizer, and its ids: int32 [T] to train on, int32 [T'] to validate on."""
 
     corpus: Corpus
@@ -26,7 +26,7 @@ class Data:
         return len(self.tokenizer.decode_bytes(self.val_ids)) / len(self.val_ids)
 
 
-def load_data(
+def load_dataset(
     corpus: str,
     text: Path | None,
     tokenizer: Literal["char", "byte", "bpe"] | Tokenizer,
@@ -34,7 +34,7 @@ def load_data(
     vocab_size: int | None = None,
     val_fraction: float = 0.1,
     min_tokens: int = 2,
-) -> Data:
+) -> Dataset:
     """Text -> tokenizer -> ids -> the part that trains and, by position the last, the part that validates.
 
     Args:
@@ -60,10 +60,10 @@ def load_data(
             f"{source.source} has {len(ids)} tokens; of its parts to train and to validate the shorter has "
             f"{shorter}, and needs {min_tokens}: use a longer text"
         )
-    return Data(source, trained, train_ids, val_ids)
+    return Dataset(source, trained, train_ids, val_ids)
 
 
-def line_start_prompt(data: Data, num_tokens: int) -> np.ndarray[Any, Any]:
+def line_start_prompt(data: Dataset, num_tokens: int) -> np.ndarray[Any, Any]:
     """The first tokens of a line of the validation text, where a sample reads well; else of the text."""
     starts = data.val_ids[: len(data.val_ids) - num_tokens][:1000]
     for position, token in enumerate(starts, 1):

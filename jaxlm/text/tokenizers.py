@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 
-from jaxlm.files import check_seal, check_version, read_json, seal, write_atomically
+from jaxlm.utils.atomic_files import write_atomically
+from jaxlm.utils.checksums import add_checksum, verify_checksum
+from jaxlm.utils.json_files import check_version, read_json
 
 if TYPE_CHECKING:
     import tokenizers
@@ -222,7 +224,7 @@ def tokenizer_to_json(tokenizer: Tokenizer) -> str:
 def tokenizer_from_json(document: Any, *, origin: str | Path) -> Tokenizer:
     """The tokenizer that a document describes, as `save` writes it. Raises ValueError, which names `origin`."""
     check_version(document, _SCHEMA_VERSION, origin=origin, what="tokenizer's file")
-    document = check_seal(document, origin=origin)
+    document = verify_checksum(document, origin=origin)
     try:
         match document:
             case {"tokenizer": "char", "characters": str(characters)}:
@@ -300,4 +302,4 @@ def _checked(ids: "ArrayLike", vocab_size: int) -> Ids:
 
 def _save(path: str | Path, kind: str, fields: dict[str, Any]) -> None:
     document = {"version": _SCHEMA_VERSION, "tokenizer": kind, **fields}
-    write_atomically(path, seal(document))
+    write_atomically(path, add_checksum(document))

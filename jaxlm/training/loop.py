@@ -1,54 +1,39 @@
 """Training by gradient descent: one compiled loop for every model."""
 
-import functools
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
-from jax import Array, lax
+from jax import Array
 from numpy.typing import ArrayLike
 
-from jaxlm.batching import check_at_least, check_stream, random_windows
-from jaxlm.devices import resolve_device
-from jaxlm.evaluation import Evaluation, evaluate, token_nats
-from jaxlm.keys import map_steps
-from jaxlm.models.interface import LanguageModel, count_weights, init, predict_in_training
+from jaxlm.devices.selection import resolve_device
+from jaxlm.evaluation.evaluate import Evaluation, evaluate
+from jaxlm.models.interface import LanguageModel, init, num_params
+from jaxlm.text.batching import check_stream
+from jaxlm.training.optimizers import plain_sgd
+from jaxlm.training.state import (
+    INIT_FOLD,
+    TrainState,
+    check_state,
+    copy_arrays,
+    is_finished,
+    join_variables,
+    make_state,
+    split_variables,
+    update_early_stopping,
+)
+from jaxlm.training.step import train_until
+from jaxlm.utils.checks import check_at_least
 
 _DEFAULT_LR = 0.1
-INIT_FOLD = 2**31 - 1
-NOISE_FOLD = 2**31 - 2
 
-# Steps whose windows are drawn at once; fewer where they would hold more ids than that.
-_STEPS_PER_DRAW = 32
-_IDS_PER_DRAW = 2**14
-
-# Seconds between two pauses: long enough to cost nothing, short enough for one who waits for a run to stop.
+# Seconds of one compiled call, so that a loop hears a signal and a bar moves.
 _LEAST_PAUSE, _MOST_PAUSE = 0.2, 0.5
-
-
-class Best(NamedTuple):
-    """What early stopping has to know: the params of the best validation, its nats per token, and its age."""
-
-    params: Any
-    nats_per_token: Array  # float32
-    records_since: Array
-
-
-class TrainState(NamedTuple):
-    """All that a step of training reads and writes: the steps done, the params, the optimizer's state.
-
-    `best` is there with `patience` alone.
-    """
-
-    step: Array
-    params: Any
-    opt_state: optax.OptState
-    best: Best | None = None
 
 
 class Record(NamedTuple):
@@ -128,23 +113,23 @@ def train_lm(
     if variables is None:
         variables = init(model, jax.random.fold_in(key, INIT_FOLD))
     params, constants = split_variables(model, variables)
-    target_device = resolve_device(device, num_weights=count_weights(params))
+    target_device = resolve_device(device, num_weights=num_params(params))
     num_windows = len(train_stream) - model.context_length
     params, constants, train_stream, key = jax.device_put(
         (params, constants, padded(train_stream), key), target_device
     )
-    fresh = _first_state(params, optimizer or plain_sgd(lr, weight_decay), keeps_best=patience is not None)
+    fresh = make_state(params, optimizer or plain_sgd(lr, weight_decay), keeps_best=patience is not None)
     if state is not None:
-        _check_state(state, fresh, num_steps)
+        check_state(state, fresh, num_steps)
     # The loop donates its state: a copy, for the caller's params are in it, and an optimizer may hold them twice.
-    state = jax.device_put(_copied(fresh if state is None else state), target_device)
+    state = jax.device_put(copy_arrays(fresh if state is None else state), target_device)
     history: dict[str, list[Any]] = {"steps": [], "train_losses": [], "val_perplexities": []}
-    for stop in _stops(int(state.step), num_steps, log_every, pause_every, by_clock=on_pause is not None):
-        if is_over(state, num_steps, patience):
+    for stop in _chunk_ends(int(state.step), num_steps, log_every, pause_every, by_clock=on_pause is not None):
+        if is_finished(state, num_steps, patience):
             break
         numbers = jax.device_put((num_windows, stop, float(lr), float(weight_decay)), target_device)
         best = state.best
-        state, *outcome = _train_until(
+        state, *outcome = train_until(
             model, optimizer, batch_size, state._replace(best=None), constants, train_stream, key, *numbers
         )
         loss, params_are_finite = map(float, jax.device_get(outcome))
@@ -162,7 +147,7 @@ def train_lm(
                     model, join_variables(state.params, constants), val_ids, device=target_device
                 )
                 history["val_perplexities"].append(validation.perplexity)
-                best = _with_record(best, state.params, validation)
+                best = update_early_stopping(best, state.params, validation)
             history["steps"].append(step)
             history["train_losses"].append(loss)
             if on_record is not None:
@@ -174,75 +159,6 @@ def train_lm(
     return join_variables(trained, constants), history
 
 
-def initial_state(
-    model: LanguageModel,
-    optimizer: optax.GradientTransformation,
-    key: Array,
-    variables: Any = None,
-    *,
-    patience: int | None = None,
-) -> TrainState:
-    """The state that `train_lm` starts from, given the same arguments; its arrays may be the variables' own."""
-    if variables is None:
-        variables = init(model, jax.random.fold_in(key, INIT_FOLD))
-    params, _ = split_variables(model, variables)
-    return _first_state(params, optimizer, keeps_best=patience is not None)
-
-
-def _first_state(params: Any, optimizer: optax.GradientTransformation, *, keeps_best: bool) -> TrainState:
-    best = Best(params, jnp.float32(jnp.inf), jnp.int32(0)) if keeps_best else None
-    return TrainState(jnp.int32(0), params, optimizer.init(params), best)
-
-
-def _with_record(best: Best | None, params: Any, validation: Evaluation) -> Best | None:
-    """The best after another record, with copies of its params, for the next step takes these over."""
-    if best is None:
-        return None
-    nats = jnp.float32(validation.nats_per_token)
-    if nats < best.nats_per_token:
-        return Best(_copied(params), nats, jnp.int32(0))
-    return best._replace(records_since=best.records_since + 1)
-
-
-def train_step(
-    model: LanguageModel,
-    optimizer: optax.GradientTransformation,
-    state: TrainState,
-    constants: Any,
-    contexts: Array,
-    targets: Array,
-    key: Array,
-) -> tuple[TrainState, Array]:
-    """The state after a step on contexts [B, N] and targets [B], and the loss before it: mean nats per token.
-
-    `key` is the run's; the noise of a model that has some is `fold_in(fold_in(key, 2**31 - 2), step)`.
-    """
-    noise_key = jax.random.fold_in(jax.random.fold_in(key, NOISE_FOLD), state.step)
-
-    def mean_nats(params: Any) -> Array:
-        logits = predict_in_training(model, join_variables(params, constants), contexts, noise_key)
-        return token_nats(logits, targets).mean()
-
-    loss, gradients = jax.value_and_grad(mean_nats)(state.params)
-    updates, opt_state = optax.with_extra_args_support(optimizer).update(
-        gradients,
-        state.opt_state,
-        state.params,
-        # For those of optax's transformations that ask for more: plateaus, line searches.
-        value=loss,
-        grad=gradients,
-        value_fn=mean_nats,
-    )
-    return TrainState(state.step + 1, optax.apply_updates(state.params, updates), opt_state), loss.astype(
-        jnp.float32
-    )
-
-
-def steps_per_draw(model: LanguageModel, batch_size: int) -> int:
-    """How many steps' windows are drawn at once."""
-    return min(_STEPS_PER_DRAW, max(_IDS_PER_DRAW // (batch_size * (model.context_length + 1)), 1))
-
-
 def is_recorded(step: int, num_steps: int, log_every: int) -> bool:
     """Whether a run of `num_steps` records `step`: steps 0, log_every, 2 * log_every, ... and the last one are.
 
@@ -250,13 +166,6 @@ def is_recorded(step: int, num_steps: int, log_every: int) -> bool:
     [0, 4, 8, 9]
     """
     return step % log_every == 0 or step == num_steps - 1
-
-
-def is_over(state: TrainState, num_steps: int, patience: int | None) -> bool:
-    """Whether no step comes after `state`: the run has done all of its own, or lost patience."""
-    if state.best is not None and patience is not None and int(state.best.records_since) >= patience:
-        return True
-    return int(state.step) >= num_steps
 
 
 def _check_options(
@@ -287,23 +196,6 @@ def _check_options(
         )
 
 
-def split_variables(model: LanguageModel, variables: Any) -> tuple[Any, Any]:
-    """What is trained, and the collections that stay as they are (None where everything is trained)."""
-    if isinstance(variables, Mapping) and "params" in variables:
-        params = variables["params"]
-        constants = {name: value for name, value in variables.items() if name != "params"}
-    else:
-        params, constants = variables, None
-    dtypes = {jnp.asarray(leaf).dtype for leaf in jax.tree.leaves(params)}
-    if not dtypes or not all(jnp.issubdtype(dtype, jnp.floating) for dtype in dtypes):
-        held = ", ".join(sorted(map(str, dtypes))) or "nothing"
-        raise TypeError(
-            f"{type(model).__name__} holds {held}, which no gradient trains"
-            + ("; call model.fit(variables, ids)" if hasattr(model, "fit") else "; its params must be floats")
-        )
-    return params, constants
-
-
 def padded(ids: ArrayLike) -> np.ndarray[Any, Any]:
     """`ids` with zeros behind, by an eighth at most, so that texts of many lengths share one compilation."""
     stream = np.asarray(ids)
@@ -311,35 +203,9 @@ def padded(ids: ArrayLike) -> np.ndarray[Any, Any]:
     return np.pad(stream, (0, -len(stream) % granule))
 
 
-def _copied(tree: Any) -> Any:
-    def copy(leaf: Any) -> Array:
-        return leaf.copy() if isinstance(leaf, Array) else jnp.array(leaf)  # jnp.array takes no random keys
-
-    return jax.tree.map(copy, tree)
-
-
-def join_variables(params: Any, constants: Any) -> Any:
-    return params if constants is None else {"params": params, **constants}
-
-
-def _check_state(state: TrainState, fresh: TrainState, num_steps: int) -> None:
-    """Raises a ValueError unless a run of `num_steps` that starts from `fresh` can go on from `state`."""
-    structures: list[Any] = [jax.tree.structure(state), jax.tree.structure(fresh)]
-    if structures[0] != structures[1]:
-        raise ValueError("state is of another model or optimizer: its arrays have other names")
-    for (path, leaf), wanted in zip(
-        jax.tree_util.tree_leaves_with_path(state), jax.tree.leaves(fresh), strict=True
-    ):
-        if (leaf.shape, leaf.dtype) != (wanted.shape, wanted.dtype):
-            raise ValueError(
-                f"state is of another model or optimizer: {jax.tree_util.keystr(path)} is {leaf.dtype}"
-                f"{list(leaf.shape)}, here it is {wanted.dtype}{list(wanted.shape)}"
-            )
-    if not 0 <= int(state.step) <= num_steps:
-        raise ValueError(f"state is of step {int(state.step)}; num_steps={num_steps} ends before it")
-
-
-def _stops(step: int, num_steps: int, log_every: int, pause_every: int | None, *, by_clock: bool) -> Iterator[int]:
+def _chunk_ends(
+    step: int, num_steps: int, log_every: int, pause_every: int | None, *, by_clock: bool
+) -> Iterator[int]:
     """Where each compiled call stops: after recorded steps, at multiples of `pause_every`, and `by_clock`."""
     steps_per_call = 1 if by_clock else num_steps
     while step < num_steps:
@@ -355,56 +221,3 @@ def _stops(step: int, num_steps: int, log_every: int, pause_every: int | None, *
             elif seconds > _MOST_PAUSE:
                 steps_per_call = max(steps_per_call // 2, 1)
         step = stop
-
-
-def plain_sgd(lr: float | Array, weight_decay: float | Array = 0.0) -> optax.GradientTransformation:
-    return optax.chain(optax.add_decayed_weights(weight_decay), optax.sgd(lr))
-
-
-@functools.partial(jax.jit, static_argnames=("model", "optimizer", "batch_size"), donate_argnames=("state",))
-def _train_until(
-    model: LanguageModel,
-    optimizer: optax.GradientTransformation | None,
-    batch_size: int,
-    state: TrainState,
-    constants: Any,
-    train_ids: Array,
-    key: Array,
-    num_windows: Array,
-    stop: Array,
-    lr: Array,
-    weight_decay: Array,
-) -> tuple[TrainState, Array, Array]:
-    """Trains up to step `stop`, or until a loss is not finite.
-
-    Also returns the last step's loss, and whether all params are finite after it.
-
-    `num_windows`, `stop`, `lr` and `weight_decay` are arguments of the compiled loop: no value compiles anew.
-    """
-    transformation = optimizer or plain_sgd(lr, weight_decay)
-
-    def unfinished(carry: tuple[TrainState, Array]) -> Array:
-        state, loss = carry
-        return (state.step < stop) & jnp.isfinite(loss)
-
-    def draw_windows(step_key: Array) -> tuple[Array, Array]:
-        return random_windows(train_ids, num_windows, model.context_length, batch_size, key=step_key)
-
-    def train_steps(carry: tuple[TrainState, Array]) -> tuple[TrainState, Array]:
-        first_step = carry[0].step
-        num_steps = steps_per_draw(model, batch_size)
-        windows = map_steps(draw_windows, key, first_step + jnp.arange(num_steps))
-
-        def drawn(carry: tuple[TrainState, Array]) -> Array:
-            return unfinished(carry) & (carry[0].step < first_step + num_steps)
-
-        def step(carry: tuple[TrainState, Array]) -> tuple[TrainState, Array]:
-            state, _ = carry
-            contexts, targets = jax.tree.map(lambda each: each[state.step - first_step], windows)
-            return train_step(model, transformation, state, constants, contexts, targets, key)
-
-        return lax.while_loop(drawn, step, carry)
-
-    state, loss = lax.while_loop(unfinished, train_steps, (state, jnp.float32(0)))
-    finite = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params)]
-    return state, loss, jnp.stack(finite).all()

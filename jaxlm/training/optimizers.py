@@ -5,6 +5,7 @@ from typing import Any, Literal
 import jax
 import numpy as np
 import optax
+from jax import Array
 from jax.typing import ArrayLike
 
 
@@ -74,3 +75,7 @@ def _rate(lr: ArrayLike, num_steps: int, schedule: str, warmup_steps: int) -> An
         case _, 0:
             return lr
     return optax.warmup_constant_schedule(first, lr, warmup_steps)
+
+
+def plain_sgd(lr: float | Array, weight_decay: float | Array = 0.0) -> optax.GradientTransformation:
+    return optax.chain(optax.add_decayed_weights(weight_decay), optax.sgd(lr))

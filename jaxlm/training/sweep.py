@@ -13,22 +13,16 @@ from jax import Array, lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from numpy.typing import ArrayLike
 
-from jaxlm.batching import check_at_least, check_stream, random_windows
-from jaxlm.devices import resolve_device
-from jaxlm.evaluation import evaluate
-from jaxlm.keys import map_steps
-from jaxlm.models.interface import LanguageModel, init, model_size
-from jaxlm.training import (
-    INIT_FOLD,
-    TrainState,
-    is_recorded,
-    join_variables,
-    padded,
-    plain_sgd,
-    split_variables,
-    steps_per_draw,
-    train_step,
-)
+from jaxlm.devices.selection import resolve_device
+from jaxlm.evaluation.evaluate import evaluate
+from jaxlm.models.interface import LanguageModel, init, num_init_params
+from jaxlm.text.batching import check_stream, random_windows
+from jaxlm.training.loop import is_recorded, padded
+from jaxlm.training.optimizers import plain_sgd
+from jaxlm.training.state import INIT_FOLD, TrainState, join_variables, split_variables
+from jaxlm.training.step import steps_per_draw, train_step
+from jaxlm.utils.checks import check_at_least
+from jaxlm.utils.keys import vmap_over_steps
 
 _AXES: Any = TrainState(None, 0, 0)  # type: ignore[arg-type]  # the runs share the step
 
@@ -106,7 +100,7 @@ def train_many(
     train_stream = check_stream(train_ids, model.vocab_size, min_length=window_length, name="train_ids")
     if val_ids is not None:
         val_ids = check_stream(val_ids, model.vocab_size, min_length=window_length, name="val_ids")
-    target_device = resolve_device(device, num_weights=len(keys) * model_size(model))
+    target_device = resolve_device(device, num_weights=len(keys) * num_init_params(model))
     everywhere, by_run = _placed(target_device, len(keys), is_chosen=isinstance(device, jax.Device))
     num_windows = len(train_stream) - model.context_length
     stream = jax.device_put(padded(train_stream), everywhere)
@@ -201,7 +195,7 @@ def _train_many_until(
         def draw_windows(step_key: Array) -> tuple[Array, Array]:
             return random_windows(train_ids, num_windows, model.context_length, batch_size, key=step_key)
 
-        return map_steps(draw_windows, key, first_step + jnp.arange(num_drawn))
+        return vmap_over_steps(draw_windows, key, first_step + jnp.arange(num_drawn))
 
     def one_step(
         state: TrainState,

@@ -21,7 +21,7 @@ _SAME_WISH_SECONDS = 0.1
 
 
 @contextlib.contextmanager
-def interruptible() -> Iterator[Callable[[], str | None]]:
+def catch_stop_signals() -> Iterator[Callable[[], str | None]]:
     """Within it the first Ctrl-C or SIGTERM only notes the wish; a second ends the process at once, with 130.
 
     It gives a function that returns the name of the first signal, "SIGINT" or "SIGTERM", or None as long as
@@ -37,7 +37,7 @@ def interruptible() -> Iterator[Callable[[], str | None]]:
     ignored. Outside of the main thread, which alone may handle signals, and inside another such block, nothing
     changes: the function always returns None.
 
-    >>> with interruptible() as requested:
+    >>> with catch_stop_signals() as requested:
     ...     for step in range(1000):  # and one Ctrl-C would end it in order
     ...         if requested():
     ...             break

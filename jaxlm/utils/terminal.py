@@ -12,35 +12,35 @@ if TYPE_CHECKING:
     from rich.console import Console  # imported late, for `--help` needs none of it
 
 
-def standard_output() -> "Console":
+def stdout_console() -> "Console":
     """Standard output as a console; what its encoding lacks is shown as `?`, for no run shall end on that."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")
     return _console(stderr=False)
 
 
-def standard_error() -> "Console":
+def stderr_console() -> "Console":
     """Standard error as a console."""
     return _console(stderr=True)
 
 
-def say(console: "Console", text: str) -> None:
+def print_plain(console: "Console", text: str) -> None:
     """Prints `text` as it is: no markup, no emoji codes, no colours, no wrapping."""
     console.print(text, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
 def write(console: "Console", text: str) -> None:
-    """Writes `text` at once and without a line's end: as it is to a file or a pipe, `harmless` to a terminal."""
+    """Writes `text` at once and without a line's end: as it is to a file or a pipe, `escape_controls` to a terminal."""
     if console.quiet:
         return
-    console.file.write(harmless(text) if console.is_terminal else text)
+    console.file.write(escape_controls(text) if console.is_terminal else text)
     console.file.flush()
 
 
-def harmless(text: str) -> str:
+def escape_controls(text: str) -> str:
     r"""`text` without what steers a terminal, line ends and tabs aside: such characters are shown as escapes.
 
-    >>> harmless("\x1b[2J is no text")
+    >>> escape_controls("\x1b[2J is no text")
     '\\x1b[2J is no text'
     """
     return "".join(
@@ -58,7 +58,7 @@ def progress(console: "Console", title: str, total: int) -> Iterator[Callable[[i
     On a terminal it moves a bar; elsewhere it prints a line.
     """
     if not console.is_terminal:
-        yield lambda done, status: say(console, f"{title}: step {done}/{total}  {status}")
+        yield lambda done, status: print_plain(console, f"{title}: step {done}/{total}  {status}")
         return
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -74,14 +74,14 @@ def progress(console: "Console", title: str, total: int) -> Iterator[Callable[[i
         yield lambda done, status: bars.update(bar, completed=done, status=status)
 
 
-def exit_code(command: Callable[[], object], on_failure: Callable[[str], object] | None = None) -> int:
+def run_command(command: Callable[[], object], on_failure: Callable[[str], object] | None = None) -> int:
     """Runs `command`: 0 done, 2 what the user can mend (told in one line on standard error), 130 interrupted.
 
     `on_failure` is given that line too. A reader that has gone, as `head` does, ends the command quietly.
     """
 
     def fail(code: int, message: str) -> int:
-        say(standard_error(), harmless(message))
+        print_plain(stderr_console(), escape_controls(message))
         if on_failure is not None:
             on_failure(message.removeprefix("error: "))
         return code

@@ -68,7 +68,7 @@ class RecompilationError(RuntimeError):
     """Something was compiled while it was being timed, so that the figures would mean nothing."""
 
 
-def time_interleaved(
+def benchmark_interleaved(
     calls: Mapping[str, Callable[[], Any]],
     *,
     repeats: int = 7,
@@ -92,7 +92,7 @@ def time_interleaved(
     Raises:
         RecompilationError: a call traced or compiled something in a timed sample; the message names it.
 
-    >>> figures = time_interleaved({"sum": lambda: sum(range(1000)), "min": lambda: min(range(1000))}, repeats=3)
+    >>> figures = benchmark_interleaved({"sum": lambda: sum(range(1000)), "min": lambda: min(range(1000))}, repeats=3)
     >>> sorted(figures), figures["sum"].repeats
     (['min', 'sum'], 3)
     """

@@ -38,8 +38,8 @@ import numpy as np
 import safetensors.numpy
 
 import jaxlm
-from jaxlm.config import config_from_json, config_to_json, read_config, resolve
-from jaxlm.files import sums_of_files
+from jaxlm.runs.config import config_from_json, config_to_json, read_config, resolve
+from jaxlm.utils.checksums import file_checksums
 
 TEXT = "the cat sat on the mat; the dog ate the cat's hat.\n" * 4
 SECONDS = 20.0  # for one input, on a machine that may be busy
@@ -420,7 +420,7 @@ def mutate_model(rng: random.Random, kind: str, folder: Path, others: list[Path]
         return sealed and kind == "json"
     if sealed:
         with contextlib.suppress(ValueError, OSError):
-            document["files"] = sums_of_files(folder / "variables")
+            document["files"] = file_checksums(folder / "variables")
         if (folder / "tokenizer.json").is_file():
             content = (folder / "tokenizer.json").read_bytes()
             document["tokenizer_sha256"] = hashlib.sha256(content).hexdigest()
@@ -590,7 +590,7 @@ def _status(name: str) -> int:
 # All of them.
 
 
-def run(inputs: Iterator[int], seed: int, say: Callable[[str], None] = print) -> int:
+def run(inputs: Iterator[int], seed: int, print_plain: Callable[[str], None] = print) -> int:
     """Runs the inputs and prints the table. Returns the number of violations."""
     tallies: dict[tuple[str, str], Tally] = defaultdict(Tally)
     violations = 0
@@ -607,9 +607,9 @@ def run(inputs: Iterator[int], seed: int, say: Callable[[str], None] = print) ->
                 target, kind, outcome, seconds, memory = run_input(seed, index, originals, root)
             except Violation as violation:
                 violations += 1
-                say(f"VIOLATION --seed {seed} --only {index}: {violation}")
+                print_plain(f"VIOLATION --seed {seed} --only {index}: {violation}")
                 if violation.__cause__ is not None:
-                    say("".join(traceback.format_exception(violation.__cause__)[-4:]))
+                    print_plain("".join(traceback.format_exception(violation.__cause__)[-4:]))
                 continue
             tally = tallies[target, kind]
             tally.inputs += 1
@@ -617,7 +617,7 @@ def run(inputs: Iterator[int], seed: int, say: Callable[[str], None] = print) ->
             tally.slowest, tally.memory = max(tally.slowest, seconds), max(tally.memory, memory)
             if count % 500 == 499:
                 jax.clear_caches()  # of programs for models of every size
-        say(table(tallies))
+        print_plain(table(tallies))
     return violations
 
 

@@ -26,15 +26,15 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 import tyro
-from victim import KINDS, PHASES, Kill, start
+from training_process import KINDS, PHASES, Kill, start
 
-from jaxlm.checkpoints import best_step, checkpoint_path, checkpoint_steps, load_checkpoint
-from jaxlm.files import read_json
-from jaxlm.jobs import fresh_state, make_model, make_optimizer
-from jaxlm.metrics import read_metrics
-from jaxlm.runs import read_manifest
-from jaxlm.training import TrainState
-from jaxlm.training_runs import load_run, run_config
+from jaxlm.checkpoints.train_states import best_step, checkpoint_path, checkpoint_steps, load_checkpoint
+from jaxlm.runs.load import load_run, run_config
+from jaxlm.runs.manifest import read_manifest
+from jaxlm.runs.metrics_log import read_metrics
+from jaxlm.runs.setup import abstract_state, make_model, make_optimizer
+from jaxlm.training.state import TrainState
+from jaxlm.utils.json_files import read_json
 
 _MODEL = "--tokenizer char --embedding-dim 4 --hidden-dim 8 --batch-size 16 --device cpu --save-seconds 600"
 _RUN = "--num-steps 120 --save-every 10 --log-every 7 --keep 2"
@@ -137,7 +137,7 @@ def prepare(folder: Path, options: str) -> Bench:
     config, (model, _, _) = run_config(path), load_run(path)
     optimizer = make_optimizer(config)
     assert optimizer is not None
-    like = fresh_state(make_model(config, model.vocab_size), optimizer, config)
+    like = abstract_state(make_model(config, model.vocab_size), optimizer, config)
     return Bench(folder, command, like, dict(zip(KINDS, told.calls, strict=True)), time.monotonic() - begin)
 
 

@@ -18,7 +18,13 @@ PHASES = ("start-up", "first compile", "training", "saving", "finishing")
 KINDS = ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.fsync")
 
 _WRITING = os.O_WRONLY | os.O_RDWR
-_PRELOADED = ["jaxlm.commands", "jaxlm.cli", "orbax.checkpoint", "matplotlib.backends.backend_agg", "victim"]
+_PRELOADED = [
+    "jaxlm.cli.commands",
+    "jaxlm.cli",
+    "orbax.checkpoint",
+    "matplotlib.backends.backend_agg",
+    "training_process",
+]
 
 
 @dataclass(frozen=True)
@@ -113,7 +119,7 @@ def _is_change(event: str, arguments: tuple[Any, ...], folder: str) -> bool:
 
 
 def _tell_phases(told: Told) -> None:
-    from jaxlm import saved_training
+    from jaxlm.runs import session as saved_training
 
     def around(name: str, before: Callable[[], None], after: Callable[[], None] = lambda: None) -> None:
         call = getattr(saved_training, name)

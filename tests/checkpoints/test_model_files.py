@@ -20,8 +20,8 @@ import safetensors.numpy
 from flax import linen as nn
 
 import jaxlm
-from jaxlm.descriptions import restored_variables
-from jaxlm.files import check_seal, seal, sums_of_files
+from jaxlm.checkpoints.model_spec import variables_from_arrays
+from jaxlm.utils.checksums import add_checksum, file_checksums, verify_checksum
 
 MODELS = [
     jaxlm.CountsBigramLM(300, smoothing=0.25),
@@ -73,8 +73,8 @@ def saved(tmp_path):
 
 def edit(path, **changes):
     """Changes fields of a sealed document, as someone would who knows how it is sealed."""
-    document = check_seal(json.loads(path.read_text("utf-8")), origin=path)
-    path.write_text(seal(document | changes), "utf-8")
+    document = verify_checksum(json.loads(path.read_text("utf-8")), origin=path)
+    path.write_text(add_checksum(document | changes), "utf-8")
 
 
 @each_model
@@ -112,8 +112,8 @@ def test_counts_that_are_none_of_the_models_are_refused(broken, tmp_path):
         "name": "there must be counts and ngrams, and no more",
     }
     with pytest.raises(ValueError, match=rf"^here: .*{words[broken]}"):
-        restored_variables(model, kept | changes[broken], "here")
-    jax.block_until_ready(restored_variables(model, kept, "here"))
+        variables_from_arrays(model, kept | changes[broken], "here")
+    jax.block_until_ready(variables_from_arrays(model, kept, "here"))
 
 
 def test_a_mixture_with_a_readers_own_model_needs_that_again(tmp_path):
@@ -513,7 +513,7 @@ def test_impossible_numbers_are_neither_saved_nor_loaded(model, value, message, 
     files = sorted(path.glob("variables/*/0*"))
     bad_leaf = np.asarray(jax.tree.leaves(bad)[-1])
     files[-1].write_bytes(bad_leaf.tobytes())
-    edit(path / "model.json", files=sums_of_files(path / "variables"))
+    edit(path / "model.json", files=file_checksums(path / "variables"))
     with pytest.raises(ValueError, match=f"model: {message}"):
         jaxlm.load_model(path)
 
@@ -788,10 +788,10 @@ def tampered(path, change):
     """The file with its tensors, a dict, changed, and all its sums right again."""
     tensors = safetensors.numpy.load_file(path)
     with safetensors.safe_open(path, "np") as file:
-        document = check_seal(json.loads(file.metadata()["jaxlm"]), origin=path)
+        document = verify_checksum(json.loads(file.metadata()["jaxlm"]), origin=path)
     change(tensors, document)
     document["tensors_sha256"] = sum_of(tensors)
-    write_tensors(path, seal(document), tensors)
+    write_tensors(path, add_checksum(document), tensors)
 
 
 def sum_of(tensors):
@@ -917,7 +917,7 @@ def test_variables_that_the_format_cannot_hold_are_refused(tmp_path):
 FRESH = """
 import sys, time
 import jax, orbax.checkpoint
-import jaxlm.saved_models
+import jaxlm.checkpoints.model_files
 begin = time.process_time()  # a busy machine makes others wait
 jaxlm.load_model(sys.argv[1])
 print(time.process_time() - begin)

@@ -18,7 +18,8 @@ import optax
 import orbax.checkpoint
 import pytest
 
-from jaxlm.checkpoints import (
+from jaxlm.checkpoints.arrays import named_leaves, read_arrays, signatures, write_arrays
+from jaxlm.checkpoints.train_states import (
     Checkpoint,
     amend_checkpoint,
     best_step,
@@ -26,15 +27,12 @@ from jaxlm.checkpoints import (
     checkpoint_steps,
     latest_checkpoint,
     load_checkpoint,
-    named_leaves,
     prune_checkpoints,
-    read_arrays,
     save_checkpoint,
-    signatures,
-    write_arrays,
 )
-from jaxlm.files import check_seal, is_temporary, seal, sums_of_files
-from jaxlm.training import TrainState
+from jaxlm.training.state import TrainState
+from jaxlm.utils.atomic_files import is_temporary
+from jaxlm.utils.checksums import add_checksum, file_checksums, verify_checksum
 
 OPTIMIZERS = {
     "sgd": optax.sgd(0.1),
@@ -76,8 +74,8 @@ def saved(tmp_path):
 
 def edit(path, **changes):
     """Changes fields of a checkpoint's document, as someone would who knows how it is sealed."""
-    document = check_seal(json.loads(path.read_text("utf-8")), origin=path)
-    path.write_text(seal(document | changes), "utf-8")
+    document = verify_checksum(json.loads(path.read_text("utf-8")), origin=path)
+    path.write_text(add_checksum(document | changes), "utf-8")
 
 
 # There and back.
@@ -305,12 +303,12 @@ def test_a_checkpoint_of_the_same_step_replaces_the_one_before(saved):
 
 def test_what_a_checkpoint_says_is_amended_and_its_arrays_stay(saved):
     amended = make_checkpoint()._replace(nats_per_token=None, metrics=(3, "1" * 64), seconds=9.0)
-    before = sums_of_files(saved / "arrays")
+    before = file_checksums(saved / "arrays")
     amend_checkpoint(saved.parent, amended)
     loaded = load_checkpoint(saved, LIKE)
     assert_same(loaded.state, make_state())
     assert loaded[1:] == amended[1:]
-    assert sums_of_files(saved / "arrays") == before
+    assert file_checksums(saved / "arrays") == before
     with pytest.raises(FileNotFoundError):
         amend_checkpoint(saved.parent, make_checkpoint(step=6))
 
@@ -456,7 +454,7 @@ def write_lying(folder, change):
     arrays = [(("a",), np.arange(6, dtype=np.float32).reshape(2, 3)), (("b",), np.int32(7))]
     index = json.loads(json.dumps(write_arrays(folder, arrays)))
     change(folder, index)
-    index["files"] = sums_of_files(folder)
+    index["files"] = file_checksums(folder)
     return index
 
 
@@ -572,7 +570,7 @@ def test_what_is_no_index_is_refused(tmp_path, index):
 def assert_still_whole(saved, before):
     """The checkpoint of step 5 is as it was, and nothing stands beside it."""
     assert list(saved.parent.iterdir()) == [saved]
-    assert sums_of_files(saved) == before
+    assert file_checksums(saved) == before
     assert_same(latest_checkpoint(saved.parent, LIKE).state, make_state())
 
 
@@ -581,7 +579,7 @@ def assert_still_whole(saved, before):
     "seam", ["orbax.checkpoint.Checkpointer.save", "jaxlm.checkpoints.write_atomically", "os.fsync"]
 )
 def test_a_full_disk_leaves_the_checkpoint_before_as_it_was(saved, monkeypatch, seam, step):
-    before = sums_of_files(saved)
+    before = file_checksums(saved)
 
     def full(*_, **__):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -594,7 +592,7 @@ def test_a_full_disk_leaves_the_checkpoint_before_as_it_was(saved, monkeypatch, 
 
 
 def test_a_state_larger_than_the_room_on_the_disk_is_not_begun(saved, monkeypatch):
-    before = sums_of_files(saved)
+    before = file_checksums(saved)
     usage = shutil.disk_usage(saved)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=70))
     with pytest.raises(OSError, match=r"cannot save .*step-0000000006: cannot write .*No space left on device"):
@@ -616,7 +614,7 @@ def file_size_limit(num_bytes):
 # Orbax's other writes, under way as one fails, find nobody waiting for them.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_file_that_the_system_does_not_write_leaves_the_checkpoint_before_as_it_was(saved):
-    before = sums_of_files(saved)
+    before = file_checksums(saved)
     with file_size_limit(2**14), pytest.raises(OSError, match=r"cannot save .*-0000000006: .*too large") as error:
         save_checkpoint(saved.parent, make_checkpoint(6, size=2**14))
     assert "\n" not in str(error.value)
@@ -641,7 +639,7 @@ def test_a_folder_that_is_read_only_keeps_its_checkpoint_and_gives_it_back():
     with tempfile.TemporaryDirectory() as folder:  # pytest's own are closed to other users
         Path(folder).chmod(0o755)
         saved = save_checkpoint(Path(folder, "checkpoints"), make_checkpoint())
-        before = sums_of_files(saved)
+        before = file_checksums(saved)
         with read_only(saved.parent):
             for step in (5, 6):
                 with pytest.raises(OSError, match=r"cannot save .*Permission denied"):

@@ -18,10 +18,10 @@ from pathlib import Path
 import jax
 import pytest
 
-from jaxlm import cli, commands
-from jaxlm.cli import main, parse
-from jaxlm.config import TrainConfig, config_to_json, flag, resolve
-from jaxlm.runs import create_run
+from jaxlm import cli
+from jaxlm.cli import commands, main, parse
+from jaxlm.runs.config import TrainConfig, config_to_json, flag, resolve
+from jaxlm.runs.directory import create_run
 
 COMMANDS = {
     "train": (cli.Train, commands.train_model),

@@ -18,13 +18,14 @@ import pytest
 from rich.console import Console
 
 import jaxlm
-from jaxlm import commands
-from jaxlm.config import TrainConfig, config_to_json
-from jaxlm.devices import Choice
-from jaxlm.jobs import SAMPLE_FOLD
-from jaxlm.metrics import append_metrics, finite
-from jaxlm.runs import create_run, read_manifest, write_manifest
-from jaxlm.training_runs import run_config
+from jaxlm.cli import commands
+from jaxlm.devices.selection import Choice
+from jaxlm.runs.config import TrainConfig, config_to_json
+from jaxlm.runs.directory import create_run
+from jaxlm.runs.load import run_config
+from jaxlm.runs.manifest import read_manifest, write_manifest
+from jaxlm.runs.metrics_log import append_metrics, finite
+from jaxlm.runs.setup import SAMPLE_FOLD
 
 CPU = jax.devices("cpu")[0]
 TEXT = "to be or not to be that is the question\n" * 60
@@ -580,7 +581,7 @@ def test_runs_refuses(runs, run):
 def test_devices_are_shown_with_what_is_wrong_and_what_auto_takes(monkeypatch):
     cpu = {"platform": "cpu", "device": "cpu:0 (cpu)", "plugin": None, "version": None, "verdict": "built in"}
     metal = {"platform": "METAL", "device": None, "plugin": "jax-metal", "version": "0.1.1", "verdict": "fails"}
-    described = {
+    format_device = {
         "devices": [
             cpu | {"reason": None, "gflops": 123.4, "gbytes": 10.6, "auto": ["small", "large"]},
             metal | {"reason": "crashes\x1b[2J", "gflops": None, "gbytes": None, "auto": []},
@@ -590,16 +591,16 @@ def test_devices_are_shown_with_what_is_wrong_and_what_auto_takes(monkeypatch):
             {"num_weights": 10**7, "device": "cpu:0 (cpu)", "reason": "nothing else works"},
         ],
     }
-    monkeypatch.setattr(commands, "describe_devices", lambda: described)
+    monkeypatch.setattr(commands, "describe_devices", lambda: format_device)
     console = pipe()
-    assert commands.show_devices(console=console) == described
+    assert commands.show_devices(console=console) == format_device
     lines = [line.split() for line in shown(console).splitlines()]
     assert ["cpu", "cpu:0", "(cpu)", "-", "built", "in", "123", "11"] in lines
     assert ["METAL", "-", "jax-metal", "0.1.1", "fails", "-", "-"] in lines
     *_, trouble, auto = shown(console).splitlines()
     assert trouble == r"jax-metal 0.1.1: fails: crashes\x1b[2J"
     assert auto == "auto takes cpu:0 (cpu): nothing else works"
-    described["auto"][1]["device"] = "mps:0 (M1)"
+    format_device["auto"][1]["device"] = "mps:0 (M1)"
     console = pipe()
     commands.show_devices(console=console)
     assert shown(console).splitlines()[-2:] == [

@@ -8,8 +8,8 @@ import sys
 import pytest
 from fake_plugins import install
 
-from jaxlm import plugins
-from jaxlm.plugins import Plugin, installed_plugins, keep_out, known_fault
+from jaxlm.devices import plugins
+from jaxlm.devices.plugins import Plugin, disable_plugins, installed_plugins, known_incompatibility
 
 METAL = Plugin("jax_plugins.metal_plugin", "jax-metal", "0.1.1")
 
@@ -86,7 +86,7 @@ def test_library_of_tpus_is_found_by_its_name(site):
 @pytest.mark.parametrize("jax", ["0.4.35", "0.5.0", "0.5.0.dev20250101", "unknown"])
 def test_jax_metal_fits_what_it_was_built_for(monkeypatch, jax):
     monkeypatch.setattr(plugins, "jax_version", lambda: jax)
-    assert known_fault(METAL) is None
+    assert known_incompatibility(METAL) is None
 
 
 @pytest.mark.parametrize("jax", ["0.5.1", "0.5.3rc1", "0.10.2", "0.12.0.1", "1.0.0"])
@@ -95,7 +95,7 @@ def test_jax_metal_fits_what_it_was_built_for(monkeypatch, jax):
 def test_jax_metal_beside_a_later_jax_has_a_fault_and_a_cure(monkeypatch, jax, name, python):
     monkeypatch.setattr(plugins, "jax_version", lambda: jax)
     monkeypatch.setattr(plugins.sys, "version_info", python)
-    fault = known_fault(Plugin("any", name, "0.1.1"))
+    fault = known_incompatibility(Plugin("any", name, "0.1.1"))
     assert f"jax {jax}," in fault
     assert "pip install 'jaxlm[metal]'" in fault
     assert "pip uninstall jax-metal" in fault
@@ -104,7 +104,7 @@ def test_jax_metal_beside_a_later_jax_has_a_fault_and_a_cure(monkeypatch, jax, n
 
 def test_other_plugins_have_no_known_fault(monkeypatch):
     monkeypatch.setattr(plugins, "jax_version", lambda: "0.10.2")
-    assert known_fault(Plugin("jax_plugins.mps", "jax-mps", "0.1.1")) is None
+    assert known_incompatibility(Plugin("jax_plugins.mps", "jax-mps", "0.1.1")) is None
 
 
 @pytest.mark.parametrize("was_imported", [False, True])
@@ -113,13 +113,13 @@ def test_what_is_kept_out_initializes_nothing(site, monkeypatch, was_imported):
     monkeypatch.delitem(sys.modules, "mine", raising=False)
     if was_imported:
         importlib.import_module("mine")
-    keep_out([Plugin("mine", "mine", "1")])
+    disable_plugins([Plugin("mine", "mine", "1")])
     importlib.import_module("mine").initialize()
 
 
 def test_module_below_a_package_that_cannot_be_imported_is_kept_out(site, monkeypatch):
     monkeypatch.delitem(sys.modules, "jax_plugins.mine", raising=False)
-    keep_out([Plugin("jax_plugins.mine", "mine", "1")])
+    disable_plugins([Plugin("jax_plugins.mine", "mine", "1")])
     importlib.import_module("jax_plugins.mine").initialize()
     del sys.modules["jax_plugins.mine"]
 

@@ -11,15 +11,15 @@ from importlib.metadata import version
 import filelock
 import pytest
 
-from jaxlm import verdicts
-from jaxlm.plugins import Plugin
-from jaxlm.trials import Verdict
-from jaxlm.verdicts import forget_verdicts, judged_plugins
+from jaxlm.devices import probe_cache as verdicts
+from jaxlm.devices.plugins import Plugin
+from jaxlm.devices.probe_cache import clear_probe_cache, probe_results
+from jaxlm.devices.probe_runner import ProbeResult
 
 GOOD, BAD = Plugin("good", "good-chip", "1.0"), Plugin("bad", "bad-chip", "2.0")
 VERDICTS = {
-    GOOD: Verdict(works=True, platform="good", reason="is right", seconds=0.001, pays_from=20_000),
-    BAD: Verdict(works=False, platform=None, reason="ended its process by SIGABRT"),
+    GOOD: ProbeResult(works=True, platform="good", reason="is right", seconds=0.001, worthwhile_from=20_000),
+    BAD: ProbeResult(works=False, platform=None, reason="ended its process by SIGABRT"),
 }
 
 
@@ -28,16 +28,16 @@ def tried(tmp_path, monkeypatch):
     """The plugins that were tried, each time; two are installed, and the cache is empty."""
     tried = []
 
-    def try_plugins(plugins):
+    def run_probes(plugins):
         tried.append(plugins)
         return {plugin: VERDICTS[plugin] for plugin in plugins}
 
     monkeypatch.setenv("JAXLM_DATA_DIR", str(tmp_path / "cache"))
-    monkeypatch.setattr(verdicts, "try_plugins", try_plugins)
+    monkeypatch.setattr(verdicts, "try_plugins", run_probes)
     monkeypatch.setattr(verdicts, "installed_plugins", functools.cache(lambda: (GOOD, BAD)))
-    judged_plugins.cache_clear()
+    probe_results.cache_clear()
     yield tried
-    judged_plugins.cache_clear()
+    probe_results.cache_clear()
 
 
 @pytest.fixture
@@ -46,19 +46,19 @@ def cache(tmp_path):
 
 
 def another_process():
-    judged_plugins.cache_clear()
-    return judged_plugins()
+    probe_results.cache_clear()
+    return probe_results()
 
 
 def test_each_plugin_is_tried_once(tried):
-    assert judged_plugins() == VERDICTS
-    assert judged_plugins() == VERDICTS
+    assert probe_results() == VERDICTS
+    assert probe_results() == VERDICTS
     assert another_process() == VERDICTS
     assert tried == [[GOOD, BAD]]
 
 
 def test_only_what_is_new_is_tried(tried, monkeypatch):
-    judged_plugins()
+    probe_results()
     renewed = Plugin("bad", "bad-chip", "2.1")
     monkeypatch.setitem(VERDICTS, renewed, VERDICTS[BAD])
     monkeypatch.setattr(verdicts, "installed_plugins", lambda: (GOOD, renewed))
@@ -78,7 +78,7 @@ def test_only_what_is_new_is_tried(tried, monkeypatch):
     ids=["jax", "machine", "visible devices", "flags", "libraries"],
 )
 def test_what_a_verdict_depends_on_is_part_of_its_key(tried, monkeypatch, change):
-    judged_plugins()
+    probe_results()
     with monkeypatch.context() as patch:
         change(patch)
         another_process()
@@ -125,7 +125,7 @@ def test_machine_is_told_by_the_models_of_its_gpus(tmp_path, monkeypatch):
 def test_damaged_cache_is_as_none_and_is_replaced(tried, cache, content):
     cache.parent.mkdir()
     cache.write_bytes(content if isinstance(content, bytes) else content.encode())
-    assert judged_plugins() == VERDICTS
+    assert probe_results() == VERDICTS
     assert len(tried) == 1
     assert len(json.loads(cache.read_text())["verdicts"]) == 2
     another_process()
@@ -133,7 +133,7 @@ def test_damaged_cache_is_as_none_and_is_replaced(tried, cache, content):
 
 
 def test_verdicts_of_another_version_are_as_none(tried, monkeypatch):
-    judged_plugins()
+    probe_results()
     monkeypatch.setattr(verdicts, "_VERSION", 99)
     assert another_process() == VERDICTS
     assert len(tried) == 2
@@ -142,13 +142,13 @@ def test_verdicts_of_another_version_are_as_none(tried, monkeypatch):
 def test_folder_that_cannot_be_written_costs_a_trial_each_time(tried, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("no folder")
     monkeypatch.setenv("JAXLM_DATA_DIR", str(tmp_path / "file" / "below"))
-    assert judged_plugins() == another_process() == VERDICTS
+    assert probe_results() == another_process() == VERDICTS
     assert len(tried) == 2
 
 
 @pytest.mark.parametrize(("hours", "untried"), [(23, []), (25, [BAD]), (-1, [BAD])])
 def test_fault_is_believed_for_a_day(tried, monkeypatch, hours, untried):
-    judged_plugins()
+    probe_results()
     now = time.time()
     monkeypatch.setattr(time, "time", lambda: now + 3600 * hours)
     assert another_process() == VERDICTS
@@ -156,7 +156,7 @@ def test_fault_is_believed_for_a_day(tried, monkeypatch, hours, untried):
 
 
 def test_fault_is_tried_again_where_the_probe_has_more_time(tried, monkeypatch):
-    judged_plugins()
+    probe_results()
     monkeypatch.setenv("JAXLM_PROBE_SECONDS", "75")
     another_process()
     monkeypatch.delenv("JAXLM_PROBE_SECONDS")
@@ -170,8 +170,8 @@ def test_where_nothing_can_be_tried_none_works_and_nothing_is_cached(cache, monk
 
     with monkeypatch.context() as patch:
         patch.setattr(verdicts, "try_plugins", fail)
-        wanted = Verdict(works=False, platform=None, reason="cannot be tried: no space left for the folder")
-        assert judged_plugins() == {GOOD: wanted, BAD: wanted}
+        wanted = ProbeResult(works=False, platform=None, reason="cannot be tried: no space left for the folder")
+        assert probe_results() == {GOOD: wanted, BAD: wanted}
     assert not cache.exists()
     assert another_process() == VERDICTS
 
@@ -181,13 +181,13 @@ def test_who_has_waited_for_another_process_tries_nothing_itself(tried, cache, m
     monkeypatch.setattr(verdicts, "_FAREWELL_SECONDS", 0.1)
     cache.parent.mkdir()
     with filelock.FileLock(cache.with_suffix(".lock")):
-        reasons = {verdict.reason for verdict in judged_plugins().values()}
+        reasons = {verdict.reason for verdict in probe_results().values()}
     assert reasons == {"cannot be tried: another process tries plugins, and has not ended for 0.2 s"}
     assert tried == []
 
 
 def test_setting_of_a_plugin_is_part_of_the_key(tried, monkeypatch):
-    judged_plugins()
+    probe_results()
     monkeypatch.setenv("JAX_MPS_LIBRARY_PATH", "/mine")
     another_process()
     assert len(tried) == 2
@@ -204,11 +204,11 @@ def test_cache_keeps_the_newest_verdicts(tried, cache, monkeypatch):
 
 
 def test_forgotten_verdicts_are_asked_for_again(tried, cache):
-    judged_plugins()
-    forget_verdicts()
+    probe_results()
+    clear_probe_cache()
     assert not cache.exists()
-    forget_verdicts()
-    assert judged_plugins() == VERDICTS
+    clear_probe_cache()
+    assert probe_results() == VERDICTS
     assert len(tried) == 2
 
 
@@ -216,14 +216,14 @@ def test_known_fault_is_neither_tried_nor_cached(tried, cache, monkeypatch):
     monkeypatch.setattr(
         verdicts, "known_fault", lambda plugin: f"{plugin.name} has one" if plugin == BAD else None
     )
-    assert judged_plugins()[BAD] == Verdict(works=False, platform=None, reason="bad-chip has one")
+    assert probe_results()[BAD] == ProbeResult(works=False, platform=None, reason="bad-chip has one")
     assert tried == [[GOOD]]
     assert "bad-chip" not in cache.read_text()
 
 
 def test_no_plugin_costs_nothing(tried, cache, monkeypatch):
     monkeypatch.setattr(verdicts, "installed_plugins", lambda: ())
-    assert judged_plugins() == {}
+    assert probe_results() == {}
     assert tried == []
     assert not cache.parent.exists()
 
@@ -240,7 +240,7 @@ def test_verdicts_that_another_process_is_about_to_write_are_waited_for(tried, c
     monkeypatch.setattr(verdicts, "_known_verdicts", look)
     cache.parent.mkdir()
     judged = []
-    waiting = threading.Thread(target=lambda: judged.append(judged_plugins()))
+    waiting = threading.Thread(target=lambda: judged.append(probe_results()))
     with filelock.FileLock(cache.with_suffix(".lock")):
         waiting.start()
         assert found_none.wait(60)

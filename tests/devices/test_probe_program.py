@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from fake_plugins import install
 
-from jaxlm import plugin_probe
-from jaxlm.plugin_probe import CHECKS
-from jaxlm.trials import SMALL_MODEL
+from jaxlm.devices import probe_program as plugin_probe
+from jaxlm.devices.probe_program import CHECKS
+from jaxlm.devices.probe_runner import SMALL_MODEL
 
 CPU = jax.devices("cpu")[0]
 
@@ -75,7 +75,7 @@ def test_difference_is_told_where_there_is_one(found, wanted, difference):
 
 
 @pytest.mark.parametrize(
-    ("seconds", "cpu_seconds", "pays_from"),
+    ("seconds", "cpu_seconds", "worthwhile_from"),
     [
         (1e-3, 1e-3, 254_816),  # the model's own size
         (0.5e-3, 1e-3, 127_408),
@@ -83,17 +83,17 @@ def test_difference_is_told_where_there_is_one(found, wanted, difference):
         (1e-6, 1e-3, SMALL_MODEL),
     ],
 )
-def test_accelerator_pays_from_where_the_cpu_takes_as_long(seconds, cpu_seconds, pays_from):
+def test_accelerator_pays_from_where_the_cpu_takes_as_long(seconds, cpu_seconds, worthwhile_from):
     verdict = plugin_probe._judge("chip", seconds, cpu_seconds)
     assert (verdict.works, verdict.platform, verdict.seconds) == (True, "chip", seconds)
-    assert verdict.pays_from == pytest.approx(pays_from, abs=1)
+    assert verdict.worthwhile_from == pytest.approx(worthwhile_from, abs=1)
     assert verdict.reason == "gives the CPU's values"
 
 
 def test_accelerator_that_is_slow_by_itself_never_pays():
     verdict = plugin_probe._judge("chip", 20e-3, 1e-3)
     assert verdict.works
-    assert verdict.pays_from is None
+    assert verdict.worthwhile_from is None
     assert verdict.reason == "gives the CPU's values in 20 times its time"
 
 

@@ -10,11 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from jaxlm import trials
-from jaxlm.plugins import Plugin
-from jaxlm.trials import Verdict, probe_seconds, try_plugins, verdict_from_json
+from jaxlm.devices import probe_runner as trials
+from jaxlm.devices.plugins import Plugin
+from jaxlm.devices.probe_runner import ProbeResult, probe_result_from_json, probe_seconds, run_probes
 
-RIGHT = Verdict(works=True, platform="chip", reason="gives the CPU's values", seconds=0.001, pays_from=20_000)
+RIGHT = ProbeResult(
+    works=True, platform="chip", reason="gives the CPU's values", seconds=0.001, worthwhile_from=20_000
+)
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="a script that is an interpreter is POSIX's")
 
@@ -46,7 +48,7 @@ def outcome(tmp_path, monkeypatch):
         with monkeypatch.context() as patch:
             patch.setattr(sys, "executable", str(interpreter))
             plugin = Plugin(name, name, "1.0")
-            verdicts = try_plugins([plugin])
+            verdicts = run_probes([plugin])
         assert list(verdicts) == [plugin]
         return verdicts[plugin]
 
@@ -69,7 +71,7 @@ def test_plugin_fails_where_the_probe_says_so(outcome):
 @pytest.mark.parametrize("name", ["SIGABRT", "SIGSEGV", "SIGILL", "SIGKILL"])
 def test_signal_is_named(outcome, name):
     verdict = outcome(ANSWER, f"os.kill(os.getpid(), signal.{name})")
-    assert verdict == Verdict(works=False, platform=None, reason=f"ended its process by {name}{REMEDY}")
+    assert verdict == ProbeResult(works=False, platform=None, reason=f"ended its process by {name}{REMEDY}")
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGRTMIN"), reason="there are no real-time signals")
@@ -93,7 +95,7 @@ def test_signal_without_a_name_has_its_number(outcome):
     ],
 )
 def test_end_without_a_verdict_is_told_by_its_exit_code(outcome, lines, reason):
-    assert outcome(*lines) == Verdict(works=False, platform=None, reason=reason + REMEDY)
+    assert outcome(*lines) == ProbeResult(works=False, platform=None, reason=reason + REMEDY)
 
 
 def test_hang_ends_at_the_limit(outcome, monkeypatch):
@@ -128,7 +130,7 @@ def is_alive(pid):
 @pytest.mark.parametrize("stream", ["stdout", "stderr"])
 def test_flood_of_output_ends_the_probe(outcome, stream):
     verdict = outcome("while True:", f"    sys.{stream}.write('x' * 10_000)")
-    assert verdict == Verdict(works=False, platform=None, reason=f"prints more than 1,048,576 bytes{REMEDY}")
+    assert verdict == ProbeResult(works=False, platform=None, reason=f"prints more than 1,048,576 bytes{REMEDY}")
 
 
 def test_flood_before_a_verdict_is_no_better(outcome):
@@ -143,7 +145,7 @@ def test_process_that_is_left_behind_is_told_and_ended(outcome, tmp_path):
     pid = tmp_path / "pid"
     left = f"Path({str(pid)!r}).write_text(str(subprocess.Popen(['sleep', '600']).pid))"
     verdict = outcome(left, ANSWER)
-    assert verdict == Verdict(works=False, platform=None, reason=f"leaves processes behind{REMEDY}")
+    assert verdict == ProbeResult(works=False, platform=None, reason=f"leaves processes behind{REMEDY}")
     assert not is_alive(int(pid.read_text()))
 
 
@@ -172,13 +174,13 @@ def test_probe_imports_what_its_parent_would_and_chooses_for_itself(outcome, mon
 def test_without_an_interpreter_nothing_is_tried(monkeypatch, executable):
     monkeypatch.setattr(sys, "executable", executable)
     with pytest.raises(OSError, match="no Python beside it"):
-        try_plugins([Plugin("a", "a", "1")])
+        run_probes([Plugin("a", "a", "1")])
 
 
 def test_frozen_program_does_not_start_itself(monkeypatch):
     monkeypatch.setattr(sys, "frozen", True, raising=False)
     with pytest.raises(OSError, match="no Python beside it"):
-        try_plugins([Plugin("a", "a", "1")])
+        run_probes([Plugin("a", "a", "1")])
 
 
 @pytest.mark.parametrize("seconds", ["soon", "0", "-1", "nan", "inf", "86401", "1e10"])
@@ -194,9 +196,9 @@ def test_limit_is_25_seconds_or_what_is_chosen(monkeypatch, seconds, limit):
     assert probe_seconds() == limit
 
 
-@pytest.mark.parametrize("verdict", [RIGHT, Verdict(works=False, platform=None, reason="")])
+@pytest.mark.parametrize("verdict", [RIGHT, ProbeResult(works=False, platform=None, reason="")])
 def test_verdict_survives_json(verdict):
-    assert verdict_from_json(json.loads(json.dumps(verdict._asdict()))) == verdict
+    assert probe_result_from_json(json.loads(json.dumps(verdict._asdict()))) == verdict
 
 
 @pytest.mark.parametrize(
@@ -204,4 +206,4 @@ def test_verdict_survives_json(verdict):
 )
 def test_what_is_no_verdict_is_an_error(document):
     with pytest.raises(ValueError, match="no verdict"):
-        verdict_from_json(document)
+        probe_result_from_json(document)

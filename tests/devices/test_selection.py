@@ -10,10 +10,12 @@ import jax.numpy as jnp
 import pytest
 from fake_plugins import install as install_fakes
 
-from jaxlm import devices, resolve_device
-from jaxlm.devices import Choice, choose_device, describe_devices, described
-from jaxlm.plugins import Plugin
-from jaxlm.trials import Verdict
+from jaxlm import resolve_device
+from jaxlm.devices import selection as devices
+from jaxlm.devices.listing import describe_devices
+from jaxlm.devices.plugins import Plugin
+from jaxlm.devices.probe_runner import ProbeResult
+from jaxlm.devices.selection import Choice, choose_device, format_device
 
 FAST, SLOW, BAD = (
     Plugin("fast", "fast-chip", "1.0"),
@@ -21,10 +23,14 @@ FAST, SLOW, BAD = (
     Plugin("bad", "bad-chip", "3.0"),
 )
 WORKS = {
-    FAST: Verdict(works=True, platform="FAST", reason="gives the CPU's values", seconds=0.001, pays_from=20_000),
-    SLOW: Verdict(works=True, platform="SLOW", reason="gives the CPU's values", seconds=0.002, pays_from=40_000),
+    FAST: ProbeResult(
+        works=True, platform="FAST", reason="gives the CPU's values", seconds=0.001, worthwhile_from=20_000
+    ),
+    SLOW: ProbeResult(
+        works=True, platform="SLOW", reason="gives the CPU's values", seconds=0.002, worthwhile_from=40_000
+    ),
 }
-FAILS = {BAD: Verdict(works=False, platform=None, reason="ended its process by SIGABRT")}
+FAILS = {BAD: ProbeResult(works=False, platform=None, reason="ended its process by SIGABRT")}
 CPU = jax.devices("cpu")[0]
 
 
@@ -212,7 +218,7 @@ def test_small_model_is_told_from_what_size_the_fastest_pays(install):
 
 
 def test_accelerator_that_never_pays_is_for_those_who_ask(install):
-    slower = WORKS[FAST]._replace(pays_from=None, reason="gives the CPU's values in 20 times its time")
+    slower = WORKS[FAST]._replace(worthwhile_from=None, reason="gives the CPU's values in 20 times its time")
     install({Plugin("m", "m", "1"): slower._replace(platform="mps")}, starting=("mps",))
     assert choose_device(num_weights=10**9) == Choice(CPU, "m 1 gives the CPU's values in 20 times its time")
     assert choose_device("metal").device == "mps:0"
@@ -348,7 +354,7 @@ def test_description_has_a_row_for_each_device_and_each_plugin(install, monkeypa
     assert document["devices"] == [
         {
             "platform": "cpu",
-            "device": described(CPU),
+            "device": format_device(CPU),
             **{"plugin": "slow-chip", "version": "2.0", "verdict": "works", "reason": "is this CPU"},
             **rates,
             "auto": ["small", "large"],
@@ -363,10 +369,10 @@ def test_description_has_a_row_for_each_device_and_each_plugin(install, monkeypa
     assert document["auto"] == [
         {
             "num_weights": 1_000,
-            "device": described(CPU),
+            "device": format_device(CPU),
             "reason": f"{failing}; slow-chip 2.0 pays from 40,000 weights, the model has 1,000",
         },
-        {"num_weights": 10_000_000, "device": described(CPU), "reason": "slow-chip 2.0 is this CPU"},
+        {"num_weights": 10_000_000, "device": format_device(CPU), "reason": "slow-chip 2.0 is this CPU"},
     ]
 
 
@@ -378,7 +384,7 @@ def test_description_has_a_row_for_a_platforms_second_plugin(install, monkeypatc
     install({plugin: verdict._replace(platform="cpu") for plugin, verdict in verdicts.items()})
     rows = describe_devices()["devices"]
     assert [(row["plugin"], row["device"], row["verdict"]) for row in rows] == [
-        ("fast-chip", described(CPU), "works"),
+        ("fast-chip", format_device(CPU), "works"),
         ("bad-chip", None, "fails"),
         ("slow-chip", None, "works"),
         ("fast-chip", None, "fails"),

@@ -8,8 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from jaxlm import (
     CountsBigramLM,
@@ -174,7 +173,7 @@ def test_contexts_that_come_often_and_contexts_that_do_not(vocab_size, context_l
 )
 def test_grouped_windows_are_the_windows(ids, context_length, batch_size):
     """Each with its own context and target, once; each batch of contexts with the windows that have them."""
-    windows = evaluation._group_windows(np.array(ids), Table(5, context_length), batch_size)
+    windows = evaluation.group_windows(np.array(ids), Table(5, context_length), batch_size)
     num_windows = len(ids) - context_length
     contexts = [
         tuple(windows.ids[begin : begin + context_length])
@@ -193,7 +192,7 @@ def test_grouped_windows_are_the_windows(ids, context_length, batch_size):
 @pytest.mark.parametrize(("vocab_size", "context_length"), [(65_536, 1), (256, 2), (2, 16)])
 def test_the_largest_number_of_contexts_that_are_grouped(vocab_size, context_length):
     ids = np.array([vocab_size - 1] * (context_length + 1) + [0] * (context_length + 1), np.int32)
-    windows = evaluation._group_windows(ids, Table(vocab_size, context_length), 4)
+    windows = evaluation.group_windows(ids, Table(vocab_size, context_length), 4)
     cut = [tuple(ids[i : i + context_length]) for i in range(len(ids) - context_length)]
     begins = windows.contexts[windows.rows[: len(cut)]]
     assert sorted(tuple(ids[i : i + context_length]) for i in begins) == sorted(cut)
@@ -202,7 +201,7 @@ def test_the_largest_number_of_contexts_that_are_grouped(vocab_size, context_len
 def test_a_context_is_scored_once():
     """A text of 5000 windows with three contexts, at a batch of four: one batch."""
     ids = random_ids(3, 5001)
-    assert evaluation._group_windows(ids, Table(3, 1), 4).num_batches == 1
+    assert evaluation.group_windows(ids, Table(3, 1), 4).num_batches == 1
 
 
 def test_memory_grows_with_the_batch_and_not_with_the_text():
@@ -210,7 +209,7 @@ def test_memory_grows_with_the_batch_and_not_with_the_text():
 
     def temporary_bytes(length, batch_size):
         model, variables = random_table(1000, 1)
-        windows = evaluation._group_windows(random_ids(1000, length), model, batch_size)
+        windows = evaluation.group_windows(random_ids(1000, length), model, batch_size)
         lowered = evaluation._window_nats.lower(model, variables, windows, batch_size)
         return lowered.compile().memory_analysis().temp_size_in_bytes
 
@@ -312,13 +311,15 @@ def test_bits_per_byte(nats, bytes_per_token, bits):
     assert bits_per_byte(nats, bytes_per_token) == pytest.approx(bits, rel=1e-12)
 
 
-@pytest.mark.parametrize(("model_size", "table_size"), [(9, 4), (4, 9)])
-def test_variables_of_another_vocabulary_are_an_error(model_size, table_size):
+@pytest.mark.parametrize(("num_init_params", "table_size"), [(9, 4), (4, 9)])
+def test_variables_of_another_vocabulary_are_an_error(num_init_params, table_size):
     table = jnp.ones((table_size, table_size), jnp.int32)
-    with pytest.raises(ValueError, match=rf"logits of shape \[\d+, {table_size}\].*{model_size}"):
-        perplexity(Table(model_size, 1), table, [0, 1, 2])
-    with pytest.raises(ValueError, match=rf"int32\[{model_size}, {model_size}\], got int32\[{table_size}, "):
-        perplexity(CountsBigramLM(model_size), {"counts": {"table": table}}, [0, 1, 2])
+    with pytest.raises(ValueError, match=rf"logits of shape \[\d+, {table_size}\].*{num_init_params}"):
+        perplexity(Table(num_init_params, 1), table, [0, 1, 2])
+    with pytest.raises(
+        ValueError, match=rf"int32\[{num_init_params}, {num_init_params}\], got int32\[{table_size}, "
+    ):
+        perplexity(CountsBigramLM(num_init_params), {"counts": {"table": table}}, [0, 1, 2])
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,8 +8,7 @@ from collections import Counter
 import jax
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from nltk.lm.models import InterpolatedLanguageModel
 from nltk.lm.smoothing import KneserNey as KneserNeyOfNltk
 from nltk.util import everygrams

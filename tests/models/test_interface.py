@@ -11,7 +11,7 @@ from flax import linen as nn
 
 import jaxlm
 from jaxlm import CountsBigramLM, MLPLanguageModel, NeuralBigramLM, evaluate, init, perplexity
-from jaxlm.models.interface import check_contexts, count_weights, model_size
+from jaxlm.models.interface import check_contexts, num_init_params, num_params
 
 RUNGS = [
     CountsBigramLM(vocab_size=7),
@@ -187,7 +187,7 @@ SIZE = 7 * 3 + (2 * 3 + 1) * 4 + (4 + 1) * 7
 
 
 def test_the_size_of_a_model_is_that_of_its_variables():
-    assert model_size(NETWORK) == count_weights(jaxlm.init(NETWORK, jax.random.key(0))) == SIZE
+    assert num_init_params(NETWORK) == num_params(jaxlm.init(NETWORK, jax.random.key(0))) == SIZE
 
 
 @pytest.mark.parametrize(

@@ -21,10 +21,10 @@ import optax
 import pytest
 
 import jaxlm
-from jaxlm import devices, plugin_probe
+from jaxlm.devices import probe_program as plugin_probe, selection as devices
 from jaxlm.models import counts_bigram
 from jaxlm.models.baselines import UniformLM, UnigramLM
-from jaxlm.optimizers import sgd
+from jaxlm.training.optimizers import sgd
 
 PACKAGE = Path(jaxlm.__file__).parent
 # jax-metal runs on jax 0.5.0 alone, which lowers some things for it alone; the others get what any platform gets.
@@ -87,7 +87,7 @@ class Operation(NamedTuple):
 
 
 def uses_of_jit():
-    """Every `jax.jit` in the package, by the function that it stands in or decorates: `training._train_until`."""
+    """Every `jax.jit` in the package, by the function that it stands in or decorates: `training.train_until`."""
     for path in sorted(PACKAGE.rglob("*.py")):
         module = path.relative_to(PACKAGE).with_suffix("").as_posix().replace("/", ".")
         for statement in ast.parse(path.read_text("utf-8")).body:

@@ -7,7 +7,7 @@ import pytest
 
 import jaxlm
 from jaxlm import AddK, CountsNgramLM, MixtureLM, mixture_weights
-from jaxlm.models.interface import predict_in_training
+from jaxlm.models.interface import compute_training_logits
 
 VOCAB = 6
 IDS = np.random.default_rng(0).choice(VOCAB, 600, p=[0.4, 0.3, 0.1, 0.1, 0.05, 0.05])
@@ -134,6 +134,6 @@ def test_a_mixture_is_trained_with_the_noise_of_its_models():
         )
         for index, (weight, own) in enumerate(zip(mixture.weights, variables, strict=True))
     )
-    found = np.exp(predict_in_training(mixture, variables, contexts, jax.random.key(1)))
+    found = np.exp(compute_training_logits(mixture, variables, contexts, jax.random.key(1)))
     np.testing.assert_allclose(found, expected, rtol=1e-5)
     assert np.abs(found - np.exp(mixture.apply(variables, contexts))).max() > 1e-3

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxlm import MLPLanguageModel, evaluate, init, perplexity
-from jaxlm.models.interface import predict_in_training
+from jaxlm.models.interface import compute_training_logits
 
 
 @pytest.fixture(scope="module")
@@ -203,7 +203,7 @@ def test_a_subclass_is_trained_with_dropout_unless_its_logits_are_others(variabl
     sizes = (6, 3, 2, 4, 0.5)
 
     def noisy_logits(model):
-        return predict_in_training(model, variables, contexts, jax.random.key(3))
+        return compute_training_logits(model, variables, contexts, jax.random.key(3))
 
     thinned = noisy_logits(MLPLanguageModel(*sizes))
     assert (thinned != MLPLanguageModel(*sizes).apply(variables, contexts)).any()

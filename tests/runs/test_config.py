@@ -8,10 +8,9 @@ import reprlib
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 
-from jaxlm.config import (
+from jaxlm.runs.config import (
     TrainConfig,
     config_from_json,
     config_to_json,

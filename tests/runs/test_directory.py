@@ -24,23 +24,13 @@ import filelock
 import jax
 import pytest
 
-from jaxlm import runs
-from jaxlm.files import seal
-from jaxlm.metrics import append_metrics
-from jaxlm.runs import (
-    check_run_path,
-    create_run,
-    describe_environment,
-    is_run,
-    list_runs,
-    lock_run,
-    new_run_path,
-    read_manifest,
-    run_session,
-    summarise_run,
-    write_json,
-    write_manifest,
-)
+from jaxlm.runs import directory as runs
+from jaxlm.runs.directory import check_run_path, create_run, is_run, new_run_path, run_session
+from jaxlm.runs.lock import lock_run
+from jaxlm.runs.manifest import describe_environment, read_manifest, write_json, write_manifest
+from jaxlm.runs.metrics_log import append_metrics
+from jaxlm.runs.summary import list_runs, summarise_run
+from jaxlm.utils.checksums import add_checksum
 
 CPU = jax.devices("cpu")[0]
 NOBODY = 65534
@@ -435,7 +425,7 @@ def test_a_run_that_ends_while_it_is_read_was_not_killed(tmp_path, monkeypatch):
     run = finished_run(tmp_path / "run")
     done = read_manifest(run)
     write_manifest(run, done | {"state": "running"})
-    nobody_writes = runs._nobody_writes
+    nobody_writes = runs.is_unlocked
 
     def after_it_ended(path):
         write_manifest(run, done)
@@ -447,7 +437,7 @@ def test_a_run_that_ends_while_it_is_read_was_not_killed(tmp_path, monkeypatch):
 
 def test_nobody_begins_while_a_reader_decides_that_a_run_was_killed(tmp_path):
     finished_run(tmp_path)
-    with runs._nobody_writes(tmp_path) as is_sure:
+    with runs.is_unlocked(tmp_path) as is_sure:
         assert is_sure
         with pytest.raises(BlockingIOError), lock_run(tmp_path):
             pass
@@ -498,7 +488,10 @@ def flipped(content):
             lambda content: re.sub(rb',\s+"sha256": "\w+"', b"", content),
             r"manifest\.json is damaged: it has no sha256",
         ),
-        (lambda content: seal({"version": 1, "kind": "train"}).encode(), r"manifest\.json is damaged: its fields"),
+        (
+            lambda content: add_checksum({"version": 1, "kind": "train"}).encode(),
+            r"manifest\.json is damaged: its fields",
+        ),
     ],
     ids=["flipped", "truncated", "empty", "list", "newer", "unsealed", "fields"],
 )

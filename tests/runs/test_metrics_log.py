@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from jaxlm.metrics import append_metrics, cut_metrics, finite, read_metrics
+from jaxlm.runs.metrics_log import append_metrics, cut_metrics, finite, read_metrics
 
 # Files end at 100 bytes, as a full disk ends them: in the midst of a line.
 FULL = """

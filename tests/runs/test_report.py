@@ -12,15 +12,9 @@ import pytest
 from matplotlib.figure import Figure
 from rich.console import Console
 
-from jaxlm.report import (
-    plot_counts,
-    plot_curves,
-    render_page,
-    results_table,
-    runs_table,
-    samples_text,
-    visible,
-)
+from jaxlm.runs.report.page import render_page
+from jaxlm.runs.report.plots import plot_counts, plot_curves
+from jaxlm.runs.report.tables import results_table, runs_table, samples_text, visible
 
 ROW = {
     "name": "mlp",

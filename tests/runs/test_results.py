@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 
 import jaxlm
-from jaxlm.config import TrainConfig
-from jaxlm.data import Data
-from jaxlm.metrics import finite
-from jaxlm.results import TITLES, describe_data, describe_model, describe_results, metrics_line
-from jaxlm.training import Record
+from jaxlm.runs.config import TrainConfig
+from jaxlm.runs.metrics_log import finite
+from jaxlm.runs.results import TITLES, describe_data, describe_results, metrics_line, model_row
+from jaxlm.text.dataset import Dataset
+from jaxlm.training.loop import Record
 
 EVALUATION = jaxlm.Evaluation(nats_per_token=2.0, perplexity=math.exp(2.0), num_tokens=99)
 TEXT = "a text of its own " * 10
-DATA = Data(
+DATA = Dataset(
     jaxlm.Corpus("mine", TEXT, "mine.txt", "CC0-1.0", "0f" * 32),
     jaxlm.CharTokenizer.train(TEXT),
     np.arange(7, dtype=np.int32),
@@ -26,7 +26,7 @@ DATA = Data(
 
 def described(model, *, is_trained, bytes_per_token=1.0):
     variables = jax.eval_shape(lambda: jaxlm.init(model, jax.random.key(0)))
-    return describe_model(
+    return model_row(
         "name",
         "a title",
         model,

@@ -16,15 +16,22 @@ import pytest
 from rich.console import Console
 from tiny_runs import assert_same, bits, make_quick, stopped_at, tiny_config
 
-from jaxlm import saved_training
-from jaxlm.checkpoints import Checkpoint, best_step, checkpoint_path, checkpoint_steps, load_checkpoint
-from jaxlm.files import sums_of_files
-from jaxlm.jobs import fresh_state, make_job, train_key
-from jaxlm.metrics import read_metrics
-from jaxlm.runs import read_manifest, write_manifest
-from jaxlm.saved_training import go_back_to, train_saving, usable_checkpoint
-from jaxlm.training import train_lm
-from jaxlm.training_runs import load_run, resume_run, start_run
+from jaxlm.checkpoints.train_states import (
+    Checkpoint,
+    best_step,
+    checkpoint_path,
+    checkpoint_steps,
+    load_checkpoint,
+)
+from jaxlm.runs import session as saved_training
+from jaxlm.runs.load import load_run
+from jaxlm.runs.manifest import read_manifest, write_manifest
+from jaxlm.runs.metrics_log import read_metrics
+from jaxlm.runs.session import go_back_to, train_saving, usable_checkpoint
+from jaxlm.runs.setup import abstract_state, prepare_training, train_key
+from jaxlm.runs.train import resume_run, start_run
+from jaxlm.training.loop import train_lm
+from jaxlm.utils.checksums import file_checksums
 
 _PATIENCE = 60  # seconds, for a machine that does much else
 
@@ -72,7 +79,7 @@ def stopped(stopped_after_eight, tmp_path):
 
 
 def job_of(config):
-    return make_job(config, None, Console(quiet=True))
+    return prepare_training(config, None, Console(quiet=True))
 
 
 def steps_kept(run):
@@ -216,7 +223,7 @@ def test_a_checkpoint_is_the_state_of_its_step(folder, tmp_path, monkeypatch):
     states, job = states_of(config), job_of(config)
     assert steps_kept(run) == [*range(1, 13)]
     for step in steps_kept(run):
-        saved = load_checkpoint(checkpoint_of(run, step), fresh_state(job.model, job.optimizer, config))
+        saved = load_checkpoint(checkpoint_of(run, step), abstract_state(job.model, job.optimizer, config))
         assert bits(saved.state) == bits(states[step])
         lines = (run / "metrics.jsonl").read_bytes()[: saved.metrics[0]].splitlines()
         assert len(lines) == sum(step > recorded for recorded in (0, 5, 10, 11))
@@ -501,10 +508,10 @@ def test_damaged_metrics_change_no_bit(damage, step, stopped, folder, finished, 
 def test_where_no_checkpoint_knows_the_metrics_nothing_is_changed(damage, stopped):
     metrics = stopped / "metrics.jsonl"
     metrics.write_bytes(damage(metrics.read_bytes()))
-    before = sums_of_files(stopped)
+    before = file_checksums(stopped)
     with pytest.raises(ValueError, match="has checkpoints, and none can be used: the warnings say why"):
         resume_run(stopped)
-    assert sums_of_files(stopped) == before
+    assert file_checksums(stopped) == before
 
 
 def test_metrics_that_are_a_pipe_are_an_error_and_no_wait(stopped):

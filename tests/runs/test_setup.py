@@ -9,9 +9,9 @@ from rich.console import Console
 from tiny_runs import tiny_config
 
 import jaxlm
-from jaxlm import jobs
-from jaxlm.devices import Choice
-from jaxlm.jobs import fresh_state, make_job, train_key
+from jaxlm.devices.selection import Choice
+from jaxlm.runs import setup as jobs
+from jaxlm.runs.setup import abstract_state, prepare_training, train_key
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_a_job_is_what_its_options_say(options, wanted, size, tmp_path, monkeypa
         lambda device, num_weights: asked.append((device, num_weights)) or Choice(cpu, "why"),
     )
     told = io.StringIO()
-    job = make_job(tiny_config(tmp_path, **options), None, Console(file=told, width=200))
+    job = prepare_training(tiny_config(tmp_path, **options), None, Console(file=told, width=200))
     vocab_size = job.data.tokenizer.vocab_size
     assert job.model == wanted(vocab_size)
     assert asked == [("cpu", size(vocab_size))]
@@ -63,8 +63,8 @@ def test_keys_follow_from_the_seed_and_the_model(tmp_path):
 
 
 def test_a_fresh_state_has_the_shapes_of_training(tmp_path):
-    job = make_job(tiny_config(tmp_path), None, Console(quiet=True))
-    state = fresh_state(job.model, job.optimizer, job.config)
+    job = prepare_training(tiny_config(tmp_path), None, Console(quiet=True))
+    state = abstract_state(job.model, job.optimizer, job.config)
     made = jaxlm.init(job.model, jax.random.key(0))["params"]
     assert jax.tree.map(lambda leaf: leaf.shape, state.params) == jax.tree.map(lambda leaf: leaf.shape, made)
     assert not any(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(state))
@@ -74,4 +74,4 @@ def test_a_model_that_no_machine_holds_is_refused(tmp_path):
     """XLA would end the process."""
     options = {"embedding_dim": 2**31 - 1, "hidden_dim": 2**31 - 1}
     with pytest.raises(ValueError, match=r"the model would have [0-9,]+ weights, more than 1,099,511,627,776"):
-        make_job(tiny_config(tmp_path, **options), None, Console(quiet=True))
+        prepare_training(tiny_config(tmp_path, **options), None, Console(quiet=True))

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from jaxlm.evaluation import Evaluation
-from jaxlm.tensorboard import check_tensorboard, tensorboard_events
-from jaxlm.training import Record
+from jaxlm.evaluation.evaluate import Evaluation
+from jaxlm.runs.tensorboard import check_tensorboard, tensorboard_events
+from jaxlm.training.loop import Record
 
 needs_tensorboard = pytest.mark.skipif(
     importlib.util.find_spec("tensorboardX") is None, reason="the extra jaxlm[tensorboard] is not installed"

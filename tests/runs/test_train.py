@@ -24,15 +24,17 @@ from rich.console import Console
 from tiny_runs import assert_same, bits, make_quick, stopped_at, tiny_config
 
 import jaxlm
-from experiments.ladder import RECIPES
-from jaxlm import jobs, report, runs, training_runs
-from jaxlm.checkpoints import best_step, checkpoint_steps
-from jaxlm.config import TrainConfig
-from jaxlm.data import load_data
-from jaxlm.files import sums_of_files
-from jaxlm.metrics import read_metrics
-from jaxlm.runs import create_run, lock_run, read_manifest, write_manifest
-from jaxlm.training_runs import load_run, open_model, resume_run, run_config, start_run
+from experiments.ladder.ladder import RECIPES
+from jaxlm.checkpoints.train_states import best_step, checkpoint_steps
+from jaxlm.runs import directory as runs, report, setup as jobs, train as training_runs
+from jaxlm.runs.config import TrainConfig
+from jaxlm.runs.directory import create_run, lock_run
+from jaxlm.runs.load import load_run, open_model, run_config
+from jaxlm.runs.manifest import read_manifest, write_manifest
+from jaxlm.runs.metrics_log import read_metrics
+from jaxlm.runs.train import resume_run, start_run
+from jaxlm.text.dataset import load_dataset
+from jaxlm.utils.checksums import file_checksums
 
 NOBODY = 65534
 PATIENCE = 120  # seconds, for a machine that does much else
@@ -138,7 +140,7 @@ def test_a_run_leaves_its_model_and_what_there_is_to_see_of_it(folder, tmp_path,
     assert (run / "curves.png").read_bytes().startswith(b"\x89PNG")
     assert run_config(run) == tiny_config(folder)
     assert [line["step"] for line in read_metrics(run / "metrics.jsonl")] == [0, 5, 10, 11]
-    data = load_data("", folder / "text.txt", "char")
+    data = load_dataset("", folder / "text.txt", "char")
     model, variables, tokenizer = load_run(run)
     assert tokenizer == data.tokenizer
     (row,) = read(run / "results.json")["models"]
@@ -150,7 +152,7 @@ def test_a_run_leaves_its_model_and_what_there_is_to_see_of_it(folder, tmp_path,
 
 
 def test_counts_are_a_run_too(counts, folder):
-    data = load_data("", folder / "text.txt", "char")
+    data = load_dataset("", folder / "text.txt", "char")
     model, variables, _ = load_run(counts)
     assert bits(variables) == bits(model.fit(jaxlm.init(model, jax.random.key(0)), data.train_ids))
     (row,) = read(counts / "results.json")["models"]
@@ -183,7 +185,7 @@ def test_the_defaults_are_those_of_the_ladder_to_the_bit(name, folder, tmp_path)
     rungs = jaxlm.NeuralBigramLM(vocab_size, 64), jaxlm.MLPLanguageModel(vocab_size, 3, 32, 64)
     expected, _ = jaxlm.train_lm(
         rungs[place],
-        load_data("", folder / "text.txt", "char").train_ids,
+        load_dataset("", folder / "text.txt", "char").train_ids,
         key=jax.random.fold_in(jax.random.key(3), place),
         batch_size=recipe.batch_size,
         num_steps=5,
@@ -621,10 +623,10 @@ def test_which_checkpoint_is_best_is_never_guessed_in_silence(finished, caplog):
 
 def test_a_run_of_which_no_checkpoint_can_be_used_stays_as_it_is(stopped):
     (stopped / "metrics.jsonl").write_bytes((stopped / "metrics.jsonl").read_bytes().replace(b"0", b"1"))
-    before = sums_of_files(stopped)
+    before = file_checksums(stopped)
     with pytest.raises(ValueError, match=r"has checkpoints, and none can be used: the warnings say why"):
         resume_run(stopped)
-    assert sums_of_files(stopped) == before
+    assert file_checksums(stopped) == before
 
 
 def test_what_comes_after_the_checkpoint_that_can_be_used_is_set_aside(stopped, finished):
@@ -638,16 +640,16 @@ def test_what_comes_after_the_checkpoint_that_can_be_used_is_set_aside(stopped, 
 
 def test_a_model_without_checkpoints_is_not_lost_to_a_longer_run(finished):
     shutil.rmtree(finished / "checkpoints")
-    before = sums_of_files(finished)
+    before = file_checksums(finished)
     with pytest.raises(ValueError, match="has a model and no checkpoint to go on from; start another run"):
         resume_run(finished, replace(run_config(finished), num_steps=20))
-    assert sums_of_files(finished) == before
+    assert file_checksums(finished) == before
 
 
 def test_a_run_of_another_optimizer_stays_as_it_is(stopped, monkeypatch):
     """As another version of Optax might make it."""
-    before = sums_of_files(stopped)
+    before = file_checksums(stopped)
     monkeypatch.setattr(jobs, "sgd", lambda lr, num_steps, **options: optax.adam(lr))
     with pytest.raises(ValueError, match="has checkpoints, and none can be used"):
         resume_run(stopped)
-    assert sums_of_files(stopped) == before
+    assert file_checksums(stopped) == before

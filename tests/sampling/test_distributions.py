@@ -4,15 +4,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
-from jaxlm.distributions import _first_past, distributions, draw
+from jaxlm.sampling.distributions import _first_past, distributions, sample_tokens
 
 
 @jax.jit
 def draw_one(logits, share):
-    return draw(distributions(logits), share)
+    return sample_tokens(distributions(logits), share)
 
 
 @settings(max_examples=40, deadline=None)

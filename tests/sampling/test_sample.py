@@ -9,8 +9,8 @@ import pytest
 from scipy import stats
 
 import jaxlm
-from jaxlm import sampling
 from jaxlm.models.baselines import UnigramLM
+from jaxlm.sampling import sample as sampling
 
 VOCAB = 8
 P_VALUE = 1e-4  # with fixed keys a test either always passes or always fails
@@ -254,7 +254,7 @@ def test_a_table_gives_the_tokens_that_the_model_gives(monkeypatch, make, option
     model, _ = make()
     prompts = np.arange(6).reshape(2, 3)
     num_tokens = 20_000  # enough for a sum that rounds otherwise to show
-    assert sampling._table_pays(model, num_tokens, is_ranked=bool(options))
+    assert sampling.is_table_worthwhile(model, num_tokens, is_ranked=bool(options))
     from_table = draw(make, prompts, num_tokens, **options)
     monkeypatch.setattr(sampling, "_table_pays", lambda *_, is_ranked: False)
     np.testing.assert_array_equal(from_table, draw(make, prompts, num_tokens, **options))
@@ -262,7 +262,7 @@ def test_a_table_gives_the_tokens_that_the_model_gives(monkeypatch, make, option
 
 def test_a_table_is_made_where_it_is_used_often_enough_and_fits():
     def pays(model, num_draws, is_ranked=False):
-        return sampling._table_pays(model, num_draws, is_ranked=is_ranked)
+        return sampling.is_table_worthwhile(model, num_draws, is_ranked=is_ranked)
 
     assert not pays(jaxlm.NeuralBigramLM(1000, 2), 999)
     assert pays(jaxlm.NeuralBigramLM(1000, 2), 1000)
@@ -279,8 +279,8 @@ def test_a_table_is_as_large_as_was_reckoned(size):
     """At most 160 MiB, and hardly more while it is made: with ranks, by the compiled program's own figures."""
     vocab_size, context_length = size
     model = Zeros(vocab_size, context_length)
-    assert sampling._table_pays(model, 10**9, is_ranked=True)
-    lowered = sampling._tabulate.lower(model, {}, temperature=1.0, top_p=0.5, top_k=None, nucleus=True)
+    assert sampling.is_table_worthwhile(model, 10**9, is_ranked=True)
+    lowered = sampling.tabulate.lower(model, {}, temperature=1.0, top_p=0.5, top_k=None, nucleus=True)
     memory = lowered.compile().memory_analysis()
     assert memory.output_size_in_bytes <= 160 * 2**20
     assert memory.temp_size_in_bytes <= 32 * 2**20
@@ -304,9 +304,9 @@ def test_more_tokens_than_one_compiled_call_holds_are_as_one_loop(monkeypatch, t
     ids = draw(mlp, num_tokens=600)
     with monkeypatch.context() as patched:
         patched.setattr(sampling, "_TOKENS_PER_CALL", tokens_per_call)
-        sampling._draw_tokens.clear_cache()  # the constant is part of the compiled program
+        sampling.draw_tokens.clear_cache()  # the constant is part of the compiled program
         regrouped = draw(mlp, num_tokens=600)
-    sampling._draw_tokens.clear_cache()
+    sampling.draw_tokens.clear_cache()
     np.testing.assert_array_equal(regrouped, ids)
 
 
@@ -315,24 +315,24 @@ def test_how_many_random_numbers_are_drawn_at_once_changes_no_bit(monkeypatch):
     ids = draw(mlp, num_tokens=200)
     with monkeypatch.context() as patched:
         patched.setattr(sampling, "_TOKENS_PER_DRAW", 7)
-        sampling._draw_tokens.clear_cache()
+        sampling.draw_tokens.clear_cache()
         regrouped = draw(mlp, num_tokens=200)
-    sampling._draw_tokens.clear_cache()
+    sampling.draw_tokens.clear_cache()
     np.testing.assert_array_equal(regrouped, ids)
 
 
 def test_a_second_call_and_another_num_tokens_compile_nothing():
     draw(mlp, top_p=0.5)
-    compiled = sampling._draw_tokens._cache_size()
+    compiled = sampling.draw_tokens._cache_size()
     draw(mlp, num_tokens=0, top_p=0.5)
     draw(mlp, num_tokens=300, key=4, top_p=0.6, temperature=0.8)
     draw(mlp, PROMPT[1:], num_tokens=1, top_p=0.7)
-    assert sampling._draw_tokens._cache_size() == compiled
+    assert sampling.draw_tokens._cache_size() == compiled
 
 
 def test_a_table_is_compiled_once():
     def compiled():
-        return sampling._draw_tokens._cache_size(), sampling._tabulate._cache_size()
+        return sampling.draw_tokens._cache_size(), sampling.tabulate._cache_size()
 
     draw(neural_bigram, num_tokens=VOCAB - 1)
     draw(neural_bigram, num_tokens=VOCAB)
@@ -358,7 +358,7 @@ def test_the_prompt_may_be_a_list_a_numpy_or_a_jax_array():
 
 
 def pieces(make, prompt=PROMPT, num_tokens=12, key=0, **options):
-    return list(sampling.sample_pieces(*make(), prompt, num_tokens, key=jax.random.key(key), **options))
+    return list(sampling.sample_stream(*make(), prompt, num_tokens, key=jax.random.key(key), **options))
 
 
 @for_every_model
@@ -390,7 +390,7 @@ def test_options_shape_the_pieces_as_they_shape_the_sample(options):
 def test_all_tokens_together_choose_whether_a_table_is_made(monkeypatch):
     """A table pays for 40 tokens of a vocabulary of 8, whatever the size of a piece."""
     asked = []
-    table_pays = sampling._table_pays
+    table_pays = sampling.is_table_worthwhile
 
     def recording(model, num_draws, *, is_ranked):
         asked.append(num_draws)
@@ -407,22 +407,22 @@ def test_no_tokens_asked_are_no_pieces():
 
 def test_another_size_of_pieces_compiles_nothing():
     draw(mlp)
-    compiled = sampling._draw_tokens._cache_size()
+    compiled = sampling.draw_tokens._cache_size()
     for tokens_per_piece in (1, 2, 5, 12, 3000, None):
         pieces(mlp, tokens_per_piece=tokens_per_piece)
-    assert sampling._draw_tokens._cache_size() == compiled
+    assert sampling.draw_tokens._cache_size() == compiled
 
 
 def test_a_piece_is_drawn_when_it_is_asked_for(monkeypatch):
     num_steps = []
-    draw_tokens = sampling._draw_tokens
+    draw_tokens = sampling.draw_tokens
 
     def recording(*arguments, **options):
         num_steps.append(int(arguments[6]))
         return draw_tokens(*arguments, **options)
 
     monkeypatch.setattr(sampling, "_draw_tokens", recording)
-    drawn = sampling.sample_pieces(*mlp(), PROMPT, 9, key=jax.random.key(0), tokens_per_piece=4)
+    drawn = sampling.sample_stream(*mlp(), PROMPT, 9, key=jax.random.key(0), tokens_per_piece=4)
     assert num_steps == []
     next(drawn)
     assert num_steps == [4]
@@ -433,7 +433,7 @@ def test_a_piece_is_drawn_when_it_is_asked_for(monkeypatch):
 def test_what_becomes_of_the_prompt_and_of_a_piece_changes_no_later_piece():
     prompt = PROMPTS.astype(np.int32)
     drawn = []
-    given = sampling.sample_pieces(*mlp(), prompt, 12, key=jax.random.key(0), tokens_per_piece=4)
+    given = sampling.sample_stream(*mlp(), prompt, 12, key=jax.random.key(0), tokens_per_piece=4)
     prompt[:] = 0
     for piece in given:
         drawn.append(piece.copy())
@@ -447,7 +447,7 @@ def test_what_becomes_of_the_prompt_and_of_a_piece_changes_no_later_piece():
 @pytest.mark.parametrize("tokens_per_piece", [1, 2, 3, 4, None])
 def test_the_piece_that_meets_a_token_never_seen_says_where(tokens_per_piece):
     to_the_end = np.eye(VOCAB, k=1)
-    drawn = sampling.sample_pieces(
+    drawn = sampling.sample_stream(
         *counts_model(to_the_end, 0.0), [[0], [3]], 7, key=jax.random.key(0), tokens_per_piece=tokens_per_piece
     )
     with pytest.raises(ValueError, match=r"after token 7 \(drawing token 4, stream 1\)"):
@@ -470,7 +470,7 @@ def test_the_piece_that_meets_a_token_never_seen_says_where(tokens_per_piece):
 def test_pieces_check_their_arguments_when_called(options, error, message):
     arguments = {"prompt_ids": PROMPT, "num_tokens": 12, "key": jax.random.key(0), **options}
     with pytest.raises(error, match=message):
-        sampling.sample_pieces(*mlp(), **arguments)  # and nothing is drawn
+        sampling.sample_stream(*mlp(), **arguments)  # and nothing is drawn
 
 
 @pytest.mark.parametrize("temperature", [0, 1.0])

@@ -8,7 +8,7 @@ import pytest
 
 import jaxlm
 
-SCRIPT = Path(__file__).parents[1] / "scripts" / "fuzz.py"
+SCRIPT = Path(__file__).parents[2] / "scripts" / "stress" / "fuzz.py"
 
 
 @pytest.fixture(scope="module")

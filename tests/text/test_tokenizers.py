@@ -5,12 +5,11 @@ import json
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 from jaxlm import BPETokenizer, ByteTokenizer, CharTokenizer, load_tokenizer
-from jaxlm.files import seal
+from jaxlm.utils.checksums import add_checksum
 
 PROSE = (
     "First Citizen:\nBefore we proceed any further, hear me speak.\r\n\r\nAll:\nSpeak, speak.   It's the élève's "
@@ -241,7 +240,7 @@ def test_a_vocab_size_beyond_all_memory_costs_no_more_than_the_text():
 
 
 def document(**fields):
-    return seal({"version": 2, **fields}).encode()
+    return add_checksum({"version": 2, **fields}).encode()
 
 
 def test_the_documents_below_differ_from_good_ones_only_in_what_they_say(tmp_path):
@@ -261,8 +260,8 @@ DAMAGED = {
     "a number": b"1",
     "null": b"null",
     "no version": b'{"tokenizer": "byte"}',
-    "a later version": seal({"version": 3, "tokenizer": "byte"}).encode(),
-    "a version in words": seal({"version": "2", "tokenizer": "byte"}).encode(),
+    "a later version": add_checksum({"version": 3, "tokenizer": "byte"}).encode(),
+    "a version in words": add_checksum({"version": "2", "tokenizer": "byte"}).encode(),
     "no sum": b'{"version": 2, "tokenizer": "byte"}',
     "another sum": document(tokenizer="byte").replace(b'"byte"', b'"char"'),
     "no kind": document(),

@@ -11,7 +11,7 @@ import optax
 import pytest
 
 import jaxlm
-from jaxlm import training
+from jaxlm.training import loop as training
 
 VOCAB = 6
 IDS = np.random.default_rng(0).integers(0, VOCAB, 200) // 2 * 2  # only even tokens: there is something to learn
@@ -230,9 +230,9 @@ def test_how_many_windows_are_drawn_at_once_changes_no_bit(monkeypatch, num_ids)
     expected, _ = train(num_steps=70)
     with monkeypatch.context() as patched:
         patched.setattr(training, "_IDS_PER_DRAW", num_ids)
-        training._train_until.clear_cache()  # the constant is part of the compiled program
+        training.train_until.clear_cache()  # the constant is part of the compiled program
         regrouped, _ = train(num_steps=70)
-    training._train_until.clear_cache()
+    training.train_until.clear_cache()
     assert_same_bits(regrouped, expected)
 
 
@@ -313,7 +313,7 @@ def test_pauses_come_by_the_clock(monkeypatch):
         now = 0.0
         monkeypatch.setattr("jaxlm.training.time.monotonic", lambda: now)
         previous, seen = 0, []
-        for stop in training._stops(0, num_steps, num_steps, pause_every, by_clock=True):
+        for stop in training._chunk_ends(0, num_steps, num_steps, pause_every, by_clock=True):
             now += (stop - previous) * (0.01 if stop <= 100 else 0.05)
             previous = stop
             seen.append(stop)
@@ -325,8 +325,8 @@ def test_pauses_come_by_the_clock(monkeypatch):
 
 
 def test_without_a_pause_to_make_calls_end_at_records_alone():
-    assert list(training._stops(0, 100, 30, None, by_clock=False)) == [1, 31, 61, 91, 100]
-    assert list(training._stops(31, 100, 30, None, by_clock=False)) == [61, 91, 100]
+    assert list(training._chunk_ends(0, 100, 30, None, by_clock=False)) == [1, 31, 61, 91, 100]
+    assert list(training._chunk_ends(31, 100, 30, None, by_clock=False)) == [61, 91, 100]
 
 
 def test_what_a_pause_raises_ends_the_run():
@@ -349,9 +349,9 @@ def test_a_state_at_the_end_leaves_nothing_to_do():
 
 def test_pausing_compiles_nothing_more():
     train(num_steps=300, log_every=100)
-    compiled = training._train_until._cache_size()
+    compiled = training.train_until._cache_size()
     train(num_steps=300, log_every=100, on_pause=lambda state: None, pause_every=13)
-    assert training._train_until._cache_size() == compiled
+    assert training.train_until._cache_size() == compiled
 
 
 def test_a_state_of_another_run_is_an_error():
@@ -369,7 +369,7 @@ def test_a_state_of_another_run_is_an_error():
 
 def test_the_initial_state_is_what_a_run_starts_from():
     optimizer = optax.sgd(0.5, momentum=0.9)
-    fresh = training.initial_state(SMALL_MLP, optimizer, jax.random.key(0))
+    fresh = training.init_state(SMALL_MLP, optimizer, jax.random.key(0))
     assert_same_bits(train(state=fresh, optimizer=optimizer)[0], train(optimizer=optimizer)[0])
 
 
@@ -575,7 +575,7 @@ def test_memory_does_not_grow_with_the_text_or_the_steps():
         params = jaxlm.init(SMALL_MLP, jax.random.key(0))["params"]
         state = training.TrainState(jnp.int32(0), params, optax.sgd(0.1).init(params))
         ids = jnp.zeros(text_length, jnp.int32)
-        lowered = training._train_until.lower(
+        lowered = training.train_until.lower(
             SMALL_MLP, optax.sgd(0.1), 32, state, {}, ids, jax.random.key(0), 998, 10**9, 0.1, 0.0
         )
         return lowered.compile().memory_analysis().temp_size_in_bytes
@@ -585,19 +585,19 @@ def test_memory_does_not_grow_with_the_text_or_the_steps():
 
 def test_a_second_call_another_lr_and_another_length_compile_nothing():
     train(val_ids=IDS)
-    compiled = training._train_until._cache_size()
+    compiled = training.train_until._cache_size()
     train(val_ids=IDS, key=1, lr=0.3, weight_decay=0.2, num_steps=11, log_every=5)
     equal_model = jaxlm.MLPLanguageModel(VOCAB, context_length=2, embedding_dim=3, hidden_dim=4)
     train(equal_model)
     train(ids=IDS[:195])
-    assert training._train_until._cache_size() == compiled
+    assert training.train_until._cache_size() == compiled
 
 
 def test_a_second_call_with_the_same_optimizer_compiles_nothing():
     train(optimizer=SCHEDULED)
-    compiled = training._train_until._cache_size()
+    compiled = training.train_until._cache_size()
     train(optimizer=SCHEDULED, key=1, num_steps=9)
-    assert training._train_until._cache_size() == compiled
+    assert training.train_until._cache_size() == compiled
 
 
 # Errors.

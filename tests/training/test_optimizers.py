@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from jaxlm.optimizers import sgd
+from jaxlm.training.optimizers import sgd
 
 PARAMS = {"kernel": np.array([[1.0, -2.0], [0.5, 3.0]]), "bias": np.array([0.25, -4.0])}
 # Norms of the whole gradient: above 10, below 1, and in between.

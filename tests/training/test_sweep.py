@@ -12,10 +12,10 @@ import optax
 import pytest
 
 import jaxlm
-from jaxlm import sweeps
-from jaxlm.optimizers import sgd
-from jaxlm.sweeps import sweep_grid, train_many
-from jaxlm.training import plain_sgd
+from jaxlm.training import sweep as sweeps
+from jaxlm.training.loop import plain_sgd
+from jaxlm.training.optimizers import sgd
+from jaxlm.training.sweep import sweep_grid, train_many
 
 IDS = np.random.default_rng(0).integers(0, 7, 300)
 VAL_IDS = np.random.default_rng(1).integers(0, 7, 60)

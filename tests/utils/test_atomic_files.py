@@ -10,23 +10,18 @@ from pathlib import Path
 
 import pytest
 
-from jaxlm import files
-from jaxlm.files import (
-    check_seal,
-    check_sums,
-    check_version,
+from jaxlm.utils import atomic_files as files
+from jaxlm.utils.atomic_files import (
+    commit_directory,
     is_temporary,
-    parse_json,
-    publish_folder,
-    read_json,
     read_regular,
     remove,
-    seal,
-    sums_of_files,
     sync,
     temporary_path,
     write_atomically,
 )
+from jaxlm.utils.checksums import add_checksum, file_checksums, verify_checksum, verify_file_checksums
+from jaxlm.utils.json_files import check_version, parse_json, read_json
 
 
 @pytest.mark.parametrize(
@@ -176,7 +171,7 @@ def test_a_folder_is_published_whole_and_every_file_of_it_synced(tmp_path, monke
     synced = []
     real = files.sync
     monkeypatch.setattr(files, "sync", lambda path: (synced.append(path), real(path)))
-    publish_folder(unfinished, tmp_path / "folder")
+    commit_directory(unfinished, tmp_path / "folder")
     assert listing(tmp_path) == {
         "folder": True,
         "folder/file": "new",
@@ -204,7 +199,7 @@ def test_a_folder_is_published_over_nothing_that_is_there(tmp_path, kind):
     before = listing(tmp_path) if kind != "link" else None
     unfinished = make_folder(tmp_path / "unfinished")
     with pytest.raises(FileExistsError, match="taken"):
-        publish_folder(unfinished, taken)
+        commit_directory(unfinished, taken)
     assert taken.is_symlink() if kind == "link" else {**before, **listing(tmp_path)} == listing(tmp_path)
     assert unfinished.is_dir()
 
@@ -215,7 +210,7 @@ def test_a_folder_replaces_what_is_there_where_it_may(tmp_path, kind):
         make_folder(tmp_path / "folder", "old")
     if kind == "file":
         (tmp_path / "folder").touch()
-    publish_folder(make_folder(tmp_path / "unfinished"), tmp_path / "folder", replace=True)
+    commit_directory(make_folder(tmp_path / "unfinished"), tmp_path / "folder", replace=True)
     assert listing(tmp_path) == {
         "folder": True,
         "folder/file": "new",
@@ -236,7 +231,7 @@ def test_what_was_to_be_replaced_comes_back_where_the_new_folder_cannot_take_its
 
     monkeypatch.setattr(Path, "rename", fail_for_unfinished)
     with pytest.raises(OSError, match="No space"):
-        publish_folder(unfinished, old, replace=True)
+        commit_directory(unfinished, old, replace=True)
     assert listing(old) == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "unfinished"]
 
@@ -250,7 +245,7 @@ def test_a_folder_that_cannot_be_synced_replaces_nothing(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space"):
-        publish_folder(unfinished, old, replace=True)
+        commit_directory(unfinished, old, replace=True)
     assert listing(old) == before
 
 
@@ -398,10 +393,10 @@ def test_json_is_read_as_it_is(tmp_path):
 
 def test_a_sealed_document_comes_back_and_is_the_same_text_each_time():
     document = {"version": 1, "b": [1.5, None], "a": {"x": "é"}}
-    assert seal(document) == seal(dict(document))
-    assert check_seal(json.loads(seal(document)), origin="here") == document
+    assert add_checksum(document) == add_checksum(dict(document))
+    assert verify_checksum(json.loads(add_checksum(document)), origin="here") == document
     assert (
-        json.loads(seal(document))["sha256"]
+        json.loads(add_checksum(document))["sha256"]
         == hashlib.sha256(b'{"a":{"x":"\\u00e9"},"b":[1.5,null],"version":1}').hexdigest()
     )
 
@@ -411,21 +406,21 @@ def test_a_sealed_document_comes_back_and_is_the_same_text_each_time():
     [{"a": 2}, {"a": True}, {"a": "1"}, {"b": 0}, {"sha256": "0" * 64}, {"sha256": None}, {"a": float("inf")}],
 )
 def test_a_change_to_a_sealed_document_is_noticed(change):
-    document = json.loads(seal({"version": 1, "a": 1}))
+    document = json.loads(add_checksum({"version": 1, "a": 1}))
     with pytest.raises(ValueError, match="here is damaged"):
-        check_seal(document | change, origin="here")
+        verify_checksum(document | change, origin="here")
 
 
 def test_one_changed_bit_anywhere_is_noticed_or_means_the_same():
     document = {"version": 1, "a": [0.1, "text", None], "b": {"c": True}}
-    content = seal(document).encode()
+    content = add_checksum(document).encode()
     same = 0
     for position in range(len(content)):
         for bit in range(8):
             changed = bytearray(content)
             changed[position] ^= 1 << bit
             try:
-                assert check_seal(parse_json(bytes(changed), origin="here"), origin="here") == document
+                assert verify_checksum(parse_json(bytes(changed), origin="here"), origin="here") == document
                 same += 1  # a space that became a line's end
             except ValueError:
                 pass
@@ -435,7 +430,7 @@ def test_one_changed_bit_anywhere_is_noticed_or_means_the_same():
 @pytest.mark.parametrize("document", [None, [], 1, "text", {}, {"a": 1}, {"sha256": 1}])
 def test_what_was_never_sealed_is_refused(document):
     with pytest.raises(ValueError, match="here is damaged: it has no sha256"):
-        check_seal(document, origin="here")
+        verify_checksum(document, origin="here")
 
 
 def test_a_document_too_deep_to_write_is_a_value_error():
@@ -443,13 +438,13 @@ def test_a_document_too_deep_to_write_is_a_value_error():
     for _ in range(5000):
         deep = [deep]
     with pytest.raises(ValueError, match="here is damaged: its content"):
-        check_seal({"a": deep, "sha256": "0" * 64}, origin="here")
+        verify_checksum({"a": deep, "sha256": "0" * 64}, origin="here")
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), "a" * 2**24], ids=["NaN", "infinity", "too long"])
 def test_nothing_is_sealed_that_could_not_be_read_again(value):
     with pytest.raises(ValueError, match=r"JSON compliant|no more than 16,777,216 are read back"):
-        seal({"a": value})
+        add_checksum({"a": value})
 
 
 @pytest.mark.parametrize(
@@ -486,7 +481,7 @@ def test_a_version_as_deep_as_json_allows_is_shown_short():
 def test_sums_are_of_every_file_by_its_name(tmp_path):
     make_folder(tmp_path / "folder")
     content = {"file": b"new", "deep/file": b"deep new"}
-    assert sums_of_files(tmp_path / "folder") == {
+    assert file_checksums(tmp_path / "folder") == {
         name: [len(each), hashlib.sha256(each).hexdigest()] for name, each in content.items()
     }
 
@@ -547,27 +542,27 @@ def make_folder_of_file(folder):
 )
 def test_a_folder_that_is_not_what_its_sums_say_is_refused(tmp_path, harm, message):
     folder = make_folder(tmp_path / "folder")
-    sums = sums_of_files(folder)
-    check_sums(folder, sums)
+    sums = file_checksums(folder)
+    verify_file_checksums(folder, sums)
     harm(folder)
     with pytest.raises(ValueError, match=message):
-        check_sums(folder, sums)
+        verify_file_checksums(folder, sums)
 
 
 @pytest.mark.parametrize("wrong", [None, 1, [], {}, "3", [3], ["3", "x"], [3.0, "x"], [[3]]], ids=str)
 def test_sums_of_another_form_are_refused(tmp_path, wrong):
     folder = make_folder(tmp_path / "folder")
     with pytest.raises(ValueError, match="its file 'file' has changed"):
-        check_sums(folder, {**sums_of_files(folder), "file": wrong})
+        verify_file_checksums(folder, {**file_checksums(folder), "file": wrong})
 
 
 def test_a_folder_that_is_missing_or_a_link_is_refused(tmp_path):
     folder = make_folder(tmp_path / "folder")
     (tmp_path / "link").symlink_to(folder)
     with pytest.raises(ValueError, match="link is a link"):
-        check_sums(tmp_path / "link", sums_of_files(folder))
+        verify_file_checksums(tmp_path / "link", file_checksums(folder))
     with pytest.raises(ValueError, match="nowhere is damaged"):
-        check_sums(tmp_path / "nowhere", sums_of_files(folder))
+        verify_file_checksums(tmp_path / "nowhere", file_checksums(folder))
 
 
 def test_a_folder_nested_deeper_than_the_stack_is_walked(tmp_path):
@@ -578,4 +573,4 @@ def test_a_folder_nested_deeper_than_the_stack_is_walked(tmp_path):
         os.close(descriptor)
         descriptor = inner
     os.close(descriptor)
-    assert sums_of_files(tmp_path) == {}
+    assert file_checksums(tmp_path) == {}

@@ -9,9 +9,9 @@ from pathlib import Path
 import jax
 import pytest
 
-from jaxlm.compilation import _processor, keep_compiled_programs
+from jaxlm.utils.compilation_cache import _processor, enable_compilation_cache
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PROGRAM = """
 import json, jax
 from jaxlm.compilation import keep_compiled_programs
@@ -50,7 +50,7 @@ def test_a_folder_that_was_chosen_already_stays_in_force(tmp_path, monkeypatch, 
     settings = []
     monkeypatch.setattr(jax.config, "update", lambda *setting: settings.append(setting))
     monkeypatch.setattr(type(jax.config), "jax_compilation_cache_dir", chosen, raising=False)
-    assert keep_compiled_programs() == chosen
+    assert enable_compilation_cache() == chosen
     assert not settings
     assert not (tmp_path / "data").exists()
 

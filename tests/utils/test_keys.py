@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxlm.keys import map_steps
+from jaxlm.utils.keys import vmap_over_steps
 
 
 def four_words(key):
@@ -18,7 +18,7 @@ def test_no_bit_differs_from_a_loop(impl, raw):
     with jax.default_prng_impl(impl):
         key = jax.random.PRNGKey(3) if raw else jax.random.key(3)
         steps = jnp.arange(5, 11)
-        drawn = jax.jit(lambda key, steps: map_steps(lambda each: jax.random.bits(each, (4,)), key, steps))(
+        drawn = jax.jit(lambda key, steps: vmap_over_steps(lambda each: jax.random.bits(each, (4,)), key, steps))(
             key, steps
         )
         looped = [jax.random.bits(jax.random.fold_in(key, step), (4,)) for step in steps]

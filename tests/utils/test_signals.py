@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from jaxlm import interruption
+from jaxlm.utils import signals as interruption
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="there, one process cannot send another a signal")
 

@@ -10,7 +10,7 @@ import jax
 import pytest
 from rich.console import Console
 
-from jaxlm.console import exit_code, harmless, progress, say, write
+from jaxlm.utils.terminal import escape_controls, print_plain, progress, run_command, write
 
 
 def console(**options):
@@ -26,7 +26,7 @@ def failing_with(error):
 
 def test_text_is_printed_as_it_is():
     output = console()
-    say(output, "[bold]x[/bold] :smile: " + "long " * 60)
+    print_plain(output, "[bold]x[/bold] :smile: " + "long " * 60)
     assert output.file.getvalue() == "[bold]x[/bold] :smile: " + "long " * 60 + "\n"
 
 
@@ -62,7 +62,7 @@ def test_text_is_written_at_once():
     ],
 )
 def test_what_steers_a_terminal_is_shown_as_an_escape(text, shown):
-    assert harmless(text) == shown
+    assert escape_controls(text) == shown
 
 
 def test_progress_is_plain_lines_away_from_a_terminal():
@@ -84,7 +84,7 @@ def test_progress_is_a_bar_on_a_terminal():
 
 
 def test_done_is_0():
-    assert exit_code(lambda: None) == 0
+    assert run_command(lambda: None) == 0
 
 
 @pytest.mark.parametrize(
@@ -92,14 +92,14 @@ def test_done_is_0():
     [ValueError("a is 3;\n use b"), FileNotFoundError("a is 3; use b"), FloatingPointError("a is 3; use b")],
 )
 def test_what_the_user_can_mend_is_2_and_one_line(error, capsys):
-    assert exit_code(failing_with(error)) == 2
+    assert run_command(failing_with(error)) == 2
     captured = capsys.readouterr()
     assert captured.err == "error: a is 3; use b\n"
     assert captured.out == ""
 
 
 def test_no_memory_is_2_and_one_line(capsys):
-    assert exit_code(failing_with(jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: 9 GB\nframe\nframe"))) == 2
+    assert run_command(failing_with(jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: 9 GB\nframe\nframe"))) == 2
     error = capsys.readouterr().err
     assert error == "error: out of memory (RESOURCE_EXHAUSTED: 9 GB); make the model or the batch smaller\n"
 
@@ -118,7 +118,7 @@ def test_what_the_encoding_lacks_is_no_error():
 
 @pytest.mark.parametrize(("signals", "told"), [((), "interrupted\n"), (("SIGTERM",), "interrupted SIGTERM\n")])
 def test_interrupted_is_130(signals, told, capsys):
-    assert exit_code(failing_with(KeyboardInterrupt(*signals))) == 130
+    assert run_command(failing_with(KeyboardInterrupt(*signals))) == 130
     assert capsys.readouterr().err == told
 
 
@@ -136,13 +136,13 @@ def test_who_asked_is_told_why_it_failed(error, told, capsys, monkeypatch):
     with tempfile.TemporaryFile("w") as file:  # it is turned away from a reader that has gone
         monkeypatch.setattr(sys, "stdout", file)
         seen = []
-        exit_code(failing_with(error), on_failure=seen.append)
+        run_command(failing_with(error), on_failure=seen.append)
     assert seen == told
     assert capsys.readouterr().err.removeprefix("error: ").splitlines() == told
 
 
 def test_who_asked_is_told_nothing_where_nothing_failed():
-    exit_code(lambda: None, on_failure=lambda message: pytest.fail(message))
+    run_command(lambda: None, on_failure=lambda message: pytest.fail(message))
 
 
 @pytest.mark.slow
@@ -177,4 +177,4 @@ sys.exit(exit_code(command))
 def test_a_bug_is_not_hidden():
     for bug in (ZeroDivisionError, RuntimeError):
         with pytest.raises(bug):
-            exit_code(failing_with(bug()))
+            run_command(failing_with(bug()))

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from jaxlm.timing import RecompilationError, _length_of_union, time_interleaved, timed
+from jaxlm.utils.timing import RecompilationError, _length_of_union, benchmark_interleaved, timed
 
 
 def test_a_first_call_compiles_and_a_second_does_not():
@@ -50,7 +50,7 @@ def test_calls_take_turns_and_compiling_stands_apart():
         time.sleep(0.006 if name == "slow" else 0.005)
         return square(jnp.float32(3))
 
-    figures = time_interleaved({name: lambda name=name: call(name) for name in ("slow", "quick")}, repeats=3)
+    figures = benchmark_interleaved({name: lambda name=name: call(name) for name in ("slow", "quick")}, repeats=3)
     assert order == ["slow", "slow", "quick", "quick"] + ["slow", "quick"] * 3
     assert figures["slow"].compile_seconds > 0 == figures["quick"].compile_seconds
     for each in figures.values():
@@ -61,7 +61,7 @@ def test_calls_take_turns_and_compiling_stands_apart():
 
 def test_short_calls_are_repeated_within_a_sample():
     count = iter(range(10**9))
-    time_interleaved({"next": lambda: next(count)}, repeats=1)
+    benchmark_interleaved({"next": lambda: next(count)}, repeats=1)
     assert next(count) > 1000
 
 
@@ -69,11 +69,11 @@ def test_compiling_while_timed_is_an_error():
     sizes = iter(range(1, 100))
     triple = jax.jit(lambda x: x * 3)
     with pytest.raises(RecompilationError, match="grows compiled for"):
-        time_interleaved({"grows": lambda: triple(jnp.ones(next(sizes)))}, repeats=2)
+        benchmark_interleaved({"grows": lambda: triple(jnp.ones(next(sizes)))}, repeats=2)
 
 
 def test_after_a_rest_a_call_is_made_untimed():
     order = []
     calls = {name: lambda name=name: (order.append(name), time.sleep(0.005)) for name in "AB"}
-    time_interleaved(calls, repeats=2, rest_seconds=1e-3)
+    benchmark_interleaved(calls, repeats=2, rest_seconds=1e-3)
     assert "".join(order) == "AABB" + "AABB" * 2

@@ -1,4 +1,4 @@
-"""Recipes of training, each a file of options: `jaxlm train --config experiments/recipes/minute.json`.
+"""Recipes of training, each a file of options: `jaxlm train --config experiments/shared/recipes/minute.json`.
 
 `minute` and `ten_minutes` were chosen on the last tenth of the training text of the classic tiny Shakespeare
 file, the networks trained on what comes before it. There `minute` has a perplexity of 99.5, the ladder's own
@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 from numpy.typing import ArrayLike
 
 import jaxlm
-from jaxlm.config import TrainConfig, read_config
-from jaxlm.jobs import make_model, make_optimizer, train_key
-from jaxlm.timing import Timing, timed
+from jaxlm.runs.config import TrainConfig, read_config
+from jaxlm.runs.setup import make_model, make_optimizer, train_key
+from jaxlm.utils.timing import Timing, timed
 
 
 class Trained(NamedTuple):

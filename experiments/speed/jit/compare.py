@@ -1,10 +1,10 @@
 """What jit buys: each stage of the work eager, jitted, in one compiled loop and vmapped, beside NumPy and PyTorch.
 
-    python -m experiments.jit_comparison                           # about 2 min on 2 CPU cores with PyTorch
-    python -m experiments.jit_comparison --size all                # small, medium and large: about 4 min
-    python -m experiments.jit_comparison --quick                   # every artefact: 50 s, or 20 without PyTorch
-    python -m experiments.jit_comparison --stages forward loss     # only these
-    python -m experiments.jit_comparison --compare OLD.json NEW.json
+    python -m experiments.speed.jit.compare                           # about 2 min on 2 CPU cores with PyTorch
+    python -m experiments.speed.jit.compare --size all                # small, medium and large: about 4 min
+    python -m experiments.speed.jit.compare --quick                   # every artefact: 50 s, or 20 without PyTorch
+    python -m experiments.speed.jit.compare --stages forward loss     # only these
+    python -m experiments.speed.jit.compare --compare OLD.json NEW.json
 
 Expected on 2 CPU cores, microseconds a training step, jitted call by call, in one loop and by PyTorch: small 44,
 30 and 190; medium 650 to 730, 580 to 920 and 920; large 5500, 5100 and 11,200. Eager takes 28,000 to 41,000.
@@ -34,16 +34,17 @@ import tyro
 from rich.console import Console
 
 import jaxlm
-from experiments.jit_changes import KIND, SCHEMA_VERSION, describe_changes, read_results
-from experiments.jit_pictures import plot_roofline, plot_speedups, summary_tables, table_text
-from experiments.jit_stages import STAGES, Sizes, Stage, make_problem
-from experiments.jit_ways import Way, cost_analysis, make_ways, measure, measure_ceiling
-from experiments.machine import find_torch, num_cores
-from jaxlm.batching import check_at_least
-from jaxlm.console import exit_code, say, standard_output
-from jaxlm.files import write_atomically
-from jaxlm.runs import check_run_path, create_run, describe_environment, new_run_path, write_json
-from jaxlm.timing import Measurement
+from experiments.shared.machine import find_torch, num_cores
+from experiments.speed.jit.diff_runs import KIND, SCHEMA_VERSION, describe_changes, read_results
+from experiments.speed.jit.plots import plot_roofline, plot_speedups, summary_tables, table_text
+from experiments.speed.jit.stages import STAGES, Sizes, Stage, make_problem
+from experiments.speed.jit.variants import Way, cost_analysis, make_ways, measure, measure_ceiling
+from jaxlm.runs.directory import check_run_path, create_run, new_run_path
+from jaxlm.runs.manifest import describe_environment, write_json
+from jaxlm.utils.atomic_files import write_atomically
+from jaxlm.utils.checks import check_at_least
+from jaxlm.utils.terminal import print_plain, run_command, stdout_console
+from jaxlm.utils.timing import Measurement
 
 SIZES = {
     "small": Sizes(27, 3, 10, 200, 32, items=256),
@@ -96,7 +97,7 @@ def run_comparison(config: JitConfig, console: Console) -> Path:
     stage_names, devices, sizes = check_options(config)
     torch, why_not = find_torch()
     if torch is None:
-        say(console, f"PyTorch's column is empty: {why_not}")
+        print_plain(console, f"PyTorch's column is empty: {why_not}")
     run = config.out or new_run_path("jit")
     settings = json.loads(json.dumps(asdict(config), default=str))
     with create_run(run, "jit", settings, devices[0], overwrite=config.overwrite):
@@ -109,7 +110,7 @@ def run_comparison(config: JitConfig, console: Console) -> Path:
             with jax.default_device(device):
                 ceilings[name] = measure_ceiling(device, repeats, quick=config.quick)
                 gflops, gigabytes = (ceilings[name][f"{unit}_per_second"] / 1e9 for unit in ("flops", "bytes"))
-                say(console, f"{name}: matrix product {gflops:,.0f} GFLOP/s, copy {gigabytes:,.1f} GB/s")
+                print_plain(console, f"{name}: matrix product {gflops:,.0f} GFLOP/s, copy {gigabytes:,.1f} GB/s")
                 usable_torch = torch
                 if torch is not None and device.platform != "cpu" and not torch.cuda.is_available():
                     usable_torch = None
@@ -125,7 +126,7 @@ def run_comparison(config: JitConfig, console: Console) -> Path:
                         place = {"device": name, "size": size, "stage": stage_name, "item": stage.item}
                         rows += describe(place, stage, ways, figures, ceilings[name])
                         notes += [f"no {way} for {stage_name}, {size}: {why}" for way, why in missing.items()]
-                        say(console, f"{name}, {size}: {stage_name} ({time.perf_counter() - begin:.0f} s)")
+                        print_plain(console, f"{name}, {size}: {stage_name} ({time.perf_counter() - begin:.0f} s)")
         environment = describe_environment(devices[0])
         environment["versions"]["torch"] = None if torch is None else torch.__version__
         results: dict[str, Any] = {
@@ -144,8 +145,10 @@ def run_comparison(config: JitConfig, console: Console) -> Path:
     for table in summary_tables(rows):
         console.print(table)
     for note in results["notes"]:
-        say(console, note)
-    say(console, f"{time.perf_counter() - begin:.0f} s in all; look at {run / 'table.txt'} and the pictures there")
+        print_plain(console, note)
+    print_plain(
+        console, f"{time.perf_counter() - begin:.0f} s in all; look at {run / 'table.txt'} and the pictures there"
+    )
     return run
 
 
@@ -243,15 +246,15 @@ def write_artefacts(run: Path, results: dict[str, Any]) -> None:
 
 
 def main(config: JitConfig) -> None:
-    console = standard_output()
+    console = stdout_console()
     if config.compare is None:
         run_comparison(config, console)
     else:
         old, new = map(read_results, config.compare)
         for line in describe_changes(old, new):
-            say(console, line)
+            print_plain(console, line)
 
 
 if __name__ == "__main__":
     options = tyro.cli(JitConfig, prog="jit_comparison")
-    sys.exit(exit_code(lambda: main(options)))
+    sys.exit(run_command(lambda: main(options)))

@@ -1,4 +1,4 @@
-"""What moved between two runs of `experiments.jit_comparison`, beyond the noise."""
+"""What moved between two runs of `experiments.speed.jit.compare`, beyond the noise."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""The MLP as users of NumPy and of PyTorch write it: what `experiments.jit_comparison` is measured against.
+"""The MLP as users of NumPy and of PyTorch write it: what `experiments.speed.jit.compare` is measured against.
 
 `arrays` and `params` are the five arrays of `jaxlm.MLPLanguageModel`: embedding [V, D], hidden kernel [N * D, H]
 and bias [H], projection kernel [H, V] and bias [V].
@@ -57,6 +57,6 @@ def numpy_train(
 
 def torch_network(model: Any, variables: Any, device: str) -> Any:
     """The same model as a `torch.nn.Sequential`."""
-    from experiments.pytorch_models import from_flax  # which imports torch
+    from experiments.speed.pytorch.reference import from_flax  # which imports torch
 
     return from_flax(model, variables).to(device)

@@ -1,4 +1,4 @@
-"""The figures of `experiments.jit_comparison` as tables, as a roofline, and as bars."""
+"""The figures of `experiments.speed.jit.compare` as tables, as a roofline, and as bars."""
 
 import io
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,7 +10,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from jaxlm.files import write_atomically
+from jaxlm.utils.atomic_files import write_atomically
 
 WAYS = ("eager", "jit", "loop", "vmap", "numpy", "torch")
 TITLES = {

@@ -1,4 +1,4 @@
-"""The stages that `experiments.jit_comparison` times: each is one function, listed in `STAGES`.
+"""The stages that `experiments.speed.jit.compare` times: each is one function, listed in `STAGES`.
 
 A stage writes down one item of its work as a pure function, `step(inputs, state, i) -> state`. From that, the
 comparison makes every JAX way: eager, jitted call by call, one compiled loop, vmapped. A stage may add the same
@@ -18,11 +18,11 @@ import optax
 from jax import Array
 
 import jaxlm
-from experiments.jit_rivals import numpy_forward, numpy_nats, numpy_train, torch_network
-from experiments.streams import zipf_ids
-from jaxlm.distributions import distributions, draw
+from experiments.shared.streams import zipf_ids
+from experiments.speed.jit.numpy_reference import numpy_forward, numpy_nats, numpy_train, torch_network
 from jaxlm.models.counts_bigram import add_pairs
-from jaxlm.models.interface import predict
+from jaxlm.models.interface import compute_logits
+from jaxlm.sampling.distributions import distributions, sample_tokens
 
 COPIES = 8  # how many items `vmap` does side by side
 NUM_BATCHES = 8  # item i takes batch i modulo this, so that no loop can do its work once for all items
@@ -172,7 +172,7 @@ def forward(problem: Problem) -> Stage:
 
     def step(inputs: tuple[Any, Array], logits: Array, i: Array) -> Array:
         variables, contexts = inputs
-        return predict(model, variables, contexts[i % NUM_BATCHES])
+        return compute_logits(model, variables, contexts[i % NUM_BATCHES])
 
     def with_numpy(i: int) -> Any:
         return numpy_forward(arrays, problem.contexts[i % NUM_BATCHES])[-1]
@@ -237,7 +237,7 @@ def training_step(problem: Problem) -> Stage:
         variables, opt_state, _ = state
 
         def mean_nats(variables: Any) -> Array:
-            return jaxlm.token_nats(predict(model, variables, contexts), targets).mean()
+            return jaxlm.token_nats(compute_logits(model, variables, contexts), targets).mean()
 
         mean, gradients = jax.value_and_grad(mean_nats)(variables)
         updates, opt_state = optimizer.update(gradients, opt_state, variables)
@@ -282,7 +282,7 @@ def evaluation(problem: Problem) -> Stage:
 
     def step(inputs: tuple[Any, Array, Array], total: Array, i: Array) -> Array:
         variables, contexts, targets = inputs
-        logits = predict(model, variables, contexts[i % NUM_BATCHES])
+        logits = compute_logits(model, variables, contexts[i % NUM_BATCHES])
         return total + jaxlm.token_nats(logits, targets[i % NUM_BATCHES]).sum()
 
     numpy_total = np.zeros((), np.float32)
@@ -321,9 +321,9 @@ def sampling(problem: Problem) -> Stage:
 
     def step(inputs: tuple[Any, Array], window: Array, i: Array) -> Array:
         variables, key = inputs
-        logits = predict(model, variables, window)
+        logits = compute_logits(model, variables, window)
         shares = jax.random.uniform(jax.random.fold_in(key, i), (1,))
-        token = draw(distributions(logits), shares)
+        token = sample_tokens(distributions(logits), shares)
         return jnp.concatenate([window, token[:, None]], axis=1)[:, 1:]
 
     random, numpy_window = np.random.default_rng(0), first.copy()

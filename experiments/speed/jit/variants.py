@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from experiments.jit_stages import COPIES, Stage
-from jaxlm.timing import Measurement, RecompilationError, time_interleaved
+from experiments.speed.jit.stages import COPIES, Stage
+from jaxlm.utils.timing import Measurement, RecompilationError, benchmark_interleaved
 
 # PyTorch's OpenMP threads spin for up to 0.2 s after its last operation; those of NumPy's BLAS for less.
 REST_SECONDS, REST_SECONDS_WITH_TORCH = 0.05, 0.25
@@ -102,7 +102,7 @@ def measure(ways: dict[str, Way], repeats: int, title: str) -> dict[str, Measure
     calls = {name: way.call for name, way in ways.items()}
     rest_seconds = REST_SECONDS_WITH_TORCH if "torch" in ways else REST_SECONDS
     try:
-        return time_interleaved(calls, repeats=repeats, rest_seconds=rest_seconds, tracing=["eager"])
+        return benchmark_interleaved(calls, repeats=repeats, rest_seconds=rest_seconds, tracing=["eager"])
     except RecompilationError as error:
         raise ValueError(f"{title}: {error}") from None
 

@@ -1,8 +1,8 @@
 """jaxlm against PyTorch, job by job: how many times longer does PyTorch take for the same work?
 
-    python -m experiments.pytorch_comparison               # about 5 min on 2 CPU cores with nothing else running
-    python -m experiments.pytorch_comparison --rows step   # only the rows whose name holds "step"
-    python -m experiments.pytorch_comparison --quick       # tiny sizes: that all of it runs, in half a minute
+    python -m experiments.speed.pytorch.compare               # about 5 min on 2 CPU cores with nothing else running
+    python -m experiments.speed.pytorch.compare --rows step   # only the rows whose name holds "step"
+    python -m experiments.speed.pytorch.compare --quick       # tiny sizes: that all of it runs, in half a minute
 
 It needs `pip install '.[bench]'`. Everything runs on the CPU. All contestants of a row take turns in one run,
 A B A B, compile time apart; the figures are microseconds a pair, step, token or window. *Best PyTorch* is the
@@ -27,11 +27,12 @@ import tyro
 from rich.console import Console
 
 import jaxlm
-from experiments.contest import cpu_name, measure, table_text
-from experiments.machine import find_torch, num_cores
-from jaxlm.console import exit_code, say, standard_output
-from jaxlm.files import write_atomically
-from jaxlm.runs import check_run_path, create_run, describe_environment, new_run_path, write_json
+from experiments.shared.benchmark import cpu_name, measure, table_text
+from experiments.shared.machine import find_torch, num_cores
+from jaxlm.runs.directory import check_run_path, create_run, new_run_path
+from jaxlm.runs.manifest import describe_environment, write_json
+from jaxlm.utils.atomic_files import write_atomically
+from jaxlm.utils.terminal import print_plain, run_command, stdout_console
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def run_comparison(config: ComparisonConfig, console: Console) -> Path:
         jax.default_device(cpu),  # that is where PyTorch's tensors are
     ):
         for name, build in chosen.items():
-            say(console, f"timing: {name}")
+            print_plain(console, f"timing: {name}")
             torch.compiler.reset()  # it keeps eight programs of a function and then compiles no more
             row = build()
             rows[name] = measure(
@@ -85,11 +86,11 @@ def run_comparison(config: ComparisonConfig, console: Console) -> Path:
                 repeats=1 if config.quick else config.repeats,
                 # The threads of PyTorch's OpenMP go on spinning after its last call, and slow whoever comes next.
                 rest_seconds=0.0 if config.quick else 0.3,
-                on_failure=functools.partial(say, console),
+                on_failure=functools.partial(print_plain, console),
             )
-            say(console, table_text({name: rows[name]}))
+            print_plain(console, table_text({name: rows[name]}))
             write_results(out, settings, rows, torch, cpu)
-    say(console, f"\n{table_text(rows)}\nlook at {out / 'results.json'}")
+    print_plain(console, f"\n{table_text(rows)}\nlook at {out / 'results.json'}")
     return out
 
 
@@ -110,11 +111,11 @@ def write_results(
 
 
 def import_jobs() -> tuple[Any, Any]:
-    """The modules `experiments.pytorch_jobs` and `torch`. Raises a ValueError that says why there is no torch."""
+    """The modules `experiments.speed.pytorch.workloads` and `torch`. Raises a ValueError that says why there is no torch."""
     torch, why_not = find_torch()
     if torch is None:
         raise ValueError(why_not)
-    from experiments import pytorch_jobs
+    from experiments.speed.pytorch import workloads as pytorch_jobs
 
     return pytorch_jobs, torch
 
@@ -123,4 +124,4 @@ if __name__ == "__main__":
     options = tyro.cli(ComparisonConfig, prog="pytorch_comparison")
     # Each core a device of its own, over which the vmapped runs are spread; all else runs on the first.
     jax.config.update("jax_num_cpu_devices", num_cores())  # type: ignore[no-untyped-call]
-    sys.exit(exit_code(lambda: run_comparison(options, standard_output())))
+    sys.exit(run_command(lambda: run_comparison(options, stdout_console())))

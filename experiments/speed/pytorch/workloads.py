@@ -21,9 +21,9 @@ import torch
 from jax import Array
 
 import jaxlm
-from experiments import pytorch_models
-from experiments.contest import Claim, Contestant, Row
-from experiments.streams import zipf_ids
+from experiments.shared.benchmark import Claim, Contestant, Row
+from experiments.shared.streams import zipf_ids
+from experiments.speed.pytorch import reference as pytorch_models
 
 
 @dataclass(frozen=True)

@@ -1,26 +1,12 @@
 """Runs as a person sees them: tables, pictures, and one page with all of a run."""
 
-import base64
-import io
-import itertools
-import math
-import textwrap
-import warnings
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any, Literal, TypeGuard
+from typing import Any, Literal
 
-import jinja2
-import numpy as np
 from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from jaxlm.files import write_atomically
-
-# Blue, orange, green, purple, grey: told apart by readers who see colours differently (Okabe & Ito 2008).
-_COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#7f7f7f")
-_LARGEST = 1e250  # of what is drawn; near the largest float, matplotlib's margins overflow
 _DECIMALS = {"nats_per_token": 4, "perplexity": 2, "bits_per_byte": 3, "compile_seconds": 1, "train_seconds": 1}
 
 
@@ -35,8 +21,8 @@ def results_table(models: Sequence[Mapping[str, Any]]) -> Table:
     table = _table("model", "context", "parameters\nor counts", *headers)
     for row in models:
         size = f"{row['size']:,}"
-        figures = (_shown(row, name) for name in _DECIMALS)
-        table.add_row(Text(_printable(row["title"])), str(row["context_length"]), size, *figures)
+        figures = (format_cell(row, name) for name in _DECIMALS)
+        table.add_row(Text(escape_unprintable(row["title"])), str(row["context_length"]), size, *figures)
     return table
 
 
@@ -52,12 +38,12 @@ def runs_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     headers = "nats/\ntoken", "perplexity", "bits/\nbyte", "train\n(s)"
     table = _table("run", "state", "model", "steps", *headers, num_texts=3)
     for row in rows:
-        texts = ["-" if row[name] is None else _printable(row[name]) for name in ("run", "state", "model")]
+        texts = ["-" if row[name] is None else escape_unprintable(row[name]) for name in ("run", "state", "model")]
         steps = "-" if row["steps"] is None else f"{row['steps']:,}"
         names = "nats_per_token", "perplexity", "bits_per_byte", "train_seconds"
         # A perplexity can pass what a float holds where its logarithm does not.
         infinite = {"perplexity"} if row["nats_per_token"] is not None else set()
-        figures = ("-" if row[name] is None and name not in infinite else _shown(row, name) for name in names)
+        figures = ("-" if row[name] is None and name not in infinite else format_cell(row, name) for name in names)
         table.add_row(*map(Text, texts), steps, *figures)
     return table
 
@@ -67,132 +53,31 @@ def samples_text(samples: Mapping[str, str]) -> str:
     return "\n".join(f"--- {title} ---\n{text}\n" for title, text in samples.items())
 
 
-def plot_curves(
-    path: Path,
-    curves: Mapping[str, Sequence[Mapping[str, Any]]],
-    floors: Mapping[str, float | None],
-    vocab_size: int | None,
-) -> None:
-    """Draws training loss and validation perplexity by step: of a run's models, or of several runs.
-
-    Args:
-        curves: the title of a model, or of a run -> its lines of `metrics.jsonl`. Where `train_loss` or
-            `val_perplexity` is None (infinite, or not measured) or missing, that curve leaves the step out.
-        floors: the title of what is not trained by steps -> its perplexity, drawn as a line; None is infinite.
-        vocab_size: the perplexity of a uniform guess, drawn as a line; None where there is no single one.
-    """
-    figure = _figure(width=11, height=4.6)
-    loss_axes, perplexity_axes = figure.subplots(1, 2)
-    losses: list[tuple[str, Any]] = []  # what the legend says, and the line it means
-    perplexities: list[tuple[str, Any]] = []
-    looks = itertools.cycle(itertools.product(("-", "--", "-.", ":"), _COLORS))
-    for (title, lines), (style, color) in zip(curves.items(), looks, strict=False):
-        look = {"linestyle": style, "color": color}
-        losses += _plot_curve(loss_axes, title, lines, "train_loss", linewidth=1.4, **look)
-        look["marker"] = "."
-        perplexities += _plot_curve(perplexity_axes, title, lines, "val_perplexity", linewidth=1.6, **look)
-    if not perplexities:
-        perplexity_axes.set_xticks([])
-    if vocab_size is not None:
-        uniform = perplexity_axes.axhline(vocab_size, color=_COLORS[-1], linestyle=":")
-        perplexities.append((f"uniform: {vocab_size:,}", uniform))
-    first = len(curves) % len(_COLORS)  # a colour that no curve has, while there are some left
-    looks = itertools.cycle(itertools.product(_COLORS[first:] + _COLORS[:first], ("--", "-.", "-")))
-    for (title, floor), (color, style) in zip(floors.items(), looks, strict=False):
-        height = floor if _is_drawable(floor) else math.inf  # at inf the legend alone tells of it
-        line = perplexity_axes.axhline(height, color=color, linestyle=style)
-        perplexities.append((f"{title}: {_number(height, decimals=1)}", line))
-    perplexity_axes.set_yscale("log")
-    perplexity_axes.yaxis.set_major_formatter("{x:,.6g}")
-    perplexity_axes.yaxis.set_minor_formatter("{x:,.6g}")
-    perplexity_axes.tick_params(which="minor", labelsize=7)
-    perplexity_axes.set(title="validation perplexity (logarithmic)", xlabel="step")
-    loss_axes.set(title="training loss (one minibatch)", xlabel="step", ylabel="nats per token")
-    for axes in (loss_axes, perplexity_axes):
-        axes.grid(alpha=0.25)
-        if not any(np.isfinite(line.get_ydata()).any() for line in axes.lines):
-            axes.set_axis_off()
-            axes.text(0.5, 0.5, "nothing to draw", ha="center", transform=axes.transAxes)
-    _add_legends(figure, {loss_axes: losses, perplexity_axes: perplexities})
-    _save(figure, path)
-
-
-def plot_counts(path: Path, table: np.ndarray[Any, Any], tokens: Sequence[str], *, num_tokens: int = 24) -> None:
-    """Draws the pair counts among the most frequent tokens: row = token, column = the token after it.
-
-    Args:
-        table: int [V, V].
-        tokens: the V tokens as text.
-    """
-    from matplotlib.colors import LogNorm
-
-    totals = table.sum(axis=1, dtype=np.int64)
-    frequent = np.argsort(-totals, kind="stable")[: min(num_tokens, len(table))]
-    counts = table[np.ix_(frequent, frequent)]
-    figure = _figure(width=10, height=9)
-    axes = figure.subplots()
-    shown = np.ma.masked_equal(counts, 0)
-    image = axes.imshow(shown, norm=LogNorm(vmin=1, vmax=max(int(counts.max()), 2)), cmap="viridis")
-    labels = [visible(tokens[token]) for token in frequent]
-    axes.set_xticks(range(len(labels)), labels, rotation=90, family="monospace", parse_math=False)
-    axes.set_yticks(range(len(labels)), labels, family="monospace", parse_math=False)
-    axes.set(title="how often the column's token follows the row's", xlabel="next token", ylabel="token")
-    for (row, column), count in np.ndenumerate(counts):
-        if count:
-            color = "black" if count > counts.max() ** 0.6 else "white"
-            axes.text(column, row, _short(int(count)), ha="center", va="center", fontsize=6, color=color)
-    figure.colorbar(image, ax=axes, shrink=0.8, label="pairs counted")
-    _save(figure, path)
-
-
-def render_page(run: Path, results: Mapping[str, Any], *, title: str) -> str:
-    """One self-contained HTML page: the table and samples of `results`, the pictures and settings in `run`.
-
-    `title` is its heading. What the folder lacks of `curves.png`, `counts.png` and `config.json` the page lacks
-    too. Figures that are None are shown as by `results_table`.
-    """
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("jaxlm", "."), autoescape=True, undefined=jinja2.StrictUndefined
-    )
-    config = run / "config.json"
-    pictures = {name: run / f"{name}.png" for name in ("curves", "counts")}
-    page = environment.get_template("report.html.jinja").render(
-        run=run.name,
-        title=title,
-        results=results,
-        config=config.read_text("utf-8") if config.exists() else None,
-        pictures={name: _data_uri(picture) for name, picture in pictures.items() if picture.exists()},
-        rows=zip(results["models"], _bar_widths(results["models"]), strict=True),
-        shown=_shown,
-    )
-    return page.encode("utf-8", "backslashreplace").decode("utf-8")  # the bytes of a path need not be text
-
-
 def visible(token: str) -> str:
     """A token as a label: white space shown, never empty.
 
     >>> visible(" the\\n")
     '␣the⏎'
     """
-    return _printable(token.replace(" ", "␣").replace("\n", "⏎").replace("\t", "⇥"))
+    return escape_unprintable(token.replace(" ", "␣").replace("\n", "⏎").replace("\t", "⇥"))
 
 
-def _printable(text: str) -> str:
+def escape_unprintable(text: str) -> str:
     return "".join(character if character.isprintable() else f"\\x{ord(character):02x}" for character in text)
 
 
-def _shown(row: Mapping[str, Any], name: str) -> str:
+def format_cell(row: Mapping[str, Any], name: str) -> str:
     several = row.get("seeds")
     value = row[name] if several is None or name.endswith("_seconds") else several[name]
     missing = "-" if name.endswith("_seconds") else "inf"
-    shown = missing if value is None else _number(value, _DECIMALS[name])
+    shown = missing if value is None else format_number(value, _DECIMALS[name])
     if name == "perplexity" and several is not None:
         half_width = several["interval_half_width"]
-        shown += f"\n± {'inf' if half_width is None else _number(half_width, _DECIMALS[name])}"
+        shown += f"\n± {'inf' if half_width is None else format_number(half_width, _DECIMALS[name])}"
     return shown
 
 
-def _number(value: float, decimals: int) -> str:
+def format_number(value: float, decimals: int) -> str:
     return f"{value:,.{decimals}f}" if value < 1e6 else f"{value:.3g}"
 
 
@@ -204,69 +89,3 @@ def _table(*columns: str, num_texts: int = 1) -> Table:
         justify: Literal["left", "right"] = "left" if index < num_texts else "right"
         table.add_column(column, justify=justify, no_wrap=True, vertical="bottom")
     return table
-
-
-def _bar_widths(models: Sequence[Mapping[str, Any]]) -> list[float]:
-    """Each model's nats per token in percent of the largest finite one; what is not finite fills its bar."""
-    nats = [row["nats_per_token"] for row in models]
-    largest = max(filter(_is_drawable, nats), default=0) or 1
-    return [100 * each / largest if _is_drawable(each) else 100.0 for each in nats]
-
-
-def _is_drawable(value: float | None) -> TypeGuard[float]:
-    return value is not None and abs(value) < _LARGEST
-
-
-def _figure(width: float, height: float) -> Any:
-    from matplotlib.figure import Figure  # not pyplot: no global state, no window
-
-    return Figure(figsize=(width, height), dpi=130, layout="constrained")
-
-
-def _plot_curve(
-    axes: Any, title: str, lines: Sequence[Mapping[str, Any]], name: str, **look: Any
-) -> list[tuple[str, Any]]:
-    points = [(line["step"], line[name]) for line in lines if _is_drawable(line.get(name))]
-    if len(points) == 1:
-        look["marker"] = "."  # for a line through one point shows nothing
-    return [(title, line) for line in axes.plot(*zip(*points, strict=True), **look)]
-
-
-def _add_legends(figure: Any, entries_of: Mapping[Any, Sequence[tuple[str, Any]]]) -> None:
-    """A legend in each of the axes where there is room, else one for all, below them."""
-    together = dict(itertools.chain.from_iterable(entries_of.values()))
-    longest = max(map(len, together), default=0)
-    if len(together) <= 7 and longest <= 40:
-        for axes, entries in entries_of.items():
-            _add_legend(axes, entries, fontsize=9, loc="upper right", bbox_to_anchor=(1, 0.95))
-        return
-    ncols = max(1, min(4, 150 // (longest + 8)))
-    place = {"loc": "outside lower center", "ncols": ncols, "handlelength": 4, "numpoints": 2}
-    legend = _add_legend(figure, list(together.items()), fontsize=8, **place)
-    num_lines = sum(text.get_text().count("\n") + 1 for text in legend.get_texts())
-    figure.set_figheight(figure.get_figheight() + 0.17 * math.ceil(num_lines / ncols))
-
-
-def _add_legend(owner: Any, entries: Sequence[tuple[str, Any]], **look: Any) -> Any:
-    legend = owner.legend([line for _, line in entries], [""] * len(entries), frameon=False, **look)
-    for text, (label, _) in zip(legend.get_texts(), entries, strict=True):
-        # Set afterwards, for a legend drops a label that begins with "_", and reads "$" as mathematics.
-        text.set(parse_math=False, text=textwrap.fill(_printable(label), 120))
-    return legend
-
-
-def _save(figure: Any, path: Path) -> None:
-    with warnings.catch_warnings():
-        # A token in a script that the font lacks is drawn as a box; that is no news to the user.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from")
-        picture = io.BytesIO()
-        figure.savefig(picture, format="png")
-    write_atomically(path, picture.getvalue())
-
-
-def _short(count: int) -> str:
-    return f"{count / 1000:.1f}k" if count >= 1000 else str(count)
-
-
-def _data_uri(path: Path) -> str:
-    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()

@@ -12,14 +12,14 @@ from rich.console import Console
 from scipy import stats
 
 import jaxlm
-from experiments.counts_vs_neural import (
+from experiments.findings.bigram_optimum import (
     CountsVsNeuralConfig,
     kl_by_context,
     recorded_steps,
     run_counts_vs_neural,
 )
-from experiments.findings import Output
-from experiments.markov import conditional_entropy
+from experiments.shared.experiment import Output
+from experiments.shared.synthetic import conditional_entropy
 
 PAIRS = np.array([[3.0, 1.0, 0.0], [2.0, 2.0, 4.0], [0.0, 0.0, 0.0]])
 

@@ -9,10 +9,10 @@ import pytest
 from rich.console import Console
 
 import jaxlm
-from experiments import context_length
-from experiments.context_length import ContextConfig, in_units, run_context_length, table_bytes, wall
-from experiments.findings import Output
-from jaxlm.runs import read_manifest
+from experiments.findings import context_length
+from experiments.findings.context_length import ContextConfig, in_units, run_context_length, table_bytes, wall
+from experiments.shared.experiment import Output
+from jaxlm.runs.manifest import read_manifest
 
 TEXT = "the cat sat on the mat. a rat sat on a hat: the cat sat on the rat!\n" * 40
 

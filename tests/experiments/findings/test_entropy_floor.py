@@ -6,8 +6,8 @@ import json
 import pytest
 from rich.console import Console
 
-from experiments.findings import Output
-from experiments.known_floor import FloorConfig, run_floor
+from experiments.findings.entropy_floor import FloorConfig, run_floor
+from experiments.shared.experiment import Output
 
 
 @pytest.mark.slow

@@ -11,8 +11,7 @@ import pytest
 from rich.console import Console
 
 import jaxlm
-from experiments.findings import Output
-from experiments.names import (
+from experiments.findings.makemore_names import (
     NamesConfig,
     counted,
     made_up,
@@ -22,6 +21,7 @@ from experiments.names import (
     run_names,
     stream_of,
 )
+from experiments.shared.experiment import Output
 
 FEW = ["ada", "bcb", "abba", "cab", "a", "dad", "bab", "cad"] * 4
 TOKENIZER = jaxlm.CharTokenizer.train(".abcd")

@@ -11,14 +11,14 @@ import pytest
 from rich.console import Console
 
 import jaxlm
-from experiments import published
-from experiments.findings import Output
-from experiments.published import Fitted, PublishedConfig, fitted, mixed, run_published
-from experiments.recipes import recipe_config, train_recipe
-from jaxlm.config import resolve
-from jaxlm.data import load_data
-from jaxlm.runs import read_manifest
-from jaxlm.training_runs import start_run
+from experiments.findings import reference_perplexities as published
+from experiments.findings.reference_perplexities import Fitted, PublishedConfig, fitted, mixed, run_published
+from experiments.shared.experiment import Output
+from experiments.shared.recipes import recipe_config, train_recipe
+from jaxlm.runs.config import resolve
+from jaxlm.runs.manifest import read_manifest
+from jaxlm.runs.train import start_run
+from jaxlm.text.dataset import load_dataset
 
 TEXT = "the cat sat on the mat. a rat sat on a hat: the cat sat on the rat!\n" * 60
 RECIPES = ("minute", "ten_minutes")
@@ -47,7 +47,7 @@ def test_a_recipe_is_one_of_sgd_that_jaxlm_train_takes(name):
 @pytest.mark.slow
 def test_a_recipe_gives_the_bits_of_jaxlm_train(text, tmp_path):
     config = small("ten_minutes", text=text, device="cpu")
-    data = load_data("", text, "bpe", vocab_size=256)
+    data = load_dataset("", text, "bpe", vocab_size=256)
     here = train_recipe(config, 256, data.train_ids, data.val_ids)
     _, variables, _ = jaxlm.load_run(start_run(config, tmp_path / "run"))
     assert jax.tree.all(jax.tree.map(np.array_equal, here.variables, variables))
@@ -96,7 +96,7 @@ def test_another_text_is_not_judged(text, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_the_weights_of_the_mixture_know_no_validation(text):
-    data = load_data("", text, "bpe", vocab_size=256)
+    data = load_dataset("", text, "bpe", vocab_size=256)
     model = jaxlm.MLPLanguageModel(256, 5, 2, 3)
     network = Fitted(model, jaxlm.init(model, jax.random.key(0)))
     mixture, weights = mixed(small("ten_minutes"), network, data)

@@ -9,8 +9,8 @@ import pytest
 from rich.console import Console
 
 import jaxlm
-from experiments import failure_modes
-from experiments.failure_modes import (
+from experiments.findings import text_degeneration as failure_modes
+from experiments.findings.text_degeneration import (
     MEASURES,
     FailureConfig,
     Known,
@@ -24,9 +24,9 @@ from experiments.failure_modes import (
     unseen_pairs,
     words_of,
 )
-from experiments.findings import Output
-from jaxlm.data import load_data
-from jaxlm.runs import read_manifest
+from experiments.shared.experiment import Output
+from jaxlm.runs.manifest import read_manifest
+from jaxlm.text.dataset import load_dataset
 
 QUIET = Console(quiet=True)
 TEXT = "the cat sat on the mat. a rat sat on a hat: don't ask the cat!\n" * 60
@@ -72,7 +72,7 @@ def test_the_longest_loop(text, longest):
 
 def test_what_the_training_text_holds(tmp_path):
     (tmp_path / "text.txt").write_text(TEXT)
-    data = load_data("", tmp_path / "text.txt", "byte")
+    data = load_dataset("", tmp_path / "text.txt", "byte")
     known = known_of(data)
     train_text = BYTES.decode(data.train_ids)
     own = BYTES.encode(train_text[100:200])

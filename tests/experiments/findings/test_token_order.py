@@ -11,10 +11,8 @@ import pytest
 from rich.console import Console
 
 import jaxlm
-from experiments import position
-from experiments.findings import Output
-from experiments.markov import conditional_entropy, cross_entropy, draw_rows, window_probabilities
-from experiments.position import (
+from experiments.findings import token_order as position
+from experiments.findings.token_order import (
     Plan,
     PooledLM,
     PositionConfig,
@@ -24,8 +22,10 @@ from experiments.position import (
     train_best,
     ways,
 )
-from jaxlm.models.interface import count_weights
-from jaxlm.runs import read_manifest
+from experiments.shared.experiment import Output
+from experiments.shared.synthetic import conditional_entropy, cross_entropy, draw_rows, window_probabilities
+from jaxlm.models.interface import num_params
+from jaxlm.runs.manifest import read_manifest
 
 PLAN = Plan((1, 3), 200, 2, 2000)
 QUIET = Console(quiet=True)
@@ -90,7 +90,7 @@ def test_with_one_token_all_are_the_mlp():
 @pytest.mark.parametrize(("vocab_size", "context_length"), [(8, 2), (65, 4), (65, 8)])
 def test_the_wider_sum_has_the_weights_of_the_concatenation(vocab_size, context_length):
     sizes = {
-        way: count_weights(jax.eval_shape(lambda model=model: jaxlm.init(model, jax.random.key(0))))
+        way: num_params(jax.eval_shape(lambda model=model: jaxlm.init(model, jax.random.key(0))))
         for way, model in ways(vocab_size, context_length, PLAN).items()
     }
     v, n, d, h = vocab_size, context_length, 32, 64

@@ -12,9 +12,8 @@ import pytest
 from rich.console import Console
 
 import jaxlm
-from experiments import vocabulary
-from experiments.findings import Output
-from experiments.vocabulary import (
+from experiments.findings import vocabulary_size as vocabulary
+from experiments.findings.vocabulary_size import (
     Plan,
     VocabularyConfig,
     best_order,
@@ -23,7 +22,8 @@ from experiments.vocabulary import (
     split_at_line,
     tokenizers,
 )
-from jaxlm.runs import read_manifest
+from experiments.shared.experiment import Output
+from jaxlm.runs.manifest import read_manifest
 
 TEXT = "".join(f"the cat sat on mat {i % 7}, and a naïve rat saw {i % 5} hats\n" for i in range(200))
 QUIET = Console(quiet=True)

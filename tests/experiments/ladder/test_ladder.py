@@ -14,12 +14,14 @@ import pytest
 from rich.console import Console
 
 import jaxlm
-from experiments import ladder
-from experiments.ladder import LadderConfig, counts_bigrams, load_text, run_ladder
-from jaxlm.console import exit_code
-from jaxlm.runs import create_run, read_manifest, summarise_run
+from experiments.ladder import ladder
+from experiments.ladder.ladder import LadderConfig, counts_bigrams, load_text, run_ladder
+from jaxlm.runs.directory import create_run
+from jaxlm.runs.manifest import read_manifest
+from jaxlm.runs.summary import summarise_run
+from jaxlm.utils.terminal import run_command
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[3]
 NAMES = ["uniform", "unigram", "counts_bigram", "counts_bigram_best_k", "neural_bigram", "mlp"]
 TEXT = "the cat sat on the mat. a rat sat on a hat: the cat sat on the rat!\n" * 40
 
@@ -209,7 +211,7 @@ def test_an_existing_run_is_refused_before_any_work(tmp_path):
 )
 def test_bad_options_end_in_one_line_and_no_folder(text, tmp_path, capsys, options, message):
     config = small(**{"text": text, "out": tmp_path / "run"} | options)
-    assert exit_code(lambda: run(config)) == 2
+    assert run_command(lambda: run(config)) == 2
     error = capsys.readouterr().err
     assert re.search(message, error)
     assert error.count("\n") == 1
@@ -228,7 +230,7 @@ def test_bad_options_end_in_one_line_and_no_folder(text, tmp_path, capsys, optio
 def test_bad_texts_end_in_one_line_and_no_folder(tmp_path, capsys, content, message):
     (tmp_path / "bad.txt").write_bytes(content)
     config = small(tmp_path / "bad.txt", tmp_path / "run")
-    assert exit_code(lambda: run(config)) == 2
+    assert run_command(lambda: run(config)) == 2
     error = capsys.readouterr().err
     assert re.search(message, error)
     assert "bad.txt" in error
@@ -252,7 +254,7 @@ def test_a_run_that_diverges_does_not_look_finished(text, tmp_path, monkeypatch)
 def test_the_command_itself(text, tmp_path):
     def command(*arguments):
         return subprocess.run(
-            [sys.executable, "-m", "experiments.ladder", *arguments],
+            [sys.executable, "-m", "experiments.ladder.ladder", *arguments],
             cwd=ROOT,
             capture_output=True,
             text=True,

@@ -7,8 +7,8 @@ import pytest
 from rich.console import Console
 
 import jaxlm
-from experiments import course_ladder
-from experiments.ladder import counts_bigrams, load_text, recorded_every
+from experiments.ladder import pytorch_ladder as course_ladder
+from experiments.ladder.ladder import counts_bigrams, load_text, recorded_every
 
 TEXT = "the cat sat on the mat. a rat sat on a hat: the cat sat on the rat!\n" * 40
 

@@ -4,9 +4,18 @@ import time
 
 import pytest
 
-from experiments import contest
-from experiments.contest import Claim, Contestant, Row, check, first_call_seconds, measure, quickest, table_text
-from jaxlm.timing import Measurement
+from experiments.shared import benchmark as contest
+from experiments.shared.benchmark import (
+    Claim,
+    Contestant,
+    Row,
+    check,
+    first_call_seconds,
+    measure,
+    quickest,
+    table_text,
+)
+from jaxlm.utils.timing import Measurement
 
 FIGURES = {
     "ours": {"median_us": 2.0, "minimum_us": 1.0},

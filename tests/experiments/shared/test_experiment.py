@@ -10,8 +10,9 @@ import pytest
 from rich.console import Console
 from scipy import stats
 
-from experiments.findings import Findings, Output, mean_and_interval, new_figure, run_experiment
-from jaxlm.runs import is_run, read_manifest
+from experiments.shared.experiment import Findings, Output, mean_and_interval, new_figure, run_experiment
+from jaxlm.runs.directory import is_run
+from jaxlm.runs.manifest import read_manifest
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from experiments.streams import zipf_ids
+from experiments.shared.streams import zipf_ids
 
 
 def test_the_stream_is_zipf_like_and_fixed():

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.markov import (
+from experiments.shared.synthetic import (
     MarkovSource,
     conditional_entropy,
     cross_entropy,

@@ -4,8 +4,8 @@ import jax
 import numpy as np
 
 import jaxlm
-from experiments.unit_embeddings import UnitEmbeddings
-from jaxlm.models.interface import predict_in_training
+from experiments.shared.unit_embeddings import UnitEmbeddings
+from jaxlm.models.interface import compute_training_logits
 
 NETWORK = jaxlm.MLPLanguageModel(500, 3, 16, 8, dropout=0.5)
 CONTEXTS = np.random.default_rng(0).integers(0, 500, (20, 3))
@@ -26,7 +26,7 @@ def test_logits_are_the_networks_with_noise_and_without():
     np.testing.assert_array_equal(model.apply(variables, CONTEXTS), NETWORK.apply(variables, CONTEXTS))
 
     def noisy(each):
-        return predict_in_training(each, variables, CONTEXTS, jax.random.key(1))
+        return compute_training_logits(each, variables, CONTEXTS, jax.random.key(1))
 
     np.testing.assert_array_equal(noisy(model), noisy(NETWORK))
     assert (noisy(model) != model.apply(variables, CONTEXTS)).any()

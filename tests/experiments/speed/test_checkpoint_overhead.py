@@ -9,17 +9,17 @@ import pytest
 from rich.console import Console
 from tiny_runs import tiny_config
 
-from experiments import saving_cost
-from experiments.saving_cost import SavingConfig, contest, run_saving
-from jaxlm.checkpoints import checkpoint_steps
-from jaxlm.jobs import make_job
-from jaxlm.metrics import read_metrics
-from jaxlm.runs import read_manifest
+from experiments.speed import checkpoint_overhead as saving_cost
+from experiments.speed.checkpoint_overhead import SavingConfig, contest, run_saving
+from jaxlm.checkpoints.train_states import checkpoint_steps
+from jaxlm.runs.manifest import read_manifest
+from jaxlm.runs.metrics_log import read_metrics
+from jaxlm.runs.setup import prepare_training
 
 
 @pytest.fixture
 def job(tmp_path):
-    return make_job(tiny_config(tmp_path), None, Console(quiet=True))
+    return prepare_training(tiny_config(tmp_path), None, Console(quiet=True))
 
 
 def test_every_way_trains_the_same(job, tmp_path):

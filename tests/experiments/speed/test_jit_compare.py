@@ -11,13 +11,18 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from experiments import jit_comparison, jit_pictures, jit_stages, jit_ways
-from experiments.jit_changes import describe_changes, read_results
-from experiments.jit_comparison import JitConfig, run_comparison
-from experiments.jit_stages import COPIES, LEARNING_RATE, NUM_BATCHES, STAGES, Sizes, Stage, make_problem
-from experiments.jit_ways import cost_analysis, make_ways, measure, measure_ceiling, repeated
-from jaxlm.console import exit_code
-from jaxlm.runs import read_manifest
+from experiments.speed.jit import (
+    compare as jit_comparison,
+    plots as jit_pictures,
+    stages as jit_stages,
+    variants as jit_ways,
+)
+from experiments.speed.jit.compare import JitConfig, run_comparison
+from experiments.speed.jit.diff_runs import describe_changes, read_results
+from experiments.speed.jit.stages import COPIES, LEARNING_RATE, NUM_BATCHES, STAGES, Sizes, Stage, make_problem
+from experiments.speed.jit.variants import cost_analysis, make_ways, measure, measure_ceiling, repeated
+from jaxlm.runs.manifest import read_manifest
+from jaxlm.utils.terminal import run_command
 
 SIZES = Sizes(vocab_size=11, context_length=2, embedding_dim=3, hidden_dim=5, batch_size=4, items=3)
 CPU = jax.devices("cpu")[0]
@@ -255,7 +260,7 @@ def test_a_stage_that_compiles_while_timed_is_an_error(monkeypatch, tmp_path, ca
     config = quick(tmp_path / "run", stages=("recompiling",))
     monkeypatch.setitem(jit_comparison.SIZES, "small", SIZES)
     monkeypatch.setattr(jit_comparison, "find_torch", lambda: (None, "torch is not installed"))
-    assert exit_code(lambda: run_comparison(config, Console(file=io.StringIO()))) == 2
+    assert run_command(lambda: run_comparison(config, Console(file=io.StringIO()))) == 2
     error = capsys.readouterr().err
     assert re.search("error: recompiling on cpu:0: numpy compiled for .* while it was timed", error)
     assert error.count("\n") == 1
@@ -380,7 +385,7 @@ def test_the_ceiling_is_what_the_fastest_sample_did(monkeypatch):
 )
 def test_bad_options_end_in_one_line_and_no_folder(tmp_path, capsys, options, message):
     config = quick(tmp_path / "run", **options)
-    assert exit_code(lambda: jit_comparison.main(config)) == 2
+    assert run_command(lambda: jit_comparison.main(config)) == 2
     error = capsys.readouterr().err
     assert re.search(message, error)
     assert error.count("\n") == 1
@@ -422,7 +427,7 @@ def test_compare_tells_what_moved_from_noise(tmp_path, capsys):
     for name, content in (("old", document()), ("new", new)):
         (tmp_path / f"{name}.json").write_text(json.dumps(content))
     config = JitConfig(compare=(tmp_path / "old.json", tmp_path / "new.json"), out=tmp_path / "run")
-    assert exit_code(lambda: jit_comparison.main(config)) == 0
+    assert run_command(lambda: jit_comparison.main(config)) == 0
     assert capsys.readouterr().out.splitlines() == [
         "cpu:0 small forward jit: 100 -> 130 us (+30%)",
         "1 of 4 figures moved beyond the noise",
@@ -481,7 +486,7 @@ def test_compare_refuses_what_it_cannot_read(tmp_path, content, message):
 
 def test_compare_of_a_missing_file_ends_in_one_line(tmp_path, capsys):
     path = tmp_path / "none.json"
-    assert exit_code(lambda: jit_comparison.main(JitConfig(compare=(path, path)))) == 2
+    assert run_command(lambda: jit_comparison.main(JitConfig(compare=(path, path)))) == 2
     assert "none.json" in capsys.readouterr().err
 
 

@@ -12,18 +12,19 @@ import pytest
 from rich.console import Console
 
 import jaxlm
-from experiments import machine, pytorch_comparison
-from experiments.contest import Contestant, Row
-from experiments.pytorch_comparison import ComparisonConfig, run_comparison
-from jaxlm.console import exit_code
-from jaxlm.runs import read_manifest
+from experiments.shared import machine
+from experiments.shared.benchmark import Contestant, Row
+from experiments.speed.pytorch import compare as pytorch_comparison
+from experiments.speed.pytorch.compare import ComparisonConfig, run_comparison
+from jaxlm.runs.manifest import read_manifest
+from jaxlm.utils.terminal import run_command
 
 
 @pytest.fixture
 def jobs():
     """The module of the jobs, where torch is installed."""
     pytest.importorskip("torch")
-    from experiments import pytorch_jobs
+    from experiments.speed.pytorch import workloads as pytorch_jobs
 
     return pytorch_jobs
 
@@ -189,7 +190,7 @@ def test_a_wrong_option_is_an_error_in_one_line(jobs, options, message, tmp_path
 
 def test_without_torch_the_error_says_what_to_install(monkeypatch, capsys, tmp_path):
     monkeypatch.setitem(sys.modules, "torch", None)
-    assert exit_code(lambda: run(out=tmp_path / "run")) == 2
+    assert run_command(lambda: run(out=tmp_path / "run")) == 2
     message = capsys.readouterr().err
     assert "torch is not installed: pip install '.[bench]'" in message
     assert message.count("\n") == 1
@@ -205,7 +206,7 @@ def test_a_broken_torch_is_told_in_one_line(error, monkeypatch, capsys, tmp_path
 
     monkeypatch.setattr(machine.importlib, "import_module", broken)
     assert machine.find_torch() == (None, "torch cannot be imported: libtorch.so: bad")
-    assert exit_code(lambda: run(out=tmp_path / "run")) == 2
+    assert run_command(lambda: run(out=tmp_path / "run")) == 2
     assert capsys.readouterr().err == "error: torch cannot be imported: libtorch.so: bad\n"
 
 

@@ -8,7 +8,10 @@ import pytest
 import jaxlm
 
 torch = pytest.importorskip("torch")
-from experiments import pytorch_jobs, pytorch_models  # noqa: E402
+from experiments.speed.pytorch import (  # noqa: E402
+    reference as pytorch_models,
+    workloads as pytorch_jobs,
+)
 
 MODELS = {"mlp": jaxlm.MLPLanguageModel(11, 3, 4, 6), "bigram": jaxlm.NeuralBigramLM(11, 4)}
 IDS = np.random.default_rng(0).integers(0, 11, 80).astype(np.int32)

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from experiments import cost_growth
-from experiments.cost_growth import (
+from experiments.speed import scaling as cost_growth
+from experiments.speed.scaling import (
     JOBS,
     PANELS,
     GrowthConfig,
@@ -23,9 +23,9 @@ from experiments.cost_growth import (
     no_memory_because,
     run_growth,
 )
-from jaxlm.console import exit_code
-from jaxlm.runs import read_manifest
-from jaxlm.timing import timed
+from jaxlm.runs.manifest import read_manifest
+from jaxlm.utils.terminal import run_command
+from jaxlm.utils.timing import timed
 
 TINY = Shape(
     vocab_size=12,
@@ -162,6 +162,6 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path):
 )
 def test_a_wrong_option_is_an_error_in_one_line(options, message, capsys, tmp_path):
     config = GrowthConfig(out=tmp_path / "run", **options)
-    assert exit_code(lambda: run_growth(config, Console(file=io.StringIO()))) == 2
+    assert run_command(lambda: run_growth(config, Console(file=io.StringIO()))) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "run").exists()

@@ -9,9 +9,9 @@ import pytest
 from rich.console import Console
 
 import jaxlm
-from experiments import sweep_cost
-from experiments.findings import Output
-from experiments.sweep_cost import SweepConfig, contest, run_sweep_cost
+from experiments.shared.experiment import Output
+from experiments.speed import sweep_speedup as sweep_cost
+from experiments.speed.sweep_speedup import SweepConfig, contest, run_sweep_cost
 
 
 @pytest.mark.slow

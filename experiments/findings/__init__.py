@@ -1,0 +1,1 @@
+"""One experiment per question about the models."""

@@ -1,0 +1,1 @@
+"""The ladder of models, trained and compared on one text."""

@@ -1,0 +1,1 @@
+"""What `jit` buys, stage by stage."""

@@ -1,0 +1,48 @@
+__version__: str
+
+from .checkpoints.model_files import (
+    export_model as export_model,
+    import_model as import_model,
+    load_model as load_model,
+    save_model as save_model,
+)
+from .devices.selection import resolve_device as resolve_device
+from .evaluation.evaluate import (
+    Evaluation as Evaluation,
+    evaluate as evaluate,
+    perplexity as perplexity,
+    window_nats as window_nats,
+)
+from .evaluation.loss import bits_per_byte as bits_per_byte, token_nats as token_nats
+from .evaluation.mixture_weights import mixture_weights as mixture_weights
+from .models.baselines import UniformLM as UniformLM, UnigramLM as UnigramLM
+from .models.counts_bigram import CountsBigramLM as CountsBigramLM
+from .models.counts_ngram import CountsNgramLM as CountsNgramLM
+from .models.interface import LanguageModel as LanguageModel, init as init
+from .models.mixture import MixtureLM as MixtureLM
+from .models.mlp import MLPLanguageModel as MLPLanguageModel
+from .models.neural_bigram import NeuralBigramLM as NeuralBigramLM
+from .models.smoothing import (
+    AddK as AddK,
+    KneserNey as KneserNey,
+    ModifiedKneserNey as ModifiedKneserNey,
+    WittenBell as WittenBell,
+)
+from .runs.config import TrainConfig as TrainConfig
+from .runs.load import load_run as load_run, open_model as open_model
+from .runs.summary import list_runs as list_runs
+from .runs.train import resume_run as resume_run, start_run as start_run
+from .sampling.sample import sample as sample, sample_stream as sample_stream
+from .text.batching import check_ids as check_ids, get_batch as get_batch, split_ids as split_ids
+from .text.corpora import Corpus as Corpus, load_corpus as load_corpus, read_text as read_text
+from .text.tokenizers import (
+    BPETokenizer as BPETokenizer,
+    ByteTokenizer as ByteTokenizer,
+    CharTokenizer as CharTokenizer,
+    Tokenizer as Tokenizer,
+    load_tokenizer as load_tokenizer,
+)
+from .training.loop import Record as Record, train_lm as train_lm
+from .training.optimizers import sgd as sgd
+from .training.state import TrainState as TrainState
+from .training.sweep import sweep_grid as sweep_grid, train_many as train_many

@@ -1,0 +1,1 @@
+"""Train states and model files on disk."""

@@ -1,0 +1,1 @@
+"""Choose the device to compute on, and probe accelerator plugins."""

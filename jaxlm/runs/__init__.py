@@ -1,0 +1,1 @@
+"""A run directory, from configuration to report."""

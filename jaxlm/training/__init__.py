@@ -1,0 +1,1 @@
+"""Train states, the training step, the loop, optimizers and sweeps."""
