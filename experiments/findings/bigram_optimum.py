@@ -36,7 +36,7 @@ import jaxlm
 from experiments.shared.benchmark import as_text
 from experiments.shared.experiment import COLORS, Findings, Output, OutputOptions, new_figure, run_experiment
 from experiments.shared.synthetic import Floats, conditional_entropy
-from jaxlm.runs.report.tables import visible
+from jaxlm.runs.report.tables import show_whitespace
 from jaxlm.text.dataset import Dataset, load_dataset
 from jaxlm.training.optimizers import sgd
 from jaxlm.training.state import TrainState, join_variables
@@ -209,7 +209,8 @@ def table_text(results: Mapping[str, Any]) -> str:
     for row in results["widths"]:
         nats = row["kl_nats"][-1]
         worst = "  ".join(
-            f"{visible(each['token'])} {each['share_of_kl_percent']:.0f} %" for each in row["worst_contexts"]
+            f"{show_whitespace(each['token'])} {each['share_of_kl_percent']:.0f} %"
+            for each in row["worst_contexts"]
         )
         figures = f"{nats:.5f}", f"{floor + nats:.5f}", f"{np.exp(floor + nats):.4f}"
         table.add_row(str(row["width"]), f"{row['lr']:g}", *figures, Text(worst))

@@ -33,7 +33,7 @@ from experiments.shared.experiment import COLORS, Findings, Output, OutputOption
 from experiments.shared.recipes import recipe_config, train_recipe
 from jaxlm.models.interface import num_params
 from jaxlm.runs.config import TrainConfig, resolve
-from jaxlm.runs.results import describe_data
+from jaxlm.runs.results import describe_dataset
 from jaxlm.text.dataset import Dataset, load_dataset
 from jaxlm.utils.terminal import print_plain, run_command, stdout_console
 
@@ -111,7 +111,7 @@ def find(config: ContextConfig, training: TrainConfig, data: Dataset, console: C
         )
     memory = config.memory_gib * 2**30
     results = {
-        **describe_data(data, "bpe"),
+        **describe_dataset(data, "bpe"),
         "counts": counts,
         "mlp": mlps,
         "memory_bytes": memory,

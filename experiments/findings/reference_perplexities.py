@@ -45,7 +45,7 @@ from experiments.shared.experiment import (
 from experiments.shared.recipes import Trained, recipe_config, train_recipe
 from experiments.shared.unit_embeddings import UnitEmbeddings
 from jaxlm.runs.config import TrainConfig, resolve
-from jaxlm.runs.results import describe_data
+from jaxlm.runs.results import describe_dataset
 from jaxlm.text.dataset import Dataset, load_dataset
 from jaxlm.utils.terminal import print_plain, run_command, stdout_console
 from jaxlm.utils.timing import timed
@@ -124,8 +124,8 @@ def find(
         rows.append(row | {"meets": meets(row) if is_judged else None})
         print_plain(console, f"{row['title']}: perplexity {row['perplexity']:.2f}, at most {row['at_most']:g}")
     results = {
-        "tokens": describe_data(tokens, "bpe"),
-        "characters": describe_data(characters, "char"),
+        "tokens": describe_dataset(tokens, "bpe"),
+        "characters": describe_dataset(characters, "char"),
         "rows": rows,
     }
     return Findings(results, table_text(rows), picture(rows))

@@ -36,8 +36,8 @@ from jaxlm.runs.manifest import describe_environment, write_json
 from jaxlm.runs.metrics_log import append_metrics
 from jaxlm.runs.report.page import render_page
 from jaxlm.runs.report.plots import plot_counts, plot_curves
-from jaxlm.runs.report.tables import results_table, samples_text
-from jaxlm.runs.results import describe_data, describe_results, metrics_line, model_row
+from jaxlm.runs.report.tables import format_samples, results_table
+from jaxlm.runs.results import describe_dataset, describe_results, metrics_line, model_row
 from jaxlm.runs.setup import SAMPLE_FOLD
 from jaxlm.text.dataset import Dataset, line_start_prompt, load_dataset
 from jaxlm.training.optimizers import sgd
@@ -150,7 +150,7 @@ def run_ladder(config: LadderConfig, console: Console) -> Path:
     print_plain(console, f"device: {format_device(device)}: {reason}")
     path = config.out or new_run_path(f"{'text' if config.text else config.corpus}-{config.tokenizer}")
     settings = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(config).items()}
-    facts = describe_data(data, config.tokenizer)
+    facts = describe_dataset(data, config.tokenizer)
     with (
         create_run(path, "ladder", settings, device, facts=facts, overwrite=config.overwrite) as run,
         jax.default_device(device),
@@ -170,7 +170,7 @@ def run_ladder(config: LadderConfig, console: Console) -> Path:
     console.print(results_table(results["models"]))
     best_k = next(row["smoothing"] for row in results["models"] if row["name"] == "counts_bigram_best_k")
     print_plain(console, f"\nbest k = {best_k:.3g}, chosen on the last tenth of the training text\n")
-    print_plain(console, samples_text(samples))
+    print_plain(console, format_samples(samples))
     print_plain(console, f"{time.perf_counter() - begin:.0f} s in all; look at {run / 'report.html'}")
     return run
 
@@ -371,7 +371,7 @@ def write_artefacts(run: Path, rungs: Sequence[Rung], data: Dataset, results: Ma
     by_name = {rung.name: rung for rung in rungs}
     for name in ("counts_bigram", "neural_bigram", "mlp"):
         jaxlm.save_model(run / "models" / name, by_name[name].model, by_name[name].variables, data.tokenizer)
-    write_atomically(run / "samples.txt", samples_text(results["samples"]))
+    write_atomically(run / "samples.txt", format_samples(results["samples"]))
     curves = {
         rung.title: [metrics_line(rung.name, each) for each in rung.records] for rung in rungs if rung.records
     }

@@ -28,7 +28,7 @@ from experiments.shared.benchmark import Claim, Contestant, Row, measure, table_
 from jaxlm.runs.config import TrainConfig, resolve
 from jaxlm.runs.directory import check_run_path, create_run, new_run_path
 from jaxlm.runs.manifest import describe_environment, write_json
-from jaxlm.runs.session import train_saving
+from jaxlm.runs.session import train_with_checkpoints
 from jaxlm.runs.setup import TrainingSetup, prepare_training, train_options
 from jaxlm.training.loop import train_lm
 from jaxlm.utils.atomic_files import write_atomically
@@ -104,7 +104,7 @@ def saved(job: TrainingSetup, path: Path) -> Any:
     shutil.rmtree(path, ignore_errors=True)
     path.mkdir()
     with jax.default_device(job.device):
-        variables, _ = train_saving(path, job, None, Console(quiet=True))
+        variables, _ = train_with_checkpoints(path, job, None, Console(quiet=True))
     return variables
 
 

@@ -21,7 +21,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import tyro
 from tyro.conf import DisallowNone, OmitArgPrefixes, Positional, arg
 
-from jaxlm.runs.config import TrainConfig, read_config, with_choices
+from jaxlm.runs.config import TrainConfig, read_config, reset_dependent_options
 
 
 @dataclass(frozen=True)
@@ -257,7 +257,7 @@ def _run(words: Sequence[str]) -> dict[str, Any]:
         _start_cpu_alone()
     with _late_interrupt():
         from jaxlm.cli import commands
-        from jaxlm.runs.metrics_log import finite
+        from jaxlm.runs.metrics_log import replace_nonfinite
         from jaxlm.utils.compilation_cache import enable_compilation_cache
         from jaxlm.utils.terminal import stderr_console, stdout_console
     actions: dict[type[Command], Callable[..., dict[str, Any]]] = {
@@ -277,7 +277,7 @@ def _run(words: Sequence[str]) -> dict[str, Any]:
     with warnings.catch_warnings():
         # On most accelerators JAX warns at each compilation that they take over no array: a copy more, no news.
         warnings.filterwarnings("ignore", message="Some donated buffers were not usable")
-        document: dict[str, Any] = finite(actions[type(command)](**options, console=console))
+        document: dict[str, Any] = replace_nonfinite(actions[type(command)](**options, console=console))
     return document
 
 
@@ -342,13 +342,13 @@ def _known_options(words: Sequence[str]) -> TrainConfig:
         raise ValueError("--resume takes the options of its run; leave --config out")
     if known.resume is not None:
         with _late_interrupt():
-            from jaxlm.runs.load import run_config
-        return run_config(known.resume)
+            from jaxlm.runs.load import read_run_config
+        return read_run_config(known.resume)
     if known.config is None:
         return TrainConfig()
     try:
         typed = {name: getattr(known, name) for name in choices if getattr(known, name) is not None}
-        return with_choices(read_config(known.config), **typed)
+        return reset_dependent_options(read_config(known.config), **typed)
     except OSError as error:
         raise OSError(
             f"cannot read {known.config} ({error.strerror}); "

@@ -24,13 +24,13 @@ from jaxlm.devices.selection import choose_device, format_device, resolve_device
 from jaxlm.evaluation.evaluate import evaluate
 from jaxlm.evaluation.loss import bits_per_byte
 from jaxlm.models.interface import num_params
-from jaxlm.runs.config import DEFAULT_VOCAB_SIZE, TrainConfig, flag
-from jaxlm.runs.directory import is_run, paths_by_time
-from jaxlm.runs.load import open_model, run_config
+from jaxlm.runs.config import DEFAULT_VOCAB_SIZE, TrainConfig, format_flag
+from jaxlm.runs.directory import is_run, timestamped_paths
+from jaxlm.runs.load import open_model, read_run_config
 from jaxlm.runs.manifest import read_manifest
 from jaxlm.runs.metrics_log import read_metrics
 from jaxlm.runs.report.plots import plot_curves
-from jaxlm.runs.report.tables import results_table, runs_table, visible
+from jaxlm.runs.report.tables import results_table, runs_table, show_whitespace
 from jaxlm.runs.setup import SAMPLE_FOLD
 from jaxlm.runs.summary import list_runs, summarise_run
 from jaxlm.runs.train import resume_run, start_run
@@ -99,7 +99,7 @@ def evaluate_text(
     trained, variables, tokenizer = _open(model, checkpoint)
     target_device = _chosen_device(device, variables, console)
     is_own = text is None and corpus is None
-    config = run_config(model) if is_run(model) else None
+    config = read_run_config(model) if is_run(model) else None
     if is_own and config is None:
         raise ValueError(
             f"{model} is no run, so it has no text of its own: name one by --text FILE or --corpus NAME"
@@ -233,10 +233,12 @@ def inspect_tokenizer(
         f"{document['bytes_per_token']:.3f} bytes/token, vocabulary {made.vocab_size:,} "
         f"({document['unused']:,} of it not in this text)",
     )
-    print_plain(console, "frequent: " + "  ".join(visible(tokens[token]) for token in frequent))
-    print_plain(console, "longest: " + "  ".join(visible(tokens[token]) for token in longest))
+    print_plain(console, "frequent: " + "  ".join(show_whitespace(tokens[token]) for token in frequent))
+    print_plain(console, "longest: " + "  ".join(show_whitespace(tokens[token]) for token in longest))
     if encoded is not None:
-        print_plain(console, "encoded: " + " ".join(f"{visible(tokens[token])}[{token}]" for token in encoded))
+        print_plain(
+            console, "encoded: " + " ".join(f"{show_whitespace(tokens[token])}[{token}]" for token in encoded)
+        )
     if out is not None:
         print_plain(console, f"saved: {out}")
     return document
@@ -374,7 +376,7 @@ def _read(text: Path | None, corpus: str | None) -> Corpus:
 
 def _own_text(run: Path) -> Corpus:
     """The text that a run was trained on, as long as it is still that one."""
-    config = run_config(run)
+    config = read_run_config(run)
     read = _read(config.text, config.corpus)
     if read.sha256 != read_manifest(run)["corpus"]["sha256"]:
         raise ValueError(f"{read.source} has changed since {run} was trained on it; --text takes it as it is now")
@@ -458,7 +460,7 @@ def _compared(paths: Sequence[Path], plot: Path | None, console: Console) -> dic
     if differing:
         table = _table("", *manifests)
         for name, values in differing.items():
-            table.add_row(flag(name), *map(_cell, values.values()))
+            table.add_row(format_flag(name), *map(_cell, values.values()))
         console.print("", table, sep="\n")
     print_plain(console, "")
     notes = list(_cautions(list(manifests.values())))
@@ -466,7 +468,7 @@ def _compared(paths: Sequence[Path], plot: Path | None, console: Console) -> dic
         print_plain(console, f"note: {note}")
     _say_what_ails(rows, console)
     if plot is None:
-        plot = next(path for path in paths_by_time("comparison", ".png") if not path.exists())
+        plot = next(path for path in timestamped_paths("comparison", ".png") if not path.exists())
     plot.parent.mkdir(parents=True, exist_ok=True)
     _plot_comparison(plot, paths, rows, manifests)
     print_plain(console, f"look at {plot}")

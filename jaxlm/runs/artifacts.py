@@ -12,7 +12,7 @@ from jaxlm.runs.manifest import describe_environment, write_json
 from jaxlm.runs.metrics_log import read_metrics
 from jaxlm.runs.report.page import render_page
 from jaxlm.runs.report.plots import plot_counts, plot_curves
-from jaxlm.runs.report.tables import samples_text
+from jaxlm.runs.report.tables import format_samples
 from jaxlm.runs.results import TITLES, describe_results, model_row
 from jaxlm.runs.setup import SAMPLE_FOLD, TrainingSetup
 from jaxlm.sampling.sample import sample
@@ -52,7 +52,7 @@ def write_artifacts(
     results = describe_results(
         data, config.tokenizer, config.seed, [row], prompt, {title: text}, describe_environment(job.device)
     )
-    write_atomically(path / "samples.txt", samples_text(results["samples"]))
+    write_atomically(path / "samples.txt", format_samples(results["samples"]))
     if job.optimizer is not None:
         plot_curves(path / "curves.png", {title: read_metrics(path / "metrics.jsonl")}, {}, job.model.vocab_size)
     else:

@@ -122,14 +122,14 @@ def resolve(config: TrainConfig) -> TrainConfig:
         value = getattr(config, name)
         most = 2**32 - 1 if name == "seed" else _MOST_INT
         if value is not None and not least <= value <= most:
-            raise ValueError(f"{flag(name)} must lie in {least}..{most}, got {reprlib.repr(value)}")
+            raise ValueError(f"{format_flag(name)} must lie in {least}..{most}, got {reprlib.repr(value)}")
     if config.text is not None and config.corpus != TrainConfig.corpus:
         raise ValueError(f"--text {config.text} and --corpus {config.corpus} both name a text; leave one out")
     if not 0 < config.val_fraction < 1:
         raise ValueError(f"--val-fraction must lie between 0 and 1, got {config.val_fraction}")
     for name in ("momentum", "dropout"):
         if (getattr(config, name) or 0) >= 1:
-            raise ValueError(f"{flag(name)} must be below 1, got {getattr(config, name)}")
+            raise ValueError(f"{format_flag(name)} must be below 1, got {getattr(config, name)}")
     if config.warmup_steps >= config.num_steps:
         raise ValueError(f"--warmup-steps {config.warmup_steps} must be below --num-steps {config.num_steps}")
     if config.clip_norm == 0:
@@ -137,17 +137,17 @@ def resolve(config: TrainConfig) -> TrainConfig:
     defaults = _MODEL_DEFAULTS[config.model]
     for name in _MODEL_OPTIONS:
         if name not in defaults and getattr(config, name) is not None:
-            raise ValueError(f"{flag(name)} {getattr(config, name)} is not for --model {config.model}")
+            raise ValueError(f"{format_flag(name)} {getattr(config, name)} is not for --model {config.model}")
     if config.direct_connections and config.model != "mlp":
         raise ValueError(f"--direct-connections is not for --model {config.model}")
     if config.tokenizer != "bpe" and config.vocab_size is not None:
         raise ValueError(
             f"--vocab-size {config.vocab_size} is for --tokenizer bpe; {config.tokenizer} has its own"
         )
-    return with_defaults(config)
+    return fill_defaults(config)
 
 
-def with_defaults(config: TrainConfig) -> TrainConfig:
+def fill_defaults(config: TrainConfig) -> TrainConfig:
     """`resolve` without its checks: for options that were checked when a run began."""
     defaults = _MODEL_DEFAULTS[config.model]
     filled = {name: value for name, value in defaults.items() if getattr(config, name) is None}
@@ -196,7 +196,7 @@ def read_config(path: str | Path) -> TrainConfig:
     return config_from_json(read_json(path), origin=path)
 
 
-def with_choices(config: TrainConfig, **choices: Any) -> TrainConfig:
+def reset_dependent_options(config: TrainConfig, **choices: Any) -> TrainConfig:
     """`config` with another model, tokenizer or text, and that one's own defaults where it had the old one's."""
     cleared: dict[str, Any] = {}
     if choices.get("model", config.model) != config.model:
@@ -223,7 +223,7 @@ def _check_types(config: TrainConfig) -> None:
     for name, hint in get_type_hints(TrainConfig).items():
         value = getattr(config, name)
         if not _is_of(value, hint):
-            raise ValueError(f"{flag(name)} must be {_described(hint)}, got {reprlib.repr(value)}")
+            raise ValueError(f"{format_flag(name)} must be {_described(hint)}, got {reprlib.repr(value)}")
 
 
 def _is_of(value: Any, hint: Any) -> bool:
@@ -247,6 +247,6 @@ def _described(hint: Any) -> str:
     return names.get(hint, "null")
 
 
-def flag(name: str) -> str:
+def format_flag(name: str) -> str:
     """The option as it is typed: `--num-steps` for `num_steps`."""
     return "--" + name.replace("_", "-")

@@ -43,14 +43,14 @@ _ENTRIES = (
 
 def new_run_path(label: str) -> Path:
     """`runs/LABEL-DATE-TIME`, made below the working directory: an empty folder, given to no other process."""
-    for path in paths_by_time(label):
+    for path in timestamped_paths(label):
         with suppress(FileExistsError):
             path.mkdir(parents=True)
             return path
     raise AssertionError("the names do not end")
 
 
-def paths_by_time(label: str, suffix: str = "") -> Iterator[Path]:
+def timestamped_paths(label: str, suffix: str = "") -> Iterator[Path]:
     """`runs/LABEL-DATE-TIME`, with the suffix, and where that is taken `runs/LABEL-DATE-TIME-2` and so on."""
     name = f"{label}-{datetime.now():%Y%m%d-%H%M%S}"
     for number in itertools.count(1):

@@ -20,7 +20,7 @@ from jaxlm.checkpoints.train_states import (
 from jaxlm.runs.config import (
     TrainConfig,
     config_from_json,
-    with_defaults,
+    fill_defaults,
 )
 from jaxlm.runs.manifest import read_manifest
 from jaxlm.runs.setup import abstract_state, make_model, make_optimizer
@@ -31,7 +31,7 @@ from jaxlm.utils.checksums import sha256_of
 RESUME_REMEDY = "go on with the run (--resume) to make it anew"
 
 
-def run_config(path: Path) -> TrainConfig:
+def read_run_config(path: Path) -> TrainConfig:
     """The options of the run of training at `path`. Raises as `resume_run` does."""
     return config_from_manifest(path, read_manifest(path))
 
@@ -118,7 +118,7 @@ def config_from_manifest(path: Path, manifest: Mapping[str, Any]) -> TrainConfig
             f"{path} is a run of {manifest['kind']}, not of train; its models are in {path / 'models'}"
         )
     # An option that came after the run has its default.
-    return with_defaults(config_from_json(manifest["config"], origin=path / "manifest.json"))
+    return fill_defaults(config_from_json(manifest["config"], origin=path / "manifest.json"))
 
 
 def load_run_tokenizer(path: Path, manifest: Mapping[str, Any]) -> Tokenizer | None:

@@ -51,7 +51,7 @@ def _holder(path: Path) -> str:
 
 
 @contextmanager
-def is_unlocked(path: Path) -> Iterator[bool]:
+def try_shared_lock(path: Path) -> Iterator[bool]:
     """Whether no process works in the folder, for sure; and for the block none begins to.
 
     The lock is shared, so that readers do not take each other for the writer, and a folder that may only be read

@@ -11,8 +11,8 @@ from typing import Any
 
 import jax
 
-from jaxlm.runs.lock import is_unlocked
-from jaxlm.runs.metrics_log import finite
+from jaxlm.runs.lock import try_shared_lock
+from jaxlm.runs.metrics_log import replace_nonfinite
 from jaxlm.utils.atomic_files import write_atomically
 from jaxlm.utils.checksums import add_checksum, verify_checksum
 from jaxlm.utils.json_files import check_version, read_json
@@ -32,7 +32,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
     """
     manifest = _checked_manifest(path)
     if manifest["state"] == "running":
-        with is_unlocked(path) as is_sure:
+        with try_shared_lock(path) as is_sure:
             if is_sure:
                 manifest = _checked_manifest(path)  # once more: it may have ended since
                 if manifest["state"] == "running":
@@ -42,12 +42,12 @@ def read_manifest(path: Path) -> dict[str, Any]:
 
 def write_manifest(path: Path, manifest: Mapping[str, Any]) -> None:
     """Writes the run's `manifest.json`, sealed, whole or not at all."""
-    write_atomically(path / "manifest.json", add_checksum(finite(dict(manifest))))
+    write_atomically(path / "manifest.json", add_checksum(replace_nonfinite(dict(manifest))))
 
 
 def write_json(path: Path, document: Any) -> None:
     """Writes `document` whole or not at all. JSON knows no inf and no NaN: such a number becomes null."""
-    write_atomically(path, json.dumps(finite(document), indent=2, allow_nan=False) + "\n")
+    write_atomically(path, json.dumps(replace_nonfinite(document), indent=2, allow_nan=False) + "\n")
 
 
 def describe_environment(device: jax.Device) -> dict[str, Any]:

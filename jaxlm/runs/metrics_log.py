@@ -17,7 +17,7 @@ def append_metrics(path: Path, metrics: dict[str, Any]) -> bytes:
     Raises:
         OSError: it cannot be written; the message names the path, which holds what it held before.
     """
-    line = (json.dumps(finite(metrics), allow_nan=False) + "\n").encode()
+    line = (json.dumps(replace_nonfinite(metrics), allow_nan=False) + "\n").encode()
     try:
         # One write: another process sees all of the line or nothing.
         if path.is_symlink():
@@ -58,7 +58,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     return metrics
 
 
-def is_figure(value: Any) -> bool:
+def is_number_or_null(value: Any) -> bool:
     """Whether a value from JSON is a number that a float can hold, or null."""
     return value is None or (type(value) in (int, float) and abs(value) <= sys.float_info.max)
 
@@ -66,21 +66,21 @@ def is_figure(value: Any) -> bool:
 def _is_record(line: Any) -> bool:
     match line:
         case {"model": str(), "step": int(step), **figures} if 0 <= step < 2**31:
-            return all(map(is_figure, figures.values()))
+            return all(map(is_number_or_null, figures.values()))
     return False
 
 
-def cut_metrics(path: Path, num_bytes: int) -> None:
+def truncate_metrics(path: Path, num_bytes: int) -> None:
     """Leaves the first `num_bytes` of the file alone; a reader sees it before or after, never between."""
     content = read_regular(path) if path.exists() else b""
     if len(content) != num_bytes:
         write_atomically(path, content[:num_bytes])
 
 
-def finite(value: Any) -> Any:
+def replace_nonfinite(value: Any) -> Any:
     """`value` with null for each number that JSON lacks: inf and NaN."""
     if isinstance(value, dict):
-        return {key: finite(item) for key, item in value.items()}
+        return {key: replace_nonfinite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [finite(item) for item in value]
+        return [replace_nonfinite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

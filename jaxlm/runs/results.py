@@ -70,7 +70,7 @@ def describe_results(
     return {
         "schema_version": _SCHEMA_VERSION,
         "seed": seed,
-        **describe_data(data, tokenizer_name),
+        **describe_dataset(data, tokenizer_name),
         "models": list(models),
         "prompt": prompt,
         "samples": dict(samples),
@@ -78,7 +78,7 @@ def describe_results(
     }
 
 
-def describe_data(data: Dataset, tokenizer_name: str) -> dict[str, Any]:
+def describe_dataset(data: Dataset, tokenizer_name: str) -> dict[str, Any]:
     """The text and its tokens, without the text."""
     return {
         "corpus": {name: value for name, value in asdict(data.corpus).items() if name != "text"},

@@ -27,10 +27,10 @@ from jaxlm.checkpoints.train_states import (
     save_checkpoint,
 )
 from jaxlm.runs.config import TrainConfig
-from jaxlm.runs.metrics_log import append_metrics, cut_metrics, read_metrics
+from jaxlm.runs.metrics_log import append_metrics, read_metrics, truncate_metrics
 from jaxlm.runs.results import TITLES, metrics_line
 from jaxlm.runs.setup import TrainingSetup, abstract_state, train_options
-from jaxlm.runs.tensorboard import tensorboard_events
+from jaxlm.runs.tensorboard import open_tensorboard
 from jaxlm.training.loop import Record, is_recorded, train_lm
 from jaxlm.training.state import TrainState, is_finished
 from jaxlm.utils.atomic_files import read_regular, sync
@@ -39,7 +39,7 @@ from jaxlm.utils.signals import catch_stop_signals
 from jaxlm.utils.terminal import progress
 
 
-def train_saving(
+def train_with_checkpoints(
     path: Path, job: TrainingSetup, checkpoint: Checkpoint | None, console: Console
 ) -> tuple[Any, float]:
     """Trains the job's model from the checkpoint on, None being the start: its variables, and all seconds it took.
@@ -89,7 +89,7 @@ def train_saving(
     return variables, known.seconds
 
 
-def usable_checkpoint(path: Path, job: TrainingSetup) -> Checkpoint | None:
+def latest_usable_checkpoint(path: Path, job: TrainingSetup) -> Checkpoint | None:
     """Where the run can go on: its last checkpoint that is whole, None being the start. Nothing is changed.
 
     Raises:
@@ -111,14 +111,14 @@ def usable_checkpoint(path: Path, job: TrainingSetup) -> Checkpoint | None:
     return checkpoint
 
 
-def go_back_to(path: Path, job: TrainingSetup, checkpoint: Checkpoint | None) -> Checkpoint | None:
-    """Makes the run what it was at its `usable_checkpoint`, which is returned as it then is.
+def restore_position(path: Path, job: TrainingSetup, checkpoint: Checkpoint | None) -> Checkpoint | None:
+    """Makes the run what it was at its `latest_usable_checkpoint`, which is returned as it then is.
 
     What came after it is set aside, and the lines of `metrics.jsonl` are cut, for these steps are done again.
     """
     folder, metrics = path / "checkpoints", path / "metrics.jsonl"
     if checkpoint is None:
-        cut_metrics(metrics, 0)
+        truncate_metrics(metrics, 0)
         return None
     for step in checkpoint_steps(folder):
         if step > int(checkpoint.state.step):
@@ -128,7 +128,7 @@ def go_back_to(path: Path, job: TrainingSetup, checkpoint: Checkpoint | None) ->
     if lines and not is_recorded(json.loads(lines[-1])["step"], job.config.num_steps, job.config.log_every):
         checkpoint = checkpoint._replace(metrics=_mark(b"".join(lines[:-1])))
         amend_checkpoint(folder, checkpoint)
-    cut_metrics(metrics, checkpoint.metrics[0])
+    truncate_metrics(metrics, checkpoint.metrics[0])
     return checkpoint
 
 
@@ -172,7 +172,7 @@ def _recording(
         write_event: Callable[[Record], None] | None = None
         if config.tensorboard:
             first_step = 0 if checkpoint is None else int(checkpoint.state.step)
-            write_event = blocks.enter_context(tensorboard_events(path / "tensorboard", first_step))
+            write_event = blocks.enter_context(open_tensorboard(path / "tensorboard", first_step))
 
         def on_record(record: Record) -> None:
             assert record.validation is not None  # train_lm was given val_ids

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxlm.runs.manifest import read_manifest
-from jaxlm.runs.metrics_log import is_figure, read_metrics
+from jaxlm.runs.metrics_log import is_number_or_null, read_metrics
 from jaxlm.utils.json_files import read_json
 
 
@@ -48,7 +48,7 @@ def _figures(path: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
         best = min(rows, key=lambda row: unknown if row["nats_per_token"] is None else row["nats_per_token"])
         named = ("nats_per_token", "perplexity", "bits_per_byte", "train_seconds")
         figures = {name: best[name] for name in named}
-        if not isinstance(best["title"], str) or not all(map(is_figure, figures.values())):
+        if not isinstance(best["title"], str) or not all(map(is_number_or_null, figures.values())):
             raise ValueError(f"{path / 'results.json'} is damaged: its figures are no numbers")
         return {"model": best["title"], **steps, **figures}
     last: dict[str, Any] = metrics[-1] if metrics else {}

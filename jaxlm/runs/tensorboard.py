@@ -22,7 +22,7 @@ def check_tensorboard() -> None:
 
 
 @contextmanager
-def tensorboard_events(folder: Path, first_step: int) -> Iterator[Callable[[Record], None]]:
+def open_tensorboard(folder: Path, first_step: int) -> Iterator[Callable[[Record], None]]:
     """A function that writes a record to `folder`; what an earlier session wrote from `first_step` on is void.
 
     Raises:

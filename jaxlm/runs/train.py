@@ -18,17 +18,17 @@ from jaxlm.runs.config import (
     TrainConfig,
     config_to_json,
     differing_options,
-    flag,
+    fill_defaults,
+    format_flag,
     read_config,
     resolve,
-    with_defaults,
 )
 from jaxlm.runs.directory import check_run_path, create_run, new_run_path, run_session
 from jaxlm.runs.load import config_from_manifest, load_run_tokenizer
 from jaxlm.runs.lock import lock_run
 from jaxlm.runs.manifest import describe_environment, read_manifest, write_json
-from jaxlm.runs.results import describe_data
-from jaxlm.runs.session import go_back_to, train_saving, usable_checkpoint
+from jaxlm.runs.results import describe_dataset
+from jaxlm.runs.session import latest_usable_checkpoint, restore_position, train_with_checkpoints
 from jaxlm.runs.setup import TrainingSetup, prepare_training
 from jaxlm.runs.tensorboard import check_tensorboard
 from jaxlm.text.corpora import load_corpus, read_text
@@ -118,7 +118,7 @@ def resume_run(path: Path, config: TrainConfig | None = None, *, console: Consol
         news = list(_news(manifest, before, config, job.device))
         for note in news:
             print_plain(console, f"note: {note}")
-        checkpoint = None if job.optimizer is None else usable_checkpoint(path, job)
+        checkpoint = None if job.optimizer is None else latest_usable_checkpoint(path, job)
         if checkpoint is None and job.optimizer is not None and (path / "model").exists():
             raise ValueError(f"{path} has a model and no checkpoint to go on from; start another run (--config)")
         options, notes = config_to_json(config), [*manifest["notes"], *news]
@@ -127,7 +127,7 @@ def resume_run(path: Path, config: TrainConfig | None = None, *, console: Consol
                 remove(path / name)
             write_json(path / "config.json", options)
             job.data.tokenizer.save(path / "tokenizer.json")
-            checkpoint = None if job.optimizer is None else go_back_to(path, job, checkpoint)
+            checkpoint = None if job.optimizer is None else restore_position(path, job, checkpoint)
             print_plain(
                 console, f"run: {path}, from step {0 if checkpoint is None else int(checkpoint.state.step)}"
             )
@@ -143,7 +143,7 @@ def _checked(config: TrainConfig) -> TrainConfig:
 
 
 def _facts(job: TrainingSetup) -> dict[str, Any]:
-    described = describe_data(job.data, job.config.tokenizer)
+    described = describe_dataset(job.data, job.config.tokenizer)
     described["tokenizer"] |= {"sha256": sha256_of(tokenizer_to_json(job.data.tokenizer).encode())}
     return described
 
@@ -159,7 +159,7 @@ def _grown(path: Path, before: TrainConfig, config: TrainConfig) -> TrainConfig:
             raise ValueError(f"{path} has --patience {config.patience}, and cannot grow: start another run")
         del differing["num_steps"]
     if differing:
-        named = ", ".join(f"{flag(name)} {old}, not {new}" for name, (old, new) in differing.items())
+        named = ", ".join(f"{format_flag(name)} {old}, not {new}" for name, (old, new) in differing.items())
         raise ValueError(
             f"{path} was started with {named}; --num-steps alone may change, and only grow: start another run"
         )
@@ -183,8 +183,8 @@ def _tell_of_edits(path: Path, before: TrainConfig) -> None:
     """Warns of a `config.json` that is no longer the manifest's config, which is the one that counts."""
     origin = path / "config.json"
     try:
-        differing = differing_options(before, with_defaults(read_config(origin)))
-        named = ", ".join(f"{flag(name)} {new}, not {old}" for name, (old, new) in differing.items())
+        differing = differing_options(before, fill_defaults(read_config(origin)))
+        named = ", ".join(f"{format_flag(name)} {new}, not {old}" for name, (old, new) in differing.items())
         edits = f"{origin} says {named}" if differing else None
     except FileNotFoundError:
         return  # the run was stopped before it was written
@@ -239,7 +239,7 @@ def _work(path: Path, job: TrainingSetup, checkpoint: Checkpoint | None, console
         if job.optimizer is None:
             variables = job.model.fit(init(job.model, jax.random.key(job.config.seed)), job.data.train_ids)  # type: ignore[attr-defined]
         else:
-            variables, train_seconds = train_saving(path, job, checkpoint, console)
+            variables, train_seconds = train_with_checkpoints(path, job, checkpoint, console)
     with jax.default_device(job.device):
         seconds = timing.run_seconds if train_seconds is None else train_seconds
         write_artifacts(path, job, variables, timing.compile_seconds, seconds)

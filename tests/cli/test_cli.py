@@ -20,7 +20,7 @@ import pytest
 
 from jaxlm import cli
 from jaxlm.cli import commands, main, parse
-from jaxlm.runs.config import TrainConfig, config_to_json, flag, resolve
+from jaxlm.runs.config import TrainConfig, config_to_json, format_flag, resolve
 from jaxlm.runs.directory import create_run
 
 COMMANDS = {
@@ -90,7 +90,9 @@ def test_help_has_a_line_for_each_option(name, record, capsys):
     documented = dict(documented_fields(record))
     assert documented.keys() == {field.name for field in dataclasses.fields(record)} - {"training"}
     for option, line in documented.items():
-        name_of_it = f"{flag(option)} " if flag(option) in text else ""  # else it stands alone, by its place
+        name_of_it = (
+            f"{format_flag(option)} " if format_flag(option) in text else ""
+        )  # else it stands alone, by its place
         assert re.search(rf"{name_of_it}[^•]*?{re.escape(line)}", text), option
 
 
@@ -171,7 +173,7 @@ def test_every_option_of_training_can_be_typed():
     }
     words = ["train"]
     for field in dataclasses.fields(TrainConfig):
-        words += [flag(field.name), *([] if field.default is False else [typed.get(field.name, "7")])]
+        words += [format_flag(field.name), *([] if field.default is False else [typed.get(field.name, "7")])]
     config = parse(words).training
     assert all(
         value not in (field.default, None)

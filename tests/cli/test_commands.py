@@ -22,9 +22,9 @@ from jaxlm.cli import commands
 from jaxlm.devices.selection import Choice
 from jaxlm.runs.config import TrainConfig, config_to_json
 from jaxlm.runs.directory import create_run
-from jaxlm.runs.load import run_config
+from jaxlm.runs.load import read_run_config
 from jaxlm.runs.manifest import read_manifest, write_manifest
-from jaxlm.runs.metrics_log import append_metrics, finite
+from jaxlm.runs.metrics_log import append_metrics, replace_nonfinite
 from jaxlm.runs.setup import SAMPLE_FOLD
 
 CPU = jax.devices("cpu")[0]
@@ -64,7 +64,7 @@ def shown(console):
 
 
 def check_document(document):
-    json.dumps(finite(document), allow_nan=False)
+    json.dumps(replace_nonfinite(document), allow_nan=False)
 
 
 @pytest.fixture(scope="session")
@@ -131,7 +131,7 @@ def test_train_returns_headline_figures_and_results(trained):
 
 def test_a_run_that_is_done_is_shown_again(run):
     console = pipe()
-    document = commands.train_model(run_config(run), resume=run, console=console)
+    document = commands.train_model(read_run_config(run), resume=run, console=console)
     assert f"{run} is done: 20 steps; --num-steps lets it go on" in shown(console)
     assert document["steps"] == 20
 

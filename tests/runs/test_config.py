@@ -15,10 +15,10 @@ from jaxlm.runs.config import (
     config_from_json,
     config_to_json,
     differing_options,
-    flag,
+    format_flag,
     read_config,
+    reset_dependent_options,
     resolve,
-    with_choices,
 )
 
 # Another valid value for every option.
@@ -113,7 +113,7 @@ def test_only_bpe_is_given_a_vocab_size(tokenizer):
     ],
 )
 def test_an_option_of_another_model_is_refused(model, name, value):
-    with pytest.raises(ValueError, match=rf"{flag(name)} {value} is not for --model {model}"):
+    with pytest.raises(ValueError, match=rf"{format_flag(name)} {value} is not for --model {model}"):
         resolve(TrainConfig(model=model, **{name: value}))
 
 
@@ -157,7 +157,7 @@ def test_a_number_in_its_range_is_taken_and_one_outside_is_named_with_its_option
     for value in outside:
         with pytest.raises(ValueError, match=re.escape(f", got {reprlib.repr(value)}")) as error:
             resolve(TrainConfig(model=model, **{name: value}))
-        assert str(error.value).startswith(f"{flag(name)} must ")
+        assert str(error.value).startswith(f"{format_flag(name)} must ")
 
 
 def test_a_warm_up_must_end_before_the_training_does():
@@ -194,9 +194,9 @@ def kind_of(name):
 @each_option
 def test_a_value_of_another_type_is_refused_wherever_it_comes_from(name):
     for value in WRONG[kind_of(name)]:
-        with pytest.raises(ValueError, match=rf"^{flag(name)} must be "):
+        with pytest.raises(ValueError, match=rf"^{format_flag(name)} must be "):
             resolve(TrainConfig(**{name: value}))
-        with pytest.raises(ValueError, match=rf"^here\.json: {flag(name)} must be "):
+        with pytest.raises(ValueError, match=rf"^here\.json: {format_flag(name)} must be "):
             config_from_json({name: value}, origin="here.json")
 
 
@@ -205,13 +205,13 @@ def test_none_is_only_for_the_options_that_say_so():
         if name in ("lr", "clip_norm"):
             assert getattr(config_from_json({name: None}, origin="here"), name) is None
         else:
-            with pytest.raises(ValueError, match=f"here: {flag(name)} must be"):
+            with pytest.raises(ValueError, match=f"here: {format_flag(name)} must be"):
                 config_from_json({name: None}, origin="here")
 
 
 @pytest.mark.parametrize(("name", "value"), [("model", "gpt"), ("tokenizer", "word"), ("schedule", "linear")])
 def test_a_choice_that_there_is_not_is_answered_with_those_that_there_are(name, value):
-    with pytest.raises(ValueError, match=rf"{flag(name)} must be one of \w+, \w+.*, got '{value}'"):
+    with pytest.raises(ValueError, match=rf"{format_flag(name)} must be one of \w+, \w+.*, got '{value}'"):
         resolve(TrainConfig(**{name: value}))
 
 
@@ -343,5 +343,5 @@ def test_another_choice_takes_its_own_defaults():
             TrainConfig(text=Path("a.txt"), hidden_dim=200, direct_connections=True, seed=3),
         ),
     ):
-        chosen = dataclasses.replace(with_choices(resolved, **choices), **choices)
+        chosen = dataclasses.replace(reset_dependent_options(resolved, **choices), **choices)
         assert resolve(chosen) == resolve(wanted)

@@ -425,7 +425,7 @@ def test_a_run_that_ends_while_it_is_read_was_not_killed(tmp_path, monkeypatch):
     run = finished_run(tmp_path / "run")
     done = read_manifest(run)
     write_manifest(run, done | {"state": "running"})
-    nobody_writes = runs.is_unlocked
+    nobody_writes = runs.try_shared_lock
 
     def after_it_ended(path):
         write_manifest(run, done)
@@ -437,7 +437,7 @@ def test_a_run_that_ends_while_it_is_read_was_not_killed(tmp_path, monkeypatch):
 
 def test_nobody_begins_while_a_reader_decides_that_a_run_was_killed(tmp_path):
     finished_run(tmp_path)
-    with runs.is_unlocked(tmp_path) as is_sure:
+    with runs.try_shared_lock(tmp_path) as is_sure:
         assert is_sure
         with pytest.raises(BlockingIOError), lock_run(tmp_path):
             pass

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from jaxlm.runs.metrics_log import append_metrics, cut_metrics, finite, read_metrics
+from jaxlm.runs.metrics_log import append_metrics, read_metrics, replace_nonfinite, truncate_metrics
 
 # Files end at 100 bytes, as a full disk ends them: in the midst of a line.
 FULL = """
@@ -131,16 +131,16 @@ def test_a_cut_leaves_the_first_bytes(path):
     lines = [append_metrics(path, record(step)) for step in range(3)]
     for num_lines in (3, 2, 0):
         kept = b"".join(lines[:num_lines])
-        cut_metrics(path, len(kept))
+        truncate_metrics(path, len(kept))
         assert path.read_bytes() == kept
 
 
 def test_a_cut_to_what_is_there_writes_nothing(path):
-    cut_metrics(path, 0)
+    truncate_metrics(path, 0)
     assert not path.exists()
     line = append_metrics(path, record(0))
     before = path.stat()
-    cut_metrics(path, len(line))
+    truncate_metrics(path, len(line))
     assert (path.stat().st_ino, path.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
 
 
@@ -154,7 +154,7 @@ def test_a_cut_that_fails_leaves_the_file(path, monkeypatch):
 
     monkeypatch.setattr(Path, "replace", fail)
     with pytest.raises(OSError, match=r"No space left on device: '.*metrics\.jsonl'"):
-        cut_metrics(path, 5)
+        truncate_metrics(path, 5)
     assert path.read_bytes() == before
     assert list(path.parent.iterdir()) == [path]
 
@@ -162,14 +162,14 @@ def test_a_cut_that_fails_leaves_the_file(path, monkeypatch):
 def test_who_reads_during_a_cut_sees_the_file_before_or_after(path):
     lines = [append_metrics(path, record(step)) for step in range(2)]
     with path.open("rb") as reader:
-        cut_metrics(path, len(lines[0]))
+        truncate_metrics(path, len(lines[0]))
         assert reader.read() == b"".join(lines)
     assert path.read_bytes() == lines[0]
 
 
 def test_numbers_that_json_lacks_become_null():
     value = {"a": math.inf, "b": [math.nan, 1.5, {"c": -math.inf}], "d": (2, "inf", None, True)}
-    assert finite(value) == {"a": None, "b": [None, 1.5, {"c": None}], "d": [2, "inf", None, True]}
+    assert replace_nonfinite(value) == {"a": None, "b": [None, 1.5, {"c": None}], "d": [2, "inf", None, True]}
 
 
 def test_metrics_are_not_appended_through_a_link(tmp_path):

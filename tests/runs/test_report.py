@@ -14,7 +14,7 @@ from rich.console import Console
 
 from jaxlm.runs.report.page import render_page
 from jaxlm.runs.report.plots import plot_counts, plot_curves
-from jaxlm.runs.report.tables import results_table, runs_table, samples_text, visible
+from jaxlm.runs.report.tables import format_samples, results_table, runs_table, show_whitespace
 
 ROW = {
     "name": "mlp",
@@ -202,7 +202,7 @@ def test_a_name_cannot_paint_or_steer_the_terminal():
 
 
 def test_samples_stand_under_their_titles():
-    assert samples_text({"a": "x", "b": "y"}) == "--- a ---\nx\n\n--- b ---\ny\n"
+    assert format_samples({"a": "x", "b": "y"}) == "--- a ---\nx\n\n--- b ---\ny\n"
 
 
 def test_pictures_are_png_files(run):
@@ -429,4 +429,4 @@ def test_a_path_that_is_no_text_can_still_be_written(tmp_path):
 
 
 def test_white_space_is_visible():
-    assert visible(" a\tb\n\x00") == "␣a⇥b⏎\\x00"
+    assert show_whitespace(" a\tb\n\x00") == "␣a⇥b⏎\\x00"

@@ -9,8 +9,8 @@ import pytest
 
 import jaxlm
 from jaxlm.runs.config import TrainConfig
-from jaxlm.runs.metrics_log import finite
-from jaxlm.runs.results import TITLES, describe_data, describe_results, metrics_line, model_row
+from jaxlm.runs.metrics_log import replace_nonfinite
+from jaxlm.runs.results import TITLES, describe_dataset, describe_results, metrics_line, model_row
 from jaxlm.text.dataset import Dataset
 from jaxlm.training.loop import Record
 
@@ -77,7 +77,7 @@ def test_the_results_say_what_was_learnt_from_without_the_text():
         "platform": "somewhere",
     }
     assert json.loads(json.dumps(results, allow_nan=False)) == results
-    assert TEXT not in json.dumps(describe_data(DATA, "char"))
+    assert TEXT not in json.dumps(describe_dataset(DATA, "char"))
 
 
 def test_a_record_is_a_line_without_times():
@@ -96,7 +96,7 @@ def test_a_record_is_a_line_without_times():
 def test_figures_that_are_infinite_are_json_once_they_are_null():
     infinite = EVALUATION._replace(nats_per_token=math.inf, perplexity=math.inf)
     line = metrics_line("counts", Record(0, 2.5, infinite))
-    assert json.dumps(finite(line), allow_nan=False).count("null") == 2
+    assert json.dumps(replace_nonfinite(line), allow_nan=False).count("null") == 2
 
 
 def test_every_model_that_can_be_trained_has_a_title():

@@ -27,7 +27,7 @@ from jaxlm.runs import session as saved_training
 from jaxlm.runs.load import load_run
 from jaxlm.runs.manifest import read_manifest, write_manifest
 from jaxlm.runs.metrics_log import read_metrics
-from jaxlm.runs.session import go_back_to, train_saving, usable_checkpoint
+from jaxlm.runs.session import latest_usable_checkpoint, restore_position, train_with_checkpoints
 from jaxlm.runs.setup import abstract_state, prepare_training, train_key
 from jaxlm.runs.train import resume_run, start_run
 from jaxlm.training.loop import train_lm
@@ -305,10 +305,10 @@ class Crash(BaseException):
     [
         ("training_runs", "remove", True),
         ("training_runs", "write_json", True),
-        ("training_runs", "go_back_to", True),
+        ("training_runs", "restore_position", True),
         ("saved_training", "amend_checkpoint", True),
         ("saved_training", "amend_checkpoint", False),
-        ("saved_training", "cut_metrics", False),
+        ("saved_training", "truncate_metrics", False),
     ],
 )
 def test_a_crash_while_a_run_grows_changes_no_bit(
@@ -419,7 +419,7 @@ def test_a_run_that_diverges_says_so_on_a_full_disk_too(folder, tmp_path, monkey
 def test_a_run_that_is_moved_away_is_not_begun_anew_where_it_was(folder, tmp_path):
     job = job_of(tiny_config(folder))
     with pytest.raises(OSError, match="No such file"):
-        train_saving(tmp_path / "moved away", job, None, Console(quiet=True))
+        train_with_checkpoints(tmp_path / "moved away", job, None, Console(quiet=True))
     (tmp_path / "run").mkdir()
     with saved_training._saving(tmp_path / "run", keep=1) as save:
         shutil.move(tmp_path / "run", tmp_path / "moved")
@@ -460,12 +460,12 @@ DAMAGES = {f"cut to {tenths} tenths": cut(tenths) for tenths in range(10)} | {
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(damage, stopped, folder, caplog):
     damage(stopped)
     job = job_of(tiny_config(folder))
-    checkpoint = usable_checkpoint(stopped, job)
+    checkpoint = latest_usable_checkpoint(stopped, job)
     assert checkpoint.state.step == 6
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
     assert str(checkpoint_of(stopped, 8)) in caplog.text
     assert steps_kept(stopped) == [4, 6, 8]
-    go_back_to(stopped, job, checkpoint)
+    restore_position(stopped, job, checkpoint)
     assert steps_kept(stopped) == [4, 6]
     assert [line["step"] for line in read_metrics(stopped / "metrics.jsonl")] == [0, 5]
 
@@ -493,7 +493,7 @@ METRICS_DAMAGES = {
 def test_damaged_metrics_change_no_bit(damage, step, stopped, folder, finished, caplog):
     metrics = stopped / "metrics.jsonl"
     metrics.write_bytes(damage(metrics.read_bytes()))
-    assert usable_checkpoint(stopped, job_of(tiny_config(folder))).state.step == step
+    assert latest_usable_checkpoint(stopped, job_of(tiny_config(folder))).state.step == step
     assert len(caplog.records) == sum(each > step for each in (4, 6, 8))
     assert all("metrics.jsonl is not what it was at step" in record.message for record in caplog.records)
     resume_run(stopped)
@@ -526,7 +526,7 @@ def test_a_crash_while_a_run_goes_back_changes_no_bit(stopped, finished, monkeyp
     for step in (6, 8):
         flip(largest_file(stopped, step))
     with monkeypatch.context() as patch:
-        for name in ("set_aside", "set_aside", "cut_metrics"):
+        for name in ("set_aside", "set_aside", "truncate_metrics"):
             call = getattr(saved_training, name)
 
             def crash(*arguments, call=call):

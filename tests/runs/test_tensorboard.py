@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from jaxlm.evaluation.evaluate import Evaluation
-from jaxlm.runs.tensorboard import check_tensorboard, tensorboard_events
+from jaxlm.runs.tensorboard import check_tensorboard, open_tensorboard
 from jaxlm.training.loop import Record
 
 needs_tensorboard = pytest.mark.skipif(
@@ -24,7 +24,7 @@ def record(step):
 
 
 def write_session(folder, first_step, steps):
-    with tensorboard_events(folder, first_step) as write:
+    with open_tensorboard(folder, first_step) as write:
         for step in steps:
             write(record(step))
 
@@ -119,7 +119,7 @@ def test_sessions_are_in_order_whatever_the_clock_says(tmp_path, monkeypatch):
 @needs_tensorboard
 def test_events_are_on_the_disk_as_soon_as_they_are_written(tmp_path):
     """A process that is killed loses none."""
-    with tensorboard_events(tmp_path, 0) as write:
+    with open_tensorboard(tmp_path, 0) as write:
         write(record(0))
         assert shown(tmp_path) == expected([0])
 

@@ -29,7 +29,7 @@ from jaxlm.checkpoints.train_states import best_step, checkpoint_steps
 from jaxlm.runs import directory as runs, report, setup as jobs, train as training_runs
 from jaxlm.runs.config import TrainConfig
 from jaxlm.runs.directory import create_run, lock_run
-from jaxlm.runs.load import load_run, open_model, run_config
+from jaxlm.runs.load import load_run, open_model, read_run_config
 from jaxlm.runs.manifest import read_manifest, write_manifest
 from jaxlm.runs.metrics_log import read_metrics
 from jaxlm.runs.train import resume_run, start_run
@@ -138,7 +138,7 @@ def test_a_run_leaves_its_model_and_what_there_is_to_see_of_it(folder, tmp_path,
         "tokenizer.json",
     ]
     assert (run / "curves.png").read_bytes().startswith(b"\x89PNG")
-    assert run_config(run) == tiny_config(folder)
+    assert read_run_config(run) == tiny_config(folder)
     assert [line["step"] for line in read_metrics(run / "metrics.jsonl")] == [0, 5, 10, 11]
     data = load_dataset("", folder / "text.txt", "char")
     model, variables, tokenizer = load_run(run)
@@ -167,7 +167,7 @@ def test_counts_that_were_stopped_are_made_anew(counts, folder, tmp_path, monkey
     with monkeypatch.context() as patch:
         patch.setattr(training_runs, "save_model", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            start_run(run_config(counts), tmp_path / "run")
+            start_run(read_run_config(counts), tmp_path / "run")
     assert read_manifest(tmp_path / "run")["state"] == "interrupted"
     resume_run(tmp_path / "run")
     assert bits(load_run(tmp_path / "run")[1]) == bits(load_run(counts)[1])
@@ -285,7 +285,7 @@ def test_the_text_may_lie_elsewhere(stopped, finished_once, folder, tmp_path):
     moved = Path(shutil.copy(folder / "text.txt", tmp_path / "moved.txt"))
     resume_run(stopped, tiny_config(folder, text=moved))
     assert_same(stopped, finished_once)
-    assert run_config(stopped).text == moved
+    assert read_run_config(stopped).text == moved
 
 
 @pytest.mark.parametrize("change", [lambda text: text[:-1], lambda text: text + "ß"], ids=["shorter", "unknown"])
@@ -355,7 +355,7 @@ def test_a_manifest_that_cannot_be_relied_on_is_refused(damage, message, stopped
     path.write_bytes(damage(content))
     assert path.read_bytes() != content
     before = contents(stopped)
-    for use in (resume_run, load_run, open_model, run_config):
+    for use in (resume_run, load_run, open_model, read_run_config):
         with pytest.raises(ValueError, match=rf"manifest\.json .*{message}"):
             use(stopped)
     assert contents(stopped) == before
@@ -455,7 +455,7 @@ def interrupted(*_, **__):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="there, one process cannot send a signal")
-@pytest.mark.parametrize("name", ["save_model", "render_page", "go_back_to"])
+@pytest.mark.parametrize("name", ["save_model", "render_page", "restore_position"])
 def test_a_signal_before_or_after_the_training_ends_the_run_as_interrupted(
     name, stopped, finished_once, monkeypatch
 ):
@@ -642,7 +642,7 @@ def test_a_model_without_checkpoints_is_not_lost_to_a_longer_run(finished):
     shutil.rmtree(finished / "checkpoints")
     before = file_checksums(finished)
     with pytest.raises(ValueError, match="has a model and no checkpoint to go on from; start another run"):
-        resume_run(finished, replace(run_config(finished), num_steps=20))
+        resume_run(finished, replace(read_run_config(finished), num_steps=20))
     assert file_checksums(finished) == before
 
 

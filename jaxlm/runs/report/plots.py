@@ -11,7 +11,7 @@ from typing import Any, TypeGuard
 
 import numpy as np
 
-from jaxlm.runs.report.tables import escape_unprintable, format_number, visible
+from jaxlm.runs.report.tables import escape_unprintable, format_number, show_whitespace
 from jaxlm.utils.atomic_files import write_atomically
 
 # Blue, orange, green, purple, grey: told apart by readers who see colours differently (Okabe & Ito 2008).
@@ -85,7 +85,7 @@ def plot_counts(path: Path, table: np.ndarray[Any, Any], tokens: Sequence[str], 
     axes = figure.subplots()
     shown = np.ma.masked_equal(counts, 0)
     image = axes.imshow(shown, norm=LogNorm(vmin=1, vmax=max(int(counts.max()), 2)), cmap="viridis")
-    labels = [visible(tokens[token]) for token in frequent]
+    labels = [show_whitespace(tokens[token]) for token in frequent]
     axes.set_xticks(range(len(labels)), labels, rotation=90, family="monospace", parse_math=False)
     axes.set_yticks(range(len(labels)), labels, family="monospace", parse_math=False)
     axes.set(title="how often the column's token follows the row's", xlabel="next token", ylabel="token")

@@ -48,15 +48,15 @@ def runs_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     return table
 
 
-def samples_text(samples: Mapping[str, str]) -> str:
+def format_samples(samples: Mapping[str, str]) -> str:
     """Each model's sample under its title: the text of `samples.txt`."""
     return "\n".join(f"--- {title} ---\n{text}\n" for title, text in samples.items())
 
 
-def visible(token: str) -> str:
+def show_whitespace(token: str) -> str:
     """A token as a label: white space shown, never empty.
 
-    >>> visible(" the\\n")
+    >>> show_whitespace(" the\\n")
     '␣the⏎'
     """
     return escape_unprintable(token.replace(" ", "␣").replace("\n", "⏎").replace("\t", "⇥"))
