@@ -48,7 +48,7 @@ from jaxlm.runs.config import TrainConfig, resolve
 from jaxlm.runs.results import describe_dataset
 from jaxlm.text.dataset import Dataset, load_dataset
 from jaxlm.utils.terminal import print_plain, run_command, stdout_console
-from jaxlm.utils.timing import timed
+from jaxlm.utils.timing import measure_time
 
 _ORDERS = {3: 104.0, 5: 105.0}  # of modified Kneser-Ney, and their perplexity at most
 _MINUTE = 60.0  # seconds, for the recipes of that name, on 2 CPU cores
@@ -172,7 +172,7 @@ def trained_on_characters(data: Dataset, seed: int, is_quick: bool) -> Trained:
     model = UnitEmbeddings(jaxlm.MLPLanguageModel(data.tokenizer.vocab_size, 6, 24, 384))
     num_steps = 200 if is_quick else 8000
     rate = optax.warmup_cosine_decay_schedule(0, 0.02, min(100, num_steps // 2), num_steps)
-    with timed() as timing:
+    with measure_time() as timing:
         variables, history = jaxlm.train_lm(
             model,
             data.train_ids,

@@ -38,7 +38,7 @@ from jaxlm.utils.checksums import sha256_of
 from jaxlm.utils.json_files import read_json
 from jaxlm.utils.signals import terminate_as_interrupt
 from jaxlm.utils.terminal import print_plain
-from jaxlm.utils.timing import timed
+from jaxlm.utils.timing import measure_time
 
 # What is written when the training has ended, results.json last; first to go when a run goes on.
 _FINISHED = ("results.json", "report.html", "samples.txt", "curves.png", "counts.png", "model")
@@ -235,7 +235,7 @@ def _news(
 def _work(path: Path, job: TrainingSetup, checkpoint: Checkpoint | None, console: Console) -> None:
     """Trains, from the checkpoint on, and then writes the model, its figures, pictures and page."""
     train_seconds = None
-    with timed() as timing, jax.default_device(job.device):
+    with measure_time() as timing, jax.default_device(job.device):
         if job.optimizer is None:
             variables = job.model.fit(init(job.model, jax.random.key(job.config.seed)), job.data.train_ids)  # type: ignore[attr-defined]
         else:

@@ -1,1 +1,1 @@
-"""Files, checksums, timing, terminal output, signals and key helpers; nothing here knows a model."""
+"""Atomic files, checksums, timing, terminal output, signals and key helpers; independent of the models."""

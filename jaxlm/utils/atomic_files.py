@@ -1,4 +1,4 @@
-"""Files that are either whole or not there, that can be checked, and that cost no more to read than they hold."""
+"""Write files and directories atomically, and read regular files only."""
 
 import errno
 import os
@@ -8,28 +8,24 @@ import stat
 import uuid
 from pathlib import Path
 
-CHUNK_BYTES = 2**20
-_CANNOT_SYNC = (errno.EINVAL, errno.ENOTSUP)  # of a folder, on some file systems that lie elsewhere
-_TEMPORARY = re.compile(r"\.[0-9a-f]{32}")
+_CANNOT_SYNC = (errno.EINVAL, errno.ENOTSUP)  # some file systems cannot sync a directory
+_TEMPORARY_NAME = re.compile(r"\.[0-9a-f]{32}")
 
 
 def temporary_path(path: Path) -> Path:
-    """A new hidden name beside `path`, for what is to be renamed to `path` when it is whole."""
+    """Return a new hidden path in the same directory, to write to and then rename to `path`."""
     return path.with_name(f".{uuid.uuid4().hex}")
 
 
 def is_temporary(name: str) -> bool:
-    """Whether a crash may have left an entry of this name behind: `temporary_path` makes such."""
-    return _TEMPORARY.fullmatch(name) is not None
+    """Return whether `temporary_path` makes such names. A crash can leave files with them behind."""
+    return _TEMPORARY_NAME.fullmatch(name) is not None
 
 
 def write_atomically(path: str | Path, content: str | bytes) -> None:
-    """Writes `content` (text as UTF-8, newlines as they are) beside `path`, syncs it, and renames it to `path`.
+    """Write and sync a temporary file, then rename it to `path`. Text is encoded as UTF-8, its line ends kept.
 
-    A reader, or a crash, sees the old file or the new one, never a part.
-
-    Raises:
-        OSError: the folder is missing or cannot be written; what stood at `path` is untouched.
+    A reader sees the old file or the new one, never a part of either, also after a crash or an OSError.
     """
     path = Path(path)
     data = content.encode() if isinstance(content, str) else content
@@ -42,31 +38,31 @@ def write_atomically(path: str | Path, content: str | bytes) -> None:
         temporary.replace(path)
         sync(path.parent)
     except OSError as error:
-        error.filename = str(path)  # a full disk names no file by itself
+        error.filename = str(path)  # a failing write or fsync does not set it
         raise
     finally:
         temporary.unlink(missing_ok=True)
 
 
 def commit_directory(unfinished: Path, path: Path, *, replace: bool = False) -> None:
-    """Syncs all that `unfinished` holds, and renames it to `path`; with `replace`, in place of what stands there.
+    """Sync everything below `unfinished`, then rename it to `path`.
 
-    Raises:
-        OSError: it cannot be, or `path` is taken; what stood at `path` is still there.
+    If `path` exists, it is replaced, or without `replace` a FileExistsError is raised. After an OSError the old
+    `path` is still there.
     """
     for folder, _, names in os.walk(unfinished):
         for name in names:
             sync(Path(folder, name))
         sync(Path(folder))
-    replaced = temporary_path(path)
-    if os.path.lexists(path):
-        if not replace:
-            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
+    exists, replaced = os.path.lexists(path), temporary_path(path)
+    if exists and not replace:
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
+    if exists:
         path.rename(replaced)
     try:
         unfinished.rename(path)
     except BaseException:
-        if os.path.lexists(replaced):
+        if exists:
             replaced.rename(path)
         raise
     sync(path.parent)
@@ -74,7 +70,7 @@ def commit_directory(unfinished: Path, path: Path, *, replace: bool = False) -> 
 
 
 def remove(path: Path) -> None:
-    """Removes a file or a folder, if it is there. A folder is gone for every reader at once."""
+    """Remove a file, link or directory if it exists. A directory is first renamed, so it disappears at once."""
     if path.is_dir() and not path.is_symlink():
         hidden = temporary_path(path)
         path.rename(hidden)
@@ -84,15 +80,14 @@ def remove(path: Path) -> None:
 
 
 def read_regular(path: str | Path, *, max_bytes: int | None = None, follow_links: bool = True) -> bytes:
-    """The content of a regular file. A pipe or a device, which may never end, is refused.
+    """Return the content of a regular file. Pipes and devices are refused because they may never end.
 
     Raises:
-        OSError: it is missing or cannot be read.
-        ValueError: it is no regular file (or a link, without `follow_links`), or longer than `max_bytes`.
+        ValueError: not a regular file, a link although `follow_links` is false, or larger than `max_bytes`.
     """
     with open(open_regular(Path(path), follow_links=follow_links), "rb") as file:
         if max_bytes is not None and os.fstat(file.fileno()).st_size > max_bytes:
-            raise ValueError(f"{path} is longer than {max_bytes:,} bytes, more than such a file ever holds")
+            raise ValueError(f"{path} is larger than {max_bytes:,} bytes, the limit for such a file")
         try:
             return file.read()
         except MemoryError:
@@ -100,14 +95,15 @@ def read_regular(path: str | Path, *, max_bytes: int | None = None, follow_links
 
 
 def check_regular(path: Path) -> None:
-    """Raises as `read_regular` does, and reads nothing."""
+    """Raise the errors of `read_regular` without reading the file."""
     os.close(open_regular(path, follow_links=True))
 
 
 def open_regular(path: Path, *, follow_links: bool) -> int:
+    """Open a regular file for reading and return its descriptor. Raises as `read_regular`."""
     if not follow_links:
         refuse_link(path)
-    # Without waiting: the opening of a pipe that nobody writes to would never return.
+    # O_NONBLOCK: opening a pipe without a writer would block forever.
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     mode = os.fstat(descriptor).st_mode
     if stat.S_ISREG(mode):
@@ -115,18 +111,19 @@ def open_regular(path: Path, *, follow_links: bool) -> int:
     os.close(descriptor)
     if stat.S_ISDIR(mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-    raise ValueError(f"{path} is a pipe or a device; save what it gives to a file first")
+    raise ValueError(f"{path} is a pipe or a device; save its output to a file first")
 
 
 def refuse_link(path: Path) -> None:
+    """Raise a ValueError if `path` is a symbolic link."""
     if path.is_symlink():
-        raise ValueError(f"{path} is a link; only what lies here itself is read")
+        raise ValueError(f"{path} is a symbolic link; replace it by a copy of its target")
 
 
 def sync(path: Path) -> None:
-    """Waits until what the file, or the list of names in the folder, holds is on the disk."""
+    """Wait until the content of a file, or the list of names in a directory, is on the disk."""
     if os.name == "nt":
-        return  # Windows syncs no folder, and no file that is open for reading
+        return  # Windows cannot sync a directory, nor a file opened for reading
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,4 +1,4 @@
-"""cache_directory."""
+"""Locate the cache directory."""
 
 import os
 from pathlib import Path
@@ -7,5 +7,5 @@ import platformdirs
 
 
 def cache_directory() -> Path:
-    """Where corpora and compiled programs are kept: the user's cache folder, or `JAXLM_DATA_DIR`."""
+    """Return `JAXLM_DATA_DIR` if set, else the user's cache directory for jaxlm. It may not exist yet."""
     return Path(os.environ.get("JAXLM_DATA_DIR") or platformdirs.user_cache_dir("jaxlm")).expanduser()

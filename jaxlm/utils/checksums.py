@@ -1,4 +1,4 @@
-"""checksums."""
+"""Add checksums to JSON documents and directories, and verify them."""
 
 import hashlib
 import json
@@ -6,70 +6,74 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jaxlm.utils.atomic_files import CHUNK_BYTES, open_regular, refuse_link
+from jaxlm.utils.atomic_files import open_regular, refuse_link
 from jaxlm.utils.json_files import MAX_JSON_BYTES
 
 
-def add_checksum(document: Mapping[str, Any]) -> str:
-    """`document` as JSON, with the sha256 of the rest as its last field, so that a changed byte is noticed.
+def sha256_of(content: bytes) -> str:
+    """Return the SHA-256 of `content` in hexadecimal."""
+    return hashlib.sha256(content).hexdigest()
 
-    Raises:
-        ValueError: it holds NaN or infinity, which JSON lacks, or is longer than any that is read back.
+
+def add_checksum(document: Mapping[str, Any]) -> str:
+    """Return `document` as JSON text with one more field, "sha256", the checksum of the others.
+
+    Raises a ValueError if it contains NaN or infinity, or is too large for `read_json`.
     """
-    content = json.dumps({**document, "sha256": _digest(document)}, indent=2) + "\n"
+    content = json.dumps({**document, "sha256": _document_checksum(document)}, indent=2) + "\n"
     if len(content) > MAX_JSON_BYTES:
-        raise ValueError(f"the document has {len(content):,} bytes; no more than {MAX_JSON_BYTES:,} are read back")
+        raise ValueError(
+            f"the document has {len(content):,} bytes, but at most {MAX_JSON_BYTES:,} can be read back"
+        )
     return content
 
 
 def verify_checksum(document: Any, *, origin: str | Path) -> dict[str, Any]:
-    """The fields of a sealed document, without its sha256.
+    """Return the fields of a document made by `add_checksum`, without its checksum.
 
-    Raises:
-        ValueError: the document is none, or differs from what was sealed; the message names `origin`.
+    Raises a ValueError that names `origin` if the checksum is missing or does not match.
     """
     if not isinstance(document, dict) or not isinstance(document.get("sha256"), str):
         raise ValueError(f"{origin} is damaged: it has no sha256")
     fields = {name: value for name, value in document.items() if name != "sha256"}
     try:
-        if document["sha256"] == _digest(fields):
+        if document["sha256"] == _document_checksum(fields):
             return fields
-    except (ValueError, RecursionError):  # numbers that JSON lacks, as 1e999 becomes; too deep to write
+    except (ValueError, RecursionError):  # JSON such as 1e999 parses to infinity; or it is nested too deeply
         pass
-    raise ValueError(f"{origin} is damaged: its content is not what its sha256 says")
+    raise ValueError(f"{origin} is damaged: checksum mismatch")
 
 
 def file_checksums(folder: Path) -> dict[str, list[Any]]:
-    """Of every file below `folder`, by its name from there: how many bytes it has, and their sha256.
+    """Return `[number of bytes, SHA-256]` of every file below `folder`, by relative path.
 
-    Raises:
-        OSError: it cannot be read.
-        ValueError: there is a link, a pipe or the like among them, or `folder` is a link.
+    Raises a ValueError if `folder` is a link, or contains a link, pipe or device.
     """
-    return {name: _sum_of_file(path) for name, path in _files_below(folder).items()}
+    return {name: _file_checksum(path) for name, path in _files_below(folder).items()}
 
 
-def verify_file_checksums(folder: Path, sums: Mapping[str, Any]) -> None:
-    """Raises a ValueError, which names the file, unless `folder` holds what `file_checksums` said, and no more.
+def verify_file_checksums(folder: Path, checksums: Mapping[str, Any]) -> None:
+    """Raise a ValueError that names the file unless `folder` holds exactly the files of `checksums`.
 
-    A file's size is compared before it is read, so that no more is read than was written.
+    The size is compared before the content, so a file that grew is not read.
     """
     try:
-        sizes = {name: path.lstat().st_size for name, path in _files_below(folder).items()}
-        for name in sorted(sizes.keys() | sums.keys()):
-            if name not in sizes:
-                raise ValueError(f"{folder} is damaged: its file {name!r:.200} is missing")
-            if name not in sums:
-                raise ValueError(f"{folder} is damaged: it holds a file that was not saved, {name!r:.200}")
-            has_grown = not isinstance(sums[name], list) or sums[name][:1] != [sizes[name]]
-            if has_grown or sums[name] != _sum_of_file(folder / name):
-                raise ValueError(f"{folder} is damaged: its file {name!r:.200} has changed")
+        paths = _files_below(folder)
+        for name in sorted(paths.keys() | checksums.keys()):
+            if name not in paths:
+                raise ValueError(f"{folder} is damaged: file {name!r:.200} is missing")
+            if name not in checksums:
+                raise ValueError(f"{folder} is damaged: unexpected file {name!r:.200}")
+            expected = checksums[name]
+            has_size = isinstance(expected, list) and expected[:1] == [paths[name].lstat().st_size]
+            if not has_size or expected != _file_checksum(paths[name]):
+                raise ValueError(f"{folder} is damaged: checksum mismatch in file {name!r:.200}")
     except OSError as error:
         raise ValueError(f"{folder} is damaged: {error}") from None
 
 
 def _files_below(folder: Path) -> dict[str, Path]:
-    """All that is no folder below `folder`, by its name from there."""
+    """Return everything below `folder` that is not a directory. A link to a directory is not followed."""
     refuse_link(folder)
     found, folders = {}, [folder]
     for each in folders:
@@ -81,20 +85,12 @@ def _files_below(folder: Path) -> dict[str, Path]:
     return found
 
 
-def _sum_of_file(path: Path) -> list[Any]:
-    digest, num_bytes = hashlib.sha256(), 0
+def _file_checksum(path: Path) -> list[Any]:
     with open(open_regular(path, follow_links=False), "rb") as file:  # noqa: PTH123
-        while chunk := file.read(CHUNK_BYTES):
-            digest.update(chunk)
-            num_bytes += len(chunk)
-    return [num_bytes, digest.hexdigest()]
+        digest = hashlib.file_digest(file, "sha256")
+        return [file.tell(), digest.hexdigest()]
 
 
-def _digest(document: Mapping[str, Any]) -> str:
-    plain = json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return sha256_of(plain.encode())
-
-
-def sha256_of(content: bytes) -> str:
-    """The sha256 of `content`, as hexadecimal digits."""
-    return hashlib.sha256(content).hexdigest()
+def _document_checksum(document: Mapping[str, Any]) -> str:
+    canonical = json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return sha256_of(canonical.encode())

@@ -1,4 +1,4 @@
-"""json_files."""
+"""Read JSON files with limits, and check their version."""
 
 import json
 import reprlib
@@ -7,40 +7,40 @@ from typing import Any
 
 from jaxlm.utils.atomic_files import read_regular
 
-# A BPE vocabulary of 300,000 tokens needs that. What JSON makes of it in memory can be twenty times as large.
+# Enough for a BPE vocabulary of 300,000 tokens. Parsed, a document can take twenty times its size in memory.
 MAX_JSON_BYTES = 16 * 2**20
 
 
 def read_json(path: str | Path, *, follow_links: bool = True) -> Any:
-    """The JSON document in a file.
+    """Return the JSON document in a file.
 
-    Raises:
-        OSError: it is missing or cannot be read.
-        ValueError: it is no regular file, no JSON, or too large; the message names the path.
+    Raises a ValueError that names `path` if it is not a regular file, not valid JSON, or above `MAX_JSON_BYTES`.
     """
     return parse_json(read_regular(path, max_bytes=MAX_JSON_BYTES, follow_links=follow_links), origin=path)
 
 
 def parse_json(content: bytes | str, *, origin: str | Path) -> Any:
-    """The JSON document in `content`. Raises a ValueError, which names `origin`, where it is none or too large."""
+    """Return the JSON document in `content`. Raises a ValueError as `read_json` does; it names `origin`."""
     if len(content) > MAX_JSON_BYTES:
-        raise ValueError(f"{origin} holds JSON longer than {MAX_JSON_BYTES:,} bytes, more than is ever written")
+        raise ValueError(
+            f"{origin}: the JSON is larger than {MAX_JSON_BYTES:,} bytes, the limit for such a document"
+        )
     try:
         text = content.decode() if isinstance(content, bytes) else content
         return json.loads(text, parse_constant=_refuse_constant)
     except (ValueError, RecursionError):
-        raise ValueError(f"{origin} is damaged: it is no JSON") from None
+        raise ValueError(f"{origin} is damaged: it is not valid JSON") from None
 
 
 def check_version(document: Any, wanted: int, *, origin: str | Path, what: str) -> None:
-    """Raises a ValueError unless the document says that it is of version `wanted` of `what`."""
+    """Raise a ValueError unless the field "version" of `document` is `wanted`."""
     version = document.get("version") if isinstance(document, dict) else None
     if type(version) is not int or version != wanted:
         raise ValueError(
             f"{origin} is not a {what} of version {wanted} (version: {reprlib.repr(version)}); "
-            "if it is a later one's, use the jaxlm that wrote it"
+            "if a later jaxlm wrote it, use that one to read it"
         )
 
 
-def _refuse_constant(word: str) -> None:
-    raise ValueError(f"{word} is no JSON")
+def _refuse_constant(constant: str) -> None:
+    raise ValueError(f"{constant} is not valid JSON")  # Python's parser would accept NaN and Infinity

@@ -335,7 +335,7 @@ def test_a_description_that_is_no_json(saved, content):
         ({"of_jaxlm": False}, "which is not of this library"),
         ({"of_jaxlm": "yes"}, "damaged"),
         ({"arrays": []}, "its index of arrays is malformed"),
-        ({"files": {}}, "was not saved"),
+        ({"files": {}}, "unexpected file"),
         ({"tokenizer_sha256": "0" * 64}, "it is not the tokenizer that was saved with the model"),
         ({"tokenizer_sha256": 0}, "it is not the tokenizer that was saved with the model"),
     ],
@@ -857,8 +857,8 @@ def test_what_a_tampered_file_starts_from_is_imported(exported):
 @pytest.mark.parametrize(
     ("document", "message"),
     [
-        (b"{", "it is no JSON"),
-        (b"[" * 100_000, "it is no JSON"),
+        (b"{", "it is not valid JSON"),
+        (b"[" * 100_000, "it is not valid JSON"),
         (b"{}", "not a saved model of version 2"),
         (b"[]", "not a saved model of version 2"),
     ],

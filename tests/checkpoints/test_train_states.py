@@ -357,7 +357,7 @@ def test_a_file_that_is_missing_is_noticed_and_named(saved):
         hidden = saved.parent / "hidden"
         file.rename(hidden)
         name = file.relative_to(saved / "arrays").as_posix()
-        with pytest.raises(ValueError, match=f"its file '{name}' is missing"):
+        with pytest.raises(ValueError, match=f"file '{name}' is missing"):
             load_checkpoint(saved, LIKE)
         hidden.rename(file)
     (saved / "checkpoint.json").unlink()
@@ -372,7 +372,7 @@ def test_no_checkpoint_at_all_is_a_missing_file(tmp_path):
 
 def test_a_file_too_many_is_noticed(saved):
     (saved / "arrays" / "manifest.ocdbt").touch()
-    with pytest.raises(ValueError, match=r"it holds a file that was not saved, 'manifest\.ocdbt'"):
+    with pytest.raises(ValueError, match=r"unexpected file 'manifest\.ocdbt'"):
         load_checkpoint(saved, LIKE)
 
 

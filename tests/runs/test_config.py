@@ -267,7 +267,7 @@ def test_a_document_that_is_no_object_is_refused(document, tmp_path):
 )
 def test_a_file_that_is_no_json_is_named(content, tmp_path):
     (tmp_path / "config.json").write_bytes(content)
-    with pytest.raises(ValueError, match=r"config\.json is damaged: it is no JSON"):
+    with pytest.raises(ValueError, match=r"config\.json is damaged: it is not valid JSON"):
         read_config(tmp_path / "config.json")
 
 

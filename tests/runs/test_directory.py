@@ -476,9 +476,9 @@ def flipped(content):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (flipped, r"manifest\.json is damaged: its content is not what its sha256 says"),
-        (lambda content: content[:-20], r"manifest\.json is damaged: it is no JSON"),
-        (lambda content: b"", r"manifest\.json is damaged: it is no JSON"),
+        (flipped, r"manifest\.json is damaged: checksum mismatch"),
+        (lambda content: content[:-20], r"manifest\.json is damaged: it is not valid JSON"),
+        (lambda content: b"", r"manifest\.json is damaged: it is not valid JSON"),
         (lambda content: b"[1]", r"manifest\.json is not a run's manifest of version 1"),
         (
             lambda content: content.replace(b'"version": 1', b'"version": 2'),
@@ -759,7 +759,7 @@ def test_the_summary_of_a_run_that_is_not_is_of_its_last_record(tmp_path):
     ("name", "content", "message"),
     [
         ("results.json", '{"models": [{"title": "MLP"}]}', "nats_per_token"),
-        ("results.json", '{"models": [', r"results\.json is damaged: it is no JSON"),
+        ("results.json", '{"models": [', r"results\.json is damaged: it is not valid JSON"),
         ("results.json", "[]", ""),
         ("results.json", '{"models": {"mlp": 1}}', ""),
         (

@@ -600,7 +600,7 @@ def test_a_command_that_is_told_to_stop_saves_and_ends_and_goes_on(signum, folde
     assert (process.returncode, error.splitlines()) == (
         130,
         [
-            "stopping after this step; once more ends at once",
+            "stopping after this step; a second signal ends the process at once",
             f"interrupted by {signum.name}; go on with: jaxlm train --resume {run}",
         ],
     )

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 import jaxlm
 from jaxlm.runs.config import TrainConfig, read_config
 from jaxlm.runs.setup import make_model, make_optimizer, train_key
-from jaxlm.utils.timing import Timing, timed
+from jaxlm.utils.timing import Timing, measure_time
 
 
 class Trained(NamedTuple):
@@ -37,7 +37,7 @@ def train_recipe(config: TrainConfig, vocab_size: int, train_ids: ArrayLike, val
     Patience, which no recipe has, is not obeyed.
     """
     model = make_model(config, vocab_size)
-    with timed() as timing:
+    with measure_time() as timing:
         variables, history = jaxlm.train_lm(
             model,
             train_ids,

@@ -25,7 +25,7 @@ from experiments.speed.scaling import (
 )
 from jaxlm.runs.manifest import read_manifest
 from jaxlm.utils.terminal import run_command
-from jaxlm.utils.timing import timed
+from jaxlm.utils.timing import measure_time
 
 TINY = Shape(
     vocab_size=12,
@@ -89,7 +89,7 @@ def test_a_job_is_done_again_and_again_and_compiles_once(name):
     call, units = JOBS[name].build(TINY)
     assert units == UNITS[name]
     assert compile_seconds(call) > 0
-    with timed() as timing:
+    with measure_time() as timing:
         call()
     assert timing.compile_seconds == 0
 
