@@ -26,7 +26,7 @@ import tyro
 from rich.console import Console
 
 import jaxlm
-from experiments.shared.experiment import mean_and_interval
+from experiments.shared.statistics import mean_and_interval
 from jaxlm.devices.selection import choose_device, format_device
 from jaxlm.models.baselines import UniformLM, UnigramLM
 from jaxlm.models.counts_bigram import best_smoothing
@@ -44,7 +44,7 @@ from jaxlm.training.optimizers import sgd
 from jaxlm.utils.atomic_files import write_atomically
 from jaxlm.utils.compilation_cache import enable_compilation_cache
 from jaxlm.utils.terminal import print_plain, progress, run_command, stdout_console
-from jaxlm.utils.timing import Timing, timed
+from jaxlm.utils.timing import Timing, measure_time
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,7 @@ def run_ladder(config: LadderConfig, console: Console) -> Path:
     settings = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(config).items()}
     facts = describe_dataset(data, config.tokenizer)
     with (
-        create_run(path, "ladder", settings, device, facts=facts, overwrite=config.overwrite) as run,
+        create_run(path, "ladder", settings, device, details=facts, overwrite=config.overwrite) as run,
         jax.default_device(device),
     ):
         rungs = [*baselines(data), *counts_bigrams(data), *neural_rungs(models, config, data, run, console)]
@@ -241,11 +241,11 @@ def neural_models(config: LadderConfig, vocab_size: int) -> tuple[jaxlm.NeuralBi
 def baselines(data: Dataset) -> Iterator[Rung]:
     """What a model must beat: no knowledge at all, and the frequencies of the tokens."""
     vocab_size = data.tokenizer.vocab_size
-    with timed() as timing:
+    with measure_time() as timing:
         uniform = UniformLM(vocab_size)
         evaluation = jaxlm.evaluate(uniform, {}, data.val_ids)
     yield Rung("uniform", "uniform", uniform, {}, evaluation, timing)
-    with timed() as timing:
+    with measure_time() as timing:
         unigram = UnigramLM(vocab_size)
         counts = jnp.bincount(jnp.asarray(data.train_ids), length=vocab_size)
         evaluation = jaxlm.evaluate(unigram, counts, data.val_ids)
@@ -256,11 +256,11 @@ def counts_bigrams(data: Dataset) -> Iterator[Rung]:
     """The counts of pairs, smoothed by one, and by the k that suits held-out training text best."""
     vocab_size = data.tokenizer.vocab_size
     add_one = jaxlm.CountsBigramLM(vocab_size)
-    with timed() as timing:
+    with measure_time() as timing:
         variables = add_one.fit(jaxlm.init(add_one, jax.random.key(0)), data.train_ids)
         evaluation = jaxlm.evaluate(add_one, variables, data.val_ids)
     yield Rung("counts_bigram", "counts bigram, add 1", add_one, variables, evaluation, timing)
-    with timed() as timing:
+    with measure_time() as timing:
         # The last tenth of the training text chooses k; validation never does.
         fitted_ids, held_out_ids = jaxlm.split_ids(data.train_ids)
         table = add_one.fit(jaxlm.init(add_one, jax.random.key(0)), fitted_ids)["counts"]["table"]
@@ -295,7 +295,7 @@ def neural_rungs(
             num_steps=num_steps,
             optimizer=recipe.optimizer(lr, num_steps),
         )
-        with timed() as timing, progress(console, title, num_steps) as show:
+        with measure_time() as timing, progress(console, title, num_steps) as show:
             variables, _ = train(
                 key=jax.random.fold_in(jax.random.key(config.seed), index),
                 log_every=recorded_every(num_steps),

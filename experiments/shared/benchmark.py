@@ -1,106 +1,109 @@
-"""Contestants that do one job, timed against each other, and what is claimed of their ratios."""
+"""Time variants of one computation against each other and compare the ratios with targets."""
 
-import io
 import math
-import platform
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
-from rich import box
-from rich.console import Console
-from rich.table import Table
-
+from experiments.shared.tables import format_table
 from jaxlm.utils.timing import Measurement, benchmark_interleaved
 
 
-class Contestant(NamedTuple):
-    """One way to do a job, and how many of its units (pairs, steps, tokens, ...) a call does.
+class Variant(NamedTuple):
+    """One implementation of the computation.
 
-    `foreign_compiler`: its first call compiles by something else than JAX, which may fail on this machine.
+    Args:
+        call: function to time, without arguments.
+        units: units of work (pairs, steps, tokens, ...) in one call.
+        compiles_itself: the first call compiles with a compiler other than JAX, which may fail on this machine.
     """
 
     call: Callable[[], Any]
     units: float
-    foreign_compiler: bool = False
+    compiles_itself: bool = False
 
 
-class Claim(NamedTuple):
-    """`over` takes at least (or at most) `bound` times as long as `under`.
+class RatioTarget(NamedTuple):
+    """A bound on the ratio of two variants' times.
 
-    Either may be a name, or the beginning that several names share, of which the quickest then counts.
+    `numerator` and `denominator` are names of variants or prefixes of names. The fastest variant with the prefix
+    counts. The ratio must be at least `bound`, or at most `bound` if `at_most`.
     """
 
     title: str
-    over: str
-    under: str
+    numerator: str
+    denominator: str
     bound: float
     at_most: bool = False
 
 
-class Row(NamedTuple):
-    """One job."""
+class Benchmark(NamedTuple):
+    """Variants of one computation, the unit of their work, and the targets for their ratios."""
 
     unit: str
-    contestants: Mapping[str, Contestant]
-    claims: Sequence[Claim]
+    variants: Mapping[str, Variant]
+    targets: Sequence[RatioTarget] = ()
 
 
-def measure(
-    row: Row, *, repeats: int, rest_seconds: float, on_failure: Callable[[str], None] = print
+def run_benchmark(
+    benchmark: Benchmark, *, repeats: int, rest_seconds: float = 0.0, on_failure: Callable[[str], None] = print
 ) -> dict[str, Any]:
-    """Times the row's contestants, A B A B, and checks its claims.
+    """Time the variants in turn (A B A B) and check the targets.
+
+    Args:
+        repeats: samples per variant.
+        rest_seconds: pause before each sample, see `benchmark_interleaved`.
+        on_failure: called with a message when a variant that compiles itself fails to compile.
 
     Returns:
-        unit; contestants: name -> its microseconds a unit, or None where its compiler failed, of which
-        `on_failure` was told; claims: each with its ratio and whether it holds, None where it has no figures.
+        unit; variants: name -> microseconds per unit, None for a variant that failed to compile; targets: see
+        `check_target`.
     """
-    foreign: dict[str, float | None] = {}
-    for name, contestant in row.contestants.items():
-        if contestant.foreign_compiler:
+    first_calls: dict[str, float] = {}
+    failed: set[str] = set()
+    for name, variant in benchmark.variants.items():
+        if variant.compiles_itself:
             try:
-                foreign[name] = first_call_seconds(contestant.call)
-            except Exception as error:  # whatever it stumbles over, the others have their contest
-                on_failure(
-                    f"{name} goes without: {type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
-                )
-                foreign[name] = None
-    running = {name: each for name, each in row.contestants.items() if foreign.get(name, 0.0) is not None}
-    calls = {name: contestant.call for name, contestant in running.items()}
-    figures = benchmark_interleaved(calls, repeats=repeats, rest_seconds=rest_seconds)
-    contestants = {
-        name: _describe(figure, running[name].units, foreign.get(name)) for name, figure in figures.items()
+                first_calls[name] = first_call_overhead(variant.call)
+            except Exception as error:  # any failure of the compiler excludes this variant alone
+                reason = str(error).strip().partition("\n")[0]
+                on_failure(f"{name} skipped: {type(error).__name__}: {reason}")
+                failed.add(name)
+    calls = {name: variant.call for name, variant in benchmark.variants.items() if name not in failed}
+    measurements = benchmark_interleaved(calls, repeats=repeats, rest_seconds=rest_seconds)
+    variants = {
+        name: _describe(measurement, benchmark.variants[name].units, first_calls.get(name))
+        for name, measurement in measurements.items()
     }
     return {
-        "unit": row.unit,
-        "contestants": {name: contestants.get(name) for name in row.contestants},
-        "claims": [check(claim, contestants) for claim in row.claims],
+        "unit": benchmark.unit,
+        "variants": {name: variants.get(name) for name in benchmark.variants},
+        "targets": [check_target(target, variants) for target in benchmark.targets],
     }
 
 
-def check(claim: Claim, contestants: Mapping[str, Any]) -> dict[str, Any]:
-    """The claim, its ratio by medians and by minima, and whether it holds; None where it has no figures."""
-    ratios: dict[str, Any] = dict.fromkeys(("quickest", "ratio", "ratio_of_minima", "holds"))
-    over, under = quickest(contestants, claim.over), quickest(contestants, claim.under)
-    if over is not None and under is not None:
+def check_target(target: RatioTarget, variants: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the target, its ratio of medians and of minima, and whether it is met; None without measurements."""
+    outcome: dict[str, Any] = dict.fromkeys(("fastest", "ratio", "ratio_of_minima", "met"))
+    numerator, denominator = (fastest_variant(variants, each) for each in (target.numerator, target.denominator))
+    if numerator is not None and denominator is not None:
         ratio, ratio_of_minima = (
-            contestants[over][figure] / contestants[under][figure] for figure in ("median_us", "minimum_us")
+            variants[numerator][figure] / variants[denominator][figure] for figure in ("median_us", "minimum_us")
         )
-        holds = ratio <= claim.bound if claim.at_most else ratio >= claim.bound
-        ratios = {"quickest": over, "ratio": ratio, "ratio_of_minima": ratio_of_minima, "holds": holds}
-    return {**claim._asdict(), **ratios}
+        met = ratio <= target.bound if target.at_most else ratio >= target.bound
+        outcome = {"fastest": numerator, "ratio": ratio, "ratio_of_minima": ratio_of_minima, "met": met}
+    return {**target._asdict(), **outcome}
 
 
-def quickest(contestants: Mapping[str, Any], beginning: str) -> str | None:
-    """The name of the quickest contestant whose name begins so, or None."""
-    names = [name for name in contestants if name.startswith(beginning)]
-    return min(names, key=lambda name: contestants[name]["median_us"], default=None)
+def fastest_variant(variants: Mapping[str, Any], prefix: str) -> str | None:
+    """Return the name of the variant with the prefix and the smallest median, or None."""
+    names = [name for name in variants if name.startswith(prefix)]
+    return min(names, key=lambda name: variants[name]["median_us"], default=None)
 
 
-def first_call_seconds(call: Callable[[], Any]) -> float:
-    """By how many seconds a first call is slower than a second."""
+def first_call_overhead(call: Callable[[], Any]) -> float:
+    """Return the seconds by which the first call is slower than the second."""
     seconds = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -111,71 +114,54 @@ def first_call_seconds(call: Callable[[], Any]) -> float:
     return max(seconds[0] - seconds[1], 0.0)
 
 
-def table_text(rows: Mapping[str, Mapping[str, Any]]) -> str:
-    """The rows as a person reads them: a table of figures, and one of claims where there are any."""
-    figures = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    figures.add_column("job", no_wrap=True)
-    figures.add_column("", no_wrap=True)
-    for column in ("µs, median", "minimum", "spread", "compile (s)"):
-        figures.add_column(column, justify="right", no_wrap=True)
-    claims = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    for column in ("job", "ratio"):
-        claims.add_column(column, no_wrap=True)
-    for column in ("by medians", "by minima", "wanted", ""):
-        claims.add_column(column, justify="right", no_wrap=True)
-    for title, row in rows.items():
-        shown = f"{title}, a {row['unit']}"
-        for name, figure in row["contestants"].items():
-            if figure is None:
-                figures.add_row(shown, name, "-")
-            else:
-                times = (_short(figure[each]) for each in ("median_us", "minimum_us", "spread_us"))
-                figures.add_row(shown, name, *times, f"{figure['compile_seconds']:.1f}")
+def format_benchmarks(benchmarks: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return results of `run_benchmark` by title as a table of times, and a table of targets if there are any."""
+    times, ratios = [], []
+    for title, benchmark in benchmarks.items():
+        shown = f"{title}, per {benchmark['unit']}"
+        for name, figure in benchmark["variants"].items():
+            row = ["-"]
+            if figure is not None:
+                row = [format_digits(figure[each]) for each in ("median_us", "minimum_us", "spread_us")]
+                row.append(f"{figure['compile_seconds']:.1f}")
+            times.append([shown, name, *row])
             shown = ""
         shown = title
-        for claim in row["claims"]:
-            missing = claim["ratio"] is None
-            ratios = ("-", "-") if missing else (_short(claim["ratio"]), _short(claim["ratio_of_minima"]))
-            wanted = f"{'at most' if claim['at_most'] else 'at least'} {claim['bound']:g}"
-            claims.add_row(
-                shown, claim["title"], *ratios, wanted, {True: "yes", False: "NO", None: "-"}[claim["holds"]]
-            )
+        for target in benchmark["targets"]:
+            missing = target["ratio"] is None
+            row = ["-"] * 2 if missing else [format_digits(target[each]) for each in ("ratio", "ratio_of_minima")]
+            bound = f"{'at most' if target['at_most'] else 'at least'} {target['bound']:g}"
+            met = {True: "yes", False: "NO", None: "-"}[target["met"]]
+            ratios.append([shown, target["title"], *row, bound, met])
             shown = ""
-    return as_text(figures, claims) if claims.row_count else as_text(figures)
+    text = format_table(
+        ["benchmark", "variant", "median (µs)", "minimum (µs)", "quartile range (µs)", "compile (s)"],
+        times,
+        text_columns=2,
+    )
+    if not ratios:
+        return text
+    headers = ["benchmark", "ratio", "of medians", "of minima", "target", "met"]
+    return f"{text}\n\n{format_table(headers, ratios, text_columns=2)}"
 
 
-def as_text(*tables: Table) -> str:
-    """The tables as plain lines, whole however narrow the terminal is."""
-    written = io.StringIO()
-    Console(file=written, width=160).print(*tables, sep="\n\n")
-    return "\n".join(line.rstrip() for line in written.getvalue().splitlines()) + "\n"
+def format_digits(number: float) -> str:
+    """Return the number with three significant digits.
 
-
-def cpu_name() -> str:
-    """What the processor calls itself."""
-    information = Path("/proc/cpuinfo")
-    lines = information.read_text("utf-8").splitlines() if information.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
-
-
-def _describe(figure: Measurement, units: float, foreign_seconds: float | None) -> dict[str, Any]:
-    return {
-        "median_us": figure.median / units * 1e6,
-        "minimum_us": figure.minimum / units * 1e6,
-        "spread_us": figure.spread / units * 1e6,
-        "repeats": figure.repeats,
-        "units_per_call": units,
-        "compile_seconds": figure.compile_seconds if foreign_seconds is None else foreign_seconds,
-    }
-
-
-def _short(number: float) -> str:
-    """Three digits.
-
-    >>> _short(0.012345), _short(12345.6)
+    >>> format_digits(0.012345), format_digits(12345.6)
     ('0.0123', '12,346')
     """
     if number <= 0:
         return "0"
     return f"{number:,.{max(2 - math.floor(math.log10(number)), 0)}f}"
+
+
+def _describe(measurement: Measurement, units: float, first_call_seconds: float | None) -> dict[str, Any]:
+    return {
+        "median_us": measurement.median / units * 1e6,
+        "minimum_us": measurement.minimum / units * 1e6,
+        "spread_us": measurement.spread / units * 1e6,
+        "repeats": measurement.repeats,
+        "units_per_call": units,
+        "compile_seconds": measurement.compile_seconds if first_call_seconds is None else first_call_seconds,
+    }

@@ -1,108 +1,152 @@
-"""What an experiment leaves: a run's folder with its options, `table.txt`, `picture.png` and `results.json`."""
+"""The frame of every experiment: options, run directory, results, table and pictures.
 
-import io
+An experiment is a module `experiments/GROUP/NAME.py`. Its docstring holds the question, the method, the command,
+the time it takes and the expected figures. It defines a record of options and two functions:
+
+    @dataclass(frozen=True, kw_only=True)
+    class CoinOptions(SeedOptions):
+        '''Toss a coin and count heads.'''                  # the description of --help
+
+        tosses: int = 100
+        '''Number of tosses.'''
+
+
+    def prepare(options: CoinOptions) -> Experiment:
+        '''Check the options and load the text.'''          # errors raised here leave no run directory
+        check_at_least("--tosses", options.tosses, 1)
+        return Experiment("coin", partial(measure, options))
+
+
+    def measure(options: CoinOptions, run: RunContext) -> Findings:
+        '''Do the work.'''                                  # the run directory exists, its state is "running"
+        heads = ...
+        run.log(f"{heads} heads")
+        return Findings({"heads": heads}, format_table(["heads"], [[str(heads)]]), {"picture": plot(heads)})
+
+
+    if __name__ == "__main__":
+        main(CoinOptions, prepare)
+
+The frame does the rest. It checks the common options (`experiments.shared.options`: --quick, --out, --overwrite,
+--seed, --corpus, --text, --tokenizer, --vocab-size), creates the run directory, runs `measure` on the experiment's
+device, writes `table.txt`, one PNG for each picture and last `results.json`, and prints the table.
+
+A test calls `run_experiment(prepare, CoinOptions(tosses=3, out=tmp_path / "run"), console)`.
+
+Next to it in `experiments/shared`: `tables.format_table`, `plots.new_figure` and `plots.COLORS`,
+`statistics.mean_and_interval`, `benchmark` (variants timed against each other), `machine` (cores, CPU, PyTorch),
+`synthetic` (token streams from known distributions).
+"""
+
 import json
-import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, TypeVar
 
 import jax
-import numpy as np
 import tyro
 from rich.console import Console
 
 import jaxlm
-from jaxlm.runs.directory import check_run_path, create_run, new_run_path
+from experiments.shared.options import RunOptions, check_options
+from experiments.shared.plots import save_figure
+from jaxlm.runs.directory import create_run, new_run_path
 from jaxlm.runs.manifest import describe_environment, write_json
 from jaxlm.utils.atomic_files import write_atomically
-from jaxlm.utils.terminal import print_plain
+from jaxlm.utils.terminal import print_plain, run_command, stdout_console
 
-# Blue, orange, green, purple, sky, yellow, grey: told apart by readers who see colours differently (Okabe & Ito).
-COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#7f7f7f")
-
-
-@dataclass(frozen=True)
-class Output:
-    """Where the findings go."""
-
-    out: Path | None = None
-    """The run's folder; None is runs/EXPERIMENT-DATE-TIME."""
-    overwrite: bool = False
-    """Replace the run that --out already holds."""
-
-
-# As a field of an experiment's config, its options are --out and --overwrite.
-OutputOptions = Annotated[Output, tyro.conf.arg(name="")]
-
-
-class ExperimentConfig(Protocol):
-    """A frozen dataclass, one of whose fields says where the findings go."""
-
-    @property
-    def output(self) -> Output: ...
+Options = TypeVar("Options", bound=RunOptions)
 
 
 class Findings(NamedTuple):
-    """What an experiment found: figures as plain JSON, the same as text, and a picture of them."""
+    """The outcome of an experiment.
+
+    Args:
+        results: figures as JSON values, written to `results.json` together with the options, the versions and the
+            device. A key given here replaces the frame's.
+        table: the same figures as text, written to `table.txt`; "" writes no file.
+        pictures: matplotlib figures by the name of their PNG file, without the suffix.
+    """
 
     results: Mapping[str, Any]
-    table: str
-    picture: Any  # matplotlib's Figure
+    table: str = ""
+    pictures: Mapping[str, Any] = {}
 
 
-def run_experiment(name: str, config: ExperimentConfig, console: Console, find: Callable[[], Findings]) -> Path:
-    """Writes what `find` finds to a new run's folder, `results.json` last, and returns its path.
+class RunContext(NamedTuple):
+    """The run in progress."""
 
-    It is called on the device that "auto" takes, with the folder already there: an experiment whose options are
-    wrong says so before.
+    path: Path
+    device: jax.Device
+    settings: Mapping[str, Any]  # the options, as JSON values
+    console: Console
+
+    def log(self, text: str) -> None:
+        """Print a line about the progress of the run."""
+        print_plain(self.console, text)
+
+    def save(self, findings: Findings) -> None:
+        """Write the table, the pictures and last `results.json`. A long experiment may save partial findings."""
+        if findings.table:
+            write_atomically(self.path / "table.txt", findings.table + "\n")
+        for name, figure in findings.pictures.items():
+            save_figure(figure, self.path / f"{name}.png")
+        common = {"schema_version": 1, "config": self.settings, **describe_environment(self.device)}
+        write_json(self.path / "results.json", common | dict(findings.results))
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """An experiment with checked options.
+
+    Args:
+        name: the `kind` in the manifest, and by default the first part of the run directory's name.
+        measure: does the work, on `device`.
+        device: None selects the device that `--device auto` selects.
+        label: first part of the run directory's name, if not `name`.
+        details: further entries of the manifest, such as the checksum of the text.
+    """
+
+    name: str
+    measure: Callable[[RunContext], Findings]
+    device: jax.Device | None = None
+    label: str = ""
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+def run_experiment(prepare: Callable[[Options], Experiment], options: Options, console: Console) -> Path:
+    """Run an experiment and return its run directory.
 
     Raises:
-        FileExistsError, OSError: the folder holds something, or cannot be written.
+        ValueError, OSError: an option is wrong, or the text or the run directory cannot be used. No run directory
+            is created.
     """
-    output = config.output
-    if output.out is not None:
-        check_run_path(output.out, overwrite=output.overwrite)
-    device = jaxlm.resolve_device("auto")
-    path = output.out or new_run_path(name)
-    settings = json.loads(json.dumps(asdict(config), default=str))  # type: ignore[call-overload]
+    begin = time.perf_counter()
+    check_options(options)
+    experiment = prepare(options)
+    device = jaxlm.resolve_device("auto") if experiment.device is None else experiment.device
+    path = options.out or new_run_path(experiment.label or experiment.name)
+    settings = json.loads(json.dumps(asdict(options), default=str))
     with (
-        create_run(path, name, settings, device, overwrite=output.overwrite) as run,
+        create_run(
+            path, experiment.name, settings, device, details=experiment.details, overwrite=options.overwrite
+        ) as run,
         jax.default_device(device),
     ):
-        found = find()
-        write_atomically(run / "table.txt", found.table)
-        write_picture(run / "picture.png", found.picture)
-        results = {"schema_version": 1, "config": settings, **found.results}
-        write_json(run / "results.json", results | describe_environment(device))
-    print_plain(console, f"\n{found.table}\nlook at {path / 'picture.png'}")
+        context = RunContext(run, device, settings, console)
+        findings = experiment.measure(context)
+        context.save(findings)
+    if findings.table:
+        print_plain(console, f"\n{findings.table}\n")
+    print_plain(console, f"{time.perf_counter() - begin:.0f} s; results are in {path}")
     return path
 
 
-def mean_and_interval(values: Sequence[float]) -> tuple[float, float]:
-    """The mean, and half the width of its 95 % interval by Student's t; infinite for a single value.
-
-    >>> mean_and_interval([1.0, 2.0, 3.0])
-    (2.0, 2.484...)
-    """
-    from scipy import stats  # type: ignore[import-untyped]  # JAX needs it; late, for --help does not
-
-    mean, num_values = float(np.mean(values)), len(values)
-    if num_values < 2 or not math.isfinite(mean):
-        return mean, math.inf
-    return mean, float(stats.t.ppf(0.975, num_values - 1) * np.std(values, ddof=1) / math.sqrt(num_values))
-
-
-def new_figure(width: float, height: float) -> Any:
-    """A figure of so many inches."""
-    from matplotlib.figure import Figure  # not pyplot: no global state, no window
-
-    return Figure(figsize=(width, height), dpi=100, layout="constrained")
-
-
-def write_picture(path: Path, figure: Any) -> None:
-    """Writes the figure as PNG, whole or not at all."""
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png")
-    write_atomically(path, picture.getvalue())
+def main(options_type: type[Options], prepare: Callable[[Options], Experiment]) -> None:
+    """Run an experiment from the command line and exit with its status."""
+    options = tyro.cli(options_type, prog=Path(sys.argv[0]).stem)
+    console = stdout_console()
+    sys.exit(run_command(lambda: run_experiment(prepare, options, console)))

@@ -1,28 +1,44 @@
-"""What this machine offers to an experiment: its cores, and PyTorch where that is installed."""
+"""The machine of an experiment: CPU cores, CPU model, and PyTorch if installed."""
 
 import importlib
 import os
+import platform
+from pathlib import Path
 from typing import Any
 
 
 def num_cores() -> int:
-    """The cores that this process may use, which in a container can be fewer than the machine has."""
+    """Return the number of CPU cores available to this process. In a container this can be less than all."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def cpu_name() -> str:
+    """Return the model name of the CPU."""
+    information = Path("/proc/cpuinfo")
+    lines = information.read_text("utf-8").splitlines() if information.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
+def import_torch() -> Any:
+    """Import PyTorch and let it use every core.
+
+    Raises:
+        ValueError: PyTorch is not installed or cannot be imported.
+    """
+    torch, problem = find_torch()
+    if torch is None:
+        raise ValueError(problem)
+    return torch
+
+
 def find_torch() -> tuple[Any, str]:
-    """PyTorch, with a thread for each core, and an empty text; or None, and why it cannot be had."""
+    """Return PyTorch, set to use every core, and ""; or None and the reason why it cannot be imported."""
     try:
         torch = importlib.import_module("torch")
-    except ModuleNotFoundError as error:
-        if error.name == "torch":
-            return None, "torch is not installed: pip install '.[bench]'"
-        return None, _broken(error)
     except (ImportError, OSError) as error:
-        return None, _broken(error)
+        if isinstance(error, ModuleNotFoundError) and error.name == "torch":
+            return None, "torch is not installed: pip install '.[bench]'"
+        return None, f"torch cannot be imported: {str(error).strip().partition(chr(10))[0]}"
     torch.set_num_threads(num_cores())
     return torch, ""
-
-
-def _broken(error: Exception) -> str:
-    return f"torch cannot be imported: {str(error).strip().partition(chr(10))[0]}"

@@ -24,7 +24,7 @@ import jax
 import tyro
 from rich.console import Console
 
-from experiments.shared.benchmark import Claim, Contestant, Row, measure, table_text
+from experiments.shared.benchmark import Benchmark, RatioTarget, Variant, format_benchmarks, run_benchmark
 from jaxlm.runs.config import TrainConfig, resolve
 from jaxlm.runs.directory import check_run_path, create_run, new_run_path
 from jaxlm.runs.manifest import describe_environment, write_json
@@ -68,8 +68,8 @@ def run_saving(config: SavingConfig, console: Console) -> Path:
     settings = json.loads(json.dumps(asdict(config), default=str))
     with create_run(out, "saving-cost", settings, job.device, overwrite=config.overwrite):
         with contest(out, job, judges=not config.quick) as row:
-            measured = {_TITLE: measure(row, repeats=2 if config.quick else config.repeats, rest_seconds=0.0)}
-        text = table_text(measured)
+            measured = {_TITLE: run_benchmark(row, repeats=2 if config.quick else config.repeats, rest_seconds=0.0)}
+        text = format_benchmarks(measured)
         write_atomically(out / "table.txt", text)
         results = {"schema_version": 1, "config": settings, "rows": measured}
         write_json(out / "results.json", results | describe_environment(job.device))
@@ -78,7 +78,7 @@ def run_saving(config: SavingConfig, console: Console) -> Path:
 
 
 @contextmanager
-def contest(out: Path, job: TrainingSetup, *, judges: bool) -> Iterator[Row]:
+def contest(out: Path, job: TrainingSetup, *, judges: bool) -> Iterator[Benchmark]:
     """The ways to train the job, and what is claimed if it `judges`; within the block they save below `out`."""
     with tempfile.TemporaryDirectory(dir=out) as folder:
         path = Path(folder)
@@ -88,9 +88,9 @@ def contest(out: Path, job: TrainingSetup, *, judges: bool) -> Iterator[Row]:
             "saved every 30 s": lambda: saved(job, path),
             "every 100 steps": lambda: saved(often, path),
         }
-        contestants = {name: Contestant(way, job.config.num_steps) for name, way in ways.items()}
-        claim = Claim("saved / not saved", "saved every 30 s", "not saved", 1.05, at_most=True)
-        yield Row("step", contestants, [claim] if judges else [])
+        variants = {name: Variant(way, job.config.num_steps) for name, way in ways.items()}
+        target = RatioTarget("saved / not saved", "saved every 30 s", "not saved", 1.05, at_most=True)
+        yield Benchmark("step", variants, [target] if judges else [])
 
 
 def trained(job: TrainingSetup) -> Any:

@@ -25,18 +25,16 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 import tyro
-from rich import box
 from rich.console import Console
-from rich.table import Table
 
 import jaxlm
-from experiments.shared.benchmark import as_text
-from experiments.shared.streams import zipf_ids
+from experiments.shared.synthetic import zipf_ids
+from experiments.shared.tables import format_table
 from jaxlm.runs.directory import check_run_path, create_run, new_run_path
 from jaxlm.runs.manifest import describe_environment, write_json
 from jaxlm.utils.atomic_files import write_atomically
 from jaxlm.utils.terminal import print_plain, run_command, stdout_console
-from jaxlm.utils.timing import benchmark_interleaved, timed
+from jaxlm.utils.timing import benchmark_interleaved, measure_time
 
 
 @dataclass(frozen=True)
@@ -243,7 +241,7 @@ def run_growth(config: GrowthConfig, console: Console) -> Path:
                 console, f"{panel.title}: slope {measured[-1]['slope']:.2f}, work {measured[-1]['work_slope']:.2f}"
             )
         plot(out / "growth.png", measured)
-        text = as_text(slopes_table(measured))
+        text = slopes_table(measured)
         write_atomically(out / "table.txt", text)
         write_json(
             out / "results.json",
@@ -282,7 +280,7 @@ def measure(panel: Panel, values: Sequence[int], repeats: int) -> list[float]:
 def compile_seconds(call: Callable[[], Any]) -> float:
     """Seconds that JAX compiles in a call when nothing was compiled before."""
     jax.clear_caches()  # type: ignore[no-untyped-call]
-    with timed() as timing:
+    with measure_time() as timing:
         jax.block_until_ready(call())  # type: ignore[no-untyped-call]
     return timing.compile_seconds
 
@@ -326,25 +324,15 @@ def log_slope(values: Sequence[float], costs: Sequence[float]) -> float:
     return float(np.polyfit(np.log(values[-3:]), np.log(costs[-3:]), 1)[0])
 
 
-def slopes_table(panels: Sequence[Mapping[str, Any]]) -> Table:
+def slopes_table(panels: Sequence[Mapping[str, Any]]) -> str:
     """Slopes beside those of the work, one panel a row."""
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    for column in ("job", "cost", "by", "from", "to"):
-        table.add_column(column, no_wrap=True)
-    for column in ("slope", "work", ""):
-        table.add_column(column, justify="right", no_wrap=True)
+    rows = []
     for panel in panels:
         ends = (f"{panel['costs'][end]:.3g} at {panel['values'][end]:,}" for end in (0, -1))
         slopes = (f"{panel[name]:.2f}" for name in ("slope", "work_slope"))
-        table.add_row(
-            panel["job"],
-            panel["measure"],
-            panel["field"],
-            *ends,
-            *slopes,
-            "FASTER" if panel["as_the_work"] is False else "",
-        )
-    return table
+        faster = "FASTER" if panel["as_the_work"] is False else ""
+        rows.append([panel["job"], panel["measure"], panel["field"], *ends, *slopes, faster])
+    return format_table(["job", "cost", "by", "from", "to", "slope", "work", ""], rows, text_columns=5)
 
 
 def plot(path: Path, panels: Sequence[Mapping[str, Any]]) -> None:

@@ -11,21 +11,20 @@ Expected with two devices: train_many takes 0.31 of the time for the neural bigr
 and 0.40 for that with H = 200, which is more than the 0.35 that it should be.
 """
 
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import jax
-import tyro
-from rich.console import Console
 
 import jaxlm
-from experiments.shared.benchmark import Claim, Contestant, Row, measure, table_text
-from experiments.shared.experiment import COLORS, Findings, Output, OutputOptions, new_figure, run_experiment
-from experiments.shared.streams import zipf_ids
-from jaxlm.utils.terminal import run_command, stdout_console
+from experiments.shared.benchmark import Benchmark, RatioTarget, Variant, format_benchmarks, run_benchmark
+from experiments.shared.experiment import Experiment, Findings, RunContext, main
+from experiments.shared.options import RunOptions
+from experiments.shared.plots import COLORS, new_figure
+from experiments.shared.synthetic import zipf_ids
+from jaxlm.utils.checks import check_at_least
 
 _MODELS: dict[str, jaxlm.LanguageModel] = {
     "neural bigram, D=27": jaxlm.NeuralBigramLM(27, 27),
@@ -35,47 +34,37 @@ _MODELS: dict[str, jaxlm.LanguageModel] = {
 _SINGLE, _MANY = "train_lm, one after another", "train_many"
 
 
-@dataclass(frozen=True)
-class SweepConfig:
+@dataclass(frozen=True, kw_only=True)
+class SweepOptions(RunOptions):
     """Times twenty runs side by side against the same one after another."""
 
     repeats: int = 5
     """Samples of each."""
     steps: int = 1000
     """Training steps of each run."""
-    quick: bool = False
-    """Ten steps, one sample: checks that all of it runs, and judges nothing."""
-    output: OutputOptions = Output()  # frozen  # noqa: RUF009
 
 
-def run_sweep_cost(config: SweepConfig, console: Console) -> Path:
-    """Runs the experiment and returns its folder, in which `results.json` comes last.
-
-    Raises:
-        ValueError, OSError: what the user can mend, in one line.
-    """
-    for name in ("repeats", "steps"):
-        if getattr(config, name) < 1:
-            raise ValueError(f"--{name} must be at least 1, got {getattr(config, name)}")
-    return run_experiment("sweep-cost", config, console, lambda: find(config))
+def prepare(options: SweepOptions) -> Experiment:
+    """Check the options."""
+    check_at_least("--repeats", options.repeats, 1)
+    check_at_least("--steps", options.steps, 1)
+    return Experiment("sweep-cost", partial(measure, options))
 
 
-def find(config: SweepConfig) -> Findings:
-    """The figures of each model."""
-    num_steps = 10 if config.quick else config.steps
+def measure(options: SweepOptions, run: RunContext) -> Findings:
+    """Time each model."""
+    num_steps = 10 if options.quick else options.steps
     rows = {
-        title: measure(
-            contest(model, num_steps, judges=not config.quick),
-            repeats=1 if config.quick else config.repeats,
-            rest_seconds=0.0,
+        title: run_benchmark(
+            contest(model, num_steps, judges=not options.quick), repeats=1 if options.quick else options.repeats
         )
         for title, model in _MODELS.items()
     }
     results = {"num_devices": len(jax.devices()), "rows": rows}
-    return Findings(results, table_text(rows), picture(rows))
+    return Findings(results, format_benchmarks(rows), {"picture": picture(rows)})
 
 
-def contest(model: jaxlm.LanguageModel, num_steps: int, *, judges: bool) -> Row:
+def contest(model: jaxlm.LanguageModel, num_steps: int, *, judges: bool) -> Benchmark:
     """Both ways to train the runs, and what is claimed if it `judges`."""
     ids = zipf_ids(model.vocab_size, 200_000)
     keys, columns = jaxlm.sweep_grid(jax.random.split(jax.random.key(0), 4), lr=[0.1, 0.2, 0.3, 0.4, 0.5])
@@ -89,9 +78,9 @@ def contest(model: jaxlm.LanguageModel, num_steps: int, *, judges: bool) -> Row:
         return jaxlm.train_many(model, ids, keys=keys, hyperparams=columns, **options)[0]
 
     num_runs = len(keys)
-    contestants = {_SINGLE: Contestant(one_after_another, num_runs), _MANY: Contestant(side_by_side, num_runs)}
-    claim = Claim("train_many / train_lm", _MANY, _SINGLE, 0.35, at_most=True)
-    return Row("run", contestants, [claim] if judges else [])
+    variants = {_SINGLE: Variant(one_after_another, num_runs), _MANY: Variant(side_by_side, num_runs)}
+    target = RatioTarget("train_many / train_lm", _MANY, _SINGLE, 0.35, at_most=True)
+    return Benchmark("run", variants, [target] if judges else [])
 
 
 def picture(rows: Mapping[str, Mapping[str, Any]]) -> Any:
@@ -99,7 +88,7 @@ def picture(rows: Mapping[str, Mapping[str, Any]]) -> Any:
     figure = new_figure(8, 3.6)
     axes = figure.subplots()
     for offset, (name, color) in enumerate(zip((_SINGLE, _MANY), COLORS, strict=False)):
-        heights = [row["contestants"][name]["median_us"] / 1000 for row in rows.values()]
+        heights = [row["variants"][name]["median_us"] / 1000 for row in rows.values()]
         places = [number + 0.4 * offset - 0.2 for number in range(len(rows))]
         bars = axes.bar(places, heights, width=0.38, color=color, label=name)
         axes.bar_label(bars, fmt="%.3g", fontsize=8)
@@ -110,5 +99,4 @@ def picture(rows: Mapping[str, Mapping[str, Any]]) -> Any:
 
 
 if __name__ == "__main__":
-    options = tyro.cli(SweepConfig, prog="sweep_cost")
-    sys.exit(run_command(lambda: run_sweep_cost(options, stdout_console())))
+    main(SweepOptions, prepare)

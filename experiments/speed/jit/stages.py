@@ -18,7 +18,7 @@ import optax
 from jax import Array
 
 import jaxlm
-from experiments.shared.streams import zipf_ids
+from experiments.shared.synthetic import zipf_ids
 from experiments.speed.jit.numpy_reference import numpy_forward, numpy_nats, numpy_train, torch_network
 from jaxlm.models.counts_bigram import add_pairs
 from jaxlm.models.interface import compute_logits

@@ -4,7 +4,7 @@
     python -m experiments.speed.pytorch.compare --rows step   # only the rows whose name holds "step"
     python -m experiments.speed.pytorch.compare --quick       # tiny sizes: that all of it runs, in half a minute
 
-It needs `pip install '.[bench]'`. Everything runs on the CPU. All contestants of a row take turns in one run,
+It needs `pip install '.[bench]'`. Everything runs on the CPU. All variants of a row take turns in one run,
 A B A B, compile time apart; the figures are microseconds a pair, step, token or window. *Best PyTorch* is the
 better of an idiomatic eager loop, its windows cut by one gather, and `torch.compile`; *course* is how a course
 writes it: windows cut in a Python list, one eager step at a time, a Python loop that samples. The tokens are one
@@ -27,8 +27,8 @@ import tyro
 from rich.console import Console
 
 import jaxlm
-from experiments.shared.benchmark import cpu_name, measure, table_text
-from experiments.shared.machine import find_torch, num_cores
+from experiments.shared.benchmark import format_benchmarks, run_benchmark
+from experiments.shared.machine import cpu_name, find_torch, num_cores
 from jaxlm.runs.directory import check_run_path, create_run, new_run_path
 from jaxlm.runs.manifest import describe_environment, write_json
 from jaxlm.utils.atomic_files import write_atomically
@@ -50,7 +50,7 @@ class ComparisonConfig:
     overwrite: bool = False
     """Replace the run that --out already holds."""
     quick: bool = False
-    """Tiny sizes, one sample: checks that all of it runs, measures nothing and claims nothing."""
+    """Tiny sizes, one sample: checks that all of it runs, measures nothing and targets nothing."""
 
 
 def run_comparison(config: ComparisonConfig, console: Console) -> Path:
@@ -81,16 +81,16 @@ def run_comparison(config: ComparisonConfig, console: Console) -> Path:
             print_plain(console, f"timing: {name}")
             torch.compiler.reset()  # it keeps eight programs of a function and then compiles no more
             row = build()
-            rows[name] = measure(
-                row._replace(claims=()) if config.quick else row,
+            rows[name] = run_benchmark(
+                row._replace(targets=()) if config.quick else row,
                 repeats=1 if config.quick else config.repeats,
                 # The threads of PyTorch's OpenMP go on spinning after its last call, and slow whoever comes next.
                 rest_seconds=0.0 if config.quick else 0.3,
                 on_failure=functools.partial(print_plain, console),
             )
-            print_plain(console, table_text({name: rows[name]}))
+            print_plain(console, format_benchmarks({name: rows[name]}))
             write_results(out, settings, rows, torch, cpu)
-    print_plain(console, f"\n{table_text(rows)}\nlook at {out / 'results.json'}")
+    print_plain(console, f"\n{format_benchmarks(rows)}\nlook at {out / 'results.json'}")
     return out
 
 
@@ -106,7 +106,7 @@ def write_results(
         "torch": {"version": torch.__version__, "threads": torch.get_num_threads()},
         **describe_environment(cpu),
     }
-    write_atomically(out / "table.txt", table_text(rows))
+    write_atomically(out / "table.txt", format_benchmarks(rows))
     write_json(out / "results.json", results)
 
 

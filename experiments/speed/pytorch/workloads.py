@@ -1,4 +1,4 @@
-"""The jobs of the comparison with PyTorch: the contestants of each row, and what is claimed of them.
+"""The jobs of the comparison with PyTorch: the variants of each row, and what is claimed of them.
 
 Imports torch: import it where torch is needed.
 """
@@ -21,14 +21,14 @@ import torch
 from jax import Array
 
 import jaxlm
-from experiments.shared.benchmark import Claim, Contestant, Row
-from experiments.shared.streams import zipf_ids
+from experiments.shared.benchmark import Benchmark, RatioTarget, Variant
+from experiments.shared.synthetic import zipf_ids
 from experiments.speed.pytorch import reference as pytorch_models
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much a call does. Figures are per unit, so that slow contestants may do less."""
+    """How much a call does. Figures are per unit, so that slow variants may do less."""
 
     vocab_size: int = 4096
     num_pairs: int = 9_300_000
@@ -49,7 +49,7 @@ BATCH_SIZES = 256, 1024, 4096  # for scoring: PyTorch has the one that is quicke
 Bounds = tuple[float | None, float | None]  # best PyTorch / jaxlm, course / jaxlm: at least
 
 
-def all_jobs(sizes: Sizes) -> dict[str, Callable[[], Row]]:
+def all_jobs(sizes: Sizes) -> dict[str, Callable[[], Benchmark]]:
     """Every row's name, and the function that builds it."""
     vocab_size = sizes.vocab_size
     counts = jaxlm.CountsBigramLM(vocab_size)
@@ -78,7 +78,7 @@ def all_jobs(sizes: Sizes) -> dict[str, Callable[[], Row]]:
     }
 
 
-def fit_row(model: jaxlm.CountsBigramLM, sizes: Sizes) -> Row:
+def fit_row(model: jaxlm.CountsBigramLM, sizes: Sizes) -> Benchmark:
     """Counting pairs into a table that is there beforehand; the course's loop counts fewer."""
     ids = zipf_ids(model.vocab_size, sizes.num_pairs + 1)
     kept = [jaxlm.init(model, jax.random.key(0))]  # `fit` takes the table over: each call goes on from the last
@@ -90,26 +90,24 @@ def fit_row(model: jaxlm.CountsBigramLM, sizes: Sizes) -> Row:
     table = torch.zeros((model.vocab_size, model.vocab_size), dtype=torch.int32)
     stream = torch.tensor(ids, dtype=torch.int64)
     excerpt = ids[: sizes.course_pairs + 1].tolist()
-    contestants = {
-        "jaxlm": Contestant(fit, sizes.num_pairs),
+    variants = {
+        "jaxlm": Variant(fit, sizes.num_pairs),
         **{
-            f"PyTorch {name}": Contestant(functools.partial(count, table, stream), sizes.num_pairs)
+            f"PyTorch {name}": Variant(functools.partial(count, table, stream), sizes.num_pairs)
             for name, count in (
                 ("index_put_", pytorch_models.count_by_index_put),
                 ("scatter_add_", pytorch_models.count_by_scatter_add),
                 ("bincount", pytorch_models.count_by_bincount),
             )
         },
-        "course": Contestant(
-            functools.partial(pytorch_models.count_one_by_one, table, excerpt), sizes.course_pairs
-        ),
+        "course": Variant(functools.partial(pytorch_models.count_one_by_one, table, excerpt), sizes.course_pairs),
     }
     loop = c_loop()
     if loop is not None:
         counts = np.zeros((model.vocab_size, model.vocab_size), np.int32)
-        contestants["C"] = Contestant(functools.partial(loop, ids, counts), sizes.num_pairs)
-    against_c = Claim("jaxlm / C loop", "jaxlm", "C", 2, at_most=True)
-    return Row("pair", contestants, (*against_pytorch((2.5, 1000)), against_c))
+        variants["C"] = Variant(functools.partial(loop, ids, counts), sizes.num_pairs)
+    against_c = RatioTarget("jaxlm / C loop", "jaxlm", "C", 2, at_most=True)
+    return Benchmark("pair", variants, (*against_pytorch((2.5, 1000)), against_c))
 
 
 def step_row(
@@ -119,7 +117,7 @@ def step_row(
     bounds: Bounds,
     sizes: Sizes,
     flops: float | None = None,
-) -> Row:
+) -> Benchmark:
     """A step of SGD on random windows, in loops of `num_steps` of ours and a tenth as many of PyTorch's.
 
     Of PyTorch's compiled step, the model and the loss are compiled; the windows and the update of the parameters
@@ -154,16 +152,16 @@ def step_row(
     )
     nats = pytorch_models.compiled(pytorch_models.window_nats, sizes.compile_backend)
     in_python = functools.partial(train_theirs, cut=pytorch_models.cut_in_python)
-    contestants = {
-        "jaxlm": Contestant(train, steps),
-        "PyTorch eager": Contestant(train_theirs, few_steps),
-        "PyTorch compiled": Contestant(functools.partial(train_theirs, nats=nats), few_steps, True),
-        "course": Contestant(in_python, few_steps),
+    variants = {
+        "jaxlm": Variant(train, steps),
+        "PyTorch eager": Variant(train_theirs, few_steps),
+        "PyTorch compiled": Variant(functools.partial(train_theirs, nats=nats), few_steps, True),
+        "course": Variant(in_python, few_steps),
     }
     if flops is None:
-        return Row("step", contestants, against_pytorch(bounds))
-    ceiling = Claim("matrix-product ceiling / jaxlm", "product", "jaxlm", 0.65)
-    return Row("step", contestants | products(flops), (*against_pytorch(bounds), ceiling))
+        return Benchmark("step", variants, against_pytorch(bounds))
+    ceiling = RatioTarget("matrix-product ceiling / jaxlm", "product", "jaxlm", 0.65)
+    return Benchmark("step", variants | products(flops), (*against_pytorch(bounds), ceiling))
 
 
 def step_flops(model: jaxlm.MLPLanguageModel, batch_size: int) -> float:
@@ -172,17 +170,17 @@ def step_flops(model: jaxlm.MLPLanguageModel, batch_size: int) -> float:
     return 6 * batch_size * model.hidden_dim * (inputs + model.vocab_size)
 
 
-def products(unit_flops: float) -> dict[str, Contestant]:
+def products(unit_flops: float) -> dict[str, Variant]:
     """Square matrix products: how long a unit would take that did nothing else, at the rate of each."""
     multiply = jax.jit(jnp.matmul)
     squares = {size: jax.random.normal(jax.random.key(size), (size, size)) for size in (512, 1024, 2048)}
     return {
-        f"product {size}": Contestant(functools.partial(multiply, square, square), 2 * size**3 / unit_flops)
+        f"product {size}": Variant(functools.partial(multiply, square, square), 2 * size**3 / unit_flops)
         for size, square in squares.items()
     }
 
 
-def sample_row(model: jaxlm.LanguageModel, num_streams: int, bounds: Bounds, sizes: Sizes) -> Row:
+def sample_row(model: jaxlm.LanguageModel, num_streams: int, bounds: Bounds, sizes: Sizes) -> Benchmark:
     """A token drawn from a network; a call of PyTorch's draws a twentieth of ours."""
     variables = jaxlm.init(model, jax.random.key(0))
     prompt = zipf_ids(model.vocab_size, model.context_length)
@@ -197,20 +195,20 @@ def sample_row(model: jaxlm.LanguageModel, num_streams: int, bounds: Bounds, siz
     def sample() -> Array:
         return jaxlm.sample(model, variables, prompts, num_tokens, key=jax.random.key(1))
 
-    contestants = {
-        "jaxlm": Contestant(sample, num_tokens * num_streams),
-        "PyTorch eager": Contestant(generate, few_tokens * num_streams),
-        "PyTorch compiled": Contestant(
+    variants = {
+        "jaxlm": Variant(sample, num_tokens * num_streams),
+        "PyTorch eager": Variant(generate, few_tokens * num_streams),
+        "PyTorch compiled": Variant(
             functools.partial(generate, probabilities=probabilities), few_tokens * num_streams, True
         ),
     }
     if num_streams == 1:
         in_python = functools.partial(pytorch_models.generate_in_python, module, prompt.tolist(), few_tokens)
-        contestants["course"] = Contestant(in_python, few_tokens)
-    return Row("token", contestants, against_pytorch(bounds))
+        variants["course"] = Variant(in_python, few_tokens)
+    return Benchmark("token", variants, against_pytorch(bounds))
 
 
-def sample_table_row(model: jaxlm.CountsBigramLM, bounds: Bounds, sizes: Sizes) -> Row:
+def sample_table_row(model: jaxlm.CountsBigramLM, bounds: Bounds, sizes: Sizes) -> Benchmark:
     """A token drawn from a table: PyTorch's is made probabilities beforehand, ours are the raw counts.
 
     Of a long text: the 30 ms in which `sample` makes its own table weigh little among 100,000 tokens.
@@ -223,17 +221,17 @@ def sample_table_row(model: jaxlm.CountsBigramLM, bounds: Bounds, sizes: Sizes) 
     def sample() -> Array:
         return jaxlm.sample(model, variables, [0], num_tokens, key=jax.random.key(1))
 
-    contestants = {"jaxlm": Contestant(sample, num_tokens)} | {
-        name: Contestant(functools.partial(generate, probabilities, 0, few_tokens), few_tokens)
+    variants = {"jaxlm": Variant(sample, num_tokens)} | {
+        name: Variant(functools.partial(generate, probabilities, 0, few_tokens), few_tokens)
         for name, generate in (
             ("PyTorch eager", pytorch_models.generate_from_table),
             ("course", pytorch_models.generate_from_table_in_python),
         )
     }
-    return Row("token", contestants, against_pytorch(bounds))
+    return Benchmark("token", variants, against_pytorch(bounds))
 
 
-def perplexity_row(model: jaxlm.LanguageModel, bounds: Bounds, sizes: Sizes) -> Row:
+def perplexity_row(model: jaxlm.LanguageModel, bounds: Bounds, sizes: Sizes) -> Benchmark:
     """A window scored by a network, by PyTorch at several batch sizes, of which the quickest counts."""
     variables = jaxlm.init(model, jax.random.key(0))
     ids = zipf_ids(model.vocab_size, sizes.num_windows + model.context_length)
@@ -248,21 +246,21 @@ def perplexity_row(model: jaxlm.LanguageModel, bounds: Bounds, sizes: Sizes) -> 
         context_length=model.context_length,
         batch_size=256,
     )
-    contestants = {
-        "jaxlm": Contestant(lambda: jaxlm.perplexity(model, variables, ids), sizes.num_windows),
-        "PyTorch eager": Contestant(quickest_batch_size(score), sizes.num_windows),
+    variants = {
+        "jaxlm": Variant(lambda: jaxlm.perplexity(model, variables, ids), sizes.num_windows),
+        "PyTorch eager": Variant(quickest_batch_size(score), sizes.num_windows),
         **{
-            f"PyTorch compiled, B={batch_size}": Contestant(
+            f"PyTorch compiled, B={batch_size}": Variant(
                 functools.partial(score, batch_size=batch_size, summed_nats=summed_nats), sizes.num_windows, True
             )
             for batch_size in BATCH_SIZES
         },
-        "course": Contestant(in_python, sizes.num_windows),
+        "course": Variant(in_python, sizes.num_windows),
     }
-    return Row("window", contestants, against_pytorch(bounds))
+    return Benchmark("window", variants, against_pytorch(bounds))
 
 
-def perplexity_table_row(model: jaxlm.CountsBigramLM, bounds: Bounds, sizes: Sizes) -> Row:
+def perplexity_table_row(model: jaxlm.CountsBigramLM, bounds: Bounds, sizes: Sizes) -> Benchmark:
     """A window scored by a table of counts: rows where they are needed, or the whole table first."""
     variables = fitted(model, sizes)
     ids = zipf_ids(model.vocab_size, sizes.num_windows + 1, seed=1)
@@ -273,11 +271,11 @@ def perplexity_table_row(model: jaxlm.CountsBigramLM, bounds: Bounds, sizes: Siz
         "PyTorch eager, rows": quickest_batch_size(by_rows),
         "PyTorch eager, table": functools.partial(pytorch_models.table_perplexity_by_table, table, stream),
     }
-    contestants = {name: Contestant(call, sizes.num_windows) for name, call in calls.items()}
-    return Row("window", contestants, against_pytorch(bounds))
+    variants = {name: Variant(call, sizes.num_windows) for name, call in calls.items()}
+    return Benchmark("window", variants, against_pytorch(bounds))
 
 
-def sweep_row(model: jaxlm.LanguageModel, batch_size: int, sizes: Sizes) -> Row:
+def sweep_row(model: jaxlm.LanguageModel, batch_size: int, sizes: Sizes) -> Benchmark:
     """A step of all of 16 runs, four learning rates with four keys each: together, and one after the other."""
     ids = zipf_ids(model.vocab_size, sizes.train_tokens)
     lrs = np.repeat([0.05, 0.1, 0.2, 0.4], 4)
@@ -309,18 +307,18 @@ def sweep_row(model: jaxlm.LanguageModel, batch_size: int, sizes: Sizes) -> Row:
             log_every=num_steps,
         )[0]
 
-    contestants = {
-        "jaxlm, one program": Contestant(together, num_steps),
-        "jaxlm, one by one": Contestant(one_by_one, num_steps),
+    variants = {
+        "jaxlm, one program": Variant(together, num_steps),
+        "jaxlm, one by one": Variant(one_by_one, num_steps),
     }
-    claim = Claim("one program / one by one", "jaxlm, one program", "jaxlm, one by one", 0.35, at_most=True)
-    return Row("step of all", contestants, (claim,))
+    target = RatioTarget("one program / one by one", "jaxlm, one program", "jaxlm, one by one", 0.35, at_most=True)
+    return Benchmark("step of all", variants, (target,))
 
 
-def against_pytorch(bounds: Bounds) -> tuple[Claim, ...]:
+def against_pytorch(bounds: Bounds) -> tuple[RatioTarget, ...]:
     """That the best PyTorch, and the course, take so many times as long; None where nothing is claimed."""
     return tuple(
-        Claim(f"{title} / jaxlm", beginning, "jaxlm", bound)
+        RatioTarget(f"{title} / jaxlm", beginning, "jaxlm", bound)
         for title, beginning, bound in zip(("best PyTorch", "course"), ("PyTorch", "course"), bounds, strict=True)
         if bound is not None
     )

@@ -24,10 +24,10 @@ def job(tmp_path):
 
 def test_every_way_trains_the_same(job, tmp_path):
     with contest(tmp_path, job, judges=True) as row:
-        variables = [way.call() for way in row.contestants.values()]
-        (claim,) = row.claims
-        assert {claim.over, claim.under} < row.contestants.keys()
-        assert all(way.units == job.config.num_steps for way in row.contestants.values())
+        variables = [way.call() for way in row.variants.values()]
+        (target,) = row.targets
+        assert {target.numerator, target.denominator} < row.variants.keys()
+        assert all(way.units == job.config.num_steps for way in row.variants.values())
     for other in variables[1:]:
         jax.tree.map(np.testing.assert_array_equal, other, variables[0])
 
@@ -46,8 +46,8 @@ def test_the_artefacts(tmp_path, monkeypatch):
     )
     assert read_manifest(out)["state"] == "done"
     (row,) = json.loads((out / "results.json").read_text("utf-8"))["rows"].values()
-    assert [claim["title"] for claim in row["claims"]] == ["saved / not saved"]
-    assert all(figure["median_us"] > 0 for figure in row["contestants"].values())
+    assert [target["title"] for target in row["targets"]] == ["saved / not saved"]
+    assert all(figure["median_us"] > 0 for figure in row["variants"].values())
     assert (out / "table.txt").read_text("utf-8") in told.getvalue()
 
 

@@ -13,7 +13,7 @@ from rich.console import Console
 
 import jaxlm
 from experiments.shared import machine
-from experiments.shared.benchmark import Contestant, Row
+from experiments.shared.benchmark import Benchmark, Variant
 from experiments.speed.pytorch import compare as pytorch_comparison
 from experiments.speed.pytorch.compare import ComparisonConfig, run_comparison
 from jaxlm.runs.manifest import read_manifest
@@ -50,11 +50,11 @@ def test_quick_fit_leaves_its_artefacts(jobs, tmp_path):
     assert list(results["rows"]) == ["fit, V=64"]
     row = results["rows"]["fit, V=64"]
     assert {"jaxlm", "PyTorch index_put_", "PyTorch scatter_add_", "PyTorch bincount", "course"} <= set(
-        row["contestants"]
+        row["variants"]
     )
-    for figure in row["contestants"].values():
+    for figure in row["variants"].values():
         assert 0 < figure["minimum_us"] <= figure["median_us"]
-    assert row["claims"] == []
+    assert row["targets"] == []
     assert results["torch"]["version"] == metadata.version("torch")
     assert set(results["versions"]) >= {"jax", "jaxlm", "python"}
     assert results["config"]["rows"] == "fit"
@@ -67,8 +67,8 @@ def test_quick_fit_leaves_its_artefacts(jobs, tmp_path):
 
 
 def test_what_is_claimed_of_fit(jobs):
-    claims = jobs.all_jobs(jobs.QUICK)["fit, V=64"]().claims
-    assert [claim.title for claim in claims] == ["best PyTorch / jaxlm", "course / jaxlm", "jaxlm / C loop"]
+    targets = jobs.all_jobs(jobs.QUICK)["fit, V=64"]().targets
+    assert [target.title for target in targets] == ["best PyTorch / jaxlm", "course / jaxlm", "jaxlm / C loop"]
 
 
 def test_jaxlm_is_built_and_called_on_the_cpu(jobs, monkeypatch, tmp_path):
@@ -79,7 +79,7 @@ def test_jaxlm_is_built_and_called_on_the_cpu(jobs, monkeypatch, tmp_path):
 
     def build():
         look()
-        return jobs.Row("call", {"jaxlm": jobs.Contestant(look, 1)}, ())
+        return jobs.Benchmark("call", {"jaxlm": jobs.Variant(look, 1)}, ())
 
     monkeypatch.setattr(jobs, "all_jobs", lambda sizes: {"look": build})
     run(out=tmp_path / "run")
@@ -93,8 +93,8 @@ def test_rows_are_kept_though_a_later_one_fails(monkeypatch, tmp_path):
     def broken():
         raise ValueError("no such row")
 
-    contestants = {"jaxlm": Contestant(lambda: None, 1)}
-    rows = {"first": lambda: Row("call", contestants, ()), "second": broken}
+    variants = {"jaxlm": Variant(lambda: None, 1)}
+    rows = {"first": lambda: Benchmark("call", variants, ()), "second": broken}
     torch = SimpleNamespace(
         compiler=SimpleNamespace(reset=lambda: None), __version__="2", get_num_threads=lambda: 1
     )
@@ -140,12 +140,12 @@ def test_a_compiler_that_fails_leaves_the_row_without_c(jobs, script, monkeypatc
     compiler.chmod(0o755)
     monkeypatch.setattr(jobs.shutil, "which", lambda name: str(compiler))
     assert jobs.c_loop() is None
-    assert "C" not in jobs.all_jobs(jobs.QUICK)["fit, V=64"]().contestants
+    assert "C" not in jobs.all_jobs(jobs.QUICK)["fit, V=64"]().variants
 
 
 def test_the_compiled_score_has_every_batch_size(jobs):
     row = jobs.all_jobs(jobs.QUICK)["perplexity, neural bigram V=64"]()
-    compiled = [name for name, each in row.contestants.items() if each.foreign_compiler]
+    compiled = [name for name, each in row.variants.items() if each.compiles_itself]
     assert compiled == [f"PyTorch compiled, B={batch_size}" for batch_size in (256, 1024, 4096)]
 
 
@@ -161,7 +161,7 @@ def test_every_kind_of_row_runs(jobs, tmp_path):
     ):
         results, _ = run(rows=rows, num_tokens=3, out=tmp_path / rows)
         for row in results["rows"].values():
-            assert None not in row["contestants"].values()
+            assert None not in row["variants"].values()
 
 
 def test_every_row_of_the_comparison_is_there(jobs):
