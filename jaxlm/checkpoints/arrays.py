@@ -1,13 +1,15 @@
-"""arrays."""
+"""Write and read named arrays as uncompressed Zarr, through Orbax, with a checksum for every file.
 
-import errno
+Each array is one Zarr array of a single uncompressed chunk, so reading needs no more memory than the files have
+bytes, and other programs that read Zarr can read it. Orbax keeps no checksums and checks little of what it reads;
+the index that `write_arrays` returns holds the checksums, and the caller stores it in a JSON file with its own.
+"""
+
 import inspect
 import json
 import logging
 import math
-import os
 import re
-import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,218 +23,197 @@ from jaxlm.utils.atomic_files import write_atomically
 from jaxlm.utils.checksums import file_checksums, verify_file_checksums
 from jaxlm.utils.json_files import read_json
 
-# What Orbax writes beside the arrays. Of other files it might read arrays that nobody checked.
-_NOTE = re.compile(r"_[A-Z_]+|commit_success\.txt|array_metadatas/process_0")
+# Files that Orbax adds to the arrays. It would also read arrays from other files, which nobody checked.
+_ORBAX_FILES = re.compile(r"_[A-Z_]+|commit_success\.txt|array_metadatas/process_0")
 
 Name = tuple[str, ...]
 
 
-class _Described(NamedTuple):
-    """An array as an index has it, not made yet."""
+class ArraySpec(NamedTuple):
+    """Dtype and shape of an array that is not allocated."""
 
     dtype: Any
     shape: tuple[int, ...]
 
 
-def write_arrays(folder: Path, arrays: Iterable[tuple[Name, Any]]) -> dict[str, Any]:
-    """Writes named arrays to the new `folder`, and returns the index that `read_arrays` needs, plain JSON.
+def write_arrays(directory: Path, arrays: Iterable[tuple[Name, Any]]) -> dict[str, Any]:
+    """Write named arrays to the new `directory` and return the index that `read_arrays` needs, plain JSON.
 
     Raises:
-        TypeError: one of them is no array of numbers (a random key: take `jax.random.key_data` of it), or holds
-            none.
-        OSError: they cannot be written.
+        TypeError: an array is empty or not numeric (for a random key, pass `jax.random.key_data(key)`).
+        OSError: the arrays cannot be written.
     """
     named = [(name, np.asarray(array)) for name, array in arrays]
     for name, array in named:
-        if _dtype_named(str(array.dtype)) is None or not array.size:
-            raise TypeError(f"array {_spoken(name)} cannot be saved: it is {_signature(array)}")
+        if _parse_dtype(str(array.dtype)) is None or not array.size:
+            raise TypeError(f"cannot save array {format_name(name)}: it is {_signature(array)}")
     import orbax.checkpoint as ocp
 
     try:
-        _check_space(folder.parent, sum(array.nbytes for _, array in named))
         with _orbax(ocp) as checkpointer:
-            # Numbers as names: a model's own may hold dots, slashes, or a way out of the folder.
-            checkpointer.save(
-                folder.absolute(), {_file_name(number): array for number, (_, array) in enumerate(named)}
-            )
+            # Numbers as file names: the arrays' own names may contain dots, slashes or `..`.
+            numbered = {_file_name(number): array for number, (_, array) in enumerate(named)}
+            checkpointer.save(directory.absolute(), numbered)
         for number, (_, array) in enumerate(named):
-            _store_plainly(folder, number, array)
-        sums = file_checksums(folder)
-        _check_layout(folder, sums, named)
+            _undo_compression(directory, number, array)
+        checksums = file_checksums(directory)
+        _check_layout(directory, checksums, named)
     except (OSError, ValueError, RuntimeError) as error:
-        raise OSError(f"cannot write {folder}: {first_line(error)}") from error
-    described = [
-        {"name": list(name), "dtype": str(array.dtype), "shape": list(array.shape)} for name, array in named
-    ]
-    return {"arrays": described, "files": sums}
+        raise OSError(f"cannot write {directory}: {_first_line(error)}") from error
+    specs = [{"name": list(name), "dtype": str(array.dtype), "shape": list(array.shape)} for name, array in named]
+    return {"arrays": specs, "files": checksums}
 
 
 def read_arrays(
-    folder: Path, index: Any, wanted: Sequence[tuple[Name, str]] | None = None
+    directory: Path, index: Any, expected: Sequence[tuple[Name, Any]] | None = None
 ) -> list[tuple[Name, np.ndarray[Any, Any]]]:
-    """The arrays that `write_arrays` wrote, in their order: NumPy arrays, so that no device is asked for.
+    """Return the arrays that `write_arrays` wrote, in the same order, as NumPy arrays.
 
-    Before one is made, its name, shape and dtype are compared with `wanted` (names and `signature`s, in any
-    order), every file with its sha256 in `index`, and the bytes that each array needs with those that are there.
+    Everything is checked before any array is allocated: names, shapes and dtypes against `expected`, each file
+    against its checksum in `index`, and the size of each array against the size of its file.
+
+    Args:
+        expected: names and arrays or specs, as for `check_arrays`; None accepts any.
 
     Raises:
-        ValueError: something is missing, more than there should be, changed, or not as wanted; the message says
-            what, and names the folder.
+        ValueError: something is missing, unexpected, changed or malformed; the message names the directory.
     """
-    described = _checked_index(folder, index)
-    if wanted is not None:
-        compare_signatures(str(folder), [(name, _signature(each)) for name, each in described], wanted)
-    verify_file_checksums(folder, index["files"])
-    _check_layout(folder, index["files"], described)
+    specs = _parse_index(directory, index)
+    if expected is not None:
+        check_arrays(str(directory), specs, expected)
+    verify_file_checksums(directory, index["files"])
+    _check_layout(directory, index["files"], specs)
     import orbax.checkpoint as ocp
 
-    names = [_file_name(number) for number in range(len(described))]
+    keys = list(map(_file_name, range(len(specs))))
     try:
         with _orbax(ocp) as checkpointer:
-            arrays = checkpointer.restore(
-                folder.absolute(), restore_args={name: ocp.RestoreArgs(restore_type=np.ndarray) for name in names}
-            )
-        read = [np.asarray(arrays[name]) for name in names]
-    except MemoryError:  # of this machine: the arrays are no larger than their files
+            restore_args = {key: ocp.RestoreArgs(restore_type=np.ndarray) for key in keys}
+            restored = checkpointer.restore(directory.absolute(), restore_args=restore_args)
+        return [(name, np.asarray(restored[key])) for key, (name, _) in zip(keys, specs, strict=True)]
+    except MemoryError:  # the machine's fault: the arrays are no larger than their files
         raise
-    # Anything: what is read here may come from a stranger, and Orbax checks little of it.
+    # Any exception: the files may come from a stranger, and Orbax checks little of them.
     except Exception as error:
-        raise ValueError(f"{folder} is damaged: its arrays cannot be read ({first_line(error)})") from error
-    for (name, each), array in zip(described, read, strict=True):
-        if _signature(array) != _signature(each):
-            raise ValueError(
-                f"{folder} is damaged: array {_spoken(name)} is {_signature(array)}, not {_signature(each)}"
-            )
-    return [(name, array) for (name, _), array in zip(described, read, strict=True)]
+        raise ValueError(f"{directory} is damaged: cannot read its arrays ({_first_line(error)})") from error
 
 
 def named_leaves(tree: Any) -> list[tuple[Name, Any]]:
-    """The leaves of a pytree, each with the way to it: keys of dicts, names of fields, places in lists."""
+    """Return the leaves of a pytree, each with its path: dict keys, field names and list indices as strings."""
 
-    def word(entry: Any) -> str:
+    def entry_name(entry: Any) -> str:
         return str(next(getattr(entry, kind) for kind in ("key", "name", "idx") if hasattr(entry, kind)))
 
-    return [(tuple(map(word, path)), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)]
+    return [(tuple(map(entry_name, path)), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)]
 
 
-def signatures(tree: Any) -> list[tuple[Name, str]]:
-    """`named_leaves` as `read_arrays` wants them: dtype and shape for each array."""
-    return [(name, _signature(leaf)) for name, leaf in named_leaves(tree)]
+def check_arrays(origin: str, arrays: Iterable[tuple[Name, Any]], expected: Iterable[tuple[Name, Any]]) -> None:
+    """Raise a ValueError that names the first difference in names, dtypes or shapes; the order is ignored.
 
-
-def compare_signatures(origin: str, found: Sequence[tuple[Name, str]], wanted: Sequence[tuple[Name, str]]) -> None:
-    """Raises a ValueError, which names the array, unless both are of the same names, dtypes and shapes."""
-    there, expected = dict(found), dict(wanted)
-    for name in sorted(there.keys() | expected.keys()):
-        if there.get(name) != expected.get(name):
+    Args:
+        origin: start of the message.
+        arrays, expected: named arrays, or anything with a `dtype` and a `shape`.
+    """
+    found = {name: _signature(array) for name, array in arrays}
+    wanted = {name: _signature(array) for name, array in expected}
+    for name in sorted(found.keys() | wanted.keys()):
+        if found.get(name) != wanted.get(name):
             raise ValueError(
-                f"{origin}: array {_spoken(name)} is {there.get(name, 'missing'):.100}, "
-                f"wanted is {expected.get(name, 'none of that name')}"
+                f"{origin}: array {format_name(name)} is {found.get(name, 'missing'):.100}, "
+                f"expected {wanted.get(name, 'no array of that name')}"
             )
+
+
+def format_name(name: Name) -> str:
+    """Return an array's name as shown in messages, at most 200 characters."""
+    return f"{'/'.join(name)!r:.200}"
 
 
 @contextmanager
 def _orbax(ocp: Any) -> Iterator[Any]:
-    """Orbax as this file uses it, without its log: that there was nothing to merge, and what it raises anyway."""
-    options = {"use_ocdbt": False, "use_compression": False}
-    if "use_compression" not in inspect.signature(ocp.PyTreeCheckpointHandler).parameters:
-        del options["use_compression"]  # `_store_plainly` undoes it
-    handler = ocp.PyTreeCheckpointHandler(**options)
+    """Yield a Checkpointer for uncompressed Zarr; its log messages, which repeat what it raises, are dropped."""
+    options = {"use_ocdbt": False}
+    if "use_compression" in inspect.signature(ocp.PyTreeCheckpointHandler).parameters:
+        options["use_compression"] = False  # old versions always compress; `_undo_compression` corrects that
     logger = logging.getLogger("absl")
-    logger.addFilter(_is_not_of_orbax)
+    logger.addFilter(_is_not_from_orbax)
     try:
-        with ocp.Checkpointer(handler) as checkpointer:
+        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler(**options)) as checkpointer:
             yield checkpointer
     finally:
-        logger.removeFilter(_is_not_of_orbax)
+        logger.removeFilter(_is_not_from_orbax)
 
 
-def _is_not_of_orbax(record: logging.LogRecord) -> bool:
+def _is_not_from_orbax(record: logging.LogRecord) -> bool:
     return "orbax" not in Path(record.pathname).parts
 
 
-def _check_space(folder: Path, num_bytes: int) -> None:
-    """Raises an OSError where there is no room: Orbax would find out in several threads, and say so in each."""
-    if shutil.disk_usage(folder).free < num_bytes:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
-
-
-def _checked_index(folder: Path, index: Any) -> list[tuple[Name, _Described]]:
-    """Names, shapes and dtypes of the arrays, once the index is known to be of the right form."""
-    damage = ValueError(f"{folder} is damaged: its index of arrays is malformed")
+def _parse_index(directory: Path, index: Any) -> list[tuple[Name, ArraySpec]]:
+    """Return the name and spec of each array. Raise a ValueError when the index is malformed."""
+    specs = []
     match index:
-        case {"arrays": list(arrays), "files": dict()} if arrays:
-            pass
-        case _:
-            raise damage
-    described = []
-    for each in arrays:
-        match each:
-            case {"name": list(name), "dtype": str(word), "shape": list(shape)} if (
-                name
-                and all(isinstance(part, str) for part in name)
-                and all(type(size) is int and size > 0 for size in shape)
-                and (dtype := _dtype_named(word)) is not None
-            ):
-                described.append((tuple(name), _Described(dtype, tuple(shape))))
-            case _:
-                raise damage
-    if len(dict(described)) < len(described):
-        raise damage
-    return described
+        case {"arrays": list(arrays), "files": dict()}:
+            for entry in arrays:
+                match entry:
+                    case {"name": list(name), "dtype": str(dtype_name), "shape": list(shape)} if (
+                        name
+                        and all(isinstance(part, str) for part in name)
+                        and all(type(size) is int and size > 0 for size in shape)
+                        and (dtype := _parse_dtype(dtype_name)) is not None
+                    ):
+                        specs.append((tuple(name), ArraySpec(dtype, tuple(shape))))
+            if arrays and len(dict(specs)) == len(arrays):
+                return specs
+    raise ValueError(f"{directory} is damaged: its index of arrays is malformed")
 
 
-def _check_layout(folder: Path, sums: dict[str, Any], arrays: Sequence[tuple[Name, Any]]) -> None:
-    """Raises a ValueError unless the files are just those of the arrays, each one plain chunk of its size.
+def _check_layout(directory: Path, checksums: dict[str, Any], arrays: Sequence[tuple[Name, Any]]) -> None:
+    """Raise a ValueError unless the files are exactly those of the arrays, one plain chunk of the right size each.
 
-    What Orbax is told to read is then no larger than the files, and lies in the folder.
+    What Orbax then reads is no larger than the files and lies within the directory.
     """
     expected = set()
     for number, (_, array) in enumerate(arrays):
-        described, chunk = _zarr_files(number, array)
-        expected |= {described, chunk}
-        if described not in sums or read_json(folder / described, follow_links=False) != _zarr_of(array):
-            raise ValueError(f"{folder} is damaged: {described} is not of one plain chunk, {_signature(array)}")
+        metadata, chunk = _zarr_files(number, array)
+        expected |= {metadata, chunk}
+        found = read_json(directory / metadata, follow_links=False) if metadata in checksums else None
         num_bytes = math.prod(array.shape) * array.dtype.itemsize
-        if sums.get(chunk, [0])[0] != num_bytes:
-            raise ValueError(
-                f"{folder} is damaged: {chunk} has not the {num_bytes:,} bytes of {_signature(array)}"
-            )
-    for name in sorted(sums.keys() - expected):
-        if not _NOTE.fullmatch(name):
-            raise ValueError(f"{folder} is damaged: it holds {name!r:.200}, which is of no array")
-    match read_json(folder / "_METADATA", follow_links=False) if "_METADATA" in sums else None:
+        if found != _zarr_metadata(array) or checksums.get(chunk, [0])[0] != num_bytes:
+            raise ValueError(f"{directory} is damaged: {metadata} and {chunk} are not of {_signature(array)}")
+    for name in sorted(checksums.keys() - expected):
+        if not _ORBAX_FILES.fullmatch(name):
+            raise ValueError(f"{directory} is damaged: {name!r:.200} belongs to none of its arrays")
+    match read_json(directory / "_METADATA", follow_links=False) if "_METADATA" in checksums else None:
         case {"tree_metadata": dict(tree), "use_zarr3": False, **others} if not others.get("use_ocdbt"):
-            names = [_file_name(number) for number in range(len(arrays))]
-            if [_key_of(entry) for entry in tree.values()] == names:
+            if list(map(_orbax_key, tree.values())) == list(map(_file_name, range(len(arrays)))):
                 return
-    raise ValueError(f"{folder} is damaged: _METADATA is not of these arrays")
+    raise ValueError(f"{directory} is damaged: _METADATA does not describe its arrays")
 
 
-def _key_of(entry: Any) -> Any:
-    """The key of an array in a dict, as Orbax describes it; None for anything else."""
+def _orbax_key(entry: Any) -> Any:
+    """Return the key of an array in a dict, from its entry in Orbax's `_METADATA`; None for anything else."""
     match entry:
         case {"key_metadata": [{"key": key, "key_type": 2}], "value_metadata": {"value_type": "np.ndarray"}}:
             return key
     return None
 
 
-def _store_plainly(folder: Path, number: int, array: np.ndarray[Any, Any]) -> None:
-    """Writes the array's files anew where Orbax compressed it, as its version 0.11.24 does unasked."""
-    described, chunk = (folder / name for name in _zarr_files(number, array))
-    if read_json(described) != _zarr_of(array):
+def _undo_compression(directory: Path, number: int, array: np.ndarray[Any, Any]) -> None:
+    """Rewrite the array's files when Orbax compressed them, as version 0.11.24 always does."""
+    metadata, chunk = (directory / name for name in _zarr_files(number, array))
+    if read_json(metadata) != _zarr_metadata(array):
         write_atomically(chunk, array.tobytes())
-        write_atomically(described, json.dumps(_zarr_of(array)))
+        write_atomically(metadata, json.dumps(_zarr_metadata(array)))
 
 
-def _zarr_of(array: Any) -> dict[str, Any]:
-    """What Zarr 2 says of the array, as one plain chunk."""
-    is_of_numpy = array.dtype.isbuiltin == 1  # others, as bfloat16, go by their name
+def _zarr_metadata(array: Any) -> dict[str, Any]:
+    """Return the Zarr 2 metadata of an array that is stored as one uncompressed chunk."""
+    is_numpy_dtype = array.dtype.isbuiltin == 1  # Zarr refers to the others, such as bfloat16, by name
     return {
         "zarr_format": 2,
         "shape": list(array.shape),
         "chunks": list(array.shape),
-        "dtype": array.dtype.str if is_of_numpy else str(array.dtype),
+        "dtype": array.dtype.str if is_numpy_dtype else str(array.dtype),
         "compressor": None,
         "fill_value": None,
         "filters": None,
@@ -242,35 +223,30 @@ def _zarr_of(array: Any) -> dict[str, Any]:
 
 
 def _zarr_files(number: int, array: Any) -> tuple[str, str]:
-    """The names of an array's two files: its description, and its one chunk."""
-    folder = _file_name(number)
-    return f"{folder}/.zarray", f"{folder}/{'.'.join('0' for _ in array.shape) or '0'}"
+    """Return the names of an array's two files: its metadata and its single chunk."""
+    return f"{_file_name(number)}/.zarray", f"{_file_name(number)}/{'.'.join('0' for _ in array.shape) or '0'}"
 
 
 def _signature(array: Any) -> str:
     return f"{array.dtype}{list(array.shape)}"
 
 
-def _dtype_named(word: str) -> Any:
-    """The dtype of numbers with just this name; None where there is none. NumPy would take whole expressions."""
-    if not re.fullmatch("[a-z][a-z0-9_]*", word):
+def _parse_dtype(name: str) -> Any:
+    """Return the numeric dtype with exactly this name, or None. NumPy itself would evaluate whole expressions."""
+    if not re.fullmatch("[a-z][a-z0-9_]*", name):
         return None
     try:
-        dtype = jnp.dtype(word)  # jnp's: NumPy's own knows no bfloat16
-        jax.dtypes.canonicalize_dtype(dtype)  # raises where JAX has none of it
+        dtype = jnp.dtype(name)  # unlike NumPy's, it knows bfloat16
+        jax.dtypes.canonicalize_dtype(dtype)  # raises a TypeError for dtypes that JAX does not support
     except TypeError:
         return None
-    is_plain = str(dtype) == word and any(jnp.issubdtype(dtype, kind) for kind in (jnp.bool_, jnp.number))
-    return dtype if is_plain else None
+    is_numeric = jnp.issubdtype(dtype, jnp.bool_) or jnp.issubdtype(dtype, jnp.number)
+    return dtype if str(dtype) == name and is_numeric else None
 
 
 def _file_name(number: int) -> str:
     return f"{number:06d}"
 
 
-def _spoken(name: Name) -> str:
-    return f"{'/'.join(name)!r:.200}"
-
-
-def first_line(error: BaseException) -> str:
-    return str(error).partition("\n")[0][:1000]
+def _first_line(error: BaseException) -> str:
+    return str(error).partition("\n")[0][:1000]  # Orbax's messages can have hundreds of lines

@@ -1,8 +1,7 @@
-"""Saved models: a folder of JSON and arrays, or one file of safetensors. Nothing in either is ever run."""
+"""Save and load models: a directory of JSON and arrays, or one safetensors file. No code is ever executed."""
 
 import hashlib
 import json
-import reprlib
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,13 +10,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
 
-from jaxlm.checkpoints.arrays import Name, compare_signatures, named_leaves, read_arrays, signatures, write_arrays
+from jaxlm.checkpoints.arrays import Name, check_arrays, format_name, named_leaves, read_arrays, write_arrays
 from jaxlm.checkpoints.model_spec import (
-    OPTIONAL_FIELDS,
     expected_arrays,
-    is_of_jaxlm,
+    is_library_model,
     model_from_spec,
     model_to_spec,
     variables_from_arrays,
@@ -36,23 +33,33 @@ from jaxlm.utils.checksums import add_checksum, sha256_of, verify_checksum
 from jaxlm.utils.json_files import MAX_JSON_BYTES, check_version, parse_json, read_json
 
 _VERSION = 2
-_MAX_DEPTH = 100  # of nested dicts, far below what JAX can take apart
+_MAX_DEPTH = 100  # of nested dicts; JAX fails at a depth of about 1,000
+
+_NamedArrays = list[tuple[Name, np.ndarray[Any, Any]]]
 
 
 def save_model(path: str | Path, model: LanguageModel, variables: Any, tokenizer: Tokenizer | None = None) -> None:
-    """Saves a model as the folder `path`: `model.json`, `variables/` and, with a tokenizer, `tokenizer.json`.
+    """Save a model as the directory `path`: `model.json`, `variables/` and, with a tokenizer, `tokenizer.json`.
 
-    The folder appears when it is whole. Any model can be saved, a reader's own too; `load_model` has to be given
-    that one again.
+    The directory appears atomically. A model of your own can be saved too; pass it to `load_model` again.
+    Host function; not for use inside `jit`.
 
     Args:
-        variables: nested dicts with string keys, arrays as leaves.
+        variables: nested dicts with string keys and arrays as leaves.
 
     Raises:
         FileExistsError: `path` exists.
-        OSError: it cannot be written; nothing is left behind.
+        OSError: the directory cannot be written; nothing is left behind.
         TypeError: the variables are not such dicts.
-        ValueError: the tokenizer has more tokens than the model, the variables are another model's, or not finite.
+        ValueError: the tokenizer has more tokens than the model, or the variables do not match the model or are
+            not finite.
+
+    >>> import tempfile, jaxlm
+    >>> model = jaxlm.NeuralBigramLM(vocab_size=5, embedding_dim=2)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     jaxlm.save_model(f"{folder}/bigram", model, jaxlm.init(model, jax.random.key(0)))
+    ...     jaxlm.load_model(f"{folder}/bigram")[0] == model
+    True
     """
     path = Path(path).absolute()
     if path.exists():
@@ -62,11 +69,11 @@ def save_model(path: str | Path, model: LanguageModel, variables: Any, tokenizer
     try:
         unfinished.mkdir(parents=True)
         index = write_arrays(unfinished / "variables", arrays)
-        tokenizer_sum = None
+        tokenizer_sha256 = None
         if tokenizer is not None:
             tokenizer.save(unfinished / "tokenizer.json")
-            tokenizer_sum = sha256_of(read_regular(unfinished / "tokenizer.json"))
-        document = {"version": _VERSION, **model_to_spec(model), "tokenizer_sha256": tokenizer_sum, **index}
+            tokenizer_sha256 = sha256_of(read_regular(unfinished / "tokenizer.json"))
+        document = {"version": _VERSION, **model_to_spec(model), "tokenizer_sha256": tokenizer_sha256, **index}
         write_atomically(unfinished / "model.json", add_checksum(document))
         commit_directory(unfinished, path)
     except OSError as error:
@@ -76,31 +83,35 @@ def save_model(path: str | Path, model: LanguageModel, variables: Any, tokenizer
 
 
 def load_model(path: str | Path, *, model: LanguageModel | None = None) -> tuple[Any, Any, Tokenizer | None]:
-    """The model, its variables (on JAX's default device) and its tokenizer, as `save_model` saved them.
+    """Return the model, its variables and its tokenizer from the directory that `save_model` wrote.
 
-    All is checked before it is used: one byte that changed since is an error.
+    Everything is checked first: a single changed byte is an error. Host function; not for use inside `jit`.
 
     Args:
-        model: the reader's own model whose variables were saved; not needed for the models of this library.
+        model: the model of your own that was saved; omit it for the models of this library.
+
+    Returns:
+        Model, variables on JAX's default device, and tokenizer (None when none was saved).
 
     Raises:
-        FileNotFoundError: there is no saved model at `path`.
-        ValueError: it is damaged, of another version, or not of `model`; the message names the path.
+        FileNotFoundError: `path` is not a saved model.
+        ValueError: it is damaged, of another version, or does not match `model`; the message names the path.
+
+    For an example, see `save_model`.
     """
     path = Path(path).absolute()
     origin = path / "model.json"
     try:
         document = read_json(origin, follow_links=False)
     except (FileNotFoundError, NotADirectoryError):
-        raise FileNotFoundError(f"{path} holds no saved model: {origin.name} is missing") from None
-    model, document = _read_description(document, origin, model)
-    arrays = read_arrays(path / "variables", document, _wanted(model, path))
-    variables = _restored(model, arrays, path)
+        raise FileNotFoundError(f"{path} is not a saved model: {origin.name} is missing") from None
+    spec = _read_spec(document, origin)
+    model = model_from_spec(spec, origin, model)
+    arrays = read_arrays(path / "variables", spec, expected_arrays(model, str(path)))
     tokenizer = None
-    if document.get("tokenizer_sha256") is not None:
-        tokenizer = _read_tokenizer(path / "tokenizer.json", document["tokenizer_sha256"])
-        _check_sizes(str(path), model, tokenizer)
-    return model, variables, tokenizer
+    if spec.get("tokenizer_sha256") is not None:
+        tokenizer = _read_tokenizer(path / "tokenizer.json", spec["tokenizer_sha256"])
+    return model, _load_variables(str(path), model, arrays, tokenizer), tokenizer
 
 
 def export_model(
@@ -111,15 +122,22 @@ def export_model(
     *,
     overwrite: bool = False,
 ) -> None:
-    """Writes a model as one file, in the safetensors format, for those who mail it; `import_model` reads it.
+    """Write a model as one safetensors file, for `import_model`.
 
-    The tensors are named by their places, as `params/embedding/embedding`; the rest stands in the file's metadata,
-    under `jaxlm`, as JSON.
+    Tensor names are paths such as `params/embedding/embedding`; the model and the tokenizer are JSON in the
+    file's metadata, under the key `jaxlm`. Host function; not for use inside `jit`.
 
     Raises:
-        FileExistsError: `path` exists, without `overwrite`.
-        OSError: it cannot be written; what stood at `path` is untouched.
-        TypeError, ValueError: as `save_model`; also for variables that the format cannot hold.
+        FileExistsError: `path` exists and `overwrite` is False.
+        OSError: the file cannot be written; an existing file is unchanged.
+        TypeError, ValueError: as for `save_model`; also when the format does not support an array's dtype.
+
+    >>> import tempfile, jaxlm
+    >>> model = jaxlm.NeuralBigramLM(vocab_size=5, embedding_dim=2)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     jaxlm.export_model(f"{folder}/a.safetensors", model, jaxlm.init(model, jax.random.key(0)))
+    ...     jaxlm.import_model(f"{folder}/a.safetensors")[0] == model
+    True
     """
     import safetensors.numpy
 
@@ -132,189 +150,141 @@ def export_model(
         "version": _VERSION,
         **model_to_spec(model),
         "tokenizer": None if tokenizer is None else json.loads(tokenizer_to_json(tokenizer)),
-        "tensors_sha256": _sum_of(tensors),
+        "tensors_sha256": _tensors_sha256(tensors),
     }
     try:
         content = safetensors.numpy.save(tensors, metadata={"jaxlm": add_checksum(document)})
     except (safetensors.SafetensorError, KeyError) as error:
-        raise TypeError(f"safetensors cannot hold these variables: {error}") from None
+        raise TypeError(f"safetensors cannot store these variables: {error}") from None
     write_atomically(path, content)
 
 
 def import_model(path: str | Path, *, model: LanguageModel | None = None) -> tuple[Any, Any, Tokenizer | None]:
-    """What `export_model` wrote to the file `path`, checked as `load_model` checks a folder.
+    """Return the model, its variables and its tokenizer from the file that `export_model` wrote.
+
+    Arguments, checks and results are those of `load_model`; for an example, see `export_model`.
+    Host function; not for use inside `jit`.
 
     Raises:
-        OSError: there is no such file, or it cannot be read.
-        ValueError: it is damaged, not of `export_model`, or not of `model`; the message names the path.
+        OSError: the file is missing or cannot be read.
+        ValueError: it is damaged, not an exported model, or does not match `model`; the message names the path.
     """
-    metadata, tensors = _read_tensors(Path(path))
+    path = Path(path)
+    metadata, tensors = _read_tensors(path)
     if "jaxlm" not in metadata:
-        raise ValueError(f"{path} is no model that jaxlm exported: its metadata say nothing of jaxlm")
-    model, document = _read_description(parse_json(metadata["jaxlm"], origin=path), path, model)
-    if document.get("tensors_sha256") != _sum_of(tensors):
-        raise ValueError(f"{path} is damaged: its tensors are not those that were exported")
-    arrays = [(tuple(name.split("/")), array) for name, array in tensors.items()]
-    variables = _restored(model, arrays, path)
+        raise ValueError(f"{path} is not a model file: its metadata has no entry jaxlm; use one from jaxlm export")
+    spec = _read_spec(parse_json(metadata["jaxlm"], origin=path), path)
+    model = model_from_spec(spec, path, model)
+    if spec.get("tensors_sha256") != _tensors_sha256(tensors):
+        raise ValueError(f"checksum mismatch in {path}: its tensors have changed since the export")
+    arrays = [(tuple(name.split("/")), tensor) for name, tensor in tensors.items()]
     tokenizer = None
-    if document.get("tokenizer") is not None:
-        tokenizer = tokenizer_from_json(document["tokenizer"], origin=path)
-        _check_sizes(str(path), model, tokenizer)
-    return model, variables, tokenizer
+    if spec.get("tokenizer") is not None:
+        tokenizer = tokenizer_from_json(spec["tokenizer"], origin=path)
+    return model, _load_variables(str(path), model, arrays, tokenizer), tokenizer
 
 
-def _checked_arrays(
-    model: LanguageModel, variables: Any, tokenizer: Tokenizer | None
-) -> list[tuple[Name, np.ndarray[Any, Any]]]:
-    """The variables as named NumPy arrays, once they are known to be such as `load_model` takes back."""
-    kept = _kept(model, variables)
-    tree = _as_numpy(kept)
-    arrays = named_leaves(tree)
-    if not isinstance(kept, Mapping) or max(len(name) for name, _ in arrays) > _MAX_DEPTH:
-        raise TypeError(f"variables must be nested dicts of arrays, no deeper than {_MAX_DEPTH}")
-    if (wanted := _wanted(model, "variables")) is not None:
-        compare_signatures(f"variables of a {type(model).__name__}", signatures(tree), wanted)
-    _check_values("variables", model, arrays)
-    if tokenizer is not None:
-        _check_sizes("cannot save", model, tokenizer)
-    return arrays
-
-
-def _wanted(model: LanguageModel, origin: str | Path) -> list[tuple[Name, str]] | None:
+def _checked_arrays(model: LanguageModel, variables: Any, tokenizer: Tokenizer | None) -> _NamedArrays:
+    """Return the variables as named NumPy arrays. Raise when `load_model` would not accept them."""
     try:
-        return expected_arrays(model)
-    except ValueError as error:
-        raise ValueError(f"{origin}: {error}") from None
-
-
-def _kept(model: LanguageModel, variables: Any) -> Any:
-    try:
-        return variables_to_arrays(model, variables)
+        arrays = variables_to_arrays(model, variables)
     except (KeyError, IndexError, AttributeError) as error:
         raise TypeError(f"variables are not those of a {type(model).__name__}: {error!r}") from None
+    named = named_leaves(_to_numpy(arrays))
+    if not isinstance(arrays, Mapping) or max(len(name) for name, _ in named) > _MAX_DEPTH:
+        raise TypeError(f"variables must be nested dicts of arrays, at most {_MAX_DEPTH} levels deep")
+    if (expected := expected_arrays(model, "variables")) is not None:
+        check_arrays(f"variables of a {type(model).__name__}", named, expected)
+    _check_values("cannot save", model, named, tokenizer)
+    return named
 
 
-def _restored(model: LanguageModel, arrays: list[tuple[Name, np.ndarray[Any, Any]]], path: str | Path) -> Any:
-    """The variables of which the arrays were kept, on JAX's default device, once all of it is checked."""
-    _check_values(str(path), model, arrays)
-    return jax.device_put(variables_from_arrays(model, _nested(arrays, path), str(path)))
+def _load_variables(origin: str, model: LanguageModel, arrays: _NamedArrays, tokenizer: Tokenizer | None) -> Any:
+    """Return the variables on JAX's default device. Raise a ValueError when they or the tokenizer do not fit."""
+    _check_values(origin, model, arrays, tokenizer)
+    return jax.device_put(variables_from_arrays(model, _nest(arrays, origin), origin))
 
 
-def _as_numpy(tree: Any) -> Any:
+def _to_numpy(tree: Any) -> Any:
+    """Return nested dicts with NumPy arrays as leaves. Raise a TypeError for any other container, key or leaf."""
     if isinstance(tree, float | int):
-        return np.asarray(jnp.asarray(tree))
-    if isinstance(tree, Array | np.ndarray | np.generic):
+        tree = jnp.asarray(tree)
+    if isinstance(tree, jax.Array | np.ndarray | np.generic):
         return np.asarray(tree)
     if not isinstance(tree, Mapping) or not tree:
-        raise TypeError(
-            f"variables must be nested dicts of arrays, none of them empty, got {type(tree).__name__} in them"
-        )
+        found = "an empty dict" if isinstance(tree, Mapping) else type(tree).__name__
+        raise TypeError(f"variables must be nested dicts of arrays, none empty, got {found}")
     for name in tree:
         if not isinstance(name, str) or not name or "/" in name:
-            raise TypeError(
-                "variables must be nested dicts with string keys, not empty and without slashes, "
-                f"got the key {name!r}"
-            )
-    return {name: _as_numpy(subtree) for name, subtree in tree.items()}
+            raise TypeError(f"the keys of variables must be non-empty strings without slashes, got {name!r}")
+    return {name: _to_numpy(subtree) for name, subtree in tree.items()}
 
 
-def _nested(arrays: list[tuple[Name, np.ndarray[Any, Any]]], origin: str | Path) -> dict[str, Any]:
-    """Nested dicts of the named arrays. Raises a ValueError where a name leads through another's array."""
+def _nest(arrays: _NamedArrays, origin: str) -> dict[str, Any]:
+    """Return nested dicts of the named arrays. Raise a ValueError when one name is a prefix of another."""
     tree: dict[str, Any] = {}
     for name, array in arrays:
         branch = tree
-        for word in name[:-1]:
-            branch = branch.setdefault(word, {}) if isinstance(branch, dict) else branch
+        for part in name[:-1]:
+            branch = branch.setdefault(part, {}) if isinstance(branch, dict) else branch
         if len(name) > _MAX_DEPTH or not isinstance(branch, dict) or name[-1] in branch:
-            raise ValueError(f"{origin} is damaged: the names of its arrays are no tree")
+            raise ValueError(f"{origin} is damaged: the names of its arrays do not form a tree")
         branch[name[-1]] = array
     return tree
 
 
-def _read_description(
-    document: Any, origin: str | Path, model: LanguageModel | None
-) -> tuple[LanguageModel, dict[str, Any]]:
-    """The model that a sealed document describes, or `model` where it is just that one; and the document."""
+def _read_spec(document: Any, origin: str | Path) -> dict[str, Any]:
+    """Return the fields of a saved model's JSON document, with version, checksum and types checked."""
     check_version(document, _VERSION, origin=origin, what="saved model")
-    document = verify_checksum(document, origin=origin)
-    match document:
+    match spec := verify_checksum(document, origin=origin):
         case {"class": str(), "vocab_size": int(), "context_length": int(), "fields": dict(), "of_jaxlm": bool()}:
-            pass
-        case _:
-            raise ValueError(f"{origin} is damaged: its fields are not those of a saved model")
-    if model is None:
-        try:
-            model = model_from_spec(document)
-        except LookupError:
-            raise ValueError(
-                f"{origin} holds a model {document['class']!r:.100}, which is not of this library: "
-                "pass load_model(path, model=...)"
-            ) from None
-        except ValueError as error:
-            raise ValueError(f"{origin} is damaged: {error}") from None
-    for name, value in model_to_spec(model).items():
-        wanted = document[name]
-        if name == "fields":
-            wanted = {each: OPTIONAL_FIELDS[each] for each in value.keys() & OPTIONAL_FIELDS} | wanted
-        if value != wanted:
-            found = reprlib.repr(document[name])
-            raise ValueError(f"{origin} is of a model of {name} {found}, not {value!r:.200}")
-    return model, document
+            return spec
+    raise ValueError(f"{origin} is damaged: its fields are not those of a saved model")
 
 
-def _check_values(origin: str, model: LanguageModel, arrays: list[tuple[Name, np.ndarray[Any, Any]]]) -> None:
-    """Raises a ValueError where JAX would round numbers, params are not finite, or counts negative.
+def _check_values(origin: str, model: LanguageModel, arrays: _NamedArrays, tokenizer: Tokenizer | None) -> None:
+    """Raise a ValueError for dtypes that JAX would narrow, and for a tokenizer larger than the model.
 
-    A reader's own model may hold any finite or infinite number.
+    In library models also for non-finite parameters and negative counts; a user's own may have any values.
     """
     for name, array in arrays:
+        message = f"{origin}: array {format_name(name)}"
         if jax.dtypes.canonicalize_dtype(array.dtype) != array.dtype:
-            raise ValueError(
-                f"{origin}: array {'/'.join(name)!r:.200} is {array.dtype}, which JAX rounds; set jax_enable_x64"
-            )
-        if not is_of_jaxlm(model):
-            continue
-        if not np.isfinite(array).all():
-            raise ValueError(
-                f"{origin}: array {'/'.join(name)!r} holds NaN or infinity, which no trained model does"
-            )
-        if np.issubdtype(array.dtype, np.integer) and array.min() < 0:
-            raise ValueError(f"{origin}: array {'/'.join(name)!r} holds the count {array.min()}, below 0")
+            raise ValueError(f"{message} is {array.dtype}, which JAX narrows; set jax_enable_x64")
+        if is_library_model(model) and not np.isfinite(array).all():
+            raise ValueError(f"{message} contains NaN or infinity")
+        if is_library_model(model) and np.issubdtype(array.dtype, np.integer) and array.min() < 0:
+            raise ValueError(f"{message} contains {array.min()}; counts must be at least 0")
+    if tokenizer is not None and tokenizer.vocab_size > model.vocab_size:
+        sizes = f"{tokenizer.vocab_size} tokens, more than the model's vocab_size={model.vocab_size}"
+        raise ValueError(f"{origin}: the tokenizer has {sizes}")
 
 
-def _check_sizes(origin: str, model: LanguageModel, tokenizer: Tokenizer) -> None:
-    if tokenizer.vocab_size > model.vocab_size:
-        raise ValueError(
-            f"{origin}: the tokenizer has {tokenizer.vocab_size} tokens, the model only "
-            f"vocab_size={model.vocab_size}"
-        )
-
-
-def _read_tokenizer(path: Path, wanted_sum: Any) -> Tokenizer:
+def _read_tokenizer(path: Path, sha256: Any) -> Tokenizer:
     try:
         content = read_regular(path, max_bytes=MAX_JSON_BYTES, follow_links=False)
     except OSError as error:
         raise ValueError(f"{path} is damaged: {error}") from None
-    if sha256_of(content) != wanted_sum:
-        raise ValueError(f"{path} is damaged: it is not the tokenizer that was saved with the model")
+    if sha256_of(content) != sha256:
+        raise ValueError(f"checksum mismatch in {path}: it is not the tokenizer that was saved with the model")
     return tokenizer_from_json(parse_json(content, origin=path), origin=path)
 
 
 def _read_tensors(path: Path) -> tuple[dict[str, str], dict[str, np.ndarray[Any, Any]]]:
     import safetensors
 
-    check_regular(path)  # safetensors would wait for a pipe
+    check_regular(path)  # safetensors would block on a pipe
     try:
         with safetensors.safe_open(path, framework="np") as file:
             return file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (MemoryError, OSError):
         raise
-    # Anything: the file may come from a stranger.
+    # Any exception: the file may come from a stranger.
     except Exception as error:
-        raise ValueError(f"{path} is damaged, or no safetensors file: {error!s:.200}") from None
+        raise ValueError(f"{path} is not a model file, or is damaged: {error!s:.200}") from None
 
 
-def _sum_of(tensors: Mapping[str, np.ndarray[Any, Any]]) -> str:
+def _tensors_sha256(tensors: Mapping[str, np.ndarray[Any, Any]]) -> str:
     digest = hashlib.sha256()
     for name in sorted(tensors):
         digest.update(f"{name} {tensors[name].dtype}{list(tensors[name].shape)}".encode())

@@ -1,183 +1,191 @@
-"""Models as plain JSON, and their variables as nested dicts of arrays: what a saved model is made of, and back."""
+"""Convert models to and from JSON, and their variables to and from nested dicts of arrays."""
 
+import contextlib
 import dataclasses
+import reprlib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from jaxlm.checkpoints.arrays import Name, compare_signatures, signatures
-from jaxlm.models import (
-    AddK,
-    CountsBigramLM,
-    CountsNgramLM,
-    KneserNey,
-    LanguageModel,
-    MixtureLM,
-    MLPLanguageModel,
-    ModifiedKneserNey,
-    NeuralBigramLM,
-    WittenBell,
-    init,
-)
+from jaxlm import models
+from jaxlm.checkpoints.arrays import ArraySpec, Name, check_arrays, named_leaves
+from jaxlm.models import CountsNgramLM, LanguageModel, MixtureLM, init
 
-# Fields that a description may lack, for they came later or are None, and what they are then.
-OPTIONAL_FIELDS = {"discount": None, "dropout": 0.0, "direct_connections": False}
+# Defaults of the fields that a spec may omit, because they were added later or may be None.
+_OPTIONAL_FIELDS = {"discount": None, "dropout": 0.0, "direct_connections": False}
 
-_MODELS = {
-    cls.__name__: cls for cls in (CountsBigramLM, CountsNgramLM, MixtureLM, MLPLanguageModel, NeuralBigramLM)
-}
-_RECORDS: dict[str, Any] = _MODELS | {
-    cls.__name__: cls for cls in (AddK, KneserNey, ModifiedKneserNey, WittenBell)
-}
+_MODELS = ("CountsBigramLM", "CountsNgramLM", "MixtureLM", "MLPLanguageModel", "NeuralBigramLM")
+_SMOOTHINGS = ("AddK", "KneserNey", "ModifiedKneserNey", "WittenBell")
+_CLASSES = {name: getattr(models, name) for name in (*_MODELS, *_SMOOTHINGS)}
 
 
-def is_of_jaxlm(model: LanguageModel) -> bool:
-    """Whether the class is the library's, or those of all it mixes; a reader's own may bear the same name."""
+def is_library_model(model: LanguageModel) -> bool:
+    """Return True for an instance of this library's classes; a user's class may have the same name.
+
+    A mixture counts only when all of its models do.
+    """
     if type(model) is MixtureLM:
-        return all(map(is_of_jaxlm, model.models))
-    return type(model) in _MODELS.values()
+        return all(map(is_library_model, model.models))
+    return type(model) in map(_CLASSES.get, _MODELS)
 
 
 def model_to_spec(model: LanguageModel) -> dict[str, Any]:
-    """The model's class, its sizes and its fields, as plain JSON."""
+    """Return the model's class, sizes and fields as plain JSON."""
     return {
         "class": type(model).__name__,
-        "of_jaxlm": is_of_jaxlm(model),
+        "of_jaxlm": is_library_model(model),
         "vocab_size": int(model.vocab_size),
         "context_length": int(model.context_length),
-        "fields": _fields(model),
+        "fields": _fields_to_json(model),
     }
 
 
-def model_from_spec(document: Mapping[str, Any]) -> LanguageModel:
-    """The model of this library that `model_to_spec` described.
+def model_from_spec(
+    spec: Mapping[str, Any], origin: str | Path, own: LanguageModel | None = None
+) -> LanguageModel:
+    """Return the library model that `model_to_spec` described, or a user's `own` model if it matches.
 
     Raises:
-        LookupError: its class is none of the library's.
-        ValueError: its fields are not those of its class, or have values that it refuses.
+        ValueError: the spec is invalid, is not of a library model, or does not match; the message names `origin`.
     """
-    if not document["of_jaxlm"] or document["class"] not in _MODELS:
-        raise LookupError(f"{document['class']!r:.100} is no model of this library")
-    model: LanguageModel = _record(document["class"], document["fields"])
+    if own is not None:
+        model = own
+    elif spec["of_jaxlm"] and spec["class"] in _MODELS:
+        try:
+            model = _record_from_json(spec["class"], spec["fields"])
+        except ValueError as error:
+            raise ValueError(f"{origin} is damaged: {error}") from None
+    else:
+        raise ValueError(
+            f"{origin}: {spec['class']!r:.100} is not a model of this library; "
+            "pass your own: load_model(path, model=...)"
+        )
+    for name, value in model_to_spec(model).items():
+        saved = spec[name]
+        if name == "fields":
+            saved = {field: _OPTIONAL_FIELDS[field] for field in value.keys() & _OPTIONAL_FIELDS} | saved
+        if value != saved:
+            found = reprlib.repr(spec[name])
+            raise ValueError(f"{origin}: the saved model has {name} {found}, not {value!r:.200}")
     return model
 
 
-def expected_arrays(model: LanguageModel) -> list[tuple[Name, str]] | None:
-    """Name, dtype and shape of each array that is kept of the model's variables; None where it does not say.
+def expected_arrays(model: LanguageModel, origin: str) -> list[tuple[Name, Any]] | None:
+    """Return the name and spec of each array to save; None when only the variables determine them.
 
-    It says so neither of counts of n-grams, which are as many as a text has, nor for a reader's own.
+    That is so for n-gram counts, whose size depends on the text, and for a user's own model.
 
     Raises:
-        ValueError: no model can be of that size.
+        ValueError: the sizes are too large for any array; the message starts with `origin`.
     """
-    if not is_of_jaxlm(model) or isinstance(model, CountsNgramLM | MixtureLM):
+    if not is_library_model(model) or isinstance(model, CountsNgramLM | MixtureLM):
         return None
     try:
-        return signatures(jax.eval_shape(lambda: init(model, jax.random.key(0))))
+        return named_leaves(jax.eval_shape(lambda: init(model, jax.random.key(0))))
     except (TypeError, ValueError, OverflowError) as error:
         reason = str(error).partition("\n")[0]
-        raise ValueError(f"no {type(model).__name__} can be of that size ({reason:.100})") from None
+        raise ValueError(f"{origin}: a {type(model).__name__} cannot have these sizes ({reason:.100})") from None
 
 
 def variables_to_arrays(model: LanguageModel, variables: Any) -> Any:
-    """What is kept of the variables, nested dicts of arrays: of n-grams the counts, from which the rest follows.
+    """Return the arrays to save, as nested dicts.
+
+    For n-gram models these are only the counts; the smoothed tables are recomputed on load.
 
     Raises:
-        KeyError, TypeError, ValueError: they are another model's.
+        KeyError, IndexError, AttributeError, TypeError, ValueError: the variables are another model's.
     """
     if isinstance(model, MixtureLM):
-        own = zip(model.models, model.variables_of_each(variables), strict=True)
-        return {str(number): variables_to_arrays(*each) for number, each in enumerate(own)}
+        parts = zip(model.models, model.variables_of_each(variables), strict=True)
+        return {str(index): variables_to_arrays(*part) for index, part in enumerate(parts)}
     if isinstance(model, CountsNgramLM):
         ngrams, counts = model.ngrams_of(variables)
-        # A dense table as it is, so that no small file asks for a large one.
+        # A dense table is saved whole, so that a small file never expands into a large table.
         return variables["counts"] if model.is_dense else {"ngrams": ngrams, "counts": counts.astype(np.int32)}
     return variables
 
 
-def variables_from_arrays(model: LanguageModel, kept: Any, origin: str) -> Any:
-    """The variables of which `kept` was kept, checked: those of a reader's own model are taken as they are.
+def variables_from_arrays(model: LanguageModel, arrays: Any, origin: str) -> Any:
+    """Return the variables that `variables_to_arrays` turned into `arrays`, checked for library models.
 
     Raises:
-        ValueError: they are not the model's; the message begins with `origin`.
+        ValueError: the arrays are not the model's; the message starts with `origin`.
     """
     if isinstance(model, MixtureLM):
-        names = [str(number) for number in range(len(model.models))]
-        if not isinstance(kept, Mapping) or kept.keys() != set(names):
-            raise ValueError(f"{origin}: a mixture of {len(names)} models has as many variables")
+        names = [str(index) for index in range(len(model.models))]
+        _check_names(arrays, set(names), origin, f"a mixture of {len(names)} models")
         return tuple(
-            variables_from_arrays(each, kept[name], origin) for each, name in zip(model.models, names, strict=True)
+            variables_from_arrays(part, arrays[name], origin)
+            for part, name in zip(model.models, names, strict=True)
         )
     if isinstance(model, CountsNgramLM):
-        return _restored_counts(model, kept, origin)
-    if (wanted := expected_arrays(model)) is not None:
-        compare_signatures(origin, signatures(kept), wanted)
-    return kept
+        return _variables_from_counts(model, arrays, origin)
+    if (expected := expected_arrays(model, origin)) is not None:
+        check_arrays(origin, named_leaves(arrays), expected)
+    return arrays
 
 
-def _restored_counts(model: CountsNgramLM, kept: Any, origin: str) -> Any:
-    names = {"table"} if model.is_dense else {"ngrams", "counts"}
-    if not isinstance(kept, Mapping) or kept.keys() != names:
-        raise ValueError(
-            f"{origin}: of counts of n-grams there must be {' and '.join(sorted(names))}, and no more"
-        )
+def _variables_from_counts(model: CountsNgramLM, arrays: Any, origin: str) -> Any:
+    _check_names(arrays, {"table"} if model.is_dense else {"ngrams", "counts"}, origin, "a CountsNgramLM")
     if model.is_dense:
         shape = (model.vocab_size**model.context_length, model.vocab_size)
-        wanted = jax.ShapeDtypeStruct(shape, np.int32)  # type: ignore[no-untyped-call]
-        compare_signatures(origin, signatures(kept), signatures({"table": wanted}))
+        check_arrays(origin, named_leaves(arrays), [(("table",), ArraySpec(np.dtype("int32"), shape))])
     try:
-        ngrams, counts = model.ngrams_of({"counts": kept}) if model.is_dense else (kept["ngrams"], kept["counts"])
-        return model.variables_of(ngrams, counts)
+        if model.is_dense:
+            return model.variables_of(*model.ngrams_of({"counts": arrays}))
+        return model.variables_of(arrays["ngrams"], arrays["counts"])
     except (TypeError, ValueError) as error:
         raise ValueError(f"{origin}: {error}") from None
 
 
-def _fields(record: Any) -> dict[str, Any]:
-    """What a record is made of: plain values, lists of such, and this library's records in it with their class."""
-    if not dataclasses.is_dataclass(record):
-        return {}
-    values = {field.name: getattr(record, field.name) for field in dataclasses.fields(record) if field.init}
-    plain = {name: _plain(value) for name, value in values.items()}
-    return {name: value for name, value in plain.items() if value is not _NOT_PLAIN}
+def _check_names(arrays: Any, names: set[str], origin: str, owner: str) -> None:
+    if not isinstance(arrays, Mapping) or arrays.keys() != names:
+        raise ValueError(f"{origin}: the arrays of {owner} must be named {', '.join(sorted(names))}")
 
 
-_NOT_PLAIN = object()
+def _fields_to_json(record: Any) -> dict[str, Any]:
+    """Return the fields of a dataclass, except those that hold anything but numbers, text, lists and records."""
+    values = {}
+    for field in dataclasses.fields(record) if dataclasses.is_dataclass(record) else ():
+        if field.init:
+            with contextlib.suppress(TypeError):
+                values[field.name] = _value_to_json(getattr(record, field.name))
+    return values
 
 
-def _plain(value: Any) -> Any:
+def _value_to_json(value: Any) -> Any:
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, tuple | list):
-        plain = [_plain(each) for each in value]
-        return _NOT_PLAIN if _NOT_PLAIN in plain else plain
-    if type(value) in _RECORDS.values():
-        return {"class": type(value).__name__, "fields": _fields(value)}
-    return _NOT_PLAIN
+        return [_value_to_json(each) for each in value]
+    if type(value) in _CLASSES.values():
+        return {"class": type(value).__name__, "fields": _fields_to_json(value)}
+    raise TypeError(f"{type(value).__name__} is not a field of plain JSON")
 
 
-def _record(name: str, fields: Mapping[str, Any]) -> Any:
-    record_class = _RECORDS[name]
-    # Linen adds these two to every module, for its own use.
+def _record_from_json(class_name: str, fields: Mapping[str, Any]) -> Any:
+    record_class = _CLASSES[class_name]
+    # Linen adds `name` and `parent` to every module for its own use.
     names = {field.name for field in dataclasses.fields(record_class) if field.init} - {"name", "parent"}
-    values = {field: _value(each) for field, each in fields.items()}
-    if not names - OPTIONAL_FIELDS.keys() <= values.keys() <= names:
-        raise ValueError(f"the fields of a {name} are {', '.join(sorted(names))}")
+    if not names - _OPTIONAL_FIELDS.keys() <= fields.keys() <= names:
+        raise ValueError(f"the fields of {class_name} must be {', '.join(sorted(names))}")
     try:
-        return record_class(**values)
+        return record_class(**{name: _value_from_json(value) for name, value in fields.items()})
     except (TypeError, ValueError, OverflowError, AttributeError) as error:
         raise ValueError(f"{error!s:.200}") from None
 
 
-def _value(document: Any) -> Any:
-    if isinstance(document, list):
-        return tuple(map(_value, document))
-    match document:
-        case {"class": str(name), "fields": dict(fields), **others} if name in _RECORDS and not others:
-            return _record(name, fields)
+def _value_from_json(value: Any) -> Any:
+    if isinstance(value, list):
+        return tuple(map(_value_from_json, value))
+    match value:
+        case {"class": str(name), "fields": dict(fields), **others} if name in _CLASSES and not others:
+            return _record_from_json(name, fields)
         case dict():
-            raise ValueError(f"{document.get('class')!r:.100} is no record of this library")
-    return document
+            raise ValueError(f"{value.get('class')!r:.100} is not a record of this library")
+    return value

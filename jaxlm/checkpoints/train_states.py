@@ -1,10 +1,6 @@
-"""Arrays on disk, by Orbax, and the checkpoints of a training run made of them. What is read was checked before.
+"""Save and load the checkpoints of a training run."""
 
-A folder of arrays is plain Zarr without compression, a folder an array: what it holds is no larger than its files,
-and any program that reads Zarr reads it. Orbax keeps no checksums, so the index that describes such a folder has
-the sha256 of each of its files, and stands in a sealed JSON document beside it.
-"""
-
+import contextlib
 import itertools
 import logging
 import math
@@ -16,153 +12,153 @@ from typing import Any, NamedTuple
 
 import jax
 
-from jaxlm.checkpoints.arrays import first_line, named_leaves, read_arrays, signatures, write_arrays
+from jaxlm.checkpoints.arrays import named_leaves, read_arrays, write_arrays
 from jaxlm.training.state import TrainState
 from jaxlm.utils.atomic_files import commit_directory, remove, temporary_path, write_atomically
 from jaxlm.utils.checksums import add_checksum, verify_checksum
 from jaxlm.utils.json_files import check_version, read_json
 
 _VERSION = 1
-_NAME = "step-{:010d}"
 
 
 class Checkpoint(NamedTuple):
-    """A stopped run: its state after `state.step` steps, and what is known of that moment.
+    """A training state after `state.step` steps, and the facts needed to resume from it.
 
-    `nats_per_token` is the validation of just this state, None where it was not validated. `metrics` are the
-    bytes of the run's `metrics.jsonl` by then, and their sha256. `seconds` of training led to it.
+    Attributes:
+        state: the training state.
+        nats_per_token: validation loss of exactly this state; None when it was not validated.
+        log_position: length in bytes and sha256 of the run's `metrics.jsonl` at this step.
+        seconds: training time up to this step.
     """
 
     state: TrainState
     nats_per_token: float | None
-    metrics: tuple[int, str]
+    log_position: tuple[int, str]
     seconds: float = 0.0
 
 
-def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
-    """Saves a checkpoint as `folder/step-NNNNNNNNNN`, which appears when it is whole and replaces one of its step.
+def save_checkpoint(directory: Path, checkpoint: Checkpoint) -> Path:
+    """Save a checkpoint as `directory/step-NNNNNNNNNN`, atomically, replacing one of the same step.
 
     Raises:
-        TypeError: a leaf of the state is no array of numbers, or holds none.
-        OSError: it cannot be written; what was saved before stays.
+        TypeError: a leaf of the state is empty or not numeric.
+        OSError: it cannot be written; earlier checkpoints are unchanged.
     """
-    path = folder / _NAME.format(int(checkpoint.state.step))
+    step = int(checkpoint.state.step)
+    path = checkpoint_path(directory, step)
     unfinished = temporary_path(path)
     try:
         unfinished.mkdir(parents=True)
         index = write_arrays(unfinished / "arrays", named_leaves(checkpoint.state))
-        step = int(checkpoint.state.step)
-        document = {"version": _VERSION, "step": step, **_facts(checkpoint), **index}
+        document = {"version": _VERSION, "step": step, **_metadata(checkpoint), **index}
         write_atomically(unfinished / "checkpoint.json", add_checksum(document))
         commit_directory(unfinished, path, replace=True)
     except OSError as error:
-        raise OSError(f"cannot save {path}: {first_line(error)}") from error
+        raise OSError(f"cannot save {path}: {error}") from error
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     return path
 
 
 def load_checkpoint(path: Path, like: TrainState) -> Checkpoint:
-    """The checkpoint in the folder `path`, its state of the names, shapes and dtypes of `like`, as NumPy arrays.
+    """Return the checkpoint at `path`, its state as NumPy arrays.
+
+    Args:
+        like: a state with the expected structure, shapes and dtypes; `jax.eval_shape` gives one.
 
     Raises:
-        FileNotFoundError: there is none.
-        ValueError: it is damaged, or of another run; the message names it.
+        FileNotFoundError: there is no checkpoint at `path`.
+        ValueError: it is damaged or does not match `like`; the message names it.
     """
     document = _read_document(path)
-    wanted = signatures(like)
-    arrays = dict(read_arrays(path / "arrays", document, wanted))
-    state = jax.tree.unflatten(jax.tree.structure(like), [arrays[name] for name, _ in wanted])
+    expected = named_leaves(like)
+    arrays = dict(read_arrays(path / "arrays", document, expected))
+    state = jax.tree.unflatten(jax.tree.structure(like), [arrays[name] for name, _ in expected])
     if int(state.step) != document["step"]:
-        raise ValueError(f"{path} is damaged: its state is of step {int(state.step)}, not {document['step']}")
+        raise ValueError(f"{path} is damaged: its state is at step {int(state.step)}, not {document['step']}")
     return Checkpoint(state, document["nats_per_token"], tuple(document["metrics"]), document["seconds"])
 
 
-def amend_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
-    """Writes anew what the saved checkpoint says beside its arrays, which stay.
+def amend_checkpoint(directory: Path, checkpoint: Checkpoint) -> None:
+    """Replace everything but the state of the saved checkpoint of the same step.
 
     Raises:
-        OSError, ValueError: there is none of that step, or it cannot be written; it is then as it was.
+        OSError, ValueError: there is none of that step, or it cannot be written; it is then unchanged.
     """
-    path = checkpoint_path(folder, int(checkpoint.state.step))
-    write_atomically(path / "checkpoint.json", add_checksum({**_read_document(path), **_facts(checkpoint)}))
+    path = checkpoint_path(directory, int(checkpoint.state.step))
+    write_atomically(path / "checkpoint.json", add_checksum(_read_document(path) | _metadata(checkpoint)))
 
 
-def checkpoint_steps(folder: Path) -> list[int]:
-    """The steps after which `folder` has a checkpoint, damaged ones too, in their order."""
-    found = (re.fullmatch(r"step-([0-9]{10})", path.name) for path in folder.glob("step-*"))
-    return sorted(int(match[1]) for match in found if match)
+def checkpoint_path(directory: Path, step: int) -> Path:
+    """Return the path of the checkpoint after `step` steps, whether it exists or not."""
+    return directory / f"step-{step:010d}"
 
 
-def checkpoint_path(folder: Path, step: int) -> Path:
-    """Where the checkpoint after `step` steps is, or would be."""
-    return folder / _NAME.format(step)
+def checkpoint_steps(directory: Path) -> list[int]:
+    """Return the steps of all checkpoints in `directory` in ascending order, including damaged ones."""
+    matches = (re.fullmatch(r"step-([0-9]{10})", path.name) for path in directory.glob("step-*"))
+    return sorted(int(match[1]) for match in matches if match)
 
 
 def latest_checkpoint(
-    folder: Path, like: TrainState, check: Callable[[Checkpoint], None] | None = None
+    directory: Path, like: TrainState, check: Callable[[Checkpoint], None] | None = None
 ) -> Checkpoint | None:
-    """The latest checkpoint of `folder` that is whole; None where there is none. A damaged one is told of.
+    """Return the latest valid checkpoint, or None. Log a warning for each one that is skipped.
 
-    `check` raises a ValueError where the caller cannot use it either.
+    Args:
+        like: as for `load_checkpoint`.
+        check: raises a ValueError to skip a checkpoint.
     """
-    for step in reversed(checkpoint_steps(folder)):
+    for step in reversed(checkpoint_steps(directory)):
         try:
-            checkpoint = load_checkpoint(checkpoint_path(folder, step), like)
+            checkpoint = load_checkpoint(checkpoint_path(directory, step), like)
             if check is not None:
                 check(checkpoint)
             return checkpoint
         except (ValueError, OSError) as error:
-            logging.getLogger(__name__).warning("%s; this checkpoint is passed over", error)
+            logging.getLogger(__name__).warning("%s; this checkpoint is skipped", error)
     return None
 
 
 def quarantine(path: Path) -> None:
-    """Renames a checkpoint, so that it counts as none and stays for who wants to look."""
+    """Rename a checkpoint to `unusable-...`, so that it is never loaded but remains for inspection."""
     names = (
         path.with_name(f"unusable-{path.name}" + f"-{number}" * (number > 1)) for number in itertools.count(1)
     )
     path.rename(next(name for name in names if not name.exists()))
 
 
-def best_step(folder: Path) -> int | None:
-    """The step of the checkpoint in `folder` with the lowest validation; None where none was validated."""
-    nats = {step: _validation(checkpoint_path(folder, step)) for step in checkpoint_steps(folder)}
-    validated = {step: each for step, each in nats.items() if each is not None}
-    return min(validated, key=lambda step: (validated[step], step), default=None)
+def validation_losses(directory: Path) -> dict[int, float | None]:
+    """Return the validation loss of each checkpoint by step, None for no validation, without the damaged ones.
+
+    Only the `checkpoint.json` files are read and checked.
+    """
+    losses = {}
+    for step in checkpoint_steps(directory):
+        with contextlib.suppress(ValueError, OSError):
+            losses[step] = _read_document(checkpoint_path(directory, step))["nats_per_token"]
+    return losses
 
 
-def prune_checkpoints(folder: Path, keep: int) -> None:
-    """Removes all checkpoints but the `keep` latest and the best by validation; none that cannot be read."""
-    best = best_step(folder)
-    for step in checkpoint_steps(folder)[:-keep]:
-        if step != best and is_readable(checkpoint_path(folder, step)):
-            remove(checkpoint_path(folder, step))
+def best_step(directory: Path) -> int | None:
+    """Return the step of the checkpoint with the lowest validation loss, the first of equals, or None."""
+    validated = [(loss, step) for step, loss in validation_losses(directory).items() if loss is not None]
+    return min(validated)[1] if validated else None
 
 
-def is_readable(path: Path) -> bool:
-    """Whether the checkpoint in the folder `path` says what it is of; its arrays are not looked at."""
-    try:
-        _read_document(path)
-    except (ValueError, OSError):
-        return False
-    return True
+def prune_checkpoints(directory: Path, keep: int) -> None:
+    """Remove the checkpoints except the `keep` latest, the best by validation loss, and the damaged ones."""
+    best, losses = best_step(directory), validation_losses(directory)
+    for step in checkpoint_steps(directory)[:-keep]:
+        if step != best and step in losses:
+            remove(checkpoint_path(directory, step))
 
 
-def _validation(path: Path) -> float | None:
-    try:
-        nats: float | None = _read_document(path)["nats_per_token"]
-    except (ValueError, OSError):
-        return None
-    return nats
-
-
-def _facts(checkpoint: Checkpoint) -> dict[str, Any]:
-    """What a checkpoint says beside its state. A validation that is not finite counts as none."""
+def _metadata(checkpoint: Checkpoint) -> dict[str, Any]:
     nats = checkpoint.nats_per_token
     return {
         "nats_per_token": float(nats) if nats is not None and math.isfinite(nats) else None,
-        "metrics": list(checkpoint.metrics),
+        "metrics": list(checkpoint.log_position),
         "seconds": float(checkpoint.seconds),
     }
 
