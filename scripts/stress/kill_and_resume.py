@@ -1,12 +1,12 @@
-"""Kills `jaxlm train` by SIGKILL again and again, goes on with it, and compares all with a run that nobody killed.
+"""Kill `jaxlm train` by SIGKILL, resume it, and compare the result with an undisturbed run.
 
-    scripts/torture --kills 100        # 100 of 100 identical, 0 unreadable folders
-    scripts/torture --every-call       # a kill before each call that changes a short run's folder
+    scripts/torture --kills 100        # 100 of 100 identical, 0 unreadable directories
+    scripts/torture --every-call       # a kill before each call that changes the directory of a short run
 
-A kill comes after a random time, or just before a random call that changes the run's folder: an open for writing,
-a rename, an fsync and the like. Orbax writes arrays from C++, where times alone hit. Some runs are made slow at
-such calls, so that a time falls into them more often.
-After each kill the folder is read as another process would read it, and the manifest and the metrics all along.
+A kill comes after a random time, or just before a random call that changes the run directory: an open for writing,
+a rename, an fsync and the like. Orbax writes arrays from C++, where only random times can hit. Some runs are
+slowed down at such calls, so that a random time hits them more often. After each kill, the directory is read as
+another process would read it; the manifest and the metrics are read while the run trains, too.
 """
 
 import json
@@ -45,33 +45,33 @@ _TIMES = ("compile_seconds", "train_seconds")
 
 @dataclass(frozen=True)
 class Options:
-    """Kills training at random moments, goes on with it, and compares what comes of it with an undisturbed run."""
+    """Kill training at random moments, resume it, and compare the result with an undisturbed run."""
 
     kills: int = 100
-    """Runs to kill, each once or more."""
+    """Number of runs to kill, each at least once."""
     most_kills: int = 3
-    """Kills of one run at most."""
+    """Maximum number of kills per run."""
     seed: int = 0
-    """What is killed when follows from it, but for the speed of the machine."""
+    """Seed of the random kills."""
     out: Path | None = None
-    """A new folder for the runs, of which those that differ stay; None is a temporary one."""
+    """A new directory for the runs. Runs that differ are kept. None: a temporary directory."""
     every_call: bool = False
-    """Instead: a short run for each call that changes its folder, killed just before that."""
+    """Instead of random kills: one short run per call that changes its directory, killed before that call."""
     workers: int = 2
-    """Runs at a time."""
+    """Number of runs at a time."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is done to a run: its kills, and whether its processes import and compile from nothing."""
+    """The kills of one run. A cold run imports and compiles everything itself."""
 
     index: int
     kills: tuple[Kill, ...]
     is_cold: bool = False
 
 
-class Killed(NamedTuple):
-    """A kill that came: when, and whether the run was gone on with."""
+class KillRecord(NamedTuple):
+    """A kill that happened: in which phase, and whether the run was resumed."""
 
     kill: Kill
     phase: int
@@ -79,16 +79,16 @@ class Killed(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What became of a run: the kills that came, and what is wrong."""
+    """The kills of a run, and the violations found."""
 
-    killed: list[Killed]
+    killed: list[KillRecord]
     unreadable: list[str]
     differences: list[str]
 
 
 @dataclass(frozen=True)
 class Bench:
-    """Where the runs are, how one is started, and the undisturbed one."""
+    """The directory of the runs, the command that starts one, and facts about the undisturbed run."""
 
     folder: Path
     command: list[str]
@@ -102,20 +102,20 @@ class Bench:
 
 
 def main(options: Options) -> int:
-    """Kills runs, prints the table, and returns 1 where something is wrong."""
+    """Kill runs, print the table, and return 1 if there is a violation."""
     os.environ["JAX_PLATFORMS"] = "cpu"  # for the processes too
     folder = Path(tempfile.mkdtemp(prefix="torture-")) if options.out is None else options.out.absolute()
     folder.mkdir(parents=True, exist_ok=True)
     if any(folder.iterdir()):
         raise SystemExit(f"{folder} is not empty; choose another --out")
-    os.chdir(folder)  # the runs note the commit of where they stand, which may change meanwhile
+    os.chdir(folder)  # a run records the git commit of its working directory, which must not change meanwhile
     bench = prepare(folder, _SHORT_RUN if options.every_call else _RUN)
     counted = ", ".join(f"{number} {kind.removeprefix('os.')}" for kind, number in bench.calls.items())
     print(f"undisturbed: {bench.seconds:.1f} s; {sum(bench.calls.values())} calls: {counted}", flush=True)
     plans = every_call(bench) if options.every_call else random_kills(bench, options)
     outcomes = []
     with ThreadPoolExecutor(options.workers) as executor:
-        for plan, outcome in executor.map(lambda plan: (plan, torture(bench, plan)), plans):
+        for plan, outcome in executor.map(lambda plan: (plan, kill_and_resume(bench, plan)), plans):
             outcomes.append(outcome)
             for wrong in [*outcome.unreadable, *outcome.differences]:
                 print(f"seed {options.seed}, run {plan.index}: {wrong}; {plan}", flush=True)
@@ -123,26 +123,26 @@ def main(options: Options) -> int:
 
 
 def prepare(folder: Path, options: str) -> Bench:
-    """The text and the undisturbed run, made twice: the first fills the cache of compiled programs."""
+    """Write the text and the undisturbed run. It runs twice: the first run fills the compilation cache."""
     words = np.random.default_rng(0).choice(_WORDS, size=(200, 8))
     (folder / "text.txt").write_text("\n".join(map(" ".join, words)), "utf-8")
     command = ["train", "--text", str(folder / "text.txt"), *_MODEL.split(), *options.split()]
     for name in ("first", "reference"):
         begin = time.monotonic()
         path = folder / name
-        process, told = start([*command, "--out", str(path)], path, folder / "cache", Kill(), is_cold=False)
+        process, progress = start([*command, "--out", str(path)], path, folder / "cache", Kill(), is_cold=False)
         process.join()
         if process.exitcode != 0:
-            raise SystemExit(f"the undisturbed run fails; see {path}.log")
+            raise SystemExit(f"the undisturbed run failed; see {path}.log")
     config, (model, _, _) = read_run_config(path), load_run(path)
     optimizer = make_optimizer(config)
     assert optimizer is not None
     like = abstract_state(make_model(config, model.vocab_size), optimizer, config)
-    return Bench(folder, command, like, dict(zip(KINDS, told.calls, strict=True)), time.monotonic() - begin)
+    return Bench(folder, command, like, dict(zip(KINDS, progress.calls, strict=True)), time.monotonic() - begin)
 
 
 def random_kills(bench: Bench, options: Options) -> Iterator[Plan]:
-    """One kill a run or more, half of them at a call; every eighth run is cold."""
+    """Plan one or more kills per run, half of them at a call. Every eighth run is cold."""
     for index in range(options.kills):
         random = np.random.default_rng([options.seed, index])
         is_cold, kills = index % 8 == 0, []
@@ -158,34 +158,34 @@ def random_kills(bench: Bench, options: Options) -> Iterator[Plan]:
 
 
 def every_call(bench: Bench) -> Iterator[Plan]:
-    """A kill before each call that the undisturbed run made."""
+    """Plan one kill before each call of the undisturbed run."""
     return (Plan(number, (Kill(number),)) for number in range(1, sum(bench.calls.values()) + 1))
 
 
-def torture(bench: Bench, plan: Plan) -> Outcome:
-    """Starts a run, kills it and goes on with it as planned, lets it end, and compares it."""
+def kill_and_resume(bench: Bench, plan: Plan) -> Outcome:
+    """Start a run, kill and resume it as planned, let it finish, and compare it with the undisturbed run."""
     path = bench.folder / f"run-{plan.index}"
     cache = bench.folder / f"cache-{plan.index}" if plan.is_cold else bench.folder / "cache"
-    killed: list[Killed] = []
+    killed: list[KillRecord] = []
     unreadable: list[str] = []
     code = None
     for kill in [*plan.kills, Kill()]:
-        # A scheduler that starts a run again knows no more than whether there is one.
+        # Like a scheduler that restarts a job: resume if the run exists.
         is_run = (path / "manifest.json").exists()
         words = ["train", "--resume", str(path)] if is_run else [*bench.command, "--out", str(path)]
-        process, told = start(words, path, cache, kill, is_cold=plan.is_cold)
+        process, progress = start(words, path, cache, kill, is_cold=plan.is_cold)
         watch(process, path, kill.seconds, unreadable)
         code = process.exitcode
         if killed and code in (0, -signal.SIGKILL):
             killed[-1] = killed[-1]._replace(resumed=True)
         if code != -signal.SIGKILL:
             break
-        killed.append(Killed(kill, told.phase))
-        unreadable += unreadable_parts(bench, path)
+        killed.append(KillRecord(kill, progress.phase))
+        unreadable += check_directory(bench, path)
     differences = [f"exit code {code}, see {path}.log"] if code else compare(bench, path)
-    if not killed and not differences:  # it was faster than its kills
+    if not killed and not differences:  # the run finished before its kills
         shutil.rmtree(path)
-        return torture(bench, replace(plan, kills=tuple(map(sooner, plan.kills))))
+        return kill_and_resume(bench, replace(plan, kills=tuple(map(halve, plan.kills))))
     if not differences and not unreadable:
         for rest in (path, bench.folder / f"cache-{plan.index}"):
             shutil.rmtree(rest, ignore_errors=True)
@@ -193,23 +193,23 @@ def torture(bench: Bench, plan: Plan) -> Outcome:
     return Outcome(killed, unreadable, differences)
 
 
-def sooner(kill: Kill) -> Kill:
-    """A kill after half the time, or calls."""
+def halve(kill: Kill) -> Kill:
+    """Return a kill after half the time or half the calls."""
     return replace(kill, call=kill.call and -(-kill.call // 2), seconds=kill.seconds and kill.seconds / 2)
 
 
 def watch(process: Any, path: Path, seconds: float | None, unreadable: list[str]) -> None:
-    """Waits for the end of the process, or kills it after `seconds`, and reads along."""
+    """Wait for the process or kill it after `seconds`, reading its files meanwhile."""
     end = time.monotonic() + (3600 if seconds is None else seconds)
     while process.is_alive() and time.monotonic() < end:
         process.join(min(0.2, max(end - time.monotonic(), 0)))
-        unreadable += unreadable_files(path)
+        unreadable += check_logs(path)
     process.kill()
     process.join()
 
 
-def unreadable_files(path: Path) -> list[str]:
-    """What is wrong with the manifest or the metrics."""
+def check_logs(path: Path) -> list[str]:
+    """Return the faults of the manifest and the metrics."""
     try:
         if (path / "manifest.json").exists():
             read_manifest(path)
@@ -219,9 +219,9 @@ def unreadable_files(path: Path) -> list[str]:
     return []
 
 
-def unreadable_parts(bench: Bench, path: Path) -> list[str]:
-    """What is wrong with the folder of a run that was killed: all that has a name in it must be whole."""
-    if wrong := unreadable_files(path):
+def check_directory(bench: Bench, path: Path) -> list[str]:
+    """Return the faults of a killed run's directory: every file with a final name must be complete."""
+    if wrong := check_logs(path):
         return wrong
     if (path / "manifest.json").exists() and (state := read_manifest(path)["state"]) not in ("killed", "done"):
         wrong.append(f"unreadable: the state is {state}")
@@ -238,7 +238,7 @@ def unreadable_parts(bench: Bench, path: Path) -> list[str]:
 
 
 def compare(bench: Bench, path: Path) -> list[str]:
-    """In what a run that has ended differs from the undisturbed one."""
+    """Return how a finished run differs from the undisturbed one."""
 
     def bits(tree: Any) -> list[tuple[str, bytes]]:
         return [(str(leaf.dtype), np.asarray(leaf).tobytes()) for leaf in jax.tree.leaves(tree)]
@@ -261,21 +261,21 @@ def compare(bench: Bench, path: Path) -> list[str]:
     for name, part in parts.items():
         try:
             if part(path) != part(bench.reference):
-                differences.append(f"{path}: the {name} is another")
+                differences.append(f"{path}: {name} differs")
         except (OSError, ValueError, LookupError, AssertionError) as error:
-            differences.append(f"{path}: the {name} cannot be read, {error!r}")
+            differences.append(f"{path}: cannot read {name}: {error!r}")
     return differences
 
 
 def results_without_times(path: Path) -> dict[str, Any]:
-    """`results.json` without what the clock says."""
+    """Return `results.json` without its measured times."""
     results: dict[str, Any] = json.loads((path / "results.json").read_text("utf-8"))
     rows = [{name: value for name, value in row.items() if name not in _TIMES} for row in results["models"]]
     return results | {"models": rows}
 
 
 def report(outcomes: Sequence[Outcome]) -> int:
-    """Prints how it went by the phase of the kills; 1 where something is wrong."""
+    """Print the outcomes by phase. Return 1 if there is a violation, else 0."""
     kills = [(killed, outcome) for outcome in outcomes for killed in outcome.killed]
     print(f"{'killed during':<15}{'kills':>7}{'resumed':>9}{'identical':>11}{'unreadable':>12}")
     for number, phase in enumerate(PHASES):
@@ -290,7 +290,7 @@ def report(outcomes: Sequence[Outcome]) -> int:
     print("kills at " + ", ".join(f"{moment.removeprefix('os.')} {n}" for moment, n in moments.most_common()))
     identical = sum(not outcome.differences for outcome in outcomes)
     unreadable = sum(bool(outcome.unreadable) for outcome in outcomes)
-    print(f"{identical} of {len(outcomes)} identical, {unreadable} unreadable folders", flush=True)
+    print(f"{identical} of {len(outcomes)} identical, {unreadable} unreadable directories", flush=True)
     return int(identical < len(outcomes) or unreadable > 0)
 
 

@@ -1,4 +1,4 @@
-"""A `jaxlm` process that tells how far it is, and that can be slowed down and killed at a call of one's choice."""
+"""A `jaxlm` process that reports its phase and can be slowed down or killed at a chosen system call."""
 
 import itertools
 import multiprocessing
@@ -14,7 +14,7 @@ from typing import Any
 
 PHASES = ("start-up", "first compile", "training", "saving", "finishing")
 
-# Calls that may change a folder, as Python's audit hooks call them, to which fsync is unknown.
+# Calls that may change a directory, by the names of Python's audit events. There is no event for fsync.
 KINDS = ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.fsync")
 
 _WRITING = os.O_WRONLY | os.O_RDWR
@@ -29,20 +29,20 @@ _PRELOADED = [
 
 @dataclass(frozen=True)
 class Kill:
-    """When a process is killed: just before the n-th call that changes its folder, or after some seconds."""
+    """When to kill a process: just before the n-th call that changes its directory, or after some seconds."""
 
     call: int | None = None
-    kind: str | None = None  # count calls of this kind alone
+    kind: str | None = None  # count only calls of this kind
     seconds: float | None = None
-    delay: float = 0.0  # seconds that each such call takes longer
+    delay: float = 0.0  # extra seconds for each such call
 
 
-class Told:
-    """What a process tells of itself, in memory that outlives it."""
+class Progress:
+    """Phase and call counts of a process, in shared memory that outlives it."""
 
     def __init__(self) -> None:
         self.calls = RawArray("q", len(KINDS))
-        self._phase = RawArray("q", 2)  # of the main thread; and how many saves are under way beside it
+        self._phase = RawArray("q", 2)  # of the main thread, and the number of saves in progress
 
     @property
     def phase(self) -> int:
@@ -51,19 +51,19 @@ class Told:
         return PHASES.index("saving") if saves else phase
 
     def enter(self, name: str) -> None:
-        """There is no way back from a phase."""
+        """Enter a phase. Phases never go back."""
         self._phase[0] = max(self._phase[0], PHASES.index(name))
 
     def save(self, change: int) -> None:
-        """Says that a save begins, or ends."""
+        """Add `change` to the number of saves in progress."""
         self._phase[1] += change
 
 
-def start(words: Sequence[str], path: Path, cache: Path, kill: Kill, *, is_cold: bool) -> tuple[Any, Told]:
-    """A process that runs `jaxlm` with these words on the run at `path`, and what it tells.
+def start(words: Sequence[str], path: Path, cache: Path, kill: Kill, *, is_cold: bool) -> tuple[Any, Progress]:
+    """Start a process that runs `jaxlm` with these arguments on the run at `path`. Return it and its progress.
 
     Args:
-        is_cold: by an interpreter that imports all anew; otherwise by a fork of one that has.
+        is_cold: start a fresh interpreter. Otherwise fork one that has imported everything.
     """
     if is_cold:
         process_class: Any = multiprocessing.get_context("spawn").Process
@@ -71,24 +71,24 @@ def start(words: Sequence[str], path: Path, cache: Path, kill: Kill, *, is_cold:
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(_PRELOADED)
         process_class = context.Process
-    told = Told()
-    process = process_class(target=_run, args=(list(words), path, cache, kill, told))
+    progress = Progress()
+    process = process_class(target=_run, args=(list(words), path, cache, kill, progress))
     process.start()
-    return process, told
+    return process, progress
 
 
-def _run(words: list[str], path: Path, cache: Path, kill: Kill, told: Told) -> None:
+def _run(words: list[str], path: Path, cache: Path, kill: Kill, progress: Progress) -> None:
     from jaxlm.cli import main
 
     os.environ["JAXLM_DATA_DIR"] = str(cache)
     log = os.open(f"{path}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     for stream in (1, 2):
         os.dup2(log, stream)
-    _tell_phases(told)
+    _report_phases(progress)
     numbers = {kind: itertools.count(1) for kind in (None, *KINDS)}
 
     def before_change(kind: str) -> None:
-        told.calls[KINDS.index(kind)] += 1
+        progress.calls[KINDS.index(kind)] += 1
         number = {counted: next(numbers[counted]) for counted in (None, kind)}
         if kill.call is not None and number.get(kill.kind) == kill.call:
             os.kill(os.getpid(), signal.SIGKILL)
@@ -110,19 +110,19 @@ def _run(words: list[str], path: Path, cache: Path, kill: Kill, told: Told) -> N
 
 
 def _is_change(event: str, arguments: tuple[Any, ...], folder: str) -> bool:
-    """Whether the call changes the run's folder."""
+    """Return whether the call changes the run directory."""
     name = arguments[0]
     if event in ("os.remove", "os.rmdir") and arguments[1] != -1:
-        return True  # named from within an open folder, as rmtree does
+        return True  # relative to an open directory, as in rmtree
     is_within = isinstance(name, str | os.PathLike) and f"{os.fspath(name)}{os.sep}".startswith(folder + os.sep)
     return is_within and (event != "open" or bool(arguments[2] & _WRITING))
 
 
-def _tell_phases(told: Told) -> None:
-    from jaxlm.runs import session as saved_training
+def _report_phases(progress: Progress) -> None:
+    from jaxlm.runs import session
 
     def around(name: str, before: Callable[[], None], after: Callable[[], None] = lambda: None) -> None:
-        call = getattr(saved_training, name)
+        call = getattr(session, name)
 
         def wrapped(*arguments: Any, **options: Any) -> Any:
             before()
@@ -131,9 +131,9 @@ def _tell_phases(told: Told) -> None:
             finally:
                 after()
 
-        setattr(saved_training, name, wrapped)
+        setattr(session, name, wrapped)
 
-    around("train_lm", lambda: told.enter("first compile"), lambda: told.enter("finishing"))
-    around("append_metrics", lambda: told.enter("training"))
+    around("train_lm", lambda: progress.enter("first compile"), lambda: progress.enter("finishing"))
+    around("append_metrics", lambda: progress.enter("training"))
     for name in ("save_checkpoint", "prune_checkpoints"):
-        around(name, lambda: told.save(1), lambda: told.save(-1))
+        around(name, lambda: progress.save(1), lambda: progress.save(-1))

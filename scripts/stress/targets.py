@@ -1,0 +1,109 @@
+"""The readers under test: valid files for each of them, how each reads, and what its result must satisfy."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+import jaxlm
+from jaxlm.runs.config import config_from_json, config_to_json, read_config, resolve
+
+TEXT = "the cat sat on the mat; the dog ate the cat's hat.\n" * 4
+TARGETS = {"model": 8, "exported": 4, "tokenizer": 4, "config": 3, "text": 2}  # relative frequency of each
+
+
+def make_originals(folder: Path) -> dict[str, list[Path]]:
+    """Write small valid files of every kind and return their paths by target."""
+    tokenizers = [jaxlm.CharTokenizer.train(TEXT), jaxlm.ByteTokenizer(), jaxlm.BPETokenizer.train(TEXT, 270)]
+    ngrams = jaxlm.CountsNgramLM(5, 2, jaxlm.KneserNey(0.5), table="sparse")
+    models: list[tuple[Any, Any]] = [
+        (jaxlm.CountsBigramLM(tokenizers[0].vocab_size, smoothing=0.5), tokenizers[0]),
+        (jaxlm.NeuralBigramLM(256, 2), tokenizers[1]),
+        (jaxlm.MLPLanguageModel(tokenizers[2].vocab_size, 2, 3, 4), tokenizers[2]),
+        (jaxlm.MixtureLM((jaxlm.MLPLanguageModel(5, 2, 3, 4), ngrams), (0.25, 0.75)), None),
+    ]
+    originals = {target: [folder / f"{target}{number}" for number in range(4)] for target in TARGETS}
+    for number, (model, tokenizer) in enumerate(models):
+        variables = jaxlm.init(model, jax.random.key(number))
+        if isinstance(model, jaxlm.MixtureLM):
+            variables = (variables[0], ngrams.fit(variables[1], np.arange(40) ** 2 % 5))
+        jaxlm.save_model(originals["model"][number], model, variables, tokenizer)
+        jaxlm.export_model(originals["exported"][number], model, variables, tokenizer)
+    for path, tokenizer in zip(originals["tokenizer"], [*tokenizers, jaxlm.CharTokenizer("ab")], strict=True):
+        tokenizer.save(path)
+    configs = [{}, {"model": "counts", "smoothing": 0.5}, {"tokenizer": "char", "lr": 1, "text": "a/b.txt"}]
+    for path, options in zip(originals["config"], [*configs, {"model": "bigram", "clip_norm": None}], strict=True):
+        config = resolve(config_from_json(options, origin="here"))
+        path.write_text(json.dumps(config_to_json(config)), "utf-8")
+    for path, text in zip(originals["text"], [TEXT, "é日本語😀\r\n" * 9, "\ufeffx", "\0\n"], strict=True):
+        path.write_bytes(text.encode())
+    return originals
+
+
+def load(target: str, path: Path) -> Any:
+    """Read one input: the call under test."""
+    match target:
+        case "model":
+            return jaxlm.load_model(path)
+        case "exported":
+            return jaxlm.import_model(path)
+        case "tokenizer":
+            return jaxlm.load_tokenizer(path)
+        case "config":
+            return resolve(read_config(path))
+        case _:
+            return jaxlm.read_text(path)
+
+
+def check_use(target: str, path: Path, found: Any) -> None:
+    """Assert that an accepted input is consistent and usable."""
+    if target == "config":
+        assert resolve(config_from_json(config_to_json(found), origin=path)) == found
+    elif target == "text":
+        assert found.text.encode() == path.read_bytes()
+        assert found.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    elif target == "tokenizer":
+        check_tokenizer(found)
+    else:
+        model, variables, tokenizer = found
+        like = jax.eval_shape(lambda: jaxlm.init(model, jax.random.key(0)))
+        assert jax.tree.structure(like) == jax.tree.structure(variables)
+        for leaf, wanted in zip(jax.tree.leaves(variables), jax.tree.leaves(like), strict=True):
+            # The number of n-grams depends on the file.
+            assert isinstance(model, jaxlm.MixtureLM) or leaf.shape == wanted.shape
+            assert leaf.dtype == wanted.dtype
+            assert np.isfinite(leaf).all()
+            assert leaf.dtype != np.int32 or np.asarray(leaf).min() >= 0
+        contexts = np.zeros((1, model.context_length), np.int32)
+        assert jax.eval_shape(model.apply, variables, contexts).shape == (1, model.vocab_size)
+        if isinstance(model, jaxlm.MixtureLM):
+            assert abs(float(np.exp(model.apply(variables, contexts)).sum()) - 1) < 1e-3
+        if tokenizer is not None:
+            assert tokenizer.vocab_size <= model.vocab_size
+            check_tokenizer(tokenizer)
+
+
+def check_tokenizer(tokenizer: Any) -> None:
+    """Assert that a tokenizer encodes into its vocabulary and decodes to the same text."""
+    text = getattr(tokenizer, "characters", TEXT)
+    ids = tokenizer.encode(text)
+    assert ids.dtype == np.int32
+    assert ((ids >= 0) & (ids < tokenizer.vocab_size)).all()
+    assert tokenizer.decode(ids) == text
+    assert tokenizer.decode_bytes(ids) == text.encode()
+
+
+def is_same(found: Any, original: Any) -> bool:
+    """Return whether two results are equal, arrays to the bit."""
+    if not isinstance(found, tuple):
+        return found == original or getattr(found, "sha256", 0) == getattr(original, "sha256", 1)
+    if jax.tree.structure(found[1]) != jax.tree.structure(original[1]):
+        return False
+    pairs = zip(jax.tree.leaves(found[1]), jax.tree.leaves(original[1]), strict=True)
+    return (found[0], found[2]) == (original[0], original[2]) and all(
+        leaf.dtype == twin.dtype and np.asarray(leaf).tobytes() == np.asarray(twin).tobytes()
+        for leaf, twin in pairs
+    )
