@@ -24,7 +24,7 @@ from rich.console import Console
 from tiny_runs import assert_same, bits, make_quick, stopped_at, tiny_config
 
 import jaxlm
-from experiments.ladder.ladder import RECIPES
+from experiments.ladder.rungs import RECIPES
 from jaxlm.checkpoints.train_states import best_step, checkpoint_steps
 from jaxlm.runs import directory as runs, report, setup as jobs, train as training_runs
 from jaxlm.runs.config import TrainConfig

@@ -1,0 +1,207 @@
+"""The rungs of the ladder: two baselines, the bigram counts, and two networks with their training recipes."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+import jaxlm
+from experiments.shared.options import TextOptions, TokenizerOptions
+from jaxlm.models.baselines import UniformLM, UnigramLM
+from jaxlm.models.counts_bigram import best_smoothing
+from jaxlm.text.dataset import Dataset, line_start_prompt, load_dataset
+from jaxlm.training.optimizers import sgd
+from jaxlm.utils.timing import Timing, measure_time
+
+Ids = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkOptions(TokenizerOptions):
+    """Sizes of the networks, and the length of the samples."""
+
+    bigram_embedding_dim: int = 64
+    """Embedding dimension of the neural bigram."""
+    mlp_context_length: int = 3
+    """Context length of the MLP, in tokens."""
+    mlp_embedding_dim: int = 32
+    """Embedding dimension of the MLP."""
+    mlp_hidden_dim: int = 64
+    """Hidden units of the MLP."""
+    num_tokens: int = 100
+    """Tokens to sample from each model."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Hyper-parameters of training. `optimizer` takes the learning rate and the number of steps."""
+
+    num_steps: int
+    batch_size: int
+    optimizer: Callable[[float, int], optax.GradientTransformation]
+    bigram_lr: float
+    mlp_lr: float
+
+
+def momentum_sgd(lr: float, num_steps: int) -> optax.GradientTransformation:
+    """Return SGD with momentum 0.9, cosine decay of the learning rate to zero, and clipping to norm 1."""
+    return sgd(lr, num_steps, schedule="cosine", momentum=0.9, clip_norm=1.0)
+
+
+# The learning rates of `momentum` are the best of four each on the last 30,000 tokens of the training text. These
+# four came from a sweep of shorter runs on the validation text. The rate of `course` is ours: with 0.4 the
+# networks end near the perplexities of the course.
+RECIPES = {
+    "momentum": Recipe(num_steps=6000, batch_size=128, optimizer=momentum_sgd, bigram_lr=2.0, mlp_lr=0.5),
+    "course": Recipe(num_steps=500, batch_size=64, optimizer=sgd, bigram_lr=0.4, mlp_lr=0.4),
+}
+
+
+@dataclass(frozen=True)
+class Rung:
+    """A trained model of the ladder with its evaluation on the validation text.
+
+    Args:
+        records: of a network's training.
+        perplexities: one per seed, if the network was trained from several.
+    """
+
+    name: str
+    title: str
+    model: jaxlm.LanguageModel
+    variables: Any
+    evaluation: jaxlm.Evaluation
+    timing: Timing
+    records: Sequence[jaxlm.Record] = ()
+    perplexities: Sequence[float] = ()
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network and how to train it. `fold` separates its keys from those of the other network."""
+
+    name: str
+    title: str
+    model: jaxlm.NeuralBigramLM | jaxlm.MLPLanguageModel
+    optimizer: optax.GradientTransformation
+    batch_size: int
+    num_steps: int
+    fold: int
+
+
+def load_text(
+    options: TextOptions, tokenizer: Any = "bpe", vocab_size: int | None = None, *, context_length: int = 3
+) -> Dataset:
+    """Load the text and encode it with a tokenizer of the given kind, trained on the whole text.
+
+    Raises:
+        ValueError: the text is too short for a model with this context length.
+    """
+    if vocab_size is None:
+        vocab_size = 512 if options.quick else 4096
+    data = load_dataset(options.corpus, options.text, tokenizer, vocab_size=vocab_size)
+    num_tokens = len(data.train_ids) + len(data.val_ids)
+    minimum = 12 * (context_length + 1)  # one window in the validation text, and one in the part that selects k
+    if num_tokens < minimum:
+        raise ValueError(
+            f"{data.corpus.source} has {num_tokens} tokens; the ladder needs at least {minimum}: use a longer text"
+        )
+    return data
+
+
+def choose_prompt(prompt: str | None, data: Dataset, context_length: int) -> Ids:
+    """Return the ids [P] that every sample continues; None takes the start of a line of the validation text."""
+    if prompt is None:
+        return line_start_prompt(data, context_length)
+    prompt_ids = data.tokenizer.encode(prompt)
+    if len(prompt_ids) < context_length:
+        raise ValueError(
+            f"--prompt {prompt!r} has {len(prompt_ids)} tokens; --mlp-context-length {context_length} needs at "
+            f"least {context_length}: use a longer prompt"
+        )
+    return prompt_ids
+
+
+def fit_baselines(data: Dataset) -> list[Rung]:
+    """Return the uniform model and the add-one unigram."""
+    vocab_size = data.tokenizer.vocab_size
+    with measure_time() as uniform_timing:
+        uniform = UniformLM(vocab_size)
+        uniform_evaluation = jaxlm.evaluate(uniform, {}, data.val_ids)
+    with measure_time() as timing:
+        unigram = UnigramLM(vocab_size)
+        counts = jnp.bincount(jnp.asarray(data.train_ids), length=vocab_size)
+        evaluation = jaxlm.evaluate(unigram, counts, data.val_ids)
+    return [
+        Rung("uniform", "uniform", uniform, {}, uniform_evaluation, uniform_timing),
+        Rung("unigram", "unigram, add 1", unigram, counts, evaluation, timing),
+    ]
+
+
+def fit_bigrams(data: Dataset) -> list[Rung]:
+    """Return the bigram counts with add-one, and with the add-k that predicts held-out training text best."""
+    add_one = jaxlm.CountsBigramLM(data.tokenizer.vocab_size)
+    with measure_time() as add_one_timing:
+        variables = add_one.fit(jaxlm.init(add_one, jax.random.key(0)), data.train_ids)
+        add_one_evaluation = jaxlm.evaluate(add_one, variables, data.val_ids)
+    with measure_time() as timing:
+        # The last tenth of the training text selects k, not the validation text.
+        fit_ids, held_out_ids = jaxlm.split_ids(data.train_ids)
+        table = add_one.fit(jaxlm.init(add_one, jax.random.key(0)), fit_ids)["counts"]["table"]
+        k, _ = best_smoothing(table, held_out_ids, np.logspace(-4, 1, 101))
+        add_k = jaxlm.CountsBigramLM(data.tokenizer.vocab_size, smoothing=k)
+        evaluation = jaxlm.evaluate(add_k, variables, data.val_ids)
+    return [
+        Rung("counts_bigram", "counts bigram, add 1", add_one, variables, add_one_evaluation, add_one_timing),
+        Rung("counts_bigram_best_k", "counts bigram, best k", add_k, variables, evaluation, timing),
+    ]
+
+
+def make_networks(
+    vocab_size: int, options: NetworkOptions, recipe: Recipe, num_steps: int | None = None
+) -> tuple[Network, Network]:
+    """Return the neural bigram and the MLP. `num_steps` replaces the recipe's."""
+    if num_steps is None:
+        num_steps = min(recipe.num_steps, 1000) if options.quick else recipe.num_steps
+    bigram = jaxlm.NeuralBigramLM(vocab_size, options.bigram_embedding_dim)
+    mlp = jaxlm.MLPLanguageModel(
+        vocab_size, options.mlp_context_length, options.mlp_embedding_dim, options.mlp_hidden_dim
+    )
+    training = recipe.batch_size, num_steps
+    return (
+        Network(
+            "neural_bigram", "neural bigram", bigram, recipe.optimizer(recipe.bigram_lr, num_steps), *training, 0
+        ),
+        Network("mlp", "MLP", mlp, recipe.optimizer(recipe.mlp_lr, num_steps), *training, 1),
+    )
+
+
+def train_network(
+    network: Network,
+    data: Dataset,
+    *,
+    seed: int,
+    log_every: int,
+    on_record: Callable[[jaxlm.Record], None] | None = None,
+) -> tuple[Any, dict[str, list[Any]]]:
+    """Train the network from a seed with `jaxlm.train_lm` and return its variables and history."""
+    return jaxlm.train_lm(
+        network.model,
+        data.train_ids,
+        key=jax.random.fold_in(jax.random.key(seed), network.fold),
+        val_ids=data.val_ids,
+        batch_size=network.batch_size,
+        num_steps=network.num_steps,
+        optimizer=network.optimizer,
+        log_every=log_every,
+        on_record=on_record,
+    )
+
+
+def validation_interval(num_steps: int) -> int:
+    """Return the number of steps between two of about 25 validations."""
+    return max(num_steps // 24, 1)
