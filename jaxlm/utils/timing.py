@@ -118,16 +118,11 @@ def benchmark_interleaved(
                     "function once, outside the call, and give it the same shapes and static arguments each time"
                 )
             samples[name].append(seconds / loops[name])
-    return {
-        name: Measurement(
-            median=float(np.median(each)),
-            minimum=min(each),
-            spread=float(np.subtract(*np.percentile(each, [75, 25]))),
-            repeats=repeats,
-            compile_seconds=compile_seconds[name],
-        )
-        for name, each in samples.items()
-    }
+    results = {}
+    for name, each in samples.items():
+        lower, median, upper = np.percentile(each, [25, 50, 75]).tolist()
+        results[name] = Measurement(median, min(each), upper - lower, repeats, compile_seconds[name])
+    return results
 
 
 def _run(call: Callable[[], Any], times: int = 1) -> float:
