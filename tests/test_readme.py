@@ -1,6 +1,9 @@
-"""What the README shows, runs."""
+"""Every code block of every README runs, and every link leads to a file."""
 
+import functools
 import re
+import runpy
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -8,30 +11,105 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text("utf-8")
-BLOCKS = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+READMES = sorted(
+    path.relative_to(ROOT).as_posix()
+    for folder in ("", "jaxlm", "experiments", "tests")
+    for path in ROOT.joinpath(folder).glob("README.md" if not folder else "**/README.md")
+)
+# The options that make a documented training run short.
+SHORT = ["--text", "mine.txt", "--tokenizer", "char", "--num-steps", "20", "--device", "cpu"]
+
+
+def find_blocks(language):
+    for readme in READMES:
+        text = (ROOT / readme).read_text("utf-8")
+        for block in re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
+            yield pytest.param(block, id=f"{readme}:{block.splitlines()[0][:30]}")
+
+
+def find_commands():
+    """Yield each command of the shell blocks, without its comment, with continued lines joined."""
+    for block in find_blocks("bash"):
+        for line in block.values[0].replace("\\\n", " ").splitlines():
+            if words := shlex.split(line, comments=True):
+                yield words
+
+
+def program_of(words):
+    """Split a command into the words that name the program and the rest."""
+    while "=" in words[0]:
+        words = words[1:]
+    if words[0].endswith("python"):
+        return tuple(words[:3]), words[3:]
+    return (tuple(words[:2]), words[2:]) if words[0] == "jaxlm" else (tuple(words[:1]), words[1:])
+
+
+@functools.cache
+def help_of(program):
+    if program[0] in (
+        "scripts/setup",
+        "scripts/test",
+        "scripts/check",
+        "scripts/test-lines",
+        "scripts/experiments",
+    ):
+        return (ROOT / program[0]).read_text("utf-8")
+    if program[0].endswith("python"):
+        program = (sys.executable, *program[1:])
+    elif program[0] == "jaxlm":
+        program = (sys.executable, "-m", *program)
+    done = subprocess.run([*program, "--help"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("block", BLOCKS, ids=["library", "own_model"])
-def test_a_block_of_code_runs_as_it_stands(block, tmp_path, request):
+@pytest.mark.parametrize("block", find_blocks("python"))
+def test_python_block_runs(block, tmp_path, monkeypatch, capsys, request):
     if "load_corpus" in block:
         request.getfixturevalue("tinyshakespeare")
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "block.py").write_text(block, "utf-8")
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "block.py"], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.strip()
+    runpy.run_path("block.py")
+    output = capsys.readouterr().out
     if "# 11.96" in block:
-        assert float(done.stdout.split()[0]) == pytest.approx(11.96, abs=0.005)
+        assert float(output.split()[0]) == pytest.approx(11.96, abs=0.005)
 
 
-@pytest.mark.parametrize("path", re.findall(r"\]\((?!http)([^)]+)\)", README))
-def test_a_link_leads_somewhere(path):
-    assert (ROOT / path).exists()
+@pytest.mark.slow
+@pytest.mark.parametrize("program", sorted({program_of(words)[0] for words in find_commands()}), ids=" ".join)
+def test_documented_options_exist(program):
+    if "pip" in program:
+        pytest.skip("tests/devices/test_extras.py resolves the extras")
+    for words in find_commands():
+        if program_of(words)[0] == program:
+            for option in (word.partition("=")[0] for word in program_of(words)[1] if word.startswith("--")):
+                assert re.search(rf"{option}\b", help_of(program)), f"{' '.join(words)}: no {option}"
 
 
-def test_every_script_is_named():
-    for script in (ROOT / "scripts").iterdir():
-        assert script.suffix or f"`{script.name}`" in README or f"scripts/{script.name}" in README
+@pytest.mark.slow
+@pytest.mark.parametrize("readme", [name for name in READMES if name in ("README.md", "jaxlm/runs/README.md")])
+def test_jaxlm_commands_run_in_order(readme, tmp_path):
+    """Run the `jaxlm` commands of one README, on a small text and with few steps."""
+    (tmp_path / "mine.txt").write_text("the cat sat on the mat; ROMEO: the dog ran after the cat\n" * 30, "utf-8")
+    text = (ROOT / readme).read_text("utf-8")
+    lines = re.findall(r"^(?:\.venv/bin/)?jaxlm .*", text, re.MULTILINE)
+    for words in (shlex.split(line, comments=True)[1:] for line in lines):
+        if words[0] == "train" and not {"--resume", "--config"} & set(words):
+            words += SHORT
+        command = [sys.executable, "-m", "jaxlm", *words]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{' '.join(words)}: {done.stderr}"
+
+
+@pytest.mark.parametrize("readme", READMES)
+def test_links_lead_to_files(readme):
+    folder = (ROOT / readme).parent
+    for link in re.findall(r"\]\((?!http|#)([^)#]+)[^)]*\)", (ROOT / readme).read_text("utf-8")):
+        assert (folder / link).exists(), link
+
+
+def test_top_readme_is_short():
+    text = (ROOT / "README.md").read_text("utf-8")
+    assert len(text.splitlines()) <= 130
+    assert len(text.encode()) <= 8192
