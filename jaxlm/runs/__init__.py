@@ -1,1 +1,1 @@
-"""A run directory, from configuration to report."""
+"""Run directories: create, train, resume, load and report."""

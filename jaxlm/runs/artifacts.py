@@ -1,4 +1,4 @@
-"""artifacts."""
+"""Write the results of a finished run: model, samples, plots, report and figures."""
 
 from pathlib import Path
 from typing import Any
@@ -19,42 +19,42 @@ from jaxlm.sampling.sample import sample
 from jaxlm.text.dataset import line_start_prompt
 from jaxlm.utils.atomic_files import remove, write_atomically
 
+ARTIFACTS = ("results.json", "report.html", "samples.txt", "curves.png", "counts.png", "model")
 _SAMPLE_TOKENS = 100
 
 
 def write_artifacts(
-    path: Path, job: TrainingSetup, variables: Any, compile_seconds: float, train_seconds: float
+    path: Path, setup: TrainingSetup, variables: Any, compile_seconds: float, train_seconds: float
 ) -> None:
-    """The model, its figures, samples, pictures and page; last `results.json`."""
-    config, data, title = job.config, job.data, TITLES[job.config.model]
+    """Write `ARTIFACTS` to the run directory, `results.json` last."""
+    config, data, model, title = setup.config, setup.data, setup.model, TITLES[setup.config.model]
     remove(path / "model")
-    save_model(path / "model", job.model, variables, data.tokenizer)
-    evaluation = evaluate(job.model, variables, data.val_ids, device=job.device)
+    save_model(path / "model", model, variables, data.tokenizer)
     row = model_row(
         config.model,
         title,
-        job.model,
+        model,
         variables,
-        evaluation,
+        evaluate(model, variables, data.val_ids, device=setup.device),
         data.val_bytes_per_token,
-        is_trained=job.optimizer is not None,
+        is_trained=setup.optimizer is not None,
         compile_seconds=compile_seconds,
         train_seconds=train_seconds,
     )
-    prompt_ids = line_start_prompt(data, job.model.context_length)
-    key = jax.random.fold_in(jax.random.key(config.seed), SAMPLE_FOLD)
+    prompt_ids = line_start_prompt(data, model.context_length)
     prompt = data.tokenizer.decode(prompt_ids)
+    key = jax.random.fold_in(jax.random.key(config.seed), SAMPLE_FOLD)
     try:
-        drawn = sample(job.model, variables, prompt_ids, _SAMPLE_TOKENS, key=key, device=job.device)
-        text = data.tokenizer.decode(drawn)
-    except ValueError as error:  # counts without smoothing, after a token they never saw
+        text = data.tokenizer.decode(
+            sample(model, variables, prompt_ids, _SAMPLE_TOKENS, key=key, device=setup.device)
+        )
+    except ValueError as error:  # unsmoothed counts have no successor for a token they never saw
         text = f"{prompt} ({error})"
-    results = describe_results(
-        data, config.tokenizer, config.seed, [row], prompt, {title: text}, describe_environment(job.device)
-    )
+    environment = describe_environment(setup.device)
+    results = describe_results(data, config.tokenizer, config.seed, [row], prompt, {title: text}, environment)
     write_atomically(path / "samples.txt", format_samples(results["samples"]))
-    if job.optimizer is not None:
-        plot_curves(path / "curves.png", {title: read_metrics(path / "metrics.jsonl")}, {}, job.model.vocab_size)
+    if setup.optimizer is not None:
+        plot_curves(path / "curves.png", {title: read_metrics(path / "metrics.jsonl")}, {}, model.vocab_size)
     else:
         tokens = [data.tokenizer.decode([token]) for token in range(data.tokenizer.vocab_size)]
         plot_counts(path / "counts.png", np.asarray(variables["counts"]["table"]), tokens)

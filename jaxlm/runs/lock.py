@@ -1,4 +1,4 @@
-"""One process at a time writes to a run directory."""
+"""File lock of a run directory: one writing process at a time."""
 
 import os
 import sys
@@ -13,61 +13,57 @@ from jaxlm.utils.json_files import read_json
 if sys.platform != "win32":
     import fcntl
 
-_LOCK = ".lock"
-_LOCK_SECONDS = 1.0  # a reader that looks whether a run still runs holds the lock for less
+LOCK_NAME = ".lock"
+_TIMEOUT = 1.0  # seconds; longer than a reader holds the shared lock
 
 
 @contextmanager
 def lock_run(path: Path) -> Iterator[None]:
-    """The one process that writes to the run's folder. A process that dies, however it does, holds it no longer.
+    """Hold the exclusive lock of a run directory, which the operating system releases when the process dies.
 
     Raises:
-        BlockingIOError: another process has it.
-        OSError: the folder cannot be written.
+        BlockingIOError: Another process holds the lock.
+        OSError: The directory is not writable.
     """
-    lock = filelock.FileLock(path / _LOCK)
-    try:
-        lock.acquire(timeout=_LOCK_SECONDS, poll_interval=_LOCK_SECONDS / 200)  # readers may follow one another
+    try:  # polls often, to get in between two readers
+        lock = filelock.FileLock(path / LOCK_NAME).acquire(timeout=_TIMEOUT, poll_interval=_TIMEOUT / 200)
     except filelock.Timeout:
         raise BlockingIOError(
-            f"another process works in {path}{_holder(path)}; wait until it ends, or choose another folder"
+            f"{path} is in use by another process{_describe_holder(path)}; wait, or choose another directory"
         ) from None
     except OSError as error:
-        raise OSError(f"{path} cannot be written ({error.strerror or error})") from None
-    try:
+        raise OSError(f"{path} is not writable ({error.strerror or error})") from None
+    with lock:
         yield
-    finally:
-        lock.release()
 
 
-def _holder(path: Path) -> str:
-    """Who works in the folder, once their manifest says so."""
+@contextmanager
+def try_shared_lock(path: Path) -> Iterator[bool]:
+    """Try to hold a shared lock; yield whether no process is writing, and keep writers out within the block.
+
+    Readers do not exclude each other, and read permission is enough.
+    """
+    with ExitStack() as stack:
+        try:
+            if sys.platform == "win32":
+                stack.enter_context(filelock.FileLock(path / LOCK_NAME, timeout=_TIMEOUT / 10))
+            else:
+                descriptor = os.open(path / LOCK_NAME, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
+                stack.callback(os.close, descriptor)
+                fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            pass  # a copy of a run directory without its hidden files
+        except OSError:  # held by a writer, or not readable
+            yield False
+            return
+        yield True
+
+
+def _describe_holder(path: Path) -> str:
+    """Return the process that the manifest names as running, or "" if there is none."""
     try:
         manifest = read_json(path / "manifest.json")
         process = manifest["process"]
         return f" (process {process['pid']} on {process['host']})" if manifest["state"] == "running" else ""
     except (OSError, ValueError, KeyError, TypeError):
         return ""
-
-
-@contextmanager
-def try_shared_lock(path: Path) -> Iterator[bool]:
-    """Whether no process works in the folder, for sure; and for the block none begins to.
-
-    The lock is shared, so that readers do not take each other for the writer, and a folder that may only be read
-    will do.
-    """
-    with ExitStack() as lock:
-        try:
-            if sys.platform == "win32":
-                lock.enter_context(filelock.FileLock(path / _LOCK, timeout=_LOCK_SECONDS / 10))
-            else:
-                descriptor = os.open(path / _LOCK, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
-                lock.callback(os.close, descriptor)
-                fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except FileNotFoundError:
-            pass  # a copy of a run's folder, made without hidden files
-        except OSError:  # held by another; or it cannot be known
-            yield False
-            return
-        yield True

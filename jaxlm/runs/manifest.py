@@ -1,4 +1,4 @@
-"""manifest."""
+"""The manifest of a run directory: its configuration, status and environment."""
 
 import json
 import platform
@@ -17,77 +17,66 @@ from jaxlm.utils.atomic_files import write_atomically
 from jaxlm.utils.checksums import add_checksum, verify_checksum
 from jaxlm.utils.json_files import check_version, read_json
 
-_GIT_SECONDS = 5.0
 MANIFEST_VERSION = 1
 
 _PACKAGES = ("jaxlm", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tokenizers", "numpy")
+_STRINGS, _NUMBERS = ("kind", "state", "started"), {"sessions": int, "seconds": int | float}
+_FIELDS = {**dict.fromkeys(_STRINGS, str), **_NUMBERS, "why": str | None, "notes": list, "config": dict}
+_GIT_TIMEOUT = 5.0  # seconds
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
-    """What the run's `manifest.json` says; its `state` is `killed` where `running` is no longer true.
+    """Return the manifest of a run directory. Its state is "killed" if the process that was running it is gone.
 
     Raises:
-        FileNotFoundError: there is no run at `path`.
-        ValueError: the manifest is damaged, or a later version's; the message names it.
+        FileNotFoundError: `path` is not a run directory.
+        ValueError: The manifest is damaged or has an unsupported version.
     """
-    manifest = _checked_manifest(path)
+    manifest = _read_checked(path)
     if manifest["state"] == "running":
-        with try_shared_lock(path) as is_sure:
-            if is_sure:
-                manifest = _checked_manifest(path)  # once more: it may have ended since
+        with try_shared_lock(path) as is_idle:
+            if is_idle:
+                manifest = _read_checked(path)  # again: the run may have ended since
                 if manifest["state"] == "running":
                     manifest["state"] = "killed"
     return manifest
 
 
 def write_manifest(path: Path, manifest: Mapping[str, Any]) -> None:
-    """Writes the run's `manifest.json`, sealed, whole or not at all."""
+    """Atomically write the manifest of a run directory, with its checksum."""
     write_atomically(path / "manifest.json", add_checksum(replace_nonfinite(dict(manifest))))
 
 
 def write_json(path: Path, document: Any) -> None:
-    """Writes `document` whole or not at all. JSON knows no inf and no NaN: such a number becomes null."""
+    """Atomically write a JSON document, with null in place of inf and NaN."""
     write_atomically(path, json.dumps(replace_nonfinite(document), indent=2, allow_nan=False) + "\n")
 
 
 def describe_environment(device: jax.Device) -> dict[str, Any]:
-    """What a figure depends on beside the configuration: versions, platform, device, and the user's commit."""
+    """Return versions, platform, device and git commit, on which results may depend."""
     return {
-        "versions": {
-            "python": platform.python_version(),
-            **{package: _version(package) for package in _PACKAGES},
-        },
+        "versions": {"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}},
         "platform": platform.platform(),
         "device": {"platform": device.platform, "kind": device.device_kind},
         "git": _git_commit(),
     }
 
 
-def _checked_manifest(path: Path) -> dict[str, Any]:
+def utc_now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _read_checked(path: Path) -> dict[str, Any]:
     origin = path / "manifest.json"
     try:
         document = read_json(origin)
     except (FileNotFoundError, NotADirectoryError):
-        raise FileNotFoundError(f"{path} holds no run: manifest.json is missing") from None
-    check_version(document, MANIFEST_VERSION, origin=origin, what="run's manifest")
+        raise FileNotFoundError(f"{path} is not a run directory: manifest.json is missing") from None
+    check_version(document, MANIFEST_VERSION, origin=origin, what="run manifest")
     manifest = verify_checksum(document, origin=origin)
-    match manifest:
-        case {
-            "kind": str(),
-            "state": str(),
-            "why": str() | None,
-            "started": str(),
-            "sessions": int(),
-            "seconds": int() | float(),
-            "notes": list(),
-            "config": dict(),
-        }:
-            return manifest
-    raise ValueError(f"{origin} is damaged: its fields are not those of a run")
-
-
-def utc_now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
+    if not all(isinstance(manifest.get(name, ...), types) for name, types in _FIELDS.items()):
+        raise ValueError(f"{origin} is damaged: a field is missing or has the wrong type")
+    return manifest
 
 
 def _version(package: str) -> str | None:
@@ -98,19 +87,14 @@ def _version(package: str) -> str | None:
 
 
 def _git_commit() -> dict[str, Any] | None:
-    """The commit that is checked out in the working directory, and whether a tracked file differs from it."""
+    """Return the commit of the working directory, and whether a tracked file is modified."""
 
-    def git(*words: str) -> str:
+    def git(*arguments: str) -> str:
+        command = ["git", "-c", "core.fsmonitor=false", "--no-optional-locks", *arguments]
         done = subprocess.run(  # noqa: S603
-            ["git", "-c", "core.fsmonitor=false", "--no-optional-locks", *words],  # noqa: S607
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            encoding="utf-8",
-            errors="replace",
-            timeout=_GIT_SECONDS,
-            check=True,
+            command, stdin=subprocess.DEVNULL, capture_output=True, timeout=_GIT_TIMEOUT, check=True
         )
-        return done.stdout.strip()
+        return done.stdout.decode("utf-8", "replace").strip()
 
     try:
         commit = git("rev-parse", "HEAD")

@@ -1,5 +1,6 @@
-"""`metrics.jsonl`: one JSON object a line, only ever added to, and whole lines only."""
+"""The log `metrics.jsonl`: one JSON object per line, append-only, complete lines only."""
 
+import contextlib
 import errno
 import json
 import math
@@ -12,20 +13,21 @@ from jaxlm.utils.atomic_files import read_regular, write_atomically
 
 
 def append_metrics(path: Path, metrics: dict[str, Any]) -> bytes:
-    """Appends one line, and returns it. A line that does not fit on the disk is taken back.
-
-    Raises:
-        OSError: it cannot be written; the message names the path, which holds what it held before.
-    """
+    """Append one line and return its bytes. Raises as `append_bytes`."""
     line = (json.dumps(replace_nonfinite(metrics), allow_nan=False) + "\n").encode()
+    append_bytes(path, line)
+    return line
+
+
+def append_bytes(path: Path, data: bytes) -> None:
+    """Append to a file: all of `data`, or, when an OSError is raised, nothing."""
     try:
-        # One write: another process sees all of the line or nothing.
         if path.is_symlink():
-            raise OSError(errno.ELOOP, "it is a link, which would lead out of the run's folder")
-        with path.open("ab", buffering=0) as file:
+            raise OSError(errno.ELOOP, "symbolic link out of the run directory")
+        with path.open("ab", buffering=0) as file:  # unbuffered: a reader sees all of the data or nothing
             end = file.seek(0, os.SEEK_END)
             try:
-                if file.write(line) != len(line):
+                if file.write(data) != len(data):
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             except OSError:
                 file.truncate(end)
@@ -33,54 +35,58 @@ def append_metrics(path: Path, metrics: dict[str, Any]) -> bytes:
     except OSError as error:
         error.filename = str(path)
         raise
-    return line
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The objects of all whole lines; none where there is no file. A last line that is torn is left out.
+    """Return the records of a log. An incomplete last line is skipped; a missing file has no records.
 
     Raises:
-        OSError: it cannot be read.
-        ValueError: a line is no record of a model, a step and figures; the message names path and line.
+        ValueError: A line is not a record with a model, a step and numbers; the message names path and line.
     """
+    records = []
+    for number, line in enumerate(read_log(path).split(b"\n")[:-1], 1):
+        with contextlib.suppress(ValueError, RecursionError):
+            records.append(json.loads(line))
+        if len(records) < number or not _is_record(records[-1]):
+            raise ValueError(f"{path} is damaged: line {number} is not a training record")
+    return records
+
+
+def read_log(path: Path, *, follow_links: bool = True) -> bytes:
+    """Return the bytes of a log; none if the file is missing."""
     try:
-        content = read_regular(path)
+        return read_regular(path, follow_links=follow_links)
     except FileNotFoundError:
-        return []
-    metrics = []
-    for number, line in enumerate(content.split(b"\n")[:-1], 1):
-        try:
-            metrics.append(json.loads(line))
-        except (ValueError, RecursionError):
-            metrics.append(None)
-        if not _is_record(metrics[-1]):
-            raise ValueError(f"{path} is damaged: line {number} is no record of training")
-    return metrics
-
-
-def is_number_or_null(value: Any) -> bool:
-    """Whether a value from JSON is a number that a float can hold, or null."""
-    return value is None or (type(value) in (int, float) and abs(value) <= sys.float_info.max)
-
-
-def _is_record(line: Any) -> bool:
-    match line:
-        case {"model": str(), "step": int(step), **figures} if 0 <= step < 2**31:
-            return all(map(is_number_or_null, figures.values()))
-    return False
+        return b""
 
 
 def truncate_metrics(path: Path, num_bytes: int) -> None:
-    """Leaves the first `num_bytes` of the file alone; a reader sees it before or after, never between."""
-    content = read_regular(path) if path.exists() else b""
+    """Atomically truncate the log to its first `num_bytes` bytes."""
+    content = read_log(path)
     if len(content) != num_bytes:
         write_atomically(path, content[:num_bytes])
 
 
+def is_number_or_null(value: Any) -> bool:
+    """Return whether a parsed JSON value is null or a number within the range of a float."""
+    return value is None or (type(value) in (int, float) and abs(value) <= sys.float_info.max)
+
+
 def replace_nonfinite(value: Any) -> Any:
-    """`value` with null for each number that JSON lacks: inf and NaN."""
+    """Return a JSON-like value with None in place of inf and NaN, which JSON cannot represent.
+
+    >>> replace_nonfinite({"perplexity": float("inf")})
+    {'perplexity': None}
+    """
     if isinstance(value, dict):
         return {key: replace_nonfinite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [replace_nonfinite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _is_record(line: Any) -> bool:
+    match line:
+        case {"model": str(), "step": int(step), **numbers} if 0 <= step < 2**31:
+            return all(map(is_number_or_null, numbers.values()))
+    return False

@@ -1,4 +1,4 @@
-"""What a run says of its models, as plain JSON: `results.json`, and the lines of `metrics.jsonl`."""
+"""The figures of a run as plain JSON: `results.json` and the records of `metrics.jsonl`."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -13,7 +13,7 @@ from jaxlm.training.loop import Record
 
 _SCHEMA_VERSION = 1
 
-# What an option of training calls a model -> what a table does.
+# The option --model -> the title in tables and plots.
 TITLES = {"counts": "counts bigram", "bigram": "neural bigram", "mlp": "MLP"}
 
 
@@ -29,11 +29,11 @@ def model_row(
     compile_seconds: float | None,
     train_seconds: float | None,
 ) -> dict[str, Any]:
-    """A model with its figures: an object of `results.json`, a row of the tables.
+    """Return the figures of one model: an object of `results.json`, and a row of the tables.
 
     Args:
-        evaluation: of the validation text, whose tokens stand for `bytes_per_token` each.
-        is_trained: by steps, so that its numbers are parameters; otherwise they are counts.
+        evaluation: Result on the validation tokens, which have `bytes_per_token` UTF-8 bytes on average.
+        is_trained: Whether the variables are trained parameters, not counts.
     """
     row = {
         "name": name,
@@ -60,13 +60,7 @@ def describe_results(
     samples: Mapping[str, str],
     environment: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """The document of `results.json`: what was learnt from, by whom, how well, and in what words.
-
-    Args:
-        models: objects of `model_row`.
-        samples: a model's title -> the prompt, and what the model made of it.
-        environment: versions, platform and device.
-    """
+    """Return the document `results.json`, given rows of `model_row`, and samples that start with the prompt."""
     return {
         "schema_version": _SCHEMA_VERSION,
         "seed": seed,
@@ -79,7 +73,7 @@ def describe_results(
 
 
 def describe_dataset(data: Dataset, tokenizer_name: str) -> dict[str, Any]:
-    """The text and its tokens, without the text."""
+    """Return corpus, tokenizer and numbers of tokens, without the text itself."""
     return {
         "corpus": {name: value for name, value in asdict(data.corpus).items() if name != "text"},
         "tokenizer": {"name": tokenizer_name, "vocab_size": data.tokenizer.vocab_size},
@@ -89,7 +83,7 @@ def describe_dataset(data: Dataset, tokenizer_name: str) -> dict[str, Any]:
 
 
 def metrics_line(name: str, record: Record) -> dict[str, Any]:
-    """A record as its line of `metrics.jsonl`. No times, so that the same run writes the same bytes."""
+    """Return a record as a line of `metrics.jsonl`, without times, so that equal runs write equal bytes."""
     validation = record.validation
     return {
         "model": name,

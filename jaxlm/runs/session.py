@@ -1,4 +1,4 @@
-"""Training that is saved while it goes on, and that goes on from there to the same bits."""
+"""Train with checkpoints, and find the checkpoint from which a stopped run resumes with equal bits."""
 
 import hashlib
 import json
@@ -27,44 +27,57 @@ from jaxlm.checkpoints.train_states import (
     save_checkpoint,
 )
 from jaxlm.runs.config import TrainConfig
-from jaxlm.runs.metrics_log import append_metrics, read_metrics, truncate_metrics
+from jaxlm.runs.metrics_log import append_metrics, read_log, truncate_metrics
 from jaxlm.runs.results import TITLES, metrics_line
 from jaxlm.runs.setup import TrainingSetup, abstract_state, train_options
 from jaxlm.runs.tensorboard import open_tensorboard
 from jaxlm.training.loop import Record, is_recorded, train_lm
 from jaxlm.training.state import TrainState, is_finished
-from jaxlm.utils.atomic_files import read_regular, sync
+from jaxlm.utils.atomic_files import sync
 from jaxlm.utils.checksums import sha256_of
 from jaxlm.utils.signals import catch_stop_signals
 from jaxlm.utils.terminal import progress
 
 
 def train_with_checkpoints(
-    path: Path, job: TrainingSetup, checkpoint: Checkpoint | None, console: Console
+    path: Path, setup: TrainingSetup, checkpoint: Checkpoint | None, console: Console
 ) -> tuple[Any, float]:
-    """Trains the job's model from the checkpoint on, None being the start: its variables, and all seconds it took.
+    """Train from a checkpoint, or from the start, and return the variables and the total training seconds.
 
-    Saved are, in the run's folder `path`, the state and `metrics.jsonl`: by the config's `save_every` and
-    `save_seconds`, at the end, at a stop, and with them the best state by validation since the last time. The
-    training waits for a copy of the state alone, not for the disk.
+    Records go to `metrics.jsonl` in the run directory `path`. The state is saved at the intervals of the config,
+    at the end and when the run is stopped, together with the best state by validation since the last save.
+    Training waits only for a copy of the state; a thread writes it to disk.
 
     Raises:
-        KeyboardInterrupt: Ctrl-C or SIGTERM came, and all is saved.
-        OSError: something could not be saved; what was saved before stays.
-        FloatingPointError: as `train_lm`; the best state is saved.
+        KeyboardInterrupt: SIGINT or SIGTERM arrived, and the state is saved.
+        OSError, FloatingPointError: A file cannot be written, or training diverged; the best state is saved.
     """
-    config = job.config
-    known = _known(path / "metrics.jsonl", checkpoint)
-    with ExitStack() as blocks:
-        requested = blocks.enter_context(catch_stop_signals())
-        save = blocks.enter_context(_saving(path, config.keep))
-        on_record = blocks.enter_context(_recording(path, config, checkpoint, known, console))
+    config, log = setup.config, path / "metrics.jsonl"
+    session = _begin_session(log, checkpoint)
+    with ExitStack() as stack:
+        stop_signal = stack.enter_context(catch_stop_signals())
+        save = stack.enter_context(_save_in_background(path, config.keep))
+        show = stack.enter_context(progress(console, TITLES[config.model], config.num_steps))
+        write_event: Callable[[Record], None] | None = None
+        if config.tensorboard:
+            first_step = 0 if checkpoint is None else int(checkpoint.state.step)
+            write_event = open_tensorboard(path / "tensorboard", first_step)
+
+        def on_record(record: Record) -> None:
+            assert record.validation is not None  # train_options has val_ids
+            line = append_metrics(log, metrics_line(config.model, record))
+            session.digest.update(line)
+            session.log_bytes += len(line)
+            session.nats = record.validation.nats_per_token
+            if write_event is not None:
+                write_event(record)
+            perplexity = record.validation.perplexity
+            show(record.step + 1, f"loss {record.train_loss:.3f}, validation perplexity {perplexity:.1f}")
 
         def on_pause(state: TrainState) -> None:
             save()
-            stop = requested()
-            due = _due(known, state, config, is_last=stop is not None)
-            if due:
+            stop = stop_signal()
+            if due := _collect_due(session, state, config, is_last=stop is not None):
                 save(*due)
             if stop:
                 save(wait=True)
@@ -72,157 +85,131 @@ def train_with_checkpoints(
 
         try:
             variables, _ = train_lm(
-                job.model,
-                job.data.train_ids,
-                **train_options(job),
+                setup.model,
+                setup.data.train_ids,
+                **train_options(setup),
                 on_record=on_record,
                 state=None if checkpoint is None else checkpoint.state,
                 on_pause=on_pause,
                 pause_every=config.save_every,
             )
         except FloatingPointError:
-            _save_after_all(save, known.unsaved_best)
+            _try_to_save(save, session.unsaved_best)
             raise
         save(wait=True)
-    if stop := requested():
+    if stop := stop_signal():
         raise KeyboardInterrupt(stop)
-    return variables, known.seconds
+    return variables, session.seconds
 
 
-def latest_usable_checkpoint(path: Path, job: TrainingSetup) -> Checkpoint | None:
-    """Where the run can go on: its last checkpoint that is whole, None being the start. Nothing is changed.
+def latest_usable_checkpoint(path: Path, setup: TrainingSetup) -> Checkpoint | None:
+    """Return the latest intact checkpoint that matches `metrics.jsonl`, or None for a run without checkpoints.
 
-    Raises:
-        ValueError: there are checkpoints, and none of them can be used.
-        OSError: `metrics.jsonl` cannot be read.
+    Skipped checkpoints are logged as warnings. Raises a ValueError if trained state exists but none is usable.
     """
-    folder, metrics = path / "checkpoints", path / "metrics.jsonl"
-    content = _content(metrics)
+    if setup.optimizer is None:  # counts have no checkpoints
+        return None
+    folder, log = path / "checkpoints", path / "metrics.jsonl"
+    content = read_log(log, follow_links=False)
 
     def check(checkpoint: Checkpoint) -> None:
-        if _mark(content[: checkpoint.metrics[0]]) != checkpoint.metrics:
-            raise ValueError(f"{metrics} is not what it was at step {int(checkpoint.state.step)}")
+        if _log_position(content[: checkpoint.log_position[0]]) != checkpoint.log_position:
+            raise ValueError(f"{log} has changed since step {int(checkpoint.state.step)}")
 
-    checkpoint = latest_checkpoint(folder, abstract_state(job.model, job.optimizer, job.config), check)
-    if checkpoint is None and checkpoint_steps(folder):
-        raise ValueError(
-            f"{path} has checkpoints, and none can be used: the warnings say why; mend that, or start another run"
-        )
+    checkpoint = latest_checkpoint(folder, abstract_state(setup.model, setup.optimizer, setup.config), check)
+    if checkpoint is None and (checkpoint_steps(folder) or (path / "model").exists()):
+        raise ValueError(f"{path} has no usable checkpoint to resume from; start another run (--config)")
     return checkpoint
 
 
-def restore_position(path: Path, job: TrainingSetup, checkpoint: Checkpoint | None) -> Checkpoint | None:
-    """Makes the run what it was at its `latest_usable_checkpoint`, which is returned as it then is.
+def restore_position(path: Path, setup: TrainingSetup, checkpoint: Checkpoint | None) -> Checkpoint | None:
+    """Quarantine the checkpoints after this `latest_usable_checkpoint`, and truncate the log to its position.
 
-    What came after it is set aside, and the lines of `metrics.jsonl` are cut, for these steps are done again.
+    Returns:
+        The checkpoint, amended if its last record does not belong to a run of the new length.
     """
-    folder, metrics = path / "checkpoints", path / "metrics.jsonl"
+    folder, log = path / "checkpoints", path / "metrics.jsonl"
     if checkpoint is None:
-        truncate_metrics(metrics, 0)
+        truncate_metrics(log, 0)
         return None
     for step in checkpoint_steps(folder):
         if step > int(checkpoint.state.step):
             quarantine(checkpoint_path(folder, step))
-    lines = _content(metrics)[: checkpoint.metrics[0]].splitlines(keepends=True)
-    # The last record of a run that has grown is none of the longer one. Its state may still be the best one kept.
-    if lines and not is_recorded(json.loads(lines[-1])["step"], job.config.num_steps, job.config.log_every):
-        checkpoint = checkpoint._replace(metrics=_mark(b"".join(lines[:-1])))
+    lines = read_log(log)[: checkpoint.log_position[0]].splitlines(keepends=True)
+    # An extended run does not record the last step of the shorter run. Its state may still be the best one.
+    if lines and not is_recorded(json.loads(lines[-1])["step"], setup.config.num_steps, setup.config.log_every):
+        checkpoint = checkpoint._replace(log_position=_log_position(b"".join(lines[:-1])))
         amend_checkpoint(folder, checkpoint)
-    truncate_metrics(metrics, checkpoint.metrics[0])
+    truncate_metrics(log, checkpoint.log_position[0])
     return checkpoint
 
 
 @dataclass
-class _Known:
-    """What a run that trains has come to."""
+class _Session:
+    """Mutable bookkeeping of a training session."""
 
-    seconds: float  # of training, without the compiling before the first pause of each session
-    paused_at: float | None  # by the monotonic clock
-    saved_at: float
-    num_bytes: int  # of `metrics.jsonl`
-    digest: Any  # their sha256, which goes on with them
-    best: float  # nats per token
-    validated: tuple[int, float] | None = None  # steps done, and nats per token then
+    seconds: float  # of training in all sessions, without compilation before the first pause of each
+    saved_at: float  # monotonic time
+    log_bytes: int  # length of `metrics.jsonl`
+    digest: Any  # its running sha256
+    best_nats: float
+    paused_at: float | None = None  # monotonic time
+    nats: float | None = None  # validation of the current state
     unsaved_best: Checkpoint | None = None
 
 
-def _known(metrics: Path, checkpoint: Checkpoint | None) -> _Known:
-    now = time.monotonic()
-    content = _content(metrics)
-    validations = [line["val_nats_per_token"] for line in read_metrics(metrics)]
+def _begin_session(log: Path, checkpoint: Checkpoint | None) -> _Session:
+    content = read_log(log)
+    validations = [json.loads(line)["val_nats_per_token"] for line in content.splitlines()]
     if checkpoint is not None:
         validations.append(checkpoint.nats_per_token)
-    return _Known(
+    return _Session(
         seconds=0.0 if checkpoint is None else checkpoint.seconds,
-        paused_at=None,
-        saved_at=now,
-        num_bytes=len(content),
+        saved_at=time.monotonic(),
+        log_bytes=len(content),
         digest=hashlib.sha256(content),
-        best=min((nats for nats in validations if nats is not None), default=math.inf),
+        best_nats=min((nats for nats in validations if nats is not None), default=math.inf),
     )
 
 
-@contextmanager
-def _recording(
-    path: Path, config: TrainConfig, checkpoint: Checkpoint | None, known: _Known, console: Console
-) -> Iterator[Callable[[Record], None]]:
-    """A function that writes a record to the run's files, and says how it stands."""
-    with ExitStack() as blocks:
-        show = blocks.enter_context(progress(console, TITLES[config.model], config.num_steps))
-        write_event: Callable[[Record], None] | None = None
-        if config.tensorboard:
-            first_step = 0 if checkpoint is None else int(checkpoint.state.step)
-            write_event = blocks.enter_context(open_tensorboard(path / "tensorboard", first_step))
-
-        def on_record(record: Record) -> None:
-            assert record.validation is not None  # train_lm was given val_ids
-            line = append_metrics(path / "metrics.jsonl", metrics_line(config.model, record))
-            known.digest.update(line)
-            known.num_bytes += len(line)
-            known.validated = record.step + 1, record.validation.nats_per_token
-            if write_event is not None:
-                write_event(record)
-            status = f"loss {record.train_loss:.3f}, validation perplexity {record.validation.perplexity:.1f}"
-            show(record.step + 1, status)
-
-        yield on_record
-
-
-def _due(known: _Known, state: TrainState, config: TrainConfig, *, is_last: bool) -> list[Checkpoint]:
-    """What is to be saved now: the state, if it is due, and before it the best one that is not saved yet."""
+def _collect_due(session: _Session, state: TrainState, config: TrainConfig, *, is_last: bool) -> list[Checkpoint]:
+    """Return the checkpoints to save now: none, or the unsaved best state and the current state."""
     step, now = int(state.step), time.monotonic()
-    known.seconds += 0.0 if known.paused_at is None else now - known.paused_at
-    known.paused_at = now
-    nats = known.validated[1] if known.validated is not None and known.validated[0] == step else None
-    is_due = is_last or is_finished(state, config.num_steps, config.patience)
-    is_due = is_due or now - known.saved_at >= config.save_seconds
-    is_due = is_due or (config.save_every is not None and step % config.save_every == 0)
-    is_best = nats is not None and nats < known.best
+    session.seconds += 0.0 if session.paused_at is None else now - session.paused_at
+    session.paused_at = now
+    nats, session.nats = session.nats, None
+    is_best = nats is not None and nats < session.best_nats
+    is_due = (
+        is_last
+        or is_finished(state, config.num_steps, config.patience)
+        or now - session.saved_at >= config.save_seconds
+        or (config.save_every is not None and step % config.save_every == 0)
+    )
     if not (is_best or is_due):
         return []
-    # Copies: the next step takes the arrays over, and on the CPU what `device_get` gives are those.
-    copied = jax.tree.map(np.array, jax.device_get(state))
-    current = Checkpoint(copied, nats, (known.num_bytes, known.digest.hexdigest()), known.seconds)
+    # Copies, because the next step donates the arrays, and `device_get` on the CPU returns views of them.
+    copies = jax.tree.map(np.array, jax.device_get(state))
+    current = Checkpoint(copies, nats, (session.log_bytes, session.digest.hexdigest()), session.seconds)
     if is_best:
         assert nats is not None
-        known.best, known.unsaved_best = nats, current
+        session.best_nats, session.unsaved_best = nats, current
     if not is_due:
         return []
-    best, known.unsaved_best, known.saved_at = known.unsaved_best, None, now
+    best, session.unsaved_best, session.saved_at = session.unsaved_best, None, now
     return [current] if best is None or best is current else [best, current]
 
 
 @contextmanager
-def _saving(path: Path, keep: int) -> Iterator[Callable[..., None]]:
-    """A function that saves checkpoints beside the training, one call after the other.
+def _save_in_background(path: Path, keep: int) -> Iterator[Callable[..., None]]:
+    """Yield `save(*checkpoints, wait=False)`, which writes checkpoints in a thread, one call after another.
 
-    Its next call raises what became of the one before, as soon as that is known; `wait=True` waits for it.
+    An error is raised by the next call after it becomes known.
     """
     folder = path / "checkpoints"
 
     def write(checkpoints: tuple[Checkpoint, ...]) -> None:
-        folder.mkdir(exist_ok=True)  # an error where the run's folder was moved away
-        for written in (path / "metrics.jsonl", path):  # a checkpoint's mark is of what is on the disk
+        folder.mkdir(exist_ok=True)  # fails if the run directory was moved away
+        for written in (path / "metrics.jsonl", path):  # the checkpoint contains the checksum of the log
             if written.exists():
                 sync(written)
         for checkpoint in checkpoints:
@@ -237,7 +224,7 @@ def _saving(path: Path, keep: int) -> Iterator[Callable[..., None]]:
                 try:
                     pending.pop().result()
                 except OSError as error:
-                    remedy = f"free space if the disk is full, and go on with --resume {path}"
+                    remedy = f"if the disk is full, free space and continue with --resume {path}"
                     raise OSError(f"{error}; {remedy}") from error
             if checkpoints:
                 pending.append(executor.submit(write, checkpoints))
@@ -245,8 +232,8 @@ def _saving(path: Path, keep: int) -> Iterator[Callable[..., None]]:
         yield save
 
 
-def _save_after_all(save: Callable[..., None], checkpoint: Checkpoint | None) -> None:
-    """Saves it, if there is one, after an error that is the news even where this fails too."""
+def _try_to_save(save: Callable[..., None], checkpoint: Checkpoint | None) -> None:
+    """Save after another error; a second error is logged, not raised."""
     try:
         if checkpoint is not None:
             save(checkpoint)
@@ -255,12 +242,5 @@ def _save_after_all(save: Callable[..., None], checkpoint: Checkpoint | None) ->
         logging.getLogger(__name__).warning("%s", error)
 
 
-def _content(metrics: Path) -> bytes:
-    try:
-        return read_regular(metrics, follow_links=False)
-    except FileNotFoundError:
-        return b""
-
-
-def _mark(content: bytes) -> tuple[int, str]:
+def _log_position(content: bytes) -> tuple[int, str]:
     return len(content), sha256_of(content)

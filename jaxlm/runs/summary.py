@@ -1,4 +1,4 @@
-"""summary."""
+"""Headline figures of runs."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,49 +8,51 @@ from jaxlm.runs.manifest import read_manifest
 from jaxlm.runs.metrics_log import is_number_or_null, read_metrics
 from jaxlm.utils.json_files import read_json
 
+_FIGURES = ("nats_per_token", "perplexity", "bits_per_byte", "train_seconds")
+
 
 def summarise_run(path: Path) -> dict[str, Any]:
-    """A run's headline figures: those of its best model, or, until it is done, of its last record.
+    """Return the headline figures of a run: of its best model, or of its last record until it is done.
 
-    Nothing raises: where a file is damaged, `state` and `why` say so.
+    Never raises: if a file is damaged, `state` is "damaged" and `why` holds the reason.
     """
-    summary: dict[str, Any] = dict.fromkeys(
-        ("model", "steps", "nats_per_token", "perplexity", "bits_per_byte", "train_seconds", "why", "started")
-    )
+    summary: dict[str, Any] = dict.fromkeys(("model", "steps", *_FIGURES, "why", "started"))
     summary |= {"run": path.name, "path": str(path), "kind": None}
     try:
         manifest = read_manifest(path)
         summary |= {name: manifest[name] for name in ("kind", "state", "why", "started")}
-        return summary | _figures(path, manifest)
+        return summary | _read_figures(path, manifest["config"])
     except (ValueError, OSError, KeyError, TypeError, AttributeError) as error:
         return summary | {"state": "damaged", "why": str(error)}
 
 
 def list_runs(folder: Path) -> list[dict[str, Any]]:
-    """`summarise_run` of each run in `folder`, in the order in which they were started.
+    """Return `summarise_run` of every run directory in `folder`, ordered by start time.
 
     Raises:
-        OSError: there is no such folder.
+        OSError: `folder` does not exist.
+
+    >>> import tempfile
+    >>> list_runs(Path(tempfile.mkdtemp()))
+    []
     """
     paths = (path for path in sorted(folder.iterdir()) if (path / "manifest.json").is_file())
     return sorted(map(summarise_run, paths), key=lambda summary: (summary["started"] or "", summary["run"]))
 
 
-def _figures(path: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
-    metrics = read_metrics(path / "metrics.jsonl")
-    steps = {"steps": max((line["step"] + 1 for line in metrics), default=None)}
+def _read_figures(path: Path, config: Mapping[str, Any]) -> dict[str, Any]:
+    records = read_metrics(path / "metrics.jsonl")
+    steps = max((record["step"] + 1 for record in records), default=None)
     try:
         rows = read_json(path / "results.json").get("models", [])
     except FileNotFoundError:
         rows = []
-    if rows:
-        unknown = float("inf")
-        best = min(rows, key=lambda row: unknown if row["nats_per_token"] is None else row["nats_per_token"])
-        named = ("nats_per_token", "perplexity", "bits_per_byte", "train_seconds")
-        figures = {name: best[name] for name in named}
-        if not isinstance(best["title"], str) or not all(map(is_number_or_null, figures.values())):
-            raise ValueError(f"{path / 'results.json'} is damaged: its figures are no numbers")
-        return {"model": best["title"], **steps, **figures}
-    last: dict[str, Any] = metrics[-1] if metrics else {}
-    figures = {"nats_per_token": last.get("val_nats_per_token"), "perplexity": last.get("val_perplexity")}
-    return {"model": manifest["config"].get("model"), **steps, **figures}
+    if not rows:
+        last = records[-1] if records else {}
+        nats, perplexity = last.get("val_nats_per_token"), last.get("val_perplexity")
+        return {"model": config.get("model"), "steps": steps, "nats_per_token": nats, "perplexity": perplexity}
+    best = min(rows, key=lambda row: float("inf") if row["nats_per_token"] is None else row["nats_per_token"])
+    figures = {name: best[name] for name in _FIGURES}
+    if not isinstance(best["title"], str) or not all(map(is_number_or_null, figures.values())):
+        raise ValueError(f"{path / 'results.json'} is damaged: a figure is not a number")
+    return {"model": best["title"], "steps": steps, **figures}

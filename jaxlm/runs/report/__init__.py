@@ -1,1 +1,1 @@
-"""Tables, plots and the HTML page of a run."""
+"""Present the results of a run: tables, plots and an HTML page."""

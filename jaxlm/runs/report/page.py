@@ -1,7 +1,7 @@
-"""page."""
+"""Render the report of a run as one HTML page."""
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,33 +12,25 @@ from jaxlm.runs.report.tables import format_cell
 
 
 def render_page(run: Path, results: Mapping[str, Any], *, title: str) -> str:
-    """One self-contained HTML page: the table and samples of `results`, the pictures and settings in `run`.
-
-    `title` is its heading. What the folder lacks of `curves.png`, `counts.png` and `config.json` the page lacks
-    too. Figures that are None are shown as by `results_table`.
-    """
+    """Return a self-contained HTML page with the results, the plots and, if present, the options of a run."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("jaxlm.runs.report", "."), autoescape=True, undefined=jinja2.StrictUndefined
     )
-    config = run / "config.json"
+    nats = [row["nats_per_token"] for row in results["models"]]
+    largest = max(filter(is_drawable, nats), default=0) or 1
+    widths = [100 * each / largest if is_drawable(each) else 100.0 for each in nats]  # percent; infinite: full
     pictures = {name: run / f"{name}.png" for name in ("curves", "counts")}
+    config = run / "config.json"
     page = environment.get_template("page.html.jinja").render(
         run=run.name,
         title=title,
         results=results,
         config=config.read_text("utf-8") if config.exists() else None,
         pictures={name: _data_uri(picture) for name, picture in pictures.items() if picture.exists()},
-        rows=zip(results["models"], _bar_widths(results["models"]), strict=True),
-        shown=format_cell,
+        rows=zip(results["models"], widths, strict=True),
+        format_cell=format_cell,
     )
-    return page.encode("utf-8", "backslashreplace").decode("utf-8")  # the bytes of a path need not be text
-
-
-def _bar_widths(models: Sequence[Mapping[str, Any]]) -> list[float]:
-    """Each model's nats per token in percent of the largest finite one; what is not finite fills its bar."""
-    nats = [row["nats_per_token"] for row in models]
-    largest = max(filter(is_drawable, nats), default=0) or 1
-    return [100 * each / largest if is_drawable(each) else 100.0 for each in nats]
+    return page.encode("utf-8", "backslashreplace").decode("utf-8")  # a path may contain undecodable bytes
 
 
 def _data_uri(path: Path) -> str:

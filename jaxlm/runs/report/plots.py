@@ -1,4 +1,4 @@
-"""plots."""
+"""Plot training curves and pair counts as PNG files."""
 
 import io
 import itertools
@@ -14,9 +14,9 @@ import numpy as np
 from jaxlm.runs.report.tables import escape_unprintable, format_number, show_whitespace
 from jaxlm.utils.atomic_files import write_atomically
 
-# Blue, orange, green, purple, grey: told apart by readers who see colours differently (Okabe & Ito 2008).
+# Blue, orange, green, purple, grey: distinguishable with colour blindness (Okabe & Ito 2008).
 _COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#7f7f7f")
-_LARGEST = 1e250  # of what is drawn; near the largest float, matplotlib's margins overflow
+_MAX_DRAWN = 1e250  # near the largest float, matplotlib's margins overflow
 
 
 def plot_curves(
@@ -25,128 +25,114 @@ def plot_curves(
     floors: Mapping[str, float | None],
     vocab_size: int | None,
 ) -> None:
-    """Draws training loss and validation perplexity by step: of a run's models, or of several runs.
+    """Plot training loss and validation perplexity by step.
 
     Args:
-        curves: the title of a model, or of a run -> its lines of `metrics.jsonl`. Where `train_loss` or
-            `val_perplexity` is None (infinite, or not measured) or missing, that curve leaves the step out.
-        floors: the title of what is not trained by steps -> its perplexity, drawn as a line; None is infinite.
-        vocab_size: the perplexity of a uniform guess, drawn as a line; None where there is no single one.
+        curves: Title -> records of `metrics.jsonl`. A missing or infinite value leaves a gap in that curve only.
+        floors: Title -> perplexity of a model without steps, drawn as a horizontal line; None means infinite.
+        vocab_size: Perplexity of the uniform distribution, drawn as a line; None if the curves do not share one.
     """
-    figure = _figure(width=11, height=4.6)
+    figure = _make_figure(width=11, height=4.6)
     loss_axes, perplexity_axes = figure.subplots(1, 2)
-    losses: list[tuple[str, Any]] = []  # what the legend says, and the line it means
-    perplexities: list[tuple[str, Any]] = []
-    looks = itertools.cycle(itertools.product(("-", "--", "-.", ":"), _COLORS))
-    for (title, lines), (style, color) in zip(curves.items(), looks, strict=False):
-        look = {"linestyle": style, "color": color}
-        losses += _plot_curve(loss_axes, title, lines, "train_loss", linewidth=1.4, **look)
-        look["marker"] = "."
-        perplexities += _plot_curve(perplexity_axes, title, lines, "val_perplexity", linewidth=1.6, **look)
-    if not perplexities:
+    styles = itertools.cycle(itertools.product(("-", "--", "-.", ":"), _COLORS))
+    for (title, records), (style, color) in zip(curves.items(), styles, strict=False):
+        look = {"label": title, "linestyle": style, "color": color}
+        _plot_records(loss_axes, records, "train_loss", linewidth=1.4, **look)
+        _plot_records(perplexity_axes, records, "val_perplexity", linewidth=1.6, marker=".", **look)
+    if not perplexity_axes.lines:
         perplexity_axes.set_xticks([])
     if vocab_size is not None:
-        uniform = perplexity_axes.axhline(vocab_size, color=_COLORS[-1], linestyle=":")
-        perplexities.append((f"uniform: {vocab_size:,}", uniform))
-    first = len(curves) % len(_COLORS)  # a colour that no curve has, while there are some left
-    looks = itertools.cycle(itertools.product(_COLORS[first:] + _COLORS[:first], ("--", "-.", "-")))
-    for (title, floor), (color, style) in zip(floors.items(), looks, strict=False):
-        height = floor if is_drawable(floor) else math.inf  # at inf the legend alone tells of it
-        line = perplexity_axes.axhline(height, color=color, linestyle=style)
-        perplexities.append((f"{title}: {format_number(height, decimals=1)}", line))
+        perplexity_axes.axhline(vocab_size, color=_COLORS[-1], linestyle=":", label=f"uniform: {vocab_size:,}")
+    first = len(curves) % len(_COLORS)  # start with a colour that no curve has
+    styles = itertools.cycle(itertools.product(_COLORS[first:] + _COLORS[:first], ("--", "-.", "-")))
+    for (title, floor), (color, style) in zip(floors.items(), styles, strict=False):
+        height = floor if is_drawable(floor) else math.inf  # an infinite floor appears only in the legend
+        label = f"{title}: {format_number(height, decimals=1)}"
+        perplexity_axes.axhline(height, color=color, linestyle=style, label=label)
     perplexity_axes.set_yscale("log")
     perplexity_axes.yaxis.set_major_formatter("{x:,.6g}")
     perplexity_axes.yaxis.set_minor_formatter("{x:,.6g}")
     perplexity_axes.tick_params(which="minor", labelsize=7)
-    perplexity_axes.set(title="validation perplexity (logarithmic)", xlabel="step")
-    loss_axes.set(title="training loss (one minibatch)", xlabel="step", ylabel="nats per token")
-    for axes in (loss_axes, perplexity_axes):
+    perplexity_axes.set(title="validation perplexity (log scale)", xlabel="step")
+    loss_axes.set(title="training loss (minibatch)", xlabel="step", ylabel="nats per token")
+    for axes in figure.axes:
         axes.grid(alpha=0.25)
         if not any(np.isfinite(line.get_ydata()).any() for line in axes.lines):
             axes.set_axis_off()
-            axes.text(0.5, 0.5, "nothing to draw", ha="center", transform=axes.transAxes)
-    _add_legends(figure, {loss_axes: losses, perplexity_axes: perplexities})
+            axes.text(0.5, 0.5, "no data", ha="center", transform=axes.transAxes)
+    _add_legends(figure)
     _save(figure, path)
 
 
 def plot_counts(path: Path, table: np.ndarray[Any, Any], tokens: Sequence[str], *, num_tokens: int = 24) -> None:
-    """Draws the pair counts among the most frequent tokens: row = token, column = the token after it.
-
-    Args:
-        table: int [V, V].
-        tokens: the V tokens as text.
-    """
+    """Plot the pair counts [V, V] of the most frequent tokens: row = token, column = next token."""
     from matplotlib.colors import LogNorm
 
     totals = table.sum(axis=1, dtype=np.int64)
-    frequent = np.argsort(-totals, kind="stable")[: min(num_tokens, len(table))]
+    frequent = np.argsort(-totals, kind="stable")[:num_tokens]
     counts = table[np.ix_(frequent, frequent)]
-    figure = _figure(width=10, height=9)
+    figure = _make_figure(width=10, height=9)
     axes = figure.subplots()
-    shown = np.ma.masked_equal(counts, 0)
-    image = axes.imshow(shown, norm=LogNorm(vmin=1, vmax=max(int(counts.max()), 2)), cmap="viridis")
+    norm = LogNorm(vmin=1, vmax=max(int(counts.max()), 2))
+    image = axes.imshow(np.ma.masked_equal(counts, 0), norm=norm, cmap="viridis")
     labels = [show_whitespace(tokens[token]) for token in frequent]
     axes.set_xticks(range(len(labels)), labels, rotation=90, family="monospace", parse_math=False)
     axes.set_yticks(range(len(labels)), labels, family="monospace", parse_math=False)
-    axes.set(title="how often the column's token follows the row's", xlabel="next token", ylabel="token")
+    axes.set(title="counts of token pairs", xlabel="next token", ylabel="token")
     for (row, column), count in np.ndenumerate(counts):
         if count:
+            text = f"{count / 1000:.1f}k" if count >= 1000 else str(count)
             color = "black" if count > counts.max() ** 0.6 else "white"
-            axes.text(column, row, _short(int(count)), ha="center", va="center", fontsize=6, color=color)
-    figure.colorbar(image, ax=axes, shrink=0.8, label="pairs counted")
+            axes.text(column, row, text, ha="center", va="center", fontsize=6, color=color)
+    figure.colorbar(image, ax=axes, shrink=0.8, label="count")
     _save(figure, path)
 
 
 def is_drawable(value: float | None) -> TypeGuard[float]:
-    return value is not None and abs(value) < _LARGEST
+    return value is not None and abs(value) < _MAX_DRAWN
 
 
-def _figure(width: float, height: float) -> Any:
-    from matplotlib.figure import Figure  # not pyplot: no global state, no window
+def _make_figure(width: float, height: float) -> Any:
+    from matplotlib.figure import Figure  # not pyplot, which keeps global state
 
     return Figure(figsize=(width, height), dpi=130, layout="constrained")
 
 
-def _plot_curve(
-    axes: Any, title: str, lines: Sequence[Mapping[str, Any]], name: str, **look: Any
-) -> list[tuple[str, Any]]:
-    points = [(line["step"], line[name]) for line in lines if is_drawable(line.get(name))]
+def _plot_records(axes: Any, records: Sequence[Mapping[str, Any]], name: str, **look: Any) -> None:
+    points = [(record["step"], record[name]) for record in records if is_drawable(record.get(name))]
     if len(points) == 1:
-        look["marker"] = "."  # for a line through one point shows nothing
-    return [(title, line) for line in axes.plot(*zip(*points, strict=True), **look)]
+        look["marker"] = "."  # a line through one point is invisible
+    if points:
+        axes.plot(*zip(*points, strict=True), **look)
 
 
-def _add_legends(figure: Any, entries_of: Mapping[Any, Sequence[tuple[str, Any]]]) -> None:
-    """A legend in each of the axes where there is room, else one for all, below them."""
-    together = dict(itertools.chain.from_iterable(entries_of.values()))
-    longest = max(map(len, together), default=0)
-    if len(together) <= 7 and longest <= 40:
-        for axes, entries in entries_of.items():
-            _add_legend(axes, entries, fontsize=9, loc="upper right", bbox_to_anchor=(1, 0.95))
+def _add_legends(figure: Any) -> None:
+    """Add a legend to each of the axes, or one shared legend below them if the labels need more room."""
+    lines = {line.get_label(): line for axes in figure.axes for line in axes.lines}
+    longest = max(map(len, lines), default=0)
+    if len(lines) <= 7 and longest <= 40:
+        for axes in figure.axes:
+            _add_legend(axes, axes.lines, fontsize=9, loc="upper right", bbox_to_anchor=(1, 0.95))
         return
     ncols = max(1, min(4, 150 // (longest + 8)))
     place = {"loc": "outside lower center", "ncols": ncols, "handlelength": 4, "numpoints": 2}
-    legend = _add_legend(figure, list(together.items()), fontsize=8, **place)
+    legend = _add_legend(figure, lines.values(), fontsize=8, **place)
     num_lines = sum(text.get_text().count("\n") + 1 for text in legend.get_texts())
     figure.set_figheight(figure.get_figheight() + 0.17 * math.ceil(num_lines / ncols))
 
 
-def _add_legend(owner: Any, entries: Sequence[tuple[str, Any]], **look: Any) -> Any:
-    legend = owner.legend([line for _, line in entries], [""] * len(entries), frameon=False, **look)
-    for text, (label, _) in zip(legend.get_texts(), entries, strict=True):
-        # Set afterwards, for a legend drops a label that begins with "_", and reads "$" as mathematics.
-        text.set(parse_math=False, text=textwrap.fill(escape_unprintable(label), 120))
+def _add_legend(owner: Any, lines: Any, **look: Any) -> Any:
+    lines = list(lines)
+    legend = owner.legend(lines, [""] * len(lines), frameon=False, **look)
+    for text, line in zip(legend.get_texts(), lines, strict=True):
+        # Set the text afterwards: a legend drops labels that start with "_", and parses "$" as mathematics.
+        text.set(parse_math=False, text=textwrap.fill(escape_unprintable(line.get_label()), 120))
     return legend
 
 
 def _save(figure: Any, path: Path) -> None:
+    picture = io.BytesIO()
     with warnings.catch_warnings():
-        # A token in a script that the font lacks is drawn as a box; that is no news to the user.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from")
-        picture = io.BytesIO()
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")  # such a token is drawn as a box
         figure.savefig(picture, format="png")
     write_atomically(path, picture.getvalue())
-
-
-def _short(count: int) -> str:
-    return f"{count / 1000:.1f}k" if count >= 1000 else str(count)

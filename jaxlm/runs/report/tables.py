@@ -1,4 +1,4 @@
-"""Runs as a person sees them: tables, pictures, and one page with all of a run."""
+"""Tables of models and runs for a terminal."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
@@ -11,37 +11,29 @@ _DECIMALS = {"nats_per_token": 4, "perplexity": 2, "bits_per_byte": 3, "compile_
 
 
 def results_table(models: Sequence[Mapping[str, Any]]) -> Table:
-    """The models of `results.json` as a table, one a row, that fits a terminal of 80 columns.
+    """Return the models of `results.json` as a table, one per row, at most 80 columns wide.
 
-    JSON knows no inf: a figure that is None is shown as inf, but seconds that are None as "-". The figures of a
-    row that has `seeds` are the means of theirs, with half of the 95 % interval's width below the perplexity; its
-    seconds are those of the first.
+    None is shown as "inf", which JSON cannot represent, or as "-" for seconds. A row with `seeds` shows their
+    means, the half-width of the 95 % interval of the perplexity, and the seconds of the first seed.
     """
     headers = "nats/\ntoken", "perplexity", "bits/\nbyte", "compile\n(s)", "train\n(s)"
-    table = _table("model", "context", "parameters\nor counts", *headers)
+    table = _make_table("model", "context", "parameters\nor counts", *headers)
     for row in models:
-        size = f"{row['size']:,}"
         figures = (format_cell(row, name) for name in _DECIMALS)
-        table.add_row(Text(escape_unprintable(row["title"])), str(row["context_length"]), size, *figures)
+        title = Text(escape_unprintable(row["title"]))
+        table.add_row(title, str(row["context_length"]), f"{row['size']:,}", *figures)
     return table
 
 
 def runs_table(rows: Sequence[Mapping[str, Any]]) -> Table:
-    """Runs side by side, one a row, in the order given; a long name goes on below, nothing of it is cut.
-
-    Names are shown as they are: no markup in them is obeyed, and control characters are made visible.
-
-    Args:
-        rows: each with `run`, `state`, `model` (text), `steps` (int), `nats_per_token`, `perplexity`,
-            `bits_per_byte` and `train_seconds`; what is None is shown as "-".
-    """
+    """Return the summaries of runs as a table. None is shown as "-"; long names are wrapped."""
     headers = "nats/\ntoken", "perplexity", "bits/\nbyte", "train\n(s)"
-    table = _table("run", "state", "model", "steps", *headers, num_texts=3)
+    table = _make_table("run", "state", "model", "steps", *headers, num_texts=3)
     for row in rows:
         texts = ["-" if row[name] is None else escape_unprintable(row[name]) for name in ("run", "state", "model")]
         steps = "-" if row["steps"] is None else f"{row['steps']:,}"
         names = "nats_per_token", "perplexity", "bits_per_byte", "train_seconds"
-        # A perplexity can pass what a float holds where its logarithm does not.
+        # A perplexity may overflow to inf, which JSON stores as null, when its logarithm does not.
         infinite = {"perplexity"} if row["nats_per_token"] is not None else set()
         figures = ("-" if row[name] is None and name not in infinite else format_cell(row, name) for name in names)
         table.add_row(*map(Text, texts), steps, *figures)
@@ -49,12 +41,12 @@ def runs_table(rows: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def format_samples(samples: Mapping[str, str]) -> str:
-    """Each model's sample under its title: the text of `samples.txt`."""
+    """Return the text of `samples.txt`: each model's sample below its title."""
     return "\n".join(f"--- {title} ---\n{text}\n" for title, text in samples.items())
 
 
 def show_whitespace(token: str) -> str:
-    """A token as a label: white space shown, never empty.
+    """Return a token as a label with visible white space.
 
     >>> show_whitespace(" the\\n")
     '␣the⏎'
@@ -67,22 +59,24 @@ def escape_unprintable(text: str) -> str:
 
 
 def format_cell(row: Mapping[str, Any], name: str) -> str:
-    several = row.get("seeds")
-    value = row[name] if several is None or name.endswith("_seconds") else several[name]
-    missing = "-" if name.endswith("_seconds") else "inf"
-    shown = missing if value is None else format_number(value, _DECIMALS[name])
-    if name == "perplexity" and several is not None:
-        half_width = several["interval_half_width"]
-        shown += f"\n± {'inf' if half_width is None else format_number(half_width, _DECIMALS[name])}"
-    return shown
+    seeds, is_seconds = row.get("seeds"), name.endswith("_seconds")
+    value = row[name] if seeds is None or is_seconds else seeds[name]
+    if value is None and is_seconds:
+        return "-"
+    cell = format_number(value, _DECIMALS[name])
+    if name == "perplexity" and seeds is not None:
+        cell += f"\n± {format_number(seeds['interval_half_width'], _DECIMALS[name])}"
+    return cell
 
 
-def format_number(value: float, decimals: int) -> str:
+def format_number(value: float | None, decimals: int) -> str:
+    if value is None:
+        return "inf"
     return f"{value:,.{decimals}f}" if value < 1e6 else f"{value:.3g}"
 
 
-def _table(*columns: str, num_texts: int = 1) -> Table:
-    """A table of texts and then of figures; where the terminal is narrow, the first column folds."""
+def _make_table(*columns: str, num_texts: int = 1) -> Table:
+    """Return a table whose first `num_texts` columns are text. The first column folds in a narrow terminal."""
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=0)
     table.add_column(columns[0], overflow="fold", vertical="bottom")
     for index, column in enumerate(columns[1:], start=1):
