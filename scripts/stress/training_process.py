@@ -19,7 +19,7 @@ KINDS = ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.fsync")
 
 _WRITING = os.O_WRONLY | os.O_RDWR
 _PRELOADED = [
-    "jaxlm.cli.commands",
+    "jaxlm.runs.train",
     "jaxlm.cli",
     "orbax.checkpoint",
     "matplotlib.backends.backend_agg",

@@ -601,7 +601,7 @@ def test_a_command_that_is_told_to_stop_saves_and_ends_and_goes_on(signum, folde
         130,
         [
             "stopping after this step; a second signal ends the process at once",
-            f"interrupted by {signum.name}; go on with: jaxlm train --resume {run}",
+            f"interrupted by {signum.name}; resume with: jaxlm train --resume {run}",
         ],
     )
     manifest = read_manifest(run)

@@ -1,0 +1,38 @@
+"""`jaxlm corpus`."""
+
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from tyro.conf import DisallowNone, Positional, arg
+
+from jaxlm.cli.options import Console, JsonFlag
+from jaxlm.text.corpora import CORPORA, cached_corpus_path, load_corpus, verify_corpus
+from jaxlm.utils.terminal import print_plain
+
+
+@dataclass(frozen=True)
+class CorpusOptions:
+    """List, fetch or verify the named corpora."""
+
+    action: Positional[Literal["list", "fetch", "verify"]] = "list"
+    """list: show the cached files. fetch: download now, for use without a network. verify: check the sha256."""
+    name: Annotated[str | None, Positional, DisallowNone, arg(metavar="[NAME]")] = None
+    """Corpus. None means all."""
+    json: JsonFlag = False
+
+
+def manage_corpora(options: CorpusOptions, console: Console) -> dict[str, Any]:
+    """List named corpora, after fetching or verifying them if requested."""
+    rows = []
+    for name in CORPORA if options.name is None else (options.name,):
+        path = cached_corpus_path(name)
+        if options.action == "fetch":
+            load_corpus(name)
+        elif options.action == "verify":
+            verify_corpus(name)
+        num_bytes = path.stat().st_size if path.exists() else None
+        rows.append({"name": name, "path": str(path), "bytes": num_bytes})
+        state = f"not cached (jaxlm corpus fetch {name})" if num_bytes is None else f"{num_bytes:,} bytes"
+        verified = ", sha256 verified" if options.action == "verify" else ""
+        print_plain(console, f"{name}: {state}{verified}, {path}")
+    return {"action": options.action, "corpora": rows}

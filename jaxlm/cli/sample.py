@@ -1,0 +1,91 @@
+"""`jaxlm sample`."""
+
+import codecs
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from tyro.conf import DisallowNone
+
+import jaxlm
+from jaxlm.cli.options import Checkpoint, Console, Device, JsonFlag, ModelPath
+from jaxlm.cli.shared import open_model_on_cpu, select_device
+from jaxlm.utils.terminal import stderr_console, write
+
+
+@dataclass(frozen=True)
+class SampleOptions:
+    """Sample text from a trained model. A terminal shows each token as soon as it is sampled."""
+
+    model: ModelPath
+    prompt: str = ""
+    """Text to continue. A prompt shorter than the model's context is padded with line ends in front."""
+    num_tokens: int = 200
+    """Number of tokens to sample after the prompt."""
+    temperature: float = 1.0
+    """Divisor of the logits: below 1 sharpens the distribution, 0 always takes the most likely token."""
+    top_k: DisallowNone[int | None] = None
+    """Sample only from the k most likely tokens."""
+    top_p: DisallowNone[float | None] = None
+    """Sample only from the smallest set of tokens with at least this probability, in (0, 1]."""
+    streams: int = 1
+    """Number of texts to sample."""
+    seed: int = 0
+    """Random seed, from 0 to 2**32 - 1."""
+    checkpoint: Checkpoint = "final"
+    device: Device = "auto"
+    json: JsonFlag = False
+
+
+def sample_text(options: SampleOptions, console: Console) -> dict[str, Any]:
+    """Sample texts from a model. Only they are printed to `console`; the device goes to standard error."""
+    import jax
+    import numpy as np
+
+    from jaxlm.runs.setup import SAMPLE_FOLD
+
+    streams = options.streams
+    if not 0 <= options.seed < 2**32:
+        raise ValueError(f"--seed must be in [0, {2**32 - 1}], got {options.seed}")
+    if streams < 1:
+        raise ValueError(f"--streams must be at least 1, got {streams}")
+    model, variables, tokenizer = open_model_on_cpu(options.model, options.checkpoint)
+    device = select_device(options.device, variables, stderr_console())
+    prompt_ids = tokenizer.encode(options.prompt)
+    try:
+        line_end = tokenizer.encode("\n")[-1:]
+    except ValueError:  # a character tokenizer of a text without line ends
+        line_end = np.zeros(1, np.int32)
+    padding = np.repeat(line_end, max(model.context_length - len(prompt_ids), 0))
+    pieces = jaxlm.sample_stream(
+        model,
+        variables,
+        np.tile(np.concatenate([padding, prompt_ids]), (streams, 1)),
+        options.num_tokens,
+        key=jax.random.fold_in(jax.random.key(options.seed), SAMPLE_FOLD),
+        temperature=options.temperature,
+        top_k=options.top_k,
+        top_p=options.top_p,
+        device=device,
+        tokens_per_piece=1 if streams == 1 and console.is_terminal else None,
+    )
+    if streams == 1:
+        pieces = _write_pieces(pieces, options.prompt, tokenizer, console)
+    ids = np.concatenate([np.tile(prompt_ids, (streams, 1)), *pieces], axis=1)
+    texts = [tokenizer.decode(stream) for stream in ids]
+    if streams > 1:
+        for number, text in enumerate(texts, 1):
+            write(console, f"--- {number} ---\n{text}\n")
+    return {"model": str(options.model), "prompt": options.prompt, "samples": texts, "ids": ids.tolist()}
+
+
+def _write_pieces(pieces: Iterator[Any], prompt: str, tokenizer: Any, console: Console) -> Iterator[Any]:
+    """Yield the pieces [1, n] after writing their text; a character that spans several tokens is written whole."""
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    write(console, prompt)
+    try:
+        for piece in pieces:
+            write(console, decoder.decode(tokenizer.decode_bytes(piece[0])))
+            yield piece
+    finally:  # so that an error message, or the shell's prompt, starts on a new line
+        write(console, decoder.decode(b"", final=True) + "\n")
