@@ -119,9 +119,9 @@ class ByteTokenizer:
 class BPETokenizer:
     """Byte-level byte-pair encoding: one token for each of the 256 bytes, and one for each merged pair.
 
-    `decode(encode(text)) == text` for every text. The `tokenizers` library learns and applies the merges within the
-    words of GPT-2's pattern, in GPT-2's printable alphabet of bytes (Radford et al. 2019). Sennrich et al. (2016),
-    "Neural Machine Translation of Rare Words with Subword Units".
+    `decode(encode(text)) == text` for every text. The `tokenizers` library learns and applies the merges. Words
+    are split by GPT-2's pattern, and bytes are written in GPT-2's printable alphabet (Radford et al. 2019).
+    Sennrich et al. (2016), "Neural Machine Translation of Rare Words with Subword Units".
 
     >>> tokenizer = BPETokenizer.train("low lower lowest", vocab_size=258)
     >>> tokenizer.merges, tokenizer.vocab_size

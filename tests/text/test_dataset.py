@@ -1,103 +1,97 @@
-"""A text is cut by position into what trains and what validates, and is never too short for a window."""
+"""A text is split by position into training and validation ids, each at least one window long."""
 
+import hashlib
 import re
 
 import numpy as np
 import pytest
 
 import jaxlm
+from jaxlm.text.corpora import CORPORA
 from jaxlm.text.dataset import Dataset, line_start_prompt, load_dataset
 
 TEXT = "the cat sat on the mat.\na rat sat on a hat.\n" * 20
 
 
 @pytest.fixture
-def text(tmp_path):
-    path = tmp_path / "text.txt"
-    path.write_text(TEXT)
-    return path
+def path(tmp_path):
+    (tmp_path / "text.txt").write_text(TEXT)
+    return tmp_path / "text.txt"
 
 
-def made_of(lines, num_train=0):
-    """Data whose tokens are bytes."""
-    ids = jaxlm.ByteTokenizer().encode(lines)
-    return Dataset(
-        jaxlm.Corpus("mine", lines, "mine", "none", "0f"), jaxlm.ByteTokenizer(), ids[:num_train], ids[num_train:]
-    )
+def byte_dataset(text, num_train):
+    ids = jaxlm.ByteTokenizer().encode(text)
+    corpus = jaxlm.Corpus("mine", text, "mine", "none", "0f")
+    return Dataset(corpus, jaxlm.ByteTokenizer(), ids[:num_train], ids[num_train:])
 
 
-@pytest.mark.parametrize("kind", ["char", "byte", "bpe"])
-def test_the_tokens_are_those_of_the_text_cut_by_position(text, kind):
-    data = load_dataset("", text, kind, vocab_size=300, val_fraction=0.25)
+@pytest.mark.parametrize(("kind", "vocab_size"), [("char", len(set(TEXT))), ("byte", 256), ("bpe", 264)])
+def test_load_dataset_encodes_and_splits_by_position(path, kind, vocab_size):
+    data = load_dataset("", path, kind, vocab_size=264, val_fraction=0.25)
+    assert data.tokenizer.vocab_size == vocab_size
     ids = data.tokenizer.encode(TEXT)
     np.testing.assert_array_equal(np.concatenate([data.train_ids, data.val_ids]), ids)
     assert len(data.val_ids) == -(-len(ids) // 4)
     assert data.train_ids.dtype == data.val_ids.dtype == np.int32
-    assert data.tokenizer.decode(ids) == TEXT
-    assert data.corpus.text == TEXT
-    assert data.corpus.source == str(text)
+    assert data.tokenizer.decode(ids) == data.corpus.text == TEXT
+    assert data.corpus.source == str(path)
 
 
-def test_the_kind_chooses_the_tokenizer_and_only_bpe_has_a_vocabulary_to_choose(text):
-    sizes = {
-        kind: load_dataset("", text, kind, vocab_size=300).tokenizer.vocab_size for kind in ("char", "byte", "bpe")
-    }
-    assert sizes["char"] == len(set(TEXT))
-    assert sizes["byte"] == 256
-    assert 256 < sizes["bpe"] <= 300
-
-
-def test_a_tokenizer_that_is_trained_already_is_used_as_it_is(text):
+def test_load_dataset_uses_a_trained_tokenizer(path):
     tokenizer = jaxlm.CharTokenizer.train(TEXT + "xyz")
-    assert load_dataset("", text, tokenizer).tokenizer is tokenizer
+    assert load_dataset("", path, tokenizer).tokenizer is tokenizer
     with pytest.raises(ValueError, match="'\\\\n' at position 23"):
-        load_dataset("", text, jaxlm.CharTokenizer.train(TEXT.replace("\n", "")))
+        load_dataset("", path, jaxlm.CharTokenizer.train(TEXT.replace("\n", "")))
 
 
-def test_a_named_corpus_is_loaded_where_there_is_no_text(monkeypatch, text):
-    monkeypatch.setattr("jaxlm.data.load_corpus", lambda name: jaxlm.read_text(text) if name == "mine" else None)
-    assert load_dataset("mine", None, "char").corpus.text == TEXT
+def test_load_dataset_loads_a_named_corpus(path, tmp_path, monkeypatch):
+    monkeypatch.setenv("JAXLM_DATA_DIR", str(tmp_path))
+    monkeypatch.setitem(CORPORA, "shakespeare", hashlib.sha256(TEXT.encode()).hexdigest())
+    path.rename(tmp_path / "shakespeare.txt")
+    data = load_dataset("shakespeare", None, "char")
+    assert (data.corpus.name, data.corpus.text) == ("shakespeare", TEXT)
 
 
-def test_bytes_per_token_are_those_of_the_validation_text(tmp_path):
+def test_load_dataset_bpe_needs_a_size(path):
+    with pytest.raises(ValueError, match="needs a vocab_size"):
+        load_dataset("", path, "bpe")
+
+
+def test_val_bytes_per_token_is_of_the_validation_text(tmp_path):
     (tmp_path / "text.txt").write_text("a" * 30 + "é☃" * 5, "utf-8")
     data = load_dataset("", tmp_path / "text.txt", "char", val_fraction=0.25)
     assert len(data.val_ids) == 10
     assert data.val_bytes_per_token == (2 + 3) / 2
-    assert made_of("abc", 1).val_bytes_per_token == 1
 
 
 @pytest.mark.parametrize(
-    ("content", "options", "message"),
+    ("length", "options", "message"),
     [
-        ("x", {}, "makes 1 token; a model needs one to train on and one to validate"),
-        ("xy", {}, "has 2 tokens; .* the shorter has 1, and needs 2: use a longer text"),
-        ("x" * 39, {"min_tokens": 5}, "has 39 tokens; .* the shorter has 4, and needs 5"),
-        ("x" * 39, {"min_tokens": 5, "val_fraction": 0.9}, "has 39 tokens; .* the shorter has 3, and needs 5"),
-        ("", {}, "is empty"),
+        (1, {}, "has 1 token; training and validation need one each"),
+        (2, {}, "has 2 tokens; .* has 1 and needs 2: use a longer text"),
+        (40, {"min_tokens": 5}, "has 40 tokens; .* has 4 and needs 5"),
+        (39, {"min_tokens": 5, "val_fraction": 0.9}, "has 39 tokens; .* has 3 and needs 5"),
     ],
 )
-def test_a_text_that_is_too_short_is_named(tmp_path, content, options, message):
-    (tmp_path / "short.txt").write_text(content)
-    with pytest.raises(ValueError, match=rf"short\.txt.*{message}"):
+def test_load_dataset_too_short(tmp_path, length, options, message):
+    (tmp_path / "short.txt").write_text("x" * length)
+    with pytest.raises(ValueError, match=rf"short\.txt {message}"):
         load_dataset("", tmp_path / "short.txt", "byte", **options)
 
 
-def test_a_text_that_is_just_long_enough_will_do(tmp_path):
+def test_load_dataset_just_long_enough(tmp_path):
     (tmp_path / "text.txt").write_text("x" * 41)
     data = load_dataset("", tmp_path / "text.txt", "byte", min_tokens=5)
     assert (len(data.train_ids), len(data.val_ids)) == (36, 5)
 
 
-def test_what_cannot_be_had_is_named(tmp_path):
+def test_load_dataset_missing_text(tmp_path):
     with pytest.raises(FileNotFoundError, match=re.escape(str(tmp_path / "none.txt"))):
         load_dataset("", tmp_path / "none.txt", "byte")
-    with pytest.raises(ValueError, match=r"'bible'.*tinyshakespeare"):
-        load_dataset("bible", None, "byte")
 
 
 @pytest.mark.parametrize(
-    ("lines", "num_tokens", "prompt"),
+    ("val_text", "num_tokens", "prompt"),
     [
         ("end\nof a line", 3, "of "),
         ("\nfirst", 3, "fir"),
@@ -109,7 +103,6 @@ def test_what_cannot_be_had_is_named(tmp_path):
         ("x" * 999 + "\nnear", 2, "ne"),
     ],
 )
-def test_a_prompt_is_the_start_of_a_line_of_the_validation_text(lines, num_tokens, prompt):
-    data = made_of("train\ning" + lines, num_train=9)
-    ids = line_start_prompt(data, num_tokens)
-    assert data.tokenizer.decode(ids) == prompt
+def test_line_start_prompt(val_text, num_tokens, prompt):
+    data = byte_dataset("train\ning" + val_text, num_train=9)
+    assert data.tokenizer.decode(line_start_prompt(data, num_tokens)) == prompt

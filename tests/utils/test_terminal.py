@@ -1,8 +1,7 @@
-"""What a person at the terminal is told."""
+"""What a command prints, on a terminal and elsewhere, and how it ends."""
 
 import io
 import os
-import subprocess
 import sys
 import tempfile
 
@@ -10,7 +9,15 @@ import jax
 import pytest
 from rich.console import Console
 
-from jaxlm.utils.terminal import escape_controls, print_plain, progress, run_command, write
+from jaxlm.utils.terminal import (
+    escape_controls,
+    print_plain,
+    progress,
+    run_command,
+    stderr_console,
+    stdout_console,
+    write,
+)
 
 
 def console(**options):
@@ -24,157 +31,132 @@ def failing_with(error):
     return command
 
 
-def test_text_is_printed_as_it_is():
+def test_print_plain_prints_markup_and_long_lines_unchanged():
     output = console()
     print_plain(output, "[bold]x[/bold] :smile: " + "long " * 60)
     assert output.file.getvalue() == "[bold]x[/bold] :smile: " + "long " * 60 + "\n"
 
 
-@pytest.mark.parametrize("text", ["no line's end", "a\nb\t\x1b[2J[bold]x[/bold]\r:smile:\u202e", "", "\ud800"])
-def test_text_is_written_as_it_is_to_a_file(text):
+@pytest.mark.parametrize("text", ["no line end", "a\nb\t\x1b[2J[bold]x[/bold]\r:smile:\u202e", "", "\ud800"])
+def test_write_is_unchanged_to_a_file(text):
     output = console()
     write(output, text)
     write(output, text)
     assert output.file.getvalue() == text * 2
 
 
-def test_text_is_written_to_a_terminal_without_what_steers_it():
+def test_write_escapes_on_a_terminal_and_obeys_quiet():
     output = console(force_terminal=True)
     write(output, "a\x1b[2J\nb")
     assert output.file.getvalue() == "a\\x1b[2J\nb"
+    silent = console(quiet=True)
+    write(silent, "text")
+    assert silent.file.getvalue() == ""
 
 
-def test_text_is_written_at_once():
+def test_write_flushes():
     with tempfile.TemporaryFile("w+", encoding="utf-8") as file:
         write(Console(file=file), "at once")
         assert os.fstat(file.fileno()).st_size == len("at once")
 
 
 @pytest.mark.parametrize(
-    ("text", "shown"),
+    ("text", "expected"),
     [
         ("plain [bold] caf\u00e9 \u2603 \U0001f3b2\n\tnext", "plain [bold] caf\u00e9 \u2603 \U0001f3b2\n\tnext"),
         ("\x1b]0;title\x07", r"\x1b]0;title\x07"),
         ("\r\x08\x00\x7f", r"\r\x08\x00\x7f"),
-        ("\x9b2J\x85", r"\x9b2J\x85"),  # what a terminal of 8 bits takes for an escape
-        ("\u202etxt.exe\u200b\ufeff", r"\u202etxt.exe\u200b\ufeff"),  # backwards, or unseen
+        ("\x9b2J\x85", r"\x9b2J\x85"),  # an escape on an 8-bit terminal
+        ("\u202etxt.exe\u200b\ufeff", r"\u202etxt.exe\u200b\ufeff"),  # right-to-left, or invisible
         ("\udce9\U000e0041", r"\udce9\U000e0041"),
     ],
 )
-def test_what_steers_a_terminal_is_shown_as_an_escape(text, shown):
-    assert escape_controls(text) == shown
+def test_escape_controls(text, expected):
+    assert escape_controls(text) == expected
 
 
-def test_progress_is_plain_lines_away_from_a_terminal():
+def test_progress_prints_lines_away_from_a_terminal():
     output = console()
-    with progress(output, "MLP", 10) as show:
-        show(5, "loss 2.0")
-        show(10, "loss 1.0")
+    with progress(output, "MLP", 10) as update:
+        update(5, "loss 2.0")
+        update(10, "loss 1.0")
     assert output.file.getvalue() == "MLP: step 5/10  loss 2.0\nMLP: step 10/10  loss 1.0\n"
 
 
-def test_progress_is_a_bar_on_a_terminal():
+def test_progress_draws_a_bar_on_a_terminal():
     output = console(force_terminal=True)
-    with progress(output, "MLP", 10) as show:
-        show(10, "loss 1.0")
+    with progress(output, "MLP [bold]", 10) as update:
+        update(10, "loss [1.0]")
     shown = output.file.getvalue()
-    assert "10/10" in shown
-    assert "loss 1.0" in shown
-    assert "━" in shown
+    assert all(part in shown for part in ("MLP [bold]", "10/10", "loss [1.0]", "━"))
 
 
-def test_done_is_0():
-    assert run_command(lambda: None) == 0
+def test_stdout_console_replaces_what_the_encoding_lacks(monkeypatch):
+    buffer = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(buffer, encoding="ascii"))
+    print_plain(stdout_console(), "caf\u00e9 \ufffd")
+    assert buffer.getvalue() == b"caf? ?\n"
 
 
-@pytest.mark.parametrize(
-    "error",
-    [ValueError("a is 3;\n use b"), FileNotFoundError("a is 3; use b"), FloatingPointError("a is 3; use b")],
-)
-def test_what_the_user_can_mend_is_2_and_one_line(error, capsys):
-    assert run_command(failing_with(error)) == 2
-    captured = capsys.readouterr()
-    assert captured.err == "error: a is 3; use b\n"
-    assert captured.out == ""
-
-
-def test_no_memory_is_2_and_one_line(capsys):
-    assert run_command(failing_with(jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: 9 GB\nframe\nframe"))) == 2
-    error = capsys.readouterr().err
-    assert error == "error: out of memory (RESOURCE_EXHAUSTED: 9 GB); make the model or the batch smaller\n"
-
-
-def test_what_the_encoding_lacks_is_no_error():
-    program = "from jaxlm.console import *; say(standard_output(), 'caf\u00e9 \ufffd')"
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        env=os.environ | {"PYTHONIOENCODING": "ascii"},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert done.stdout == "caf? ?\n"
-
-
-@pytest.mark.parametrize(("signals", "told"), [((), "interrupted\n"), (("SIGTERM",), "interrupted SIGTERM\n")])
-def test_interrupted_is_130(signals, told, capsys):
-    assert run_command(failing_with(KeyboardInterrupt(*signals))) == 130
-    assert capsys.readouterr().err == told
+def test_stderr_console_writes_to_standard_error(capsys):
+    print_plain(stderr_console(), "text")
+    assert capsys.readouterr() == ("", "text\n")
 
 
 @pytest.mark.parametrize(
-    ("error", "told"),
+    ("error", "code", "line"),
     [
-        (ValueError("a is 3;\n use b"), ["a is 3; use b"]),
-        (MemoryError("9 GB"), ["out of memory (9 GB); make the model or the batch smaller"]),
-        (KeyboardInterrupt("SIGTERM"), ["interrupted SIGTERM"]),
-        (BrokenPipeError(), []),
+        (ValueError("a is 3;\n use b"), 2, "error: a is 3; use b"),
+        (ValueError("bad \x1b[2J"), 2, r"error: bad \x1b[2J"),
+        (FileNotFoundError("a is 3; use b"), 2, "error: a is 3; use b"),
+        (OSError(28, "No space left on device", "run"), 2, "error: run: No space left on device"),
+        (OSError(28, "No space left on device"), 2, "error: No space left on device"),
+        (FloatingPointError("loss is nan"), 2, "error: loss is nan"),
+        (MemoryError("9 GB"), 2, "error: out of memory (9 GB); make the model or the batch smaller"),
+        (
+            jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: 9 GB\nframe\nframe"),
+            2,
+            "error: out of memory (RESOURCE_EXHAUSTED: 9 GB); make the model or the batch smaller",
+        ),
+        (KeyboardInterrupt(), 130, "interrupted"),
+        (KeyboardInterrupt("SIGTERM"), 130, "interrupted SIGTERM"),
     ],
     ids=repr,
 )
-def test_who_asked_is_told_why_it_failed(error, told, capsys, monkeypatch):
-    with tempfile.TemporaryFile("w") as file:  # it is turned away from a reader that has gone
-        monkeypatch.setattr(sys, "stdout", file)
-        seen = []
-        run_command(failing_with(error), on_failure=seen.append)
-    assert seen == told
-    assert capsys.readouterr().err.removeprefix("error: ").splitlines() == told
+def test_run_command_prints_one_line_and_returns_a_code(error, code, line, capsys):
+    messages = []
+    assert run_command(failing_with(error), on_failure=messages.append) == code
+    assert capsys.readouterr() == ("", line + "\n")
+    assert len(messages) == 1
+    assert escape_controls(messages[0]) == line.removeprefix("error: ")
 
 
-def test_who_asked_is_told_nothing_where_nothing_failed():
-    run_command(lambda: None, on_failure=lambda message: pytest.fail(message))
+def test_run_command_success_is_0(capsys):
+    assert run_command(lambda: print("done"), on_failure=pytest.fail) == 0
+    assert capsys.readouterr() == ("done\n", "")
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("words", "last"),
-    [("write(output, 'line\\n')", ""), ("say(output, 'line')", "done\n"), ("output.print('line')", "done\n")],
-)
-def test_a_reader_that_has_gone_ends_the_writing_of_text_quietly_and_no_work_that_tells_of_itself(words, last):
-    program = f"""
-import sys
-from jaxlm.console import *
-
-output = standard_output()
-def command():
-    for _ in range(100_000):
-        {words}
-    print("done", file=sys.stderr)
-
-sys.exit(exit_code(command))
-"""
-    command = [sys.executable, "-c", program]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout.readline() == "line\n"
-            process.stdout.close()
-            assert process.wait(timeout=300) == 0
-            assert process.stderr.read() == last
-        finally:
-            process.kill()
+@pytest.mark.parametrize("bug", [ZeroDivisionError, RuntimeError])
+def test_run_command_does_not_hide_a_bug(bug):
+    with pytest.raises(bug):
+        run_command(failing_with(bug()))
 
 
-def test_a_bug_is_not_hidden():
-    for bug in (ZeroDivisionError, RuntimeError):
-        with pytest.raises(bug):
-            run_command(failing_with(bug()))
+@pytest.mark.parametrize("show", [write, print_plain, Console.print])
+def test_run_command_with_a_closed_pipe(show, monkeypatch, capfd):
+    """Text ends the command quietly. Messages about its work are lost, and the work is done."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = []
+
+    def command():
+        output = stdout_console()
+        for step in range(3):
+            show(output, "line\n")
+            done.append(step)
+
+    with os.fdopen(writer, "w") as stdout:  # closing it flushes what is left
+        monkeypatch.setattr(sys, "stdout", stdout)
+        assert run_command(command, on_failure=pytest.fail) == 0
+    assert done == ([] if show is write else [0, 1, 2])
+    assert capfd.readouterr() == ("", "")

@@ -1,4 +1,4 @@
-"""Compilation is told apart from the rest, and calls are timed against each other."""
+"""Compile time is separate from run time, and calls are timed in turn."""
 
 import time
 
@@ -6,74 +6,77 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from jaxlm.utils.timing import RecompilationError, _length_of_union, benchmark_interleaved, timed
+from jaxlm.utils.timing import RecompilationError, benchmark_interleaved, measure_time
 
 
-def test_a_first_call_compiles_and_a_second_does_not():
+def test_measure_time_separates_compiling_from_running():
     function = jax.jit(lambda x: jax.jit(jnp.sin)(x) @ x)
     x = jnp.ones((7, 7))
-    with timed() as first:
-        function(x).block_until_ready()
-    with timed() as second:
-        function(x).block_until_ready()
-    assert first.compile_seconds > 0
-    assert second.compile_seconds == 0
-
-
-def test_the_parts_sum_to_the_wall_time():
-    with timed() as timing:
+    with measure_time() as first:
         time.sleep(0.05)
-        jax.jit(lambda x: x * 3)(jnp.ones(3)).block_until_ready()
-    assert timing.run_seconds >= 0.05
-    assert timing.compile_seconds > 0
+        function(x).block_until_ready()
+    with measure_time() as second:
+        function(x).block_until_ready()
+    jax.jit(lambda x: x * 5)(x).block_until_ready()  # after the blocks
+    assert first.compile_seconds > 0
+    assert first.run_seconds >= 0.05
+    assert first.num_programs == 1
+    assert (second.compile_seconds, second.num_programs) == (0, 0)
 
 
-def test_nothing_is_added_after_the_block():
-    with timed() as timing:
-        pass
-    jax.jit(lambda x: x * 5)(jnp.ones(3)).block_until_ready()
-    assert timing.compile_seconds == 0
+def test_measure_time_counts_overlapping_spans_once(monkeypatch):
+    """The block is 1..10. Spans: -3..2 began before it, 2..4, 3..4 nested, 3.5..6 overlapping, 7..8."""
+    clock = iter([1.0, 2.0, 4.0, 4.0, 6.0, 8.0, 10.0])
+    monkeypatch.setattr(time, "perf_counter", lambda: next(clock))
+    with measure_time() as timing:
+        for seconds in (5.0, 2.0, 1.0, 2.5, 1.0):
+            jax.monitoring.record_event_duration_secs("/jax/core/compile/some_step", seconds)
+        jax.monitoring.record_event_duration_secs("/jax/elsewhere", 100.0)
+    assert timing.compile_seconds == (6 - 1) + (8 - 7)
+    assert timing.run_seconds == 9 - 6
 
 
-def test_spans_that_overlap_count_once():
-    spans = [(1.0, 2.0), (1.5, 3.0), (1.6, 1.7), (5.0, 6.0), (9.0, 12.0)]
-    assert _length_of_union(spans, 0.0, 10.0) == 2.0 + 1.0 + 1.0
-    assert _length_of_union([], 0.0, 10.0) == 0
-
-
-def test_calls_take_turns_and_compiling_stands_apart():
+def test_benchmark_interleaved_takes_turns():
     order = []
     square = jax.jit(lambda x: x * x)
 
     def call(name):
         order.append(name)
-        time.sleep(0.006 if name == "slow" else 0.005)
+        time.sleep(0.006)  # longer than a sample must last
         return square(jnp.float32(3))
 
-    figures = benchmark_interleaved({name: lambda name=name: call(name) for name in ("slow", "quick")}, repeats=3)
-    assert order == ["slow", "slow", "quick", "quick"] + ["slow", "quick"] * 3
-    assert figures["slow"].compile_seconds > 0 == figures["quick"].compile_seconds
-    for each in figures.values():
+    calls = {name: lambda name=name: call(name) for name in "AB"}
+    measured = benchmark_interleaved(calls, repeats=3)
+    assert "".join(order) == "AABB" + "AB" * 3
+    assert measured["A"].compile_seconds > 0 == measured["B"].compile_seconds
+    for each in measured.values():
         assert each.repeats == 3
-        assert 0.005 <= each.minimum <= each.median
+        assert 0.006 <= each.minimum <= each.median
         assert each.spread >= 0
+    order.clear()
+    benchmark_interleaved(calls, repeats=2, rest_seconds=1e-3)  # one untimed call after each rest
+    assert "".join(order) == "AABB" + "AABB" * 2
 
 
-def test_short_calls_are_repeated_within_a_sample():
+def test_benchmark_interleaved_repeats_short_calls():
     count = iter(range(10**9))
-    benchmark_interleaved({"next": lambda: next(count)}, repeats=1)
+    measured = benchmark_interleaved({"next": lambda: next(count)}, repeats=1)["next"]
     assert next(count) > 1000
+    assert measured.median < 1e-3
 
 
-def test_compiling_while_timed_is_an_error():
+def test_benchmark_interleaved_refuses_recompilation():
     sizes = iter(range(1, 100))
     triple = jax.jit(lambda x: x * 3)
     with pytest.raises(RecompilationError, match="grows compiled for"):
         benchmark_interleaved({"grows": lambda: triple(jnp.ones(next(sizes)))}, repeats=2)
 
 
-def test_after_a_rest_a_call_is_made_untimed():
-    order = []
-    calls = {name: lambda name=name: (order.append(name), time.sleep(0.005)) for name in "AB"}
-    benchmark_interleaved(calls, repeats=2, rest_seconds=1e-3)
-    assert "".join(order) == "AABB" + "AABB" * 2
+def test_benchmark_interleaved_allows_tracing():
+    def trace():
+        time.sleep(0.006)
+        jax.jit(lambda x: x + 1).trace(1.0)
+
+    assert benchmark_interleaved({"traces": trace}, repeats=1, tracing=["traces"])["traces"].minimum >= 0.006
+    with pytest.raises(RecompilationError, match="traces compiled for"):
+        benchmark_interleaved({"traces": trace}, repeats=1)

@@ -1,0 +1,37 @@
+from pathlib import Path
+
+import numpy as np
+import platformdirs
+import pytest
+
+from jaxlm.utils.cache_directory import cache_directory
+from jaxlm.utils.checks import check_at_least
+
+
+@pytest.mark.parametrize("value", [3, 4, np.int64(3), np.uint8(200)])
+def test_check_at_least_accepts_integers(value):
+    check_at_least("num_steps", value, 3)
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "message"),
+    [
+        (2, ValueError, "^num_steps must be at least 3, got 2$"),
+        (np.int32(-1), ValueError, "got -1$"),
+        (3.0, TypeError, "^num_steps must be an integer, got 3.0$"),
+        (True, TypeError, "got True"),
+        ("4", TypeError, "got '4'"),
+        (None, TypeError, "got None"),
+    ],
+)
+def test_check_at_least_names_value_and_limit(value, error, message):
+    with pytest.raises(error, match=message):
+        check_at_least("num_steps", value, 3)
+
+
+def test_cache_directory_is_the_users_unless_set(monkeypatch):
+    monkeypatch.delenv("JAXLM_DATA_DIR", raising=False)
+    monkeypatch.setattr(platformdirs, "user_cache_dir", lambda name: f"/home/user/.cache/{name}")
+    assert cache_directory() == Path("/home/user/.cache/jaxlm")
+    monkeypatch.setenv("JAXLM_DATA_DIR", "~/corpora")
+    assert cache_directory() == Path("~/corpora").expanduser()

@@ -1,0 +1,75 @@
+"""Every file that is not valid JSON of a limited size is a ValueError that names it."""
+
+import json
+
+import pytest
+
+from jaxlm.utils.json_files import check_version, parse_json, read_json
+
+INVALID = {
+    "empty": b"",
+    "cut": b'{"a": ',
+    "not UTF-8": b'"\xff"',
+    "UTF-16": '{"a": 1}'.encode("utf-16"),
+    "NaN": b'{"a": NaN}',
+    "infinity": b"[-Infinity]",
+    "deep lists": b"[" * 100_000 + b"]" * 100_000,
+    "deep objects": b'{"a":' * 100_000 + b"1" + b"}" * 100_000,
+    "an integer of 10,000 digits": b"1" * 10_000,
+    "two documents": b"{} {}",
+    "a byte order mark": b"\xef\xbb\xbf{}",
+}
+
+
+@pytest.mark.parametrize("content", INVALID.values(), ids=INVALID)
+def test_read_json_invalid(tmp_path, content):
+    (tmp_path / "file.json").write_bytes(content)
+    with pytest.raises(ValueError, match=r"file\.json is damaged: it is not valid JSON$"):
+        read_json(tmp_path / "file.json")
+
+
+def test_read_json_round_trip(tmp_path):
+    document = {"a": [1, 2.5, None, True, "é\ud800"], "": {}}
+    (tmp_path / "file.json").write_text(json.dumps(document), "utf-8")
+    (tmp_path / "link.json").symlink_to("file.json")
+    assert read_json(tmp_path / "file.json", follow_links=False) == read_json(tmp_path / "link.json") == document
+    with pytest.raises(ValueError, match="is a symbolic link"):
+        read_json(tmp_path / "link.json", follow_links=False)
+    assert parse_json('{"a": 1}', origin="here") == parse_json(b'{"a": 1}', origin="here") == {"a": 1}
+
+
+def test_read_json_too_large(tmp_path):
+    with (tmp_path / "sparse").open("wb") as file:
+        file.truncate(2**40)
+    with pytest.raises(ValueError, match="sparse is larger than 16,777,216 bytes"):
+        read_json(tmp_path / "sparse")
+    with pytest.raises(ValueError, match="here: the JSON is larger than 16,777,216 bytes"):
+        parse_json("1" * (2**24 + 1), origin="here")
+
+
+def nested(depth):
+    document = 1
+    for _ in range(depth):
+        document = [document]
+    return document
+
+
+@pytest.mark.parametrize(
+    ("document", "shown"),
+    [
+        ({"version": 3}, "3"),
+        ({"version": 1}, "1"),
+        ({"version": 2.0}, r"2\.0"),
+        ({"version": True}, "True"),
+        ({"version": "2"}, "'2'"),
+        ({}, "None"),
+        ([2], "None"),
+        ({"version": "x" * 10_000}, r"'x{5,40}\.\.\.x{5,40}'"),
+        ({"version": nested(100_000)}, r"[\[\].]{5,40}"),
+    ],
+    ids=lambda value: str(value)[:20] if isinstance(value, str) else None,
+)
+def test_check_version_refuses_another_one(document, shown):
+    with pytest.raises(ValueError, match=rf"^here is not a thing of version 2 \(version: {shown}\); if a later"):
+        check_version(document, 2, origin="here", what="thing")
+    check_version({"version": 2}, 2, origin="here", what="thing")
