@@ -1,1 +1,1 @@
-"""One experiment per question about the models."""
+"""Experiments on what the models learn: one question per file."""

@@ -64,7 +64,7 @@ def measure(
 ) -> Findings:
     """Time each of the three models, from its training to its sample."""
     torch.manual_seed(options.seed)
-    rows = []
+    rows: list[dict[str, Any]] = []
     begin = time.perf_counter()
     for title, perplexity in train_models(options, torch, data, prompt_ids):
         seconds = time.perf_counter() - begin

@@ -1,6 +1,6 @@
 """Figures of experiments: the palette, a new figure, and the PNG writer of the package."""
 
-from jaxlm.runs.report.plots import _COLORS, _figure as new_figure, _save as save_figure
+from jaxlm.runs.report.plots import _COLORS, _make_figure as new_figure, _save as save_figure
 
 __all__ = ["COLORS", "new_figure", "save_figure"]
 

@@ -1,4 +1,4 @@
-"""Another start for a network: embeddings as large as tanh needs them."""
+"""The MLP with embeddings initialised at the scale that tanh needs."""
 
 import math
 from dataclasses import dataclass
@@ -12,10 +12,10 @@ import jaxlm
 
 @dataclass(frozen=True)
 class UnitEmbeddings:
-    """The network, its embedding [V, D] drawn from N(0, 1), as makemore's is, and not from N(0, 1 / D).
+    """An MLP whose embedding [V, D] is initialised from N(0, 1), as in makemore, instead of N(0, 1 / D).
 
-    What enters tanh is then of size 1 from the start, where it bends; else SGD has to get there first, which takes
-    most of a short training. Everything else is the network's own, its variables too.
+    The inputs of tanh then have size 1, where tanh is not linear. With the smaller embedding, SGD spends most of a
+    short training on reaching that size. All else is the network's own.
 
     Karpathy (2022), "makemore", part 3; Glorot & Bengio (2010), "Understanding the Difficulty of Training Deep
     Feedforward Neural Networks".
@@ -32,16 +32,16 @@ class UnitEmbeddings:
         return self.network.context_length
 
     def init(self, key: Array, contexts: Array) -> Any:
-        """The network's fresh variables, the embedding's times sqrt(D)."""
+        """Return the network's initial variables with the embedding scaled by sqrt(D)."""
         params = jaxlm.init(self.network, key)["params"]
         scale = math.sqrt(self.network.embedding_dim)
         return {"params": {**params, "embedding": jax.tree.map(lambda leaf: leaf * scale, params["embedding"])}}
 
     def apply(self, variables: Any, contexts: Array) -> Array:
-        """Contexts [B, N] -> logits [B, V]."""
-        logits: Array = self.network.apply(variables, contexts)  # type: ignore[assignment]  # Flax says Any
+        """Return the logits [B, V] after the contexts [B, N]."""
+        logits: Array = self.network.apply(variables, contexts)  # type: ignore[assignment]  # Flax returns Any
         return logits
 
     def apply_in_training(self, variables: Any, contexts: Array, key: Array) -> Any:
-        """The network's own."""
+        """Return the network's logits with dropout."""
         return self.network.apply_in_training(variables, contexts, key)

@@ -1,9 +1,8 @@
-"""Recipes of training, each a file of options: `jaxlm train --config experiments/shared/recipes/minute.json`.
+"""Training recipes for the MLP: files of options for `jaxlm train --config experiments/shared/recipes/NAME.json`.
 
-`minute` and `ten_minutes` were chosen on the last tenth of the training text of the classic tiny Shakespeare
-file, the networks trained on what comes before it. There `minute` has a perplexity of 99.5, the ladder's own
-options have 109.9, and `minute` with dropout 0.2 in place of weight decay 108.9; `ten_minutes` has 94.3, and 99.4
-with half of its weight decay.
+Both recipes were selected on the last tenth of the training text of the classic tiny Shakespeare file, with
+networks trained on the nine tenths before it. Perplexity there: `minute` 99.5, the ladder's own options 109.9,
+`minute` with dropout 0.2 instead of weight decay 108.9; `ten_minutes` 94.3, with half of its weight decay 99.4.
 """
 
 from pathlib import Path
@@ -18,7 +17,7 @@ from jaxlm.utils.timing import Timing, measure_time
 
 
 class Trained(NamedTuple):
-    """A network that a recipe made, its validation perplexity, and the seconds that it took."""
+    """A trained network with its validation perplexity and training time."""
 
     model: jaxlm.LanguageModel
     variables: Any
@@ -26,15 +25,15 @@ class Trained(NamedTuple):
     timing: Timing
 
 
-def recipe_config(name: str) -> TrainConfig:
-    """The options of `NAME.json` beside this file; what it leaves out has its default."""
+def read_recipe(name: str) -> TrainConfig:
+    """Return the options in `NAME.json`, with defaults for the rest."""
     return read_config(Path(__file__).with_name(f"{name}.json"))
 
 
 def train_recipe(config: TrainConfig, vocab_size: int, train_ids: ArrayLike, val_ids: ArrayLike) -> Trained:
-    """Trains what a resolved config describes on ids [T], and scores it on others: the bits of `jaxlm train`.
+    """Train a network with a resolved config on ids [T]. The variables are those of `jaxlm train`, to the bit.
 
-    Patience, which no recipe has, is not obeyed.
+    `patience` is ignored; no recipe sets it.
     """
     model = make_model(config, vocab_size)
     with measure_time() as timing:
