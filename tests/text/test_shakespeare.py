@@ -4,77 +4,44 @@ import difflib
 import re
 
 import pytest
-from small_plays import PLAYS, write_plays, write_small_plays
+from small_plays import PLAYS, write_plays
 
 import jaxlm
 from jaxlm.text.shakespeare import build_corpora
 
-TINY = """\
-First Citizen:
-Before we proceed any further, hear me speak.
 
-GLOUCESTER:
-Now is the winter of our discontent
-
-KING RICHARD II:
-Old John of Gaunt, time-honour'd Lancaster,
-
-SAMPSON:
-Gregory, o' my word, we'll not carry coals.
-
-WARWICK:
-I wonder how the king escaped our hands.
-
-ARCHIDAMUS:
-
-DUKE VINCENTIO:
-Escalus.
-
-SLY:
-I'll pheeze you, in faith.
-
-ANTONIO:
-Whiles thou art waking.
-"""
-WHOLE = """\
-ORLANDO:
-As I remember, Adam.
-
-WARWICK & YORK:
-I wonder how the king escaped our hands.
-
-KING RICHARD II:
-Old John of Gaunt, time-honour'd Lancaster,
-
-GLOUCESTER:
-Now is the winter of our discontent
-
-DUKE VINCENTIO:
-Escalus.
-
-SLY:
-I'll pheeze you, in faith.
-
-First Citizen:
-Before we proceed any further, hear me speak.
-
-ARCHIDAMUS:
-If you shall chance, Camillo,
-
-ANTONIO:
-Whiles thou art waking.
-
-SEBASTIAN:
-Thou dost snore.
-
-SAMPSON:
-Gregory, o' my word, we'll not carry coals.
-"""
+def speakers(text):
+    return re.findall(r"^(.+):$", text, re.MULTILINE)
 
 
 def test_build_corpora_orders_and_cuts_the_plays(tmp_path):
-    write_small_plays(tmp_path)
-    assert build_corpora(tmp_path) == {"tinyshakespeare": TINY.encode(), "shakespeare": WHOLE.encode()}
+    write_plays(tmp_path, PLAYS)
+    tiny, whole = (content.decode() for content in build_corpora(tmp_path).values())
+    names = [
+        "First Citizen",
+        "GLOUCESTER",
+        "KING RICHARD II",
+        "SAMPSON",
+        "WARWICK",
+        "ARCHIDAMUS",
+        "DUKE VINCENTIO",
+    ]
+    assert speakers(tiny) == [*names, "SLY", "ANTONIO"]
+    assert tiny.startswith("First Citizen:\nBefore we proceed any further, hear me speak.\n\nGLOUCESTER:\nNow is")
+    assert "ARCHIDAMUS:\n\nDUKE VINCENTIO:\nEscalus.\n\n" in tiny  # the classic file lacks his words
+    assert tiny.endswith("ANTONIO:\nWhiles thou art waking.\n")
+    names = [
+        "ORLANDO",
+        "WARWICK & YORK",
+        "KING RICHARD II",
+        "GLOUCESTER",
+        "DUKE VINCENTIO",
+        "SLY",
+        "First Citizen",
+    ]
+    assert speakers(whole) == [*names, "ARCHIDAMUS", "ANTONIO", "SEBASTIAN", "SAMPSON"]
+    assert "ARCHIDAMUS:\nIf you shall chance, Camillo,\n\nANTONIO:\nWhiles thou art waking.\n\nSEBAS" in whole
+    assert whole.endswith("SAMPSON:\nGregory, o' my word, we'll not carry coals.\n")
 
 
 @pytest.mark.parametrize(
@@ -98,7 +65,7 @@ def test_build_corpora_orders_and_cuts_the_plays(tmp_path):
     ],
 )
 def test_build_corpora_turns_markdown_into_speeches(tmp_path, markdown, expected):
-    write_plays(tmp_path, dict.fromkeys(PLAYS, "") | {"comedies/as-you-like-it": markdown + "\n"})
+    write_plays(tmp_path, dict.fromkeys(PLAYS, "") | {"comedies/as-you-like-it": markdown})
     assert build_corpora(tmp_path)["shakespeare"].decode().rstrip("\n") == expected
 
 

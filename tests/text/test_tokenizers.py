@@ -28,39 +28,35 @@ few_examples = settings(max_examples=30, deadline=None)
 @given(text=st.text(st.characters(codec="utf-8")) | st.text("we'll speak \n\r\t 12é😀"))
 def test_round_trip_of_any_text(tokenizer, text):
     ids = tokenizer.encode(text)
-    assert tokenizer.decode(ids) == text
-    assert tokenizer.decode_bytes(ids) == text.encode()
+    assert (tokenizer.decode(ids), tokenizer.decode_bytes(ids)) == (text, text.encode())
 
 
 @few_examples
 @given(text=st.text(ALPHABET))
 def test_char_round_trip_within_its_alphabet(text):
-    assert CHAR.decode(CHAR.encode(text)) == text
-    assert CHAR.decode_bytes(CHAR.encode(text)) == text.encode()
+    ids = CHAR.encode(text)
+    assert (CHAR.decode(ids), CHAR.decode_bytes(ids)) == (text, text.encode())
 
 
 @for_every_tokenizer
-@pytest.mark.parametrize("text", ["", PROSE], ids=["empty", "prose"])
-def test_encode_returns_int32_ids_below_vocab_size(tokenizer, text):
-    ids = tokenizer.encode(text)
-    assert isinstance(ids, np.ndarray)
-    assert (ids.dtype, ids.ndim) == (np.int32, 1)
-    assert ((ids >= 0) & (ids < tokenizer.vocab_size)).all()
-    assert tokenizer.decode(ids) == text
+def test_encode_returns_int32_ids_below_vocab_size(tokenizer):
+    for text in ("", PROSE):
+        ids = tokenizer.encode(text)
+        assert (type(ids), ids.dtype, ids.ndim) == (np.ndarray, np.int32, 1)
+        assert ((ids >= 0) & (ids < tokenizer.vocab_size)).all()
+        assert tokenizer.decode(ids) == text
 
 
-def test_char_ids_are_ordered_by_code_point(names):
+def test_char_and_byte_ids(names):
+    """Characters are numbered by code point, bytes by value."""
+    assert BYTE.vocab_size == 256
+    assert BYTE.encode(PROSE).tolist() == list(PROSE.encode())
     assert CHAR.vocab_size == len(ALPHABET)
     assert CHAR.encode(ALPHABET).tolist() == list(range(len(ALPHABET)))
     assert CharTokenizer.train("ba\U0001f600é").encode("aé😀b").tolist() == [0, 2, 3, 1]
     tokenizer = CharTokenizer.train(names)  # makemore's 27 characters
     assert tokenizer.vocab_size == 27
     assert tokenizer.encode("\naz").tolist() == [0, 1, 26]
-
-
-def test_byte_ids_are_the_bytes():
-    assert BYTE.vocab_size == 256
-    assert BYTE.encode(PROSE).tolist() == list(PROSE.encode())
 
 
 def library_bpe(text, vocab_size):
@@ -129,10 +125,9 @@ def test_decode_accepts_lists_and_integer_arrays(tokenizer):
 @pytest.mark.parametrize("method", ["decode", "decode_bytes"])
 def test_decode_refuses_other_ids(tokenizer, method):
     decode, size = getattr(tokenizer, method), tokenizer.vocab_size
-    for ids in ([0, size, 1], [0, -1]):
-        unknown = ids[1]
+    for unknown in (size, -1):
         with pytest.raises(ValueError, match=rf"cannot decode id {unknown}: .* ids are 0\.\.{size - 1}"):
-            decode(ids)
+            decode([0, unknown, 1])
     with pytest.raises(TypeError, match="must be integers, got float64"):
         decode([0.0, 1.0])
     for ids, shape in (([[0, 1]], "1, 2"), (np.int32(1), "")):
@@ -192,22 +187,13 @@ def document(version=2, **fields):
     return parse_json(add_checksum({"version": version, **fields}), origin="here")
 
 
-def test_tokenizer_from_json_accepts_documents_like_those_below():
-    assert tokenizer_from_json(document(tokenizer="char", characters="ab"), origin="here") == CharTokenizer("ab")
-    bpe = tokenizer_from_json(document(tokenizer="bpe", merges=[["a", "b"], ["ab", "c"]]), origin="here")
-    assert bpe.vocab_size == 258
-
-
 INVALID = {
-    "a list": [],
-    "null": None,
     "no version": {"tokenizer": "byte"},
     "a later version": document(version=3, tokenizer="byte"),
     "no checksum": {"version": 2, "tokenizer": "byte"},
     "another checksum": document(tokenizer="byte") | {"tokenizer": "char"},
     "no kind": document(),
     "unknown kind": document(tokenizer="word"),
-    "a kind of another type": document(tokenizer=["byte"]),
     "char without characters": document(tokenizer="char"),
     "characters of another type": document(tokenizer="char", characters=["a", "b"]),
     "characters out of order": document(tokenizer="char", characters="ba"),
@@ -216,20 +202,20 @@ INVALID = {
     "no characters": document(tokenizer="char", characters=""),
     "bpe without merges": document(tokenizer="bpe"),
     "merges of another type": document(tokenizer="bpe", merges="ab"),
-    "merges in an object": document(tokenizer="bpe", merges={"a": "b"}),
     "a merge of three": document(tokenizer="bpe", merges=[["a", "b", "c"]]),
-    "a merge of one": document(tokenizer="bpe", merges=[["a"]]),
+    "a merge that is a string": document(tokenizer="bpe", merges=["ab"]),
     "a merge of numbers": document(tokenizer="bpe", merges=[[1, 2]]),
     "a merge before its parts": document(tokenizer="bpe", merges=[["ab", "c"], ["a", "b"]]),
     "a merge of a character": document(tokenizer="bpe", merges=[["a", "日"]]),
     "a merge of nothing": document(tokenizer="bpe", merges=[["", ""]]),
     "a space, which GPT-2 writes as Ġ": document(tokenizer="bpe", merges=[["a", " "]]),
-    "deep merges": document(tokenizer="bpe", merges=[[[[["a"]], "b"]]]),
 }
 
 
 @pytest.mark.parametrize("invalid", INVALID.values(), ids=INVALID)
 def test_tokenizer_from_json_invalid(invalid):
+    assert tokenizer_from_json(document(tokenizer="char", characters="ab"), origin="here") == CharTokenizer("ab")
+    assert tokenizer_from_json(document(tokenizer="bpe", merges=[]), origin="here") == BPETokenizer(())
     with pytest.raises(ValueError, match=r"^here is (damaged|not a tokenizer's file of version 2)"):
         tokenizer_from_json(invalid, origin="here")
 

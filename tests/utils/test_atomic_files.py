@@ -3,8 +3,8 @@
 import contextlib
 import errno
 import os
-import socket
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -29,12 +29,9 @@ def make_directory(path, content="new"):
 
 
 def files_below(folder):
-    """The content of every file and link below `folder`, by relative path."""
-    return {
-        path.relative_to(folder).as_posix(): str(path.readlink()) if path.is_symlink() else path.read_text("utf-8")
-        for path in folder.rglob("*")
-        if path.is_symlink() or path.is_file()
-    }
+    """The content of every file below `folder`, by relative path."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return {path.relative_to(folder).as_posix(): path.read_text("utf-8") for path in files}
 
 
 def fail_with(number):
@@ -46,19 +43,11 @@ def fail_with(number):
     return fail
 
 
-@pytest.mark.parametrize(
-    ("content", "expected"),
-    [
-        ("", b""),
-        ("two\r\nlines\n", b"two\r\nlines\n"),
-        ("é ☃ 🎲", "é ☃ 🎲".encode()),
-        (bytes(range(256)), bytes(range(256))),
-    ],
-)
-def test_write_atomically_replaces_the_file(tmp_path, content, expected):
+@pytest.mark.parametrize("content", ["", "two\r\nlines\n", "é ☃ 🎲", bytes(range(256))])
+def test_write_atomically_replaces_the_file(tmp_path, content):
     (tmp_path / "file").write_text("a longer old content", "utf-8")
     write_atomically(str(tmp_path / "file"), content)
-    assert (tmp_path / "file").read_bytes() == expected
+    assert (tmp_path / "file").read_bytes() == (content.encode() if isinstance(content, str) else content)
     assert list(tmp_path.iterdir()) == [tmp_path / "file"]
 
 
@@ -137,35 +126,26 @@ def test_commit_directory_syncs_all_before_the_rename(tmp_path, monkeypatch):
     assert files_below(tmp_path) == {"directory/file": "new", "directory/deep/file": "deep new"}
 
 
-def occupy(path, kind):
-    """Create something of the given kind at `path`."""
-    make = {
-        "nothing": lambda: None,
-        "directory": lambda: make_directory(path, "old"),
-        "empty": path.mkdir,
-        "file": path.touch,
-        "link": lambda: path.symlink_to("nowhere"),
-    }
-    make[kind]()
+OCCUPY = {
+    "directory": lambda path: make_directory(path, "old"),
+    "empty": lambda path: path.mkdir(),
+    "file": lambda path: path.touch(),
+    "link": lambda path: path.symlink_to("nowhere"),
+}
 
 
-@pytest.mark.parametrize("kind", ["directory", "empty", "file", "link"])
-def test_commit_directory_does_not_overwrite(tmp_path, kind):
-    unfinished, taken = make_directory(tmp_path / "unfinished"), tmp_path / "taken"
-    occupy(taken, kind)
+@pytest.mark.parametrize("occupy", OCCUPY.values(), ids=OCCUPY)
+def test_commit_directory_replaces_only_if_requested(tmp_path, occupy):
+    unfinished, path = make_directory(tmp_path / "unfinished"), tmp_path / "directory"
+    occupy(path)
     before = files_below(tmp_path)
-    with pytest.raises(FileExistsError, match="taken"):
-        commit_directory(unfinished, taken)
+    with pytest.raises(FileExistsError, match="directory"):
+        commit_directory(unfinished, path)
     assert files_below(tmp_path) == before
-    assert os.path.lexists(taken)
-
-
-@pytest.mark.parametrize("kind", ["nothing", "directory", "file", "link"])
-def test_commit_directory_replaces(tmp_path, kind):
-    occupy(tmp_path / "directory", kind)
-    commit_directory(make_directory(tmp_path / "unfinished"), tmp_path / "directory", replace=True)
+    assert os.path.lexists(path)
+    commit_directory(unfinished, path, replace=True)
     assert files_below(tmp_path) == {"directory/file": "new", "directory/deep/file": "deep new"}
-    assert list(tmp_path.iterdir()) == [tmp_path / "directory"]
+    assert list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.parametrize("step", ["sync", "rename"])
@@ -173,10 +153,10 @@ def test_commit_directory_failure_keeps_the_old_one(tmp_path, monkeypatch, step)
     old, unfinished = make_directory(tmp_path / "directory", "old"), make_directory(tmp_path / "unfinished")
     before = files_below(tmp_path)
     rename = Path.rename
+    fail = fail_with(errno.ENOSPC)
     if step == "sync":
-        monkeypatch.setattr(os, "fsync", fail_with(errno.ENOSPC))
+        monkeypatch.setattr(os, "fsync", fail)
     else:
-        fail = fail_with(errno.ENOSPC)
         monkeypatch.setattr(Path, "rename", lambda path, to: (fail if path == unfinished else rename)(path, to))
     with pytest.raises(OSError, match="No space"):
         commit_directory(unfinished, old, replace=True)
@@ -214,18 +194,13 @@ def test_read_regular_reads_files_and_links(tmp_path):
 
 
 @pytest.mark.parametrize("read", [read_regular, lambda path: check_regular(Path(path))])
-def test_read_regular_refuses_pipes_devices_and_directories(tmp_path, read, monkeypatch):
+def test_read_regular_refuses_pipes_devices_and_directories(tmp_path, read):
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path / "pipe", "/dev/zero"):
         with pytest.raises(ValueError, match=f"{path} is a pipe or a device"):
             read(path)
     with pytest.raises(IsADirectoryError, match=str(tmp_path)):
         read(tmp_path)
-    monkeypatch.chdir(tmp_path)  # the path of a socket must be short
-    with socket.socket(socket.AF_UNIX) as server:
-        server.bind("socket")
-        with pytest.raises(OSError, match="socket"):
-            read("socket")
 
 
 def test_read_regular_checks_the_size_before_reading(tmp_path):
@@ -259,9 +234,7 @@ def test_read_regular_closes_its_descriptor(tmp_path):
     (tmp_path / "link").symlink_to("file")
     before = len(list(Path("/proc/self/fd").iterdir()))
     for name in ("pipe", "file", "link", "", "missing"):
-        for options in ({}, {"follow_links": False}, {"max_bytes": 1}):
+        for read in (read_regular, partial(read_regular, follow_links=False, max_bytes=1), check_regular):
             with contextlib.suppress(OSError, ValueError):
-                read_regular(tmp_path / name, **options)
-        with contextlib.suppress(OSError, ValueError):
-            check_regular(tmp_path / name)
+                read(tmp_path / name)
     assert len(list(Path("/proc/self/fd").iterdir())) == before

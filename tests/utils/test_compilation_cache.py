@@ -70,19 +70,20 @@ def test_enable_compilation_cache_not_writable(tmp_path, monkeypatch):
 
 def test_enable_compilation_cache_has_one_per_cpu(tmp_path, monkeypatch):
     monkeypatch.setenv("JAXLM_DATA_DIR", str(tmp_path))
+    folders = []
 
-    def folder():
+    def add_folder():
         jax.config.update("jax_compilation_cache_dir", None)
-        return enable_compilation_cache()
+        folders.append(enable_compilation_cache())
 
-    folders = [folder()]
-    assert folder() == folders[0] == jax.config.jax_compilation_cache_dir
+    add_folder()
+    assert folders == [jax.config.jax_compilation_cache_dir]
     for flags in ("sse avx", "sse"):
         monkeypatch.setattr(Path, "read_text", lambda *_, flags=flags: f"model name: one\nflags: {flags}\n")
-        folders.append(folder())
+        add_folder()
     monkeypatch.setattr(platform, "processor", lambda: "abacus")
-    folders.append(folder())
+    add_folder()
     monkeypatch.setattr(platform, "machine", lambda: "m68k")
-    folders.append(folder())
+    add_folder()
     assert len(set(folders)) == 5
     assert Path(folders[-1]).name.startswith("m68k-")

@@ -9,15 +9,7 @@ import jax
 import pytest
 from rich.console import Console
 
-from jaxlm.utils.terminal import (
-    escape_controls,
-    print_plain,
-    progress,
-    run_command,
-    stderr_console,
-    stdout_console,
-    write,
-)
+from jaxlm.utils.terminal import escape_controls, print_plain, progress, run_command, stdout_console, write
 
 
 def console(**options):
@@ -96,11 +88,6 @@ def test_stdout_console_replaces_what_the_encoding_lacks(monkeypatch):
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(buffer, encoding="ascii"))
     print_plain(stdout_console(), "caf\u00e9 \ufffd")
     assert buffer.getvalue() == b"caf? ?\n"
-
-
-def test_stderr_console_writes_to_standard_error(capsys):
-    print_plain(stderr_console(), "text")
-    assert capsys.readouterr() == ("", "text\n")
 
 
 @pytest.mark.parametrize(
