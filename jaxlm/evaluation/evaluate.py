@@ -1,4 +1,4 @@
-"""How well a model predicts a text: nats per token, perplexity, bits per byte."""
+"""Evaluate a model on a text: nats per token and perplexity."""
 
 import functools
 import math
@@ -12,16 +12,19 @@ from jax import Array, lax
 from numpy.typing import ArrayLike
 
 from jaxlm.devices.selection import resolve_device
-from jaxlm.evaluation.jax_versions import device_put
 from jaxlm.evaluation.loss import center_logits, nats_of_targets
 from jaxlm.evaluation.windows import WINDOWS_PER_CALL, GroupedWindows, group_windows
-from jaxlm.models.interface import LanguageModel, compute_logits, num_params, target_scorer
+from jaxlm.models.interface import LanguageModel, compute_logits, get_target_log_probs, num_params
 from jaxlm.text.batching import check_stream
 from jaxlm.utils.checks import check_at_least
 
 
 class Evaluation(NamedTuple):
-    """The cross-entropy of a text under a model: its mean, the exponential of that, and the tokens predicted."""
+    """The cross-entropy of a text under a model, its exponential, and the number of predicted tokens.
+
+    >>> Evaluation(nats_per_token=math.log(8), perplexity=8.0, num_tokens=100).perplexity
+    8.0
+    """
 
     nats_per_token: float
     perplexity: float
@@ -36,23 +39,33 @@ def evaluate(
     batch_size: int = 256,
     device: str | jax.Device = "auto",
 ) -> Evaluation:
-    """Scores every window of `ids`: the sum of all their nats over their number, divided once, at the end.
+    """Score all windows of `ids`. Host function; not for use inside `jit`.
 
-    Each nat is computed in float32, the sum in float64. `batch_size` is for speed and memory alone. Where a model
-    can see only so many contexts (a bigram, a small vocabulary), each of them is scored once, not once a window.
+    The nats of a window are computed in float32, and their mean in float64, with one division at the end. So the
+    result does not depend on `batch_size`. If the model has few possible contexts (a bigram, a small vocabulary),
+    each context is scored once, not once per window.
 
     Args:
         ids: integers [T]; all but the first `context_length` are predicted.
+        batch_size: contexts per forward pass; affects speed and memory only.
+        device: where to compute; "auto" chooses by the size of the model.
 
     Raises:
         TypeError: `ids` are not integers.
-        ValueError: an id is out of range, `T <= context_length`, or `batch_size < 1`.
+        ValueError: an id is out of range, T <= context_length, or batch_size < 1.
+
+    >>> from jaxlm import UniformLM
+    >>> evaluate(UniformLM(vocab_size=1), {}, [0, 0, 0])
+    Evaluation(nats_per_token=0.0, perplexity=1.0, num_tokens=3)
     """
-    segments = _segment_nats(model, variables, ids, batch_size, device, in_order=False)
+    segments = _score_segments(model, variables, ids, batch_size, device, in_order=False)
     sums = [(float(nats.sum(dtype=np.float64)), len(nats)) for nats in segments]
     num_windows = sum(length for _, length in sums)
     nats_per_token = sum(total for total, _ in sums) / num_windows
-    return Evaluation(nats_per_token, _exp(nats_per_token), num_windows)
+    try:
+        return Evaluation(nats_per_token, math.exp(nats_per_token), num_windows)
+    except OverflowError:
+        return Evaluation(nats_per_token, math.inf, num_windows)
 
 
 def window_nats(
@@ -63,11 +76,15 @@ def window_nats(
     batch_size: int = 256,
     device: str | jax.Device = "auto",
 ) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """The nats of each window of `ids` [T]: float32 [T - context_length], the first that of `ids[context_length]`.
+    """Return the nats of each window, float32 [T - context_length]. Host function; not for use inside `jit`.
 
-    Args and Raises: as `evaluate`.
+    Element i belongs to the target `ids[i + context_length]`. For the arguments and errors see `evaluate`.
+
+    >>> from jaxlm import UniformLM
+    >>> window_nats(UniformLM(vocab_size=1), {}, [0, 0, 0]).tolist()
+    [0.0, 0.0, 0.0]
     """
-    return np.concatenate([*_segment_nats(model, variables, ids, batch_size, device, in_order=True)])
+    return np.concatenate([*_score_segments(model, variables, ids, batch_size, device, in_order=True)])
 
 
 def perplexity(
@@ -78,15 +95,19 @@ def perplexity(
     batch_size: int = 256,
     device: str | jax.Device = "auto",
 ) -> float:
-    """`exp` of the mean nats over all windows of `ids`: the number of equally likely tokens that would be as
-    hard to predict. A uniform model has perplexity V; `inf` where a token was given probability zero.
+    """Return `exp` of the mean nats over all windows of `ids`. Host function; not for use inside `jit`.
 
-    Args and Raises: as `evaluate`.
+    It is the number of equally likely tokens that would be as hard to predict: V for a uniform model, and inf if a
+    token has probability 0. For the arguments and errors see `evaluate`.
+
+    >>> from jaxlm import UniformLM
+    >>> round(perplexity(UniformLM(vocab_size=50), {}, [7, 0, 49]), 3)
+    50.0
     """
     return evaluate(model, variables, ids, batch_size=batch_size, device=device).perplexity
 
 
-def _segment_nats(
+def _score_segments(
     model: LanguageModel,
     variables: Any,
     ids: ArrayLike,
@@ -95,31 +116,32 @@ def _segment_nats(
     *,
     in_order: bool,
 ) -> Iterator[np.ndarray[Any, np.dtype[np.float32]]]:
-    """The nats of all windows, segment by segment of the text; within one in another order, if not `in_order`."""
+    """Yield the nats of the windows of each segment of the text, unordered within it unless `in_order`."""
     context_length = model.context_length
     stream = np.asarray(check_stream(ids, model.vocab_size, min_length=context_length + 1))
     check_at_least("batch_size", batch_size, 1)
     target_device = resolve_device(device, num_weights=num_params(variables))
-    variables = device_put(variables, target_device)
+    # With jax_debug_key_reuse, jax 0.5.0 raises an IndexError for a tree without arrays.
+    if jax.tree.leaves(variables):
+        variables = jax.device_put(variables, target_device)
     num_windows = len(stream) - context_length
-    # A batch far larger than the text would only cost memory.
+    # A batch much larger than the text would only take memory.
     batch_size = min(batch_size, max(1 << (num_windows - 1).bit_length(), 256), WINDOWS_PER_CALL)
     for start in range(0, num_windows, WINDOWS_PER_CALL):
         segment = stream[start : start + WINDOWS_PER_CALL + context_length]
-        windows = group_windows(segment, model, batch_size)
-        on_device = jax.device_put(windows._replace(order=None), target_device)
-        nats = jax.device_get(_window_nats(model, variables, on_device, batch_size))
-        nats = nats[: len(segment) - context_length]
+        windows, order = group_windows(segment, model, batch_size)
+        nats = jax.device_get(score_windows(model, variables, jax.device_put(windows, target_device), batch_size))[
+            : len(order)
+        ]
         if in_order:
-            placed = np.empty_like(nats)
-            placed[windows.order] = nats
-            nats = placed
+            grouped, nats = nats, np.empty_like(nats)
+            nats[order] = grouped
         yield nats
 
 
 @functools.partial(jax.jit, static_argnames=("model", "batch_size"))
-def _window_nats(model: LanguageModel, variables: Any, windows: GroupedWindows, batch_size: int) -> Array:
-    """The nats of each window, in the order of `windows`; past the last one the values mean nothing."""
+def score_windows(model: LanguageModel, variables: Any, windows: GroupedWindows, batch_size: int) -> Array:
+    """Return the nats of each window, float32, followed by arbitrary values for the padding."""
     offsets = jnp.arange(model.context_length)[None, :]
 
     def score_batch(batch: Array, nats: Array) -> Array:
@@ -128,8 +150,8 @@ def _window_nats(model: LanguageModel, variables: Any, windows: GroupedWindows, 
         target_nats = _target_nats(model, variables, windows.ids[begins[:, None] + offsets])
         first_window = windows.bounds[batch]
 
-        def score_windows(piece: Array, nats: Array) -> Array:
-            # A piece may reach into the next batch's windows, which that batch then writes over.
+        def score_piece(piece: Array, nats: Array) -> Array:
+            # A piece may extend into the next batch, which overwrites those values later.
             start = first_window + piece * batch_size
             rows = lax.dynamic_slice_in_dim(windows.rows, start, batch_size) - first_row
             targets = lax.dynamic_slice_in_dim(windows.targets, start, batch_size)
@@ -137,22 +159,15 @@ def _window_nats(model: LanguageModel, variables: Any, windows: GroupedWindows, 
             return lax.dynamic_update_slice_in_dim(nats, piece_nats, start, axis=0)
 
         num_pieces = -(-(windows.bounds[batch + 1] - first_window) // batch_size)
-        return lax.fori_loop(0, num_pieces, score_windows, nats)
+        return lax.fori_loop(0, num_pieces, score_piece, nats)
 
     nats = jnp.zeros(len(windows.rows), jnp.float32)
     return lax.fori_loop(0, windows.num_batches, score_batch, nats)
 
 
 def _target_nats(model: LanguageModel, variables: Any, contexts: Array) -> Callable[[Array, Array], Array]:
-    """For contexts [B, N]: a function of rows of them [W] and the targets [W] after those, to nats."""
-    if (scorer := target_scorer(model)) is not None:
-        log_probs = scorer.target_log_probs(variables, contexts)
+    """Return a function of rows [W] of `contexts` [B, N] and targets [W] that returns nats [W]."""
+    if (target_log_probs := get_target_log_probs(model)) is not None:
+        log_probs = target_log_probs(variables, contexts)
         return lambda rows, targets: -log_probs(rows, targets)
     return functools.partial(nats_of_targets, *center_logits(compute_logits(model, variables, contexts)))
-
-
-def _exp(nats: float) -> float:
-    try:
-        return math.exp(nats)
-    except OverflowError:
-        return math.inf

@@ -1,4 +1,4 @@
-"""loss."""
+"""The loss: nats of a target token, and their conversion to bits per byte."""
 
 import math
 
@@ -7,31 +7,33 @@ from jax import Array, lax
 
 
 def token_nats(logits: Array, targets: Array) -> Array:
-    """`-log softmax(logits)[target]` in nats: logits [B, V], targets int [B] -> [B].
+    """Return `-log softmax(logits)[target]` in nats, [B], for logits [B, V] and integer targets [B].
 
-    A target of logit -inf costs inf, also where the whole row is -inf (a token that was never seen, without
-    smoothing).
+    It is `optax.softmax_cross_entropy_with_integer_labels`, but a target with the logit -inf costs inf, even in a
+    row of -inf only (counts without smoothing, after a token never seen).
+
+    >>> token_nats(jnp.array([[1.0, -jnp.inf]]), jnp.array([1])).tolist()
+    [inf]
     """
     return nats_of_targets(*center_logits(logits), jnp.arange(len(logits)), targets)
 
 
 def center_logits(logits: Array) -> tuple[Array, Array]:
-    """The logits [B, V] less the largest of each row, and the log of the sum of their exponentials [B]."""
-    # Taken off before anything else is done, so that large logits cost no digits.
+    """Return logits [B, V] minus the maximum of each row, and the log of the sum of their exponentials [B]."""
     largest = lax.stop_gradient(logits.max(axis=1, keepdims=True))
-    # A row that is -inf throughout stays so: -inf - -inf would be NaN.
-    shifted = logits - jnp.where(largest == -jnp.inf, 0, largest)
-    return shifted, jnp.log(jnp.exp(shifted).sum(axis=1))
+    # A row of -inf stays as it is, because -inf - -inf is NaN.
+    centered = logits - jnp.where(largest == -jnp.inf, 0, largest)
+    return centered, jnp.log(jnp.exp(centered).sum(axis=1))
 
 
-def nats_of_targets(shifted: Array, log_sums: Array, rows: Array, targets: Array) -> Array:
-    """What the targets [W] cost after the contexts that are the rows [W] of `shifted` [B, V]."""
-    target_logits = shifted[rows, targets]
+def nats_of_targets(centered: Array, log_sums: Array, rows: Array, targets: Array) -> Array:
+    """Return the nats [W] of `targets` [W] in `rows` [W] of the results of `center_logits`."""
+    target_logits = centered[rows, targets]
     return jnp.where(target_logits == -jnp.inf, jnp.inf, log_sums[rows] - target_logits)
 
 
 def bits_per_byte(nats_per_token: float, bytes_per_token: float) -> float:
-    """Nats per token as bits per byte of text, the figure that compares models with different tokenizers.
+    """Convert nats per token to bits per byte of text, which compares models with different tokenizers.
 
     >>> bits_per_byte(math.log(256), bytes_per_token=1)
     8.0

@@ -1,4 +1,4 @@
-"""The weights of a mixture of language models, from text that none of them was trained on."""
+"""Fit the weights of a mixture of language models on held-out text."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,7 +12,7 @@ from jaxlm.models import LanguageModel
 from jaxlm.text.batching import check_stream
 
 _MAX_STEPS = 1000
-_TOLERANCE = 1e-9  # nats per token that another step of EM gains
+_TOLERANCE = 1e-9  # EM stops if a step gains fewer nats per token
 
 
 def mixture_weights(
@@ -23,18 +23,27 @@ def mixture_weights(
     batch_size: int = 256,
     device: str | jax.Device = "auto",
 ) -> tuple[float, ...]:
-    """The weights under which a `MixtureLM` of the models makes the held-out text likeliest, by EM.
+    """Return the weights with which a `MixtureLM` of `models` makes the held-out text most likely.
 
-    The likelihood is concave in the weights, so that EM ends at its maximum: each step gives a model the mean
-    share that it has in the probability of a token (Dempster, Laird & Rubin 1977; Jelinek & Mercer 1980).
+    Host function; not for use inside `jit`. EM finds the maximum, because the log-likelihood is concave in the
+    weights: each step sets a model's weight to its mean posterior probability of having produced a token.
 
     Args:
-        models: of one vocabulary.
-        variables: those of each.
-        held_out_ids: integers [T], T > N of the model with the longest context; neither trained nor validated on.
+        models: at least one, all with the same vocabulary.
+        variables: those of each model.
+        held_out_ids: integers [T], longer than the longest context; neither trained nor validated on.
+        batch_size: as for `evaluate`.
+        device: as for `evaluate`.
 
     Raises:
-        TypeError, ValueError: as `evaluate`; or every model gives some token no probability.
+        TypeError, ValueError: as for `evaluate`; or every model gives some token the probability 0.
+
+    Source: Dempster, Laird & Rubin (1977); Jelinek & Mercer (1980).
+
+    >>> from jaxlm import UniformLM, UnigramLM
+    >>> models, variables = (UniformLM(2), UnigramLM(2)), ({}, np.array([8, 0]))  # P(0) = 0.5 and 0.9
+    >>> [round(weight, 2) for weight in mixture_weights(models, variables, [0, 0, 0, 0, 1])]  # P(0) = 0.8
+    [0.25, 0.75]
     """
     if not models or len(models) != len(variables):
         raise ValueError(f"{len(models)} models need as many variables, at least one, got {len(variables)}")
@@ -42,19 +51,19 @@ def mixture_weights(
     stream = np.asarray(
         check_stream(held_out_ids, models[0].vocab_size, min_length=longest + 1, name="held_out_ids")
     )
-    nats = np.stack(
-        [
-            window_nats(model, own, stream[longest - model.context_length :], batch_size=batch_size, device=device)
-            for model, own in zip(models, variables, strict=True)
-        ]
-    ).astype(np.float64)  # [models, windows]
-    least = nats.min(axis=0)
-    if not np.isfinite(least).all():
+    streams = [stream[longest - model.context_length :] for model in models]  # with the same targets
+    nats = [
+        window_nats(model, own, ids, batch_size=batch_size, device=device)
+        for model, own, ids in zip(models, variables, streams, strict=True)
+    ]
+    stacked = np.stack(nats).astype(np.float64)  # [models, windows]
+    lowest = stacked.min(axis=0)
+    if not np.isfinite(lowest).all():
         raise ValueError(
-            f"token {int(np.argmax(~np.isfinite(least))) + longest} of held_out_ids has no probability under any "
-            "model; mix in one that gives every token some, as counts with smoothing do"
+            f"token {int(np.argmax(~np.isfinite(lowest))) + longest} of held_out_ids has no probability under any "
+            "model; add a model that gives every token some, such as counts with smoothing"
         )
-    likelihoods = np.exp(least - nats)  # relative to the best model's
+    likelihoods = np.exp(lowest - stacked)  # relative to the best model
     weights, before = np.full(len(models), 1 / len(models)), -np.inf
     for _ in range(_MAX_STEPS):
         mixed = weights @ likelihoods

@@ -1,23 +1,14 @@
-"""The rungs of the ladder, and the interface that they share. Flax stays behind this package."""
+"""The models, the interface that they share, and their smoothing methods. The only package that imports Flax."""
 
-from jaxlm.models.counts_bigram import CountsBigramLM
-from jaxlm.models.counts_ngram import CountsNgramLM
-from jaxlm.models.interface import LanguageModel, init
-from jaxlm.models.mixture import MixtureLM
-from jaxlm.models.mlp import MLPLanguageModel
-from jaxlm.models.neural_bigram import NeuralBigramLM
-from jaxlm.models.smoothing import AddK, KneserNey, ModifiedKneserNey, WittenBell
-
-__all__ = [
-    "AddK",
-    "CountsBigramLM",
-    "CountsNgramLM",
-    "KneserNey",
-    "LanguageModel",
-    "MLPLanguageModel",
-    "MixtureLM",
-    "ModifiedKneserNey",
-    "NeuralBigramLM",
-    "WittenBell",
-    "init",
-]
+from jaxlm.models.counts_bigram import CountsBigramLM as CountsBigramLM
+from jaxlm.models.counts_ngram import CountsNgramLM as CountsNgramLM
+from jaxlm.models.interface import LanguageModel as LanguageModel, init as init
+from jaxlm.models.mixture import MixtureLM as MixtureLM
+from jaxlm.models.mlp import MLPLanguageModel as MLPLanguageModel
+from jaxlm.models.neural_bigram import NeuralBigramLM as NeuralBigramLM
+from jaxlm.models.smoothing import (
+    AddK as AddK,
+    KneserNey as KneserNey,
+    ModifiedKneserNey as ModifiedKneserNey,
+    WittenBell as WittenBell,
+)

@@ -1,4 +1,4 @@
-"""What Linen leaves to its users, and every rung needs."""
+"""What the package's Flax modules share."""
 
 import dataclasses
 from typing import Any
@@ -7,12 +7,12 @@ from flax import linen as nn
 
 
 class FrozenModule(nn.Module):
-    """A Linen module whose hyper-parameters stay as they were given; Linen itself freezes bound modules only."""
+    """A Linen module with read-only hyperparameters. Linen itself freezes a module only once it is bound."""
 
     def __setattr__(self, name: str, value: Any) -> None:
-        # `name` and `parent` are Linen's own fields, which it sets as it binds a module.
-        given = {field.name for field in dataclasses.fields(self)} - {"name", "parent"}
-        if name in given and name in vars(self):
+        # Linen sets its own fields `name` and `parent` when it binds a module.
+        hyperparameters = {field.name for field in dataclasses.fields(self)} - {"name", "parent"}
+        if name in hyperparameters and name in vars(self):
             raise dataclasses.FrozenInstanceError(
                 f"cannot assign to {name}: make another model, as with model.copy({name}={value!r})"
             )
@@ -20,5 +20,5 @@ class FrozenModule(nn.Module):
 
 
 def small_init() -> nn.initializers.Initializer:
-    """Normal, of variance 0.01 / fan_in: inputs of size one give logits near zero, so a fresh model is uniform."""
+    """Return a normal initializer of variance 0.01 / fan_in: small logits, so a fresh model is nearly uniform."""
     return nn.initializers.variance_scaling(0.01, "fan_in", "normal")

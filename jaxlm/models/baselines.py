@@ -1,4 +1,4 @@
-"""What a model must beat. Plain dataclasses: a language model need not know of Flax."""
+"""Baselines that every model should beat. They are plain dataclasses: a language model does not need Flax."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -9,25 +9,34 @@ from jax import Array, lax
 
 @dataclass(frozen=True)
 class UniformLM:
-    """Every token equally likely: perplexity V. It has no variables."""
+    """Give every token the same probability. The model has no variables; its perplexity is V.
+
+    >>> UniformLM(vocab_size=3).apply({}, jnp.zeros((1, 0), jnp.int32)).tolist()
+    [[0.0, 0.0, 0.0]]
+    """
 
     vocab_size: int
     context_length: int = 0
 
     def apply(self, variables: Any, contexts: Array) -> Array:
-        """Contexts [B, N] -> logits [B, V], all zero."""
-        # The barrier keeps XLA from spending seconds on folding what follows from a constant.
+        """Return logits [B, V], all zero, for contexts [B, N]."""
+        # The barrier hides the constant from XLA, which would spend seconds on folding it.
         zero = lax.optimization_barrier(jnp.zeros(()))  # type: ignore[no-untyped-call]
         return jnp.broadcast_to(zero, (len(contexts), self.vocab_size))
 
 
 @dataclass(frozen=True)
 class UnigramLM:
-    """Every token as likely as it is frequent, with add-one: `variables` are the counts, int32 [V]."""
+    """Give every token its add-one smoothed frequency. Variables: the counts of the tokens, int32 [V].
+
+    >>> logits = UnigramLM(vocab_size=3).apply(jnp.array([3, 1, 0]), jnp.zeros((1, 0), jnp.int32))
+    >>> jnp.exp(logits).round(2).tolist()
+    [[4.0, 2.0, 1.0]]
+    """
 
     vocab_size: int
     context_length: int = 0
 
     def apply(self, variables: Array, contexts: Array) -> Array:
-        """Contexts [B, N] -> logits [B, V], the same in every row."""
+        """Return logits [B, V], the same in every row, for contexts [B, N]."""
         return jnp.broadcast_to(jnp.log(variables + 1.0), (len(contexts), self.vocab_size))

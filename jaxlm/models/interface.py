@@ -1,8 +1,8 @@
-"""What every language model is, and the checks that all of them share."""
+"""The language-model interface, and functions that work with every model."""
 
 import functools
 from collections.abc import Callable
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -14,9 +14,24 @@ from jaxlm.utils.checks import check_at_least
 
 
 class LanguageModel(Protocol):
-    """Anything hashable with a vocabulary, a context length and a pure `apply`.
+    """Anything hashable with a vocabulary size, a context length and a pure `apply`.
 
-    A model holds hyper-parameters only. Two models that compare equal share their compiled programs.
+    A model holds hyperparameters only; its arrays are the `variables`. Equal models share compiled programs.
+
+    Three methods are optional. `init(key, contexts)` returns fresh variables. `apply_in_training(variables,
+    contexts, key)` returns logits [B, V] with the noise of a training step, such as dropout.
+    `target_log_probs(variables, contexts)` is for a model that can look up one token faster than compute V logits.
+    It returns a function of rows [W] of `contexts` and targets [W] that returns log-probabilities [W].
+
+    >>> from typing import NamedTuple
+    >>> class RepeatLM(NamedTuple):  # the variables are the logit of repeating the last token
+    ...     vocab_size: int = 4
+    ...     context_length: int = 1
+    ...     def apply(self, variables, contexts):
+    ...         return variables * jax.nn.one_hot(contexts[:, -1], self.vocab_size)
+    >>> import jaxlm
+    >>> round(jaxlm.perplexity(RepeatLM(), 0.0, [0, 0, 1, 3]), 4)
+    4.0
     """
 
     @property
@@ -25,95 +40,91 @@ class LanguageModel(Protocol):
 
     @property
     def context_length(self) -> int:
-        """N, the number of tokens that a prediction sees."""
+        """N, the number of tokens that a prediction reads."""
 
     def apply(self, variables: Any, contexts: Array, /) -> Any:
-        """Logits [B, V] of the token after each of `contexts`, int32 [B, N]."""
+        """Return logits [B, V] of the token that follows each of `contexts`, int32 [B, N]."""
 
     def __hash__(self) -> int: ...
 
 
-class TargetScorer(LanguageModel, Protocol):
-    """A language model that knows a token's probability without the scores of all V, as counts do."""
-
-    def target_log_probs(self, variables: Any, contexts: Array, /) -> Callable[[Array, Array], Array]:
-        """For contexts [B, N], the function of rows [W] of them and targets [W] that gives log-probabilities [W].
-
-        That is called several times: what the targets after one context share is computed before.
-        """
-
-
-def target_scorer(model: LanguageModel) -> TargetScorer | None:
-    """`model`, if its own class can score targets; what cannot is scored by its logits, to the same result."""
-    # Its own: a subclass, or a wrapper that passes names on, may have other logits.
-    return cast(TargetScorer, model) if "target_log_probs" in vars(type(model)) else None
-
-
-class NoisyModel(LanguageModel, Protocol):
-    """A language model that is trained with noise, as dropout is."""
-
-    def apply_in_training(self, variables: Any, contexts: Array, key: Array, /) -> Any:
-        """Logits [B, V] under the noise of `key`; `apply` has none."""
-
-
-def num_contexts(model: LanguageModel) -> int:
-    """V^N, how many contexts there are."""
-    return int(model.vocab_size) ** int(model.context_length)  # a NumPy integer would wrap
-
-
 def init(model: LanguageModel, key: Array) -> Any:
-    """Fresh variables for `model`: those that its own `init(key, contexts)` makes for a batch of one.
+    """Return fresh variables for `model`.
 
     Raises:
-        TypeError: the model has no `init`.
+        TypeError: the model has no method `init`.
+
+    >>> import jaxlm
+    >>> variables = init(jaxlm.NeuralBigramLM(vocab_size=5, embedding_dim=2), jax.random.key(0))
+    >>> variables["params"]["embedding"]["embedding"].shape
+    (5, 2)
     """
     if isinstance(model, nn.Module):
         return _init_module(model, key)
-    make_variables = getattr(model, "init", None)
-    if make_variables is None:
+    init_model = getattr(model, "init", None)
+    if init_model is None:
         raise TypeError(
             f"{type(model).__name__} has no init(key, contexts); make its variables yourself and pass them"
         )
-    return make_variables(key, jnp.zeros((1, model.context_length), jnp.int32))
+    return init_model(key, jnp.zeros((1, model.context_length), jnp.int32))
 
 
 @functools.partial(jax.jit, static_argnames="model")
 def _init_module(model: nn.Module, key: Array) -> Any:
-    # Compiled as one program: 0.5 s for a first MLP, where compiling each small operation takes 1.3 s.
+    # As one program: a first MLP takes 0.5 s, where compiling each small operation takes 1.3 s.
     return model.init(key, jnp.zeros((1, model.context_length), jnp.int32))
 
 
 def num_params(variables: Any) -> int:
-    """How many numbers `variables` hold, or what `jax.eval_shape` gives for them."""
+    """Return the number of elements in all arrays of `variables`.
+
+    >>> num_params({"kernel": np.zeros((2, 3)), "bias": np.zeros(3)})
+    9
+    """
     return sum(np.size(leaf) for leaf in jax.tree.leaves(variables))
 
 
-@functools.cache  # to trace `init` takes milliseconds, and equal models are as large
+@functools.cache  # tracing `init` takes milliseconds, and equal models have equal sizes
 def num_init_params(model: LanguageModel) -> int:
-    """How many numbers its fresh variables hold, of which no device hears."""
+    """Return the number of elements in fresh variables, by `jax.eval_shape`, without allocating an array.
+
+    >>> import jaxlm
+    >>> num_init_params(jaxlm.NeuralBigramLM(vocab_size=5, embedding_dim=2))
+    25
+    """
     return num_params(jax.eval_shape(lambda: init(model, jax.random.key(0))))
 
 
-def compute_logits(model: LanguageModel, variables: Any, contexts: Array) -> Array:
-    """`model.apply(variables, contexts)`, known to be logits [B, V], in float32 or better.
+def num_contexts(model: LanguageModel) -> int:
+    """Return V^N, the number of possible contexts."""
+    return int(model.vocab_size) ** int(model.context_length)  # Python integers, because NumPy's wrap
 
-    A model may compute in bfloat16; the sums of what comes after would lose its small probabilities.
+
+def compute_logits(model: LanguageModel, variables: Any, contexts: Array) -> Array:
+    """Return `model.apply(variables, contexts)` as logits [B, V] in float32, or in float64 if they are that.
+
+    A model may compute in bfloat16, but sums over V in bfloat16 would lose small probabilities.
 
     Raises:
-        ValueError: they have another shape, as when the variables are those of another vocabulary.
+        ValueError: the logits have another shape, for example because `variables` have another vocabulary.
+
+    >>> import jaxlm
+    >>> compute_logits(jaxlm.UnigramLM(3), jnp.array([7, 1, 0]), jnp.zeros((2, 0), jnp.int32)).shape
+    (2, 3)
     """
-    return _checked_logits(model, model.apply(variables, contexts), contexts)
+    return _check_logits(model, model.apply(variables, contexts), contexts)
 
 
 def compute_training_logits(model: LanguageModel, variables: Any, contexts: Array, key: Array) -> Array:
-    """`compute_logits`, but of a `NoisyModel` the logits under the noise of `key`."""
-    if not _is_noisy(type(model)):
+    """Return the logits [B, V] of a training step: with the noise of `key` if the model defines such a method."""
+    if not _has_own_training_pass(type(model)):
         return compute_logits(model, variables, contexts)
-    return _checked_logits(model, cast(NoisyModel, model).apply_in_training(variables, contexts, key), contexts)
+    logits = model.apply_in_training(variables, contexts, key)  # type: ignore[attr-defined]
+    return _check_logits(model, logits, contexts)
 
 
-def _is_noisy(model_class: type) -> bool:
-    """Whether a class says how it is trained with noise. A subclass with other logits has to say it anew."""
+def _has_own_training_pass(model_class: type) -> bool:
+    """Return whether `apply_in_training` belongs to the logits: False for a subclass that overrides only those."""
     for each in model_class.__mro__:
         if "apply_in_training" in vars(each):
             return True
@@ -122,21 +133,29 @@ def _is_noisy(model_class: type) -> bool:
     return False
 
 
-def _checked_logits(model: LanguageModel, found: Any, contexts: Array) -> Array:
-    logits = jnp.asarray(found)
+def get_target_log_probs(model: LanguageModel) -> Callable[..., Callable[[Array, Array], Array]] | None:
+    """Return `model.target_log_probs`, or None unless the model's own class defines it.
+
+    A subclass or a wrapper that inherits the method may have other logits, so those are computed instead.
+    """
+    return model.target_log_probs if "target_log_probs" in vars(type(model)) else None  # type: ignore[attr-defined]
+
+
+def _check_logits(model: LanguageModel, values: Any, contexts: Array) -> Array:
+    logits = jnp.asarray(values)
     if logits.shape != (len(contexts), model.vocab_size):
         raise ValueError(
-            f"{type(model).__name__} gave logits of shape {list(logits.shape)}, wanted [B, V] = "
-            f"[{len(contexts)}, {model.vocab_size}]: are the variables those of another model?"
+            f"{type(model).__name__} returned logits of shape {list(logits.shape)}, expected [B, V] = "
+            f"[{len(contexts)}, {model.vocab_size}]: do the variables belong to another model?"
         )
     return logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
 
 
 def check_contexts(contexts: Array, context_length: int) -> Array:
-    """`contexts` as integers [B, N]; for N = 1 the shape [B] is taken too.
+    """Return `contexts` as integers [B, N]; if N = 1, accept the shape [B] too.
 
     Raises:
-        TypeError: they are not integers.
+        TypeError: the contexts are not integers.
         ValueError: they have another shape.
     """
     contexts = jnp.asarray(contexts)
@@ -151,6 +170,6 @@ def check_contexts(contexts: Array, context_length: int) -> Array:
 
 
 def check_sizes(model: Any, *fields: str) -> None:
-    """Raises a TypeError or a ValueError unless each named field of `model` is a positive integer."""
+    """Raise a TypeError or a ValueError unless each named field of `model` is a positive integer."""
     for field in fields:
         check_at_least(f"{type(model).__name__}: {field}", getattr(model, field), 1)

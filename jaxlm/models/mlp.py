@@ -1,4 +1,4 @@
-"""The third rung: a network that reads more than one token of context."""
+"""The MLP: a network with one hidden layer that reads a context of several tokens."""
 
 from typing import Any
 
@@ -10,21 +10,29 @@ from jaxlm.models.interface import check_contexts, check_sizes
 
 
 class MLPLanguageModel(FrozenModule):
-    """`logits = U tanh(H x + d) + b (+ W x)`, x = [e1; ...; eN]: embed, concatenate, one hidden layer, project.
+    """Embed N tokens, concatenate, apply tanh, project: `logits = U tanh(H x + d) + b`, x = [e1; ...; eN].
 
-    Its size grows by the token of context as `embedding_dim * hidden_dim`, where a table of counts grows by the
-    factor `vocab_size`. Its variables are five arrays: embedding [V, D], hidden kernel [N * D, H] and bias [H],
-    output kernel [H, V] and bias [V]; with direct connections a sixth, their kernel [N * D, V].
+    Each token of context adds D * H parameters, where a table of counts grows by the factor V.
 
     Args:
-        dropout: the share of the hidden units that a step of training leaves out, by chance and window by window;
-            those that stay are scaled up (Srivastava et al. 2014, "Dropout"). Predictions use all of them.
-        direct_connections: W, from the embeddings to the logits past the hidden layer.
+        vocab_size: V.
+        context_length: N, at least 1.
+        embedding_dim: D, the width of a token's embedding.
+        hidden_dim: H, the number of hidden units.
+        dropout: probability in [0, 1) that a training step drops a hidden unit of a window; the others are
+            scaled by 1 / (1 - dropout) (Srivastava et al. 2014). Predictions use all units.
+        direct_connections: add `W x` to the logits, a linear path past the hidden layer.
 
-    Bengio et al. (2003), "A Neural Probabilistic Language Model", equation 1.
+    Variables: `{"params": ...}` with the embedding [V, D], the hidden layer's kernel [N * D, H] and bias [H], the
+    projection's kernel [H, V] and bias [V]; with direct connections also W, a kernel [N * D, V].
 
-    Raises:
-        TypeError, ValueError: a size is no positive integer, or dropout does not lie in [0, 1).
+    Source: Bengio et al. (2003), "A Neural Probabilistic Language Model", equation 1.
+
+    >>> import jax, jaxlm
+    >>> model = MLPLanguageModel(vocab_size=27, context_length=3, embedding_dim=8, hidden_dim=16)
+    >>> variables = jaxlm.init(model, jax.random.key(0))
+    >>> model.apply(variables, jax.numpy.array([[0, 0, 5], [0, 5, 13]])).shape
+    (2, 27)
     """
 
     vocab_size: int
@@ -34,31 +42,21 @@ class MLPLanguageModel(FrozenModule):
     dropout: float = 0.0
     direct_connections: bool = False
 
-    def __post_init__(self) -> None:
-        check_sizes(self, "vocab_size", "context_length", "embedding_dim", "hidden_dim")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"MLPLanguageModel: dropout must lie in [0, 1), got {self.dropout}")
-        if not isinstance(self.direct_connections, bool):
-            raise TypeError(
-                f"MLPLanguageModel: direct_connections must be true or false, got {self.direct_connections!r}"
-            )
-        super().__post_init__()
-
     def setup(self) -> None:
         self.embedding = nn.Embed(self.vocab_size, self.embedding_dim)
         self.hidden = nn.Dense(self.hidden_dim)
-        self.thinning = nn.Dropout(self.dropout)
+        self.dropout_layer = nn.Dropout(self.dropout)
         self.projection = nn.Dense(self.vocab_size, kernel_init=small_init())
         if self.direct_connections:
             self.direct = nn.Dense(self.vocab_size, use_bias=False, kernel_init=small_init())
 
     def __call__(self, contexts: Array, *, dropout_key: Array | None = None) -> Array:
-        """Contexts [B, N] -> logits [B, V]; with a key, those of a step of training."""
+        """Return logits [B, V] for contexts [B, N], with dropout if there is a key."""
         contexts = check_contexts(contexts, self.context_length)
         embedded = self.embedding(contexts)  # [B, N, D]
         concatenated = embedded.reshape(len(contexts), self.context_length * self.embedding_dim)
         hidden = nn.tanh(self.hidden(concatenated))  # [B, H]
-        hidden = self.thinning(hidden, deterministic=dropout_key is None, rng=dropout_key)
+        hidden = self.dropout_layer(hidden, deterministic=dropout_key is None, rng=dropout_key)
         logits: Array = self.projection(hidden)
         return logits + self.direct(concatenated) if self.direct_connections else logits
 
@@ -66,5 +64,15 @@ class MLPLanguageModel(FrozenModule):
 
     @nn.nowrap
     def apply_in_training(self, variables: Any, contexts: Array, key: Array) -> Any:
-        """As `NoisyModel` has it."""
+        """Return logits [B, V] with the dropout of `key`."""
         return self.apply(variables, contexts, dropout_key=key)
+
+    def __post_init__(self) -> None:
+        check_sizes(self, "vocab_size", "context_length", "embedding_dim", "hidden_dim")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"MLPLanguageModel: dropout must be in [0, 1), got {self.dropout}")
+        if not isinstance(self.direct_connections, bool):
+            raise TypeError(
+                f"MLPLanguageModel: direct_connections must be true or false, got {self.direct_connections!r}"
+            )
+        super().__post_init__()

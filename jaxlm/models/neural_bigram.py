@@ -1,4 +1,4 @@
-"""The second rung: the same table, factored into an embedding and a projection, and learnt by gradient."""
+"""The neural bigram: the table of logits as a product of two thin matrices, trained by gradient descent."""
 
 from flax import linen as nn
 from jax import Array
@@ -8,12 +8,24 @@ from jaxlm.models.interface import check_contexts, check_sizes
 
 
 class NeuralBigramLM(FrozenModule):
-    """`logits = E[w] W + b`: a bigram whose table of logits has rank `embedding_dim`.
+    """Predict the next token from the last one: `logits = E[v] W + b` for the context token v.
 
-    With `embedding_dim >= vocab_size - 1` it can be any table of probabilities without zeros; below that,
-    tokens share strength. Its variables are three arrays: embedding [V, D], kernel [D, V] and bias [V].
+    The table of logits has rank `embedding_dim` at most, so tokens share parameters. With
+    `embedding_dim >= vocab_size - 1` the model can represent every table of positive probabilities.
 
-    The network without a hidden layer of Bengio et al. (2003), "A Neural Probabilistic Language Model".
+    Args:
+        vocab_size: V.
+        embedding_dim: D, the width of the embedding.
+
+    Variables: `{"params": ...}` with E, the embedding [V, D]; W, the projection's kernel [D, V]; b, its bias [V].
+
+    Source: Bengio et al. (2003), "A Neural Probabilistic Language Model", without the hidden layer.
+
+    >>> import jax, jaxlm
+    >>> model = NeuralBigramLM(vocab_size=27, embedding_dim=8)
+    >>> variables = jaxlm.init(model, jax.random.key(0))
+    >>> model.apply(variables, jax.numpy.array([3, 5])).shape
+    (2, 27)
     """
 
     vocab_size: int
@@ -21,18 +33,19 @@ class NeuralBigramLM(FrozenModule):
 
     context_length = 1
 
-    def __post_init__(self) -> None:
-        check_sizes(self, "vocab_size", "embedding_dim")
-        super().__post_init__()
-
     def setup(self) -> None:
         self.embedding = nn.Embed(self.vocab_size, self.embedding_dim)
         self.projection = nn.Dense(self.vocab_size, kernel_init=small_init())
 
     def __call__(self, contexts: Array) -> Array:
-        """Contexts [B] or [B, 1] -> logits [B, V]."""
+        """Return logits [B, V] for contexts [B] or [B, 1]."""
         contexts = check_contexts(contexts, self.context_length)
-        logits: Array = self.projection(self.embedding(contexts[:, 0]))
+        embedded = self.embedding(contexts[:, 0])  # [B, D]
+        logits: Array = self.projection(embedded)
         return logits
 
     logits = __call__
+
+    def __post_init__(self) -> None:
+        check_sizes(self, "vocab_size", "embedding_dim")
+        super().__post_init__()

@@ -1,9 +1,15 @@
-"""How counts of n-grams become probabilities: what is taken from those that were seen, for those that were not.
+"""Smoothing methods: how counts of n-grams become probabilities.
 
-Chen & Goodman (1999), "An Empirical Study of Smoothing Techniques for Language Modeling", describe all four. Each
-interpolates with the distribution after the context without its first token, and at last with a uniform one:
+Each method interpolates with the distribution after the shorter context h', which is h without its first token.
+The empty context interpolates with the uniform distribution 1 / V. In the formulas
 
-    p(w | context) = weight(context, w) + backoff(context) * p(w | shorter context)
+    c(h, w)  is the count of token w after context h, and c(h) the sum of c(h, w) over w,
+    t(h)     is the number of distinct tokens seen after h,
+    n_r      is the number of n-grams of one order with count r,
+    V        is the vocabulary size.
+
+Source: Chen & Goodman (1998), "An Empirical Study of Smoothing Techniques for Language Modeling", report TR-10-98
+(published in 1999 in Computer Speech & Language). Section and equation numbers are the report's.
 """
 
 import logging
@@ -12,94 +18,115 @@ from dataclasses import dataclass
 
 import numpy as np
 
-Counts = np.ndarray[tuple[int], np.dtype[np.int64]]
+from jaxlm.models.ngram_counts import Counts
 
 
 @dataclass(frozen=True)
 class AddK:
-    """`(count + k) / (total + k * V)`: section 2.1. Shorter contexts play no part. k = 0 is maximum likelihood."""
+    """`P(w | h) = (c(h, w) + k) / (c(h) + k V)`, without shorter contexts. k = 0 is maximum likelihood.
+
+    Source: Lidstone (1920); section 2.1.
+
+    >>> import jax, jaxlm
+    >>> model = jaxlm.CountsNgramLM(vocab_size=4, context_length=0, smoothing=AddK(1.0))
+    >>> variables = model.fit(jaxlm.init(model, jax.random.key(0)), [0, 0, 0, 1])
+    >>> print(np.exp(model.apply(variables, np.zeros((1, 0), np.int32))).round(4))  # (3 + 1) / (4 + 4)
+    [[0.5   0.25  0.125 0.125]]
+    """
 
     k: float = 1.0
 
     def __post_init__(self) -> None:
-        _check_at_least(self, "k", self.k)
+        if not 0 <= self.k < math.inf:
+            raise ValueError(f"AddK: k must be finite and at least 0, got {self.k}")
 
 
 @dataclass(frozen=True)
 class WittenBell:
-    """`(count + types * p(w | shorter)) / (total + types)`, types of tokens that follow; section 2.4."""
+    """`P(w | h) = (c(h, w) + t(h) P(w | h')) / (c(h) + t(h))`.
+
+    Source: Witten & Bell (1991), method C; section 2.5.
+
+    >>> import jax, jaxlm
+    >>> model = jaxlm.CountsNgramLM(vocab_size=4, context_length=0, smoothing=WittenBell())
+    >>> variables = model.fit(jaxlm.init(model, jax.random.key(0)), [0, 0, 0, 1])
+    >>> print(np.exp(model.apply(variables, np.zeros((1, 0), np.int32))).round(4))  # (3 + 2 / 4) / (4 + 2)
+    [[0.5833 0.25   0.0833 0.0833]]
+    """
 
 
 @dataclass(frozen=True)
 class KneserNey:
-    """Absolute discounting, shorter contexts counting how many tokens came before, not how often: section 2.7.
+    """`P(w | h) = (max(c(h, w) - D, 0) + D t(h) P(w | h')) / c(h)`, with continuation counts in shorter contexts.
 
-    `discount` None is estimated for each order as n1 / (n1 + 2 n2), of the n-grams seen once and twice.
+    The continuation count of an n-gram is the number of distinct tokens that precede it. D is `discount`, in
+    [0, 1]. None estimates it for each order as n_1 / (n_1 + 2 n_2), or uses 0.5 with a warning if one is 0.
+
+    Source: Kneser & Ney (1995); section 2.7. Of the estimate: Ney, Essen & Kneser (1994); section 2.6.
+
+    >>> import jax, jaxlm
+    >>> model = jaxlm.CountsNgramLM(vocab_size=4, context_length=0, smoothing=KneserNey(discount=0.5))
+    >>> variables = model.fit(jaxlm.init(model, jax.random.key(0)), [0, 0, 0, 1])
+    >>> print(np.exp(model.apply(variables, np.zeros((1, 0), np.int32))).round(4))  # (3 - 0.5 + 0.5 * 2 / 4) / 4
+    [[0.6875 0.1875 0.0625 0.0625]]
     """
 
     discount: float | None = None
 
     def __post_init__(self) -> None:
-        if self.discount is not None:
-            _check_at_least(self, "discount", self.discount)
-            if self.discount > 1:
-                raise ValueError(f"KneserNey: discount must lie in 0..1, got {self.discount}")
+        if self.discount is not None and not 0 <= self.discount <= 1:
+            raise ValueError(f"KneserNey: discount must be in [0, 1], got {self.discount}")
 
 
 @dataclass(frozen=True)
 class ModifiedKneserNey:
-    """Kneser-Ney with a discount for n-grams seen once, one for twice, one for more: section 3.1, equation 26.
+    """Kneser-Ney with the discounts D_1, D_2 and D_3 for counts of 1, of 2, and of 3 or more.
 
-    Where the text is too small to estimate them, they are 0.5, 1 and 1.5, as KenLM has them (Heafield et al. 2013,
-    "Scalable Modified Kneser-Ney Language Model Estimation").
+    For each order `D_r = r - (r + 1) Y n_(r+1) / n_r` with `Y = n_1 / (n_1 + 2 n_2)`. If an n_r is 0 or a D_r is
+    outside [0, r], they are 0.5, 1 and 1.5 with a warning, as in KenLM (Heafield et al. 2013).
+
+    Source: section 3, equation 26.
+
+    >>> import jax, jaxlm
+    >>> model = jaxlm.CountsNgramLM(vocab_size=8, context_length=0, smoothing=ModifiedKneserNey())
+    >>> ids = [0, 1, 2, 3, 4, 4, 5, 5, 6, 6, 6, 7, 7, 7, 7]  # n_1 = 4, n_2 = 2, n_3 = n_4 = 1
+    >>> variables = model.fit(jaxlm.init(model, jax.random.key(0)), ids)
+    >>> print(np.exp(model.apply(variables, np.zeros((1, 0), np.int32))).round(4))
+    [[0.0875 0.0875 0.0875 0.0875 0.1042 0.1042 0.1875 0.2542]]
     """
 
 
 Smoothing = AddK | WittenBell | KneserNey | ModifiedKneserNey
 
-_FALLBACK = {KneserNey: (0.5, 0.5, 0.5), ModifiedKneserNey: (0.5, 1.0, 1.5)}
-
 
 def uses_continuation_counts(smoothing: Smoothing) -> bool:
-    """Whether a shorter n-gram counts the distinct tokens before it, rather than how often it came."""
+    """Return whether an n-gram in a shorter context counts the distinct tokens before it, not its occurrences."""
     return isinstance(smoothing, KneserNey | ModifiedKneserNey)
 
 
-def discounts(smoothing: KneserNey | ModifiedKneserNey, counts: Counts, order: int) -> tuple[float, float, float]:
-    """What is taken from a count of 1, of 2, and of more, among the n-grams of one order."""
+def estimate_discounts(smoothing: KneserNey | ModifiedKneserNey, counts: Counts, order: int) -> tuple[float, ...]:
+    """Return the discounts of counts of 1, 2, and 3 or more, from the counts of all n-grams of one order."""
+    is_modified = isinstance(smoothing, ModifiedKneserNey)
     if isinstance(smoothing, KneserNey) and smoothing.discount is not None:
         return (smoothing.discount,) * 3
-    # How many n-grams have a count of 1, 2, 3, 4.
-    seen = [int(number) for number in np.bincount(counts[counts <= 4], minlength=5)[1:5]]
-    needed = seen[:2] if isinstance(smoothing, KneserNey) else seen
-    fallback = _FALLBACK[type(smoothing)]
-    if not len(counts):  # of a table that is still empty
+    fallback = (0.5, 1.0, 1.5) if is_modified else (0.5,) * 3
+    n = np.bincount(counts[counts <= 4], minlength=5).tolist()
+    needed = n[1:] if is_modified else n[1:3]
+    if not len(counts):  # a fresh table is not worth a warning
         return fallback
     if 0 in needed:
-        _warn(smoothing, order, f"no n-gram has a count of {needed.index(0) + 1}", fallback)
-        return fallback
-    share = seen[0] / (seen[0] + 2 * seen[1])
-    if isinstance(smoothing, KneserNey):
-        return (share,) * 3
-    first, second, third = (
-        number - (number + 1) * share * seen[number] / seen[number - 1] for number in (1, 2, 3)
-    )
-    if not (0 <= first <= 1 and 0 <= second <= 2 and 0 <= third <= 3):
-        _warn(smoothing, order, f"the estimates are {first:.2f}, {second:.2f}, {third:.2f}", fallback)
-        return fallback
-    return first, second, third
-
-
-def _warn(smoothing: Smoothing, order: int, reason: str, fallback: tuple[float, float, float]) -> None:
+        reason = f"no n-gram has a count of {needed.index(0) + 1}"
+    else:
+        y = n[1] / (n[1] + 2 * n[2])
+        discounts = tuple(r - (r + 1) * y * n[r + 1] / n[r] for r in (1, 2, 3)) if is_modified else (y,) * 3
+        if all(0 <= discount <= r for r, discount in enumerate(discounts, 1)):
+            return discounts
+        reason = "the estimates are " + ", ".join(f"{discount:.2f}" for discount in discounts)
     logging.getLogger(__name__).warning(
-        "%s cannot estimate its discounts for order %d: %s; it takes %s",
+        "%s cannot estimate its discounts for order %d: %s; it uses %s",
         type(smoothing).__name__,
         order,
         reason,
         ", ".join(map(str, fallback)),
     )
-
-
-def _check_at_least(smoothing: Smoothing, field: str, value: float) -> None:
-    if not 0 <= value < math.inf:
-        raise ValueError(f"{type(smoothing).__name__}: {field} must be finite and at least 0, got {value}")
+    return fallback

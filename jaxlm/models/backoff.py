@@ -1,0 +1,157 @@
+"""Smoothed n-grams as backoff levels, one for each context length, and how to look them up.
+
+    P(w | h) = weight(h, w) + backoff(h) P(w | h')      with h' = h without its first token
+
+A level holds the contexts of one length that occur in the text, with an entry for each token seen after them. The
+weight of a token without an entry is 0; the backoff of a context that is not in the level is 1.
+"""
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+
+from jaxlm.models.ngram_counts import Counts, Ngrams, find_runs, merge_ngrams, pad_rows, rows_to_numbers, sum_runs
+from jaxlm.models.smoothing import AddK, Smoothing, WittenBell, estimate_discounts, uses_continuation_counts
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["contexts", "starts", "backoffs", "tokens", "weights"],
+    meta_fields=["max_entries"],
+)
+@dataclass(frozen=True, eq=False)
+class BackoffLevel:
+    """The contexts of one length: `contexts[c]` has the entries from `starts[c]` up to `starts[c + 1]`."""
+
+    contexts: Any  # int32 [C, length], sorted
+    starts: Any  # int32 [C + 1]
+    backoffs: Any  # [C]
+    tokens: Any  # int32 [M], sorted within a context
+    weights: Any  # [M]
+    max_entries: int  # at least the number of entries of any context
+
+    @property
+    def length(self) -> int:
+        return self.contexts.shape[1]
+
+
+class Entries(NamedTuple):
+    """The entries of each context [B] in a level, and its backoff."""
+
+    begins: Array
+    ends: Array
+    backoffs: Array
+
+
+def build_levels(ngrams: Ngrams, counts: Counts, vocab_size: int, smoothing: Smoothing) -> list[BackoffLevel]:
+    """Smooth sorted n-grams [M, n] with counts [M]. Return the levels, the shortest context first, in float64."""
+    levels = [_build_level(ngrams, counts, vocab_size, smoothing)]
+    while ngrams.shape[1] > 1 and not isinstance(smoothing, AddK):
+        each = np.ones_like(counts) if uses_continuation_counts(smoothing) else counts
+        ngrams, counts = merge_ngrams(ngrams[:, 1:], each)
+        levels.append(_build_level(ngrams, counts, vocab_size, smoothing))
+    return levels[::-1]
+
+
+def _build_level(ngrams: Ngrams, counts: Counts, vocab_size: int, smoothing: Smoothing) -> BackoffLevel:
+    firsts = find_runs(ngrams[:, :-1])
+    starts = np.append(firsts, len(ngrams))
+    num_types = np.diff(starts)  # t(h)
+    totals = sum_runs(counts, firsts).astype(np.float64)  # c(h)
+    discounts = np.zeros(len(counts))
+    # Each method gives a mass of every context to the shorter context.
+    if isinstance(smoothing, AddK):
+        mass = np.full(len(firsts), smoothing.k * vocab_size)
+        totals += mass
+    elif isinstance(smoothing, WittenBell):
+        mass = num_types.astype(np.float64)
+        totals += mass
+    else:
+        discounts = np.array([0.0, *estimate_discounts(smoothing, counts, ngrams.shape[1])])[np.minimum(counts, 3)]
+        mass = sum_runs(discounts, firsts)
+    return BackoffLevel(
+        contexts=ngrams[firsts, :-1],
+        starts=starts,
+        backoffs=mass / totals,
+        tokens=ngrams[:, -1],
+        weights=(counts - discounts) / np.repeat(totals, num_types),
+        max_entries=int(num_types.max(initial=1)),
+    )
+
+
+def pad_level(level: BackoffLevel, vocab_size: int) -> BackoffLevel:
+    """Return a level for the device: in float32, and padded so that texts of many lengths share a compilation."""
+    contexts = pad_rows(level.contexts, vocab_size)
+    return BackoffLevel(
+        contexts=contexts,
+        starts=np.pad(level.starts.astype(np.int32), (0, len(contexts) - len(level.contexts)), mode="edge"),
+        backoffs=pad_rows(level.backoffs.astype(np.float32), 1),
+        tokens=pad_rows(level.tokens, vocab_size),
+        weights=pad_rows(level.weights.astype(np.float32), 0),
+        max_entries=min(1 << (level.max_entries - 1).bit_length(), vocab_size),
+    )
+
+
+def tabulate_levels(levels: Sequence[BackoffLevel], base: float, num_contexts: int, vocab_size: int) -> Any:
+    """Return all probabilities, float64 [V^N, V]. `base` is that of every token before the first level."""
+    table = np.full((1, vocab_size), base)
+    for level in levels:
+        # Contexts with the same last tokens have the same distribution.
+        table = np.tile(table, (vocab_size**level.length // len(table), 1))
+        rows = rows_to_numbers(level.contexts, vocab_size)
+        table[rows] *= level.backoffs[:, None]
+        table[np.repeat(rows, np.diff(level.starts)), level.tokens] += level.weights
+    return np.tile(table, (num_contexts // len(table), 1))
+
+
+def find_entries(level: BackoffLevel, contexts: Array) -> Entries:
+    """Find the last tokens of each of `contexts` [B, N] in a level."""
+    rows, is_known = jnp.zeros(len(contexts), jnp.int32), jnp.ones(len(contexts), bool)
+    if level.length:
+        wanted = contexts[:, -level.length :]
+        rows = _search(level.contexts, wanted, rows, jnp.full_like(rows, len(level.contexts)))
+        is_known = (level.contexts.at[rows].get(mode="clip") == wanted).all(axis=1)
+    begins, ends = level.starts.at[rows].get(mode="clip"), level.starts.at[rows + 1].get(mode="clip")
+    backoffs = level.backoffs.at[rows].get(mode="clip")
+    return Entries(begins, jnp.where(is_known, ends, begins), jnp.where(is_known, backoffs, 1))
+
+
+def interpolate(level: BackoffLevel, entries: Entries, shorter: Array) -> Array:
+    """Return the probabilities [B, V] after contexts with `entries`, given those after the shorter contexts."""
+    index = entries.begins[:, None] + jnp.arange(level.max_entries)[None, :]  # [B, max_entries]
+    is_entry = index < entries.ends[:, None]
+    tokens = jnp.where(is_entry, level.tokens.at[index].get(mode="clip"), shorter.shape[1])
+    weights = jnp.where(is_entry, level.weights.at[index].get(mode="clip"), 0)
+    scaled = entries.backoffs[:, None] * shorter
+    return scaled.at[jnp.arange(len(scaled))[:, None], tokens].add(weights, mode="drop")
+
+
+def interpolate_targets(level: BackoffLevel, entries: Entries, targets: Array, shorter: Array) -> Array:
+    """Return the probabilities of `targets` [W] alone, given those after the shorter contexts."""
+    index = _search(level.tokens[:, None], targets[:, None], entries.begins, entries.ends)
+    is_seen = (index < entries.ends) & (level.tokens.at[index].get(mode="clip") == targets)
+    weights = jnp.where(is_seen, level.weights.at[index].get(mode="clip"), 0)
+    return weights + entries.backoffs * shorter
+
+
+def _search(rows: Array, wanted: Array, begins: Array, ends: Array) -> Array:
+    """Return the first index in [begins, ends) of sorted `rows` [R, k] not below `wanted` [B, k], or `ends`."""
+
+    def halve(_: Array, bounds: tuple[Array, Array]) -> tuple[Array, Array]:
+        low, high = bounds
+        middle = (low + high) // 2
+        found = rows.at[middle].get(mode="clip")
+        is_below, is_equal = jnp.zeros(low.shape, bool), jnp.ones(low.shape, bool)
+        for position in range(rows.shape[1]):
+            is_below |= is_equal & (found[:, position] < wanted[:, position])
+            is_equal &= found[:, position] == wanted[:, position]
+        is_below &= low < high
+        return jnp.where(is_below, middle + 1, low), jnp.where(is_below, high, middle)
+
+    return lax.fori_loop(0, len(rows).bit_length(), halve, (begins, ends))[0]
