@@ -1,4 +1,4 @@
-"""listing."""
+"""List devices and plugins for `jaxlm devices`."""
 
 from typing import Any
 
@@ -8,43 +8,38 @@ import numpy as np
 
 from jaxlm.devices.plugins import Plugin
 from jaxlm.devices.probe_cache import probe_results
-from jaxlm.devices.probe_runner import ProbeResult
 from jaxlm.devices.selection import choose_device, fastest_plugin, format_device
 from jaxlm.utils.timing import benchmark_interleaved
 
-# What `describe_devices` asks of "auto".
+# The model sizes, in weights, for which the list says what "auto" chooses.
 _SIZES = {"small": 1_000, "large": 10_000_000}
 
 
 def describe_devices() -> dict[str, list[dict[str, Any]]]:
-    """What `jaxlm devices` shows: a row for each device that JAX offers here and for each plugin that offers none.
+    """Describe each device of JAX and each plugin without a device. Host function; not for use inside `jit`.
 
     Returns:
-        "devices": platform, device, plugin and its version, verdict ("works", "fails", "built in"), reason,
-        GFLOP/s of a float32 matrix product at JAX's default precision (TF32 on NVIDIA's GPUs), GB/s (read and
-        written) of a copy, and the sizes of a model for which "auto" takes it. "auto": for each such size its
-        number of weights, the platform and device, and the reason.
+        "devices": a row for each device or plugin: "platform", "device", "plugin", "version", "verdict" ("works",
+            "fails" or "built in") and its "reason", "gflops" and "gbytes" of `measure_throughput`, and "auto": the
+            model sizes ("small", "large") for which "auto" chooses the device.
+        "auto": a row for each model size: "num_weights", the chosen "device" and the "reason".
     """
-    from jax.extend import backend  # 40 ms, for this alone
+    from jax.extend import backend  # takes 40 ms
 
     choices = {size: choose_device("auto", num_weights=num_weights) for size, num_weights in _SIZES.items()}
-    judged, rows, owners = probe_results(), list[dict[str, Any]](), set[Plugin]()
+    results, rows, listed = probe_results(), list[dict[str, Any]](), set[Plugin | None]()
     for platform in backend.backends():
-        owner: dict[str, Any] = {"plugin": None, "version": None, "verdict": "built in", "reason": None}
-        of_platform = [(plugin, verdict) for plugin, verdict in judged.items() if verdict.platform == platform]
-        if of_platform:
-            plugin, verdict = fastest_plugin(judged, [platform]) or of_platform[0]
-            owner = _row(plugin, verdict)
-            owners.add(plugin)
+        of_platform = {plugin: result for plugin, result in results.items() if result.platform == platform}
+        owner = fastest_plugin(of_platform) or next(iter(of_platform), None)
+        listed.add(owner)
         for device in jax.devices(platform):
+            row = {"platform": platform, "device": format_device(device), **_plugin_columns(owner)}
             sizes = [size for size, choice in choices.items() if choice.device == device]
-            rows.append(
-                {"platform": platform, "device": format_device(device), **owner, **_rates(device), "auto": sizes}
-            )
-    for plugin, verdict in judged.items():
-        if plugin not in owners:
-            nothing: dict[str, Any] = {"device": None, "gflops": None, "gbytes": None, "auto": []}
-            rows.append({"platform": verdict.platform, **_row(plugin, verdict), **nothing})
+            rows.append({**row, **measure_throughput(device), "auto": sizes})
+    for plugin, result in results.items():
+        if plugin not in listed:
+            row = {"platform": result.platform, "device": None, **_plugin_columns(plugin)}
+            rows.append({**row, "gflops": None, "gbytes": None, "auto": []})
     auto = [
         {"num_weights": num_weights, "device": format_device(choices[size].device), "reason": choices[size].reason}
         for size, num_weights in _SIZES.items()
@@ -52,27 +47,36 @@ def describe_devices() -> dict[str, list[dict[str, Any]]]:
     return {"devices": rows, "auto": auto}
 
 
-def _row(plugin: Plugin, verdict: ProbeResult) -> dict[str, Any]:
-    is_working = "works" if verdict.works else "fails"
-    return {"plugin": plugin.name, "version": plugin.version, "verdict": is_working, "reason": verdict.reason}
+def _plugin_columns(plugin: Plugin | None) -> dict[str, Any]:
+    if plugin is None:
+        return {"plugin": None, "version": None, "verdict": "built in", "reason": None}
+    result = probe_results()[plugin]
+    verdict = "works" if result.works else "fails"
+    return {"plugin": plugin.name, "version": plugin.version, "verdict": verdict, "reason": result.reason}
 
 
-def _rates(device: jax.Device) -> dict[str, float | None]:
-    """GFLOP/s of a float32 product, and GB/s of a large array negated in place, those read and those written."""
+def measure_throughput(device: jax.Device) -> dict[str, float | None]:
+    """Measure two rates of a device; None if it raises a RuntimeError, for example for lack of memory.
+
+    Returns:
+        "gflops": GFLOP/s of a float32 matrix product at JAX's default precision (TF32 on NVIDIA GPUs).
+        "gbytes": GB/s, read and written, of negating an array in place.
+    """
     width, num_floats = (1024, 2**24) if device.platform == "cpu" else (4096, 2**26)
     negate = jax.jit(jnp.negative, donate_argnums=0)
     try:
-        square = jax.device_put(np.full((width, width), 1 / width, np.float32), device)  # its own square
-        held = [jax.device_put(np.ones(num_floats, np.float32), device)]
+        # All elements are 1 / width, so the matrix equals its own square.
+        matrix = jax.device_put(np.full((width, width), 1 / width, np.float32), device)
+        array = [jax.device_put(np.ones(num_floats, np.float32), device)]
 
         def copy() -> jax.Array:
-            held.append(negate(held.pop()))
-            return held[0]
+            array[0] = negate(array[0])
+            return array[0]
 
-        figures = benchmark_interleaved({"product": lambda: jnp.matmul(square, square), "copy": copy}, repeats=5)
-    except RuntimeError:  # it has no memory left, say
+        timings = benchmark_interleaved({"product": lambda: jnp.matmul(matrix, matrix), "copy": copy}, repeats=5)
+    except RuntimeError:
         return {"gflops": None, "gbytes": None}
     return {
-        "gflops": 2e-9 * width**3 / figures["product"].minimum,
-        "gbytes": 2e-9 * 4 * num_floats / figures["copy"].minimum,
+        "gflops": 2e-9 * width**3 / timings["product"].minimum,
+        "gbytes": 2e-9 * 4 * num_floats / timings["copy"].minimum,
     }

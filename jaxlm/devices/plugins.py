@@ -1,7 +1,4 @@
-"""JAX's accelerator plugins: which are installed, which cannot work, and how one is kept out of this process.
-
-Nothing here imports JAX, which loads its plugins when it first looks for a device.
-"""
+"""Find JAX's accelerator plugins and disable them. Nothing here imports JAX, which loads plugins on first use."""
 
 import contextlib
 import functools
@@ -16,13 +13,13 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-# The module of Google's TPUs: JAX itself looks for it, so that it has no entry point.
+# JAX finds the module for Google's TPUs by this name: it has no entry point.
 _TPU = "libtpu"
 
 
 @dataclass(frozen=True)
 class Plugin:
-    """An installed plugin: the module that JAX would import, and the distribution that it came with."""
+    """An installed plugin: the module that JAX imports, and the name and version of its distribution."""
 
     module: str
     name: str
@@ -32,62 +29,52 @@ class Plugin:
         return f"{self.name} {self.version}"
 
 
-@functools.cache  # what is installed does not change while a process runs, and a look at it takes 20 ms
+@functools.cache  # installed packages do not change while a process runs, and looking takes 20 ms
 def installed_plugins() -> tuple[Plugin, ...]:
-    """The plugins that JAX would load, by its two ways: entry points, and modules of the package `jax_plugins`.
+    """Return the plugins that JAX would load, without importing them.
 
-    CUDA's and ROCm's are among them. That of TPUs is known to JAX by its name.
+    JAX finds plugins by entry points and as modules of the package `jax_plugins`; libtpu it finds by name.
     """
-    plugins = {module: Plugin(module, module, _modified(file)) for module, file in _modules_in_namespace()}
+    plugins = {plugin.module: plugin for plugin in _namespace_plugins()}
     for entry_point in metadata.entry_points(group="jax_plugins"):
-        distribution = entry_point.dist
-        told = None if distribution is None else distribution.metadata
-        named = (told[field] if told is not None and field in told else "unknown" for field in ("Name", "Version"))
-        plugins[entry_point.value] = Plugin(entry_point.value, *named)
+        if distribution := entry_point.dist:
+            plugins[entry_point.value] = Plugin(entry_point.value, distribution.name, distribution.version)
     with contextlib.suppress(metadata.PackageNotFoundError):
         plugins[_TPU] = Plugin(_TPU, _TPU, metadata.version(_TPU))
     return tuple(plugins[module] for module in sorted(plugins))
 
 
 def known_incompatibility(plugin: Plugin) -> str | None:
-    """What is known to be wrong with a plugin, and the cure, as words to go on with after its name."""
+    """Return why a plugin cannot work with the installed JAX, and the remedy; None if nothing is known."""
     if plugin.name.replace("_", "-").lower() != "jax-metal":
         return None
-    numbers = re.match(r"(\d+)\.(\d+)\.(\d+)", jax_version())
+    version = metadata.version("jax")
+    numbers = re.match(r"(\d+)\.(\d+)\.(\d+)", version)
     if numbers is None or tuple(map(int, numbers.groups())) <= (0, 5, 0):
         return None
-    cure = "pip install 'jaxlm[metal]' for the set that it works with, or pip uninstall jax-metal"
+    remedy = "pip install 'jaxlm[metal]' for a matching set, or pip uninstall jax-metal"
     if sys.version_info >= (3, 12):
-        cure += " and pip install 'jaxlm[apple]' for a living plugin"
-    return f"breaks every program of jax {jax_version()}, for it was built for 0.5.0; {cure}"
+        remedy += " and pip install 'jaxlm[apple]' for a maintained plugin"
+    return f"needs jax 0.5.0 and breaks every program of jax {version}; {remedy}"
 
 
 def disable_plugins(plugins: Iterable[Plugin]) -> None:
-    """Keeps plugins out of this process: JAX, if it has not loaded them yet, finds an empty module for each."""
+    """Replace the modules of these plugins by empty ones, so that JAX does not start them in this process.
+
+    This has no effect on plugins that JAX has already started.
+    """
     for plugin in plugins:
-        stand_in = types.ModuleType(plugin.module, f"{plugin}, kept out by jaxlm.")
-        stand_in.initialize = lambda: None  # type: ignore[attr-defined]
-        sys.modules[plugin.module] = stand_in
+        module = types.ModuleType(plugin.module, f"{plugin}, disabled by jaxlm.")
+        module.initialize = lambda: None  # type: ignore[attr-defined]
+        sys.modules[plugin.module] = module
 
 
-@functools.cache
-def jax_version() -> str:
-    """The version of the installed JAX."""
-    return metadata.version("jax")
-
-
-def _modules_in_namespace() -> Iterator[tuple[str, Path]]:
-    """Modules of the package `jax_plugins`, and the file of each, without importing any."""
+def _namespace_plugins() -> Iterator[Plugin]:
+    """Yield the modules of the package `jax_plugins`. Their version is when they were last written."""
     spec = importlib.util.find_spec("jax_plugins")
-    for folder in (spec.submodule_search_locations or []) if spec else []:
-        for module in pkgutil.iter_modules([folder]):
-            path = Path(folder, module.name)
-            yield f"jax_plugins.{module.name}", path / "__init__.py" if module.ispkg else path.with_suffix(".py")
-
-
-def _modified(file: Path) -> str:
-    """Stands for the version of a module that no distribution tells of: when it was last written."""
-    try:
-        return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(file.stat().st_mtime))
-    except OSError:
-        return "unknown"
+    for directory in (spec.submodule_search_locations or []) if spec else []:
+        for info in pkgutil.iter_modules([directory]):
+            file = Path(directory, info.name, "__init__.py") if info.ispkg else Path(directory, f"{info.name}.py")
+            modified = time.gmtime(file.stat().st_mtime if file.exists() else 0)
+            module = f"jax_plugins.{info.name}"
+            yield Plugin(module, module, time.strftime("%Y-%m-%dT%H:%M:%SZ", modified))

@@ -1,221 +1,156 @@
-"""JAX's accelerator plugins tried, each in a subprocess, with what `plugin_probe.py` holds.
+"""Run `probe_program.py` for each plugin in a subprocess, which a broken plugin may hang or crash.
 
-A plugin is code of its own, and one that is broken takes the process with it: it may abort, hang, or give wrong
-numbers. Nothing here imports JAX.
+Nothing here imports JAX.
 """
 
 import contextlib
+import json
 import math
 import os
 import signal
 import subprocess
 import sys
-import tempfile
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, NamedTuple
 
 from jaxlm.devices.plugins import Plugin, installed_plugins
-from jaxlm.utils.json_files import read_json
 
-# Seconds that the probes have, all together; `JAXLM_PROBE_SECONDS` gives them more.
-_PROBE_SECONDS, _MOST_PROBE_SECONDS = 25.0, 86_400
-_POLL_SECONDS = 0.02
-# What a process that its plugin started may outlast it.
-_FAREWELL_SECONDS = 0.5
-_REMEDY = " (jaxlm devices --probe tries it again)"
-# JAX's own words are a hundredth of that; a terminal drowns in more.
-_MOST_NOISE = 2**20
-
-# Below so many weights no accelerator pays, whatever a probe measured: a step takes the CPU 0.1 ms.
+# A probe prints this, and its result as JSON in the same line.
+RESULT_MARKER = "jaxlm probe result: "
+# Below this number of weights no accelerator is faster, whatever was measured: a step takes the CPU 0.1 ms.
 SMALL_MODEL = 10_000
 
-# A day's settings of JAX and Python, as a guard of transfers or warnings as errors, are no fault of a plugin: the
-# probe inherits none but those that say what a device is, or whether it is to compute in 64 bits.
-_OF_JAX_OR_PYTHON = "JAX_", "JAXLM_", "PYTHON", "PJRT_NAMES_AND_LIBRARY_PATHS"
-_INHERITED = "JAX_ENABLE_X64", "PYTHONHOME"
-_OF_PLUGINS = tuple(f"JAX_{name}_" for name in ("CUDA", "GRAFT", "METAL", "MPS", "MTL", "PJRT", "ROCM", "TPU"))
+_GRACE_SECONDS = 1.0  # for processes that the plugin started to end after the probe
+_MAX_OUTPUT_BYTES = 2**20  # a hundred times what JAX logs; the plugin would print as much in every run
+
+# Prefixes of environment variables. A probe inherits only settings of devices and of 64-bit mode, because debug
+# settings of JAX and Python, such as transfer guards and warnings as errors, must not make a plugin look broken.
+_NOT_INHERITED = "JAX_", "JAXLM_", "PYTHON", "PJRT_NAMES_AND_LIBRARY_PATHS"
+_PLUGINS = "CUDA", "GRAFT", "METAL", "MPS", "MTL", "PJRT", "ROCM", "TPU"
+INHERITED = "JAX_ENABLE_X64", "PYTHONHOME", *(f"JAX_{plugin}_" for plugin in _PLUGINS)
 
 
 class ProbeResult(NamedTuple):
-    """Whether a plugin gave the CPU's values, and on which of JAX's platforms; the reason goes on after its name.
+    """The result of probing a plugin."""
 
-    `seconds` is what a compiled step of a model of 255,000 weights took there. With `worthwhile_from` weights or more
-    it should be faster than the CPU beside it; None where it never is, or was not measured.
-    """
-
-    works: bool
-    platform: str | None
-    reason: str
-    seconds: float | None = None
-    worthwhile_from: int | None = None
+    works: bool  # every computation matched the CPU
+    platform: str | None  # JAX's name for it; None if the probe did not get that far
+    reason: str  # the result in words, to follow the plugin's name
+    seconds: float | None = None  # of a training step of a model of 255,000 weights
+    worthwhile_from: int | None = None  # weights from which the device should be faster than the CPU; None: never
 
 
 def run_probes(plugins: Sequence[Plugin]) -> dict[Plugin, ProbeResult]:
-    """Tries each plugin in a process of its own. They run together, so that many take no longer than one may.
+    """Probe each plugin in a subprocess. All run at the same time and share one time limit.
 
     Raises:
-        OSError: no process can be started, or there is no folder for what it writes.
-        ValueError: `JAXLM_PROBE_SECONDS` is no number of seconds.
+        OSError: no process can be started.
+        ValueError: `JAXLM_PROBE_SECONDS` is not a valid time limit.
     """
     seconds = probe_seconds()
     if not sys.executable or getattr(sys, "frozen", False):
-        raise FileNotFoundError("this program has no Python beside it")
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        trials: dict[Plugin, _ProbeProcess] = {}
-        try:
-            for plugin in plugins:
-                trials[plugin] = _start(plugin, Path(folder, f"{len(trials)}"), seconds)
-            deadline = time.monotonic() + seconds
-            while [trial for trial in trials.values() if _goes_on(trial)] and time.monotonic() < deadline:
-                time.sleep(_POLL_SECONDS)
-            return {plugin: _outcome(trial, seconds) for plugin, trial in trials.items()}
-        finally:
-            for trial in trials.values():
-                _end(trial.process)
+        raise FileNotFoundError("sys.executable is not a Python interpreter")
+    probes: dict[Plugin, _ProbeProcess] = {}
+    try:
+        for plugin in plugins:
+            probes[plugin] = _start_probe(plugin, seconds)
+        deadline = time.monotonic() + seconds
+        for probe in probes.values():
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                probe.process.wait(max(0, deadline - time.monotonic()))
+        return {plugin: _get_result(probe, seconds) for plugin, probe in probes.items()}
+    finally:
+        for probe in probes.values():
+            _kill(probe.process)
 
 
 def probe_seconds() -> float:
-    """How long the plugins are tried at most, all of them together."""
-    chosen = os.environ.get("JAXLM_PROBE_SECONDS") or _PROBE_SECONDS
+    """Return the time limit of all probes together, in seconds: `JAXLM_PROBE_SECONDS` or 25."""
+    setting = os.environ.get("JAXLM_PROBE_SECONDS") or "25"
     with contextlib.suppress(ValueError):
-        if 0 < (seconds := float(chosen)) <= _MOST_PROBE_SECONDS:
+        if 0 < (seconds := float(setting)) <= 86_400:
             return seconds
-    raise ValueError(
-        f"JAXLM_PROBE_SECONDS={chosen} is no number of seconds up to {_MOST_PROBE_SECONDS:,}; unset it, or say 60"
-    )
+    raise ValueError(f"JAXLM_PROBE_SECONDS must be a number in (0, 86400], got {setting}; unset it or use 60")
 
 
-def is_inherited(name: str) -> bool:
-    """Whether a probe is given this environment variable of JAX's, Python's or a plugin's."""
-    return name in _INHERITED or name.startswith(_OF_PLUGINS)
+def to_one_line(text: str, max_length: int = 200) -> str:
+    r"""Return foreign text as part of a line: without line ends and control characters, cut to a length.
 
-
-def probe_result_from_json(document: Any) -> ProbeResult:
-    """The verdict that `Verdict._asdict` became. Raises a ValueError where it is none."""
-    match document:
-        case {
-            "works": bool(works),
-            "platform": str() | None as platform_name,
-            "reason": str(reason),
-            "seconds": float() | None as seconds,
-            "pays_from": int() | None as worthwhile_from,
-        }:
-            return ProbeResult(works, platform_name, reason, seconds, worthwhile_from)
-    raise ValueError("no verdict")
-
-
-def one_line(text: str, most: int = 200) -> str:
-    """Another's words as part of a line: no line ends, nothing that steers a terminal, and not too many.
-
-    >>> one_line("a plugin's\\n  last \\x1b[31mwords", 20)
+    >>> to_one_line("a plugin's\n  last \x1b[31mwords", 20)
     "a plugin's last [31m"
     """
-    return "".join(filter(str.isprintable, " ".join(text.split())))[:most]
+    return "".join(filter(str.isprintable, " ".join(text.split())))[:max_length]
 
 
 class _ProbeProcess(NamedTuple):
-    """A probe that was started: its process, and the files of its verdict and of all that it prints."""
+    """A probe that was started, its output so far, and the thread that reads the output."""
 
     process: subprocess.Popen[bytes]
-    answer: Path
-    noise: Path
+    output: bytearray
+    reader: threading.Thread
 
 
-def _start(plugin: Plugin, path: Path, seconds: float) -> _ProbeProcess:
-    answer, noise = path.with_suffix(".json"), path.with_suffix(".txt")
+def _start_probe(plugin: Plugin, seconds: float) -> _ProbeProcess:
     others = [other.module for other in installed_plugins() if other.module != plugin.module]
-    words = ["-m", "jaxlm.plugin_probe", str(answer), str(seconds), plugin.module, *others]
-    environment = {
-        name: value
-        for name, value in os.environ.items()
-        if is_inherited(name) or not name.startswith(_OF_JAX_OR_PYTHON)
-    }
-    # It imports what this process would, and takes no more of a GPU's memory than it needs.
+    kept = [name for name in os.environ if name.startswith(INHERITED) or not name.startswith(_NOT_INHERITED)]
+    environment = {name: os.environ[name] for name in kept}
+    # Import what this process would import, and take no more GPU memory than needed.
     environment["PYTHONPATH"] = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)
     environment.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-    with noise.open("wb") as file:
-        process = subprocess.Popen(  # noqa: S603
-            [sys.executable, "-P", *words],
-            stdin=subprocess.DEVNULL,
-            stdout=file,
-            stderr=file,
-            env=environment,
-            start_new_session=True,  # a group of its own, so that all that it starts can be ended with it
-        )
-    return _ProbeProcess(process, answer, noise)
+    process = subprocess.Popen(  # noqa: S603
+        [sys.executable, "-P", "-m", "jaxlm.devices.probe_program", str(seconds), *others],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env=environment,
+        start_new_session=True,  # so that its child processes can be killed with it
+    )
+    output = bytearray()
+    reader = threading.Thread(target=_read_output, args=(process.stdout, output), daemon=True)
+    reader.start()
+    return _ProbeProcess(process, output, reader)
 
 
-def _goes_on(trial: _ProbeProcess) -> bool:
-    if trial.process.poll() is None and _is_noisy(trial):
-        _end(trial.process)
-    return trial.process.poll() is None
+def _read_output(pipe: IO[bytes], output: bytearray) -> None:
+    """Read until no process holds the other end, or until there is too much output."""
+    with pipe:
+        while len(output) <= _MAX_OUTPUT_BYTES and (chunk := os.read(pipe.fileno(), 2**16)):
+            output += chunk
 
 
-def _is_noisy(trial: _ProbeProcess) -> bool:
-    return trial.noise.stat().st_size > _MOST_NOISE
+def _get_result(probe: _ProbeProcess, seconds: float) -> ProbeResult:
+    if (status := probe.process.poll()) is not None:
+        probe.reader.join(_GRACE_SECONDS)
+    if len(probe.output) > _MAX_OUTPUT_BYTES:
+        return _failure(f"printed more than {_MAX_OUTPUT_BYTES:,} bytes")
+    if status is None:
+        more = f"for more time: JAXLM_PROBE_SECONDS={math.ceil(seconds * 3)} jaxlm devices --probe"
+        return ProbeResult(False, None, f"did not finish in {seconds:g} s ({more})")
+    if status < 0:
+        return _failure(f"was terminated by signal {-status} ({signal.strsignal(-status)})")
+    _, marker, text = probe.output.decode("utf-8", "replace").rpartition(RESULT_MARKER)
+    if not marker:
+        last_line = to_one_line(text.strip().rpartition("\n")[2])
+        return _failure(f"exited with code {status}" + (f": {last_line}" if last_line else ""))
+    result = ProbeResult(**json.loads(text.partition("\n")[0]))
+    if not result.works:
+        return _failure(result.reason, result.platform)
+    if probe.reader.is_alive():
+        # In a run, such processes would hold the output too and block a reader that waits for its end.
+        return _failure("left processes running")
+    return result
 
 
-def _outcome(trial: _ProbeProcess, seconds: float) -> ProbeResult:
-    status = trial.process.returncode
-    if _is_noisy(trial):
-        reason = f"prints more than {_MOST_NOISE:,} bytes"
-    elif status is None:
-        longer = f"JAXLM_PROBE_SECONDS={math.ceil(seconds * 3)} jaxlm devices --probe"
-        reason = f"gave no answer in {seconds:g} s ({longer} gives it more)"
-    elif status < 0:
-        reason = f"ended its process by {_name_of_signal(-status)}"
-    else:
-        try:
-            verdict = probe_result_from_json(read_json(trial.answer))
-        except (OSError, ValueError):
-            last = trial.noise.read_text("utf-8", "replace").strip().rpartition("\n")[2]
-            reason = f"ended its process with exit code {status}" + (f": {one_line(last)}" if last else "")
-        else:
-            if not verdict.works:
-                return verdict._replace(reason=verdict.reason + _REMEDY)
-            if not _leaves_processes(trial.process):
-                return verdict
-            reason = "leaves processes behind"
-    return ProbeResult(works=False, platform=None, reason=reason if status is None else reason + _REMEDY)
+def _failure(reason: str, platform: str | None = None) -> ProbeResult:
+    return ProbeResult(False, platform, f"{reason} (to try again: jaxlm devices --probe)")
 
 
-def _leaves_processes(process: subprocess.Popen[bytes]) -> bool:
-    """Whether what an ended process started goes on. The output that it holds would keep a reader waiting."""
-    deadline = time.monotonic() + _FAREWELL_SECONDS
-    while is_left := os.name == "posix" and _runs(process.pid):
-        if time.monotonic() > deadline:
-            break
-        time.sleep(_POLL_SECONDS)
-    return is_left
-
-
-def _runs(group: int) -> bool:
-    """Whether a process of the group runs. A zombie has ended, and only waits for init, which may take seconds."""
-    try:
-        os.killpg(group, 0)
-    except (ProcessLookupError, PermissionError):
-        return False
-    seen = []
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):  # it has gone meanwhile
-            state, _, its_group = path.read_text("utf-8", "replace").rpartition(")")[2].split()[:3]
-            seen.append((int(its_group), state))
-    return not seen or any(its_group == group and state not in ("Z", "X") for its_group, state in seen)
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """Ends the process and all that it started."""
-    if os.name == "posix":
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGKILL)
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """Kill a process and its child processes."""
+    with contextlib.suppress(ProcessLookupError, PermissionError, AttributeError):  # Windows has no process groups
+        os.killpg(process.pid, signal.SIGKILL)
     process.kill()
     process.wait()
-
-
-def _name_of_signal(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"

@@ -1,4 +1,4 @@
-"""Which device a computation runs on, and why."""
+"""Choose the device for a computation, and say why."""
 
 import contextlib
 import math
@@ -11,29 +11,24 @@ import numpy as np
 
 from jaxlm.devices.plugins import Plugin, disable_plugins, installed_plugins
 from jaxlm.devices.probe_cache import probe_results
-from jaxlm.devices.probe_runner import ProbeResult, one_line
+from jaxlm.devices.probe_runner import ProbeResult, to_one_line
 
-# What a user types -> the platform names that JAX may know it by. Apple's are of jax-metal, metaljax, jax-mps and
-# jax-graft: "metal" is whichever of them is here and works.
-_PLATFORMS = {
-    "cpu": ("cpu",),
-    "gpu": ("gpu",),
-    "cuda": ("cuda",),
-    "rocm": ("rocm",),
-    "tpu": ("tpu",),
-    "metal": ("METAL", "metal", "mps", "mtl"),
-}
+# Device name -> JAX's names for the platform. Apple GPUs are those of jax-metal, metaljax, jax-mps and jax-graft.
+_PLATFORMS: dict[str, tuple[str, ...]] = {name: (name,) for name in ("cpu", "gpu", "cuda", "rocm", "tpu")}
+_PLATFORMS |= {"metal": ("METAL", "metal", "mps", "mtl")}
 
 
 class Choice(NamedTuple):
-    """A device, and why it is that one."""
+    """A device and the reason for choosing it."""
 
     device: jax.Device
     reason: str
 
 
 def resolve_device(device: str | jax.Device = "auto", *, num_weights: int | None = None) -> jax.Device:
-    """The JAX device that `device` names: that of `choose_device`.
+    """Return the JAX device that `device` names: that of `choose_device`, which has the same arguments and errors.
+
+    Host function; not for use inside `jit`.
 
     >>> resolve_device("cpu").platform
     'cpu'
@@ -42,136 +37,132 @@ def resolve_device(device: str | jax.Device = "auto", *, num_weights: int | None
 
 
 def choose_device(device: str | jax.Device = "auto", *, num_weights: int | None = None) -> Choice:
-    """The JAX device that `device` names, and why.
+    """Return the JAX device that `device` names, with the reason. Host function; not for use inside `jit`.
 
-    A `jax.Device` is returned as it is, and a platform's name gives its first device. `"auto"` is, in this order:
-    the device that `JAXLM_DEVICE` names; where JAX itself would put a fresh array, if `JAX_PLATFORMS` or
-    `jax.default_device` chose that; of the accelerators whose plugin passed its probe the fastest, if the model
-    has the weights from which that one pays; the CPU, where there are others, and else what JAX takes.
+    A platform's name means its first device. "auto" means the first of these that applies:
 
-    The first time that a plugin is met it is tried in a subprocess, for at most 25 s (`JAXLM_PROBE_SECONDS`). All
-    but the fastest that works are kept out of this process, for JAX starts its plugins once and together, and one
-    that fails there breaks the others. That is so for `"cpu"` too, which JAX starts with them; where
-    `JAX_PLATFORMS` is cpu, it starts none, and none is tried.
+    1. the device in `JAXLM_DEVICE`;
+    2. JAX's default device, if `JAX_PLATFORMS`, `JAX_PLATFORM_NAME` or `jax.default_device` sets it;
+    3. the fastest accelerator whose plugin works, if the model has enough weights to run faster there;
+    4. the CPU, if a plugin is installed; otherwise JAX's default device.
+
+    JAX starts all plugins together, and one that fails breaks the others. So "auto", "cpu" and "metal" probe the
+    plugins and disable all but the fastest that works. With `JAX_PLATFORMS=cpu` they disable all and probe none.
 
     Args:
-        num_weights: the size of the model, where it is known.
+        device: "auto", "cpu", "gpu", "cuda", "rocm", "tpu", "metal" or a `jax.Device`.
+        num_weights: number of weights of the model, if known.
 
     Raises:
         ValueError: the name is unknown, this machine has no such device, or JAX cannot start it.
+
+    >>> choose_device("cpu").reason
+    'requested'
     """
     if isinstance(device, jax.Device):
-        return Choice(device, "it was given")
+        return Choice(device, "passed as a jax.Device")
     if device != "auto":
-        return Choice(_named(device), "it was asked for")
-    if (chosen := os.environ.get("JAXLM_DEVICE") or "auto") != "auto":
-        return Choice(_named(chosen), f"JAXLM_DEVICE={chosen}")
+        return Choice(_find_device(device), "requested")
+    if (name := os.environ.get("JAXLM_DEVICE") or "auto") != "auto":
+        return Choice(_find_device(name), f"JAXLM_DEVICE={name}")
     platforms: str | None = jax.config.jax_platforms  # type: ignore[attr-defined]
-    settings = {"JAX_PLATFORMS": platforms, "JAX_PLATFORM_NAME": os.environ.get("JAX_PLATFORM_NAME")}
-    for name, value in settings.items():
+    for name, value in (("JAX_PLATFORMS", platforms), ("JAX_PLATFORM_NAME", os.environ.get("JAX_PLATFORM_NAME"))):
         if value:
             if value == "cpu":
-                _keep_out_all()
-            return Choice(_default(), f"{name}={value}")
+                disable_plugins(installed_plugins())  # JAX would import them all
+            return Choice(_default_device(), f"{name}={value}")
     if jax.config.jax_default_device is not None:  # type: ignore[attr-defined]
-        return Choice(_default(), "it is jax.default_device")
-    return _fastest(num_weights)
+        return Choice(_default_device(), "jax.default_device")
+    return _choose_fastest(num_weights)
 
 
 def format_device(device: jax.Device) -> str:
-    """A device in words: its platform, its number there and its kind."""
+    """Return a device as text: its platform, its number and its kind.
+
+    >>> format_device(resolve_device("cpu"))
+    'cpu:0 (cpu)'
+    """
     return f"{device.platform}:{device.id} ({device.device_kind})"
 
 
-def _named(name: str) -> jax.Device:
+def fastest_plugin(results: Mapping[Plugin, ProbeResult]) -> Plugin | None:
+    """Return the plugin that works with the shortest training step; None if none works."""
+    working = [plugin for plugin, result in results.items() if result.works]
+    return min(working, key=lambda plugin: results[plugin].seconds or math.inf, default=None)
+
+
+def _find_device(name: str) -> jax.Device:
     if name not in _PLATFORMS:
-        known = ", ".join(["auto", *_PLATFORMS])
-        raise ValueError(f"unknown device {name!r}; choose one of {known}, or pass a jax.Device")
-    platforms, fastest = list(_PLATFORMS[name]), None
-    if name in ("cpu", "metal"):
-        fastest = _enable_fastest_plugin(None if name == "cpu" else platforms)
-        platforms.sort(key=lambda platform: fastest is None or platform != fastest[1].platform)
-    why = f"plugins installed: {', '.join(map(str, installed_plugins())) or 'none'}"
+        names = ", ".join(["auto", *_PLATFORMS])
+        raise ValueError(f"unknown device {name!r}; choose one of {names}, or pass a jax.Device")
+    reason = f"plugins installed: {', '.join(map(str, installed_plugins())) or 'none'}"
+    if name == "cpu":
+        _enable_fastest_plugin()
     if name == "metal":
-        why = "; ".join(_faults()) or "no plugin for it is installed"
-    for platform in platforms:
-        try:
-            return _first_device(platform)
-        except RuntimeError as error:
-            if fastest and platform == fastest[1].platform:
-                why = _does_not_start(fastest[0], error)
-    raise ValueError(f"no {name!r} device here: JAX offers {_default().platform} ({why}); use 'auto' or 'cpu'")
+        fastest = _enable_fastest_plugin(_PLATFORMS[name])
+        reason = "; ".join(_describe_failures()) or "no plugin for it is installed"
+        if fastest:
+            try:
+                return _start_plugin(fastest)
+            except RuntimeError as error:
+                reason = str(error)
+    for platform in _PLATFORMS[name] * 2:  # twice: a plugin that does not start makes JAX's first call fail
+        with contextlib.suppress(RuntimeError):
+            return jax.devices(platform)[0]
+    default = _default_device().platform
+    raise ValueError(f"no {name!r} device here: JAX offers {default} ({reason}); use 'auto' or 'cpu'")
 
 
-def _fastest(num_weights: int | None) -> Choice:
-    fastest, reasons = _enable_fastest_plugin(), _faults()
-    if fastest:
-        plugin, verdict = fastest
-        if verdict.worthwhile_from is None:
-            reasons.append(f"{plugin} {verdict.reason}")
-        elif num_weights is not None and num_weights < verdict.worthwhile_from:
-            reasons.append(
-                f"{plugin} pays from {verdict.worthwhile_from:,} weights, the model has {num_weights:,}"
-            )
+def _choose_fastest(num_weights: int | None) -> Choice:
+    plugin, reasons = _enable_fastest_plugin(), _describe_failures()
+    if plugin:
+        result = probe_results()[plugin]
+        if result.worthwhile_from is None:
+            reasons.append(f"{plugin} {result.reason}")
+        elif num_weights is not None and num_weights < (limit := result.worthwhile_from):
+            reasons.append(f"{plugin} is faster from {limit:,} weights, the model has {num_weights:,}")
         else:
             try:
-                return Choice(_first_device(str(verdict.platform)), f"{plugin} {verdict.reason}")
+                return Choice(_start_plugin(plugin), f"{plugin} {result.reason}")
             except RuntimeError as error:
-                reasons.append(_does_not_start(plugin, error))
+                reasons.append(str(error))
     if reasons:
-        return Choice(_first_device("cpu"), "; ".join(reasons))
-    return Choice(_default(), "no accelerator's plugin is installed")
+        return Choice(_find_device("cpu"), "; ".join(reasons))
+    return Choice(_default_device(), "no accelerator plugin is installed")
 
 
-def _enable_fastest_plugin(platforms: Collection[str] | None = None) -> tuple[Plugin, ProbeResult] | None:
-    """The fastest plugin that works, of these platforms or of all; the others are kept out."""
+def _enable_fastest_plugin(platforms: Collection[str] | None = None) -> Plugin | None:
+    """Disable all plugins but the fastest that works (for these platforms), and return that.
+
+    If none works for them, the fastest of all stays enabled: it may be requested next.
+    """
     if jax.config.jax_platforms == "cpu":  # type: ignore[attr-defined]
-        _keep_out_all()
+        disable_plugins(installed_plugins())
         return None
-    judged = probe_results()
-    fastest = fastest_plugin(judged, platforms)
-    let_in = fastest or fastest_plugin(judged)  # where a platform is not here, another's plugin may be wanted next
-    disable_plugins(plugin for plugin in judged if let_in is None or plugin != let_in[0])
+    results = probe_results()
+    candidates = {p: result for p, result in results.items() if platforms is None or result.platform in platforms}
+    fastest = fastest_plugin(candidates)
+    enabled = fastest or fastest_plugin(results)
+    disable_plugins(plugin for plugin in results if plugin != enabled)
     return fastest
 
 
-def fastest_plugin(
-    judged: Mapping[Plugin, ProbeResult], platforms: Collection[str] | None = None
-) -> tuple[Plugin, ProbeResult] | None:
-    working = [
-        (plugin, verdict)
-        for plugin, verdict in judged.items()
-        if verdict.works and (platforms is None or verdict.platform in platforms)
-    ]
-    return min(working, key=lambda item: math.inf if item[1].seconds is None else item[1].seconds, default=None)
+def _describe_failures() -> list[str]:
+    return [f"{plugin} {result.reason}" for plugin, result in probe_results().items() if not result.works]
 
 
-def _keep_out_all() -> None:
-    disable_plugins(installed_plugins())  # where no plugin is wanted JAX would import every one
-
-
-def _faults() -> list[str]:
-    return [f"{plugin} {verdict.reason}" for plugin, verdict in probe_results().items() if not verdict.works]
-
-
-def _does_not_start(plugin: Plugin, error: Exception) -> str:
-    return f"{plugin} passed its probe, and does not start here: {one_line(str(error))}"
-
-
-def _first_device(platform: str) -> jax.Device:
-    """The first of a platform. A plugin that does not start spoils JAX's first call, for whatever platform."""
+def _start_plugin(plugin: Plugin) -> jax.Device:
     try:
-        return jax.devices(platform)[0]
-    except RuntimeError:
-        with contextlib.suppress(RuntimeError):
-            return jax.devices(platform)[0]
-        raise
+        return jax.devices(probe_results()[plugin].platform)[0]
+    except RuntimeError as error:
+        message = f"{plugin} passed its probe but does not start here: {to_one_line(str(error))}"
+        raise RuntimeError(message) from None
 
 
-def _default() -> jax.Device:
-    """Where JAX itself would put a fresh array, thread-local settings included."""
+def _default_device() -> jax.Device:
+    """Return the device on which JAX places a new array, by thread-local settings too."""
     try:
         (default,) = jax.device_put(np.float32(0)).devices()
     except RuntimeError as error:
-        raise ValueError(f"JAX cannot start a device: {one_line(str(error))}; try JAX_PLATFORMS=cpu") from None
+        raise ValueError(f"JAX cannot start a device: {to_one_line(str(error))}; try JAX_PLATFORMS=cpu") from None
     return default

@@ -1,121 +1,47 @@
-"""What comes of a probe that ends in whatever way: a script of a few lines stands in for it and its plugin."""
+"""The result of a probe for each way in which it can end. A shell script replaces the Python interpreter."""
 
 import json
 import os
-import signal
 import sys
-import textwrap
 import time
 from pathlib import Path
 
 import pytest
 
-from jaxlm.devices import probe_runner as trials
-from jaxlm.devices.plugins import Plugin
-from jaxlm.devices.probe_runner import ProbeResult, probe_result_from_json, probe_seconds, run_probes
+from jaxlm.devices.plugins import Plugin, installed_plugins
+from jaxlm.devices.probe_runner import RESULT_MARKER, ProbeResult, probe_seconds, run_probes
 
-RIGHT = ProbeResult(
-    works=True, platform="chip", reason="gives the CPU's values", seconds=0.001, worthwhile_from=20_000
+WORKS = ProbeResult(
+    works=True, platform="chip", reason="computes the CPU's values", seconds=0.001, worthwhile_from=20_000
 )
+RETRY = " (to try again: jaxlm devices --probe)"
+PRINT_RESULT = f"cat <<'END'\n{RESULT_MARKER}{json.dumps(WORKS._asdict())}\nEND\n"
+PLUGIN = Plugin("chip", "chip", "1.0")
 
-pytestmark = pytest.mark.skipif(os.name != "posix", reason="a script that is an interpreter is POSIX's")
+needs_shell = pytest.mark.skipif(os.name != "posix", reason="needs a shell script as sys.executable")
+
+
+def failure(reason):
+    return ProbeResult(works=False, platform=None, reason=reason + RETRY)
 
 
 @pytest.fixture
-def outcome(tmp_path, monkeypatch):
-    """A function: the verdict on a plugin of whose probe these lines are the program.
-
-    They know `answer`, the path of the verdict; `right`, what a plugin that works is given; `plugin` and `others`.
-    """
+def probe(tmp_path, monkeypatch):
+    """Return a function that returns the result of a probe that runs these shell commands."""
     monkeypatch.setenv("JAXLM_PROBE_SECONDS", "60")
+    interpreter = tmp_path / "python"
+    monkeypatch.setattr(sys, "executable", str(interpreter))
 
-    def verdict(*lines, name="plugin"):
-        program = tmp_path / f"{name}.py"
-        program.write_text(
-            textwrap.dedent(
-                f"""
-                import json, os, signal, subprocess, sys, time
-                from pathlib import Path
-                _, _, _, _, answer, seconds, plugin, *others = sys.argv
-                answer, right = Path(answer), {RIGHT._asdict()!r}
-                """
-            )
-            + "\n".join(lines)
-        )
-        interpreter = tmp_path / name
-        interpreter.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{program}" "$@"\n')
+    def run(commands):
+        interpreter.write_text(f"#!/bin/sh\n{commands}")
         interpreter.chmod(0o700)
-        with monkeypatch.context() as patch:
-            patch.setattr(sys, "executable", str(interpreter))
-            plugin = Plugin(name, name, "1.0")
-            verdicts = run_probes([plugin])
-        assert list(verdicts) == [plugin]
-        return verdicts[plugin]
+        return run_probes([PLUGIN])[PLUGIN]
 
-    return verdict
+    return run
 
 
-REMEDY = " (jaxlm devices --probe tries it again)"
-ANSWER = "answer.write_text(json.dumps(right))"
-
-
-def test_verdict_is_what_the_probe_wrote(outcome):
-    assert outcome(ANSWER) == RIGHT
-
-
-def test_plugin_fails_where_the_probe_says_so(outcome):
-    verdict = outcome("right.update(works=False, reason='has a wrong gather', platform=None)", ANSWER)
-    assert verdict == RIGHT._replace(works=False, reason=f"has a wrong gather{REMEDY}", platform=None)
-
-
-@pytest.mark.parametrize("name", ["SIGABRT", "SIGSEGV", "SIGILL", "SIGKILL"])
-def test_signal_is_named(outcome, name):
-    verdict = outcome(ANSWER, f"os.kill(os.getpid(), signal.{name})")
-    assert verdict == ProbeResult(works=False, platform=None, reason=f"ended its process by {name}{REMEDY}")
-
-
-@pytest.mark.skipif(not hasattr(signal, "SIGRTMIN"), reason="there are no real-time signals")
-def test_signal_without_a_name_has_its_number(outcome):
-    number = signal.SIGRTMIN + 3
-    assert outcome(f"os.kill(os.getpid(), {number})").reason == f"ended its process by signal {number}{REMEDY}"
-
-
-@pytest.mark.parametrize(
-    ("lines", "reason"),
-    [
-        (["sys.exit(3)"], "ended its process with exit code 3"),
-        (["os._exit(0)"], "ended its process with exit code 0"),
-        (
-            ["raise ValueError('bad \\x1b[1m chip')"],
-            "ended its process with exit code 1: ValueError: bad [1m chip",
-        ),
-        (["answer.write_text('{')"], "ended its process with exit code 0"),
-        (["answer.write_text('{}')"], "ended its process with exit code 0"),
-        (["answer.mkdir()"], "ended its process with exit code 0"),
-    ],
-)
-def test_end_without_a_verdict_is_told_by_its_exit_code(outcome, lines, reason):
-    assert outcome(*lines) == ProbeResult(works=False, platform=None, reason=reason + REMEDY)
-
-
-def test_hang_ends_at_the_limit(outcome, monkeypatch):
-    monkeypatch.setenv("JAXLM_PROBE_SECONDS", "0.5")
-    verdict = outcome(ANSWER, "time.sleep(600)")
-    assert verdict.reason == "gave no answer in 0.5 s (JAXLM_PROBE_SECONDS=2 jaxlm devices --probe gives it more)"
-    assert not verdict.works
-
-
-def test_all_that_a_hang_started_ends_with_it(outcome, monkeypatch, tmp_path):
-    monkeypatch.setenv("JAXLM_PROBE_SECONDS", "3")
-    pids = tmp_path / "pids"
-    child = "child = subprocess.Popen(['sleep', '600'])"
-    outcome(child, f"Path({str(pids)!r}).write_text(f'{{os.getpid()}} {{child.pid}}')", "child.wait()")
-    for pid in pids.read_text().split():
-        assert not is_alive(int(pid))
-
-
-def is_alive(pid):
-    """Whether a process still runs, a moment after it was killed. A zombie has ended, whoever is to reap it."""
+def is_running(pid):
+    """Return whether a process still runs a moment after it was killed. A zombie does not run."""
     for _ in range(100):
         try:
             os.kill(pid, 0)
@@ -127,83 +53,92 @@ def is_alive(pid):
     return True
 
 
-@pytest.mark.parametrize("stream", ["stdout", "stderr"])
-def test_flood_of_output_ends_the_probe(outcome, stream):
-    verdict = outcome("while True:", f"    sys.{stream}.write('x' * 10_000)")
-    assert verdict == ProbeResult(works=False, platform=None, reason=f"prints more than 1,048,576 bytes{REMEDY}")
+@pytest.mark.slow
+@needs_shell
+@pytest.mark.parametrize(
+    ("commands", "result"),
+    [
+        (PRINT_RESULT, WORKS),
+        ("echo 'a log line'; printf 'half a line'; " + PRINT_RESULT + "echo 'another log line' >&2", WORKS),
+        (PRINT_RESULT.replace("true", "false"), failure(WORKS.reason)._replace(platform="chip")),
+        (PRINT_RESULT + "kill -ABRT $$", failure("was terminated by signal 6 (Aborted)")),
+        ("exit 3", failure("exited with code 3")),
+        ("echo text; printf 'no \\033[1m chip\\n\\n' >&2; exit 1", failure("exited with code 1: no [1m chip")),
+        ("echo 'jaxlm probe result'", failure("exited with code 0: jaxlm probe result")),
+        ("yes xxxxxxxxxxxxxxxxxxx", failure("printed more than 1,048,576 bytes")),
+        ("head -c 2000000 /dev/zero >&2; " + PRINT_RESULT, failure("printed more than 1,048,576 bytes")),
+        ("sleep 0.1 & " + PRINT_RESULT, WORKS),
+    ],
+    ids=["works", "logs", "fails", "abort", "exit", "message", "unfinished", "endless", "flood", "short child"],
+)
+def test_run_probes_by_output_and_exit(probe, commands, result):
+    assert probe(commands) == result
 
 
-def test_flood_before_a_verdict_is_no_better(outcome):
-    assert outcome("sys.stderr.write('x' * 2_000_000)", ANSWER).reason.startswith("prints more")
+@pytest.mark.slow
+@needs_shell
+def test_run_probes_kills_a_hanging_probe(probe, monkeypatch, tmp_path):
+    monkeypatch.setenv("JAXLM_PROBE_SECONDS", "1.5")
+    result = probe(PRINT_RESULT + f"sleep 600 & echo $! $$ > {tmp_path}/pids\nwait")
+    reason = "did not finish in 1.5 s (for more time: JAXLM_PROBE_SECONDS=5 jaxlm devices --probe)"
+    assert result == ProbeResult(works=False, platform=None, reason=reason)
+    assert not any(is_running(int(pid)) for pid in (tmp_path / "pids").read_text().split())
 
 
-def test_words_beside_a_verdict_are_no_matter(outcome):
-    assert outcome("print('x' * 100_000)", ANSWER) == RIGHT
+@pytest.mark.slow
+@needs_shell
+def test_run_probes_kills_processes_left_running(probe, tmp_path):
+    assert probe(f"sleep 600 & echo $! > {tmp_path}/pid\n" + PRINT_RESULT) == failure("left processes running")
+    assert not is_running(int((tmp_path / "pid").read_text()))
 
 
-def test_process_that_is_left_behind_is_told_and_ended(outcome, tmp_path):
-    pid = tmp_path / "pid"
-    left = f"Path({str(pid)!r}).write_text(str(subprocess.Popen(['sleep', '600']).pid))"
-    verdict = outcome(left, ANSWER)
-    assert verdict == ProbeResult(works=False, platform=None, reason=f"leaves processes behind{REMEDY}")
-    assert not is_alive(int(pid.read_text()))
+@pytest.mark.slow
+@needs_shell
+def test_run_probes_runs_plugins_together(probe, monkeypatch, tmp_path):
+    """One that hangs does not change the result of another."""
+    monkeypatch.setenv("JAXLM_PROBE_SECONDS", "3")
+    probe("exit")
+    Path(sys.executable).write_text(f"#!/bin/sh\nmkdir {tmp_path}/first && sleep 600\n" + PRINT_RESULT)
+    other = Plugin("other", "other", "1.0")
+    begin = time.monotonic()
+    results = run_probes([PLUGIN, other, Plugin("third", "third", "1.0")])
+    assert sorted(result.works for result in results.values()) == [False, True, True]
+    assert time.monotonic() - begin < 10
 
 
-def test_process_that_ends_soon_after_is_not_left_behind(outcome):
-    assert outcome("subprocess.Popen(['sleep', '0.1'])", ANSWER) == RIGHT
-
-
-def test_probe_imports_what_its_parent_would_and_chooses_for_itself(outcome, monkeypatch, tmp_path):
-    monkeypatch.setattr(trials, "installed_plugins", lambda: [Plugin(name, name, "1") for name in ("plugin", "z")])
-    monkeypatch.syspath_prepend(tmp_path / "only here")
-    days = {"JAX_PLATFORMS", "JAXLM_DEVICE", "JAX_COMPILATION_CACHE_DIR", "JAX_TRANSFER_GUARD", "PYTHONWARNINGS"}
-    for name in days | {"JAX_ENABLE_X64", "JAX_MPS_LIBRARY_PATH"}:
+@pytest.mark.slow
+@needs_shell
+def test_probe_inherits_paths_and_device_settings(probe, monkeypatch, tmp_path):
+    debug = {"JAX_PLATFORMS", "JAXLM_DEVICE", "JAX_COMPILATION_CACHE_DIR", "JAX_TRANSFER_GUARD", "PYTHONWARNINGS"}
+    kept = {"JAX_ENABLE_X64", "JAX_MPS_LIBRARY_PATH", "XLA_FLAGS"}
+    for name in debug | kept:
         monkeypatch.setenv(name, "chosen")
-    monkeypatch.setenv("XLA_FLAGS", "--its-own")
-    verdict = outcome("right['reason'] = json.dumps([plugin, others, sys.argv[1:4], dict(os.environ)])", ANSWER)
-    plugin, others, words, environment = json.loads(verdict.reason)
-    assert (plugin, others) == ("plugin", ["z"])
-    assert words == ["-P", "-m", "jaxlm.plugin_probe"]
+    monkeypatch.syspath_prepend(tmp_path / "only here")
+    probe(f'echo "$@" > {tmp_path}/arguments; env > {tmp_path}/environment')
+    lines = (tmp_path / "environment").read_text().splitlines()
+    environment = dict(line.split("=", 1) for line in lines if "=" in line)
     assert environment["PYTHONPATH"].split(os.pathsep)[0] == str(tmp_path / "only here")
-    assert not days & set(environment)
-    assert environment["JAX_ENABLE_X64"] == environment["JAX_MPS_LIBRARY_PATH"] == "chosen"
-    assert (environment["XLA_FLAGS"], environment["XLA_PYTHON_CLIENT_PREALLOCATE"]) == ("--its-own", "false")
+    assert environment["XLA_PYTHON_CLIENT_PREALLOCATE"] == "false"
+    assert {name for name in debug | kept if name in environment} == kept
+    words = ["-P", "-m", "jaxlm.devices.probe_program", "60.0", *[plugin.module for plugin in installed_plugins()]]
+    assert (tmp_path / "arguments").read_text().split() == words
 
 
-@pytest.mark.parametrize("executable", [None, ""])
-def test_without_an_interpreter_nothing_is_tried(monkeypatch, executable):
-    monkeypatch.setattr(sys, "executable", executable)
-    with pytest.raises(OSError, match="no Python beside it"):
-        run_probes([Plugin("a", "a", "1")])
+@pytest.mark.parametrize(("name", "value"), [("executable", None), ("executable", ""), ("frozen", True)])
+def test_run_probes_needs_an_interpreter(monkeypatch, name, value):
+    monkeypatch.setattr(sys, name, value, raising=False)
+    with pytest.raises(OSError, match=r"sys\.executable is not a Python interpreter"):
+        run_probes([PLUGIN])
 
 
-def test_frozen_program_does_not_start_itself(monkeypatch):
-    monkeypatch.setattr(sys, "frozen", True, raising=False)
-    with pytest.raises(OSError, match="no Python beside it"):
-        run_probes([Plugin("a", "a", "1")])
-
-
-@pytest.mark.parametrize("seconds", ["soon", "0", "-1", "nan", "inf", "86401", "1e10"])
-def test_limit_that_is_no_number_of_seconds_is_an_error(monkeypatch, seconds):
+@pytest.mark.parametrize("seconds", ["soon", "0", "-1", "nan", "inf", "86401"])
+def test_probe_seconds_rejects_other_values(monkeypatch, seconds):
     monkeypatch.setenv("JAXLM_PROBE_SECONDS", seconds)
-    with pytest.raises(ValueError, match=f"JAXLM_PROBE_SECONDS={seconds} is no number of seconds"):
+    with pytest.raises(ValueError, match=rf"JAXLM_PROBE_SECONDS must be a number in \(0, 86400\], got {seconds};"):
         probe_seconds()
 
 
-@pytest.mark.parametrize(("seconds", "limit"), [("", 25), ("7.5", 7.5)])
-def test_limit_is_25_seconds_or_what_is_chosen(monkeypatch, seconds, limit):
-    monkeypatch.setenv("JAXLM_PROBE_SECONDS", seconds)
-    assert probe_seconds() == limit
-
-
-@pytest.mark.parametrize("verdict", [RIGHT, ProbeResult(works=False, platform=None, reason="")])
-def test_verdict_survives_json(verdict):
-    assert probe_result_from_json(json.loads(json.dumps(verdict._asdict()))) == verdict
-
-
-@pytest.mark.parametrize(
-    "document", [None, [], {}, {**RIGHT._asdict(), "works": 1}, {**RIGHT._asdict(), "reason": None}]
-)
-def test_what_is_no_verdict_is_an_error(document):
-    with pytest.raises(ValueError, match="no verdict"):
-        probe_result_from_json(document)
+@pytest.mark.parametrize(("setting", "seconds"), [("", 25), ("7.5", 7.5), ("86400", 86_400)])
+def test_probe_seconds_is_25_or_the_setting(monkeypatch, setting, seconds):
+    monkeypatch.setenv("JAXLM_PROBE_SECONDS", setting)
+    assert probe_seconds() == seconds

@@ -1,4 +1,4 @@
-"""Which device a name stands for."""
+"""Which device a name means, and why."""
 
 import os
 import subprocess
@@ -8,404 +8,296 @@ import textwrap
 import jax
 import jax.numpy as jnp
 import pytest
-from fake_plugins import install as install_fakes
+from fake_plugins import install_fakes
 
 from jaxlm import resolve_device
-from jaxlm.devices import selection as devices
 from jaxlm.devices.listing import describe_devices
 from jaxlm.devices.plugins import Plugin
 from jaxlm.devices.probe_runner import ProbeResult
 from jaxlm.devices.selection import Choice, choose_device, format_device
 
-FAST, SLOW, BAD = (
-    Plugin("fast", "fast-chip", "1.0"),
-    Plugin("slow", "slow-chip", "2.0"),
-    Plugin("bad", "bad-chip", "3.0"),
-)
-WORKS = {
-    FAST: ProbeResult(
-        works=True, platform="FAST", reason="gives the CPU's values", seconds=0.001, worthwhile_from=20_000
-    ),
-    SLOW: ProbeResult(
-        works=True, platform="SLOW", reason="gives the CPU's values", seconds=0.002, worthwhile_from=40_000
-    ),
-}
-FAILS = {BAD: ProbeResult(works=False, platform=None, reason="ended its process by SIGABRT")}
 CPU = jax.devices("cpu")[0]
+AGREES = "computes the CPU's values"
+FAST, SLOW, BAD = (Plugin(name, f"{name}-chip", "1.0") for name in ("fast", "slow", "bad"))
+WORKING = {
+    FAST: ProbeResult(True, "FAST", AGREES, 0.001, 20_000),
+    SLOW: ProbeResult(True, "SLOW", AGREES, 0.002, 40_000),
+}
+FAILING = {BAD: ProbeResult(False, None, "crashed")}
 
 
 @pytest.fixture(autouse=True)
-def undecided(monkeypatch):
-    """Nothing that the person who runs the tests has chosen."""
-    monkeypatch.delenv("JAXLM_DEVICE", raising=False)
-    monkeypatch.delenv("JAX_PLATFORM_NAME", raising=False)
-    chosen = jax.config.jax_platforms
+def no_settings(monkeypatch):
+    """Remove the settings of whoever runs the tests, and restore the modules of disabled plugins."""
+    for name in ("JAXLM_DEVICE", "JAX_PLATFORM_NAME"):
+        monkeypatch.delenv(name, raising=False)
+    platforms, modules = jax.config.jax_platforms, set(sys.modules)
     jax.config.update("jax_platforms", None)
     yield
-    jax.config.update("jax_platforms", chosen)
+    jax.config.update("jax_platforms", platforms)
+    for name in set(sys.modules) - modules:
+        if "disabled by jaxlm" in (sys.modules[name].__doc__ or ""):
+            del sys.modules[name]
 
 
 @pytest.fixture
-def install(monkeypatch):
-    """A function: takes these verdicts for those of the installed plugins, and their platforms for JAX's.
+def offer(install, monkeypatch):
+    """Return a function that installs plugins with these results, of whose platforms those in `starting` start.
 
-    It returns the list of what is kept out.
+    It returns the list of the calls of `run_probes`.
     """
-    kept_out = []
 
-    def installed(verdicts, *, starting=("FAST", "SLOW")):
-        def offered(platform):
+    def offer_results(results, *, starting=("FAST", "SLOW")):
+        def devices(platform):
             if platform in starting:
                 return [f"{platform}:0", f"{platform}:1"]
             if platform == "cpu":
                 return [CPU]
             raise RuntimeError(f"Unknown backend {platform}\nand more")
 
-        kept_out.clear()
-        monkeypatch.setattr(devices, "judged_plugins", lambda: verdicts)
-        monkeypatch.setattr(devices, "installed_plugins", lambda: tuple(verdicts))
-        monkeypatch.setattr(devices, "keep_out", kept_out.extend)
-        monkeypatch.setattr(jax, "devices", offered)
-        return kept_out
+        monkeypatch.setattr(jax, "devices", devices)
+        for plugin in results:
+            sys.modules.pop(plugin.module, None)
+        return install(results)
 
-    return installed
+    return offer_results
 
 
-@pytest.fixture(scope="module")
-def both_fakes(tmp_path_factory):
-    """A folder to import two plugins from, of which one does not start."""
-    return install_fakes(tmp_path_factory.mktemp("fakes"), "works", "raises_in_factory")
+def disabled():
+    return {module for module in ("fast", "slow", "bad") if module in sys.modules}
 
 
-def test_auto_is_where_jax_puts_a_fresh_array():
-    assert {resolve_device("auto")} == jnp.zeros(3).devices()
-    assert resolve_device() == resolve_device("auto")
-
-
-def test_cpu_is_the_first_cpu():
-    assert resolve_device("cpu") == jax.devices("cpu")[0]
-
-
-def test_a_device_is_returned_as_it_is():
-    device = jax.devices("cpu")[-1]
-    assert resolve_device(device) is device
+def test_auto_without_plugins_is_the_default_device(offer):
+    assert resolve_device() == jnp.zeros(3).devices().pop()
+    offer({})
+    assert choose_device() == Choice(jnp.zeros(3).devices().pop(), "no accelerator plugin is installed")
 
 
 @pytest.mark.parametrize(
     ("name", "platform"),
-    [
-        ("gpu", "gpu"),
-        ("cuda", "cuda"),
-        ("rocm", "rocm"),
-        ("tpu", "tpu"),
-        ("metal", "METAL"),  # jax-metal
-        ("metal", "metal"),  # metaljax
-        ("metal", "mps"),  # jax-mps
-        ("metal", "mtl"),  # jax-graft
-    ],
+    [(name, name) for name in ("gpu", "cuda", "rocm", "tpu")]
+    + [("metal", platform) for platform in ("METAL", "metal", "mps", "mtl")],
 )
-def test_a_name_finds_its_platform(monkeypatch, name, platform):
-    def only_this_platform(backend=None):
-        if backend != platform:
-            raise RuntimeError(f"Unknown backend {backend}")
-        return ["first", "second"]
-
-    monkeypatch.setattr(jax, "devices", only_this_platform)
-    assert resolve_device(name) == "first"
+def test_name_means_the_first_device_of_its_platform(offer, name, platform):
+    """Without probes, and without disabling plugins, except for "metal"."""
+    offer({}, starting=(platform,))
+    assert choose_device(name) == Choice(f"{platform}:0", "requested")
 
 
-def test_absent_device_is_an_error_that_says_what_there_is(monkeypatch):
-    cpus = jax.devices("cpu")
-
-    def only_cpus(backend=None):
-        if backend not in (None, "cpu"):
-            raise RuntimeError(f"Unknown backend {backend}")
-        return cpus
-
-    monkeypatch.setattr(jax, "devices", only_cpus)
-    with pytest.raises(ValueError, match=r"no 'gpu' device here: JAX offers cpu"):
-        resolve_device("gpu")
+def test_accelerator_by_name_is_not_probed(offer):
+    probes = offer(FAILING, starting=("gpu",))
+    assert resolve_device("gpu") == "gpu:0"
+    assert probes == []
+    assert disabled() == set()
 
 
-@pytest.mark.parametrize("name", ["", "GPU", "cpu:0", "quantum", None])
-def test_unknown_name_is_an_error_that_lists_the_known(name):
-    with pytest.raises(ValueError, match=r"unknown device .*auto, cpu, gpu") as raised:
+def test_absent_device_raises_with_the_plugins(offer):
+    offer(WORKING)
+    with pytest.raises(ValueError, match=r"no 'tpu' device here: JAX offers cpu .*fast-chip 1.0, slow-chip 1.0"):
+        resolve_device("tpu")
+
+
+@pytest.mark.parametrize("name", ["", "GPU", "cpu:0", None])
+def test_unknown_name_raises_with_the_known(monkeypatch, name):
+    with pytest.raises(ValueError, match=rf"unknown device {name!r}; choose one of auto, cpu, gpu"):
         resolve_device(name)
-    assert repr(name) in str(raised.value)
+    monkeypatch.setenv("JAXLM_DEVICE", "quantum")
+    with pytest.raises(ValueError, match="unknown device 'quantum'; choose one of auto, cpu, gpu"):
+        resolve_device()
 
 
-def test_device_that_is_asked_for_comes_first(install, monkeypatch):
-    install(WORKS)
+def test_requested_device_precedes_all_settings(offer, monkeypatch):
+    offer(WORKING)
     monkeypatch.setenv("JAXLM_DEVICE", "gpu")
-    assert choose_device("cpu", num_weights=10**9) == Choice(CPU, "it was asked for")
-    assert choose_device(CPU) == Choice(CPU, "it was given")
+    assert choose_device("cpu", num_weights=10**9) == Choice(CPU, "requested")
+    assert choose_device(CPU) == Choice(CPU, "passed as a jax.Device")
 
 
-def test_then_that_of_the_environment(install, monkeypatch):
-    install(WORKS)
+def test_jaxlm_device_precedes_jax_platforms(offer, monkeypatch):
+    offer(WORKING)
     monkeypatch.setenv("JAXLM_DEVICE", "cpu")
     jax.config.update("jax_platforms", "FAST,cpu")
     assert choose_device(num_weights=10**9) == Choice(CPU, "JAXLM_DEVICE=cpu")
 
 
 @pytest.mark.parametrize("value", ["", "auto"])
-def test_environment_that_chooses_nothing(install, monkeypatch, value):
-    install(WORKS)
+def test_jaxlm_device_may_be_empty_or_auto(offer, monkeypatch, value):
+    offer(WORKING)
     monkeypatch.setenv("JAXLM_DEVICE", value)
-    assert choose_device().device == "FAST:0"
+    assert resolve_device() == "FAST:0"
 
 
-def test_unknown_device_in_the_environment_is_an_error(monkeypatch):
-    monkeypatch.setenv("JAXLM_DEVICE", "quantum")
-    with pytest.raises(ValueError, match=r"unknown device 'quantum'; choose one of auto, cpu, gpu"):
-        choose_device()
-
-
-def test_then_platforms_that_jax_was_told(install):
-    kept_out = install(WORKS | FAILS)
+def test_jax_platforms_precedes_the_default_device(offer):
+    probes = offer(WORKING)
     jax.config.update("jax_platforms", "FAST,cpu")
     with jax.default_device(CPU):
         assert choose_device(num_weights=10**9) == Choice(CPU, "JAX_PLATFORMS=FAST,cpu")
-    assert kept_out == []
+    assert probes == []
+    assert disabled() == set()
 
 
-def test_platform_by_its_old_name(install, monkeypatch):
-    install(WORKS)
+@pytest.mark.parametrize(("device", "reason"), [("auto", "JAX_PLATFORMS=cpu"), ("cpu", "requested")])
+def test_jax_platforms_cpu_disables_all_without_probes(offer, device, reason):
+    probes = offer(WORKING | FAILING)
+    jax.config.update("jax_platforms", "cpu")
+    assert choose_device(device) == Choice(CPU, reason)
+    assert probes == []
+    assert disabled() == {"fast", "slow", "bad"}
+
+
+def test_jax_platform_name_and_default_device_are_used(offer, monkeypatch):
+    offer(WORKING)
+    with jax.default_device(CPU):
+        assert choose_device(num_weights=10**9) == Choice(CPU, "jax.default_device")
     monkeypatch.setenv("JAX_PLATFORM_NAME", "cpu")
     assert choose_device(num_weights=10**9) == Choice(CPU, "JAX_PLATFORM_NAME=cpu")
 
 
-def test_where_jax_is_told_cpu_no_plugin_is_judged_and_none_let_in(install, monkeypatch):
-    kept_out = install(WORKS | FAILS)
-    monkeypatch.setattr(devices, "judged_plugins", lambda: pytest.fail("a plugin was judged"))
-    jax.config.update("jax_platforms", "cpu")
-    assert choose_device() == Choice(CPU, "JAX_PLATFORMS=cpu")
-    assert kept_out == [FAST, SLOW, BAD]
-
-
-def test_where_jax_is_told_cpu_the_cpu_by_name_is_not_judged_either(install, monkeypatch):
-    kept_out = install(WORKS | FAILS)
-    monkeypatch.setattr(devices, "judged_plugins", lambda: pytest.fail("a plugin was judged"))
-    jax.config.update("jax_platforms", "cpu")
-    assert choose_device("cpu") == Choice(CPU, "it was asked for")
-    assert kept_out == [FAST, SLOW, BAD]
-
-
-def test_then_the_default_device(install):
-    install(WORKS)
-    with jax.default_device(CPU):
-        assert choose_device(num_weights=10**9) == Choice(CPU, "it is jax.default_device")
-
-
-def test_then_the_fastest_accelerator_that_works(install):
-    kept_out = install(FAILS | dict(reversed(WORKS.items())))
-    assert choose_device() == Choice("FAST:0", "fast-chip 1.0 gives the CPU's values")
-    assert kept_out == [BAD, SLOW]
+def test_auto_is_the_fastest_plugin_that_works(offer):
+    offer(FAILING | dict(reversed(WORKING.items())))
+    assert choose_device() == Choice("FAST:0", f"fast-chip 1.0 {AGREES}")
+    assert disabled() == {"bad", "slow"}
 
 
 @pytest.mark.parametrize(
     ("num_weights", "device"), [(1, CPU), (19_999, CPU), (20_000, "FAST:0"), (10**9, "FAST:0"), (None, "FAST:0")]
 )
-def test_accelerator_is_for_models_that_it_pays_for(install, num_weights, device):
-    install(dict(list(WORKS.items())[:1]))
-    assert choose_device(num_weights=num_weights).device == device
+def test_auto_is_the_cpu_for_small_models(offer, num_weights, device):
+    offer(WORKING)
+    choice = choose_device(num_weights=num_weights)
+    assert choice.device == device
+    if num_weights == 19_999:
+        assert choice.reason == "fast-chip 1.0 is faster from 20,000 weights, the model has 19,999"
 
 
-def test_small_model_is_told_from_what_size_the_fastest_pays(install):
-    install(WORKS)
-    reason = "fast-chip 1.0 pays from 20,000 weights, the model has 1,234"
-    assert choose_device(num_weights=1_234) == Choice(CPU, reason)
+def test_auto_is_the_cpu_if_no_size_is_faster(offer):
+    reason = f"{AGREES}, 20 times slower"
+    offer({FAST: ProbeResult(True, "mps", reason, 0.02)}, starting=("mps",))
+    assert choose_device(num_weights=10**9) == Choice(CPU, f"fast-chip 1.0 {reason}")
+    assert resolve_device("metal") == "mps:0"
 
 
-def test_accelerator_that_never_pays_is_for_those_who_ask(install):
-    slower = WORKS[FAST]._replace(worthwhile_from=None, reason="gives the CPU's values in 20 times its time")
-    install({Plugin("m", "m", "1"): slower._replace(platform="mps")}, starting=("mps",))
-    assert choose_device(num_weights=10**9) == Choice(CPU, "m 1 gives the CPU's values in 20 times its time")
-    assert choose_device("metal").device == "mps:0"
+def test_auto_is_the_cpu_if_no_plugin_works(offer):
+    offer(FAILING | {SLOW: FAILING[BAD]._replace(reason="hangs")})
+    assert choose_device(num_weights=10**9) == Choice(CPU, "bad-chip 1.0 crashed; slow-chip 1.0 hangs")
+    assert disabled() == {"bad", "slow"}
+
+
+def test_cpu_by_name_disables_all_but_the_fastest(offer):
+    offer(WORKING | FAILING)
+    assert resolve_device("cpu") is CPU
+    assert disabled() == {"bad", "slow"}
+
+
+def test_metal_is_the_fastest_working_apple_plugin(offer):
+    bad, mps = ProbeResult(False, "METAL", "crashed"), ProbeResult(True, "mps", AGREES, 0.002)
+    offer(
+        {BAD: bad, SLOW: mps._replace(platform="mtl", seconds=0.003), FAST: mps}, starting=("METAL", "mps", "mtl")
+    )
+    assert resolve_device("metal") == "mps:0"
+    assert disabled() == {"bad", "slow"}
+    offer({BAD: bad, SLOW: mps._replace(seconds=0.004), FAST: WORKING[FAST]}, starting=("mps", "FAST"))
+    assert resolve_device("metal") == "mps:0"  # although the other is faster
+    assert disabled() == {"bad", "fast"}
+
+
+@pytest.mark.parametrize(
+    ("results", "reason"),
+    [
+        ({}, "no plugin for it is installed"),
+        ({BAD: ProbeResult(False, None, "breaks all; pip install a remedy")}, "breaks all; pip install a remedy"),
+        (
+            {FAST: ProbeResult(True, "METAL", AGREES, 0.001)},
+            "fast-chip 1.0 passed its probe but does not start here: Unknown backend METAL and more",
+        ),
+    ],
+)
+def test_metal_raises_with_the_reason(offer, results, reason):
+    offer(results, starting=())
+    with pytest.raises(ValueError, match="no 'metal' device here") as raised:
+        choose_device("metal")
+    assert reason in str(raised.value)
+
+
+def test_metal_without_its_plugin_keeps_the_fastest_enabled(offer):
+    offer(WORKING | FAILING)
+    with pytest.raises(ValueError, match="no 'metal' device here"):
+        choose_device("metal")
+    assert disabled() == {"bad", "slow"}
+    assert resolve_device(num_weights=10**9) == "FAST:0"
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("name", "fastest", "is_cpu", "reason"),
-    [
-        ("auto", "works", False, "fake-works 1.0 gives the CPU's values"),
-        (
-            "auto",
-            "raises_in_factory",
-            True,
-            "fake-raises_in_factory 1.0 passed its probe, and does not start here: Unable to initialize backend "
-            "'fake_raises_in_factory': the chip does not answer",
-        ),
-        ("cpu", "works", True, "it was asked for"),
-        ("cpu", "raises_in_factory", True, "it was asked for"),
-    ],
-)
-def test_plugin_that_does_not_start_is_in_no_others_way(both_fakes, name, fastest, is_cpu, reason):
-    """In a process of its own, for JAX starts its plugins once: real plugins, and verdicts that are made up."""
-    (other,) = {"works", "raises_in_factory"} - {fastest}
+@pytest.mark.parametrize(("name", "reason"), [("auto", "the chip does not answer"), ("cpu", "requested")])
+def test_plugin_that_does_not_start_leaves_the_cpu(tmp_path, name, reason):
+    """In a process of its own, because JAX starts plugins once. The plugins are real, their results made up."""
     program = f"""
         import sys
 
         import jax
-        from jaxlm import devices
-        from jaxlm.plugins import installed_plugins
-        from jaxlm.trials import Verdict
+        from jaxlm.devices import probe_cache
+        from jaxlm.devices.probe_runner import ProbeResult
+        from jaxlm.devices.selection import choose_device
 
-        def verdict(plugin):
-            seconds = 0.001 if plugin.module == "fake_{fastest}" else 0.002
-            return Verdict(True, plugin.module, "gives the CPU's values", seconds, 20_000)
-
-        devices.judged_plugins = lambda: {{plugin: verdict(plugin) for plugin in installed_plugins()}}
-        device, reason = devices.choose_device("{name}")
-        assert not hasattr(sys.modules["fake_{other}"], "NAME"), "it was let in"
-        print(device == jax.devices("cpu")[0], jax.device_put(7, device), reason)
+        seconds = {{"fake_raises_in_factory": 0.001, "fake_works": 0.002}}
+        probe_cache.run_probes = lambda plugins: {{
+            plugin: ProbeResult(True, plugin.module, "works", seconds[plugin.module], 20_000) for plugin in plugins
+        }}
+        device, reason = choose_device("{name}")
+        assert device == jax.devices("cpu")[0]
+        assert sys.modules["fake_works"].__doc__.endswith("disabled by jaxlm.")
+        print(jax.device_put(7, device), reason)
     """
-    finished = subprocess.run(
+    path = os.pathsep.join([*sys.path, str(install_fakes(tmp_path, "works", "raises_in_factory"))])
+    environment = os.environ | {"PYTHONPATH": path, "JAX_PLATFORMS": "", "JAXLM_DATA_DIR": str(tmp_path)}
+    done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(program)],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join([*sys.path, str(both_fakes)]), "JAX_PLATFORMS": ""},
+        env=environment,
         capture_output=True,
         text=True,
         check=True,
     )
-    assert finished.stdout.startswith(f"{is_cpu} 7 {reason}"), finished.stdout
-
-
-def test_where_none_works_the_cpu_and_every_reason(install):
-    worse = {Plugin("worse", "worse-chip", "4.0"): FAILS[BAD]._replace(reason="gave no answer in 25 s")}
-    kept_out = install(FAILS | worse)
-    assert choose_device(num_weights=10**9) == Choice(
-        CPU, "bad-chip 3.0 ended its process by SIGABRT; worse-chip 4.0 gave no answer in 25 s"
-    )
-    assert kept_out == [BAD, *worse]
-
-
-def test_without_plugins_what_jax_takes(install):
-    install({})
-    assert choose_device() == Choice(jnp.zeros(3).devices().pop(), "no accelerator's plugin is installed")
-
-
-def test_cpu_is_had_where_a_plugin_would_hang(install):
-    kept_out = install(WORKS | FAILS)
-    choose_device("cpu")
-    assert kept_out == [SLOW, BAD]
-
-
-def test_accelerator_that_is_asked_for_by_name_is_not_judged(install, monkeypatch):
-    kept_out = install(FAILS, starting=("gpu",))
-    monkeypatch.setattr(devices, "judged_plugins", lambda: pytest.fail("a plugin was judged"))
-    assert choose_device("gpu").device == "gpu:0"
-    assert kept_out == []
-
-
-def test_metal_is_the_fastest_of_apples_plugins_that_work(install):
-    def verdicts(**seconds):
-        return {
-            Plugin(name, name, "1"): WORKS[FAST]._replace(platform=name, seconds=each, works=each is not None)
-            for name, each in seconds.items()
-        }
-
-    apples = ("METAL", "metal", "mps", "mtl")
-    install(verdicts(METAL=0.003, mps=0.002, mtl=0.004), starting=("METAL", "mps", "mtl"))
-    assert choose_device("metal").device == "mps:0"
-    install(verdicts(METAL=0.001), starting=())
-    with pytest.raises(
-        ValueError, match="METAL 1 passed its probe, and does not start here: Unknown backend METAL"
-    ):
-        choose_device("metal")
-    kept_out = install(verdicts(METAL=None, mtl=0.004, FAST=0.001), starting=("mtl", "FAST"))
-    assert choose_device("metal").device == "mtl:0"
-    assert [plugin.name for plugin in kept_out] == ["METAL", "FAST"]
-    install({}, starting=apples)
-    assert choose_device("metal").device == "METAL:0"
-
-
-def test_asking_for_metal_where_there_is_none_keeps_no_other_plugin_out(install):
-    kept_out = install(WORKS | FAILS)
-    with pytest.raises(ValueError, match="no 'metal' device here"):
-        choose_device("metal")
-    assert kept_out == [SLOW, BAD]
-    assert choose_device(num_weights=10**9).device == "FAST:0"
-
-
-def test_where_no_plugin_of_apples_works_the_error_says_why(install):
-    install({Plugin("m", "jax-metal", "0.1.1"): FAILS[BAD]._replace(reason="breaks all; pip install a cure")})
-    with pytest.raises(
-        ValueError, match=r"no 'metal' device here: .*\(jax-metal 0.1.1 breaks all; pip install a cure"
-    ):
-        choose_device("metal")
-    install({})
-    with pytest.raises(ValueError, match="no plugin for it is installed"):
-        choose_device("metal")
-
-
-def test_absent_device_is_an_error_that_names_the_plugins(install):
-    install(WORKS)
-    with pytest.raises(ValueError, match=r"plugins installed: fast-chip 1.0, slow-chip 2.0"):
-        choose_device("tpu")
+    assert done.stdout.startswith("7 ")
+    assert reason in done.stdout
 
 
 @pytest.mark.slow
-def test_description_has_a_row_for_each_device_and_each_plugin(install, monkeypatch):
-    monkeypatch.setattr(devices, "_rates", lambda device: {"gflops": 5.0, "gbytes": 7.0})
-    verdicts = {BAD: FAILS[BAD], SLOW: WORKS[SLOW]._replace(platform="cpu", reason="is this CPU")}
-    install(verdicts)
+def test_describe_devices_lists_devices_and_plugins(install):
+    """The platform of two plugins is the CPU's, so that JAX has a device for it. The faster one is named."""
+    cpu = {plugin: result._replace(platform="cpu") for plugin, result in WORKING.items()}
+    install(FAILING | dict(reversed(cpu.items())))
     document = describe_devices()
-    rates = {"gflops": 5.0, "gbytes": 7.0}
-    assert document["devices"] == [
-        {
-            "platform": "cpu",
-            "device": format_device(CPU),
-            **{"plugin": "slow-chip", "version": "2.0", "verdict": "works", "reason": "is this CPU"},
-            **rates,
-            "auto": ["small", "large"],
-        },
-        {
-            "platform": None,
-            **{"plugin": "bad-chip", "version": "3.0", "verdict": "fails", "reason": FAILS[BAD].reason},
-            **{"device": None, "gflops": None, "gbytes": None, "auto": []},
-        },
+    first, *rest = document["devices"]
+    assert first.pop("gflops") > 0.1
+    assert first.pop("gbytes") > 0.1
+    row = {"platform": "cpu", "plugin": "fast-chip", "version": "1.0", "verdict": "works", "reason": AGREES}
+    row["device"] = format_device(CPU)
+    assert first == row | {"auto": ["small", "large"]}
+    no_device = {"device": None, "gflops": None, "gbytes": None, "auto": []}
+    assert rest == [
+        {"platform": None, "plugin": "bad-chip", "version": "1.0", "verdict": "fails", "reason": "crashed"}
+        | no_device,
+        row | {"plugin": "slow-chip"} | no_device,
     ]
-    failing = "bad-chip 3.0 ended its process by SIGABRT"
-    assert document["auto"] == [
-        {
-            "num_weights": 1_000,
-            "device": format_device(CPU),
-            "reason": f"{failing}; slow-chip 2.0 pays from 40,000 weights, the model has 1,000",
-        },
-        {"num_weights": 10_000_000, "device": format_device(CPU), "reason": "slow-chip 2.0 is this CPU"},
-    ]
-
-
-@pytest.mark.slow
-def test_description_has_a_row_for_a_platforms_second_plugin(install, monkeypatch):
-    monkeypatch.setattr(devices, "_rates", lambda device: {"gflops": 5.0, "gbytes": 7.0})
-    namesake = Plugin("another", FAST.name, FAST.version)
-    verdicts = {BAD: FAILS[BAD], SLOW: WORKS[SLOW], FAST: WORKS[FAST], namesake: FAILS[BAD]}
-    install({plugin: verdict._replace(platform="cpu") for plugin, verdict in verdicts.items()})
-    rows = describe_devices()["devices"]
-    assert [(row["plugin"], row["device"], row["verdict"]) for row in rows] == [
-        ("fast-chip", format_device(CPU), "works"),
-        ("bad-chip", None, "fails"),
-        ("slow-chip", None, "works"),
-        ("fast-chip", None, "fails"),
-    ]
-
-
-@pytest.mark.slow
-def test_rates_are_measured():
-    (row,) = describe_devices()["devices"]
-    assert (row["platform"], row["plugin"], row["verdict"], row["auto"]) == (
-        "cpu",
-        None,
-        "built in",
-        ["small", "large"],
+    small, large = document["auto"]
+    assert (small["num_weights"], large["num_weights"]) == (1_000, 10_000_000)
+    assert small["device"] == large["device"] == format_device(CPU)
+    assert (
+        small["reason"] == "bad-chip 1.0 crashed; fast-chip 1.0 is faster from 20,000 weights, the model has 1,000"
     )
-    assert row["gflops"] > 0.1
-    assert row["gbytes"] > 0.1
+    assert large["reason"] == f"fast-chip 1.0 {AGREES}"
 
 
 @pytest.mark.slow
-def test_a_second_device_is_used_where_asked_for():
+def test_describe_devices_without_plugins_is_the_cpu(install):
+    install({})
+    (row,) = describe_devices()["devices"]
+    columns = ("platform", "plugin", "version", "verdict", "reason", "auto")
+    assert [row[column] for column in columns] == ["cpu", None, None, "built in", None, ["small", "large"]]
+
+
+@pytest.mark.slow
+def test_second_device_is_used_if_chosen():
     """In a process of its own: the number of CPU devices is fixed when JAX starts."""
     program = """
         import jax, numpy as np
@@ -429,8 +321,7 @@ def test_a_second_device_is_used_where_asked_for():
         assert abs(jaxlm.perplexity(Uniform(), variables, np.array([0, 1, 2]), device=second) - 3) < 1e-5
         assert set(used) == {second}, used
     """
-    environment = {
-        **os.environ,
+    environment = os.environ | {
         "JAX_PLATFORMS": "cpu",
         "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
     }

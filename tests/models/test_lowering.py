@@ -21,7 +21,8 @@ import optax
 import pytest
 
 import jaxlm
-from jaxlm.devices import probe_program as plugin_probe, selection as devices
+from jaxlm.devices.listing import measure_throughput
+from jaxlm.devices.probe_program import CHECKS, run_check
 from jaxlm.models import counts_bigram
 from jaxlm.models.baselines import UniformLM, UnigramLM
 from jaxlm.training.optimizers import sgd
@@ -164,9 +165,9 @@ def call_everything():
     large.fit(jaxlm.init(large, key), IDS)
     shape = jax.ShapeDtypeStruct((50_000, 50_000), jnp.int32)  # so large that its pairs have no number in 32 bits
     counts_bigram.add_pairs(shape, np.zeros(3, np.int32), 2)
-    for check in plugin_probe.CHECKS.values():
-        check(jax.devices("cpu")[0])
-    devices._rates(jax.devices("cpu")[0])
+    for name in CHECKS:
+        run_check(name, jax.devices("cpu")[0])
+    measure_throughput(jax.devices("cpu")[0])
 
 
 def evaluate_and_sample(model, variables, **options):
@@ -226,8 +227,8 @@ def test_program_holds_nothing_that_a_plugin_refuses(lowered, program):
 
 def test_the_probe_loops_as_the_programs_do(lowered):
     loops = {name for name in PROGRAMS if any(each.name == "stablehlo.while" for each in all_of(lowered[name]))}
-    assert "training._train_until" in loops
-    assert any(name.startswith("plugin_probe.") for name in loops)
+    assert "training.step.train_until" in loops
+    assert any(name.startswith("devices.probe_program.") for name in loops)
 
 
 def test_what_fails_is_seen():

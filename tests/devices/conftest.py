@@ -1,0 +1,35 @@
+"""Plugins with made-up probe results."""
+
+import functools
+
+import pytest
+
+from jaxlm.devices import probe_cache, selection
+from jaxlm.devices.probe_cache import clear_probe_cache, probe_results
+
+
+@pytest.fixture
+def install(tmp_path, monkeypatch):
+    """Return a function that replaces the installed plugins and `run_probes` by a dict of results.
+
+    It returns the list of the calls of `run_probes`. Plugins may be added to the dict later.
+    """
+    monkeypatch.setenv("JAXLM_DATA_DIR", str(tmp_path / "cache"))
+    monkeypatch.delenv("JAXLM_PROBE_SECONDS", raising=False)
+
+    def install_results(results):
+        calls = []
+
+        def run_probes(plugins):
+            calls.append(plugins)
+            return {plugin: results[plugin] for plugin in plugins}
+
+        installed_plugins = functools.lru_cache(maxsize=0)(lambda: tuple(results))
+        monkeypatch.setattr(probe_cache, "run_probes", run_probes)
+        monkeypatch.setattr(probe_cache, "installed_plugins", installed_plugins)
+        monkeypatch.setattr(selection, "installed_plugins", installed_plugins)
+        clear_probe_cache()
+        return calls
+
+    yield install_results
+    probe_results.cache_clear()
