@@ -1,100 +1,85 @@
-"""A run of training that takes a moment, a way to stop it, and what makes two of them the same."""
+"""A training run of 12 steps, ways to interrupt and damage it, and comparisons to the bit."""
 
-import contextlib
-import functools
-from pathlib import Path
+import io
+import json
+import signal
 
 import jax
 import numpy as np
+from rich.console import Console
 
 from jaxlm.checkpoints.train_states import best_step, checkpoint_steps
-from jaxlm.runs import artifacts, manifest as runs, session as saved_training, setup as jobs
 from jaxlm.runs.config import TrainConfig, resolve
 from jaxlm.runs.load import load_run
 from jaxlm.runs.manifest import read_manifest
-from jaxlm.training.loop import train_lm
-from jaxlm.training.optimizers import sgd
 
+QUIET = Console(quiet=True)
 _TEXT = "the cat sat on the mat; the dog ran after the cat\n" * 8
 
 
 def tiny_config(folder, **options):
-    """Records after steps 1, 6, 11 and 12, checkpoints after steps 4, 8 and 12, on a text in `folder`."""
+    """Options of an MLP that records after steps 1, 6, 11 and 12 and saves after steps 4, 8 and 12."""
     text = folder / "text.txt"
     if not text.exists():
         text.write_text(_TEXT, "utf-8")
-    shape = {
-        "schedule": "constant",
-        "tokenizer": "char",
-        "context_length": 2,
-        "embedding_dim": 2,
-        "hidden_dim": 4,
-        "batch_size": 4,
-    }
+    sizes = {"context_length": 2, "embedding_dim": 2, "hidden_dim": 4, "batch_size": 4, "tokenizer": "char"}
     times = {"num_steps": 12, "log_every": 5, "save_every": 4, "save_seconds": 600.0, "keep": 3}
-    return resolve(TrainConfig(**({"text": text, "device": "cpu", **shape, **times} | options)))
+    # With this seed the best validation is neither the first nor the last.
+    return resolve(TrainConfig(**({"text": text, "device": "cpu", "seed": 10, **sizes, **times} | options)))
 
 
-def make_quick(patch):
-    """The same optimizer again for the same options, so that nothing is compiled twice; no pictures, no git."""
-    patch.setattr(runs, "_version", _version)
-    patch.setattr(runs, "_git_commit", lambda: None)
-    patch.setattr(jobs, "sgd", lambda lr, num_steps, **options: _sgd(lr, _used(num_steps, **options), **options))
-    patch.setattr(artifacts, "plot_curves", lambda path, *_: path.write_bytes(b""))
+class _SignallingFile(io.StringIO):
+    def __init__(self, trigger, signum):
+        super().__init__()
+        self.trigger, self.signum = trigger, signum
+
+    def write(self, text):
+        if self.trigger in text:
+            signal.raise_signal(self.signum)
+        return super().write(text)
 
 
-_sgd = functools.cache(sgd)
-_version = functools.cache(runs._version)
-
-
-def _used(num_steps, *, schedule, **_):
-    return num_steps if schedule == "cosine" else 0
-
-
-@contextlib.contextmanager
-def stopped_at(patch, step, name="SIGINT"):
-    """Within it a run hears of a signal once it has done `step` steps, and ends as interrupted."""
-    came = []
-
-    def train_until(*arguments, on_pause, **options):
-        def pause(state):
-            if int(state.step) >= step:
-                came.append(name)
-            on_pause(state)
-
-        return train_lm(*arguments, on_pause=pause, **options)
-
-    @contextlib.contextmanager
-    def catch_stop_signals():
-        yield lambda: came[0] if came else None
-
-    with patch.context() as inner, contextlib.suppress(KeyboardInterrupt):
-        inner.setattr(saved_training, "train_lm", train_until)
-        inner.setattr(saved_training, "interruptible", catch_stop_signals)
-        yield
-        raise AssertionError("the run was not stopped")
+def signal_when(trigger, signum, **options):
+    """Return a console that sends a signal to this process when it prints `trigger`."""
+    return Console(file=_SignallingFile(trigger, signum), width=300, **options)
 
 
 def bits(tree):
-    """Every array of a pytree: dtype, shape and bytes."""
+    """Return dtype, shape and bytes of every array of a pytree."""
     return [(str(leaf.dtype), leaf.shape, np.asarray(leaf).tobytes()) for leaf in jax.tree.leaves(tree)]
 
 
-def assert_same(run: Path, other: Path) -> None:
-    """Two runs that are done came to the same, to the bit; `other` is one that no test changes."""
-    expected = _made_by_unchanged(other)
-    for name, made in _made_by(run).items():
-        assert made == expected[name], name
+def read_json(path):
+    """Parse JSON strictly: Infinity and NaN are errors."""
+
+    def reject(constant):
+        raise ValueError(constant)
+
+    return json.loads(path.read_text("utf-8"), parse_constant=reject)
 
 
-def _made_by(run):
+def contents(path):
+    """Return the content of every file below `path`, by relative path."""
+    return {each.relative_to(path): each.read_bytes() for each in sorted(path.rglob("*")) if each.is_file()}
+
+
+def flip_bit(path, position=3):
+    content = bytearray(path.read_bytes())
+    content[position] ^= 1
+    path.write_bytes(content)
+
+
+def largest_file(folder):
+    return max((path for path in folder.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+
+
+def assert_same_run(run, other):
+    """Assert that two finished runs have the same log, sample, tokenizer, model and checkpoints."""
     names = ("metrics.jsonl", "samples.txt", "tokenizer.json")
-    return {
-        "state": read_manifest(run)["state"],
-        "steps": (checkpoint_steps(run / "checkpoints")[-1], best_step(run / "checkpoints")),
-        **{name: (run / name).read_bytes() for name in names},
-        **{checkpoint: bits(load_run(run, checkpoint)[1]) for checkpoint in ("final", "last", "best")},
-    }
-
-
-_made_by_unchanged = functools.cache(_made_by)
+    assert [(run / name).read_bytes() for name in names] == [(other / name).read_bytes() for name in names]
+    assert {read_manifest(each)["state"] for each in (run, other)} == {"done"}
+    folder, other_folder = run / "checkpoints", other / "checkpoints"
+    assert checkpoint_steps(folder)[-1] == checkpoint_steps(other_folder)[-1]
+    assert best_step(folder) == best_step(other_folder)
+    for checkpoint in ("final", "last", "best"):
+        assert bits(load_run(run, checkpoint)[1]) == bits(load_run(other, checkpoint)[1]), checkpoint

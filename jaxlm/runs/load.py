@@ -42,11 +42,9 @@ def open_model(path: str | os.PathLike[str], checkpoint: str | int = "final") ->
         ValueError: A file is damaged, or the model was saved without a tokenizer.
 
     >>> import jaxlm, tempfile
-    >>> text, folder = "to be or not to be " * 9, tempfile.mkdtemp()
-    >>> model, tokenizer = jaxlm.CountsBigramLM(256), jaxlm.ByteTokenizer()
-    >>> jaxlm.save_model(f"{folder}/counts", model, jaxlm.init(model, jax.random.key(0)), tokenizer)
-    >>> open_model(f"{folder}/counts")[0]
-    CountsBigramLM(vocab_size=256, smoothing=1.0)
+    >>> config = TrainConfig(model="counts", tokenizer="byte", text=Path(__file__))
+    >>> run = jaxlm.start_run(config, tempfile.mkdtemp())
+    >>> model, variables, tokenizer = open_model(run / "model")
     """
     path = Path(path)
     if (path / "manifest.json").exists():
@@ -74,6 +72,10 @@ def load_run(path: str | os.PathLike[str], checkpoint: str | int = "final") -> t
     Raises:
         FileNotFoundError: `path` is not a run directory, or has no such checkpoint.
         ValueError: A file is damaged.
+
+    >>> import jaxlm, tempfile
+    >>> config = TrainConfig(model="counts", tokenizer="byte", text=Path(__file__))
+    >>> model, variables, tokenizer = load_run(jaxlm.start_run(config, tempfile.mkdtemp()))
     """
     path = Path(path)
     manifest = read_manifest(path)
@@ -101,9 +103,8 @@ def read_run_config(path: Path) -> TrainConfig:
 def config_from_manifest(path: Path, manifest: Mapping[str, Any]) -> TrainConfig:
     """Return the options in the manifest of the training run `path`."""
     if manifest["kind"] != "train":
-        raise ValueError(
-            f"{path} is a run of {manifest['kind']}, not of train; its models are in {path / 'models'}"
-        )
+        kind = manifest["kind"]
+        raise ValueError(f"{path} is a {kind} run, not a train run; its models are in {path / 'models'}")
     # The manifest lacks options that were added after the run; they take their defaults.
     return fill_defaults(config_from_json(manifest["config"], origin=path / "manifest.json"))
 

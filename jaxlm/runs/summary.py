@@ -1,5 +1,6 @@
 """Headline figures of runs."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -26,17 +27,17 @@ def summarise_run(path: Path) -> dict[str, Any]:
         return summary | {"state": "damaged", "why": str(error)}
 
 
-def list_runs(folder: Path) -> list[dict[str, Any]]:
+def list_runs(folder: str | os.PathLike[str]) -> list[dict[str, Any]]:
     """Return `summarise_run` of every run directory in `folder`, ordered by start time.
 
     Raises:
         OSError: `folder` does not exist.
 
     >>> import tempfile
-    >>> list_runs(Path(tempfile.mkdtemp()))
+    >>> list_runs(tempfile.mkdtemp())
     []
     """
-    paths = (path for path in sorted(folder.iterdir()) if (path / "manifest.json").is_file())
+    paths = (path for path in sorted(Path(folder).iterdir()) if (path / "manifest.json").is_file())
     return sorted(map(summarise_run, paths), key=lambda summary: (summary["started"] or "", summary["run"]))
 
 

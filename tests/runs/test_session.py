@@ -1,155 +1,29 @@
-"""Training that stops and goes on ends with the same bits, whatever stopped it and whatever was damaged since."""
+"""Training that stops and resumes ends with equal bits, whatever stopped it and whatever is damaged since."""
 
 import contextlib
 import errno
-import importlib
 import json
 import logging
 import os
 import shutil
+import signal
 import struct
 import threading
 
 import jax
 import numpy as np
 import pytest
-from rich.console import Console
-from tiny_runs import assert_same, bits, make_quick, stopped_at, tiny_config
+from tiny_runs import QUIET, bits, contents, flip_bit, largest_file, signal_when, tiny_config
 
-from jaxlm.checkpoints.train_states import (
-    Checkpoint,
-    best_step,
-    checkpoint_path,
-    checkpoint_steps,
-    load_checkpoint,
-)
-from jaxlm.runs import session as saved_training
-from jaxlm.runs.load import load_run
-from jaxlm.runs.manifest import read_manifest, write_manifest
+from jaxlm.checkpoints.train_states import best_step, checkpoint_path, checkpoint_steps, load_checkpoint
 from jaxlm.runs.metrics_log import read_metrics
 from jaxlm.runs.session import latest_usable_checkpoint, restore_position, train_with_checkpoints
-from jaxlm.runs.setup import abstract_state, prepare_training, train_key
-from jaxlm.runs.train import resume_run, start_run
+from jaxlm.runs.setup import abstract_state, prepare_training, train_options
 from jaxlm.training.loop import train_lm
-from jaxlm.utils.checksums import file_checksums
 
-_PATIENCE = 60  # seconds, for a machine that does much else
+pytestmark = pytest.mark.slow  # each set of options compiles a training step
 
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    make_quick(monkeypatch)
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """Where the text lies."""
-    return tmp_path_factory.mktemp("runs")
-
-
-@pytest.fixture(scope="module")
-def finished(folder):
-    """A run that nobody stopped."""
-    with pytest.MonkeyPatch.context() as patch:
-        make_quick(patch)
-        return start_run(tiny_config(folder), folder / "finished")
-
-
-@pytest.fixture(scope="module")
-def cosine(folder):
-    """Another, whose learning rate falls."""
-    with pytest.MonkeyPatch.context() as patch:
-        make_quick(patch)
-        return start_run(tiny_config(folder, schedule="cosine"), folder / "cosine")
-
-
-@pytest.fixture(scope="module")
-def stopped_after_eight(folder):
-    with pytest.MonkeyPatch.context() as patch:
-        make_quick(patch)
-        with stopped_at(patch, 8):
-            start_run(tiny_config(folder), folder / "stopped")
-    return folder / "stopped"
-
-
-@pytest.fixture
-def stopped(stopped_after_eight, tmp_path):
-    """A run that was stopped after step 8, with checkpoints after steps 4, 6 and 8."""
-    return shutil.copytree(stopped_after_eight, tmp_path / "run")
-
-
-def job_of(config):
-    return prepare_training(config, None, Console(quiet=True))
-
-
-def steps_kept(run):
-    return checkpoint_steps(run / "checkpoints")
-
-
-def checkpoint_of(run, step):
-    return checkpoint_path(run / "checkpoints", step)
-
-
-def states_of(config):
-    """The state after each step of a run that saves nothing."""
-    job, states = job_of(config), {}
-
-    def keep(state):
-        states[int(state.step)] = jax.tree.map(lambda leaf: np.array(leaf), state)
-
-    train_lm(
-        job.model,
-        job.data.train_ids,
-        key=train_key(config),
-        batch_size=config.batch_size,
-        num_steps=config.num_steps,
-        optimizer=job.optimizer,
-        device=job.device,
-        on_pause=keep,
-        pause_every=1,
-    )
-    return states
-
-
-def full_disk(*_, **__):
-    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "arrays")
-
-
-# Stopped, and gone on with.
-
-
-@pytest.mark.parametrize("step", [1, 4, 6, 8, 11, 12])
-def test_a_run_that_was_stopped_ends_with_the_same_bits(step, folder, finished, tmp_path, monkeypatch):
-    run = tmp_path / "run"
-    with stopped_at(monkeypatch, step, "SIGTERM"):
-        start_run(tiny_config(folder), run)
-    manifest = read_manifest(run)
-    assert (manifest["state"], manifest["why"]) == ("interrupted", "SIGTERM")
-    assert steps_kept(run)[-1] == step  # saved before it ended
-    resume_run(run)
-    assert_same(run, finished)
-    assert read_manifest(run)["sessions"] == 2
-
-
-def test_a_run_that_was_stopped_again_and_again_ends_with_the_same_bits(cosine, folder, tmp_path, monkeypatch):
-    run = tmp_path / "run"
-    with stopped_at(monkeypatch, 1):
-        start_run(tiny_config(folder, schedule="cosine"), run)
-    for step in (4, 6, 8, 11, 12):
-        with stopped_at(monkeypatch, step):
-            resume_run(run)
-    resume_run(run)
-    assert_same(run, cosine)
-
-
-@pytest.fixture(scope="module")
-def impatient(folder):
-    """A run with dropout that ends before its last step, for the validation grew worse."""
-    with pytest.MonkeyPatch.context() as patch:
-        make_quick(patch)
-        return start_run(tiny_config(folder, **IMPATIENT), folder / "impatient")
-
-
+EXTENSIBLE = {"schedule": "constant"}
 IMPATIENT = {
     "num_steps": 40,
     "patience": 2,
@@ -160,457 +34,420 @@ IMPATIENT = {
 }
 
 
-def test_a_run_with_patience_ends_early_with_the_best(impatient):
-    lines = read_metrics(impatient / "metrics.jsonl")
+def train(run, config, console=QUIET):
+    """Start or resume in the directory `run`, and return the variables."""
+    run.mkdir(exist_ok=True)
+    setup = prepare_training(config, None, QUIET)
+    checkpoint = restore_position(run, setup, latest_usable_checkpoint(run, setup))
+    return train_with_checkpoints(run, setup, checkpoint, console)[0]
+
+
+def stop(run, config, step, signum=signal.SIGINT):
+    """Train, and interrupt training when the record after `step` steps is printed."""
+    with pytest.raises(KeyboardInterrupt, match=signum.name):
+        train(run, config, signal_when(f"step {step}/", signum))
+
+
+def steps_kept(run):
+    return checkpoint_steps(run / "checkpoints")
+
+
+def outcome(run, variables):
+    """Return what must not depend on interruptions."""
+    checkpoints = run / "checkpoints"
+    return bits(variables), (run / "metrics.jsonl").read_bytes(), steps_kept(run)[-1], best_step(checkpoints)
+
+
+def load_state(run, step, config):
+    setup = prepare_training(config, None, QUIET)
+    like = abstract_state(setup.model, setup.optimizer, config)
+    return load_checkpoint(checkpoint_path(run / "checkpoints", step), like)
+
+
+def states_of(config):
+    """Return the state after each step of a training that saves nothing."""
+    setup, states = prepare_training(config, None, QUIET), {}
+
+    def keep(state):
+        states[int(state.step)] = jax.tree.map(lambda leaf: np.array(leaf), state)
+
+    train_lm(setup.model, setup.data.train_ids, **train_options(setup), on_pause=keep, pause_every=1)
+    return states
+
+
+@pytest.fixture(scope="module")
+def expected(text_folder, tmp_path_factory):
+    """The outcome of an uninterrupted training."""
+    run = tmp_path_factory.mktemp("session") / "run"
+    return outcome(run, train(run, tiny_config(text_folder)))
+
+
+@pytest.fixture(scope="module")
+def stopped_once(text_folder, tmp_path_factory):
+    run = tmp_path_factory.mktemp("session") / "run"
+    stop(run, tiny_config(text_folder, log_every=1), 8)
+    return run
+
+
+@pytest.fixture
+def config(text_folder):
+    return tiny_config(text_folder)
+
+
+# Stop and resume.
+
+
+@pytest.mark.parametrize("steps", [[1], [6], [11], [12], [1, 6, 11, 12]], ids=str)
+def test_a_stopped_training_resumes_with_equal_bits(steps, config, expected, tmp_path):
+    for step, signum in zip(steps, [signal.SIGTERM, signal.SIGINT] * 2, strict=False):
+        stop(tmp_path, config, step, signum)
+        assert steps_kept(tmp_path)[-1] == step
+    assert outcome(tmp_path, train(tmp_path, config)) == expected
+
+
+def test_a_signal_after_the_last_step_is_not_lost(config, expected, tmp_path):
+    """It arrives when the progress bar shows the cursor again."""
+    console = signal_when("\x1b[?25h", signal.SIGINT, force_terminal=True)
+    with pytest.raises(KeyboardInterrupt, match="SIGINT"):
+        train(tmp_path, config, console)
+    assert steps_kept(tmp_path)[-1] == 12
+    assert outcome(tmp_path, train(tmp_path, config)) == expected
+
+
+def test_training_seconds_add_up_over_sessions(config, tmp_path):
+    stop(tmp_path, config, 6)
+    checkpoint = load_state(tmp_path, 6, config)._replace(seconds=1000.0)
+    setup = prepare_training(config, None, QUIET)
+    _, seconds = train_with_checkpoints(tmp_path, setup, checkpoint, QUIET)
+    assert 1000 < seconds < 1060
+
+
+def test_patience_stops_early_and_resumes_with_equal_bits(text_folder, tmp_path):
+    config = tiny_config(text_folder, **IMPATIENT)
+    variables = train(tmp_path / "whole", config)
+    whole = outcome(tmp_path / "whole", variables)
+    lines = read_metrics(tmp_path / "whole" / "metrics.jsonl")
     nats = [line["val_nats_per_token"] for line in lines]
     best = nats.index(min(nats))
-    assert best == len(nats) - 3  # two records without a better one
+    assert best == len(nats) - 3  # two records without improvement
     assert lines[-1]["step"] < 39
-    assert bits(load_run(impatient)[1]) == bits(load_run(impatient, "best")[1])
-    results = json.loads((impatient / "results.json").read_text("utf-8"))
-    assert results["models"][0]["nats_per_token"] == pytest.approx(nats[best])
-
-
-@pytest.mark.parametrize("step", [4, 6])
-def test_a_run_with_patience_that_was_stopped_ends_with_the_same_bits(
-    step, folder, impatient, tmp_path, monkeypatch
-):
-    run = tmp_path / "run"
-    with stopped_at(monkeypatch, step):
-        start_run(tiny_config(folder, **IMPATIENT), run)
-    resume_run(run)
-    for name in ("metrics.jsonl", "samples.txt"):
-        assert (run / name).read_bytes() == (impatient / name).read_bytes()
-    assert bits(load_run(run)[1]) == bits(load_run(impatient)[1])
-
-
-def test_a_run_with_patience_cannot_grow(folder, impatient):
-    with pytest.raises(ValueError, match="has --patience 2, and cannot grow: start another run"):
-        resume_run(impatient, tiny_config(folder, **(IMPATIENT | {"num_steps": 50})))
-
-
-def test_a_signal_after_the_last_pause_is_heard(folder, finished, tmp_path, monkeypatch):
-    came = []
-
-    @contextlib.contextmanager
-    def heard_at_the_end():
-        yield lambda: came[0] if came else None
-        came.append("SIGINT")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(saved_training, "interruptible", heard_at_the_end)
-        with pytest.raises(KeyboardInterrupt, match="SIGINT"):
-            start_run(tiny_config(folder), tmp_path / "run")
-    assert read_manifest(tmp_path / "run")["state"] == "interrupted"
-    assert steps_kept(tmp_path / "run")[-1] == 12
-    resume_run(tmp_path / "run")
-    assert_same(tmp_path / "run", finished)
+    assert steps_kept(tmp_path / "whole")[-1] == lines[-1]["step"] + 1  # the last state is saved
+    saved = load_state(tmp_path / "whole", lines[best]["step"] + 1, config)
+    assert bits(variables["params"]) == bits(saved.state.params)
+    for step in (1, 6):
+        stop(tmp_path / f"{step}", config, step)
+        assert outcome(tmp_path / f"{step}", train(tmp_path / f"{step}", config)) == whole
 
 
 # What is saved, and when.
 
 
-def test_a_checkpoint_is_the_state_of_its_step(folder, tmp_path, monkeypatch):
-    """And no later one: the next step takes the arrays over while they are written."""
-    config, save = tiny_config(folder, save_every=1, keep=99), saved_training.save_checkpoint
-
-    def save_what_is_its_own(path, checkpoint):
-        assert all(leaf.flags.owndata for leaf in jax.tree.leaves(checkpoint.state))
-        return save(path, checkpoint)
-
-    monkeypatch.setattr(saved_training, "save_checkpoint", save_what_is_its_own)
-    run = start_run(config, tmp_path / "run")
-    states, job = states_of(config), job_of(config)
-    assert steps_kept(run) == [*range(1, 13)]
-    for step in steps_kept(run):
-        saved = load_checkpoint(checkpoint_of(run, step), abstract_state(job.model, job.optimizer, config))
+def test_a_checkpoint_is_the_state_of_its_step(text_folder, tmp_path):
+    config = tiny_config(text_folder, save_every=1, keep=99)
+    variables, states = train(tmp_path, config), states_of(config)
+    assert steps_kept(tmp_path) == [*range(1, 13)]
+    log = (tmp_path / "metrics.jsonl").read_bytes()
+    for step in steps_kept(tmp_path):
+        saved = load_state(tmp_path, step, config)
         assert bits(saved.state) == bits(states[step])
-        lines = (run / "metrics.jsonl").read_bytes()[: saved.metrics[0]].splitlines()
-        assert len(lines) == sum(step > recorded for recorded in (0, 5, 10, 11))
-    assert bits(load_run(run)[1]["params"]) == bits(states[12].params)
+        assert len(log[: saved.log_position[0]].splitlines()) == sum(step > each for each in (0, 5, 10, 11))
+    assert bits(variables["params"]) == bits(states[12].params)
 
 
-def test_the_last_ones_are_kept_and_the_best_one(folder, tmp_path):
-    config = tiny_config(folder, num_steps=40, save_every=10, log_every=1, keep=1)
-    run = start_run(config, tmp_path / "run")
-    nats = [line["val_nats_per_token"] for line in read_metrics(run / "metrics.jsonl")]
+def test_the_latest_checkpoints_and_the_best_are_kept(text_folder, tmp_path):
+    config = tiny_config(text_folder, log_every=1, keep=1)
+    train(tmp_path, config)
+    nats = [line["val_nats_per_token"] for line in read_metrics(tmp_path / "metrics.jsonl")]
     best = nats.index(min(nats)) + 1
-    assert 1 < best < 40  # or the test would show nothing
-    assert steps_kept(run) == [best, 40]
-    assert best_step(run / "checkpoints") == best
-    assert bits(load_run(run, "best")[1]["params"]) == bits(states_of(config)[best].params)
+    assert 1 < best < 12  # otherwise the test would show nothing
+    assert steps_kept(tmp_path) == [best, 12]
+    assert best_step(tmp_path / "checkpoints") == best
+    assert bits(load_state(tmp_path, best, config).state) == bits(states_of(config)[best])
 
 
-@pytest.mark.parametrize(("seconds", "expected"), [(600.0, [12]), (0.0, [*range(1, 13)])])
-def test_a_checkpoint_is_due_after_some_seconds(seconds, expected, folder, tmp_path):
-    config = tiny_config(folder, save_every=None, save_seconds=seconds, log_every=1, keep=99)
-    run = start_run(config, tmp_path / "run")
-    best = best_step(run / "checkpoints")
-    assert [step for step in steps_kept(run) if step != best or step in expected] == expected
+@pytest.mark.parametrize(("seconds", "expected_steps"), [(600.0, [12]), (0.0, [*range(1, 13)])])
+def test_save_seconds(seconds, expected_steps, text_folder, tmp_path):
+    train(tmp_path, tiny_config(text_folder, save_every=None, save_seconds=seconds, log_every=1, keep=99))
+    best = best_step(tmp_path / "checkpoints")
+    assert [step for step in steps_kept(tmp_path) if step != best or step in expected_steps] == expected_steps
 
 
-def test_the_training_goes_on_while_a_checkpoint_is_written(folder, finished, tmp_path, monkeypatch):
-    recorded, waited = threading.Event(), []
-    save, append = saved_training.save_checkpoint, saved_training.append_metrics
+def test_training_continues_while_a_checkpoint_is_written(config, expected, tmp_path, monkeypatch):
+    """The writing thread waits for the record of step 6, between the checkpoints after steps 4 and 8."""
+    recorded, waited, fsync = threading.Event(), [], os.fsync
 
-    def save_slowly(*arguments):
-        waited.append(recorded.wait(_PATIENCE))
-        return save(*arguments)
+    def fsync_slowly(descriptor):
+        if threading.current_thread().name.startswith("checkpoints"):
+            waited.append(recorded.wait(60))
+        fsync(descriptor)
 
-    def append_and_tell(path, line):
-        if line["step"] == 5:  # between the checkpoints after steps 4 and 8
-            recorded.set()
-        return append(path, line)
+    class Output:
+        def write(self, text):
+            if "step 6/" in text:
+                recorded.set()
 
-    monkeypatch.setattr(saved_training, "save_checkpoint", save_slowly)
-    monkeypatch.setattr(saved_training, "append_metrics", append_and_tell)
-    run = start_run(tiny_config(folder), tmp_path / "run")
+        def flush(self):
+            pass
+
+    monkeypatch.setattr(os, "fsync", fsync_slowly)
+    console = signal_when("never", signal.SIGINT)
+    console.file = Output()
+    assert outcome(tmp_path, train(tmp_path, config, console)) == expected
     assert waited[0]
-    assert_same(run, finished)
 
 
-# Growth.
-
-
-def grown(folder, **options):
-    return tiny_config(folder, num_steps=20, **options)
+# Extending a run.
 
 
 @pytest.fixture(scope="module")
-def long(folder):
-    """A run of 20 steps from its start, in which the last record of one of 12 is none."""
-    with pytest.MonkeyPatch.context() as patch:
-        make_quick(patch)
-        return start_run(grown(folder), folder / "long")
+def extended_expected(text_folder, tmp_path_factory):
+    """The outcome of 20 steps from the start, per `log_every`."""
+    outcomes = {}
+    for log_every in (4, 5, 11):
+        run = tmp_path_factory.mktemp("session") / "run"
+        config = tiny_config(text_folder, num_steps=20, log_every=log_every, **EXTENSIBLE)
+        outcomes[log_every] = outcome(run, train(run, config))
+    return outcomes
 
 
 @pytest.mark.parametrize("log_every", [4, 5, 11])
-def test_a_run_that_grew_has_the_bits_of_a_long_one(log_every, folder, tmp_path):
-    long = start_run(grown(folder, log_every=log_every), tmp_path / "long")
-    run = start_run(tiny_config(folder, log_every=log_every), tmp_path / "run")
-    resume_run(run, grown(folder, log_every=log_every))
-    assert (run / "metrics.jsonl").read_bytes() == (long / "metrics.jsonl").read_bytes()
-    assert (run / "samples.txt").read_bytes() == (long / "samples.txt").read_bytes()
-    assert bits(load_run(run)[1]) == bits(load_run(long)[1])
-    assert read_manifest(run)["notes"] == ["--num-steps raised from 12 to 20"]
-    assert json.loads((run / "config.json").read_text())["num_steps"] == 20
+def test_an_extended_training_equals_a_long_one(log_every, text_folder, extended_expected, tmp_path):
+    train(tmp_path, tiny_config(text_folder, log_every=log_every, **EXTENSIBLE))
+    variables = train(tmp_path, tiny_config(text_folder, num_steps=20, log_every=log_every, **EXTENSIBLE))
+    assert outcome(tmp_path, variables)[:3] == extended_expected[log_every][:3]
+
+
+def test_the_best_state_survives_an_extension(text_folder, tmp_path):
+    """It was validated at the end of the shorter run, where the longer one records nothing."""
+    options = {"log_every": 11, "keep": 1, "seed": 0, **EXTENSIBLE}
+    train(tmp_path, tiny_config(text_folder, num_steps=10, **options))
+    assert steps_kept(tmp_path) == [10]
+    longer = tiny_config(text_folder, num_steps=20, **options)
+    stop(tmp_path, longer, 12)
+    assert [line["step"] for line in read_metrics(tmp_path / "metrics.jsonl")] == [0, 11]
+    checkpoint = load_state(tmp_path, 12, longer)
+    assert checkpoint.nats_per_token > load_state(tmp_path, 10, longer).nats_per_token
+    assert (steps_kept(tmp_path), best_step(tmp_path / "checkpoints")) == ([10, 12], 10)
 
 
 class Crash(BaseException):
-    """The process is gone."""
+    """Stands for the death of the process."""
+
+
+def crash_at(patch, number):
+    """Make every call that syncs or renames a file raise Crash, from the call of this number on."""
+    calls = []
+
+    def count(call):
+        def counted(*arguments, **options):
+            calls.append(call)
+            if len(calls) >= number:
+                raise Crash
+            return call(*arguments, **options)
+
+        return counted
+
+    for name in ("fsync", "rename", "replace"):
+        patch.setattr(os, name, count(getattr(os, name)))
+    return calls
 
 
 @pytest.mark.parametrize(
-    ("module", "name", "before"),
-    [
-        ("training_runs", "remove", True),
-        ("training_runs", "write_json", True),
-        ("training_runs", "restore_position", True),
-        ("saved_training", "amend_checkpoint", True),
-        ("saved_training", "amend_checkpoint", False),
-        ("saved_training", "truncate_metrics", False),
-    ],
+    "number", [1, 2, 3, 5, *(pytest.param(each, marks=pytest.mark.stress) for each in range(6, 60))]
 )
-def test_a_crash_while_a_run_grows_changes_no_bit(
-    module, name, before, folder, finished, long, tmp_path, monkeypatch
-):
-    run = shutil.copytree(finished, tmp_path / "run")
-    call = getattr(importlib.import_module(f"jaxlm.{module}"), name)
+def test_a_crash_while_extending_changes_no_bit(number, text_folder, extended_expected, tmp_path, monkeypatch):
+    train(tmp_path, tiny_config(text_folder, **EXTENSIBLE))
+    longer = tiny_config(text_folder, num_steps=20, **EXTENSIBLE)
+    with monkeypatch.context() as patch, contextlib.suppress(Crash):
+        calls = crash_at(patch, number)
+        train(tmp_path, longer)
+    assert len(calls) >= min(number, 40)
+    assert outcome(tmp_path, train(tmp_path, longer))[:3] == extended_expected[5][:3]
 
-    def crash(*arguments):
-        if not before:
-            call(*arguments)
-        raise Crash
 
+@pytest.mark.parametrize("number", [1, 2, 3, 4, 5])
+def test_a_crash_while_returning_to_a_checkpoint_changes_no_bit(number, config, expected, tmp_path, monkeypatch):
+    for step in (1, 6, 11):
+        stop(tmp_path, config, step)
+    for step in (8, 11):
+        flip_bit(largest_file(checkpoint_path(tmp_path / "checkpoints", step)))
     with monkeypatch.context() as patch:
-        patch.setattr(f"jaxlm.{module}.{name}", crash)
+        crash_at(patch, number)
         with pytest.raises(Crash):
-            resume_run(run, grown(folder))
-    resume_run(run)
-    assert (run / "metrics.jsonl").read_bytes() == (long / "metrics.jsonl").read_bytes()
-    assert bits(load_run(run)[1]) == bits(load_run(long)[1])
-    assert read_manifest(run)["config"]["num_steps"] == 20
+            train(tmp_path, config)
+    assert outcome(tmp_path, train(tmp_path, config)) == expected
 
 
-def test_the_best_state_outlives_the_growth_of_its_run(folder, tmp_path, monkeypatch):
-    """It was validated at the end of the shorter run, where the longer one records nothing."""
-    options = {"log_every": 11, "keep": 1}
-    run = start_run(tiny_config(folder, num_steps=10, **options), tmp_path / "run")
-    assert steps_kept(run) == [10]
-    with stopped_at(monkeypatch, 11):
-        resume_run(run, tiny_config(folder, **options))
-    assert [line["step"] for line in read_metrics(run / "metrics.jsonl")] == [0]
-    assert steps_kept(run) == [10, 11]
-    assert best_step(run / "checkpoints") == 10
+# Failures.
 
 
-def test_a_cosine_that_ended_is_told_of(folder, cosine, tmp_path):
-    run = shutil.copytree(cosine, tmp_path / "run")
-    resume_run(run, grown(folder, schedule="cosine"))
-    assert read_manifest(run)["notes"] == [
-        "--num-steps raised from 12 to 20; the learning rate's cosine ends there now"
-    ]
-    assert [line["step"] for line in read_metrics(run / "metrics.jsonl")] == [0, 5, 10, 15, 19]
+def test_a_failed_save_ends_training_with_the_remedy(config, expected, tmp_path):
+    (tmp_path / "checkpoints").write_text("in the way")
+    with pytest.raises(OSError, match=rf"free space and continue with --resume {tmp_path}"):
+        train(tmp_path, config)
+    (tmp_path / "checkpoints").unlink()
+    assert outcome(tmp_path, train(tmp_path, config)) == expected
 
 
-# Faults.
+@pytest.mark.parametrize("thread", ["MainThread", "checkpoints"])
+def test_a_disk_full_later_keeps_what_was_saved(thread, config, expected, tmp_path, file_size_limit, monkeypatch):
+    stop(tmp_path, config, 6)
+    if thread == "MainThread":  # the log cannot grow
+        with (
+            file_size_limit((tmp_path / "metrics.jsonl").stat().st_size + 9),
+            pytest.raises(OSError, match="jsonl"),
+        ):
+            train(tmp_path, config)
+    else:
+        fsync = os.fsync
+
+        def fail(descriptor):
+            if threading.current_thread().name.startswith(thread):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            fsync(descriptor)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fsync", fail)
+            with pytest.raises(OSError, match="No space left on device"):
+                train(tmp_path, config)
+    assert {1, 6} <= set(steps_kept(tmp_path))
+    assert outcome(tmp_path, train(tmp_path, config)) == expected
 
 
-def test_a_full_disk_is_told_with_the_remedy_and_left_behind(folder, finished, tmp_path, monkeypatch):
-    run, save = tmp_path / "run", saved_training.save_checkpoint
-
-    def save_or_fail(path, checkpoint):
-        return (full_disk if checkpoint.state.step == 8 else save)(path, checkpoint)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(saved_training, "save_checkpoint", save_or_fail)
-        with pytest.raises(OSError, match=rf"No space left on device.*free space.*--resume {run}"):
-            start_run(tiny_config(folder), run)
-    assert read_manifest(run)["state"] == "failed"
-    assert "No space left" in read_manifest(run)["why"]
-    assert 4 in steps_kept(run)
-    resume_run(run)
-    assert_same(run, finished)
+def diverging(folder):
+    options = {"num_steps": 100, "lr": 1.0, "weight_decay": 1e4, "clip_norm": None, "save_every": None}
+    return tiny_config(folder, log_every=2, **options)
 
 
-@pytest.mark.parametrize("name", ["save_checkpoint", "prune_checkpoints", "append_metrics", "sync"])
-def test_a_disk_that_is_full_at_the_end_loses_nothing_that_was_saved(name, stopped, finished, monkeypatch):
-    with monkeypatch.context() as patch:
-        patch.setattr(saved_training, name, full_disk)
-        with pytest.raises(OSError, match="No space left on device"):
-            resume_run(stopped)
-    assert read_manifest(stopped)["state"] == "failed"
-    resume_run(stopped)
-    assert_same(stopped, finished)
-
-
-def diverging(folder, **options):
-    return tiny_config(
-        folder, num_steps=100, lr=1.0, weight_decay=1e4, clip_norm=None, save_every=None, log_every=2, **options
-    )
-
-
-def test_a_run_that_diverges_keeps_its_best_state_and_names_the_step(folder, tmp_path):
-    run = tmp_path / "run"
-    with pytest.raises(FloatingPointError, match=r"step \d+; lower the learning rate") as raised:
-        start_run(diverging(folder), run)
-    manifest = read_manifest(run)
-    assert (manifest["state"], manifest["why"]) == ("failed", str(raised.value))
-    nats = [line["val_nats_per_token"] for line in read_metrics(run / "metrics.jsonl")]
+def test_a_diverging_training_saves_its_best_state(text_folder, tmp_path):
+    with pytest.raises(FloatingPointError, match=r"step \d+") as raised:
+        train(tmp_path, diverging(text_folder))
+    nats = [line["val_nats_per_token"] for line in read_metrics(tmp_path / "metrics.jsonl")]
     best = 1 + 2 * nats.index(min(each for each in nats if each is not None))
-    assert steps_kept(run) == [best]
-    _, variables, _ = load_run(run, "best")
-    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(variables))
+    assert steps_kept(tmp_path) == [best]
+    saved = load_state(tmp_path, best, diverging(text_folder))
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(saved.state.params))
     with pytest.raises(FloatingPointError) as again:
-        resume_run(run)
+        train(tmp_path, diverging(text_folder))
     assert str(again.value) == str(raised.value)
 
 
-def test_a_run_that_diverges_says_so_on_a_full_disk_too(folder, tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(saved_training, "save_checkpoint", full_disk)
+def test_a_diverging_training_reports_divergence_on_a_full_disk(text_folder, tmp_path, caplog):
+    (tmp_path / "checkpoints").write_text("in the way")
     with pytest.raises(FloatingPointError):
-        start_run(diverging(folder), tmp_path / "run")
-    assert read_manifest(tmp_path / "run")["why"].startswith("the ")
+        train(tmp_path, diverging(text_folder))
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
-    assert "No space left on device" in caplog.text
 
 
-@pytest.mark.skipif(os.name == "nt", reason="there, a folder with an open file cannot be moved")
-def test_a_run_that_is_moved_away_is_not_begun_anew_where_it_was(folder, tmp_path):
-    job = job_of(tiny_config(folder))
+def test_a_directory_that_was_moved_away_is_not_created_again(config, tmp_path):
+    setup = prepare_training(config, None, QUIET)
     with pytest.raises(OSError, match="No such file"):
-        train_with_checkpoints(tmp_path / "moved away", job, None, Console(quiet=True))
-    (tmp_path / "run").mkdir()
-    with saved_training._saving(tmp_path / "run", keep=1) as save:
-        shutil.move(tmp_path / "run", tmp_path / "moved")
-        save(Checkpoint(states_of(job.config)[1], None, (0, "")))
-        with pytest.raises(OSError, match="No such file"):
-            save(wait=True)
-    assert not (tmp_path / "run").exists()
+        train_with_checkpoints(tmp_path / "moved", setup, None, QUIET)
+    assert not (tmp_path / "moved").exists()
 
 
-def largest_file(run, step):
-    return max(checkpoint_of(run, step).rglob("*"), key=lambda path: path.stat().st_size * path.is_file())
+# Damage.
 
 
-def flip(path, position=3):
-    content = bytearray(path.read_bytes())
-    content[position] ^= 1
-    path.write_bytes(content)
+@pytest.fixture
+def stopped(stopped_once, tmp_path):
+    """A training with a record of every step that was stopped after step 8; checkpoints after 4 and 8."""
+    return shutil.copytree(stopped_once, tmp_path / "run")
 
 
-def cut(tenths):
-    def damage(run):
-        path = largest_file(run, 8)
-        os.truncate(path, path.stat().st_size * tenths // 10)
-
-    return damage
+@pytest.fixture
+def setup(text_folder):
+    return prepare_training(tiny_config(text_folder, log_every=1), None, QUIET)
 
 
-DAMAGES = {f"cut to {tenths} tenths": cut(tenths) for tenths in range(10)} | {
-    "a flipped byte": lambda run: flip(largest_file(run, 8)),
-    "a missing file": lambda run: largest_file(run, 8).unlink(),
-    "a flipped byte in its index": lambda run: flip(checkpoint_of(run, 8) / "checkpoint.json", 20),
-    "no index": lambda run: (checkpoint_of(run, 8) / "checkpoint.json").unlink(),
-    "no arrays": lambda run: shutil.rmtree(checkpoint_of(run, 8) / "arrays"),
+DAMAGES = {
+    "arrays": lambda checkpoint: flip_bit(largest_file(checkpoint)),
+    "document": lambda checkpoint: (checkpoint / "checkpoint.json").write_text("{}"),
+    "missing": lambda checkpoint: shutil.rmtree(checkpoint / "arrays"),
 }
 
 
-@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES.keys())
-def test_a_damaged_checkpoint_gives_way_to_the_one_before(damage, stopped, folder, caplog):
-    damage(stopped)
-    job = job_of(tiny_config(folder))
-    checkpoint = latest_usable_checkpoint(stopped, job)
-    assert checkpoint.state.step == 6
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_a_damaged_checkpoint_is_skipped_and_quarantined(damage, stopped, setup, caplog):
+    *_, earlier, last = steps_kept(stopped)
+    damaged = checkpoint_path(stopped / "checkpoints", last)
+    damage(damaged)
+    before = contents(stopped)
+    checkpoint = latest_usable_checkpoint(stopped, setup)
+    assert contents(stopped) == before
+    assert checkpoint.state.step == earlier
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
-    assert str(checkpoint_of(stopped, 8)) in caplog.text
-    assert steps_kept(stopped) == [4, 6, 8]
-    restore_position(stopped, job, checkpoint)
-    assert steps_kept(stopped) == [4, 6]
-    assert [line["step"] for line in read_metrics(stopped / "metrics.jsonl")] == [0, 5]
+    assert str(damaged) in caplog.text
+    restore_position(stopped, setup, checkpoint)
+    assert steps_kept(stopped)[-1] == earlier
+    assert [path.name for path in (stopped / "checkpoints").glob("unusable-*")] == [f"unusable-{damaged.name}"]
+    assert [line["step"] for line in read_metrics(stopped / "metrics.jsonl")] == [*range(earlier)]
 
 
-@pytest.mark.parametrize("damaged", [[8], [6, 8], [4]])
-def test_damaged_checkpoints_change_no_bit(damaged, stopped, finished, caplog):
-    for step in damaged:
-        flip(largest_file(stopped, step))
-    resume_run(stopped)
-    assert len(caplog.records) == (0 if damaged == [4] else len(damaged))
-    assert_same(stopped, finished)
-
-
-METRICS_DAMAGES = {
-    "whole": (lambda content: content, 8),
-    "a torn line more": (lambda content: content + b'{"model": "ml', 8),
-    "a line more": (lambda content: content + b'{"step": 7}\n', 8),
-    "the last line torn": (lambda content: content[:-9], 4),
-    "the last line lost": (lambda content: content.splitlines(keepends=True)[0], 4),
-    "the last line flipped": (lambda content: content[:-9] + bytes([content[-9] ^ 1]) + content[-8:], 4),
+LOG_DAMAGES = {
+    "none": (lambda content: content, True),
+    "an incomplete line": (lambda content: content + b'{"model": "ml', True),
+    "a further line": (lambda content: content + b'{"step": 7}\n', True),
+    "last line incomplete": (lambda content: content[:-9], False),
+    "last line missing": (lambda content: content[: content[:-1].rindex(b"\n") + 1], False),
+    "last line flipped": (lambda content: content[:-9] + bytes([content[-9] ^ 1]) + content[-8:], False),
 }
 
 
-@pytest.mark.parametrize(("damage", "step"), METRICS_DAMAGES.values(), ids=METRICS_DAMAGES.keys())
-def test_damaged_metrics_change_no_bit(damage, step, stopped, folder, finished, caplog):
-    metrics = stopped / "metrics.jsonl"
-    metrics.write_bytes(damage(metrics.read_bytes()))
-    assert latest_usable_checkpoint(stopped, job_of(tiny_config(folder))).state.step == step
-    assert len(caplog.records) == sum(each > step for each in (4, 6, 8))
-    assert all("metrics.jsonl is not what it was at step" in record.message for record in caplog.records)
-    resume_run(stopped)
-    assert_same(stopped, finished)
+@pytest.mark.parametrize(("damage", "is_last"), LOG_DAMAGES.values(), ids=LOG_DAMAGES)
+def test_a_checkpoint_must_match_the_log(damage, is_last, stopped, setup, caplog):
+    log = stopped / "metrics.jsonl"
+    log.write_bytes(damage(log.read_bytes()))
+    steps = steps_kept(stopped)
+    assert latest_usable_checkpoint(stopped, setup).state.step == steps[-1 if is_last else -2]
+    assert len(caplog.records) == (not is_last)
+    restore_position(stopped, setup, latest_usable_checkpoint(stopped, setup))
+    assert len(read_metrics(log)) == steps[-1 if is_last else -2]
 
 
-@pytest.mark.parametrize(
-    "damage",
-    [lambda content: bytes([content[0] ^ 1]) + content[1:], lambda content: b""],
-    ids=["flipped", "empty"],
-)
-def test_where_no_checkpoint_knows_the_metrics_nothing_is_changed(damage, stopped):
-    metrics = stopped / "metrics.jsonl"
-    metrics.write_bytes(damage(metrics.read_bytes()))
-    before = file_checksums(stopped)
-    with pytest.raises(ValueError, match="has checkpoints, and none can be used: the warnings say why"):
-        resume_run(stopped)
-    assert file_checksums(stopped) == before
+@pytest.mark.parametrize("damage", [lambda content: b"x" + content[1:], lambda content: b""])
+def test_nothing_is_changed_if_no_checkpoint_is_usable(damage, stopped, setup):
+    log = stopped / "metrics.jsonl"
+    log.write_bytes(damage(log.read_bytes()))
+    before = contents(stopped)
+    with pytest.raises(ValueError, match="has no usable checkpoint to resume from; start another run"):
+        latest_usable_checkpoint(stopped, setup)
+    assert contents(stopped) == before
 
 
-def test_metrics_that_are_a_pipe_are_an_error_and_no_wait(stopped):
+def test_a_log_that_is_a_pipe_is_an_error(stopped, setup):
     (stopped / "metrics.jsonl").unlink()
     os.mkfifo(stopped / "metrics.jsonl")
-    with pytest.raises(ValueError, match=r"metrics\.jsonl is a pipe or a device"):
-        resume_run(stopped)
+    with pytest.raises(ValueError, match=r"metrics\.jsonl"):
+        latest_usable_checkpoint(stopped, setup)
 
 
-def test_a_crash_while_a_run_goes_back_changes_no_bit(stopped, finished, monkeypatch):
-    """Whatever is taken away of what came later, the rest still is of one run."""
-    for step in (6, 8):
-        flip(largest_file(stopped, step))
-    with monkeypatch.context() as patch:
-        for name in ("set_aside", "set_aside", "truncate_metrics"):
-            call = getattr(saved_training, name)
-
-            def crash(*arguments, call=call):
-                call(*arguments)
-                raise Crash
-
-            patch.setattr(saved_training, name, crash)
-            with pytest.raises(Crash):
-                resume_run(stopped)
-            patch.setattr(saved_training, name, call)
-    resume_run(stopped)
-    assert_same(stopped, finished)
+@pytest.mark.parametrize("damaged", [[6], [4, 6], [1]], ids=str)
+def test_damaged_checkpoints_change_no_bit(damaged, config, expected, tmp_path):
+    stop(tmp_path, config, 6)
+    for step in damaged:
+        flip_bit(largest_file(checkpoint_path(tmp_path / "checkpoints", step)))
+    assert outcome(tmp_path, train(tmp_path, config))[:3] == expected[:3]
 
 
-# TensorBoard.
-
-
-def events_in(folder):
-    """The events of all files, in the order in which TensorBoard reads them."""
+def test_tensorboard_shows_each_step_once(text_folder, tmp_path):
     tensorboard = pytest.importorskip("tensorboardX")
-    for path in sorted(folder.iterdir()):
+    config = tiny_config(text_folder, tensorboard=True)
+    stop(tmp_path, config, 6)
+    flip_bit(largest_file(checkpoint_path(tmp_path / "checkpoints", 6)))  # resume from step 4
+    train(tmp_path, config)
+    shown = {}
+    for path in sorted((tmp_path / "tensorboard").iterdir()):
         content, position = path.read_bytes(), 0
         while position < len(content):
             (length,) = struct.unpack_from("<Q", content, position)
-            yield tensorboard.proto.event_pb2.Event.FromString(content[position + 12 : position + 12 + length])
+            event = tensorboard.proto.event_pb2.Event.FromString(content[position + 12 : position + 12 + length])
             position += length + 16
-
-
-def test_tensorboard_is_told_each_step_once(folder, tmp_path, monkeypatch):
-    pytest.importorskip("tensorboardX")
-    config, run = tiny_config(folder, tensorboard=True), tmp_path / "run"
-    with stopped_at(monkeypatch, 6):
-        start_run(config, run)
-    flip(largest_file(run, 6))  # what came of it is void, as is what was recorded after step 5
-    resume_run(run)
-    told = {}
-    for event in events_in(run / "tensorboard"):
-        if event.HasField("session_log"):
-            told = {key: value for key, value in told.items() if key[0] < event.step}
-        for value in event.summary.value:
-            assert (event.step, value.tag) not in told
-            told[event.step, value.tag] = value.simple_value
-    lines = read_metrics(run / "metrics.jsonl")
-    assert told == {
-        (line["step"], tag): np.float32(line[name])
-        for line in lines
-        for tag, name in (
-            ("train/nats_per_token", "train_loss"),
-            ("validation/nats_per_token", "val_nats_per_token"),
-            ("validation/perplexity", "val_perplexity"),
-        )
-    }
-
-
-def test_a_run_that_lost_patience_ends_with_its_last_state_saved(folder, tmp_path):
-    """By its seconds and steps between two checkpoints none is due."""
-    path = start_run(tiny_config(folder, **IMPATIENT), tmp_path / "run")
-    (last,) = read_metrics(path / "metrics.jsonl")[-1:]
-    assert max(checkpoint_steps(path / "checkpoints")) == last["step"] + 1
-    (path / "model" / "model.json").unlink()
-    resume_run(path)
-    assert load_run(path)
-
-
-def test_a_run_of_before_an_option_goes_on_with_its_default(folder, tmp_path, monkeypatch, caplog):
-    run = tmp_path / "run"
-    with stopped_at(monkeypatch, 4):
-        start_run(tiny_config(folder), run)
-    later = {"dropout", "direct_connections", "warmup_steps", "decoupled_decay", "patience"}
-    manifest = read_manifest(run)
-    options = {name: value for name, value in manifest["config"].items() if name not in later}
-    write_manifest(run, manifest | {"config": options})
-    (run / "config.json").write_text(json.dumps(options), "utf-8")
-    assert load_run(run, "last")
-    resume_run(run)
-    assert read_manifest(run)["state"] == "done"
-    assert not caplog.records
-
-
-def test_decay_that_is_none_cannot_be_decoupled_in_a_new_run_but_an_old_one_is_read(folder, finished, tmp_path):
-    with pytest.raises(ValueError, match="--decoupled-decay needs a --weight-decay above 0"):
-        start_run(tiny_config(folder, decoupled_decay=True), tmp_path / "run")
-    assert not (tmp_path / "run").exists()
-    old = shutil.copytree(finished, tmp_path / "old")
-    manifest = read_manifest(old)
-    write_manifest(old, manifest | {"config": manifest["config"] | {"decoupled_decay": True}})
-    assert load_run(old, "last")
+            if event.HasField("session_log"):
+                shown = {key: value for key, value in shown.items() if key[0] < event.step}
+            for value in event.summary.value:
+                assert (event.step, value.tag) not in shown
+                shown[event.step, value.tag] = value.simple_value
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    losses = {(line["step"], "train/nats_per_token"): np.float32(line["train_loss"]) for line in lines}
+    assert {key: value for key, value in shown.items() if key[1] == "train/nats_per_token"} == losses

@@ -1,4 +1,4 @@
-"""What a run works with is what its options say, and "auto" hears how large the model is."""
+"""The training setup follows from the options."""
 
 import io
 
@@ -6,72 +6,73 @@ import jax
 import numpy as np
 import pytest
 from rich.console import Console
-from tiny_runs import tiny_config
+from tiny_runs import QUIET, tiny_config
 
 import jaxlm
-from jaxlm.devices.selection import Choice
-from jaxlm.runs import setup as jobs
-from jaxlm.runs.setup import abstract_state, prepare_training, train_key
+from jaxlm.runs.setup import abstract_state, make_optimizer, prepare_training, train_key
+
+BIGRAM = {"model": "bigram", "context_length": None, "hidden_dim": None}
+COUNTS = {**BIGRAM, "model": "counts", "embedding_dim": None, "smoothing": 0.5}
+MLP = {"dropout": 0.25, "direct_connections": True}
 
 
 @pytest.mark.parametrize(
-    ("options", "wanted", "size"),
+    ("options", "expected"),
     [
-        ({}, lambda v: jaxlm.MLPLanguageModel(v, 2, 2, 4), lambda v: v * 2 + (2 * 2 + 1) * 4 + (4 + 1) * v),
-        (
-            {"model": "bigram", "context_length": None, "hidden_dim": None},
-            lambda v: jaxlm.NeuralBigramLM(v, 2),
-            lambda v: v * 2 + (2 + 1) * v,
-        ),
-        (
-            {
-                "model": "counts",
-                "context_length": None,
-                "hidden_dim": None,
-                "embedding_dim": None,
-                "smoothing": 0.5,
-            },
-            lambda v: jaxlm.CountsBigramLM(v, smoothing=0.5),
-            lambda v: v * v,
-        ),
+        (MLP, lambda v: jaxlm.MLPLanguageModel(v, 2, 2, 4, 0.25, True)),
+        (BIGRAM, lambda v: jaxlm.NeuralBigramLM(v, 2)),
+        (COUNTS, lambda v: jaxlm.CountsBigramLM(v, smoothing=0.5)),
     ],
     ids=["mlp", "bigram", "counts"],
 )
-def test_a_job_is_what_its_options_say(options, wanted, size, tmp_path, monkeypatch):
-    cpu, asked = jax.devices("cpu")[0], []
-    monkeypatch.setattr(
-        jobs,
-        "choose_device",
-        lambda device, num_weights: asked.append((device, num_weights)) or Choice(cpu, "why"),
-    )
-    told = io.StringIO()
-    job = prepare_training(tiny_config(tmp_path, **options), None, Console(file=told, width=200))
-    vocab_size = job.data.tokenizer.vocab_size
-    assert job.model == wanted(vocab_size)
-    assert asked == [("cpu", size(vocab_size))]
-    assert (job.optimizer is None) == (options.get("model") == "counts")
-    assert job.device == cpu
-    assert "device: cpu:0 (cpu): why" in told.getvalue()
+def test_prepare_training_builds_the_model(options, expected, tmp_path):
+    output = io.StringIO()
+    setup = prepare_training(tiny_config(tmp_path, **options), None, Console(file=output, width=200))
+    assert setup.model == expected(setup.data.tokenizer.vocab_size)
+    assert (setup.optimizer is None) == (options.get("model") == "counts")
+    assert setup.device == jax.devices("cpu")[0]
+    assert "400 characters, 360 training tokens, 40 validation tokens, vocabulary of 16" in output.getvalue()
+    assert "device: cpu:0 (cpu): " in output.getvalue()
 
 
-def test_keys_follow_from_the_seed_and_the_model(tmp_path):
-    keys = [
-        np.asarray(jax.random.key_data(train_key(tiny_config(tmp_path, **options)))).tolist()
-        for options in ({}, {"seed": 1}, {"model": "bigram", "context_length": None, "hidden_dim": None})
-    ]
-    assert len({tuple(key) for key in keys}) == 3
+def test_prepare_training_uses_a_given_tokenizer(tmp_path):
+    setup = prepare_training(tiny_config(tmp_path), jaxlm.ByteTokenizer(), QUIET)
+    assert setup.data.tokenizer == jaxlm.ByteTokenizer()
+    assert setup.model.vocab_size == 256
 
 
-def test_a_fresh_state_has_the_shapes_of_training(tmp_path):
-    job = prepare_training(tiny_config(tmp_path), None, Console(quiet=True))
-    state = abstract_state(job.model, job.optimizer, job.config)
-    made = jaxlm.init(job.model, jax.random.key(0))["params"]
-    assert jax.tree.map(lambda leaf: leaf.shape, state.params) == jax.tree.map(lambda leaf: leaf.shape, made)
-    assert not any(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(state))
+@pytest.mark.parametrize(("context_length", "is_long_enough"), [(39, True), (40, False)])
+def test_prepare_training_needs_a_window_of_validation(context_length, is_long_enough, tmp_path):
+    config = tiny_config(tmp_path, context_length=context_length)  # of 40 tokens
+    if is_long_enough:
+        assert prepare_training(config, None, QUIET).model.context_length == context_length
+    else:
+        with pytest.raises(ValueError, match=r"text\.txt"):
+            prepare_training(config, None, QUIET)
 
 
-def test_a_model_that_no_machine_holds_is_refused(tmp_path):
-    """XLA would end the process."""
+def test_prepare_training_rejects_a_model_too_large(tmp_path):
     options = {"embedding_dim": 2**31 - 1, "hidden_dim": 2**31 - 1}
-    with pytest.raises(ValueError, match=r"the model would have [0-9,]+ weights, more than 1,099,511,627,776"):
-        prepare_training(tiny_config(tmp_path, **options), None, Console(quiet=True))
+    with pytest.raises(ValueError, match=r"the model has [0-9,]+ parameters, more than 1,099,511,627,776"):
+        prepare_training(tiny_config(tmp_path, **options), None, QUIET)
+
+
+def test_equal_options_share_one_optimizer(tmp_path):
+    """A second run with equal options then compiles nothing."""
+    assert make_optimizer(tiny_config(tmp_path)) is make_optimizer(tiny_config(tmp_path, seed=5))
+    assert make_optimizer(tiny_config(tmp_path)) is not make_optimizer(tiny_config(tmp_path, momentum=0.5))
+
+
+def test_train_key_depends_on_seed_and_model(tmp_path):
+    configs = [tiny_config(tmp_path, **options) for options in ({}, {"seed": 1}, BIGRAM)]
+    expected = [jax.random.fold_in(jax.random.key(seed), fold) for seed, fold in ((0, 1), (1, 1), (0, 0))]
+    for config, key in zip(configs, expected, strict=True):
+        assert np.array_equal(*map(jax.random.key_data, (train_key(config), key)))
+
+
+def test_abstract_state_has_the_shapes_of_training(tmp_path):
+    setup = prepare_training(tiny_config(tmp_path), None, QUIET)
+    state = abstract_state(setup.model, setup.optimizer, setup.config)
+    params = jaxlm.init(setup.model, jax.random.key(0))["params"]
+    assert jax.tree.map(lambda leaf: leaf.shape, state.params) == jax.tree.map(lambda leaf: leaf.shape, params)
+    assert not any(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(state))

@@ -1,0 +1,101 @@
+"""Fixtures for full disks and read-only directories, and one finished and one stopped training run."""
+
+import contextlib
+import os
+import shutil
+import signal
+import tempfile
+from pathlib import Path
+
+import pytest
+from tiny_runs import signal_when, tiny_config
+
+from jaxlm.runs.train import start_run
+
+NOBODY = 65534
+
+
+@pytest.fixture
+def file_size_limit():
+    """A block in which no file can grow beyond a number of bytes, as on a full disk."""
+    resource = pytest.importorskip("resource")
+
+    @contextlib.contextmanager
+    def limit(num_bytes):
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, hard))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    return limit
+
+
+@pytest.fixture
+def public_folder():
+    """A directory that every user can enter, unlike pytest's own."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+@pytest.fixture
+def read_only():
+    """A block in which a directory and its files are read-only, for root as well, who becomes nobody."""
+    if os.name == "nt":
+        pytest.skip("directory modes do not restrict access on Windows")
+
+    @contextlib.contextmanager
+    def restrict(directory):
+        modes = {path: path.stat().st_mode for path in [*directory.iterdir(), directory]}
+        for path in modes:
+            path.chmod(0o555 if path.is_dir() else 0o444)
+        is_root = os.geteuid() == 0
+        if is_root:
+            try:
+                os.seteuid(NOBODY)
+            except PermissionError:
+                pytest.skip("root cannot become another user here")
+        try:
+            yield
+        finally:
+            if is_root:
+                os.seteuid(0)
+            for path, mode in modes.items():
+                path.chmod(mode)
+
+    return restrict
+
+
+@pytest.fixture(scope="session")
+def text_folder(tmp_path_factory):
+    """The directory of the text of `tiny_config`."""
+    return tmp_path_factory.mktemp("text")
+
+
+@pytest.fixture(scope="session")
+def finished_run(text_folder, tmp_path_factory):
+    """A finished run; do not modify it."""
+    return start_run(tiny_config(text_folder), tmp_path_factory.mktemp("runs") / "finished")
+
+
+@pytest.fixture(scope="session")
+def stopped_run(text_folder, tmp_path_factory):
+    """A run that was stopped after step 6; do not modify it."""
+    path = tmp_path_factory.mktemp("runs") / "stopped"
+    with pytest.raises(KeyboardInterrupt):
+        start_run(tiny_config(text_folder), path, console=signal_when("step 6/", signal.SIGINT))
+    return path
+
+
+@pytest.fixture
+def finished(finished_run, tmp_path):
+    """A copy of a finished run."""
+    return shutil.copytree(finished_run, tmp_path / "finished")
+
+
+@pytest.fixture
+def stopped(stopped_run, tmp_path):
+    """A copy of a stopped run, with checkpoints after steps 1, 4 and 6."""
+    return shutil.copytree(stopped_run, tmp_path / "stopped")

@@ -1,0 +1,83 @@
+"""One process at a time writes to a run directory, and readers do not disturb it."""
+
+import os
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import filelock
+import jax
+import pytest
+
+from jaxlm.runs.directory import create_run
+from jaxlm.runs.lock import lock_run, try_shared_lock
+from jaxlm.runs.manifest import read_manifest, write_manifest
+
+CPU = jax.devices("cpu")[0]
+
+
+@pytest.fixture
+def run(tmp_path):
+    with create_run(tmp_path, "train", {}, CPU):
+        pass
+    return tmp_path
+
+
+def test_lock_run_names_the_running_process(tmp_path):
+    def lock_again():
+        with pytest.raises(BlockingIOError, match=rf"in use by another process \(process {os.getpid()} on .*\)"):
+            lock_run(tmp_path).__enter__()
+
+    with create_run(tmp_path, "train", {}, CPU), ThreadPoolExecutor(1) as executor:
+        executor.submit(lock_again).result()
+
+
+def test_lock_run_names_nobody_if_the_manifest_does_not(run):
+    """Between two sessions the manifest still names the previous process."""
+    refused = pytest.raises(BlockingIOError, match=r"in use by another process; wait")
+    with filelock.FileLock(run / ".lock"), refused, lock_run(run):
+        pass
+
+
+def test_lock_run_waits_for_a_short_holder(tmp_path):
+    held = filelock.FileLock(tmp_path / ".lock", thread_local=False)
+    held.acquire()
+    threading.Timer(0.2, held.release).start()
+    with lock_run(tmp_path):
+        assert not held.is_locked
+
+
+def test_lock_run_names_a_read_only_directory(public_folder, read_only):
+    with read_only(public_folder), pytest.raises(OSError, match=r"is not writable \(Permission denied\)"):
+        lock_run(public_folder).__enter__()
+
+
+def test_try_shared_lock_excludes_writers(run):
+    with try_shared_lock(run) as is_idle:
+        assert is_idle
+        with pytest.raises(BlockingIOError), lock_run(run):
+            pass
+    with lock_run(run), try_shared_lock(run) as is_idle:
+        assert not is_idle
+
+
+def test_readers_disturb_neither_writers_nor_each_other(run):
+    write_manifest(run, read_manifest(run) | {"state": "running"})
+    states, stop = set(), threading.Event()
+
+    def read():
+        while not stop.is_set():
+            states.add(read_manifest(run)["state"])
+
+    with ThreadPoolExecutor(3) as executor:
+        futures = [executor.submit(read) for _ in range(3)]
+        try:
+            time.sleep(0.2)
+            assert states == {"killed"}
+            for _ in range(10):
+                with lock_run(run):
+                    pass
+        finally:
+            stop.set()
+        for future in futures:
+            future.result()

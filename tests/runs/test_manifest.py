@@ -1,0 +1,144 @@
+"""The manifest is checked as a whole, and tells a killed run from a running one."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+
+import jax
+import pytest
+
+from jaxlm.runs.directory import create_run, is_run
+from jaxlm.runs.lock import lock_run
+from jaxlm.runs.manifest import describe_environment, read_manifest, write_json, write_manifest
+from jaxlm.runs.summary import list_runs, summarise_run
+from jaxlm.utils.checksums import add_checksum
+
+CPU = jax.devices("cpu")[0]
+
+
+@pytest.fixture
+def run(tmp_path):
+    with create_run(tmp_path / "run", "train", {"seed": 1}, CPU) as path:
+        pass
+    return path
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda content: content.replace(b'"seed": 1', b'"seed": 0'), ""),
+        (lambda content: content[:-20], ""),
+        (lambda content: b"[1]", ""),
+        (lambda content: content.replace(b'"version": 1', b'"version": 2'), r"version.* 2\b"),
+        (lambda content: re.sub(rb',\s+"sha256": "\w+"', b"", content), "sha256"),
+        (lambda content: add_checksum({"version": 1, "kind": "train"}).encode(), "a field is missing"),
+    ],
+    ids=["edited", "truncated", "list", "newer", "no checksum", "no fields"],
+)
+def test_a_damaged_manifest_is_an_error_that_names_it(run, damage, message):
+    content = (run / "manifest.json").read_bytes()
+    (run / "manifest.json").write_bytes(damage(content))
+    assert (run / "manifest.json").read_bytes() != content
+    with pytest.raises(ValueError, match=rf"manifest\.json .*{message}"):
+        read_manifest(run)
+    summary = summarise_run(run)
+    assert (summary["run"], summary["state"], summary["kind"]) == ("run", "damaged", None)
+    assert "manifest.json" in summary["why"]
+    assert [each["state"] for each in list_runs(run.parent)] == ["damaged"]
+
+
+@pytest.mark.parametrize("field", ["kind", "state", "why", "started", "sessions", "seconds", "notes", "config"])
+def test_read_manifest_checks_the_type_of_each_field(run, field):
+    write_manifest(run, read_manifest(run) | {field: (1, 2) if field == "config" else {}})
+    with pytest.raises(ValueError, match="a field is missing or has the wrong type"):
+        read_manifest(run)
+
+
+@pytest.mark.parametrize("name", ["none", "file", "empty"])
+def test_read_manifest_rejects_other_paths(tmp_path, name):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileNotFoundError, match=f"{name} is not a run directory"):
+        read_manifest(tmp_path / name)
+    assert not is_run(tmp_path / name)
+
+
+def test_a_running_manifest_without_a_process_means_killed(run):
+    manifest = read_manifest(run)
+    write_manifest(run, manifest | {"state": "running"})
+    with lock_run(run):
+        assert read_manifest(run)["state"] == "running"
+    assert read_manifest(run)["state"] == "killed"
+    (run / ".lock").unlink()  # a copy without hidden files
+    assert read_manifest(run)["state"] == "killed"
+    assert not (run / ".lock").exists()
+
+
+def test_a_run_that_ends_while_it_is_read_was_not_killed(run, monkeypatch):
+    done = read_manifest(run)
+    write_manifest(run, done | {"state": "running"})
+    open_file = os.open
+
+    def finish_before_the_lock(path, *arguments):
+        if str(path).endswith(".lock"):
+            write_manifest(run, done)
+        return open_file(path, *arguments)
+
+    monkeypatch.setattr(os, "open", finish_before_the_lock)
+    assert read_manifest(run)["state"] == "done"
+
+
+def test_the_state_is_known_to_a_user_who_can_only_read(public_folder, read_only):
+    with create_run(public_folder / "run", "train", {}, CPU) as run:
+        pass
+    write_manifest(run, read_manifest(run) | {"state": "running"})
+    with lock_run(run), read_only(run):
+        assert read_manifest(run)["state"] == "running"
+    with read_only(run):
+        assert read_manifest(run)["state"] == "killed"
+
+
+def test_write_json_replaces_nonfinite_numbers(tmp_path):
+    write_json(tmp_path / "x.json", {"a": float("inf"), "b": (float("nan"), 1.5)})
+    assert json.loads((tmp_path / "x.json").read_text()) == {"a": None, "b": [None, 1.5]}
+
+
+def test_describe_environment_names_versions_and_device():
+    environment = describe_environment(CPU)
+    assert environment["versions"]["jax"] == jax.__version__
+    assert environment["device"] == {"platform": "cpu", "kind": CPU.device_kind}
+    json.dumps(environment)
+
+
+def test_describe_environment_without_git(monkeypatch):
+    monkeypatch.setenv("PATH", os.devnull)
+    assert describe_environment(CPU)["git"] is None
+
+
+@pytest.mark.slow
+def test_describe_environment_names_the_commit(tmp_path, monkeypatch):
+    if shutil.which("git") is None:
+        pytest.skip("git is not installed")
+    for name in [name for name in os.environ if name.startswith("GIT_")]:  # set by a hook that runs the tests
+        monkeypatch.delenv(name)
+    for name in ("GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM"):
+        monkeypatch.setenv(name, os.devnull)
+
+    def git(*arguments):
+        command = ["git", "-c", "user.name=A", "-c", "user.email=a@example.org", *arguments]
+        return subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True).stdout.strip()
+
+    monkeypatch.chdir(tmp_path)
+    assert describe_environment(CPU)["git"] is None
+    git("init")
+    assert describe_environment(CPU)["git"] is None  # no commit yet
+    (tmp_path / "code.py").write_text("x = 1")
+    git("add", "code.py")
+    git("commit", "-m", "x")
+    (tmp_path / "untracked.txt").write_text("")
+    commit = git("rev-parse", "HEAD")
+    assert describe_environment(CPU)["git"] == {"commit": commit, "modified": False}
+    (tmp_path / "code.py").write_text("x = 2")
+    assert describe_environment(CPU)["git"] == {"commit": commit, "modified": True}
