@@ -5,11 +5,14 @@ bytes, and other programs that read Zarr can read it. Orbax keeps no checksums a
 the index that `write_arrays` returns holds the checksums, and the caller stores it in a JSON file with its own.
 """
 
+import errno
 import inspect
 import json
 import logging
 import math
+import os
 import re
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -50,6 +53,7 @@ def write_arrays(directory: Path, arrays: Iterable[tuple[Name, Any]]) -> dict[st
     import orbax.checkpoint as ocp
 
     try:
+        _check_space(directory.parent, sum(array.nbytes for _, array in named))
         with _orbax(ocp) as checkpointer:
             # Numbers as file names: the arrays' own names may contain dots, slashes or `..`.
             numbered = {_file_name(number): array for number, (_, array) in enumerate(named)}
@@ -146,6 +150,12 @@ def _orbax(ocp: Any) -> Iterator[Any]:
 
 def _is_not_from_orbax(record: logging.LogRecord) -> bool:
     return "orbax" not in Path(record.pathname).parts
+
+
+def _check_space(directory: Path, num_bytes: int) -> None:
+    """Raise an OSError when the disk is too full. Orbax would fail in several threads, and each would print it."""
+    if shutil.disk_usage(directory).free < num_bytes:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(directory))
 
 
 def _parse_index(directory: Path, index: Any) -> list[tuple[Name, ArraySpec]]:

@@ -21,7 +21,7 @@ class EvaluateOptions:
     corpus: DisallowNone[str | None] = None
     """Named corpus to evaluate on. None means --text, or else the run's own text."""
     part: DisallowNone[Literal["validation", "train", "all"] | None] = None
-    """Part of the text (validation: the last tokens, as in training). None: validation of a run's text, else all."""
+    """Part of the text (validation: its end, as in training). None: validation of a run's own text, else all."""
     checkpoint: Checkpoint = "final"
     batch_size: int = 256
     """Windows per forward pass. Affects only speed and memory."""

@@ -1,0 +1,42 @@
+"""Helpers to compare and damage saved arrays, checkpoints and models."""
+
+import json
+
+import jax
+import numpy as np
+
+from jaxlm.utils.checksums import add_checksum, verify_checksum
+
+
+def assert_same_bits(tree, other):
+    """Equal structure, and for each leaf equal dtype, shape and bytes."""
+    assert jax.tree.structure(tree) == jax.tree.structure(other)
+    for leaf, twin in zip(jax.tree.leaves(tree), jax.tree.leaves(other), strict=True):
+        assert (leaf.dtype, leaf.shape) == (twin.dtype, twin.shape)
+        assert np.asarray(leaf).tobytes() == np.asarray(twin).tobytes()
+
+
+def edit_document(path, **changes):
+    """Change fields of a JSON document and correct its checksum, as someone who knows the format would."""
+    document = verify_checksum(json.loads(path.read_text("utf-8")), origin=path)
+    path.write_text(add_checksum(document | changes), "utf-8")
+
+
+def flip_bytes(path, num_positions):
+    """Flip a bit at evenly spaced positions, one at a time; yield each position while it is flipped.
+
+    Skip whitespace of the JSON documents, which carries no meaning.
+    """
+    content = path.read_bytes()
+    for position in sorted({int(each) for each in np.linspace(0, len(content) - 1, num_positions)}):
+        if path.suffix == ".json" and content[position : position + 1].isspace():
+            continue
+        changed = bytearray(content)
+        changed[position] ^= 1 << position % 8
+        path.write_bytes(changed)
+        yield position
+    path.write_bytes(content)
+
+
+def files_below(path):
+    return sorted(each for each in path.rglob("*") if each.is_file())
