@@ -43,44 +43,21 @@ _CLIENT = """
 """
 
 _SOURCES = {
-    "works": """
-        def initialize():
-            start()
-    """,
-    "raises": """
-        def initialize():
-            raise RuntimeError("there is no such chip\\nin this machine")
-    """,
+    "works": "def initialize(): start()",
+    "raises": "def initialize(): raise RuntimeError('there is no such chip\\nin this machine')",
     "raises_in_factory": """
-        def factory():
-            raise RuntimeError("the chip does not answer")
-
-        def initialize():
-            start(factory)
+        def factory(): raise RuntimeError("the chip does not answer")
+        def initialize(): start(factory)
     """,
-    "hangs_in_import": """
-        hang()
-    """,
-    "hangs": """
-        def initialize():
-            hang()
-    """,
-    "hangs_in_factory": """
-        def initialize():
-            start(hang)
-    """,
-    "aborts": """
-        def initialize():
-            start(lambda: make_client(lambda module: os.abort()))
-    """,
+    "hangs_in_import": "hang()",
+    "hangs": "def initialize(): hang()",
+    "hangs_in_factory": "def initialize(): start(hang)",
+    "aborts": "def initialize(): start(lambda: make_client(lambda module: os.abort()))",
     "segfaults": """
         def initialize():
             start()
             for_loop, while_loop = jax.lax.fori_loop, jax.lax.while_loop
-
-            def crash():
-                jax.debug.callback(lambda: ctypes.string_at(0))
-
+            crash = lambda: jax.debug.callback(lambda: ctypes.string_at(0))
             jax.lax.fori_loop = lambda lower, upper, body, carry: for_loop(
                 lower, upper, lambda index, carry: (crash(), body(index, carry))[1], carry
             )
@@ -89,19 +66,17 @@ _SOURCES = {
             )
     """,
     "wrong": """
-        def with_sines(module):
+        def replace_tanh(module):
             text = str(module).replace("stablehlo.tanh", "stablehlo.sine").replace("chlo.tanh", "stablehlo.sine")
             return module.parse(text, context=module.context)
 
-        def initialize():
-            start(lambda: make_client(with_sines))
+        def initialize(): start(lambda: make_client(replace_tanh))
     """,
     "unimplemented": """
         def refuse(module):
             raise jax.errors.JaxRuntimeError("UNIMPLEMENTED: default_memory_space is not supported.")
 
-        def initialize():
-            start(lambda: make_client(refuse))
+        def initialize(): start(lambda: make_client(refuse))
     """,
     "noisy": """
         def initialize():
@@ -119,12 +94,11 @@ _SOURCES = {
 FAKES = tuple(_SOURCES)
 
 
-def install_fakes(directory: Path, *kinds: str) -> Path:
-    """Install these fakes as `fake-{kind} 1.0` into a directory for PYTHONPATH, and return it."""
+def install_fakes(directory: Path, *kinds: str) -> None:
+    """Install these fakes as `fake-{kind} 1.0` into a directory for PYTHONPATH."""
     for kind in kinds:
         source = textwrap.dedent(_CLIENT) + textwrap.dedent(_SOURCES[kind])
         add_plugin(directory, f"fake-{kind}", "1.0", module=f"fake_{kind}", source=source)
-    return directory
 
 
 def add_plugin(directory: Path, name: str, version: str, *, module: str, source: str) -> None:

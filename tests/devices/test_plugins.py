@@ -17,45 +17,37 @@ ON_IMPORT = "raise AssertionError('imported')"
 
 @pytest.fixture(autouse=True)
 def site(tmp_path, monkeypatch):
-    """A directory to import from, with the plugin "my-chip 1.2" and the module "jax_plugins.mine"."""
+    """A directory to import from."""
     monkeypatch.syspath_prepend(tmp_path)
-    add_plugin(tmp_path, "my-chip", "1.2", module="mine", source=ON_IMPORT)
-    (tmp_path / "jax_plugins").mkdir()
-    (tmp_path / "jax_plugins" / "mine.py").write_text(ON_IMPORT)
-    os.utime(tmp_path / "jax_plugins" / "mine.py", (0, 172_800))
     installed_plugins.cache_clear()
     yield tmp_path
     installed_plugins.cache_clear()
 
 
-def test_installed_plugins_finds_entry_points(site):
-    (site / "my_chip-1.2.dist-info" / "entry_points.txt").write_text(
-        "[jax_plugins]\nchip = mine.chip\n[console_scripts]\nmine = mine:main\n"
-    )
-    (plugin,) = [plugin for plugin in installed_plugins() if plugin.name == "my-chip"]
-    assert plugin == Plugin("mine.chip", "my-chip", "1.2")
-    assert str(plugin) == "my-chip 1.2"
+def add_to_namespace(site, path, modified):
+    path = site / "jax_plugins" / path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(ON_IMPORT)
+    os.utime(path, (0, modified))
 
 
 def test_installed_plugins_finds_modules_without_distribution(site):
-    package = site / "jax_plugins" / "mine_too" / "__init__.py"
-    package.parent.mkdir()
-    package.write_text(ON_IMPORT)
-    os.utime(package, (0, 86_400))
-    modules = {plugin.module: plugin for plugin in installed_plugins() if "jax_plugins.mine" in plugin.module}
-    assert modules == {
-        module: Plugin(module, module, version)
-        for module, version in {
-            "jax_plugins.mine": "1970-01-03T00:00:00Z",
-            "jax_plugins.mine_too": "1970-01-02T00:00:00Z",
-        }.items()
-    }
+    add_to_namespace(site, "mine/__init__.py", 86_400)
+    add_to_namespace(site, "mine_too.py", 172_800)
+    found = [
+        (plugin.module, plugin.name, plugin.version) for plugin in installed_plugins() if "mine" in plugin.name
+    ]
+    names = ["jax_plugins.mine", "jax_plugins.mine_too"]
+    assert found == list(zip(names, names, ["1970-01-02T00:00:00Z", "1970-01-03T00:00:00Z"], strict=True))
 
 
-def test_installed_plugins_lists_a_module_once(site):
+def test_installed_plugins_finds_entry_points_first(site):
+    add_to_namespace(site, "mine.py", 0)
+    add_plugin(site, "my-chip", "1.2", module="mine", source=ON_IMPORT)
     (site / "my_chip-1.2.dist-info" / "entry_points.txt").write_text("[jax_plugins]\nchip = jax_plugins.mine\n")
-    mine = [plugin for plugin in installed_plugins() if "mine" in plugin.module]
-    assert mine == [Plugin("jax_plugins.mine", "my-chip", "1.2")]
+    (plugin,) = [plugin for plugin in installed_plugins() if "mine" in plugin.module]
+    assert plugin == Plugin("jax_plugins.mine", "my-chip", "1.2")
+    assert str(plugin) == "my-chip 1.2"
 
 
 def test_installed_plugins_finds_libtpu_by_name(site):
@@ -69,7 +61,7 @@ def test_jax_metal_is_compatible_with_old_jax(monkeypatch, version):
     assert known_incompatibility(Plugin("any", "jax-metal", "0.1.1")) is None
 
 
-@pytest.mark.parametrize("version", ["0.5.1", "0.5.3rc1", "0.10.2", "0.12.0.1", "1.0.0"])
+@pytest.mark.parametrize("version", ["0.5.1", "0.5.3rc1", "0.10.2", "1.0.0"])
 @pytest.mark.parametrize(
     ("name", "python"), [("jax-metal", (3, 11)), ("jax_metal", (3, 12)), ("JAX-Metal", (3, 13))]
 )
@@ -77,18 +69,14 @@ def test_jax_metal_is_incompatible_with_newer_jax(monkeypatch, version, name, py
     monkeypatch.setattr(metadata, "version", lambda name: version)
     monkeypatch.setattr(sys, "version_info", python)
     reason = known_incompatibility(Plugin("any", name, "0.1.1"))
-    assert f"jax {version};" in reason
-    assert "pip install 'jaxlm[metal]'" in reason
-    assert "pip uninstall jax-metal" in reason
+    assert f"jax {version}; pip install 'jaxlm[metal]'" in reason
     assert ("pip install 'jaxlm[apple]'" in reason) == (python >= (3, 12))
-
-
-def test_other_plugins_have_no_known_incompatibility():
-    assert known_incompatibility(Plugin("jax_plugins.mps", "jax-mps", "0.1.1")) is None
+    assert known_incompatibility(Plugin("any", "jax-mps", "0.1.1")) is None
 
 
 @pytest.mark.parametrize("module", ["mine", "jax_plugins.mine", "absent.mine"])
-def test_disable_plugins_replaces_the_module(monkeypatch, module):
+def test_disable_plugins_replaces_the_module(site, monkeypatch, module):
+    add_to_namespace(site, "mine.py", 0)
     monkeypatch.setitem(sys.modules, module, None)  # restores what was there
     disable_plugins([Plugin(module, "mine", "1")])
     importlib.import_module(module).initialize()
@@ -96,8 +84,9 @@ def test_disable_plugins_replaces_the_module(monkeypatch, module):
 
 @pytest.mark.slow
 def test_probe_results_imports_neither_jax_nor_a_plugin(site):
-    """In a process of its own. Nothing is probed if the only plugin is known to be incompatible."""
+    """In a subprocess. The known incompatibility of jax-metal needs no probe; the probe of the other fails."""
     add_plugin(site, "jax-metal", "0.1.1", module="metal", source=ON_IMPORT)
+    add_plugin(site, "my-chip", "1.2", module="mine", source=ON_IMPORT)
     program = """
         import importlib.metadata, sys
 
@@ -107,16 +96,12 @@ def test_probe_results_imports_neither_jax_nor_a_plugin(site):
 
         reasons = {plugin.name: result.reason for plugin, result in probe_results().items()}
         assert not {"jax", "mine", "metal"} & set(sys.modules)
-        print(reasons["jax-metal"], "|", reasons["my-chip"])
+        assert "breaks every program of jax 0.10.2" in reasons["jax-metal"]
+        assert "AssertionError: imported" in reasons["my-chip"]
     """
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(program)],
-        env=os.environ
-        | {"PYTHONPATH": os.pathsep.join(sys.path), "JAXLM_DATA_DIR": str(site), "JAXLM_PROBE_SECONDS": "60"},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    metal, mine = done.stdout.split("|")
-    assert "breaks every program of jax 0.10.2" in metal
-    assert "AssertionError: imported" in mine
+    environment = {
+        "PYTHONPATH": os.pathsep.join(sys.path),
+        "JAXLM_DATA_DIR": str(site),
+        "JAXLM_PROBE_SECONDS": "60",
+    }
+    subprocess.run([sys.executable, "-c", textwrap.dedent(program)], env=os.environ | environment, check=True)

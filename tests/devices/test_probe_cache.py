@@ -23,12 +23,12 @@ RESULTS = {
 
 @pytest.fixture
 def results():
-    return dict(RESULTS)
+    return RESULTS.copy()
 
 
 @pytest.fixture
 def probes(install, results):
-    """The probes that were run; an empty cache."""
+    """The calls of `run_probes`."""
     return install(results)
 
 
@@ -42,15 +42,10 @@ def in_new_process():
     return probe_results()
 
 
-def test_probe_results_probes_once(probes):
-    assert probe_results() == RESULTS
+def test_probe_results_probes_each_version_once(probes, results):
+    assert probe_results() == in_new_process() == RESULTS
     assert probe_results() is probe_results()
-    assert in_new_process() == RESULTS
     assert probes == [[GOOD, BAD]]
-
-
-def test_probe_results_probes_only_new_versions(probes, results):
-    probe_results()
     newer = Plugin("bad", "bad-chip", "2.1")
     results[newer] = results.pop(BAD)
     assert in_new_process() == {GOOD: RESULTS[GOOD], newer: RESULTS[BAD]}
@@ -63,12 +58,11 @@ def test_probe_results_probes_only_new_versions(probes, results):
         lambda patch: patch.setattr(platform, "release", lambda: "another"),
         lambda patch: patch.setattr(sys, "prefix", "another"),
         lambda patch: patch.setattr(metadata, "version", lambda name: "99.0"),
-        lambda patch: patch.setenv("CUDA_VISIBLE_DEVICES", ""),
-        lambda patch: patch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=3"),
-        lambda patch: patch.setenv("LD_LIBRARY_PATH", "another"),
-        lambda patch: patch.setenv("JAX_MPS_LIBRARY_PATH", "another"),
+        *[
+            lambda patch, name=name: patch.setenv(name, "another")
+            for name in ("CUDA_VISIBLE_DEVICES", "XLA_FLAGS", "LD_LIBRARY_PATH", "JAX_MPS_LIBRARY_PATH")
+        ],
     ],
-    ids=["kernel", "environment", "jax", "visible devices", "XLA flags", "libraries", "plugin setting"],
 )
 def test_results_depend_on_machine_and_settings(probes, monkeypatch, change):
     probe_results()
@@ -85,7 +79,6 @@ def test_damaged_or_old_cache_is_replaced(probes, cache, content):
     cache.write_text(content)
     assert probe_results() == in_new_process() == RESULTS
     assert len(probes) == 1
-    assert len(json.loads(cache.read_text())["results"]) == 2
 
 
 def test_unwritable_directory_means_probes_each_time(probes, tmp_path, monkeypatch):
@@ -95,34 +88,29 @@ def test_unwritable_directory_means_probes_each_time(probes, tmp_path, monkeypat
     assert len(probes) == 2
 
 
-@pytest.mark.parametrize(("hours", "again"), [(23, []), (25, [[BAD]]), (-1, [[BAD]])])
-def test_failure_expires_after_a_day(probes, monkeypatch, hours, again):
+@pytest.mark.parametrize(
+    ("hours", "limit", "again"),
+    [(23, "", []), (25, "", [[BAD]]), (-1, "", [[BAD]]), (0, "75", [[BAD]]), (0, "5", [])],
+)
+def test_failure_counts_for_a_day_and_no_higher_limit(probes, monkeypatch, hours, limit, again):
     probe_results()
     now = time.time()
     monkeypatch.setattr(time, "time", lambda: now + 3600 * hours)
+    monkeypatch.setenv("JAXLM_PROBE_SECONDS", limit)
+    assert in_new_process() == RESULTS
+    monkeypatch.delenv("JAXLM_PROBE_SECONDS")
     assert in_new_process() == RESULTS
     assert probes == [[GOOD, BAD], *again]
-
-
-def test_failure_is_probed_again_with_more_time(probes, monkeypatch):
-    probe_results()
-    monkeypatch.setenv("JAXLM_PROBE_SECONDS", "75")
-    in_new_process()
-    monkeypatch.delenv("JAXLM_PROBE_SECONDS")
-    in_new_process()
-    assert probes == [[GOOD, BAD], [BAD]]
 
 
 def test_error_of_run_probes_is_not_cached(probes, cache, monkeypatch):
     def fail(plugins):
         raise OSError("no processes left\nfor you")
 
-    with monkeypatch.context() as patch:
-        patch.setattr(probe_cache, "run_probes", fail)
-        failure = ProbeResult(works=False, platform=None, reason="could not be probed: no processes left for you")
-        assert probe_results() == {GOOD: failure, BAD: failure}
+    monkeypatch.setattr(probe_cache, "run_probes", fail)
+    failure = ProbeResult(works=False, platform=None, reason="could not be probed: no processes left for you")
+    assert probe_results() == {GOOD: failure, BAD: failure}
     assert not cache.exists()
-    assert in_new_process() == RESULTS
 
 
 @pytest.mark.slow
@@ -150,15 +138,14 @@ def test_results_of_another_process_are_used(probes, cache, monkeypatch):
     assert len(probes) == 1
 
 
+@pytest.mark.slow
 def test_cache_keeps_the_newest_100(probes, cache, results):
-    probe_results()
     for batch in ("first", "second"):
         results.clear()
-        results.update({GOOD: RESULTS[GOOD]} | {Plugin("p", f"{batch}{i}", "1"): RESULTS[GOOD] for i in range(60)})
+        results.update({Plugin("p", f"{batch}{i}", "1"): RESULTS[GOOD] for i in range(60)})
         in_new_process()
     keys = json.loads(cache.read_text())["results"]
-    assert len(keys) == 100
-    assert sum("second" in key for key in keys) == 60
+    assert (len(keys), sum("second" in key for key in keys)) == (100, 60)
 
 
 def test_clear_probe_cache_removes_all_results(probes, cache):
@@ -167,17 +154,6 @@ def test_clear_probe_cache_removes_all_results(probes, cache):
     assert not cache.exists()
     assert probe_results() == RESULTS
     assert len(probes) == 2
-
-
-def test_known_incompatibility_is_not_probed(probes, results, cache, monkeypatch):
-    metal = Plugin("metal", "jax-metal", "0.1.1")
-    results[metal] = RESULTS[GOOD]
-    monkeypatch.setattr(metadata, "version", lambda name: "0.10.2")
-    result = probe_results()[metal]
-    assert not result.works
-    assert "breaks every program" in result.reason
-    assert probes == [[GOOD, BAD]]
-    assert "metal" not in cache.read_text()
 
 
 def test_without_plugins_nothing_is_read(install, cache, monkeypatch):

@@ -2,13 +2,14 @@
 
 import json
 import os
+import select
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
-from jaxlm.devices.plugins import Plugin, installed_plugins
+from jaxlm.devices import probe_runner
+from jaxlm.devices.plugins import Plugin
 from jaxlm.devices.probe_runner import RESULT_MARKER, ProbeResult, probe_seconds, run_probes
 
 WORKS = ProbeResult(
@@ -16,9 +17,9 @@ WORKS = ProbeResult(
 )
 RETRY = " (to try again: jaxlm devices --probe)"
 PRINT_RESULT = f"cat <<'END'\n{RESULT_MARKER}{json.dumps(WORKS._asdict())}\nEND\n"
-PLUGIN = Plugin("chip", "chip", "1.0")
+PLUGIN, *OTHERS = (Plugin(name, name, "1.0") for name in ("chip", "other", "third"))
 
-needs_shell = pytest.mark.skipif(os.name != "posix", reason="needs a shell script as sys.executable")
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs a shell script as sys.executable")
 
 
 def failure(reason):
@@ -27,39 +28,37 @@ def failure(reason):
 
 @pytest.fixture
 def probe(tmp_path, monkeypatch):
-    """Return a function that returns the result of a probe that runs these shell commands."""
+    """Return a function that returns the results of probes that run these shell commands."""
     monkeypatch.setenv("JAXLM_PROBE_SECONDS", "60")
+    monkeypatch.setattr(probe_runner, "installed_plugins", lambda: (PLUGIN, *OTHERS))
     interpreter = tmp_path / "python"
     monkeypatch.setattr(sys, "executable", str(interpreter))
 
-    def run(commands):
+    def run(commands, *plugins):
         interpreter.write_text(f"#!/bin/sh\n{commands}")
         interpreter.chmod(0o700)
-        return run_probes([PLUGIN])[PLUGIN]
+        return run_probes(plugins) if plugins else run_probes([PLUGIN])[PLUGIN]
 
     return run
 
 
-def is_running(pid):
-    """Return whether a process still runs a moment after it was killed. A zombie does not run."""
-    for _ in range(100):
-        try:
-            os.kill(pid, 0)
-            if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
-                return False
-        except OSError:
-            return False
-        time.sleep(0.05)
-    return True
+@pytest.fixture
+def child(tmp_path):
+    """Return shell commands that start a child process, and a function that tells whether it has ended."""
+    os.mkfifo(tmp_path / "fifo")
+    reader = os.open(tmp_path / "fifo", os.O_RDONLY | os.O_NONBLOCK)
+    # Once no process holds the other end, there is an end of file to read.
+    yield f"sleep 600 > {tmp_path}/fifo &\n", lambda: select.select([reader], [], [], 10)[0] == [reader]
+    os.close(reader)
 
 
 @pytest.mark.slow
-@needs_shell
 @pytest.mark.parametrize(
     ("commands", "result"),
     [
         (PRINT_RESULT, WORKS),
         ("echo 'a log line'; printf 'half a line'; " + PRINT_RESULT + "echo 'another log line' >&2", WORKS),
+        ("sleep 0.1 & " + PRINT_RESULT, WORKS),
         (PRINT_RESULT.replace("true", "false"), failure(WORKS.reason)._replace(platform="chip")),
         (PRINT_RESULT + "kill -ABRT $$", failure("was terminated by signal 6 (Aborted)")),
         ("exit 3", failure("exited with code 3")),
@@ -67,47 +66,39 @@ def is_running(pid):
         ("echo 'jaxlm probe result'", failure("exited with code 0: jaxlm probe result")),
         ("yes xxxxxxxxxxxxxxxxxxx", failure("printed more than 1,048,576 bytes")),
         ("head -c 2000000 /dev/zero >&2; " + PRINT_RESULT, failure("printed more than 1,048,576 bytes")),
-        ("sleep 0.1 & " + PRINT_RESULT, WORKS),
     ],
-    ids=["works", "logs", "fails", "abort", "exit", "message", "unfinished", "endless", "flood", "short child"],
 )
 def test_run_probes_by_output_and_exit(probe, commands, result):
     assert probe(commands) == result
 
 
 @pytest.mark.slow
-@needs_shell
-def test_run_probes_kills_a_hanging_probe(probe, monkeypatch, tmp_path):
+def test_run_probes_kills_a_hanging_probe(probe, child, monkeypatch):
     monkeypatch.setenv("JAXLM_PROBE_SECONDS", "1.5")
-    result = probe(PRINT_RESULT + f"sleep 600 & echo $! $$ > {tmp_path}/pids\nwait")
+    start, has_ended = child
     reason = "did not finish in 1.5 s (for more time: JAXLM_PROBE_SECONDS=5 jaxlm devices --probe)"
-    assert result == ProbeResult(works=False, platform=None, reason=reason)
-    assert not any(is_running(int(pid)) for pid in (tmp_path / "pids").read_text().split())
+    assert probe(PRINT_RESULT + start + "wait") == ProbeResult(works=False, platform=None, reason=reason)
+    assert has_ended()
 
 
 @pytest.mark.slow
-@needs_shell
-def test_run_probes_kills_processes_left_running(probe, tmp_path):
-    assert probe(f"sleep 600 & echo $! > {tmp_path}/pid\n" + PRINT_RESULT) == failure("left processes running")
-    assert not is_running(int((tmp_path / "pid").read_text()))
+def test_run_probes_kills_processes_left_running(probe, child):
+    start, has_ended = child
+    assert probe(start + PRINT_RESULT) == failure("left processes running")
+    assert has_ended()
 
 
 @pytest.mark.slow
-@needs_shell
-def test_run_probes_runs_plugins_together(probe, monkeypatch, tmp_path):
-    """One that hangs does not change the result of another."""
+def test_run_probes_shares_the_time_limit(probe, monkeypatch, tmp_path):
+    """A plugin that hangs does not change the results of the others."""
     monkeypatch.setenv("JAXLM_PROBE_SECONDS", "3")
-    probe("exit")
-    Path(sys.executable).write_text(f"#!/bin/sh\nmkdir {tmp_path}/first && sleep 600\n" + PRINT_RESULT)
-    other = Plugin("other", "other", "1.0")
     begin = time.monotonic()
-    results = run_probes([PLUGIN, other, Plugin("third", "third", "1.0")])
+    results = probe(f"mkdir {tmp_path}/first && sleep 600\n" + PRINT_RESULT, PLUGIN, *OTHERS)
     assert sorted(result.works for result in results.values()) == [False, True, True]
     assert time.monotonic() - begin < 10
 
 
 @pytest.mark.slow
-@needs_shell
 def test_probe_inherits_paths_and_device_settings(probe, monkeypatch, tmp_path):
     debug = {"JAX_PLATFORMS", "JAXLM_DEVICE", "JAX_COMPILATION_CACHE_DIR", "JAX_TRANSFER_GUARD", "PYTHONWARNINGS"}
     kept = {"JAX_ENABLE_X64", "JAX_MPS_LIBRARY_PATH", "XLA_FLAGS"}
@@ -120,8 +111,8 @@ def test_probe_inherits_paths_and_device_settings(probe, monkeypatch, tmp_path):
     assert environment["PYTHONPATH"].split(os.pathsep)[0] == str(tmp_path / "only here")
     assert environment["XLA_PYTHON_CLIENT_PREALLOCATE"] == "false"
     assert {name for name in debug | kept if name in environment} == kept
-    words = ["-P", "-m", "jaxlm.devices.probe_program", "60.0", *[plugin.module for plugin in installed_plugins()]]
-    assert (tmp_path / "arguments").read_text().split() == words
+    arguments = ["-P", "-m", "jaxlm.devices.probe_program", "60.0", *[plugin.module for plugin in OTHERS]]
+    assert (tmp_path / "arguments").read_text().split() == arguments
 
 
 @pytest.mark.parametrize(("name", "value"), [("executable", None), ("executable", ""), ("frozen", True)])
@@ -131,10 +122,10 @@ def test_run_probes_needs_an_interpreter(monkeypatch, name, value):
         run_probes([PLUGIN])
 
 
-@pytest.mark.parametrize("seconds", ["soon", "0", "-1", "nan", "inf", "86401"])
-def test_probe_seconds_rejects_other_values(monkeypatch, seconds):
-    monkeypatch.setenv("JAXLM_PROBE_SECONDS", seconds)
-    with pytest.raises(ValueError, match=rf"JAXLM_PROBE_SECONDS must be a number in \(0, 86400\], got {seconds};"):
+@pytest.mark.parametrize("setting", ["soon", "0", "-1", "nan", "inf", "86401"])
+def test_probe_seconds_rejects_other_values(monkeypatch, setting):
+    monkeypatch.setenv("JAXLM_PROBE_SECONDS", setting)
+    with pytest.raises(ValueError, match=rf"JAXLM_PROBE_SECONDS must be a number in \(0, 86400\], got {setting};"):
         probe_seconds()
 
 
