@@ -36,9 +36,9 @@ def plot_curves(
     loss_axes, perplexity_axes = figure.subplots(1, 2)
     styles = itertools.cycle(itertools.product(("-", "--", "-.", ":"), _COLORS))
     for (title, records), (style, color) in zip(curves.items(), styles, strict=False):
-        look = {"label": title, "linestyle": style, "color": color}
-        _plot_records(loss_axes, records, "train_loss", linewidth=1.4, **look)
-        _plot_records(perplexity_axes, records, "val_perplexity", linewidth=1.6, marker=".", **look)
+        look = {"linestyle": style, "color": color}
+        _plot_records(loss_axes, title, records, "train_loss", linewidth=1.4, **look)
+        _plot_records(perplexity_axes, title, records, "val_perplexity", linewidth=1.6, marker=".", **look)
     if not perplexity_axes.lines:
         perplexity_axes.set_xticks([])
     if vocab_size is not None:
@@ -98,12 +98,12 @@ def _make_figure(width: float, height: float) -> Any:
     return Figure(figsize=(width, height), dpi=130, layout="constrained")
 
 
-def _plot_records(axes: Any, records: Sequence[Mapping[str, Any]], name: str, **look: Any) -> None:
+def _plot_records(axes: Any, title: str, records: Sequence[Mapping[str, Any]], name: str, **look: Any) -> None:
     points = [(record["step"], record[name]) for record in records if is_drawable(record.get(name))]
     if len(points) == 1:
         look["marker"] = "."  # a line through one point is invisible
     if points:
-        axes.plot(*zip(*points, strict=True), **look)
+        axes.plot(*zip(*points, strict=True), **look)[0].set_label(title)
 
 
 def _add_legends(figure: Any) -> None:
