@@ -23,17 +23,16 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 import jaxlm
 from experiments.shared.experiment import Experiment, Findings, RunContext, main
 from experiments.shared.options import TokenizerOptions
-from experiments.shared.plots import COLORS, new_figure
+from experiments.shared.plots import new_panels, plot_lines
 from experiments.shared.synthetic import Floats, conditional_entropy
-from experiments.shared.tables import format_table
+from experiments.shared.tables import format_records
+from experiments.shared.training import fit_counts, momentum_sgd, train_side_by_side
 from jaxlm.runs.report.tables import show_whitespace
 from jaxlm.text.dataset import Dataset, load_dataset
-from jaxlm.training.optimizers import sgd
 from jaxlm.training.state import TrainState, join_variables
 from jaxlm.utils.checks import check_at_least
 
@@ -69,41 +68,30 @@ def prepare(options: BigramOptimumOptions) -> Experiment:
 def measure(options: BigramOptimumOptions, data: Dataset, run: RunContext) -> Findings:
     """Measure KL(counts || neural) by step and by embedding dimension."""
     vocab_size = data.tokenizer.vocab_size
-    counts = jaxlm.CountsBigramLM(vocab_size, smoothing=0)
-    table = counts.fit(jaxlm.init(counts, jax.random.key(0)), data.train_ids)["counts"]["table"]
-    pairs = np.asarray(table, np.float64)
+    counts = fit_counts(jaxlm.CountsBigramLM(vocab_size, smoothing=0), data.train_ids)
+    pairs = np.asarray(counts["counts"]["table"], np.float64)
     dims = (2,) if options.quick else _DIMS
     rows = []
     for dim in (*(dim for dim in dims if dim < vocab_size), vocab_size):
         rows.append(train_dim(dim, pairs, options, data))
         run.log(f"D = {dim}: KL {rows[-1]['kl_nats'][-1]:.5f} nats per token, lr {rows[-1]['lr']:g}")
-    results = {
-        "vocab_size": vocab_size,
-        "num_pairs": int(pairs.sum()),
-        "counts_nats_per_token": conditional_entropy(pairs / pairs.sum()),
-        "dims": rows,
-    }
-    return Findings(results, format_results(results), {"picture": plot(results)})
+    counts_nats = conditional_entropy(pairs / pairs.sum())
+    results = {"num_pairs": int(pairs.sum()), "counts_nats_per_token": counts_nats, "dims": rows}
+    return Findings({"vocab_size": vocab_size, **results}, format_results(results), {"picture": plot(results)})
 
 
 def train_dim(dim: int, pairs: Floats, options: BigramOptimumOptions, data: Dataset) -> dict[str, Any]:
     """Train the neural bigram with each learning rate, and with the best again to record its KL by step."""
     model = jaxlm.NeuralBigramLM(len(pairs), dim)
     num_steps = min(options.steps, 200) if options.quick else options.steps
-    key = jax.random.key(options.seed)
-
-    def momentum_sgd(lr: Any) -> optax.GradientTransformation:
-        return sgd(lr, num_steps, schedule="cosine", momentum=0.9)
-
-    keys, hyperparams = jaxlm.sweep_grid(key[None], lr=options.lrs)
+    optimizer = partial(momentum_sgd, num_steps=num_steps, clip_norm=None)
     settings: dict[str, Any] = {"batch_size": _BATCH_SIZE, "num_steps": num_steps, "log_every": num_steps}
-    runs, _ = jaxlm.train_many(
-        model, data.train_ids, keys=keys, hyperparams=hyperparams, optimizer=momentum_sgd, **settings
+    key = jax.random.key(options.seed)
+    keys, hyperparams = jaxlm.sweep_grid(key[None], lr=options.lrs)
+    runs, _ = train_side_by_side(
+        model, data.train_ids, keys=keys, hyperparams=hyperparams, optimizer=optimizer, **settings
     )
-    final_kl = [
-        kl_by_context(model, jax.tree.map(lambda leaf, run=run: leaf[run], runs), pairs).sum()
-        for run in range(len(keys))
-    ]
+    final_kl = [float(kl_by_context(model, variables, pairs).sum()) for variables in runs]
     best_lr = float(options.lrs[int(np.argmin(np.nan_to_num(final_kl, nan=np.inf)))])
     curve: dict[int, float] = {}
     curve_steps = set(log_spaced_steps(num_steps))
@@ -112,32 +100,22 @@ def train_dim(dim: int, pairs: Floats, options: BigramOptimumOptions, data: Data
         if (step := int(state.step)) in curve_steps:
             curve[step] = float(kl_by_context(model, join_variables(state.params, {}), pairs).sum())
 
+    pauses: dict[str, Any] = {"on_pause": record_kl, "pause_every": _CURVE_INTERVAL}
     variables, _ = jaxlm.train_lm(
-        model,
-        data.train_ids,
-        key=key,
-        optimizer=momentum_sgd(best_lr),
-        on_pause=record_kl,
-        pause_every=_CURVE_INTERVAL,
-        **settings,
+        model, data.train_ids, key=key, optimizer=optimizer(best_lr), **pauses, **settings
     )
     kl = kl_by_context(model, variables, pairs)
-    return {
-        "dim": dim,
-        "lr": best_lr,
-        "final_kl_nats_by_lr": [float(nats) for nats in final_kl],
-        "steps": list(curve),
-        "kl_nats": list(curve.values()),
-        "worst_contexts": [
-            {
-                "token": data.tokenizer.decode([int(token)]),
-                "kl_nats": float(kl[token]),
-                "share_of_kl_percent": float(100 * kl[token] / kl.sum()),
-                "share_of_pairs_percent": float(100 * pairs[token].sum() / pairs.sum()),
-            }
-            for token in np.argsort(-kl)[:_NUM_WORST]
-        ],
-    }
+    worst_contexts = [
+        {
+            "token": data.tokenizer.decode([int(token)]),
+            "kl_nats": float(kl[token]),
+            "share_of_kl_percent": float(100 * kl[token] / kl.sum()),
+            "share_of_pairs_percent": float(100 * pairs[token].sum() / pairs.sum()),
+        }
+        for token in np.argsort(-kl)[:_NUM_WORST]
+    ]
+    outcome = {"dim": dim, "lr": best_lr, "final_kl_nats_by_lr": final_kl, "worst_contexts": worst_contexts}
+    return outcome | {"steps": list(curve), "kl_nats": list(curve.values())}
 
 
 def kl_by_context(model: jaxlm.LanguageModel, variables: Any, pairs: Floats) -> Floats:
@@ -167,28 +145,32 @@ def log_spaced_steps(num_steps: int) -> list[int]:
 def format_results(results: Mapping[str, Any]) -> str:
     """Return one row for the counts and one for each embedding dimension."""
     counts_nats = results["counts_nats_per_token"]
-    rows = [["counts", "", "", "0", f"{counts_nats:.5f}", f"{np.exp(counts_nats):.4f}"]]
+    records = [{"dim": "counts", "worst": "", "lr": "", "kl": 0.0}]
     for row in results["dims"]:
-        nats = row["kl_nats"][-1]
-        worst = "  ".join(
+        shares = [
             f"{show_whitespace(each['token'])} {each['share_of_kl_percent']:.0f} %"
             for each in row["worst_contexts"]
-        )
-        loss = counts_nats + nats
-        rows.append(
-            [str(row["dim"]), worst, f"{row['lr']:g}", f"{nats:.5f}", f"{loss:.5f}", f"{np.exp(loss):.4f}"]
-        )
-    headers = "D", "contexts with the largest share of the KL", "learning rate", "KL (nats/token)"
-    return format_table([*headers, "training loss (nats/token)", "training perplexity"], rows, text_columns=2)
+        ]
+        records.append({**row, "worst": "  ".join(shares), "kl": row["kl_nats"][-1]})
+    losses = [counts_nats + record["kl"] for record in records]
+    columns = {
+        "D": "{dim}",
+        "contexts with the largest share of the KL": "{worst}",
+        "learning rate": "{lr}",
+        "KL (nats/token)": "{kl:.5f}",
+        "training loss (nats/token)": "{loss:.5f}",
+        "training perplexity": "{perplexity:.4f}",
+    }
+    scores = ({"loss": loss, "perplexity": np.exp(loss)} for loss in losses)
+    rows = (record | score for record, score in zip(records, scores, strict=True))
+    return format_records(rows, columns, text_columns=2)
 
 
 def plot(results: Mapping[str, Any]) -> Any:
     """Plot the KL by step for each embedding dimension, and the final KL by dimension."""
-    figure = new_figure(11, 4.6)
-    by_step, by_dim = figure.subplots(1, 2)
+    figure, (by_step, by_dim) = new_panels(2, 11, 4.6)
     rows = results["dims"]
-    for row, color in zip(rows, COLORS, strict=False):
-        by_step.plot(row["steps"], row["kl_nats"], color=color, label=f"D = {row['dim']}")
+    plot_lines(by_step, {f"D = {row['dim']}": (row["steps"], row["kl_nats"]) for row in rows}, markers="." * 7)
     by_step.set(xscale="log", yscale="log", xlabel="training step", title="during training")
     by_step.set_ylabel("KL(counts || neural bigram), nats per token")
     by_step.legend(loc="lower left", fontsize=9)
@@ -197,15 +179,10 @@ def plot(results: Mapping[str, Any]) -> Any:
     for dim, nats in zip(dims, final, strict=True):
         by_dim.annotate(f"{nats:.2g}", (dim, nats), (5, 5), textcoords="offset points", fontsize=9)
     by_dim.set(xscale="log", yscale="log", xlabel="embedding dimension D", title="after training")
-    by_dim.set_xticks(dims, [str(dim) for dim in dims], minor=False)
+    by_dim.set_xticks(dims, [str(dim) for dim in dims])
     by_dim.minorticks_off()
     by_dim.margins(0.12)
-    for axes in (by_step, by_dim):
-        axes.grid(alpha=0.25)
-    counts_nats = results["counts_nats_per_token"]
-    figure.suptitle(
-        f"Neural bigram against counts ({counts_nats:.4f} nats per token), V = {results['vocab_size']}"
-    )
+    figure.suptitle(f"Neural bigrams against the counts ({results['counts_nats_per_token']:.4f} nats per token)")
     return figure
 
 

@@ -26,9 +26,10 @@ import jax
 import jaxlm
 from experiments.shared.experiment import Experiment, Findings, RunContext, main
 from experiments.shared.options import TextOptions
-from experiments.shared.plots import COLORS, new_figure
+from experiments.shared.plots import COLORS, new_panels, plot_lines
 from experiments.shared.recipes import read_recipe, train_recipe
 from experiments.shared.tables import format_table
+from experiments.shared.training import fit_counts
 from jaxlm.models.interface import num_params
 from jaxlm.runs.config import TrainConfig, resolve
 from jaxlm.runs.results import describe_dataset
@@ -58,14 +59,9 @@ def prepare(options: ContextLengthOptions) -> Experiment:
     check_at_least("--longest", options.longest, 1)
     if not 0 < options.memory_gib < 2**40:
         raise ValueError(f"--memory-gib must be in (0, 2**40), got {options.memory_gib}")
-    config = make_config(options)
-    data = load_dataset(
-        options.corpus,
-        options.text,
-        "bpe",
-        vocab_size=config.vocab_size,
-        min_tokens=max(options.longest, _LONGEST_COUNTED) + 1,
-    )
+    config, longest = make_config(options), max(options.longest, _LONGEST_COUNTED)
+    size = config.vocab_size
+    data = load_dataset(options.corpus, options.text, "bpe", vocab_size=size, min_tokens=longest + 1)
     return Experiment("context-length", partial(measure, options, config, data))
 
 
@@ -89,22 +85,16 @@ def measure(options: ContextLengthOptions, config: TrainConfig, data: Dataset, r
         mlps.append(evaluate_mlp(data, replace(config, context_length=length)))
         run.log(f"MLP, N = {length}: validation perplexity {mlps[-1]['perplexity']:.2f}")
     memory = options.memory_gib * 2**30
-    results = {
-        **describe_dataset(data, "bpe"),
-        "counts": counts,
-        "mlp": mlps,
-        "memory_bytes": memory,
-        "longest_dense": [
-            {"vocab_size": size, "context_length": longest_dense_context(size, memory)} for size in _VOCAB_SIZES
-        ],
-    }
+    longest_dense = {str(size): longest_dense_context(size, memory) for size in _VOCAB_SIZES}
+    results = {"counts": counts, "mlp": mlps, "memory_bytes": memory, "longest_dense_by_vocab_size": longest_dense}
+    results = describe_dataset(data, "bpe") | results
     return Findings(results, format_results(results), {"picture": plot(results)})
 
 
 def evaluate_counts(data: Dataset, context_length: int) -> dict[str, Any]:
     """Return perplexity and memory of n-gram counts with modified Kneser-Ney smoothing."""
     model = jaxlm.CountsNgramLM(data.tokenizer.vocab_size, context_length, table="sparse")
-    variables = model.fit(jaxlm.init(model, jax.random.key(0)), data.train_ids)
+    variables = fit_counts(model, data.train_ids)
     ngrams, _ = model.ngrams_of(variables)
     return {
         "context_length": context_length,
@@ -150,23 +140,23 @@ def longest_dense_context(vocab_size: int, memory_bytes: float) -> int:
 
 def format_results(results: Mapping[str, Any]) -> str:
     """Return perplexities and sizes by context length, and the longest dense contexts."""
-    counts = {row["context_length"]: row for row in results["counts"]}
-    mlps = {row["context_length"]: row for row in results["mlp"]}
+    counts, mlps = ({row["context_length"]: row for row in results[name]} for name in ("counts", "mlp"))
     rows = []
     for length in sorted({*counts, *mlps}):
-        cells = [str(length)]
-        dense = format_bytes(dense_bytes(results["tokenizer"]["vocab_size"], length))
-        if (row := counts.get(length)) is not None:
-            cells += [f"{row['perplexity']:.2f}", f"{row['num_ngrams']:,}", format_bytes(row["bytes"]), dense]
-        else:
-            cells += ["", "", "", dense]
-        if (row := mlps.get(length)) is not None:
-            cells += [f"{row['perplexity']:.2f}", f"{row['num_parameters']:,}", format_bytes(row["bytes"])]
-        rows.append(cells)
+        row = [str(length), "", "", "", format_bytes(dense_bytes(results["tokenizer"]["vocab_size"], length))]
+        if (each := counts.get(length)) is not None:
+            row[1:4] = f"{each['perplexity']:.2f}", f"{each['num_ngrams']:,}", format_bytes(each["bytes"])
+        if (each := mlps.get(length)) is not None:
+            row += f"{each['perplexity']:.2f}", f"{each['num_parameters']:,}", format_bytes(each["bytes"])
+        rows.append(row)
     headers = ["N", "counts:\nperplexity", "n-grams\nthat occur", "counts:\nmemory", "dense\ntable"]
-    table = format_table([*headers, "MLP:\nperplexity", "MLP:\nparameters", "MLP:\nmemory"], rows, text_columns=0)
-    longest = ", ".join(f"V={row['vocab_size']:,}: {row['context_length']}" for row in results["longest_dense"])
-    return f"{table}\n\nLongest N whose dense table fits into {format_bytes(results['memory_bytes'])}: {longest}"
+    headers += ["MLP:\nperplexity", "MLP:\nparameters", "MLP:\nmemory"]
+    longest = ", ".join(
+        f"{length} with V = {size}" for size, length in results["longest_dense_by_vocab_size"].items()
+    )
+    memory = format_bytes(results["memory_bytes"])
+    table = format_table(headers, rows, text_columns=0)
+    return f"{table}\n\nLongest N whose dense table fits into {memory}: {longest}"
 
 
 def format_bytes(num_bytes: float) -> str:
@@ -185,30 +175,28 @@ def format_bytes(num_bytes: float) -> str:
 
 def plot(results: Mapping[str, Any]) -> Any:
     """Plot perplexity and memory by context length."""
-    figure = new_figure(10, 4.4)
-    left, right = figure.subplots(1, 2)
-    vocab_size = results["tokenizer"]["vocab_size"]
-    for rows, title, color, marker in (
-        (results["counts"], "counts, modified Kneser-Ney", COLORS[0], "o"),
-        (results["mlp"], "MLP", COLORS[1], "s"),
-    ):
-        lengths = [row["context_length"] for row in rows]
-        left.plot(lengths, [row["perplexity"] for row in rows], color=color, marker=marker, label=title)
-        right.plot(lengths, [row["bytes"] for row in rows], color=color, marker=marker, label=title)
+    figure, (left, right) = new_panels(2, 10, 4.4)
+    vocab_size, memory = results["tokenizer"]["vocab_size"], results["memory_bytes"]
+    titles = {"counts": "counts, modified Kneser-Ney", "mlp": "MLP"}
     lengths = list(range(max(row["context_length"] for row in results["mlp"]) + 1))
-    dense = [float(dense_bytes(vocab_size, length)) for length in lengths]
-    right.plot(lengths, dense, color=COLORS[2], marker="^", label="dense table of all n-grams")
-    memory = results["memory_bytes"]
-    right.axhline(memory, color=COLORS[-1], linestyle="--", label=f"{format_bytes(memory)}")
-    left.set(title=f"validation perplexity, V = {vocab_size:,}", xlabel="context length N (tokens)", yscale="log")
+    for axes, figure_name in ((left, "perplexity"), (right, "bytes")):
+        lines: dict[str, tuple[list[int], list[float]]] = {
+            title: ([row["context_length"] for row in results[name]], [row[figure_name] for row in results[name]])
+            for name, title in titles.items()
+        }
+        if axes is right:
+            dense = [float(dense_bytes(vocab_size, length)) for length in lengths]
+            lines["dense table of all n-grams"] = lengths, dense
+            axes.axhline(memory, color=COLORS[-1], linestyle="--", label=format_bytes(memory))
+        plot_lines(axes, lines)
+        axes.set(xlabel="context length N (tokens)", yscale="log")
+        axes.set_xticks(lengths)
+        axes.legend(frameon=False, fontsize=9)
+    left.set(title=f"validation perplexity, V = {vocab_size:,}")
     left.yaxis.set_major_formatter("{x:,.0f}")
     left.yaxis.set_minor_formatter("{x:,.0f}")
     left.tick_params(which="minor", labelsize=7)
-    right.set(title="memory (bytes)", xlabel="context length N (tokens)", yscale="log")
-    for axes in (left, right):
-        axes.set_xticks(lengths)
-        axes.grid(alpha=0.25)
-        axes.legend(frameon=False, fontsize=9)
+    right.set(title="memory (bytes)")
     return figure
 
 

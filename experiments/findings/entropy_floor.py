@@ -16,10 +16,10 @@ floors 2.7216 nats for N = 1 and 2.0981 (perplexity 8.151) for N = 2: counts big
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -29,7 +29,7 @@ from jax import Array
 import jaxlm
 from experiments.shared.experiment import Experiment, Findings, RunContext, main
 from experiments.shared.options import SeedOptions
-from experiments.shared.plots import COLORS, new_figure
+from experiments.shared.plots import COLORS, new_panels
 from experiments.shared.synthetic import (
     MarkovSource,
     conditional_entropy,
@@ -38,9 +38,9 @@ from experiments.shared.synthetic import (
     sample_source,
     window_probabilities,
 )
-from experiments.shared.tables import format_table
+from experiments.shared.tables import format_records
+from experiments.shared.training import Ids, fit_counts, momentum_sgd, train
 from experiments.shared.unit_embeddings import UnitEmbeddings
-from jaxlm.training.optimizers import sgd
 from jaxlm.utils.checks import check_at_least
 
 _GOAL_PERCENT = 1.0  # a model that can represent the source should be this close to its floor
@@ -62,15 +62,6 @@ class EntropyFloorOptions(SeedOptions):
     """Training tokens, at least 1000. A tenth as many fit the mixture weights, and another tenth validate."""
     steps: int = 8_000
     """Training steps of each network, of 256 windows."""
-
-
-class Fitted(NamedTuple):
-    """A fitted model, and the seconds that fitting took, compilation included."""
-
-    title: str
-    model: jaxlm.LanguageModel
-    variables: Any
-    seconds: float
 
 
 def prepare(options: EntropyFloorOptions) -> Experiment:
@@ -104,23 +95,26 @@ def measure_source(order: int, options: EntropyFloorOptions, run: RunContext) ->
     ids = sample_source(source, log_rows, num_train + 2 * num_other, key=sample_key)
     train_ids, held_out_ids, val_ids = np.split(ids, [num_train, num_train + num_other])
     models = []
-    for fitted in fit_models(train_ids, held_out_ids, options, fit_key):
-        floor = conditional_entropy(windows, fitted.model.context_length)
-        exact = cross_entropy(fitted.model, fitted.variables, windows)
+    begin = time.perf_counter()
+    for title, model, variables in fit_models(train_ids, held_out_ids, options, fit_key):
+        seconds = time.perf_counter() - begin
+        floor = conditional_entropy(windows, model.context_length)
+        exact = cross_entropy(model, variables, windows)
         models.append(
             {
-                "model": fitted.title,
-                "context_length": fitted.model.context_length,
+                "model": title,
+                "context_length": model.context_length,
                 "floor_nats": floor,
                 "exact_nats": exact,
-                "sampled_nats": jaxlm.evaluate(fitted.model, fitted.variables, val_ids).nats_per_token,
+                "sampled_nats": jaxlm.evaluate(model, variables, val_ids).nats_per_token,
                 "excess_percent": 100 * (exact / floor - 1),
                 "floor_perplexity": float(np.exp(floor)),
                 "exact_perplexity": float(np.exp(exact)),
-                "seconds": fitted.seconds,
+                "seconds": seconds,  # of fitting, compilation included
             }
         )
-        run.log(f"order {order}, {fitted.title}: {exact:.4f} nats, floor {floor:.4f}")
+        run.log(f"order {order}, {title}: {exact:.4f} nats, floor {floor:.4f}")
+        begin = time.perf_counter()
     return {
         "order": order,
         "entropy_rate_nats": conditional_entropy(windows, 2),
@@ -130,89 +124,74 @@ def measure_source(order: int, options: EntropyFloorOptions, run: RunContext) ->
 
 
 def fit_models(
-    train_ids: np.ndarray[Any, Any], held_out_ids: np.ndarray[Any, Any], options: EntropyFloorOptions, key: Array
-) -> Iterator[Fitted]:
+    train_ids: Ids, held_out_ids: Ids, options: EntropyFloorOptions, key: Array
+) -> Iterator[tuple[str, jaxlm.LanguageModel, Any]]:
     """Fit every model to the training tokens [T]. The held-out tokens fit the mixture weights only."""
     vocab_size = options.vocab_size
     num_steps = max(options.steps // 20, 1) if options.quick else options.steps
-
-    def fit(model: Any, key: Array) -> Any:
-        return model.fit(jaxlm.init(model, key), train_ids)
-
-    def train(model: Any, key: Array, lr: float) -> Any:
-        optimizer = sgd(lr, num_steps, schedule="cosine", momentum=0.9, clip_norm=1.0)
-        steps: dict[str, Any] = {"batch_size": 256, "num_steps": num_steps, "log_every": num_steps}
-        return jaxlm.train_lm(model, train_ids, key=key, optimizer=optimizer, **steps)[0]
-
-    train_mlp = partial(train, lr=_MLP_LR)
-    mlps = [UnitEmbeddings(jaxlm.MLPLanguageModel(vocab_size, length, 16, 256)) for length in (1, 2)]
-    methods: list[tuple[str, jaxlm.LanguageModel, Callable[[Any, Array], Any]]] = [
-        ("counts bigram, add 1", jaxlm.CountsBigramLM(vocab_size), fit),
-        ("counts 2-gram, modified Kneser-Ney", jaxlm.CountsNgramLM(vocab_size, 1), fit),
-        ("counts 3-gram, modified Kneser-Ney", jaxlm.CountsNgramLM(vocab_size, 2), fit),
-        ("neural bigram", jaxlm.NeuralBigramLM(vocab_size, vocab_size), partial(train, lr=_BIGRAM_LR)),
-        ("MLP, N = 1", mlps[0], train_mlp),
-        ("MLP, N = 2", mlps[1], train_mlp),
-    ]
-    models: list[jaxlm.LanguageModel] = []
-    all_variables: list[Any] = []
-    for index, (title, model, method) in enumerate(methods):
-        begin = time.perf_counter()
-        variables = method(model, jax.random.fold_in(key, index))
-        models.append(model)
-        all_variables.append(variables)
-        yield Fitted(title, model, variables, time.perf_counter() - begin)
-    begin = time.perf_counter()
-    weights = jaxlm.mixture_weights(tuple(models), tuple(all_variables), held_out_ids)
-    mixture = jaxlm.MixtureLM(tuple(models), weights)
-    yield Fitted("mixture of all", mixture, tuple(all_variables), time.perf_counter() - begin)
+    networks: dict[str, tuple[Any, float]] = {
+        "neural bigram": (jaxlm.NeuralBigramLM(vocab_size, vocab_size), _BIGRAM_LR),
+        "MLP, N = 1": (UnitEmbeddings(jaxlm.MLPLanguageModel(vocab_size, 1, 16, 256)), _MLP_LR),
+        "MLP, N = 2": (UnitEmbeddings(jaxlm.MLPLanguageModel(vocab_size, 2, 16, 256)), _MLP_LR),
+    }
+    fitted: list[tuple[str, jaxlm.LanguageModel, Any]] = []
+    for title, model in (
+        ("counts bigram, add 1", jaxlm.CountsBigramLM(vocab_size)),
+        ("counts 2-gram, modified Kneser-Ney", jaxlm.CountsNgramLM(vocab_size, 1)),
+        ("counts 3-gram, modified Kneser-Ney", jaxlm.CountsNgramLM(vocab_size, 2)),
+    ):
+        fitted.append((title, model, fit_counts(model, train_ids)))
+        yield fitted[-1]
+    for title, (network, lr) in networks.items():
+        own_key, optimizer = jax.random.fold_in(key, len(fitted)), momentum_sgd(lr, num_steps)
+        trained = train(network, train_ids, num_steps, key=own_key, batch_size=256, optimizer=optimizer)
+        fitted.append((title, network, trained.variables))
+        yield fitted[-1]
+    _, models, variables = zip(*fitted, strict=True)
+    yield (
+        "mixture of all",
+        jaxlm.MixtureLM(models, jaxlm.mixture_weights(models, variables, held_out_ids)),
+        variables,
+    )
 
 
 def format_results(sources: Sequence[Mapping[str, Any]]) -> str:
     """Return one row for each source and model."""
-    rows = []
+    records = []
     for source in sources:
-        nats = source["entropy_rate_nats"]
-        sampled, perplexity = f"{source['source_sampled_nats']:.4f}", f"{np.exp(nats):.3f}"
-        figures = f"{nats:.4f}", f"{nats:.4f}", sampled, "0", perplexity, perplexity
-        rows.append([f"order {source['order']}", "the source itself", str(source["order"]), *figures, "-"])
-        for row in source["models"]:
-            losses = (f"{row[name]:.4f}" for name in ("floor_nats", "exact_nats", "sampled_nats"))
-            perplexities = (f"{row[name]:.3f}" for name in ("exact_perplexity", "floor_perplexity"))
-            excess, seconds = f"{row['excess_percent']:.3f}", f"{row['seconds']:.1f}"
-            rows.append(["", row["model"], str(row["context_length"]), *losses, excess, *perplexities, seconds])
-    nats = [f"{name}\n(nats)" for name in ("floor", "exact loss", "sampled loss")]
-    headers = ["source", "model", "N", *nats, "above floor\n(%)", "perplexity", "floor\nperplexity", "fit (s)"]
-    return format_table(headers, rows, text_columns=2)
+        nats, order = source["entropy_rate_nats"], source["order"]
+        itself = {"model": "the source itself", "context_length": order, "excess_percent": 0.0, "seconds": 0.0}
+        itself |= {"floor_nats": nats, "exact_nats": nats, "sampled_nats": source["source_sampled_nats"]}
+        itself |= {"exact_perplexity": np.exp(nats), "floor_perplexity": np.exp(nats)}
+        records += [{**row, "order": order} for row in (itself, *source["models"])]
+    columns = {
+        "order of\nthe source": "{order}",
+        "model": "{model}",
+        "N": "{context_length}",
+        "floor\n(nats)": "{floor_nats:.4f}",
+        "exact loss\n(nats)": "{exact_nats:.4f}",
+        "sampled loss\n(nats)": "{sampled_nats:.4f}",
+        "above the\nfloor (%)": "{excess_percent:.3f}",
+        "perplexity": "{exact_perplexity:.3f}",
+        "floor\nperplexity": "{floor_perplexity:.3f}",
+        "fit (s)": "{seconds:.1f}",
+    }
+    return format_records(records, columns, text_columns=2)
 
 
 def plot(sources: Sequence[Mapping[str, Any]]) -> Any:
     """Plot how far each model is above its floor, one panel per source."""
-    figure = new_figure(11, 4.4)
-    panels = figure.subplots(1, len(sources), sharex=True, sharey=True)
+    figure, panels = new_panels(len(sources), 11, 4.4)
     for axes, source, color in zip(panels, sources, COLORS, strict=False):
         rows = source["models"][::-1]
-        heights = [
-            max(row["excess_percent"], 1e-4) for row in rows
-        ]  # float32 rounding can put one below its floor
-        axes.barh([row["model"] for row in rows], heights, color=color, height=0.6)
-        background = {"facecolor": "white", "edgecolor": "none", "pad": 1}
-        for position, (height, row) in enumerate(zip(heights, rows, strict=True)):
-            axes.annotate(
-                f"{row['excess_percent']:.2g} %",
-                (height, position),
-                (4, 0),
-                textcoords="offset points",
-                va="center",
-                fontsize=9,
-                bbox=background,
-            )
+        excess = [max(row["excess_percent"], 1e-4) for row in rows]  # float32 rounding can put one below its floor
+        bars = axes.barh([row["model"] for row in rows], excess, color=color, height=0.6)
+        axes.bar_label(bars, fmt="%.2g %%", padding=4, fontsize=9)
         axes.axvline(_GOAL_PERCENT, color="black", linestyle="--", linewidth=1)
         floors = {row["context_length"]: row["floor_nats"] for row in rows}
         entropies = ", ".join(f"H(next | last {length}) = {floors[length]:.4f}" for length in sorted(floors))
         axes.set_title(f"source of order {source['order']}\n{entropies}", fontsize=9)
         axes.set(xscale="log", xlabel="exact loss above the floor (%)")
-        axes.grid(axis="x", alpha=0.25)
         axes.margins(x=0.3)
     return figure
 

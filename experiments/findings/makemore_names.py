@@ -22,7 +22,7 @@ with 3 letters 2.1040, 2.1014 and 2.1040 (seed 0), mean 2.1032, interval 2.0995 
 import math
 import random
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -30,19 +30,16 @@ from typing import Any
 
 import jax
 import numpy as np
-import optax
 
 import jaxlm
 from experiments.shared.experiment import Experiment, Findings, RunContext, main
 from experiments.shared.options import SeedOptions
-from experiments.shared.plots import COLORS, new_figure
+from experiments.shared.plots import COLORS, new_panels
 from experiments.shared.statistics import mean_and_interval
-from experiments.shared.tables import format_table
+from experiments.shared.tables import format_records
+from experiments.shared.training import Ids, fit_counts, momentum_sgd, train_side_by_side
 from experiments.shared.unit_embeddings import UnitEmbeddings
-from jaxlm.training.optimizers import sgd
 from jaxlm.utils.checks import check_at_least
-
-Ids = np.ndarray[Any, Any]
 
 MARK = "."
 _CONTEXT_LENGTH = 3  # of the MLP and of the 4-gram
@@ -86,18 +83,21 @@ def measure(options: MakemoreNamesOptions, names: Sequence[str], run: RunContext
     """Evaluate every model and sample names from it."""
     tokenizer = jaxlm.CharTokenizer.train(MARK + "".join(names))
     train, validation = split_names(names)
+    make_counts = partial(jaxlm.CountsNgramLM, tokenizer.vocab_size)
+    all_names, split = ("all names", names, names), ("validation", train, validation)
+    models = [
+        ("bigram, maximum likelihood", make_counts(1, jaxlm.AddK(0.0)), *all_names),
+        ("bigram, add 1", make_counts(1, jaxlm.AddK(1.0)), *all_names),
+        ("4-gram, add 0.1", make_counts(_CONTEXT_LENGTH, jaxlm.AddK(0.1)), *split),
+        *((f"{order}-gram, modified Kneser-Ney", make_counts(order - 1), *split) for order in range(2, 7)),
+    ]
     rows = []
-    for title, model, fit_names, eval_names in list_counts(tokenizer.vocab_size, names, train, validation):
+    for title, model, evaluated_on, fit_names, eval_names in models:
         variables = count_names(model, fit_names, tokenizer)
-        rows.append(
-            {
-                "model": title,
-                "evaluated_on": "all names" if eval_names is names else "validation",
-                "nats_per_token": nats_per_token(model, variables, eval_names, tokenizer),
-                "names": sample_names(model, variables, tokenizer, options.seed),
-            }
-        )
-        run.log(f"{title}: {rows[-1]['nats_per_token']:.4f} nats per token")
+        nats = nats_per_token(model, variables, eval_names, tokenizer)
+        samples = sample_names(model, variables, tokenizer, options.seed)
+        rows.append({"model": title, "evaluated_on": evaluated_on, "nats_per_token": nats, "names": samples})
+        run.log(f"{title}: {nats:.4f} nats per token")
     results = {
         "vocab_size": tokenizer.vocab_size,
         "num_names": {"all": len(names), "train": len(train), "validation": len(validation)},
@@ -126,14 +126,9 @@ def names_to_stream(names: Sequence[str], tokenizer: jaxlm.CharTokenizer, contex
     return tokenizer.encode("".join(MARK * context_length + name for name in names) + MARK)
 
 
-def is_makemore_window(windows: Ids, mark: int) -> np.ndarray[Any, np.dtype[np.bool_]]:
+def is_makemore_window(windows: Ids, tokenizer: jaxlm.CharTokenizer) -> np.ndarray[Any, np.dtype[np.bool_]]:
     """Return which windows [M, N + 1] makemore has, bool [M]: all whose last two tokens are not both marks."""
-    return (windows[:, -1] != mark) | (windows[:, -2] != mark)
-
-
-def mark_id(tokenizer: jaxlm.CharTokenizer) -> int:
-    """Return the id of the mark."""
-    return int(tokenizer.encode(MARK)[0])
+    return (windows[:, -2:] != tokenizer.encode(MARK)).any(axis=1)
 
 
 def nats_per_token(
@@ -143,26 +138,15 @@ def nats_per_token(
     ids = names_to_stream(names, tokenizer, model.context_length)
     nats = jaxlm.window_nats(model, variables, ids)
     windows = np.lib.stride_tricks.sliding_window_view(ids, model.context_length + 1)
-    return float(nats[is_makemore_window(windows, mark_id(tokenizer))].mean(dtype=np.float64))
+    return float(nats[is_makemore_window(windows, tokenizer)].mean(dtype=np.float64))
 
 
 def count_names(model: jaxlm.CountsNgramLM, names: Sequence[str], tokenizer: jaxlm.CharTokenizer) -> Any:
     """Return the model's variables with makemore's windows of the names counted."""
     ids = names_to_stream(names, tokenizer, model.context_length)
-    ngrams, counts = model.ngrams_of(model.fit(jaxlm.init(model, jax.random.key(0)), ids))
-    selected = is_makemore_window(ngrams, mark_id(tokenizer))
+    ngrams, counts = model.ngrams_of(fit_counts(model, ids))
+    selected = is_makemore_window(ngrams, tokenizer)
     return model.variables_of(ngrams[selected], counts[selected])
-
-
-def list_counts(
-    vocab_size: int, names: Sequence[str], train: Sequence[str], validation: Sequence[str]
-) -> Iterator[tuple[str, jaxlm.CountsNgramLM, Sequence[str], Sequence[str]]]:
-    """Yield title, model, names to count and names to evaluate."""
-    for title, k in (("bigram, maximum likelihood", 0.0), ("bigram, add 1", 1.0)):
-        yield title, jaxlm.CountsNgramLM(vocab_size, 1, jaxlm.AddK(k)), names, names
-    yield "4-gram, add 0.1", jaxlm.CountsNgramLM(vocab_size, _CONTEXT_LENGTH, jaxlm.AddK(0.1)), train, validation
-    for order in range(2, 7):
-        yield f"{order}-gram, modified Kneser-Ney", jaxlm.CountsNgramLM(vocab_size, order - 1), train, validation
 
 
 def train_mlps(
@@ -175,26 +159,21 @@ def train_mlps(
     model = UnitEmbeddings(jaxlm.MLPLanguageModel(tokenizer.vocab_size, _CONTEXT_LENGTH, 10, 200))
     num_steps = min(options.steps, 500) if options.quick else options.steps
     num_runs = 2 if options.quick else options.num_seeds
-
-    def momentum_sgd(lr: Any) -> optax.GradientTransformation:
-        return sgd(lr, num_steps, schedule="cosine", momentum=0.9)
-
     val_ids = names_to_stream(validation, tokenizer, _CONTEXT_LENGTH)
     begin = time.perf_counter()
-    runs, histories = jaxlm.train_many(
+    runs, histories = train_side_by_side(
         model,
         names_to_stream(train, tokenizer, _CONTEXT_LENGTH),
         keys=jax.random.split(jax.random.key(options.seed), num_runs),
         hyperparams={"lr": np.full(num_runs, _LR)},
-        optimizer=momentum_sgd,
+        optimizer=partial(momentum_sgd, num_steps=num_steps, clip_norm=None),
         val_ids=val_ids,
         batch_size=_BATCH_SIZE,
         num_steps=num_steps,
         log_every=max(num_steps // 24, 1),
     )
     seconds = time.perf_counter() - begin
-    variables = [jax.tree.map(lambda leaf, run=run: leaf[run], runs) for run in range(num_runs)]
-    nats = [nats_per_token(model, each, validation, tokenizer) for each in variables]
+    nats = [nats_per_token(model, variables, validation, tokenizer) for variables in runs]
     mean, half_width = mean_and_interval(nats)
     # The history has the perplexity of the whole stream. Marks soon cost almost nothing, so divide the nats of the
     # stream by the number of makemore's windows.
@@ -204,13 +183,13 @@ def train_mlps(
         "validation_nats": nats,
         "mean_validation_nats": mean,
         "interval_95_percent": [mean - half_width, mean + half_width],
-        "train_nats": [nats_per_token(model, each, train, tokenizer) for each in variables],
+        "train_nats": [nats_per_token(model, variables, train, tokenizer) for variables in runs],
         "train_seconds_of_all_runs": seconds,
         "steps": [step + 1 for step in histories[0]["steps"]],
         "validation_nats_by_step_with_marks": [
             [scale * math.log(perplexity) for perplexity in history["val_perplexities"]] for history in histories
         ],
-        "names": sample_names(model, variables[0], tokenizer, options.seed),
+        "names": sample_names(model, runs[0], tokenizer, options.seed),
     }
 
 
@@ -218,55 +197,49 @@ def sample_names(
     model: jaxlm.LanguageModel, variables: Any, tokenizer: jaxlm.CharTokenizer, seed: int
 ) -> list[str]:
     """Return four names sampled from the model, one per stream."""
-    prompts = np.full((4, model.context_length), mark_id(tokenizer), np.int32)
+    prompts = np.tile(tokenizer.encode(MARK), (4, model.context_length))
     samples = jaxlm.sample(model, variables, prompts, 40, key=jax.random.key(seed))
     return [tokenizer.decode(ids[model.context_length :]).partition(MARK)[0] for ids in np.asarray(samples)]
 
 
 def format_results(results: Mapping[str, Any]) -> str:
     """Return a table of all models, and the figures of the MLP's seeds."""
-    rows = [
-        [row["model"], row["evaluated_on"], "  ".join(row["names"]), f"{row['nats_per_token']:.4f}"]
-        for row in results["counts"]
-    ]
     mlp = results["mlp"]
-    low, high = mlp["interval_95_percent"]
     title = f"MLP, {mlp['context_length']} letters, mean of {len(mlp['validation_nats'])} seeds"
-    rows.append([title, "validation", "  ".join(mlp["names"]), f"{mlp['mean_validation_nats']:.4f}"])
+    mean = {"model": title, "evaluated_on": "validation", "nats_per_token": mlp["mean_validation_nats"]}
+    records = [*results["counts"], mean | {"names": mlp["names"]}]
+    columns = {"model": "{model}", "evaluated on": "{evaluated_on}"}
+    columns |= {"sampled names": "{samples}", "nats/token": "{nats_per_token:.4f}"}
+    table = format_records(
+        ({**row, "samples": "  ".join(row["names"])} for row in records), columns, text_columns=3
+    )
+    low, high = mlp["interval_95_percent"]
     seeds = ", ".join(f"{nats:.4f}" for nats in mlp["validation_nats"])
     published = ", then ".join(f"{nats:.4f}" for nats in results["published_validation_nats"].values())
     return (
-        format_table(["model", "evaluated on", "sampled names", "nats/token"], rows, text_columns=3)
-        + f"\n\nMLP by seed: {seeds}; 95 % interval of the mean: {low:.4f} to {high:.4f}\n"
+        f"{table}\n\nMLP by seed: {seeds}; 95 % interval of the mean: {low:.4f} to {high:.4f}\n"
         f"{mlp['steps'][-1]:,} steps of {_BATCH_SIZE} windows; training of all seeds took "
-        f"{mlp['train_seconds_of_all_runs']:.0f} s\n"
-        f"Published in the lectures: {published}"
+        f"{mlp['train_seconds_of_all_runs']:.0f} s\nPublished in the lectures: {published}"
     )
 
 
 def plot(results: Mapping[str, Any]) -> Any:
     """Plot the MLP's validation loss by step, and the other losses as horizontal lines."""
-    figure = new_figure(10, 5.6)
-    axes = figure.subplots()
+    figure, (axes,) = new_panels(1, 10, 5.6)
     mlp = results["mlp"]
     for index, nats in enumerate(mlp["validation_nats_by_step_with_marks"]):
         label = f"MLP, {len(mlp['validation_nats'])} seeds: {mlp['mean_validation_nats']:.4f}"
         axes.plot(mlp["steps"], nats, color=COLORS[0], linewidth=1.2, label=label if index == 0 else None)
-    lines = [
-        (row["model"], row["nats_per_token"], "--")
-        for row in results["counts"]
-        if row["evaluated_on"] == "validation"
-    ]
-    lines += [(title, nats, ":") for title, nats in results["published_validation_nats"].items()]
-    for index, (title, nats, style) in enumerate(lines):
-        color = COLORS[1 + index % (len(COLORS) - 1)]
-        axes.axhline(nats, color=color, linestyle=style, linewidth=1.4, label=f"{title}: {nats:.4f}")
-    losses = [*mlp["validation_nats"], *(nats for _, nats, _ in lines)]
-    axes.set_ylim(min(losses) - 0.03, max(*losses, 2.5) + 0.05)
+    counts = [row for row in results["counts"] if row["evaluated_on"] == "validation"]
+    losses = [(row["model"], row["nats_per_token"], "--") for row in counts]
+    losses += [(title, nats, ":") for title, nats in results["published_validation_nats"].items()]
+    for index, (title, nats, style) in enumerate(losses):
+        axes.axhline(nats, color=COLORS[1 + index % 6], linestyle=style, label=f"{title}: {nats:.4f}")
+    nats = [*mlp["validation_nats"], *(nats for _, nats, _ in losses)]
+    axes.set_ylim(min(nats) - 0.03, max(*nats, 2.5) + 0.05)
     axes.set(
         xlabel="training step of the MLP", ylabel="validation loss (nats per token)", title="makemore's names"
     )
-    axes.grid(alpha=0.25)
     figure.legend(loc="outside right upper", fontsize=9)
     return figure
 

@@ -21,7 +21,7 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import optax.contrib
@@ -29,15 +29,15 @@ import optax.contrib
 import jaxlm
 from experiments.shared.experiment import Experiment, Findings, RunContext, main
 from experiments.shared.options import TextOptions, check_seeds
-from experiments.shared.plots import COLORS, new_figure
-from experiments.shared.recipes import Trained, read_recipe, train_recipe
+from experiments.shared.plots import COLORS, new_panels
+from experiments.shared.recipes import read_recipe, train_recipe
 from experiments.shared.statistics import mean_and_interval
 from experiments.shared.tables import format_table
+from experiments.shared.training import Trained, fit_counts, train
 from experiments.shared.unit_embeddings import UnitEmbeddings
 from jaxlm.runs.config import TrainConfig, resolve
 from jaxlm.runs.results import describe_dataset
 from jaxlm.text.dataset import Dataset, load_dataset
-from jaxlm.utils.timing import measure_time
 
 _NGRAM_GOALS = {3: 104.0, 5: 105.0}  # perplexity by order of modified Kneser-Ney
 _MINUTE = 60.0  # seconds of training on 2 CPU cores
@@ -53,13 +53,6 @@ class ReferencePerplexitiesOptions(TextOptions):
 
     seeds: int = 3
     """Trainings of the networks that take a minute, from --seed and the seeds after it; 2 with --quick."""
-
-
-class Fitted(NamedTuple):
-    """A model with its variables."""
-
-    model: jaxlm.LanguageModel
-    variables: Any
 
 
 def prepare(options: ReferencePerplexitiesOptions) -> Experiment:
@@ -89,18 +82,13 @@ def measure(
     seeds = range(options.seed, options.seed + (2 if options.quick else options.seeds))
     has_goals = not options.quick and tokens.corpus.sha256 == _CLASSIC_SHA256
     num_character_steps = 200 if options.quick else 8000
+    on_tokens = evaluate_on_tokens(recipes, seeds, tokens)
     rows: list[dict[str, Any]] = []
-    for row in itertools.chain(
-        evaluate_on_tokens(recipes, seeds, tokens), evaluate_on_characters(seeds, characters, num_character_steps)
-    ):
+    for row in itertools.chain(on_tokens, evaluate_on_characters(seeds, characters, num_character_steps)):
         rows.append(row | {"met": meets_goal(row) if has_goals else None})
         run.log(f"{row['title']}: perplexity {row['perplexity']:.2f}, goal {row['goal']:g}")
-    results = {
-        "tokens": describe_dataset(tokens, "bpe"),
-        "characters": describe_dataset(characters, "char"),
-        "rows": rows,
-    }
-    return Findings(results, format_results(rows), {"picture": plot(rows)})
+    results = {"tokens": describe_dataset(tokens, "bpe"), "characters": describe_dataset(characters, "char")}
+    return Findings({**results, "rows": rows}, format_results(rows), {"picture": plot(rows)})
 
 
 def evaluate_on_tokens(
@@ -109,25 +97,25 @@ def evaluate_on_tokens(
     """Yield the rows of the models on BPE tokens."""
     vocab_size = data.tokenizer.vocab_size
     bigram = jaxlm.CountsNgramLM(vocab_size, 1, jaxlm.KneserNey())
-    yield make_row("Kneser-Ney, order 2", 126.0, [evaluate(fit(bigram, data.train_ids), data)])
+    yield make_row("Kneser-Ney, order 2", 126.0, [evaluate_counts(bigram, data)])
     for order, goal in _NGRAM_GOALS.items():
         model = jaxlm.CountsNgramLM(vocab_size, order - 1)
-        perplexity = evaluate(fit(model, data.train_ids), data)
-        yield make_row(f"modified Kneser-Ney, order {order}", goal, [perplexity])
+        yield make_row(f"modified Kneser-Ney, order {order}", goal, [evaluate_counts(model, data)])
     configs = [replace(recipes["minute"], seed=seed) for seed in seeds]
     trained = [train_recipe(config, vocab_size, data.train_ids, data.val_ids) for config in configs]
     yield make_trained_row("MLP, `minute`", 98.0, trained, _MINUTE)
     mlp = train_recipe(recipes["ten_minutes"], vocab_size, data.train_ids, data.val_ids)
     yield make_trained_row("MLP, `ten_minutes`", 94.0, [mlp])
-    mixture, weights = fit_mixture(recipes["ten_minutes"], Fitted(mlp.model, mlp.variables), data)
-    row = make_row("mixture of `ten_minutes` and orders 3 and 5", 85.0, [evaluate(mixture, data)])
-    yield row | {"weights": list(weights)}
+    mixture, variables = fit_mixture(recipes["ten_minutes"], mlp.model, mlp.variables, data)
+    perplexity = jaxlm.perplexity(mixture, variables, data.val_ids)
+    row = make_row("mixture of `ten_minutes` and orders 3 and 5", 85.0, [perplexity])
+    yield row | {"weights": list(mixture.weights)}
 
 
 def evaluate_on_characters(seeds: Sequence[int], data: Dataset, num_steps: int) -> Iterator[dict[str, Any]]:
     """Yield the rows of the models on characters."""
-    counts = fit(jaxlm.CountsNgramLM(data.tokenizer.vocab_size, 4), data.train_ids)
-    yield make_row("characters: modified Kneser-Ney, order 5", 4.85, [evaluate(counts, data)])
+    counts = jaxlm.CountsNgramLM(data.tokenizer.vocab_size, 4)
+    yield make_row("characters: modified Kneser-Ney, order 5", 4.85, [evaluate_counts(counts, data)])
     trained = [train_on_characters(data, seed, num_steps) for seed in seeds]
     yield make_trained_row("characters: MLP with unit embeddings, Muon", 4.9, trained, _MINUTE)
 
@@ -144,45 +132,31 @@ def train_on_characters(data: Dataset, seed: int, num_steps: int) -> Trained:
     """
     model = UnitEmbeddings(jaxlm.MLPLanguageModel(data.tokenizer.vocab_size, 6, 24, 384))
     lr = optax.warmup_cosine_decay_schedule(0, 0.02, min(100, num_steps // 2), num_steps)
-    with measure_time() as timing:
-        variables, history = jaxlm.train_lm(
-            model,
-            data.train_ids,
-            key=jax.random.key(seed),
-            val_ids=data.val_ids,
-            batch_size=512,
-            num_steps=num_steps,
-            optimizer=optax.contrib.muon(lr, ns_steps=3),
-            log_every=num_steps,
-        )
-    return Trained(model, variables, history["val_perplexities"][-1], timing)
+    optimizer, key = optax.contrib.muon(lr, ns_steps=3), jax.random.key(seed)
+    options = {"key": key, "val_ids": data.val_ids, "batch_size": 512, "optimizer": optimizer}
+    return train(model, data.train_ids, num_steps, **options)
 
 
-def fit_mixture(config: TrainConfig, network: Fitted, data: Dataset) -> tuple[Fitted, tuple[float, ...]]:
-    """Mix the network with n-gram counts, and return the mixture and its weights.
+def fit_mixture(
+    config: TrainConfig, network: jaxlm.LanguageModel, variables: Any, data: Dataset
+) -> tuple[jaxlm.MixtureLM, tuple[Any, ...]]:
+    """Return the mixture of the network with n-gram counts, and its variables.
 
     The models are fitted to the whole training text. The weights are fitted to its last tenth, for models fitted
     to the nine tenths before it.
     """
     fit_ids, held_out_ids = jaxlm.split_ids(data.train_ids)
-    vocab_size = data.tokenizer.vocab_size
-    counts = [jaxlm.CountsNgramLM(vocab_size, order - 1) for order in _NGRAM_GOALS]
-    models = (network.model, *counts)
-    earlier_network = train_recipe(config, vocab_size, fit_ids, held_out_ids)
-    earlier_variables = (earlier_network.variables, *(fit(model, fit_ids).variables for model in counts))
-    weights = jaxlm.mixture_weights(models, earlier_variables, held_out_ids)
-    variables = (network.variables, *(fit(model, data.train_ids).variables for model in counts))
-    return Fitted(jaxlm.MixtureLM(models, weights), variables), weights
+    counts = [jaxlm.CountsNgramLM(data.tokenizer.vocab_size, order - 1) for order in _NGRAM_GOALS]
+    earlier_network = train_recipe(config, data.tokenizer.vocab_size, fit_ids, held_out_ids)
+    earlier_variables = (earlier_network.variables, *(fit_counts(model, fit_ids) for model in counts))
+    weights = jaxlm.mixture_weights((network, *counts), earlier_variables, held_out_ids)
+    all_variables = (variables, *(fit_counts(model, data.train_ids) for model in counts))
+    return jaxlm.MixtureLM((network, *counts), weights), all_variables
 
 
-def fit(model: jaxlm.CountsNgramLM, ids: Any) -> Fitted:
-    """Count the n-grams of ids [T]."""
-    return Fitted(model, model.fit(jaxlm.init(model, jax.random.key(0)), ids))
-
-
-def evaluate(fitted: Fitted, data: Dataset) -> float:
-    """Return the validation perplexity."""
-    return jaxlm.perplexity(fitted.model, fitted.variables, data.val_ids)
+def evaluate_counts(model: jaxlm.CountsNgramLM, data: Dataset) -> float:
+    """Return the validation perplexity of the counts."""
+    return jaxlm.perplexity(model, fit_counts(model, data.train_ids), data.val_ids)
 
 
 def make_trained_row(
@@ -190,27 +164,16 @@ def make_trained_row(
 ) -> dict[str, Any]:
     """Return the row of a network trained from one or more seeds."""
     seconds = [each.timing.run_seconds for each in trained]
-    return make_row(title, goal, [each.perplexity for each in trained], seconds, max_seconds)
+    row = make_row(title, goal, [each.perplexity for each in trained])
+    return row | {"train_seconds": seconds, "max_seconds": max_seconds}
 
 
-def make_row(
-    title: str,
-    goal: float,
-    perplexities: Sequence[float],
-    seconds: Sequence[float] = (),
-    max_seconds: float | None = None,
-) -> dict[str, Any]:
+def make_row(title: str, goal: float, perplexities: Sequence[float]) -> dict[str, Any]:
     """Return a row of the table: the mean perplexity, the half-width of its 95 % interval, and the goal."""
     mean, half_width = mean_and_interval(perplexities)
-    return {
-        "title": title,
-        "perplexity": mean,
-        "goal": goal,
-        "perplexities": list(perplexities),
-        "interval_half_width": half_width if len(perplexities) > 1 else None,
-        "train_seconds": list(seconds),
-        "max_seconds": max_seconds,
-    }
+    row = {"title": title, "perplexity": mean, "goal": goal, "perplexities": list(perplexities)}
+    interval = half_width if len(perplexities) > 1 else None
+    return row | {"interval_half_width": interval, "train_seconds": [], "max_seconds": None}
 
 
 def meets_goal(row: Mapping[str, Any]) -> bool:
@@ -224,34 +187,24 @@ def format_results(rows: Sequence[Mapping[str, Any]]) -> str:
     table = []
     for row in rows:
         half_width, seconds = row["interval_half_width"], row["train_seconds"]
-        table.append(
-            [
-                row["title"],
-                f"{row['perplexity']:.2f}",
-                "" if half_width is None else f"{half_width:.2f}",
-                f"{row['goal']:g}",
-                str(len(row["perplexities"])),
-                f"{max(seconds):.0f}" if seconds else "",
-                "MISSED" if row["met"] is False else "",
-            ]
-        )
+        interval = "" if half_width is None else f"{half_width:.2f}"
+        slowest = f"{max(seconds):.0f}" if seconds else ""
+        figures = f"{row['perplexity']:.2f}", interval, f"{row['goal']:g}", str(len(row["perplexities"])), slowest
+        table.append([row["title"], *figures, "MISSED" if row["met"] is False else ""])
     headers = ["model", "perplexity", "± 95 %", "goal\n(at most)", "runs", "training (s),\nslowest run", ""]
     return format_table(headers, table)
 
 
 def plot(rows: Sequence[Mapping[str, Any]]) -> Any:
     """Plot each perplexity divided by its goal."""
-    figure = new_figure(9, 0.5 * len(rows) + 1.2)
-    axes = figure.subplots()
-    for position, row in enumerate(rows):
-        ratio = row["perplexity"] / row["goal"]
-        axes.barh(position, ratio, color=COLORS[1] if ratio > 1 else COLORS[0], height=0.6)
-        axes.text(ratio, position, f"{row['perplexity']:.2f} ", va="center", ha="right", color="white", fontsize=9)
+    figure, (axes,) = new_panels(1, 9, 0.5 * len(rows) + 1.2)
+    ratios = [row["perplexity"] / row["goal"] for row in rows]
+    labels = [f"{row['title']} (goal {row['goal']:g})" for row in rows]
+    bars = axes.barh(labels, ratios, color=[COLORS[1] if ratio > 1 else COLORS[0] for ratio in ratios], height=0.6)
+    axes.bar_label(bars, [f"{row['perplexity']:.2f}" for row in rows], padding=3, fontsize=9)
     axes.axvline(1, color=COLORS[-1], linestyle="--")
-    axes.set_yticks(range(len(rows)), [f"{row['title']} (goal {row['goal']:g})" for row in rows], fontsize=9)
     axes.invert_yaxis()
-    axes.set(xlabel="perplexity / goal", xlim=(0, None))
-    axes.margins(x=0.12)
+    axes.set(xlabel="perplexity / goal", xlim=(0, 1.2 * max(ratios)))
     return figure
 
 

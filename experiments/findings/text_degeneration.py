@@ -15,7 +15,7 @@ the same from every prompt (98.2 % of its streams), and it copies 37.6 % of its 
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -35,8 +35,9 @@ from experiments.ladder.rungs import (
 )
 from experiments.shared.experiment import Experiment, Findings, RunContext, main
 from experiments.shared.options import TextOptions
-from experiments.shared.plots import COLORS, new_figure
+from experiments.shared.plots import new_figure, plot_lines
 from experiments.shared.tables import format_table
+from experiments.shared.training import Ids, fit_counts
 from jaxlm.runs.setup import SAMPLE_FOLD
 from jaxlm.text.dataset import Dataset
 from jaxlm.text.tokenizers import Tokenizer
@@ -47,8 +48,13 @@ _PROMPT_TOKENS = 4  # the longest context of the models
 _REPEATED_ORDER, _COPIED_ORDER = 4, 8
 _EXCERPT_TOKENS = 40
 _REAL = "real text"
-
-Ids = np.ndarray[Any, Any]
+_MEASURES = {
+    "repeated_4grams": "4-grams repeated\nin the stream",
+    "longest_loop": "tokens of the\nlongest loop",
+    "unseen_pairs": "pairs not in the\ntraining text",
+    "unknown_words": "words not in the\ntraining text",
+    "copied_8grams": "8-grams copied from\nthe training text",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,25 +131,23 @@ def fit_models(
     plan: Plan, networks: NetworkOptions, data: Dataset, seed: int
 ) -> Iterator[tuple[str, jaxlm.LanguageModel, Any]]:
     """Yield the title, the model and the variables of every model that generates text."""
-    unigram = fit_baselines(data)[1]
-    for rung in (unigram, *fit_bigrams(data)):
+    vocab_size = data.tokenizer.vocab_size
+    for rung in (fit_baselines(data)[1], *fit_bigrams(data)):
         yield rung.title, rung.model, rung.variables
     for order in plan.orders:
-        model = jaxlm.CountsNgramLM(data.tokenizer.vocab_size, order - 1)
-        variables = model.fit(jaxlm.init(model, jax.random.key(0)), data.train_ids)
-        yield f"Kneser-Ney, order {order}", model, variables
-    for network in make_networks(data.tokenizer.vocab_size, networks, RECIPES["momentum"], plan.num_steps):
+        model = jaxlm.CountsNgramLM(vocab_size, order - 1)
+        yield f"Kneser-Ney, order {order}", model, fit_counts(model, data.train_ids)
+    for network in make_networks(vocab_size, networks, RECIPES["momentum"], plan.num_steps):
         variables, _ = train_network(network, data, seed=seed, log_every=network.num_steps)
         yield network.title, network.model, variables
 
 
 def summarize_training_text(data: Dataset) -> TrainingText:
     """Return the pairs, words and 8-grams of the training text."""
-    bigram = jaxlm.CountsBigramLM(data.tokenizer.vocab_size)
-    variables = bigram.fit(jaxlm.init(bigram, jax.random.key(0)), data.train_ids)
+    counts = fit_counts(jaxlm.CountsBigramLM(data.tokenizer.vocab_size), data.train_ids)
     words = split_words(data.tokenizer.decode(data.train_ids))
     ngrams = ngrams_as_bytes(data.train_ids, _COPIED_ORDER)
-    return TrainingText(np.asarray(variables["counts"]["table"]), frozenset(words), frozenset(ngrams))
+    return TrainingText(np.asarray(counts["counts"]["table"]), frozenset(words), frozenset(ngrams))
 
 
 def split_words(text: str) -> list[str]:
@@ -160,47 +164,38 @@ def ngrams_as_bytes(ids: Ids, order: int) -> list[bytes]:
     return [window.tobytes() for window in np.lib.stride_tricks.sliding_window_view(ids, order)]
 
 
-def count_repeated_ngrams(ids: Ids, training_text: TrainingText, tokenizer: Tokenizer) -> Failures:
-    """Count the 4-grams of the stream [T] that occur earlier in it."""
-    ngrams = ngrams_as_bytes(ids, _REPEATED_ORDER)
-    return Failures(len(ngrams) - len(set(ngrams)), len(ngrams))
+def count_failures(ids: Ids, training_text: TrainingText, tokenizer: Tokenizer) -> dict[str, Failures]:
+    """Return the failures of a stream [T] by measure.
+
+    repeated_4grams: 4-grams that occur earlier in the stream. longest_loop: see `longest_loop`. unseen_pairs,
+    unknown_words: not in the training text; the first and the last word may be cut and are left out.
+    copied_8grams: in the training text.
+    """
+    short, long = (ngrams_as_bytes(ids, order) for order in (_REPEATED_ORDER, _COPIED_ORDER))
+    words = split_words(tokenizer.decode(ids))[1:-1]
+    unseen = training_text.pairs[ids[:-1], ids[1:]] == 0
+    return {
+        "repeated_4grams": Failures(len(short) - len(set(short)), len(short)),
+        "longest_loop": Failures(longest_loop(ids), len(ids)),
+        "unseen_pairs": Failures(int(unseen.sum()), len(unseen)),
+        "unknown_words": Failures(sum(word not in training_text.words for word in words), len(words)),
+        "copied_8grams": Failures(sum(ngram in training_text.ngrams for ngram in long), len(long)),
+    }
 
 
-def count_looped_tokens(ids: Ids, training_text: TrainingText, tokenizer: Tokenizer) -> Failures:
-    """Count the tokens of the longest loop: a sequence that follows itself at least once."""
+def longest_loop(ids: Ids) -> int:
+    """Return the number of tokens in the longest loop: a sequence that follows itself at least once.
+
+    >>> longest_loop(np.array([9, 1, 2, 3, 1, 2, 3, 1, 2, 7]))
+    8
+    """
     longest = 0
     for period in range(1, len(ids) // 2 + 1):
         differs = np.concatenate([[True], ids[period:] != ids[:-period], [True]])
         num_same = int(np.diff(np.flatnonzero(differs)).max()) - 1
         if num_same >= period:
             longest = max(longest, num_same + period)
-    return Failures(longest, len(ids))
-
-
-def count_unseen_pairs(ids: Ids, training_text: TrainingText, tokenizer: Tokenizer) -> Failures:
-    """Count the token pairs that do not occur in the training text."""
-    return Failures(int((training_text.pairs[ids[:-1], ids[1:]] == 0).sum()), len(ids) - 1)
-
-
-def count_unknown_words(ids: Ids, training_text: TrainingText, tokenizer: Tokenizer) -> Failures:
-    """Count the words that do not occur in the training text, without the first and the last, which may be cut."""
-    words = split_words(tokenizer.decode(ids))[1:-1]
-    return Failures(sum(word not in training_text.words for word in words), len(words))
-
-
-def count_copied_ngrams(ids: Ids, training_text: TrainingText, tokenizer: Tokenizer) -> Failures:
-    """Count the 8-grams that occur in the training text."""
-    ngrams = ngrams_as_bytes(ids, _COPIED_ORDER)
-    return Failures(sum(ngram in training_text.ngrams for ngram in ngrams), len(ngrams))
-
-
-MEASURES: dict[str, tuple[str, Callable[[Ids, TrainingText, Tokenizer], Failures]]] = {
-    "repeated_4grams": ("4-grams repeated\nin the stream", count_repeated_ngrams),
-    "longest_loop": ("tokens of the\nlongest loop", count_looped_tokens),
-    "unseen_pairs": ("pairs not in the\ntraining text", count_unseen_pairs),
-    "unknown_words": ("words not in the\ntraining text", count_unknown_words),
-    "copied_8grams": ("8-grams copied from\nthe training text", count_copied_ngrams),
-}
+    return longest
 
 
 def estimate_share(streams: Sequence[Failures]) -> dict[str, float]:
@@ -220,11 +215,8 @@ def describe(
     title: str, temperature: float | None, streams: Ids, training_text: TrainingText, tokenizer: Tokenizer
 ) -> dict[str, Any]:
     """Return every share of the continuations in the streams [B, P + T], and the first stream."""
-    continuations = streams[:, _PROMPT_TOKENS:]
-    shares = {
-        name: estimate_share([count(ids, training_text, tokenizer) for ids in continuations])
-        for name, (_, count) in MEASURES.items()
-    }
+    failures = [count_failures(ids, training_text, tokenizer) for ids in streams[:, _PROMPT_TOKENS:]]
+    shares = {name: estimate_share([each[name] for each in failures]) for name in _MEASURES}
     excerpt = tokenizer.decode(streams[0, : _PROMPT_TOKENS + _EXCERPT_TOKENS])
     first_stream = tokenizer.decode(streams[0])
     return {"model": title, "temperature": temperature, **shares, "excerpt": excerpt, "first_stream": first_stream}
@@ -235,10 +227,10 @@ def format_results(rows: Sequence[Mapping[str, Any]]) -> str:
     table, excerpts = [], []
     for row in rows:
         temperature = "" if row["temperature"] is None else f"{row['temperature']:g}"
-        table.append([row["model"], temperature, *(format_share(row[name]) for name in MEASURES)])
+        table.append([row["model"], temperature, *(format_share(row[name]) for name in _MEASURES)])
         suffix = temperature and f", temperature {temperature}"
         excerpts.append(f"--- {row['model']}{suffix}\n{row['excerpt']}\n")
-    headers = ["% (standard error)", "temperature", *(title for title, _ in MEASURES.values())]
+    headers = ["% (standard error)", "temperature", *_MEASURES.values()]
     return f"{format_table(headers, table)}\n\n" + "\n".join(excerpts)
 
 
@@ -258,14 +250,15 @@ def plot(rows: Sequence[Mapping[str, Any]]) -> Any:
     figure = new_figure(13, 7.5)
     *panels, corner = figure.subplots(2, 3).flat
     real, generated = rows[0], rows[1:]
-    titles = list(dict.fromkeys(row["model"] for row in generated))
-    for axes, (name, (label, _)) in zip(panels, MEASURES.items(), strict=True):
+    for axes, (name, label) in zip(panels, _MEASURES.items(), strict=True):
         axes.axhline(100 * real[name]["share"], color="black", linestyle="--", label=_REAL)
-        for title, color, marker in zip(titles, COLORS, "osD^vXP", strict=False):
-            own = [row for row in generated if row["model"] == title]
-            temperatures = [row["temperature"] for row in own]
-            shares, errors = ([100 * row[name][key] for row in own] for key in ("share", "standard_error"))
-            axes.errorbar(temperatures, shares, errors, color=color, marker=marker, markersize=5, label=title)
+        lines: dict[str, tuple[list[float], list[float], list[float]]] = {}
+        for row in generated:
+            line = lines.setdefault(row["model"], ([], [], []))
+            point = row["temperature"], 100 * row[name]["share"], 100 * row[name]["standard_error"]
+            for values, value in zip(line, point, strict=True):
+                values.append(value)
+        plot_lines(axes, lines)
         axes.set(xlabel="temperature (0: greedy)", ylabel="%", title=label.replace("\n", " "))
         if name == "longest_loop":  # from one repeated token to the whole stream
             axes.set_yscale("log")

@@ -21,7 +21,7 @@ and for the source, and the wider sum the lowest for the source: a longer grid m
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, NamedTuple
@@ -29,15 +29,13 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from flax import linen as nn
 from jax import Array
 
 import jaxlm
-from experiments.ladder.rungs import momentum_sgd
 from experiments.shared.experiment import Experiment, Findings, RunContext, main
 from experiments.shared.options import TextOptions
-from experiments.shared.plots import COLORS, new_figure
+from experiments.shared.plots import COLORS, new_panels, plot_lines
 from experiments.shared.synthetic import (
     Floats,
     MarkovSource,
@@ -47,7 +45,8 @@ from experiments.shared.synthetic import (
     sample_source,
     window_probabilities,
 )
-from experiments.shared.tables import format_table
+from experiments.shared.tables import format_records
+from experiments.shared.training import Ids, momentum_sgd, train_side_by_side
 from jaxlm.models._linen import FrozenModule, small_init
 from jaxlm.models.interface import check_contexts, check_sizes, num_params
 from jaxlm.text.dataset import Dataset, load_dataset
@@ -56,8 +55,6 @@ from jaxlm.utils.compilation_cache import enable_compilation_cache
 
 _EMBEDDING_DIM, _HIDDEN_DIM, _BATCH_SIZE = 32, 64, 128
 _SOURCE_VOCAB_SIZE, _SOURCE_CONCENTRATION = 8, 0.5
-
-Ids = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,7 +124,7 @@ def measure(seed: int, plan: Plan, data: Dataset, run: RunContext) -> Findings:
         for title, model in make_models(vocab_size, context_length, plan).items():
             lr, runs = train_best_rate(model, data.train_ids, plan, text_key)
             perplexities = [jaxlm.perplexity(model, variables, data.val_ids) for variables in runs]
-            text_rows.append(describe(title, model, runs, lr) | mean_and_deviation("val_perplexity", perplexities))
+            text_rows.append(describe(title, model, runs[0], lr, "val_perplexity", perplexities))
             run.log(f"text, N = {context_length}, {title}: perplexity {np.mean(perplexities):.3f}")
     rows = sample_rows(_SOURCE_VOCAB_SIZE, 2, _SOURCE_CONCENTRATION, seed)
     source, joint = MarkovSource(_SOURCE_VOCAB_SIZE, 2), window_probabilities(rows)
@@ -136,7 +133,7 @@ def measure(seed: int, plan: Plan, data: Dataset, run: RunContext) -> Findings:
     for title, model in make_models(source.vocab_size, source.context_length, plan).items():
         lr, runs = train_best_rate(model, stream, plan, source_key)
         nats = [cross_entropy(model, variables, joint) for variables in runs]
-        source_rows.append(describe(title, model, runs, lr) | mean_and_deviation("nats_per_token", nats))
+        source_rows.append(describe(title, model, runs[0], lr, "nats_per_token", nats))
         run.log(f"source, {title}: {np.mean(nats):.4f} nats per token")
     results = {
         "learning_rates": plan.learning_rates,
@@ -173,24 +170,22 @@ def make_models(vocab_size: int, context_length: int, plan: Plan) -> dict[str, A
 def train_best_rate(model: jaxlm.LanguageModel, train_ids: Ids, plan: Plan, key: Array) -> tuple[float, list[Any]]:
     """Return the learning rate that is best on the last tenth of the tokens, and the variables of each seed."""
     fit_ids, held_out_ids = jaxlm.split_ids(train_ids)
-    keys, hyperparams = jaxlm.sweep_grid(jax.random.split(key, plan.num_seeds), lr=plan.learning_rates)
-    optimizer: Callable[[float], optax.GradientTransformation] = partial(momentum_sgd, num_steps=plan.num_steps)
-    variables, histories = jaxlm.train_many(
+    seeds = jax.random.split(jax.random.clone(key), plan.num_seeds)  # equal for every network
+    keys, hyperparams = jaxlm.sweep_grid(seeds, lr=plan.learning_rates)
+    runs, histories = train_side_by_side(
         model,
         fit_ids,
         keys=keys,
         hyperparams=hyperparams,
-        optimizer=optimizer,
+        optimizer=partial(momentum_sgd, num_steps=plan.num_steps),
         val_ids=held_out_ids,
         batch_size=_BATCH_SIZE,
         num_steps=plan.num_steps,
         log_every=plan.num_steps,
     )
-    num_rates = len(plan.learning_rates)
     perplexities = np.array([history["val_perplexities"][-1] for history in histories])
-    best = int(np.nanargmin(np.log(perplexities).reshape(plan.num_seeds, num_rates).mean(axis=0)))
-    runs = range(best, len(histories), num_rates)
-    return plan.learning_rates[best], [jax.tree.map(lambda leaf, run=run: leaf[run], variables) for run in runs]
+    best = int(np.nanargmin(np.log(perplexities).reshape(plan.num_seeds, -1).mean(axis=0)))
+    return plan.learning_rates[best], runs[best :: len(plan.learning_rates)]
 
 
 def symmetrize(joint: Floats) -> Floats:
@@ -198,69 +193,53 @@ def symmetrize(joint: Floats) -> Floats:
     return (joint + joint.transpose(1, 0, 2)) / 2
 
 
-def describe(title: str, model: Any, runs: list[Any], lr: float) -> dict[str, Any]:
-    """Return the network's sizes and learning rate."""
+def describe(
+    title: str, model: Any, variables: Any, lr: float, figure_name: str, figures: Sequence[float]
+) -> dict[str, Any]:
+    """Return the network's sizes and learning rate, the figure of each seed, their mean and standard deviation."""
     return {
         "network": title,
         "context_length": model.context_length,
         "hidden_dim": model.hidden_dim,
-        "num_parameters": num_params(runs[0]),
+        "num_parameters": num_params(variables),
         "lr": lr,
+        f"{figure_name}_by_seed": figures,
+        "mean": float(np.mean(figures)),
+        "deviation": float(np.std(figures, ddof=1)) if len(figures) > 1 else 0.0,
     }
-
-
-def mean_and_deviation(name: str, figures: list[float]) -> dict[str, Any]:
-    """Return each seed's figure, their mean and their standard deviation, which is 0 for one seed."""
-    deviation = float(np.std(figures, ddof=1)) if len(figures) > 1 else 0.0
-    return {f"{name}_by_seed": figures, f"{name}_mean": float(np.mean(figures)), f"{name}_deviation": deviation}
 
 
 def format_results(results: Mapping[str, Any]) -> str:
     """Return a table for the text and one for the Markov source."""
     source = results["source"]
     floors = f"entropy {source['entropy_nats']:.4f}, floor without order {source['floor_without_order_nats']:.4f}"
-    return "\n\n".join(
-        [
-            _format_rows("Characters: validation perplexity", results["text"]["rows"], "val_perplexity"),
-            _format_rows(f"Markov source: nats per token; {floors}", source["rows"], "nats_per_token"),
-        ]
-    )
-
-
-def _format_rows(title: str, rows: Sequence[Mapping[str, Any]], figure: str) -> str:
-    table = []
-    for row in rows:
-        sizes = (f"{row[name]:,}" for name in ("context_length", "hidden_dim", "num_parameters"))
-        figures = (f"{row['lr']:g}", f"{row[f'{figure}_mean']:.4f}", f"{row[f'{figure}_deviation']:.4f}")
-        table.append([row["network"], *sizes, *figures])
-    headers = ["network", "N", "hidden units", "parameters", "learning rate", "mean", "standard deviation"]
-    return format_table(headers, table, title=title)
+    columns = {"network": "{network}", "N": "{context_length}", "hidden units": "{hidden_dim}"}
+    columns |= {"parameters": "{num_parameters:,}", "learning rate": "{lr:g}"}
+    columns |= {"mean": "{mean:.4f}", "standard deviation": "{deviation:.4f}"}
+    text_table = format_records(results["text"]["rows"], columns, title="Characters: validation perplexity")
+    title = f"Markov source: nats per token; {floors}"
+    return f"{text_table}\n\n{format_records(source['rows'], columns, title=title)}"
 
 
 def plot(results: Mapping[str, Any]) -> Any:
     """Plot the perplexity on the text by N (one network at N = 1), and the loss on the source with both floors."""
-    figure = new_figure(11, 4.5)
-    left, right = figure.subplots(1, 2)
-    rows, source = results["text"]["rows"], results["source"]
-    for position, (row, color, marker) in enumerate(zip(source["rows"], COLORS, "osD^", strict=False)):
-        title = row["network"]
-        own = [each for each in rows if each["network"] == title or each["context_length"] == 1]
-        keys = "context_length", "val_perplexity_mean", "val_perplexity_deviation"
-        lengths, means, deviations = ([each[key] for each in own] for key in keys)
-        left.errorbar(lengths, means, deviations, color=color, marker=marker, capsize=3, label=title)
-        nats, deviation = row["nats_per_token_mean"], row["nats_per_token_deviation"]
-        right.errorbar([position], [nats], [deviation], color=color, marker=marker, capsize=3)
+    figure, (left, right) = new_panels(2, 11, 4.5)
+    source, rows = results["source"], results["text"]["rows"]
+    titles, markers = [row["network"] for row in source["rows"]], "osD^"
+    lines = {}
+    for title in titles:
+        own = [row for row in rows if row["network"] == title or row["context_length"] == 1]
+        lines[title] = [[row[name] for row in own] for name in ("context_length", "mean", "deviation")]
+    plot_lines(left, lines, markers)
     left.set_xticks(sorted({row["context_length"] for row in rows}))
     left.set(xlabel="context length N (characters)", ylabel="validation perplexity", title="Text")
     left.legend()
-    for key, label in (("floor_without_order_nats", "floor without order"), ("entropy_nats", "entropy")):
-        right.axhline(source[key], color="black", linestyle="--", linewidth=1)
-        place = {"xytext": (0, -4), "textcoords": "offset points", "ha": "center", "va": "top"}
-        right.annotate(f"{label}: {source[key]:.3f}", (1.5, source[key]), fontsize=9, **place)
-    right.set_xticks(range(len(source["rows"])), [row["network"] for row in source["rows"]])
-    right.set_xlim(-0.5, len(source["rows"]) - 0.5)
-    low, high = source["entropy_nats"], max(row["nats_per_token_mean"] for row in source["rows"])
-    right.set_ylim(low - 0.2 * (high - low), high + 0.15 * (high - low))
+    points = {row["network"]: ([row["network"]], [row["mean"]], [row["deviation"]]) for row in source["rows"]}
+    plot_lines(right, points, markers)
+    floors = {"floor without order": source["floor_without_order_nats"], "entropy": source["entropy_nats"]}
+    for (label, nats), style in zip(floors.items(), ("--", ":"), strict=True):
+        right.axhline(nats, color=COLORS[-1], linestyle=style, label=f"{label}: {nats:.3f}")
+    right.legend(handles=right.lines[-2:])
     uniform_nats = math.log(source["vocab_size"])
     right.set(ylabel="nats per token", title=f"Markov source, N = 2 (uniform: {uniform_nats:.3f} nats)")
     return figure

@@ -39,16 +39,15 @@ import jaxlm
 from experiments.ladder.rungs import RECIPES, fit_baselines, fit_bigrams
 from experiments.shared.experiment import Experiment, Findings, RunContext, main
 from experiments.shared.options import TextOptions
-from experiments.shared.plots import COLORS, new_figure
+from experiments.shared.plots import new_panels, plot_lines
 from experiments.shared.tables import format_table
+from experiments.shared.training import Ids, fit_counts, train
 from jaxlm.text.dataset import Dataset
 from jaxlm.text.tokenizers import Tokenizer
 from jaxlm.utils.compilation_cache import enable_compilation_cache
 
 _CONTEXT_LENGTH, _EMBEDDING_DIM, _HIDDEN_DIM = 3, 32, 64
 _MIN_LINES = 20
-
-Ids = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,15 +94,10 @@ def measure(seed: int, plan: Plan, corpus: jaxlm.Corpus, run: RunContext) -> Fin
         data = Dataset(corpus, tokenizer, tokenizer.encode(train_text), tokenizer.encode(val_text))
         models = {}
         for title, fitted in fit_models(data, plan, jax.random.key(seed)):
-            nats, perplexity, num_tokens = evaluate_after(
-                data.train_ids, data.val_ids, fitted.model, fitted.variables
-            )
-            models[title] = {
-                **fitted.selected,
-                "nats_per_token": nats,
-                "perplexity": perplexity,
-                "bits_per_byte": jaxlm.bits_per_byte(nats, num_bytes / num_tokens),
-            }
+            scores = evaluate_after(data.train_ids, data.val_ids, fitted.model, fitted.variables)
+            bits_per_byte = jaxlm.bits_per_byte(scores.nats_per_token, num_bytes / scores.num_tokens)
+            losses = {"nats_per_token": scores.nats_per_token, "perplexity": scores.perplexity}
+            models[title] = {**fitted.selected, **losses, "bits_per_byte": bits_per_byte}
         rows.append(
             {
                 "tokenizer": name,
@@ -145,20 +139,12 @@ def fit_models(data: Dataset, plan: Plan, key: jax.Array) -> Iterator[tuple[str,
     yield "counts bigram, best k", Fitted(bigram.model, bigram.variables, {"smoothing": bigram.model.smoothing})
     order = select_order(vocab_size, data.train_ids, plan.max_order)
     ngram = jaxlm.CountsNgramLM(vocab_size, order - 1)
-    counts = ngram.fit(jaxlm.init(ngram, key), data.train_ids)
-    yield "modified Kneser-Ney", Fitted(ngram, counts, {"order": order})
+    yield "modified Kneser-Ney", Fitted(ngram, fit_counts(ngram, data.train_ids), {"order": order})
     recipe = RECIPES["momentum"]
     mlp = jaxlm.MLPLanguageModel(vocab_size, _CONTEXT_LENGTH, _EMBEDDING_DIM, _HIDDEN_DIM)
-    variables, _ = jaxlm.train_lm(
-        mlp,
-        data.train_ids,
-        key=key,
-        batch_size=recipe.batch_size,
-        num_steps=plan.num_steps,
-        optimizer=recipe.optimizer(recipe.mlp_lr, plan.num_steps),
-        log_every=plan.num_steps,
-    )
-    yield "MLP", Fitted(mlp, variables, {"context_length": _CONTEXT_LENGTH})
+    optimizer, steps = recipe.optimizer(recipe.mlp_lr, plan.num_steps), plan.num_steps
+    trained = train(mlp, data.train_ids, steps, key=key, batch_size=recipe.batch_size, optimizer=optimizer)
+    yield "MLP", Fitted(mlp, trained.variables, {"context_length": _CONTEXT_LENGTH})
 
 
 def select_order(vocab_size: int, train_ids: Ids, max_order: int) -> int:
@@ -167,8 +153,7 @@ def select_order(vocab_size: int, train_ids: Ids, max_order: int) -> int:
     best_nats = np.inf
     for order in range(2, max_order + 1):
         model = jaxlm.CountsNgramLM(vocab_size, order - 1)
-        variables = model.fit(jaxlm.init(model, jax.random.key(0)), fit_ids)
-        nats = evaluate_after(fit_ids, held_out_ids, model, variables).nats_per_token
+        nats = evaluate_after(fit_ids, held_out_ids, model, fit_counts(model, fit_ids)).nats_per_token
         if nats >= best_nats:
             return order - 1
         best_nats = nats
@@ -205,23 +190,19 @@ def format_results(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def plot(rows: Sequence[Mapping[str, Any]]) -> Any:
     """Plot perplexity and bits per byte by vocabulary size, one line per model."""
-    figure = new_figure(11, 4.8)
-    left, right = figure.subplots(1, 2)
+    figure, panels = new_panels(2, 11, 4.8)
     sizes = [row["vocab_size"] for row in rows]
-    for title, color, marker in zip(rows[0]["models"], (COLORS[-1], *COLORS), "xosD", strict=False):
-        for axes, unit in ((left, "perplexity"), (right, "bits_per_byte")):
-            figures = [row["models"][title][unit] for row in rows]
-            axes.plot(sizes, figures, color=color, marker=marker, label=title)
-    for axes in (left, right):
+    ticks = {row["vocab_size"]: f"{row['vocab_size']}\n{row['tokenizer'].split()[0]}" for row in rows}
+    for axes, unit in zip(panels, ("perplexity", "bits_per_byte"), strict=True):
+        titles = rows[0]["models"]
+        plot_lines(axes, {title: (sizes, [row["models"][title][unit] for row in rows]) for title in titles})
         axes.set_xscale("log", base=2)
-        ticks = {row["vocab_size"]: f"{row['vocab_size']}\n{row['tokenizer'].split()[0]}" for row in rows}
         axes.set_xticks(list(ticks), list(ticks.values()))
         axes.set_xlabel("vocabulary size")
-        axes.grid(alpha=0.3)
+    left, right = panels
     left.set_yscale("log")
     left.set(ylabel="validation perplexity per token", title="Perplexity: not comparable across tokenizers")
-    right.set(ylabel="bits per byte", title="Bits per byte: comparable")
-    right.set_ylim(bottom=0)
+    right.set(ylabel="bits per byte", title="Bits per byte: comparable", ylim=(0, None))
     left.legend()
     return figure
 

@@ -25,7 +25,6 @@ import numpy as np
 import jaxlm
 from experiments.ladder.rungs import (
     RECIPES,
-    Ids,
     Network,
     NetworkOptions,
     Rung,
@@ -40,6 +39,7 @@ from experiments.ladder.rungs import (
 from experiments.shared.experiment import Experiment, Findings, RunContext, main
 from experiments.shared.options import check_seeds
 from experiments.shared.statistics import mean_and_interval
+from experiments.shared.training import Ids
 from jaxlm.devices.selection import choose_device, format_device
 from jaxlm.models.interface import num_init_params
 from jaxlm.runs.manifest import describe_environment

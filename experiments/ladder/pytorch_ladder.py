@@ -23,7 +23,6 @@ import jax
 import jaxlm
 from experiments.ladder.rungs import (
     RECIPES,
-    Ids,
     NetworkOptions,
     choose_prompt,
     load_text,
@@ -33,6 +32,7 @@ from experiments.ladder.rungs import (
 from experiments.shared.experiment import Experiment, Findings, RunContext, main
 from experiments.shared.machine import import_torch
 from experiments.shared.tables import format_table
+from experiments.shared.training import Ids
 from jaxlm.text.dataset import Dataset
 from jaxlm.utils.checks import check_at_least
 

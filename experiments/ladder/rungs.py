@@ -11,13 +11,12 @@ import optax
 
 import jaxlm
 from experiments.shared.options import TextOptions, TokenizerOptions
+from experiments.shared.training import Ids, fit_counts, momentum_sgd
 from jaxlm.models.baselines import UniformLM, UnigramLM
 from jaxlm.models.counts_bigram import best_smoothing
 from jaxlm.text.dataset import Dataset, line_start_prompt, load_dataset
 from jaxlm.training.optimizers import sgd
 from jaxlm.utils.timing import Timing, measure_time
-
-Ids = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,11 +44,6 @@ class Recipe:
     optimizer: Callable[[float, int], optax.GradientTransformation]
     bigram_lr: float
     mlp_lr: float
-
-
-def momentum_sgd(lr: float, num_steps: int) -> optax.GradientTransformation:
-    """Return SGD with momentum 0.9, cosine decay of the learning rate to zero, and clipping to norm 1."""
-    return sgd(lr, num_steps, schedule="cosine", momentum=0.9, clip_norm=1.0)
 
 
 # The learning rates of `momentum` are the best of four each on the last 30,000 tokens of the training text. These
@@ -146,12 +140,12 @@ def fit_bigrams(data: Dataset) -> list[Rung]:
     """Return the bigram counts with add-one, and with the add-k that predicts held-out training text best."""
     add_one = jaxlm.CountsBigramLM(data.tokenizer.vocab_size)
     with measure_time() as add_one_timing:
-        variables = add_one.fit(jaxlm.init(add_one, jax.random.key(0)), data.train_ids)
+        variables = fit_counts(add_one, data.train_ids)
         add_one_evaluation = jaxlm.evaluate(add_one, variables, data.val_ids)
     with measure_time() as timing:
         # The last tenth of the training text selects k, not the validation text.
         fit_ids, held_out_ids = jaxlm.split_ids(data.train_ids)
-        table = add_one.fit(jaxlm.init(add_one, jax.random.key(0)), fit_ids)["counts"]["table"]
+        table = fit_counts(add_one, fit_ids)["counts"]["table"]
         k, _ = best_smoothing(table, held_out_ids, np.logspace(-4, 1, 101))
         add_k = jaxlm.CountsBigramLM(data.tokenizer.vocab_size, smoothing=k)
         evaluation = jaxlm.evaluate(add_k, variables, data.val_ids)

@@ -1,7 +1,8 @@
 """Tables of figures as plain text."""
 
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from rich import box
 from rich.console import Console
@@ -19,21 +20,32 @@ def format_table(
         rows: cells; a short row is filled with empty cells.
         text_columns: number of leading columns aligned left. The others hold figures, aligned right.
         title: a line above the table.
-
-    >>> print(format_table(["model", "perplexity"], [["uniform", "4,096.00"], ["MLP", "107.80"]]))
-    model    perplexity
-    ───────────────────
-    uniform    4,096.00
-    MLP          107.80
     """
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for index, header in enumerate(headers):
-        table.add_column(
-            header, justify="left" if index < text_columns else "right", no_wrap=True, vertical="bottom"
-        )
+        justify: Any = "left" if index < text_columns else "right"
+        table.add_column(header, justify=justify, no_wrap=True, vertical="bottom")
     for row in rows:
         table.add_row(*map(Text, row))
     text = io.StringIO()
     Console(file=text, width=1000).print(table)
     lines = [line.rstrip() for line in text.getvalue().splitlines()]
     return "\n".join([title, *lines] if title else lines)
+
+
+def format_records(records: Iterable[Mapping[str, Any]], columns: Mapping[str, str], **options: Any) -> str:
+    """Return one row per record.
+
+    Args:
+        columns: header -> format string with the names of the record's fields.
+        options: see `format_table`.
+
+    >>> records = [{"model": "uniform", "loss": 8.3178}, {"model": "MLP", "loss": 4.6802}]
+    >>> print(format_records(records, {"model": "{model}", "nats": "{loss:.2f}"}))
+    model     nats
+    ──────────────
+    uniform   8.32
+    MLP       4.68
+    """
+    rows = ([cell.format(**record) for cell in columns.values()] for record in records)
+    return format_table(list(columns), rows, **options)

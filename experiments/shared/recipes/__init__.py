@@ -6,23 +6,12 @@ networks trained on the nine tenths before it. Perplexity there: `minute` 99.5, 
 """
 
 from pathlib import Path
-from typing import Any, NamedTuple
 
 from numpy.typing import ArrayLike
 
-import jaxlm
+from experiments.shared.training import Trained, train
 from jaxlm.runs.config import TrainConfig, read_config
 from jaxlm.runs.setup import make_model, make_optimizer, train_key
-from jaxlm.utils.timing import Timing, measure_time
-
-
-class Trained(NamedTuple):
-    """A trained network with its validation perplexity and training time."""
-
-    model: jaxlm.LanguageModel
-    variables: Any
-    perplexity: float
-    timing: Timing
 
 
 def read_recipe(name: str) -> TrainConfig:
@@ -35,16 +24,12 @@ def train_recipe(config: TrainConfig, vocab_size: int, train_ids: ArrayLike, val
 
     `patience` is ignored; no recipe sets it.
     """
-    model = make_model(config, vocab_size)
-    with measure_time() as timing:
-        variables, history = jaxlm.train_lm(
-            model,
-            train_ids,
-            key=train_key(config),
-            val_ids=val_ids,
-            batch_size=config.batch_size,
-            num_steps=config.num_steps,
-            optimizer=make_optimizer(config),
-            log_every=config.num_steps,
-        )
-    return Trained(model, variables, history["val_perplexities"][-1], timing)
+    return train(
+        make_model(config, vocab_size),
+        train_ids,
+        config.num_steps,
+        key=train_key(config),
+        val_ids=val_ids,
+        batch_size=config.batch_size,
+        optimizer=make_optimizer(config),
+    )

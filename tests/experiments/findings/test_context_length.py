@@ -1,91 +1,58 @@
-"""Sizes by closed forms, perplexities by the library alone, and the artefacts."""
+"""Sizes by closed forms, perplexities by the library."""
 
-import dataclasses
-import io
-import json
+from dataclasses import replace
+from functools import partial
 
-import jax
 import pytest
-from rich.console import Console
 
 import jaxlm
-from experiments.findings import context_length
-from experiments.findings.context_length import ContextConfig, in_units, run_context_length, table_bytes, wall
-from experiments.shared.experiment import Output
-from jaxlm.runs.manifest import read_manifest
+from experiments.findings.context_length import (
+    ContextLengthOptions,
+    dense_bytes,
+    longest_dense_context,
+    make_config,
+    measure,
+)
+from experiments.shared.training import fit_counts
+from jaxlm.text.dataset import load_dataset
 
 TEXT = "the cat sat on the mat. a rat sat on a hat: the cat sat on the rat!\n" * 40
 
 
-@pytest.fixture
-def config(tmp_path, monkeypatch):
-    """Bytes instead of merges, two steps, two contexts."""
-    (tmp_path / "text.txt").write_text(TEXT, "utf-8")
-    options = context_length.training_options(ContextConfig(quick=True))
-    small = dataclasses.replace(options, vocab_size=256, num_steps=2, embedding_dim=2, hidden_dim=3)
-    monkeypatch.setattr(context_length, "training_options", lambda config: small)
-    return ContextConfig(text=tmp_path / "text.txt", longest=2, output=Output(tmp_path / "run"))
-
-
 @pytest.mark.slow
-def test_the_artefacts(config):
-    path = run_context_length(config, Console(file=(told := io.StringIO()), width=200))
-    assert read_manifest(path)["state"] == "done"
-    assert (path / "picture.png").read_bytes().startswith(b"\x89PNG")
-    assert (path / "table.txt").read_text("utf-8") in told.getvalue()
-    results = json.loads((path / "results.json").read_text("utf-8"))
+def test_measure_reports_perplexity_and_memory(run_measure, tmp_path):
+    (tmp_path / "text.txt").write_text(TEXT)
+    options = ContextLengthOptions(longest=2, quick=True)
+    config = replace(make_config(options), vocab_size=256, num_steps=2, embedding_dim=2, hidden_dim=3)
+    data = load_dataset("", tmp_path / "text.txt", "bpe", vocab_size=256)
+    results, table = run_measure(partial(measure, options, config, data))
     assert [row["context_length"] for row in results["counts"]] == [0, 1, 2]
     assert [row["context_length"] for row in results["mlp"]] == [1, 2]
-    ids = jaxlm.BPETokenizer.train(TEXT, 256).encode(TEXT)
-    train_ids, val_ids = jaxlm.split_ids(ids)
+    train_ids = data.train_ids.tolist()
     for row in results["counts"]:
         length = row["context_length"]
         model = jaxlm.CountsNgramLM(256, length)
-        variables = model.fit(jaxlm.init(model, jax.random.key(0)), train_ids)
-        assert row["perplexity"] == pytest.approx(jaxlm.perplexity(model, variables, val_ids), rel=1e-5)
-        windows = {
-            tuple(train_ids[begin : begin + length + 1].tolist()) for begin in range(len(train_ids) - length)
-        }
-        assert row["num_ngrams"] == len(windows)
-        assert row["table_bytes"] == 8 * 256 ** (length + 1)
+        perplexity = jaxlm.perplexity(model, fit_counts(model, data.train_ids), data.val_ids)
+        assert row["perplexity"] == pytest.approx(perplexity, rel=1e-5)
+        ngrams = {tuple(train_ids[begin : begin + length + 1]) for begin in range(len(train_ids) - length)}
+        assert row["num_ngrams"] == len(ngrams)
+        assert row["dense_bytes"] == 8 * 256 ** (length + 1)
     for row in results["mlp"]:
-        hidden_weights = row["context_length"] * 2 * 3 + 3
-        assert row["num_parameters"] == 256 * 2 + hidden_weights + 3 * 256 + 256
+        hidden = row["context_length"] * 2 * 3 + 3
+        assert row["num_parameters"] == 256 * 2 + hidden + 3 * 256 + 256
         assert row["bytes"] == 4 * row["num_parameters"]
+    assert table.endswith(
+        "17.2 GB: 5 with V = 27, 4 with V = 65, 2 with V = 384, 1 with V = 4096, 0 with V = 50257\n"
+    )
 
 
-def test_a_table_grows_by_the_vocabulary_and_the_wall_is_where_it_no_longer_fits():
-    assert table_bytes(4096, 1) == 134_217_728
-    assert table_bytes(27, 3) == 27**4 * 8
+def test_longest_dense_context_is_the_last_that_fits():
+    assert dense_bytes(27, 3) == 27**4 * 8
     for vocab_size, memory, longest in [(10, 8_000, 2), (10, 7_999, 1), (10, 80, 0), (10, 79, -1)]:
-        assert wall(vocab_size, memory) == longest
+        assert longest_dense_context(vocab_size, memory) == longest
 
 
-@pytest.mark.parametrize(
-    ("num_bytes", "words"), [(5, "5 B"), (5_832, "5.8 kB"), (134_217_728, "134 MB"), (17.2e9, "17.2 GB")]
-)
-def test_bytes_in_words(num_bytes, words):
-    assert in_units(num_bytes) == words
-
-
-def test_the_recipe_is_the_file_s_unless_told_otherwise():
-    options = context_length.training_options(ContextConfig(seed=4))
-    assert (options.num_steps, options.weight_decay, options.vocab_size, options.seed) == (8000, 1e-4, 4096, 4)
-    assert context_length.training_options(ContextConfig(steps=9)).num_steps == 9
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"longest": 0}, "--longest must be at least 1, got 0"),
-        ({"memory_gib": 0.0}, r"--memory-gib must be above 0 .*, got 0\.0"),
-        ({"memory_gib": float("nan")}, "--memory-gib must be above 0 .*, got nan"),
-        ({"steps": 0}, "--num-steps must lie in 1"),
-    ],
-    ids=str,
-)
-def test_wrong_options_are_named_and_nothing_is_written(tmp_path, options, message):
-    config = ContextConfig(output=Output(tmp_path / "run"), **options)
-    with pytest.raises(ValueError, match=message):
-        run_context_length(config, Console(quiet=True))
-    assert not (tmp_path / "run").exists()
+def test_make_config_is_the_recipe_with_the_users_options():
+    config = make_config(ContextLengthOptions(seed=4))
+    assert (config.num_steps, config.weight_decay, config.vocab_size, config.seed) == (8000, 1e-4, 4096, 4)
+    assert make_config(ContextLengthOptions(steps=9, quick=True)).num_steps == 9

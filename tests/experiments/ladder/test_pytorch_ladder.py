@@ -1,68 +1,42 @@
-"""The course's ladder does the work of ours: the same counts, and networks that learn as far."""
+"""The PyTorch ladder does the work of the ladder: equal counts, and networks that learn."""
 
 import io
+import json
 
-import jax
 import pytest
 from rich.console import Console
 
-import jaxlm
-from experiments.ladder import pytorch_ladder as course_ladder
-from experiments.ladder.ladder import counts_bigrams, load_text, recorded_every
+from experiments.ladder.pytorch_ladder import PyTorchLadderOptions, prepare
+from experiments.ladder.rungs import fit_bigrams, load_text, validation_interval
+from experiments.shared.experiment import run_experiment
 
 TEXT = "the cat sat on the mat. a rat sat on a hat: the cat sat on the rat!\n" * 40
 
 
-def test_it_does_the_work_of_the_ladder(tmp_path):
+def test_pytorch_ladder_does_the_work_of_the_ladder(tmp_path):
     pytest.importorskip("torch")
-    path = tmp_path / "text.txt"
-    path.write_text(TEXT)
-    config = course_ladder.CourseConfig(
-        text=path, tokenizer="char", steps=60, num_tokens=5, bigram_embedding_dim=16
-    )
-    console = Console(file=io.StringIO(), width=100)
-    outcome = course_ladder.run_course(config, console)
-    data = load_text(config.as_ladder())
-    add_one = next(iter(counts_bigrams(data)))
-    assert outcome["counts bigram, add 1"][0] == pytest.approx(add_one.evaluation.perplexity, rel=1e-5)
-    for name in ("NeuralBigramLM", "MLPLanguageModel"):
-        assert 1 < outcome[name][0] < 0.9 * data.tokenizer.vocab_size  # where a fresh one begins
-    assert all(seconds > 0 for _, seconds in outcome.values())
-    assert console.file.getvalue().count("perplexity") == 3
+    (tmp_path / "text.txt").write_text(TEXT)
+    options = {"text": tmp_path / "text.txt", "tokenizer": "char", "steps": 60, "num_tokens": 5}
+    options = PyTorchLadderOptions(**options, bigram_embedding_dim=16, out=tmp_path / "run")
+    path = run_experiment(prepare, options, Console(file=(output := io.StringIO()), width=100))
+    results = json.loads((path / "results.json").read_text("utf-8"))
+    data = load_text(options, "char")
+    counts, *networks = results["models"]
+    assert counts["perplexity"] == pytest.approx(fit_bigrams(data)[0].evaluation.perplexity, rel=1e-5)
+    assert [row["title"] for row in networks] == ["neural bigram", "MLP"]
+    for row in networks:
+        assert 1 < row["perplexity"] < 0.9 * data.tokenizer.vocab_size  # a new network is uniform
+    assert all(row["seconds"] > 0 for row in results["models"])
+    assert results["device"]["platform"] == "cpu"
+    assert "all models" in output.getvalue()
 
 
-def test_the_work_is_done_on_the_cpu(monkeypatch, tmp_path):
-    seen = []
-    monkeypatch.setattr(course_ladder, "import_jobs", lambda: (None, None))
-    monkeypatch.setattr(
-        course_ladder, "train_and_sample", lambda *_: seen.append(jax.config.jax_default_device) or {}
-    )
-    course_ladder.run_course(course_ladder.CourseConfig(), Console(file=io.StringIO()))
-    assert seen == [jax.devices("cpu")[0]]
+@pytest.mark.parametrize(("option", "least"), [("steps", 1), ("num_tokens", 0)])
+def test_prepare_refuses_an_option(option, least):
+    with pytest.raises(ValueError, match=f"must be at least {least}, got {least - 1}"):
+        prepare(PyTorchLadderOptions(**{option: least - 1}))
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"steps": 0}, "--steps must be at least 1, got 0"),
-        ({"num_tokens": -1}, "--num-tokens must be at least 0, got -1"),
-        ({"seed": -1}, "--seed must lie in"),
-        ({"tokenizer": "char", "vocab_size": 300}, "--vocab-size 300 is for --tokenizer bpe"),
-    ],
-)
-def test_a_wrong_option_is_an_error(options, message):
-    with pytest.raises(ValueError, match=message):
-        course_ladder.run_course(course_ladder.CourseConfig(**options), Console(file=io.StringIO()))
-
-
-@pytest.mark.slow
-def test_as_many_validations_as_the_ladder():
-    _, history = jaxlm.train_lm(
-        jaxlm.NeuralBigramLM(3, 2),
-        [0, 1, 2] * 30,
-        key=jax.random.key(0),
-        num_steps=500,
-        log_every=recorded_every(500),
-    )
-    assert history["steps"] == sorted({*range(0, 500, recorded_every(500)), 499})
-    assert len(history["steps"]) == 26
+@pytest.mark.parametrize(("num_steps", "interval"), [(500, 20), (6000, 250), (10, 1)])
+def test_validation_interval_gives_about_25_validations(num_steps, interval):
+    assert validation_interval(num_steps) == interval

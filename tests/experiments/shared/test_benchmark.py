@@ -1,102 +1,79 @@
-"""Contestants are timed, ratios follow from the figures, and a compiler that fails costs its contestant alone."""
+"""Times are per unit of work, ratios meet their targets or not, and a compiler that fails excludes one variant."""
 
 import time
 
 import pytest
 
-from experiments.shared import benchmark as contest
 from experiments.shared.benchmark import (
-    Claim,
-    Contestant,
-    Row,
-    check,
-    first_call_seconds,
-    measure,
-    quickest,
-    table_text,
+    Benchmark,
+    RatioTarget,
+    Variant,
+    check_target,
+    fastest_variant,
+    first_call_overhead,
+    format_benchmarks,
+    run_benchmark,
 )
-from jaxlm.utils.timing import Measurement
 
-FIGURES = {
+VARIANTS = {
     "ours": {"median_us": 2.0, "minimum_us": 1.0},
     "theirs, eager": {"median_us": 8.0, "minimum_us": 6.0},
     "theirs, compiled": {"median_us": 5.0, "minimum_us": 4.5},
 }
 
 
-def test_the_quickest_of_those_that_begin_so_counts():
-    assert quickest(FIGURES, "theirs") == "theirs, compiled"
-    assert quickest(FIGURES, "ours") == "ours"
-    assert quickest(FIGURES, "nobody") is None
+def test_fastest_variant_has_the_smallest_median():
+    assert fastest_variant(VARIANTS, "theirs") == "theirs, compiled"
+    assert fastest_variant(VARIANTS, "ours") == "ours"
+    assert fastest_variant(VARIANTS, "C") is None
 
 
 @pytest.mark.parametrize(
-    ("bound", "at_most", "holds"), [(2.5, False, True), (2.6, False, False), (2.5, True, True), (2.4, True, False)]
+    ("bound", "at_most", "met"), [(2.5, False, True), (2.6, False, False), (2.5, True, True), (2.4, True, False)]
 )
-def test_a_ratio_is_held_against_its_bound(bound, at_most, holds):
-    checked = check(Claim("theirs / ours", "theirs", "ours", bound, at_most), FIGURES)
-    assert checked["quickest"] == "theirs, compiled"
-    assert checked["ratio"] == 2.5
-    assert checked["ratio_of_minima"] == 4.5
-    assert checked["holds"] is holds
+def test_check_target_compares_the_ratio_of_medians(bound, at_most, met):
+    outcome = check_target(RatioTarget("theirs / ours", "theirs", "ours", bound, at_most), VARIANTS)
+    assert (outcome["fastest"], outcome["ratio"], outcome["ratio_of_minima"]) == ("theirs, compiled", 2.5, 4.5)
+    assert outcome["met"] is met
 
 
-def test_a_claim_about_one_who_is_missing_stays_open():
-    checked = check(Claim("C / ours", "C", "ours", 2), FIGURES)
-    assert checked["ratio"] is checked["ratio_of_minima"] is checked["holds"] is None
+def test_check_target_without_measurement_is_none():
+    outcome = check_target(RatioTarget("C / ours", "C", "ours", 2), VARIANTS)
+    assert outcome["ratio"] is outcome["ratio_of_minima"] is outcome["met"] is None
 
 
-def test_figures_are_microseconds_a_unit(monkeypatch):
-    timed = Measurement(median=2e-3, minimum=1e-3, spread=5e-4, repeats=7, compile_seconds=0.25)
-    monkeypatch.setattr(contest, "time_interleaved", lambda calls, **options: dict.fromkeys(calls, timed))
-    row = Row("step", {"ours": Contestant(int, 100)}, ())
-    assert measure(row, repeats=7, rest_seconds=0.0)["contestants"]["ours"] == {
-        "median_us": pytest.approx(20),
-        "minimum_us": pytest.approx(10),
-        "spread_us": pytest.approx(5),
-        "repeats": 7,
-        "units_per_call": 100,
-        "compile_seconds": 0.25,
-    }
+def test_run_benchmark_divides_by_the_units():
+    benchmark = Benchmark("step", {"sleep": Variant(lambda: time.sleep(0.01), 100)})
+    figures = run_benchmark(benchmark, repeats=2)["variants"]["sleep"]
+    assert 100 <= figures["minimum_us"] <= figures["median_us"] < 1e4
+    assert (figures["repeats"], figures["units_per_call"]) == (2, 100)
 
 
-def test_a_compiler_that_fails_costs_its_contestant_alone():
-    def fails():
+def test_run_benchmark_skips_a_variant_that_fails_to_compile():
+    def fail():
         raise RuntimeError("no C++ compiler\nsecond line")
 
-    told = []
-    row = Row(
-        "call",
-        {"ours": Contestant(int, 1), "theirs": Contestant(int, 1), "theirs, compiled": Contestant(fails, 1, True)},
-        (Claim("theirs / ours", "theirs", "ours", 0), Claim("compiled / ours", "theirs, compiled", "ours", 0)),
-    )
-    measured = measure(row, repeats=1, rest_seconds=0.0, on_failure=told.append)
-    assert told == ["theirs, compiled goes without: RuntimeError: no C++ compiler"]
-    assert measured["contestants"]["theirs, compiled"] is None
-    assert [claim["holds"] for claim in measured["claims"]] == [True, None]
-    assert " - " in table_text({"job": measured})
+    variants = {"ours": Variant(int, 1), "theirs": Variant(int, 1), "theirs, compiled": Variant(fail, 1, True)}
+    targets = RatioTarget("theirs / ours", "theirs", "ours", 0), RatioTarget("x", "theirs, compiled", "ours", 0)
+    messages = []
+    outcome = run_benchmark(Benchmark("call", variants, targets), repeats=1, on_failure=messages.append)
+    assert messages == ["theirs, compiled skipped: RuntimeError: no C++ compiler"]
+    assert outcome["variants"]["theirs, compiled"] is None
+    assert [target["met"] for target in outcome["targets"]] == [True, None]
+    assert " - " in format_benchmarks({"fit": outcome})
 
 
-def test_a_foreign_compiler_is_timed_by_its_first_call(monkeypatch):
+def test_first_call_overhead_is_the_difference_of_two_calls(monkeypatch):
     ticks, calls = iter([10.0, 13.0, 20.0, 20.5]), []
     monkeypatch.setattr(time, "perf_counter", lambda: next(ticks))
-    assert first_call_seconds(lambda: calls.append(None)) == 2.5
+    assert first_call_overhead(lambda: calls.append(None)) == 2.5
     assert len(calls) == 2
 
 
-def test_the_tables_name_every_job_contestant_and_claim():
-    row = Row(
-        "call", {"ours": Contestant(int, 1), "theirs": Contestant(int, 1)}, (Claim("x", "theirs", "ours", 1e9),)
-    )
-    text = table_text({"fit": measure(row, repeats=1, rest_seconds=0.0)})
-    assert "fit, a call" in text
-    assert "theirs" in text
-    assert "at least 1e+09" in text
-    assert "NO" in text
-
-
-def test_without_claims_there_is_no_table_of_them():
-    row = Row("call", {"ours": Contestant(int, 1)}, ())
-    text = table_text({"fit": measure(row, repeats=1, rest_seconds=0.0)})
-    assert "ours" in text
-    assert "wanted" not in text
+def test_format_benchmarks_lists_variants_and_targets():
+    variants = {"ours": Variant(int, 1), "theirs": Variant(int, 1)}
+    with_target = Benchmark("call", variants, (RatioTarget("theirs / ours", "theirs", "ours", 1e9),))
+    text = format_benchmarks({"fit": run_benchmark(with_target, repeats=1)})
+    for part in ("fit, per call", "theirs", "at least 1e+09", "NO"):
+        assert part in text
+    assert "target" not in format_benchmarks({"fit": run_benchmark(Benchmark("call", variants), repeats=1)})

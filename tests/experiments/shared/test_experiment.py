@@ -1,88 +1,192 @@
-"""What every experiment writes, and the interval of a mean."""
+"""The frame checks the options first, writes every file and last the results, and records a failure."""
 
+import doctest
+import importlib
 import io
 import json
 import math
+import pkgutil
+import sys
 from dataclasses import dataclass
 
+import jax
 import numpy as np
 import pytest
+import tyro
 from rich.console import Console
 from scipy import stats
 
-from experiments.shared.experiment import Findings, Output, mean_and_interval, new_figure, run_experiment
-from jaxlm.runs.directory import is_run
+import experiments
+from experiments.shared.experiment import Experiment, Findings, main, run_experiment
+from experiments.shared.options import RunOptions, SeedOptions, TokenizerOptions, check_options, check_seeds
+from experiments.shared.plots import new_panels, plot_lines
+from experiments.shared.statistics import mean_and_interval
+from experiments.shared.tables import format_table
 from jaxlm.runs.manifest import read_manifest
 
 
-@dataclass(frozen=True)
-class Config:
-    """An experiment's options."""
+@dataclass(frozen=True, kw_only=True)
+class CoinOptions(SeedOptions):
+    """Toss a coin."""
 
-    num_throws: int
-    output: Output
-
-
-def found():
-    figure = new_figure(1, 1)
-    figure.subplots().plot([1, 2])
-    return Findings({"heads": 3, "share": math.nan}, "heads  3\n", figure)
+    tosses: int = 7
 
 
-def run(config, find=found):
+def prepare(options):
+    return Experiment("coin", measure, details={"side": "heads"})
+
+
+def measure(run):
+    run.log("tossing")
+    figure, (axes,) = new_panels(1, 1, 1)
+    plot_lines(axes, {"heads": ([0, 1], [1, 2])})
+    return Findings({"heads": 3, "share": math.nan}, "heads  3", {"picture": figure})
+
+
+def run(options, prepare=prepare):
     console = Console(file=io.StringIO(), width=80)
-    return run_experiment("coin", config, console, find), console.file.getvalue()
+    return run_experiment(prepare, options, console), console.file.getvalue()
 
 
-def test_the_folder_holds_figures_text_and_picture(tmp_path):
-    path, said = run(Config(7, Output(tmp_path / "run")))
+def refuse(options):
+    raise AssertionError("the experiment was prepared")
+
+
+def test_run_experiment_writes_results_table_and_picture(tmp_path):
+    path, output = run(CoinOptions(out=tmp_path / "run"))
     assert path == tmp_path / "run"
-    assert (read_manifest(path)["state"], read_manifest(path)["kind"]) == ("done", "coin")
+    manifest = read_manifest(path)
+    assert [manifest[name] for name in ("state", "kind", "side")] == ["done", "coin", "heads"]
     assert (path / "table.txt").read_text("utf-8") == "heads  3\n"
-    assert "heads  3\n" in said
+    assert output.startswith("tossing\n")
+    assert "heads  3\n" in output
     assert (path / "picture.png").read_bytes().startswith(b"\x89PNG")
     results = json.loads((path / "results.json").read_text("utf-8"))
-    assert (results["heads"], results["share"], results["config"]["num_throws"]) == (3, None, 7)
-    assert results["versions"]["jax"]
+    assert (results["heads"], results["share"], results["config"]["tosses"]) == (3, None, 7)
+    assert results["versions"]["jax"] == jax.__version__
 
 
-def test_without_a_name_the_folder_is_a_new_one(tmp_path, monkeypatch):
+def test_run_experiment_uses_the_device(tmp_path):
+    cpu = jax.devices("cpu")[0]
+
+    def measure(run):
+        return Findings({"device": str(jax.config.jax_default_device), "same": run.device == cpu})
+
+    path, _ = run(CoinOptions(out=tmp_path / "run"), lambda _: Experiment("coin", measure, device=cpu))
+    results = json.loads((path / "results.json").read_text("utf-8"))
+    assert (results["device"], results["same"]) == (str(cpu), True)  # a key of the findings replaces the frame's
+    assert not (path / "table.txt").exists()
+
+
+def test_run_experiment_names_the_directory(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    path, _ = run(Config(7, Output()))
+    path, _ = run(CoinOptions())
     assert path.parts[0] == "runs"
     assert path.name.startswith("coin-")
-    assert is_run(path)
+    assert (path / "results.json").exists()
 
 
-def test_a_run_is_replaced_only_where_that_is_asked_for(tmp_path):
-    run(Config(7, Output(tmp_path / "run")))
-
-    def never():
-        raise AssertionError("no work is done for a folder that is taken")
-
-    with pytest.raises(FileExistsError, match="holds a run"):
-        run(Config(8, Output(tmp_path / "run")), never)
-    run(Config(8, Output(tmp_path / "run", overwrite=True)))
-    assert json.loads((tmp_path / "run" / "results.json").read_text("utf-8"))["config"]["num_throws"] == 8
+def test_run_experiment_replaces_a_run_only_on_request(tmp_path):
+    run(CoinOptions(out=tmp_path / "run"))
+    with pytest.raises(FileExistsError, match="--overwrite"):
+        run(CoinOptions(out=tmp_path / "run"), refuse)
+    run(CoinOptions(out=tmp_path / "run", overwrite=True, tosses=8))
+    assert json.loads((tmp_path / "run" / "results.json").read_text("utf-8"))["config"]["tosses"] == 8
 
 
-def test_an_experiment_that_fails_leaves_no_results(tmp_path):
-    def fail():
+def test_run_experiment_writes_nothing_if_prepare_fails(tmp_path):
+    def fail(options):
+        raise ValueError("--tosses must be at least 1, got 0")
+
+    with pytest.raises(ValueError, match="--tosses"):
+        run(CoinOptions(out=tmp_path / "run"), fail)
+    assert not (tmp_path / "run").exists()
+
+
+def test_run_experiment_records_a_failure(tmp_path):
+    def fail(run):
         raise ValueError("the coin stands")
 
     with pytest.raises(ValueError, match="the coin stands"):
-        run(Config(7, Output(tmp_path / "run")), fail)
+        run(CoinOptions(out=tmp_path / "run"), lambda _: Experiment("coin", fail))
     assert read_manifest(tmp_path / "run")["state"] == "failed"
     assert not (tmp_path / "run" / "results.json").exists()
 
 
+def test_main_exits_with_the_status(tmp_path, monkeypatch, capsys):
+    for seed, status in (("0", 0), ("-1", 2)):
+        monkeypatch.setattr(
+            sys, "argv", ["coin.py", "--out", str(tmp_path / "run"), "--overwrite", "--seed", seed]
+        )
+        with pytest.raises(SystemExit) as exit_info:
+            main(CoinOptions, prepare)
+        assert exit_info.value.code == status
+    assert capsys.readouterr().err == "error: --seed must be in [0, 2**32), got -1\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (SeedOptions(seed=-1), r"--seed must be in \[0, 2\*\*32\), got -1"),
+        (SeedOptions(seed=2**32), "got 4294967296"),
+        (TokenizerOptions(tokenizer="char", vocab_size=300), "--vocab-size 300 requires --tokenizer bpe"),
+    ],
+)
+def test_check_options_raises(options, message):
+    with pytest.raises(ValueError, match=message):
+        check_options(options)
+    check_options(SeedOptions(seed=2**32 - 1))
+    check_options(TokenizerOptions(vocab_size=300))
+
+
+@pytest.mark.parametrize(("num_seeds", "first_seed", "most"), [(0, 0, 2**32), (3, 2**32 - 2, 2)])
+def test_check_seeds_raises(num_seeds, first_seed, most):
+    with pytest.raises(ValueError, match=rf"--seeds must be in \[1, {most}\] .*, got {num_seeds}"):
+        check_seeds("--seeds", num_seeds, first_seed)
+
+
+def experiment_modules():
+    """Import every module below `experiments` that does not need PyTorch."""
+    for module in pkgutil.walk_packages(experiments.__path__, "experiments."):
+        if not module.name.startswith("experiments.speed."):
+            yield importlib.import_module(module.name)
+
+
+def test_every_options_class_parses():
+    prepared = [module for module in experiment_modules() if hasattr(module, "prepare")]
+    assert len(prepared) == 10
+    for module in prepared:
+        (options_type,) = (
+            each
+            for each in vars(module).values()
+            if isinstance(each, type) and issubclass(each, RunOptions) and each.__module__ == module.__name__
+        )
+        assert tyro.cli(options_type, args=["--quick"]) == options_type(quick=True)
+
+
+def test_examples_in_docstrings_hold():
+    outcomes = [doctest.testmod(module, optionflags=doctest.ELLIPSIS) for module in experiment_modules()]
+    assert sum(outcome.attempted for outcome in outcomes) > 10
+    assert not sum(outcome.failed for outcome in outcomes)
+
+
+def test_format_table_aligns_text_left_and_figures_right():
+    text = format_table(["a", "figure"], [["[red]", "1"], ["b", "-10"], ["c"]], title="title")
+    assert text.splitlines()[0] == "title"
+    assert [line.split() for line in text.splitlines()[-3:]] == [["[red]", "1"], ["b", "-10"], ["c"]]
+    assert len({len(line) for line in text.splitlines()[1:-1]}) == 1
+    wide = format_table(["a"], [["word " * 60]])
+    assert "word " * 59 in wide
+
+
 @pytest.mark.parametrize("num_values", [2, 3, 5, 30])
-def test_the_interval_is_scipys(num_values):
+def test_mean_and_interval_matches_scipy(num_values):
     values = np.random.default_rng(num_values).normal(3, 2, num_values).tolist()
     mean, half_width = mean_and_interval(values)
     low, high = stats.t.interval(0.95, num_values - 1, loc=np.mean(values), scale=stats.sem(values))
     assert (mean - half_width, mean + half_width) == pytest.approx((low, high))
 
 
-def test_a_single_value_has_no_interval():
+def test_mean_and_interval_is_infinite_without_a_spread():
     assert mean_and_interval([5.0]) == (5.0, math.inf)
+    assert mean_and_interval([5.0, math.inf]) == (math.inf, math.inf)

@@ -1,0 +1,59 @@
+"""Runs side by side come back in order, and a recipe trains the bits of `jaxlm train`."""
+
+from dataclasses import replace
+
+import jax
+import numpy as np
+import pytest
+
+import jaxlm
+from experiments.shared.recipes import read_recipe, train_recipe
+from experiments.shared.training import momentum_sgd, train, train_side_by_side
+from jaxlm.runs.config import resolve
+from jaxlm.runs.train import start_run
+from jaxlm.text.dataset import load_dataset
+
+IDS = np.tile([0, 1, 2], 30)
+
+
+@pytest.mark.slow
+def test_train_side_by_side_returns_the_runs_in_order():
+    model, steps = jaxlm.NeuralBigramLM(3, 2), {"batch_size": 4, "num_steps": 5}
+    keys, hyperparams = jaxlm.sweep_grid(jax.random.split(jax.random.key(0), 2), lr=[0.1, 0.5])
+    runs, histories = train_side_by_side(model, IDS, keys=keys, hyperparams=hyperparams, log_every=5, **steps)
+    assert len(runs) == len(histories) == 4
+    for key, lr, run in zip(keys, hyperparams["lr"], runs, strict=True):
+        alone = train(model, IDS, 5, key=key, lr=float(lr), batch_size=4)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), run, alone.variables)
+        assert np.isnan(alone.perplexity)
+
+
+def test_momentum_sgd_follows_the_published_update():
+    """Momentum 0.9 and a half cosine over two steps: rates lr and lr / 2, steps 1 and 1.9 gradients."""
+    optimizer = momentum_sgd(0.5, 2, clip_norm=None)
+    state = optimizer.init(1.0)
+    for expected in (-0.5 * 3, -0.25 * 1.9 * 3):
+        update, state = optimizer.update(3.0, state)
+        assert update == pytest.approx(expected)
+    clipped = momentum_sgd(0.5, 2)
+    assert clipped.update(np.float32(3), clipped.init(np.float32(1)))[0] == pytest.approx(-0.5)
+
+
+@pytest.mark.parametrize("name", ["minute", "ten_minutes"])
+def test_recipe_is_an_mlp_on_the_default_corpus(name):
+    config = resolve(read_recipe(name))
+    assert (config.model, config.text, config.corpus, config.seed) == ("mlp", None, "tinyshakespeare", 0)
+    assert config.patience is None
+
+
+@pytest.mark.slow
+def test_train_recipe_gives_the_bits_of_jaxlm_train(tmp_path):
+    text = tmp_path / "text.txt"
+    text.write_text("the cat sat on the mat. a rat sat on a hat!\n" * 60)
+    sizes = {"vocab_size": 256, "num_steps": 3, "embedding_dim": 2, "hidden_dim": 3, "log_every": 2}
+    config = replace(resolve(read_recipe("ten_minutes")), text=text, device="cpu", **sizes)
+    data = load_dataset("", text, "bpe", vocab_size=256)
+    here = train_recipe(config, 256, data.train_ids, data.val_ids)
+    _, variables, _ = jaxlm.load_run(start_run(config, tmp_path / "run"))
+    assert jax.tree.all(jax.tree.map(np.array_equal, here.variables, variables))
+    assert here.perplexity == jaxlm.perplexity(here.model, variables, data.val_ids)
