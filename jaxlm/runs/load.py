@@ -8,16 +8,9 @@ from typing import Any
 
 import jax
 
+from jaxlm.checkpoints import train_states
 from jaxlm.checkpoints.model_files import import_model, load_model
-from jaxlm.checkpoints.train_states import (
-    Checkpoint,
-    best_step,
-    checkpoint_path,
-    checkpoint_steps,
-    latest_checkpoint,
-    load_checkpoint,
-    validation_losses,
-)
+from jaxlm.checkpoints.train_states import Checkpoint
 from jaxlm.runs.config import TrainConfig, config_from_json, fill_defaults
 from jaxlm.runs.manifest import read_manifest
 from jaxlm.runs.setup import abstract_state, make_model, make_optimizer
@@ -130,18 +123,18 @@ def tokenizer_checksum(tokenizer: Tokenizer) -> str:
 
 def _load_checkpoint(path: Path, checkpoint: str | int, like: TrainState) -> Checkpoint:
     folder = path / "checkpoints"
-    steps, best, losses = checkpoint_steps(folder), best_step(folder), validation_losses(folder)
+    steps, best = train_states.checkpoint_steps(folder), train_states.best_step(folder)
     if not steps:
         raise FileNotFoundError(f"{path} has no checkpoint yet; {RESUME_REMEDY}")
     if checkpoint in ("final", "last"):
-        if (latest := latest_checkpoint(folder, like)) is None:
+        if (latest := train_states.latest_checkpoint(folder, like)) is None:
             raise ValueError(f"{path} has no intact checkpoint; {RESUME_REMEDY}")
         return latest
-    if checkpoint == "best" and (damaged := [step for step in steps if step not in losses]):
+    if checkpoint == "best" and (damaged := set(steps) - train_states.validation_losses(folder).keys()):
         message = "%s: checkpoint %d is damaged and may have been the best; using the best of the others"
-        logging.getLogger(__name__).warning(message, folder, damaged[0])
+        logging.getLogger(__name__).warning(message, folder, min(damaged))
     step = best if checkpoint == "best" else checkpoint
     if step not in steps:
         available = ", ".join(map(str, ["final", *([] if best is None else ["best"]), "last", *steps]))
         raise FileNotFoundError(f"{path} has no checkpoint {checkpoint!r}; available: {available}")
-    return load_checkpoint(checkpoint_path(folder, int(step)), like)
+    return train_states.load_checkpoint(train_states.checkpoint_path(folder, int(step)), like)

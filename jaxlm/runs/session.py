@@ -16,16 +16,8 @@ import jax
 import numpy as np
 from rich.console import Console
 
-from jaxlm.checkpoints.train_states import (
-    Checkpoint,
-    amend_checkpoint,
-    checkpoint_path,
-    checkpoint_steps,
-    latest_checkpoint,
-    prune_checkpoints,
-    quarantine,
-    save_checkpoint,
-)
+from jaxlm.checkpoints import train_states
+from jaxlm.checkpoints.train_states import Checkpoint
 from jaxlm.runs.config import TrainConfig
 from jaxlm.runs.metrics_log import append_metrics, read_log, truncate_metrics
 from jaxlm.runs.results import TITLES, metrics_line
@@ -116,8 +108,9 @@ def latest_usable_checkpoint(path: Path, setup: TrainingSetup) -> Checkpoint | N
         if _log_position(content[: checkpoint.log_position[0]]) != checkpoint.log_position:
             raise ValueError(f"{log} has changed since step {int(checkpoint.state.step)}")
 
-    checkpoint = latest_checkpoint(folder, abstract_state(setup.model, setup.optimizer, setup.config), check)
-    if checkpoint is None and (checkpoint_steps(folder) or (path / "model").exists()):
+    like = abstract_state(setup.model, setup.optimizer, setup.config)
+    checkpoint = train_states.latest_checkpoint(folder, like, check)
+    if checkpoint is None and (train_states.checkpoint_steps(folder) or (path / "model").exists()):
         raise ValueError(f"{path} has no usable checkpoint to resume from; start another run (--config)")
     return checkpoint
 
@@ -132,14 +125,14 @@ def restore_position(path: Path, setup: TrainingSetup, checkpoint: Checkpoint | 
     if checkpoint is None:
         truncate_metrics(log, 0)
         return None
-    for step in checkpoint_steps(folder):
+    for step in train_states.checkpoint_steps(folder):
         if step > int(checkpoint.state.step):
-            quarantine(checkpoint_path(folder, step))
+            train_states.quarantine(train_states.checkpoint_path(folder, step))
     lines = read_log(log)[: checkpoint.log_position[0]].splitlines(keepends=True)
     # An extended run does not record the last step of the shorter run. Its state may still be the best one.
     if lines and not is_recorded(json.loads(lines[-1])["step"], setup.config.num_steps, setup.config.log_every):
         checkpoint = checkpoint._replace(log_position=_log_position(b"".join(lines[:-1])))
-        amend_checkpoint(folder, checkpoint)
+        train_states.amend_checkpoint(folder, checkpoint)
     truncate_metrics(log, checkpoint.log_position[0])
     return checkpoint
 
@@ -213,8 +206,8 @@ def _save_in_background(path: Path, keep: int) -> Iterator[Callable[..., None]]:
             if written.exists():
                 sync(written)
         for checkpoint in checkpoints:
-            save_checkpoint(folder, checkpoint)
-        prune_checkpoints(folder, keep)
+            train_states.save_checkpoint(folder, checkpoint)
+        train_states.prune_checkpoints(folder, keep)
 
     with ThreadPoolExecutor(1, thread_name_prefix="checkpoints") as executor:
         pending: list[Future[None]] = []

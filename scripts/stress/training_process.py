@@ -119,10 +119,13 @@ def _is_change(event: str, arguments: tuple[Any, ...], folder: str) -> bool:
 
 
 def _report_phases(progress: Progress) -> None:
+    from jaxlm.checkpoints import train_states
     from jaxlm.runs import session
 
-    def around(name: str, before: Callable[[], None], after: Callable[[], None] = lambda: None) -> None:
-        call = getattr(session, name)
+    def around(
+        module: Any, name: str, before: Callable[[], None], after: Callable[[], None] = lambda: None
+    ) -> None:
+        call = getattr(module, name)
 
         def wrapped(*arguments: Any, **options: Any) -> Any:
             before()
@@ -131,9 +134,9 @@ def _report_phases(progress: Progress) -> None:
             finally:
                 after()
 
-        setattr(session, name, wrapped)
+        setattr(module, name, wrapped)
 
-    around("train_lm", lambda: progress.enter("first compile"), lambda: progress.enter("finishing"))
-    around("append_metrics", lambda: progress.enter("training"))
+    around(session, "train_lm", lambda: progress.enter("first compile"), lambda: progress.enter("finishing"))
+    around(session, "append_metrics", lambda: progress.enter("training"))
     for name in ("save_checkpoint", "prune_checkpoints"):
-        around(name, lambda: progress.save(1), lambda: progress.save(-1))
+        around(train_states, name, lambda: progress.save(1), lambda: progress.save(-1))
