@@ -1,49 +1,42 @@
-"""What jit buys: each stage of the work eager, jitted, in one compiled loop and vmapped, beside NumPy and PyTorch.
+"""What does `jit` buy? Each stage of the work eager, jitted, in one compiled loop and vmapped; NumPy and PyTorch.
 
     python -m experiments.speed.jit.compare                           # about 2 min on 2 CPU cores with PyTorch
     python -m experiments.speed.jit.compare --size all                # small, medium and large: about 4 min
-    python -m experiments.speed.jit.compare --quick                   # every artefact: 50 s, or 20 without PyTorch
-    python -m experiments.speed.jit.compare --stages forward loss     # only these
-    python -m experiments.speed.jit.compare --compare OLD.json NEW.json
+    python -m experiments.speed.jit.compare --quick                   # 50 s, or 20 s without PyTorch
+    python -m experiments.speed.jit.compare --stages forward loss     # only these stages
+    python -m experiments.speed.jit.diff_runs OLD.json NEW.json       # what changed between two runs
 
-Expected on 2 CPU cores, microseconds a training step, jitted call by call, in one loop and by PyTorch: small 44,
-30 and 190; medium 650 to 730, 580 to 920 and 920; large 5500, 5100 and 11,200. Eager takes 28,000 to 41,000.
+Expected on 2 CPU cores, microseconds per training step with one jitted call per step, in one loop, and in PyTorch:
+small 44, 30 and 190; medium 650 to 730, 580 to 920 and 920; large 5500, 5100 and 11,200. Eager: 28,000 to 41,000.
 
-Figures are microseconds an item, and an item is what the stage says (a batch, a token), so that the ways compare.
-PyTorch is measured where it is installed (`pip install '.[bench]'`), NumPy on the CPU alone. Compile seconds are
-those of a way's first call; of eager, of the operations that no stage before it had used.
+Figures are microseconds per item. The stage defines the item (a batch, a token), so the variants are comparable.
+PyTorch is measured if it is installed (`pip install '.[bench]'`), NumPy on the CPU only. Compile seconds are those
+of a variant's first call; for eager, of the operations that no earlier stage used.
 
-FLOPs and bytes of an item are those of XLA's cost analysis. The share is of the ceiling that the same run
-measures: of the matrix product's FLOP/s or of the copy's bytes/s, whichever is larger. XLA counts what each fused
-operation reads and writes, from a cache or not, and charges a gather or a scatter with the whole of its array. So
-the share of a stage that lives in the cache, or takes little out of much (count, batch), can pass 100 %: then it
-only says that XLA's bytes are not what limits it.
+FLOPs and bytes per item come from XLA's cost analysis. The share is relative to the ceiling measured in the same
+run: the FLOP/s of a matrix product or the bytes/s of a copy, whichever share is larger. XLA counts what each fused
+operation reads and writes, cached or not, and charges a gather or a scatter with its whole array. A stage that
+works in the cache, or reads little of a large array (count, batch), can therefore exceed 100 %.
 """
 
 import contextlib
-import json
-import sys
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from functools import partial
 from typing import Any, Literal
 
 import jax
-import tyro
-from rich.console import Console
 
 import jaxlm
+from experiments.shared.benchmark import Variant
+from experiments.shared.experiment import Experiment, Findings, RunContext, main
 from experiments.shared.machine import find_torch, num_cores
-from experiments.speed.jit.diff_runs import KIND, SCHEMA_VERSION, describe_changes, read_results
-from experiments.speed.jit.plots import plot_roofline, plot_speedups, summary_tables, table_text
+from experiments.shared.options import RunOptions
+from experiments.speed.jit.plots import format_results, plot_roofline, plot_speedups
 from experiments.speed.jit.stages import STAGES, Sizes, Stage, make_problem
-from experiments.speed.jit.variants import Way, cost_analysis, make_ways, measure, measure_ceiling
-from jaxlm.runs.directory import check_run_path, create_run, new_run_path
-from jaxlm.runs.manifest import describe_environment, write_json
-from jaxlm.utils.atomic_files import write_atomically
+from experiments.speed.jit.variants import analyze_cost, make_variants, measure_ceiling, measure_variants
+from jaxlm.runs.manifest import describe_environment
 from jaxlm.utils.checks import check_at_least
-from jaxlm.utils.terminal import print_plain, run_command, stdout_console
 from jaxlm.utils.timing import Measurement
 
 SIZES = {
@@ -52,141 +45,65 @@ SIZES = {
     "large": Sizes(4096, 8, 64, 256, 256, items=8),
     "huge": Sizes(32_768, 16, 256, 1024, 1024, items=8),
 }
-FOR_ACCELERATORS = "huge"
+ACCELERATOR_SIZE = "huge"
 
 
-@dataclass(frozen=True)
-class JitConfig:
-    """Times each stage of the work in every way, on every device; or compares two such runs."""
+@dataclass(frozen=True, kw_only=True)
+class JitOptions(RunOptions):
+    """Time each stage of the work in every variant, on every device."""
 
     stages: tuple[str, ...] = ()
-    """Which of count, batch, forward, loss, training_step, evaluation, sampling; none named is all."""
+    """Some of count, batch, forward, loss, training_step, evaluation, sampling. Default: all."""
     size: Literal["small", "medium", "large", "huge", "all"] | None = None
-    """Of the model; None is medium, or small with --quick. all: small, medium, large, and on a GPU huge."""
+    """Size of the model. None: medium, or small with --quick. all: small, medium, large, and huge on a GPU."""
     vocab_size: int | None = None
-    """Tokens of the vocabulary; None, as in the four options below, is what --size has."""
+    """Vocabulary size. None, as in the four options below: that of --size."""
     context_length: int | None = None
-    """Tokens of context."""
+    """Context length in tokens."""
     embedding_dim: int | None = None
     """Dimensions of the embedding."""
     hidden_dim: int | None = None
     """Units of the hidden layer."""
     batch_size: int | None = None
-    """Windows in a batch."""
+    """Windows per batch."""
     repeats: int | None = None
-    """Samples of each way; None is 7, or 3 with --quick."""
+    """Samples per variant. None: 7, or 3 with --quick."""
     devices: tuple[str, ...] = ()
-    """Which of cpu, gpu, cuda, rocm, tpu, metal; none named is one of each kind that JAX finds."""
-    out: Path | None = None
-    """The run's folder; None is runs/jit-DATE-TIME."""
-    overwrite: bool = False
-    """Replace the run that --out already holds."""
-    quick: bool = False
-    """The small model and fewer samples: every artefact, in seconds."""
-    compare: tuple[Path, Path] | None = None
-    """OLD.json NEW.json of two runs: print what moved beyond the noise, and measure nothing."""
+    """Some of cpu, gpu, cuda, rocm, tpu, metal. Default: one device of each kind that JAX finds."""
 
 
-def run_comparison(config: JitConfig, console: Console) -> Path:
-    """Runs the experiment and returns the run's folder, in which `results.json` comes last.
-
-    Raises:
-        ValueError, OSError: what the user can mend, in one line; a recompilation among timed calls too.
-    """
-    begin = time.perf_counter()
-    stage_names, devices, sizes = check_options(config)
-    torch, why_not = find_torch()
-    if torch is None:
-        print_plain(console, f"PyTorch's column is empty: {why_not}")
-    run = config.out or new_run_path("jit")
-    settings = json.loads(json.dumps(asdict(config), default=str))
-    with create_run(run, "jit", settings, devices[0], overwrite=config.overwrite):
-        repeats = config.repeats or (3 if config.quick else 7)
-        ceilings: dict[str, dict[str, float]] = {}
-        rows: list[dict[str, Any]] = []
-        notes: list[str] = []
-        for device in devices:
-            name = device_name(device)
-            with jax.default_device(device):
-                ceilings[name] = measure_ceiling(device, repeats, quick=config.quick)
-                gflops, gigabytes = (ceilings[name][f"{unit}_per_second"] / 1e9 for unit in ("flops", "bytes"))
-                print_plain(console, f"{name}: matrix product {gflops:,.0f} GFLOP/s, copy {gigabytes:,.1f} GB/s")
-                usable_torch = torch
-                if torch is not None and device.platform != "cpu" and not torch.cuda.is_available():
-                    usable_torch = None
-                    notes.append(f"no torch on {name}: it finds no CUDA device")
-                for size, values in sizes.items():
-                    if size == FOR_ACCELERATORS and device.platform == "cpu":
-                        continue
-                    problem = make_problem(values)
-                    for stage_name in stage_names:
-                        stage = STAGES[stage_name](problem)
-                        ways, missing = make_ways(stage, values.items, device, usable_torch)
-                        figures = measure(ways, repeats, f"{stage_name} on {name}")
-                        place = {"device": name, "size": size, "stage": stage_name, "item": stage.item}
-                        rows += describe(place, stage, ways, figures, ceilings[name])
-                        notes += [f"no {way} for {stage_name}, {size}: {why}" for way, why in missing.items()]
-                        print_plain(console, f"{name}, {size}: {stage_name} ({time.perf_counter() - begin:.0f} s)")
-        environment = describe_environment(devices[0])
-        environment["versions"]["torch"] = None if torch is None else torch.__version__
-        results: dict[str, Any] = {
-            "kind": KIND,
-            "schema_version": SCHEMA_VERSION,
-            "config": settings,
-            "sizes": {size: asdict(values) for size, values in sizes.items()},
-            **environment,
-            "devices": {device_name(each): each.device_kind for each in devices},
-            "cores": num_cores(),
-            "ceilings": ceilings,
-            "rows": rows,
-            "notes": list(dict.fromkeys(notes)),
-        }
-        write_artefacts(run, results)
-    for table in summary_tables(rows):
-        console.print(table)
-    for note in results["notes"]:
-        print_plain(console, note)
-    print_plain(
-        console, f"{time.perf_counter() - begin:.0f} s in all; look at {run / 'table.txt'} and the pictures there"
-    )
-    return run
-
-
-def check_options(config: JitConfig) -> tuple[Sequence[str], Sequence[jax.Device], dict[str, Sizes]]:
-    """The stages, devices and sizes that are asked for.
-
-    Raises:
-        ValueError, FileExistsError: what is wrong before any work is done.
-    """
-    if config.out is not None:
-        check_run_path(config.out, overwrite=config.overwrite)
-    for stage in config.stages:
+def prepare(options: JitOptions) -> Experiment:
+    """Check the options and find the devices."""
+    for stage in options.stages:
         if stage not in STAGES:
-            raise ValueError(f"unknown stage {stage!r}; choose among {', '.join(STAGES)}")
-    if config.repeats is not None:
-        check_at_least("--repeats", config.repeats, 1)
-    devices = [jaxlm.resolve_device(device) for device in config.devices] or present_devices()
-    size = config.size or ("small" if config.quick else "medium")
-    on_cpu_alone = all(device.platform == "cpu" for device in devices)
-    if size == FOR_ACCELERATORS and on_cpu_alone:
-        raise ValueError(f"--size {size} is for an accelerator; on a CPU choose large")
-    given = {
-        name: value
-        for name, value in asdict(config).items()
-        if name in Sizes.__dataclass_fields__ and value is not None
-    }
+            raise ValueError(f"unknown stage {stage!r}; choose from {', '.join(STAGES)}")
+    if options.repeats is not None:
+        check_at_least("--repeats", options.repeats, 1)
+    devices = [jaxlm.resolve_device(device) for device in options.devices] or find_devices()
+    sizes = select_sizes(options, has_accelerator=any(device.platform != "cpu" for device in devices))
+    stages = list(dict.fromkeys(options.stages or STAGES))
+    repeats = options.repeats or (3 if options.quick else 7)
+    work = partial(measure, stages, list(dict.fromkeys(devices)), sizes, repeats, options.quick)
+    return Experiment("jit", work, devices[0])
+
+
+def select_sizes(options: JitOptions, *, has_accelerator: bool) -> dict[str, Sizes]:
+    """Return the selected sizes, with the dimensions that the options give."""
+    size = options.size or ("small" if options.quick else "medium")
+    if size == ACCELERATOR_SIZE and not has_accelerator:
+        raise ValueError(f"--size {size} requires an accelerator; on a CPU choose large")
+    values = asdict(options)
+    given = {name: values[name] for name in Sizes.__dataclass_fields__ if values.get(name) is not None}
     for name, value in given.items():
         check_at_least(f"--{name.replace('_', '-')}", value, 1)
-    names = [name for name in SIZES if name == size or size == "all"]
-    sizes = {name: replace(SIZES[name], **given) for name in names if name != FOR_ACCELERATORS or not on_cpu_alone}
-    return list(dict.fromkeys(config.stages or STAGES)), list(dict.fromkeys(devices)), sizes
+    names = [name for name in SIZES if size in (name, "all") and (has_accelerator or name != ACCELERATOR_SIZE)]
+    return {name: replace(SIZES[name], **given) for name in names}
 
 
-def present_devices() -> list[jax.Device]:
-    """One of each kind on JAX's default platform, and a CPU."""
-    default = jaxlm.resolve_device("auto")  # an error in one line, where JAX cannot start any
-    devices = [default, *jax.devices()]
-    with contextlib.suppress(RuntimeError):  # JAX_PLATFORMS may have left it out
+def find_devices() -> list[jax.Device]:
+    """Return one device of each kind on JAX's default platform, and a CPU."""
+    devices = [jaxlm.resolve_device("auto"), *jax.devices()]
+    with contextlib.suppress(RuntimeError):  # JAX_PLATFORMS can exclude the CPU
         devices += jax.devices("cpu")
     one_of_each: dict[tuple[str, str], jax.Device] = {}
     for device in devices:
@@ -194,24 +111,64 @@ def present_devices() -> list[jax.Device]:
     return list(one_of_each.values())
 
 
-def device_name(device: jax.Device) -> str:
-    """As cpu:0."""
-    return f"{device.platform}:{device.id}"
+def measure(
+    stages: Sequence[str],
+    devices: Sequence[jax.Device],
+    sizes: dict[str, Sizes],
+    repeats: int,
+    quick: bool,
+    run: RunContext,
+) -> Findings:
+    """Measure the ceiling of each device, then every variant of every stage."""
+    torch, problem = find_torch()
+    ceilings: dict[str, dict[str, float]] = {}
+    rows: list[dict[str, Any]] = []
+    notes = [f"PyTorch is skipped: {problem}"] if torch is None else []
+    for device in devices:
+        name, usable_torch = f"{device.platform}:{device.id}", torch
+        if torch is not None and device.platform != "cpu" and not torch.cuda.is_available():
+            usable_torch = None
+            notes.append(f"PyTorch is skipped on {name}: it finds no CUDA device")
+        with jax.default_device(device):
+            ceilings[name] = measure_ceiling(device, repeats, quick=quick)
+            gflops, gigabytes = (ceilings[name][f"{unit}_per_second"] / 1e9 for unit in ("flops", "bytes"))
+            run.log(f"{name}: matrix product {gflops:,.0f} GFLOP/s, copy {gigabytes:,.1f} GB/s")
+            for size, values in sizes.items():
+                if size == ACCELERATOR_SIZE and device.platform == "cpu":
+                    continue
+                inputs = make_problem(values)
+                for stage_name in stages:
+                    stage = STAGES[stage_name](inputs)
+                    variants, missing = make_variants(stage, values.items, device, usable_torch)
+                    measurements = measure_variants(variants, repeats, f"{stage_name} on {name}")
+                    place = {"device": name, "size": size, "stage": stage_name, "item": stage.item}
+                    rows += [place | row for row in describe(stage, variants, measurements, ceilings[name])]
+                    notes += [f"no {each} for {stage_name}, {size}: {reason}" for each, reason in missing.items()]
+                    run.log(f"{name}, {size}: {stage_name}")
+    versions = describe_environment(run.device)["versions"]
+    results: dict[str, Any] = {
+        "versions": versions | {"torch": None if torch is None else torch.__version__},
+        "sizes": {size: asdict(values) for size, values in sizes.items()},
+        "devices": {f"{device.platform}:{device.id}": device.device_kind for device in devices},
+        "cores": num_cores(),
+        "ceilings": ceilings,
+        "rows": rows,
+        "notes": list(dict.fromkeys(notes)),
+    }
+    pictures = {"roofline": plot_roofline(results), "speedups": plot_speedups(results)}
+    return Findings(results, format_results(results), pictures)
 
 
 def describe(
-    place: dict[str, Any],
-    stage: Stage,
-    ways: dict[str, Way],
-    figures: dict[str, Measurement],
-    ceiling: dict[str, float],
+    stage: Stage, variants: dict[str, Variant], measurements: dict[str, Measurement], ceiling: dict[str, float]
 ) -> list[dict[str, Any]]:
-    """The rows of `results.json` for one stage: microseconds of one item, compile seconds of the first call."""
-    cost = cost_analysis(jax.jit(stage.step, donate_argnums=1), stage.inputs, stage.state, 0)
+    """Return one row per variant of a stage: microseconds per item, speed-up over eager, share of the ceiling."""
+    cost = analyze_cost(jax.jit(stage.step, donate_argnums=1), stage.inputs, stage.state, 0)
+    eager_seconds = measurements["eager"].median / variants["eager"].units
     rows = []
-    for name, figure in figures.items():
-        microseconds = 1e6 / ways[name].items
-        item_seconds = figure.median / ways[name].items
+    for name, measurement in measurements.items():
+        items = variants[name].units
+        item_seconds = measurement.median / items
         shares = {
             unit: amount / item_seconds / ceiling[f"{unit}_per_second"]
             for unit, amount in cost.items()
@@ -219,16 +176,15 @@ def describe(
         }
         limit = max(shares, key=lambda unit: shares[unit], default=None)
         rows.append(
-            place
-            | {
-                "way": name,
-                "items_per_call": ways[name].items,
-                "compile_seconds": figure.compile_seconds,
-                "median_us": figure.median * microseconds,
-                "minimum_us": figure.minimum * microseconds,
-                "spread_us": figure.spread * microseconds,
-                "repeats": figure.repeats,
-                "speedup": figures["eager"].median / ways["eager"].items / item_seconds,
+            {
+                "variant": name,
+                "items_per_call": items,
+                "compile_seconds": measurement.compile_seconds,
+                "median_us": 1e6 * item_seconds,
+                "minimum_us": 1e6 * measurement.minimum / items,
+                "spread_us": 1e6 * measurement.spread / items,
+                "repeats": measurement.repeats,
+                "speedup": eager_seconds / item_seconds,
                 **cost,
                 "share": None if limit is None else shares[limit],
                 "share_of": limit,
@@ -237,24 +193,5 @@ def describe(
     return rows
 
 
-def write_artefacts(run: Path, results: dict[str, Any]) -> None:
-    """The table and the pictures; last `results.json`, as a sign that all is there."""
-    write_atomically(run / "table.txt", table_text(results))
-    plot_roofline(run / "roofline.png", results)
-    plot_speedups(run / "speedups.png", results)
-    write_json(run / "results.json", results)
-
-
-def main(config: JitConfig) -> None:
-    console = stdout_console()
-    if config.compare is None:
-        run_comparison(config, console)
-    else:
-        old, new = map(read_results, config.compare)
-        for line in describe_changes(old, new):
-            print_plain(console, line)
-
-
 if __name__ == "__main__":
-    options = tyro.cli(JitConfig, prog="jit_comparison")
-    sys.exit(run_command(lambda: main(options)))
+    main(JitOptions, prepare)

@@ -1,7 +1,7 @@
-"""The MLP as users of NumPy and of PyTorch write it: what `experiments.speed.jit.compare` is measured against.
+"""The MLP in NumPy, as its users write it: a baseline of `experiments.speed.jit.compare`.
 
-`arrays` and `params` are the five arrays of `jaxlm.MLPLanguageModel`: embedding [V, D], hidden kernel [N * D, H]
-and bias [H], projection kernel [H, V] and bias [V].
+`params` are the five arrays of `jaxlm.MLPLanguageModel`: embedding [V, D], hidden kernel [N * D, H] and bias [H],
+projection kernel [H, V] and bias [V].
 """
 
 from typing import Any
@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 
 
-def numpy_forward(arrays: tuple[np.ndarray[Any, Any], ...], contexts: np.ndarray[Any, Any]) -> tuple[Any, ...]:
-    """What the layers of the MLP give: concatenated [B, N * D], hidden [B, H], logits [B, V]."""
-    embedding, hidden_kernel, hidden_bias, kernel, bias = arrays
+def numpy_forward(params: tuple[np.ndarray[Any, Any], ...], contexts: np.ndarray[Any, Any]) -> tuple[Any, ...]:
+    """Return the outputs of the layers: concatenated embeddings [B, N * D], hidden [B, H], logits [B, V]."""
+    embedding, hidden_kernel, hidden_bias, kernel, bias = params
     concatenated = embedding[contexts].reshape(len(contexts), -1)
     hidden = np.tanh(concatenated @ hidden_kernel + hidden_bias)
     return concatenated, hidden, hidden @ kernel + bias
 
 
 def numpy_nats(logits: np.ndarray[Any, Any], targets: np.ndarray[Any, Any]) -> Any:
-    """`-log softmax(logits)[target]` [B]."""
+    """Return `-log softmax(logits)[target]` for each row, [B]."""
     shifted = logits - logits.max(axis=1, keepdims=True)
     return np.log(np.exp(shifted).sum(axis=1)) - shifted[np.arange(len(targets)), targets]
 
@@ -29,7 +29,7 @@ def numpy_train(
     targets: np.ndarray[Any, Any],
     lr: float,
 ) -> Any:
-    """One step of SGD, the gradients by hand, in place; returns the mean nats before it."""
+    """Do one step of SGD in place, with hand-written gradients. Return the mean nats before the step."""
     embedding, hidden_kernel, _, kernel, _ = params
     concatenated, hidden, logits = numpy_forward(params, contexts)
     exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
@@ -56,7 +56,7 @@ def numpy_train(
 
 
 def torch_network(model: Any, variables: Any, device: str) -> Any:
-    """The same model as a `torch.nn.Sequential`."""
-    from experiments.speed.pytorch.reference import from_flax  # which imports torch
+    """Return the same model as a `torch.nn.Sequential`."""
+    from experiments.speed.pytorch.reference import from_flax  # imports torch
 
     return from_flax(model, variables).to(device)

@@ -1,10 +1,10 @@
-"""The stages that `experiments.speed.jit.compare` times: each is one function, listed in `STAGES`.
+"""The stages that `experiments.speed.jit.compare` times: one function each, listed in `STAGES`.
 
-A stage writes down one item of its work as a pure function, `step(inputs, state, i) -> state`. From that, the
-comparison makes every JAX way: eager, jitted call by call, one compiled loop, vmapped. A stage may add the same
-item as users of NumPy and of PyTorch write it.
+A stage defines one item of work as a pure function, `step(inputs, state, i) -> state`. All JAX variants are made
+from it: eager, one jitted call per item, one compiled loop, vmapped. The stage also does the item in NumPy and
+in PyTorch, as their users write it.
 
-To add a stage, write a function `(Problem) -> Stage` and name it in `STAGES`.
+To add a stage, write a function `(Problem) -> Stage` and list it in `STAGES`.
 """
 
 from collections.abc import Callable
@@ -22,18 +22,18 @@ from experiments.shared.synthetic import zipf_ids
 from experiments.speed.jit.numpy_reference import numpy_forward, numpy_nats, numpy_train, torch_network
 from jaxlm.models.counts_bigram import add_pairs
 from jaxlm.models.interface import compute_logits
-from jaxlm.sampling.distributions import distributions, sample_tokens
+from jaxlm.sampling.distributions import compute_distributions, sample_tokens
 
-COPIES = 8  # how many items `vmap` does side by side
-NUM_BATCHES = 8  # item i takes batch i modulo this, so that no loop can do its work once for all items
-PAIRS = 16_384  # counted by one item
+VMAP_WIDTH = 8  # items that `vmap` processes side by side
+NUM_BATCHES = 8  # item i uses batch i modulo this, so that a loop cannot hoist the work
+PAIRS = 16_384  # pairs per item of `count`
 LEARNING_RATE = 0.1
-MAX_TABLE_BYTES = 2**28  # of the copies of a table of counts
+MAX_TABLE_BYTES = 2**28  # for the vmapped copies of a table of counts
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """Of the MLP and of its batch; and how many items one call of a compiled way does."""
+    """Dimensions of the MLP, batch size, and items per call of a compiled variant."""
 
     vocab_size: int
     context_length: int
@@ -45,7 +45,7 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Problem:
-    """What the stages work on: a model, its variables, a stream of ids, and batches of its windows."""
+    """The input of the stages: a model, its variables, a token stream, and batches of its windows."""
 
     sizes: Sizes
     model: jaxlm.MLPLanguageModel
@@ -56,7 +56,7 @@ class Problem:
 
     @property
     def arrays(self) -> tuple[np.ndarray[Any, Any], ...]:
-        """Copies of the model's five arrays."""
+        """The model's five arrays, copied to NumPy."""
         params = self.variables["params"]
         embedding = np.array(params["embedding"]["embedding"])
         layers = [params[layer][name] for layer in ("hidden", "projection") for name in ("kernel", "bias")]
@@ -65,25 +65,31 @@ class Problem:
 
 @dataclass(frozen=True)
 class Stage:
-    """One item of work: as a pure function, and as users of NumPy and of PyTorch write it.
+    """One item of work, as a pure function and in NumPy and PyTorch.
 
-    `step(inputs, state, i)` does item i and returns the next state, which must hold what was computed: compilers
-    drop what is not returned. `numpy(i)` does the same item, keeps its own state, and returns what `output` takes
-    out of a state; `torch(torch, device)` returns such a function.
+    Args:
+        item: what an item is, such as "1 token".
+        step: (inputs, state, i) -> state. The state must hold the result, since compilers remove what is unused.
+        inputs: constant arrays.
+        state: initial state.
+        numpy: does item i, keeps its own state, and returns what `output` selects from a state of `step`.
+        torch: (torch module, device) -> a function like `numpy`.
+        output: selects the result from a state.
+        no_vmap: why there is no vmapped variant, or "".
     """
 
     item: str
     step: Callable[[Any, Any, Any], Any]
     inputs: Any
     state: Any
-    numpy: Callable[[int], Any] | None = None
-    torch: Callable[[Any, str], Callable[[int], Any]] | None = None
+    numpy: Callable[[int], Any]
+    torch: Callable[[Any, str], Callable[[int], Any]]
     output: Callable[[Any], Any] = lambda state: state
-    no_vmap: str = ""  # why copies side by side make no sense
+    no_vmap: str = ""
 
 
 def make_problem(sizes: Sizes) -> Problem:
-    """The same problem each time: a fresh model, and a random stream with the frequencies of Zipf's law."""
+    """Return a fresh model and a random stream whose token frequencies follow Zipf's law, always the same."""
     model = jaxlm.MLPLanguageModel(sizes.vocab_size, sizes.context_length, sizes.embedding_dim, sizes.hidden_dim)
     ids = zipf_ids(sizes.vocab_size, NUM_BATCHES * PAIRS + 1)
     shape = NUM_BATCHES, sizes.batch_size, 1
@@ -94,7 +100,7 @@ def make_problem(sizes: Sizes) -> Problem:
 
 
 def count(problem: Problem) -> Stage:
-    """Pairs of ids, added to the table of a counts bigram."""
+    """Count pairs of ids into the table of a counts bigram."""
     vocab_size = problem.sizes.vocab_size
     chunks = np.stack([problem.ids[start : start + PAIRS + 1] for start in range(0, len(problem.ids) - 1, PAIRS)])
 
@@ -119,7 +125,7 @@ def count(problem: Problem) -> Stage:
 
         return run
 
-    copies_bytes = COPIES * vocab_size**2 * 4
+    table_bytes = VMAP_WIDTH * vocab_size**2 * 4
     return Stage(
         item=f"{PAIRS:,} pairs",
         step=step,
@@ -127,12 +133,14 @@ def count(problem: Problem) -> Stage:
         state=jnp.zeros((vocab_size, vocab_size), jnp.int32),
         numpy=with_numpy,
         torch=with_torch,
-        no_vmap=f"{COPIES} tables take {copies_bytes / 2**20:,.0f} MiB" if copies_bytes > MAX_TABLE_BYTES else "",
+        no_vmap=f"{VMAP_WIDTH} tables take {table_bytes / 2**20:,.0f} MiB"
+        if table_bytes > MAX_TABLE_BYTES
+        else "",
     )
 
 
 def batch(problem: Problem) -> Stage:
-    """A batch of random windows, drawn from the stream."""
+    """Draw a batch of random windows from the stream."""
     sizes, num_starts = problem.sizes, len(problem.ids) - problem.sizes.context_length
 
     def step(inputs: tuple[Array, Array], state: Any, i: Array) -> tuple[Array, Array]:
@@ -167,7 +175,7 @@ def batch(problem: Problem) -> Stage:
 
 
 def forward(problem: Problem) -> Stage:
-    """The logits of a batch."""
+    """Compute the logits of a batch."""
     model, arrays = problem.model, problem.arrays
 
     def step(inputs: tuple[Any, Array], logits: Array, i: Array) -> Array:
@@ -198,7 +206,7 @@ def forward(problem: Problem) -> Stage:
 
 
 def loss(problem: Problem) -> Stage:
-    """The mean nats of a batch, its logits given."""
+    """Compute the mean nats of a batch from its logits."""
     shape = (NUM_BATCHES, problem.sizes.batch_size, problem.sizes.vocab_size)
     all_logits = np.random.default_rng(2).normal(size=shape).astype(np.float32)
 
@@ -229,7 +237,7 @@ def loss(problem: Problem) -> Stage:
 
 
 def training_step(problem: Problem) -> Stage:
-    """Forward, loss, gradient and an update by plain SGD, on a batch that is there already."""
+    """Compute loss and gradient of a given batch, and update the variables by plain SGD."""
     model, optimizer = problem.model, optax.sgd(LEARNING_RATE)
 
     def step(inputs: tuple[Array, Array], state: Any, i: Array) -> Any:
@@ -277,7 +285,7 @@ def training_step(problem: Problem) -> Stage:
 
 
 def evaluation(problem: Problem) -> Stage:
-    """The nats of a batch, added to those of the batches before it."""
+    """Add the nats of a batch to a running total."""
     model, arrays = problem.model, problem.arrays
 
     def step(inputs: tuple[Any, Array, Array], total: Array, i: Array) -> Array:
@@ -316,14 +324,14 @@ def evaluation(problem: Problem) -> Stage:
 
 
 def sampling(problem: Problem) -> Stage:
-    """The next token of one text, drawn and moved into the window."""
+    """Sample the next token of one text and shift it into the context."""
     model, arrays, first = problem.model, problem.arrays, problem.contexts[0, :1]
 
     def step(inputs: tuple[Any, Array], window: Array, i: Array) -> Array:
         variables, key = inputs
         logits = compute_logits(model, variables, window)
-        shares = jax.random.uniform(jax.random.fold_in(key, i), (1,))
-        token = sample_tokens(distributions(logits), shares)
+        uniforms = jax.random.uniform(jax.random.fold_in(key, i), (1,))
+        token = sample_tokens(compute_distributions(logits), uniforms)
         return jnp.concatenate([window, token[:, None]], axis=1)[:, 1:]
 
     random, numpy_window = np.random.default_rng(0), first.copy()
