@@ -6,11 +6,9 @@ import importlib.util
 import os
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import pytest
-from hypothesis import given, strategies as st
 from small_plays import PLAYS, write_plays
 
 from jaxlm.text.corpora import CORPORA, cached_corpus_path, load_corpus, read_text, verify_corpus
@@ -231,14 +229,6 @@ def test_read_text_keeps_every_byte(tmp_path, content):
     assert (corpus.name, corpus.source, corpus.license) == ("my notes.v2", str(path), "unknown")
     (tmp_path / "link.txt").symlink_to(path)
     assert read_text(str(tmp_path / "link.txt")).text == corpus.text
-
-
-@given(st.text(min_size=1))
-def test_read_text_round_trip(text):
-    with tempfile.NamedTemporaryFile() as file:
-        file.write(text.encode())
-        file.flush()
-        assert read_text(file.name).text == text
 
 
 @pytest.mark.parametrize(

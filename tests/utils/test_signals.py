@@ -49,8 +49,8 @@ def test_catch_stop_signals_counts_a_pair_once(signum, monkeypatch, capfd):
 
     def sleep(seconds):
         waits.append(seconds)
-        signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signum)
+        signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr(time, "sleep", sleep)
     with catch_stop_signals() as stop_requested:
