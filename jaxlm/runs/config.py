@@ -185,7 +185,7 @@ def reset_dependent_options(config: TrainConfig, **choices: Any) -> TrainConfig:
     return dataclasses.replace(config, **reset)
 
 
-def describe_differences(config: TrainConfig, other: TrainConfig) -> str:
+def diff_configs(config: TrainConfig, other: TrainConfig) -> str:
     """Return the options that differ between two configs, such as "--lr 0.5, not 0.1", or ""."""
     others = vars(other)
     differing = {name: value for name, value in vars(config).items() if value != others[name]}

@@ -118,8 +118,7 @@ def latest_usable_checkpoint(path: Path, setup: TrainingSetup) -> Checkpoint | N
 def restore_position(path: Path, setup: TrainingSetup, checkpoint: Checkpoint | None) -> Checkpoint | None:
     """Quarantine the checkpoints after this `latest_usable_checkpoint`, and truncate the log to its position.
 
-    Returns:
-        The checkpoint, amended if its last record does not belong to a run of the new length.
+    The returned checkpoint has a new position if its last record does not belong to a run of the new length.
     """
     folder, log = path / "checkpoints", path / "metrics.jsonl"
     if checkpoint is None:
@@ -167,7 +166,7 @@ def _begin_session(log: Path, checkpoint: Checkpoint | None) -> _Session:
 
 def _collect_due(session: _Session, state: TrainState, config: TrainConfig, *, is_last: bool) -> list[Checkpoint]:
     """Return the checkpoints to save now: none, or the unsaved best state and the current state."""
-    step, now = int(state.step), time.monotonic()
+    now = time.monotonic()
     session.seconds += 0.0 if session.paused_at is None else now - session.paused_at
     session.paused_at = now
     nats, session.nats = session.nats, None
@@ -176,15 +175,14 @@ def _collect_due(session: _Session, state: TrainState, config: TrainConfig, *, i
         is_last
         or is_finished(state, config.num_steps, config.patience)
         or now - session.saved_at >= config.save_seconds
-        or (config.save_every is not None and step % config.save_every == 0)
+        or (config.save_every is not None and int(state.step) % config.save_every == 0)
     )
     if not (is_best or is_due):
         return []
     # Copies, because the next step donates the arrays, and `device_get` on the CPU returns views of them.
     copies = jax.tree.map(np.array, jax.device_get(state))
     current = Checkpoint(copies, nats, (session.log_bytes, session.digest.hexdigest()), session.seconds)
-    if is_best:
-        assert nats is not None
+    if nats is not None and is_best:
         session.best_nats, session.unsaved_best = nats, current
     if not is_due:
         return []
@@ -203,8 +201,7 @@ def _save_in_background(path: Path, keep: int) -> Iterator[Callable[..., None]]:
     def write(checkpoints: tuple[Checkpoint, ...]) -> None:
         folder.mkdir(exist_ok=True)  # fails if the run directory was moved away
         for written in (path / "metrics.jsonl", path):  # the checkpoint contains the checksum of the log
-            if written.exists():
-                sync(written)
+            sync(written)
         for checkpoint in checkpoints:
             train_states.save_checkpoint(folder, checkpoint)
         train_states.prune_checkpoints(folder, keep)

@@ -14,14 +14,7 @@ from jaxlm.checkpoints.model_files import load_model
 from jaxlm.checkpoints.train_states import Checkpoint
 from jaxlm.models import init
 from jaxlm.runs.artifacts import ARTIFACTS, write_artifacts
-from jaxlm.runs.config import (
-    TrainConfig,
-    config_to_json,
-    describe_differences,
-    fill_defaults,
-    read_config,
-    resolve,
-)
+from jaxlm.runs.config import TrainConfig, config_to_json, diff_configs, fill_defaults, read_config, resolve
 from jaxlm.runs.directory import check_run_path, create_run, new_run_path, run_session
 from jaxlm.runs.load import config_from_manifest, load_run_tokenizer, tokenizer_checksum
 from jaxlm.runs.lock import lock_run
@@ -168,7 +161,7 @@ def _check_resumable(path: Path, before: TrainConfig, config: TrainConfig) -> No
         before = dataclasses.replace(before, num_steps=config.num_steps)
     if None not in (before.text, config.text):  # the file may move: its checksum is compared
         before = dataclasses.replace(before, text=config.text)
-    if differences := describe_differences(before, config):
+    if differences := diff_configs(before, config):
         raise ValueError(
             f"{path} was started with {differences}; only --num-steps may increase: start another run instead"
         )
@@ -190,7 +183,7 @@ def _is_complete(path: Path) -> bool:
 def _warn_if_edited(origin: Path, config: TrainConfig) -> None:
     """Log a warning if `config.json` differs from the options in the manifest, which are used."""
     try:
-        if differences := describe_differences(fill_defaults(read_config(origin)), config):
+        if differences := diff_configs(fill_defaults(read_config(origin)), config):
             raise ValueError(f"{origin} has {differences}")
     except FileNotFoundError:
         pass  # the run was stopped before the file was written

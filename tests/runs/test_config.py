@@ -14,7 +14,7 @@ from jaxlm.runs.config import (
     TrainConfig,
     config_from_json,
     config_to_json,
-    describe_differences,
+    diff_configs,
     format_flag,
     read_config,
     reset_dependent_options,
@@ -187,8 +187,8 @@ def test_every_option_survives_json_and_is_compared(name, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(config_to_json(config)), "utf-8")
     assert read_config(tmp_path / "config.json") == config
     default = getattr(TrainConfig(), name)
-    assert describe_differences(TrainConfig(), config) == f"{format_flag(name)} {default}, not {OTHERS[name]}"
-    assert describe_differences(config, config) == ""
+    assert diff_configs(TrainConfig(), config) == f"{format_flag(name)} {default}, not {OTHERS[name]}"
+    assert diff_configs(config, config) == ""
 
 
 def test_missing_options_take_their_defaults():
