@@ -61,7 +61,7 @@ def test_quick_fit_leaves_its_artefacts(jobs, tmp_path):
     assert "scatter_add_" in table
     assert "NO" not in table
     assert results["device"]["platform"] == "cpu"
-    with pytest.raises(FileExistsError, match="holds a run"):
+    with pytest.raises(FileExistsError, match="already contains a run"):
         run(rows="fit", out=tmp_path / "run")
     run(rows="fit", out=tmp_path / "run", overwrite=True)
 
@@ -128,7 +128,7 @@ def test_rows_are_kept_though_a_later_one_fails(monkeypatch, tmp_path):
 def test_a_folder_of_something_else_is_left_alone(tmp_path):
     (tmp_path / "diary.txt").write_text("dear diary")
     for out in (tmp_path, tmp_path / "diary.txt"):
-        with pytest.raises(FileExistsError, match="is no run's folder"):
+        with pytest.raises(FileExistsError, match="is not a run directory"):
             run(out=out, overwrite=True)
     assert [path.name for path in tmp_path.iterdir()] == ["diary.txt"]
 

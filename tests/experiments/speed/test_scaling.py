@@ -133,7 +133,7 @@ def test_a_run_leaves_its_artefacts(monkeypatch, tmp_path):
     assert "FASTER" not in console.file.getvalue()
     manifest = read_manifest(tmp_path / "run")
     assert (manifest["kind"], manifest["state"]) == ("cost-growth", "done")
-    with pytest.raises(FileExistsError, match="holds a run"):
+    with pytest.raises(FileExistsError, match="already contains a run"):
         run_growth(config, console)
     run_growth(dataclasses.replace(config, overwrite=True), console)
 
@@ -152,7 +152,7 @@ def test_the_memory_of_an_accelerator_is_not_the_process_s(monkeypatch, tmp_path
 def test_a_folder_of_something_else_is_left_alone(tmp_path):
     (tmp_path / "diary.txt").write_text("dear diary")
     for out in (tmp_path, tmp_path / "diary.txt"):
-        with pytest.raises(FileExistsError, match="is no run's folder"):
+        with pytest.raises(FileExistsError, match="is not a run directory"):
             run_growth(GrowthConfig(out=out, overwrite=True), Console(file=io.StringIO()))
     assert [path.name for path in tmp_path.iterdir()] == ["diary.txt"]
 
