@@ -58,10 +58,15 @@ def save_steps(directory, *steps):
 LIKE = jax.eval_shape(make_state)
 
 
+@pytest.fixture(scope="session")
+def original(tmp_path_factory):
+    return save_checkpoint(tmp_path_factory.mktemp("original"), make_checkpoint())
+
+
 @pytest.fixture
-def saved(tmp_path):
+def saved(original, tmp_path):
     """Path of a checkpoint of step 5."""
-    return save_checkpoint(tmp_path / "checkpoints", make_checkpoint())
+    return shutil.copytree(original, tmp_path / "checkpoints" / original.name)
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)

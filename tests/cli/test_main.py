@@ -157,8 +157,8 @@ def run_on_terminal(words, *, interrupt_at=None):
 
 
 @pytest.mark.slow
-def test_sample_streams_on_a_terminal(run):
-    words = ["sample", str(run), "--prompt", "to be", "--num-tokens", "300"]
+def test_sample_streams_on_a_terminal(mlp):
+    words = ["sample", str(mlp), "--prompt", "to be", "--num-tokens", "300"]
     code, output, num_reads = run_on_terminal(words)
     assert code == 0
     assert num_reads > 10
