@@ -1,1 +1,1 @@
-"""Next-token distributions, and sampling from them."""
+"""Next-token distributions, and generation of text from them."""

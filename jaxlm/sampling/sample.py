@@ -1,4 +1,4 @@
-"""Generation: the same prediction, called again on its own output."""
+"""Sample text from a language model."""
 
 import math
 from collections.abc import Iterator
@@ -11,14 +11,15 @@ from numpy.typing import ArrayLike
 
 from jaxlm.devices.selection import resolve_device
 from jaxlm.models.interface import LanguageModel, num_params
-from jaxlm.sampling.generate import TINY, draw_tokens, is_table_worthwhile, tabulate
+from jaxlm.sampling.generate import generate_tokens, is_table_worthwhile, tabulate_distributions
 from jaxlm.text.batching import check_ids
 from jaxlm.utils.checks import check_at_least
 
-# Tokens drawn by one call of the compiled loop, fewer where there are many streams. The number of steps is an
-# argument of it, so that no num_tokens compiles anew; a `lax.scan`, whose length is part of the program, would.
-_TOKENS_PER_CALL = 1024
-_IDS_PER_CALL = 2**18
+# Tokens per stream, and tokens of all streams together, in one call of the compiled loop.
+_MAX_TOKENS_PER_CALL = 1024
+_MAX_IDS_PER_CALL = 2**18
+
+_TINY = float(np.finfo(np.float32).tiny)  # float32 flushes smaller numbers to zero
 
 
 def sample(
@@ -33,30 +34,35 @@ def sample(
     top_p: float | None = None,
     device: str | jax.Device = "auto",
 ) -> Array:
-    """Draws `num_tokens` tokens after the prompt, each from the model's distribution given those before it.
+    """Continue a prompt by `num_tokens` tokens, each sampled given the tokens before it.
 
-    Token t is drawn with `jax.random.fold_in(key, t)`: the same key gives the same ids, and a longer sample
-    begins with the shorter one, but for rounding: V^N tokens and more are drawn from a table of the model's
-    distributions, whose logits may differ in their last bit.
+    Host function; not for use inside `jit`.
 
-    `temperature` divides the logits; then `top_k` keeps the k likeliest tokens; then `top_p` keeps the fewest of
-    those, likeliest first, that hold at least that share of their probability (Holtzman et al. 2020, "The Curious
-    Case of Neural Text Degeneration").
+    Token t of the B streams inverts their cumulative distributions at the numbers
+    `jax.random.uniform(jax.random.fold_in(key, t), (B,))`. The same key thus gives the same ids, and a longer
+    sample starts with the shorter one. (V^N tokens or more come from a table of all contexts, computed once, whose
+    logits may differ in the last bit.)
 
     Args:
-        prompt_ids: integers [P] or [B, P], P >= context_length.
-        temperature: 0 takes the likeliest token each time (the first of equals).
-        top_k: at least 1; None, or V and more, keeps all.
-        top_p: in (0, 1]; None, or 1, keeps all.
+        prompt_ids: integers [P] or [B, P], P >= N.
+        temperature: divides the logits; 0 takes the most likely token, the first of equals.
+        top_k: keep only the k most likely tokens; None, or at least V, keeps all.
+        top_p: in (0, 1]; then keep the fewest most likely tokens that hold this share of the probability (Holtzman
+            et al. 2020, "The Curious Case of Neural Text Degeneration"); None, or 1, keeps all.
 
     Returns:
-        int32 [P + num_tokens] or [B, P + num_tokens], the prompt unchanged in front.
+        int32 [P + num_tokens] or [B, P + num_tokens], starting with the prompt.
 
     Raises:
-        TypeError: the prompt's ids are not integers.
-        ValueError: an argument is out of its range, the prompt is shorter than the context or holds an unknown
-            id, or the model gives no token any probability (counts without smoothing, after a token they
-            never saw; or logits that are NaN).
+        TypeError: the prompt is not integers.
+        ValueError: an argument is out of range, the prompt is shorter than the context, or no token has any
+            probability (counts without smoothing after an unseen token, or logits that are NaN).
+
+    >>> from jaxlm import CountsBigramLM, init
+    >>> model = CountsBigramLM(3, smoothing=0)
+    >>> variables = model.fit(init(model, jax.random.key(0)), [0, 1, 2, 0])
+    >>> sample(model, variables, [0], 4, key=jax.random.key(1)).tolist()
+    [0, 1, 2, 0, 1]
     """
     target_device = resolve_device(device, num_weights=num_params(variables))
     pieces = sample_stream(
@@ -70,7 +76,7 @@ def sample(
         top_p=top_p,
         device=target_device,
     )
-    prompt = np.asarray(prompt_ids, np.int32)  # checked by the call above
+    prompt = np.asarray(prompt_ids, np.int32)  # checked by `sample_stream`
     return jax.device_put(np.concatenate([prompt, *pieces], axis=-1), target_device)
 
 
@@ -87,23 +93,30 @@ def sample_stream(
     device: str | jax.Device = "auto",
     tokens_per_piece: int | None = None,
 ) -> Iterator[np.ndarray[Any, Any]]:
-    """Draws as `sample` does, and yields the tokens after the prompt while they are drawn.
+    """Yield the tokens of `sample` after the prompt, piece by piece, while they are generated.
 
-    Joined, the pieces are what `sample` returns after the prompt, bit for bit, whatever their size: what is drawn
-    depends on `num_tokens` and the other arguments alone. No size compiles anew.
+    Host function; not for use inside `jit`. Arguments and errors are those of `sample`. The call checks the
+    arguments; an error about probabilities is raised by the piece in which it occurs.
 
     Args:
-        tokens_per_piece: at least 1; None, or more, is as many as one compiled call draws (1024, fewer for more
-            than 256 streams). The last piece may be shorter.
+        tokens_per_piece: at least 1; None means the maximum, 1024, or fewer for more than 256 streams. The tokens
+            do not depend on it.
 
     Yields:
-        int32 [n] for a prompt [P], [B, n] for [B, P]; nothing where `num_tokens` is 0.
+        int32 [n] for a prompt [P], [B, n] for [B, P].
 
-    Raises:
-        TypeError, ValueError: as `sample`: at the call, but for a model that gives no token any probability, which
-            only the piece that meets it can tell.
+    >>> from jaxlm import UniformLM
+    >>> pieces = sample_stream(UniformLM(5), {}, [0], 7, key=jax.random.key(0), tokens_per_piece=4)
+    >>> [len(piece) for piece in pieces]
+    [4, 3]
     """
-    _check_options(num_tokens, temperature, top_k, top_p)
+    check_at_least("num_tokens", num_tokens, 0)
+    if not 0 <= temperature < math.inf:
+        raise ValueError(f"temperature must be finite and at least 0 (0 is greedy), got {temperature}")
+    if top_k is not None:
+        check_at_least("top_k", top_k, 1)
+    if top_p is not None and not 0 < top_p <= 1:
+        raise ValueError(f"top_p must be in (0, 1] (None keeps all tokens), got {top_p}")
     if tokens_per_piece is not None:
         check_at_least("tokens_per_piece", tokens_per_piece, 1)
     prompt = np.asarray(check_ids(prompt_ids, model.vocab_size, name="prompt"))
@@ -116,78 +129,54 @@ def sample_stream(
             f"prompt has {prompt_length} token{'s' * (prompt_length != 1)}; {type(model).__name__} needs at "
             f"least context_length={model.context_length}: use a longer prompt"
         )
-    # A copy, for the caller may write to the prompt before the first piece is drawn.
-    window = prompts[:, prompt_length - model.context_length :].copy()
-    pieces = _draw_pieces(
-        model,
-        variables,
-        window,
-        num_tokens,
-        key,
-        tokens_per_piece,
-        resolve_device(device, num_weights=num_params(variables)),
-        greedy=temperature < TINY,
-        temperature=float(temperature),
-        top_p=1.0 if top_p is None else max(float(top_p), TINY),
-        top_k=None if top_k is None or top_k >= model.vocab_size else top_k,
-        nucleus=top_p is not None and top_p < 1,
+    contexts = prompts[:, prompt_length - model.context_length :].copy()  # the caller may change the prompt
+    target_device = resolve_device(device, num_weights=num_params(variables))
+    options = {
+        "temperature": float(temperature),
+        "top_k": None if top_k is None or top_k >= model.vocab_size else top_k,
+        "top_p": None if top_p is None or top_p == 1 else max(float(top_p), _TINY),
+    }
+    pieces = _generate_pieces(
+        model, variables, contexts, num_tokens, key, tokens_per_piece, target_device, options
     )
     return pieces if prompt.ndim == 2 else (piece[0] for piece in pieces)
 
 
-def _check_options(num_tokens: int, temperature: float, top_k: int | None, top_p: float | None) -> None:
-    check_at_least("num_tokens", num_tokens, 0)
-    if not 0 <= temperature < math.inf:
-        raise ValueError(f"temperature must be finite and at least 0 (0 is greedy), got {temperature}")
-    if top_k is not None:
-        check_at_least("top_k", top_k, 1)
-    if top_p is not None and not 0 < top_p <= 1:
-        raise ValueError(f"top_p must lie in (0, 1] (None keeps all tokens), got {top_p}")
-
-
-def _draw_pieces(
+def _generate_pieces(
     model: LanguageModel,
     variables: Any,
-    prompts: np.ndarray[Any, Any],
+    contexts: np.ndarray[Any, Any],
     num_tokens: int,
     key: Array,
     tokens_per_piece: int | None,
     device: jax.Device,
-    *,
-    greedy: bool,
-    temperature: float,
-    top_p: float,
-    **static_options: Any,
+    options: dict[str, Any],
 ) -> Iterator[np.ndarray[Any, Any]]:
-    """The tokens after the prompts [B, N], in pieces [B, n]."""
-    variables, key, window = jax.device_put((variables, key, prompts), device)
-    thresholds = jax.device_put({"temperature": temperature, "top_p": top_p}, device)
-    options: dict[str, Any] = {**thresholds, **static_options}
+    """Yield the tokens after contexts [B, N] in pieces [B, n]."""
+    greedy = options["temperature"] < _TINY
+    is_ranked = options["top_k"] is not None or options["top_p"] is not None
+    previous = contexts[:, -1:]
+    variables, key, window = jax.device_put((variables, key, contexts), device)
+    options |= jax.device_put({name: options[name] for name in ("temperature", "top_p")}, device)
     table = None
-    is_ranked = options["top_k"] is not None or options["nucleus"]
-    if not greedy and is_table_worthwhile(model, num_tokens * len(prompts), is_ranked=is_ranked):
-        table = tabulate(model, variables, **options)
-    tokens_per_call = min(_TOKENS_PER_CALL, max(_IDS_PER_CALL // max(len(prompts), 1), 1))
-    stride = tokens_per_call if tokens_per_piece is None else min(tokens_per_piece, tokens_per_call)
-    before = prompts[:, -1:]
-    for start in range(0, num_tokens, stride):
-        num_steps = min(num_tokens - start, stride)
-        numbers = jax.device_put((start, num_steps), device)
-        window, tokens = draw_tokens(
-            model, variables, table, window, key, *numbers, tokens_per_call, greedy=greedy, **options
+    if not greedy and is_table_worthwhile(model, num_tokens * len(contexts), is_ranked=is_ranked):
+        table = tabulate_distributions(model, variables, **options)
+    max_tokens = min(_MAX_TOKENS_PER_CALL, max(_MAX_IDS_PER_CALL // max(len(contexts), 1), 1))
+    piece_size = min(tokens_per_piece or max_tokens, max_tokens)
+    for start in range(0, num_tokens, piece_size):
+        size = min(num_tokens - start, piece_size)
+        numbers = jax.device_put((start, size), device)
+        window, tokens = generate_tokens(
+            model, variables, table, window, key, *numbers, max_tokens, greedy=greedy, **options
         )
-        piece = jax.device_get(tokens)[:num_steps].T.copy()
+        piece = jax.device_get(tokens)[:size].T.copy()
         if (piece < 0).any():
-            raise ValueError(_no_token_message(before, piece, start))
-        before = piece[:, -1:]
+            row, column = np.argwhere(piece < 0)[0]
+            before = np.concatenate([previous[row], piece[row, :column]])  # empty if the context is
+            after = f" after token {before[-1]}" if before.size else ""
+            raise ValueError(
+                f"no token has any probability{after} (drawing token {start + column}, stream {row}): the logits "
+                "are -inf or NaN; counts need smoothing > 0, a network needs finite variables"
+            )
+        previous = piece[:, -1:]
         yield piece
-
-
-def _no_token_message(before: np.ndarray[Any, Any], piece: np.ndarray[Any, Any], start: int) -> str:
-    row, column = np.argwhere(piece < 0)[0]
-    last = piece[row, column - 1 : column] if column else before[row]  # [1], or [0] where the context is empty
-    after = f" after token {last[0]}" if last.size else ""
-    return (
-        f"no token has any probability{after} (drawing token {start + column}, stream {row}): "
-        "the logits are -inf or NaN; counts need smoothing > 0, a network needs finite variables"
-    )

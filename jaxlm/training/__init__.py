@@ -1,1 +1,1 @@
-"""Train states, the training step, the loop, optimizers and sweeps."""
+"""Train states, the training step, the training loop, optimizers and sweeps."""

@@ -1,4 +1,4 @@
-"""Training by gradient descent: one compiled loop for every model."""
+"""The training loop: compiled chunks of steps, with records and validation between them."""
 
 import math
 import time
@@ -21,9 +21,9 @@ from jaxlm.training.state import (
     TrainState,
     check_state,
     copy_arrays,
+    init_state,
     is_finished,
     join_variables,
-    make_state,
     split_variables,
     update_early_stopping,
 )
@@ -32,16 +32,20 @@ from jaxlm.utils.checks import check_at_least
 
 _DEFAULT_LR = 0.1
 
-# Seconds of one compiled call, so that a loop hears a signal and a bar moves.
-_LEAST_PAUSE, _MOST_PAUSE = 0.2, 0.5
+# With `on_pause`, a compiled call takes about this many seconds, so that signals and progress bars are served.
+_MIN_CALL_SECONDS, _MAX_CALL_SECONDS = 0.2, 0.5
 
 
 class Record(NamedTuple):
-    """What is written down at a recorded step: its minibatch loss in nats, and the validation after it."""
+    """One entry of the training log.
 
-    step: int
-    train_loss: float
-    validation: Evaluation | None
+    >>> Record(step=0, train_loss=1.5, validation=None).train_loss
+    1.5
+    """
+
+    step: int  # from 0
+    train_loss: float  # mean nats per token of the step's batch, before the update
+    validation: Evaluation | None  # on `val_ids`, after the update
 
 
 def train_lm(
@@ -64,46 +68,54 @@ def train_lm(
     on_pause: Callable[[TrainState], None] | None = None,
     pause_every: int | None = None,
 ) -> tuple[Any, dict[str, list[Any]]]:
-    """Minimises the mean nats per token of random windows of `train_ids`.
+    """Train a model on random windows of `train_ids` to minimize the mean nats per token.
 
-    Step i trains on `get_batch(train_ids, N, batch_size, key=jax.random.fold_in(key, i))` and on nothing else
-    random, so how the steps are grouped, or a stop and a later call that goes on, changes no bit of the result.
-    (The noise of a model with dropout is another: `fold_in(fold_in(key, 2**31 - 2), i)`.)
+    Host function; not for use inside `jit`.
+
+    Step i trains on `get_batch(train_ids, N, batch_size, key=jax.random.fold_in(key, i))`. Dropout in step i uses
+    `fold_in(fold_in(key, 2**31 - 2), i)`. Nothing else is random, so a resumed run ends in the same bits.
 
     Args:
-        train_ids: integers [T].
-        variables: where to start; None means `init(model, jax.random.fold_in(key, 2**31 - 1))`. They are
-            copied, never donated. Where they have a "params" collection it is trained and the rest is
-            constant; otherwise all of them are trained.
-        val_ids: integers [T'], scored after every recorded step.
-        lr: the learning rate of plain SGD.
-        weight_decay: L2, added to the gradient as `weight_decay * param` (as PyTorch's SGD does).
-        optimizer: any `optax.GradientTransformation` instead of that SGD; build it once and pass the same
-            object, and a second call compiles nothing.
-        log_every: recorded are steps 0, log_every, 2 * log_every, ... and the last, once each.
-        patience: end the training when so many records in a row brought no better validation than the best
-            before them; None never does. With it, the params of the best validation are returned;
-            their figure there flatters them.
-        on_record: called with each `Record` as soon as it is there.
-        state: where a stopped call goes on, as `on_pause` was given it; all other arguments are that call's.
-        on_pause: called with the state between two steps: after every recorded one (and its record), every
-            `pause_every` steps, and else a few times a second. The next step takes its arrays over: copy what is
-            to be kept (`jax.device_get`, and `np.array` of that). What it raises ends the training.
+        train_ids: integers [T], T > N.
+        key: random key of the run.
+        variables: initial variables, not modified; None means `init(model, jax.random.fold_in(key, 2**31 - 1))`.
+            Only the collection "params" is trained if there is one, otherwise everything.
+        val_ids: integers [T'], evaluated after every recorded step.
+        batch_size: windows per step.
+        lr: learning rate of plain SGD.
+        weight_decay: L2 coefficient of plain SGD: `weight_decay * param` is added to the gradient, as in PyTorch.
+        optimizer: replaces plain SGD. Pass the same object again to reuse the compiled program.
+        log_every: record the steps 0, log_every, 2 * log_every, ... and the last one.
+        patience: stop after this many records in a row without a better validation, and return the variables of
+            the best one. Its perplexity is optimistic, because it was selected on `val_ids`.
+        on_record: called with each `Record`.
+        state: resume from this state of `on_pause`; all other arguments must be those of the stopped run.
+        on_pause: called with the state after each record, every `pause_every` steps, and a few times per second.
+            The next step donates its arrays: copy what you keep. An exception raised here ends the training.
 
     Returns:
-        the trained variables (with `patience` the best), and `{"steps": [...], "train_losses": [...],
-        "val_perplexities": [...]}` of the steps recorded by this call (the last empty without `val_ids`).
+        the trained variables, and the history of this call, with one value per recorded step:
+        `{"steps": [...], "train_losses": [...], "val_perplexities": [...]}`, the last empty without `val_ids`.
 
     Raises:
-        TypeError: the model has no floating-point variables to train (counts: call its `fit`).
-        ValueError: an argument is out of its range, or the text shorter than one window.
+        TypeError: the model has no floating-point params (for counts call `model.fit`), or a wrong argument type.
+        ValueError: an argument is out of range, or a text is shorter than one window.
         FloatingPointError: a loss, or a param at a recorded step, is not finite; the message names the step.
+
+    >>> from jaxlm import NeuralBigramLM
+    >>> model, key = NeuralBigramLM(vocab_size=3, embedding_dim=4), jax.random.key(0)
+    >>> variables, history = train_lm(model, [0, 1, 2] * 9, key=key, num_steps=50, lr=1.0)
+    >>> history["steps"], history["train_losses"][-1] < 0.1
+    ([0, 49], True)
     """
-    _check_options(batch_size, num_steps, lr, weight_decay, optimizer, log_every)
+    check_at_least("batch_size", batch_size, 1)
+    check_at_least("num_steps", num_steps, 0)
+    check_at_least("log_every", log_every, 1)
+    _check_optimizer(lr, weight_decay, optimizer)
     if patience is not None:
         check_at_least("patience", patience, 1)
         if val_ids is None:
-            raise ValueError(f"patience={patience} waits for a better validation; pass val_ids")
+            raise ValueError(f"patience={patience} needs a validation; pass val_ids")
     if pause_every is not None:
         check_at_least("pause_every", pause_every, 1)
     window_length = model.context_length + 1
@@ -116,12 +128,13 @@ def train_lm(
     target_device = resolve_device(device, num_weights=num_params(params))
     num_windows = len(train_stream) - model.context_length
     params, constants, train_stream, key = jax.device_put(
-        (params, constants, padded(train_stream), key), target_device
+        (params, constants, pad_ids(train_stream), key), target_device
     )
-    fresh = make_state(params, optimizer or plain_sgd(lr, weight_decay), keeps_best=patience is not None)
+    transformation = optimizer or plain_sgd(lr, weight_decay)
+    fresh = init_state(model, transformation, key, join_variables(params, constants), patience=patience)
     if state is not None:
         check_state(state, fresh, num_steps)
-    # The loop donates its state: a copy, for the caller's params are in it, and an optimizer may hold them twice.
+    # A copy: the loop donates its state, which holds the caller's arrays, and an optimizer may hold them twice.
     state = jax.device_put(copy_arrays(fresh if state is None else state), target_device)
     history: dict[str, list[Any]] = {"steps": [], "train_losses": [], "val_perplexities": []}
     for stop in _chunk_ends(int(state.step), num_steps, log_every, pause_every, by_clock=on_pause is not None):
@@ -135,19 +148,18 @@ def train_lm(
         loss, params_are_finite = map(float, jax.device_get(outcome))
         step = stop - 1
         recorded = is_recorded(step, num_steps, log_every)
-        # Params between two recorded steps wait for the next loss or record to tell, so that no pause matters.
+        # Between records the loss alone decides, so that pauses do not change where a run fails.
         if not math.isfinite(loss) or (recorded and not params_are_finite):
-            broken = "the params are no longer finite after" if math.isfinite(loss) else f"the loss is {loss} at"
+            problem = "the params are no longer finite after" if math.isfinite(loss) else f"the loss is {loss} at"
             remedy = f"lower lr={lr}" if optimizer is None else "lower the learning rate"
-            raise FloatingPointError(f"{broken} step {int(state.step) - 1}; {remedy}, or clip the gradient")
+            raise FloatingPointError(f"{problem} step {int(state.step) - 1}; {remedy}, or clip the gradient")
         if recorded:
             validation = None
             if val_ids is not None:
-                validation = evaluate(
-                    model, join_variables(state.params, constants), val_ids, device=target_device
-                )
+                trained = join_variables(state.params, constants)
+                validation = evaluate(model, trained, val_ids, device=target_device)
                 history["val_perplexities"].append(validation.perplexity)
-                best = update_early_stopping(best, state.params, validation)
+                best = best and update_early_stopping(best, state.params, validation)
             history["steps"].append(step)
             history["train_losses"].append(loss)
             if on_record is not None:
@@ -155,12 +167,12 @@ def train_lm(
         state = state._replace(best=best)
         if on_pause is not None and params_are_finite:
             on_pause(state)
-    trained = state.params if state.best is None else state.best.params
-    return join_variables(trained, constants), history
+    params = state.params if state.best is None else state.best.params
+    return join_variables(params, constants), history
 
 
 def is_recorded(step: int, num_steps: int, log_every: int) -> bool:
-    """Whether a run of `num_steps` records `step`: steps 0, log_every, 2 * log_every, ... and the last one are.
+    """Return whether a run of `num_steps` records `step`.
 
     >>> [step for step in range(10) if is_recorded(step, num_steps=10, log_every=4)]
     [0, 4, 8, 9]
@@ -168,17 +180,14 @@ def is_recorded(step: int, num_steps: int, log_every: int) -> bool:
     return step % log_every == 0 or step == num_steps - 1
 
 
-def _check_options(
-    batch_size: int,
-    num_steps: int,
-    lr: float,
-    weight_decay: float,
-    optimizer: optax.GradientTransformation | None,
-    log_every: int,
-) -> None:
-    check_at_least("batch_size", batch_size, 1)
-    check_at_least("num_steps", num_steps, 0)
-    check_at_least("log_every", log_every, 1)
+def pad_ids(ids: ArrayLike) -> np.ndarray[Any, Any]:
+    """Append zeros, at most an eighth of the length, so that texts of similar lengths share a compiled program."""
+    stream = np.asarray(ids)
+    granule = 1 << max(len(stream).bit_length() - 4, 0)
+    return np.pad(stream, (0, -len(stream) % granule))
+
+
+def _check_optimizer(lr: float, weight_decay: float, optimizer: optax.GradientTransformation | None) -> None:
     for name, rate in (("lr", lr), ("weight_decay", weight_decay)):
         if callable(rate) or isinstance(rate, str):
             raise TypeError(
@@ -188,36 +197,29 @@ def _check_options(
             raise ValueError(f"{name} must be finite and at least 0, got {rate}")
     if not isinstance(optimizer, optax.GradientTransformation | None):
         raise TypeError(
-            f"optimizer must be an optax.GradientTransformation, as optax.adam(1e-3) is, got {optimizer!r}"
+            f"optimizer must be an optax.GradientTransformation like optax.sgd(0.1), got {optimizer!r}"
         )
     if optimizer is not None and (lr, weight_decay) != (_DEFAULT_LR, 0.0):
         raise ValueError(
-            f"lr={lr} and weight_decay={weight_decay} are for the default SGD; build them into optimizer="
+            f"lr={lr} and weight_decay={weight_decay} apply to the default SGD only; build them into optimizer="
         )
-
-
-def padded(ids: ArrayLike) -> np.ndarray[Any, Any]:
-    """`ids` with zeros behind, by an eighth at most, so that texts of many lengths share one compilation."""
-    stream = np.asarray(ids)
-    granule = 1 << max(len(stream).bit_length() - 4, 0)
-    return np.pad(stream, (0, -len(stream) % granule))
 
 
 def _chunk_ends(
     step: int, num_steps: int, log_every: int, pause_every: int | None, *, by_clock: bool
 ) -> Iterator[int]:
-    """Where each compiled call stops: after recorded steps, at multiples of `pause_every`, and `by_clock`."""
+    """Yield where compiled calls stop: after recorded steps, at multiples of `pause_every`, and by the clock."""
     steps_per_call = 1 if by_clock else num_steps
     while step < num_steps:
         recorded = min(-(-step // log_every) * log_every, num_steps - 1)
         pause = num_steps if pause_every is None else step - step % pause_every + pause_every
         stop = min(recorded + 1, pause, step + steps_per_call)
-        begin = time.monotonic()
+        start = time.monotonic()
         yield stop
-        seconds = time.monotonic() - begin
-        if by_clock and stop - step == steps_per_call:  # a shorter call says less of the clock
-            if seconds < _LEAST_PAUSE:
+        seconds = time.monotonic() - start
+        if by_clock and stop - step == steps_per_call:  # only a full call tells how long one takes
+            if seconds < _MIN_CALL_SECONDS:
                 steps_per_call *= 2
-            elif seconds > _MOST_PAUSE:
+            elif seconds > _MAX_CALL_SECONDS:
                 steps_per_call = max(steps_per_call // 2, 1)
         step = stop

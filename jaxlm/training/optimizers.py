@@ -1,4 +1,4 @@
-"""The optimizer of the neural rungs: SGD, made of Optax's parts."""
+"""SGD with schedules, built from Optax transformations."""
 
 from typing import Any, Literal
 
@@ -20,25 +20,30 @@ def sgd(
     decoupled_decay: bool = False,
     clip_norm: float | None = None,
 ) -> optax.GradientTransformation:
-    """SGD as PyTorch has it: the gradient is clipped, decay is added to it, momentum gathers it, lr scales it.
-
-    `lr`, `momentum` and `weight_decay` may be a sweep's: `train_many` traces them.
+    """Return SGD in PyTorch's order: clip the gradient, add weight decay, accumulate momentum, scale by the rate.
 
     Args:
-        lr: the learning rate, after the steps of warm-up.
-        num_steps: where the cosine has fallen to zero (Loshchilov & Hutter 2017, "SGDR", equation 5, one period).
-        warmup_steps: step i of them has the rate `lr * (i + 1) / (warmup_steps + 1)`.
-        momentum: the share of the gathered gradients that the next step keeps; 0 gathers none.
-        weight_decay: L2, added to the gradient as `weight_decay * param`.
-        decoupled_decay: it is added to what the gathered gradients make instead, so that momentum does not gather
-            it, and scaled by the rate with it, as in `optax.adamw` (after Loshchilov & Hutter 2019, "Decoupled
-            Weight Decay Regularization", algorithm 1, which scales it by the schedule alone).
-        clip_norm: the largest norm of the whole gradient, a larger one is scaled down to it; None clips nothing.
+        lr: learning rate after warmup. `lr`, `momentum` and `weight_decay` may be traced, as in `train_many`.
+        num_steps: step at which the cosine schedule reaches zero.
+        schedule: "cosine" is one period of Loshchilov & Hutter 2017, "SGDR", equation 5.
+        warmup_steps: step i of the warmup has the rate `lr * (i + 1) / (warmup_steps + 1)`.
+        momentum: factor of the accumulated gradient; 0 keeps no accumulator.
+        weight_decay: L2 coefficient; `weight_decay * param` is added to the gradient.
+        decoupled_decay: add the decay after momentum instead, scaled by the learning rate as in `optax.adamw`
+            (Loshchilov & Hutter 2019, "Decoupled Weight Decay Regularization", algorithm 1, scales it by the
+            schedule alone).
+        clip_norm: maximum norm of the whole gradient; None does not clip.
 
     Raises:
-        ValueError: the schedule is unknown, or the warm-up negative, or so long that it leaves the cosine no step.
+        ValueError: `schedule` is unknown, `warmup_steps` is negative, or it leaves no step for the cosine.
+
+    >>> import jax.numpy as jnp
+    >>> optimizer = sgd(0.5, num_steps=100, weight_decay=0.1)
+    >>> param, gradient = jnp.float32(2), jnp.float32(1)
+    >>> optimizer.update(gradient, optimizer.init(param), param)[0]  # -0.5 * (1 + 0.1 * 2)
+    Array(-0.6, dtype=float32)
     """
-    rate = _rate(lr, num_steps, schedule, warmup_steps)
+    rate = _learning_rate(lr, num_steps, schedule, warmup_steps)
     decay = [] if _is_zero(weight_decay) else [optax.add_decayed_weights(weight_decay)]
     return optax.chain(
         *([] if clip_norm is None else [optax.clip_by_global_norm(clip_norm)]),
@@ -50,32 +55,25 @@ def sgd(
 
 
 def _is_zero(number: ArrayLike) -> bool:
-    """Whether it is known to be 0; a number that a sweep traces may be any."""
+    """Return whether `number` is zero; False for a traced number, whose value is not known."""
     return not isinstance(number, jax.core.Tracer) and not np.any(number)
 
 
-def _rate(lr: ArrayLike, num_steps: int, schedule: str, warmup_steps: int) -> Any:
+def _learning_rate(lr: ArrayLike, num_steps: int, schedule: str, warmup_steps: int) -> Any:
     if schedule not in ("constant", "cosine"):
         raise ValueError(f"unknown schedule {schedule!r}; choose constant or cosine")
     if warmup_steps < 0:
         raise ValueError(f"warmup_steps must be at least 0, got {warmup_steps}")
     if schedule == "cosine" and warmup_steps >= max(num_steps, 1):
-        raise ValueError(
-            f"warmup_steps={warmup_steps} must be below num_steps={num_steps}, or the cosine has none"
-        )
-    first = lr / (warmup_steps + 1)
-    match schedule, warmup_steps:
-        case "cosine", 0:
-            return optax.cosine_decay_schedule(lr, num_steps)
-        case "cosine", _:
-            # As warmup_cosine_decay_schedule, which takes no rate that a sweep traces.
-            warm_up = optax.linear_schedule(first, lr, warmup_steps)
-            cosine = optax.cosine_decay_schedule(lr, num_steps - warmup_steps)
-            return optax.join_schedules([warm_up, cosine], [warmup_steps])
-        case _, 0:
-            return lr
-    return optax.warmup_constant_schedule(first, lr, warmup_steps)
+        raise ValueError(f"warmup_steps must be below num_steps={num_steps} for a cosine, got {warmup_steps}")
+    after_warmup = lr if schedule == "constant" else optax.cosine_decay_schedule(lr, num_steps - warmup_steps)
+    if warmup_steps == 0:
+        return after_warmup
+    # Not `optax.warmup_cosine_decay_schedule`, which rejects a traced rate.
+    warmup = optax.linear_schedule(lr / (warmup_steps + 1), lr, warmup_steps)
+    return warmup if schedule == "constant" else optax.join_schedules([warmup, after_warmup], [warmup_steps])
 
 
 def plain_sgd(lr: float | Array, weight_decay: float | Array = 0.0) -> optax.GradientTransformation:
+    """Return the default optimizer of `train_lm`: `param -= lr * (gradient + weight_decay * param)`."""
     return optax.chain(optax.add_decayed_weights(weight_decay), optax.sgd(lr))

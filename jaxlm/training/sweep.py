@@ -1,4 +1,4 @@
-"""Many runs of training as one compiled program: seeds, learning rates, and what else an optimizer is made of."""
+"""Sweeps: many training runs, one per seed and set of hyperparameters, as one vmapped program."""
 
 import functools
 import itertools
@@ -9,45 +9,41 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax import Array, lax
+from jax import Array
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from numpy.typing import ArrayLike
 
 from jaxlm.devices.selection import resolve_device
 from jaxlm.evaluation.evaluate import evaluate
 from jaxlm.models.interface import LanguageModel, init, num_init_params
-from jaxlm.text.batching import check_stream, random_windows
-from jaxlm.training.loop import is_recorded, padded
+from jaxlm.text.batching import check_stream
+from jaxlm.training.loop import is_recorded, pad_ids
 from jaxlm.training.optimizers import plain_sgd
 from jaxlm.training.state import INIT_FOLD, TrainState, join_variables, split_variables
-from jaxlm.training.step import steps_per_draw, train_step
+from jaxlm.training.step import draw_batches, run_steps, train_step
 from jaxlm.utils.checks import check_at_least
-from jaxlm.utils.keys import vmap_over_steps
 
-_AXES: Any = TrainState(None, 0, 0)  # type: ignore[arg-type]  # the runs share the step
+# The `vmap` axes of a state of R runs. All runs share the step, so that the loop condition is one scalar: with a
+# condition per run, `vmap` would select between the old and the new value of every array in every step.
+_AXES: Any = TrainState(None, 0, 0)  # type: ignore[arg-type]
 
 
 def sweep_grid(keys: Array, **values: ArrayLike) -> tuple[Array, dict[str, np.ndarray[Any, Any]]]:
-    """Every key with every combination of the values, as `train_many` takes them: keys [R] and numbers [R].
+    """Return keys [R] and hyperparameters [R] for every combination of keys and values, for `train_many`.
 
-    The last named value varies fastest, the keys slowest.
+    The last hyperparameter varies fastest, the keys slowest. Raise a ValueError if there is no key or no value.
 
     >>> keys, hyperparams = sweep_grid(jax.random.split(jax.random.key(0), 2), lr=[0.1, 0.3, 1.0])
     >>> keys.shape, hyperparams["lr"].tolist()
     ((6,), [0.1, 0.3, 1.0, 0.1, 0.3, 1.0])
-
-    Raises:
-        ValueError: there is no key, or a name has no numbers.
     """
     _check_keys(keys)
     for name, value in values.items():
         if np.ndim(value) != 1 or not np.size(value) or not np.issubdtype(np.asarray(value).dtype, np.number):
-            raise ValueError(f"{name} must be a list of one number or more, got {value!r}")
-    chosen = list(itertools.product(range(len(keys)), *map(np.asarray, values.values())))
-    columns = list(zip(*chosen, strict=True))
-    return keys[np.array(columns[0])], {
-        name: np.array(column) for name, column in zip(values, columns[1:], strict=True)
-    }
+            raise ValueError(f"{name} must be a list of at least one number, got {value!r}")
+    runs = itertools.product(range(len(keys)), *map(np.asarray, values.values()))
+    rows, *hyperparams = map(np.array, zip(*runs, strict=True))
+    return keys[rows], dict(zip(values, hyperparams, strict=True))
 
 
 def train_many(
@@ -63,112 +59,114 @@ def train_many(
     log_every: int = 100,
     device: str | jax.Device = "auto",
 ) -> tuple[Any, list[dict[str, list[Any]]]]:
-    """What `train_lm` makes of each key with its hyper-parameters: R runs side by side, as one vmapped program.
+    """Train R models at once, one per key and set of hyperparameters, as one vmapped program.
 
-    Run r draws the same windows and starts from the same variables as `train_lm` does with `keys[r]`; its numbers
-    differ by rounding alone, for products of many runs are summed in another order. A run that diverges does not
-    stop the others: its losses and perplexities are NaN from there.
+    Host function; not for use inside `jit`.
 
-    The runs are spread over as many devices of one platform as divide them, unless `device` is a `jax.Device`. A
-    CPU is several with `XLA_FLAGS=--xla_force_host_platform_device_count=2`: small products keep one core busy.
+    Run r differs from `train_lm(..., key=keys[r])` by rounding only. A run that diverges has NaN losses and
+    perplexities from there on; the others continue.
+
+    The runs are split evenly over all devices of the platform, or the largest number of them that divides R;
+    a `jax.Device` is used alone. `XLA_FLAGS=--xla_force_host_platform_device_count=2` makes two devices of a CPU,
+    which helps small models, whose matrix products occupy one core.
 
     Args:
         train_ids: integers [T].
-        keys: R of them.
-        hyperparams: R numbers by name, which `optimizer` takes by these names; `sweep_grid` makes keys and numbers
-            of all combinations.
-        optimizer: from those numbers an `optax.GradientTransformation`; as `lambda lr: optax.adam(lr)`. Pass the
-            same function, and a second sweep compiles nothing. `plain_sgd` is `train_lm`'s: lr, weight_decay.
-        val_ids, batch_size, num_steps, log_every, device: as `train_lm` has them.
+        keys: random keys [R].
+        hyperparams: numbers [R] by name: the arguments of `optimizer`. `sweep_grid` returns all combinations.
+        optimizer: makes an Optax optimizer from hyperparameters, such as `lambda lr: optax.adam(lr)`. Pass the
+            same function again to reuse the compiled program. The default takes `lr` and `weight_decay`.
+        val_ids, batch_size, num_steps, log_every, device: as in `train_lm`.
 
     Returns:
-        the trained variables, each array [R, ...]; and the R histories, each as `train_lm` returns it.
+        the trained variables, each array [R, ...], and R histories as `train_lm` returns them.
 
     Raises:
-        TypeError: the model has no floating-point variables to train.
-        ValueError: there is no key, numbers and keys differ in shape, an argument is out of its range, or the text
-            shorter than one window.
+        TypeError: the model has no floating-point params.
+        ValueError: hyperparameters and keys differ in number, an argument is out of range, or a text is too short.
+
+    >>> from jaxlm import NeuralBigramLM
+    >>> keys, hyperparams = sweep_grid(jax.random.split(jax.random.key(0), 2), lr=[0.1, 1.0])
+    >>> model = NeuralBigramLM(vocab_size=3, embedding_dim=4)
+    >>> variables, histories = train_many(model, [0, 1, 2] * 9, keys=keys, hyperparams=hyperparams, num_steps=50)
+    >>> hyperparams["lr"][1], histories[1]["train_losses"][-1] < 0.1
+    (np.float64(1.0), True)
     """
-    for name, value, least in (
-        ("batch_size", batch_size, 1),
-        ("num_steps", num_steps, 0),
-        ("log_every", log_every, 1),
-    ):
-        check_at_least(name, value, least)
-    columns = _checked_columns(keys, hyperparams)
+    check_at_least("batch_size", batch_size, 1)
+    check_at_least("num_steps", num_steps, 0)
+    check_at_least("log_every", log_every, 1)
+    hyperparams = _check_hyperparams(keys, hyperparams)
     window_length = model.context_length + 1
     train_stream = check_stream(train_ids, model.vocab_size, min_length=window_length, name="train_ids")
     if val_ids is not None:
         val_ids = check_stream(val_ids, model.vocab_size, min_length=window_length, name="val_ids")
     target_device = resolve_device(device, num_weights=len(keys) * num_init_params(model))
-    everywhere, by_run = _placed(target_device, len(keys), is_chosen=isinstance(device, jax.Device))
+    devices = [target_device] if isinstance(device, jax.Device) else jax.devices(target_device.platform)
+    replicated, split_by_run = _make_shardings(devices, len(keys))
     num_windows = len(train_stream) - model.context_length
-    stream = jax.device_put(padded(train_stream), everywhere)
-    keys, columns = jax.device_put((keys, columns), by_run)
-    states, constants = _first_states(model, optimizer, keys, columns)
+    stream = jax.device_put(pad_ids(train_stream), replicated)
+    keys, hyperparams = jax.device_put((keys, hyperparams), split_by_run)
+    states, constants = _init_states(model, optimizer, keys, hyperparams)
     histories: list[dict[str, list[Any]]] = [
         {"steps": [], "train_losses": [], "val_perplexities": []} for _ in range(len(keys))
     ]
-    recorded = [step for step in range(num_steps) if is_recorded(step, num_steps, log_every)]
-    for step in recorded:
-        numbers = jax.device_put((num_windows, step + 1), everywhere)
+    for step in range(num_steps):
+        if not is_recorded(step, num_steps, log_every):
+            continue
+        numbers = jax.device_put((num_windows, step + 1), replicated)
         states, losses = _train_many_until(
-            model, optimizer, batch_size, states, constants, stream, keys, columns, *numbers
+            model, optimizer, batch_size, states, constants, stream, keys, hyperparams, *numbers
         )
         for run, (history, loss) in enumerate(zip(histories, jax.device_get(losses).tolist(), strict=True)):
             history["steps"].append(step)
             history["train_losses"].append(loss)
             if val_ids is not None:
                 trained = jax.tree.map(lambda leaf, run=run: leaf[run], join_variables(states.params, constants))
-                history["val_perplexities"].append(_perplexity(model, trained, val_ids, target_device))
+                finite = all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(jax.device_get(trained)))
+                validation = evaluate(model, trained, val_ids, device=target_device) if finite else None
+                history["val_perplexities"].append(validation.perplexity if validation else float("nan"))
     return join_variables(states.params, constants), histories
 
 
-def _placed(device: jax.Device, num_runs: int, *, is_chosen: bool) -> tuple[NamedSharding, NamedSharding]:
-    """Where goes what is the same for all runs, and what is a run's own."""
-    devices = [device] if is_chosen else jax.devices(device.platform)
-    shared = next(count for count in range(len(devices), 0, -1) if num_runs % count == 0)
-    mesh = Mesh(np.array(devices[:shared]), ("runs",))
+def _make_shardings(devices: list[jax.Device], num_runs: int) -> tuple[NamedSharding, NamedSharding]:
+    """Return the shardings of arrays that all runs share, and of arrays with a row per run."""
+    num_devices = next(count for count in range(len(devices), 0, -1) if num_runs % count == 0)
+    mesh = Mesh(np.array(devices[:num_devices]), ("runs",))
     return NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec("runs"))  # type: ignore[no-untyped-call]
-
-
-def _perplexity(model: LanguageModel, variables: Any, ids: Any, device: jax.Device) -> float:
-    if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(jax.device_get(variables))):
-        return float("nan")
-    return evaluate(model, variables, ids, device=device).perplexity
 
 
 def _check_keys(keys: Array) -> None:
     if not jnp.issubdtype(keys.dtype, jax.dtypes.prng_key) or keys.ndim != 1 or not len(keys):
         raise ValueError(
-            f"keys must be an array of one random key or more, as jax.random.split makes it, got {keys.dtype}"
-            f"{list(keys.shape)}"
+            "keys must be an array of at least one random key, as returned by jax.random.split, got "
+            f"{keys.dtype}{list(keys.shape)}"
         )
 
 
-def _checked_columns(keys: Array, hyperparams: Mapping[str, ArrayLike]) -> dict[str, np.ndarray[Any, Any]]:
+def _check_hyperparams(keys: Array, hyperparams: Mapping[str, ArrayLike]) -> dict[str, np.ndarray[Any, Any]]:
+    """Return the hyperparameters as float32 [R], after checking keys and numbers."""
     _check_keys(keys)
-    columns = {name: np.asarray(values, np.float32) for name, values in hyperparams.items()}
-    for name, column in columns.items():
-        if column.shape != (len(keys),):
+    arrays = {name: np.asarray(values, np.float32) for name, values in hyperparams.items()}
+    for name, array in arrays.items():
+        if array.shape != (len(keys),):
             raise ValueError(
-                f"{name} must hold a number for each of the {len(keys)} keys, got the shape {list(column.shape)}; "
-                "sweep_grid makes keys and numbers of all combinations"
+                f"{name} must hold one number per key, {len(keys)} in all, got shape {list(array.shape)}; "
+                "sweep_grid returns all combinations of keys and numbers"
             )
-        if not np.isfinite(column).all():
-            raise ValueError(f"{name} must be finite, got {column[~np.isfinite(column)][0]}")
-    return columns
+        if not np.isfinite(array).all():
+            raise ValueError(f"{name} must be finite, got {array[~np.isfinite(array)][0]}")
+    return arrays
 
 
 @functools.partial(jax.jit, static_argnames=("model", "optimizer"))
-def _first_states(
-    model: LanguageModel, optimizer: Callable[..., Any], keys: Array, columns: dict[str, Array]
+def _init_states(
+    model: LanguageModel, optimizer: Callable[..., Any], keys: Array, hyperparams: dict[str, Array]
 ) -> tuple[TrainState, Any]:
-    def first_state(key: Array, hyperparams: dict[str, Array]) -> tuple[TrainState, Any]:
+    def init_run(key: Array, hyperparams: dict[str, Array]) -> tuple[TrainState, Any]:
         params, constants = split_variables(model, init(model, jax.random.fold_in(key, INIT_FOLD)))
         return TrainState(jnp.int32(0), params, optimizer(**hyperparams).init(params)), constants
 
-    return jax.vmap(first_state, out_axes=(_AXES, 0))(keys, columns)
+    return jax.vmap(init_run, out_axes=(_AXES, 0))(keys, hyperparams)
 
 
 @functools.partial(jax.jit, static_argnames=("model", "optimizer", "batch_size"), donate_argnames=("states",))
@@ -180,47 +178,21 @@ def _train_many_until(
     constants: Any,
     train_ids: Array,
     keys: Array,
-    columns: dict[str, Array],
+    hyperparams: dict[str, Array],
     num_windows: Array,
     stop: Array,
 ) -> tuple[TrainState, Array]:
-    """The states [R] after step `stop`, and the last step's losses [R].
-
-    The runs share the number of the step, so that the loop's end is no run's own: under `vmap` each array would
-    have to be kept or replaced, run by run, in every step.
-    """
-    num_drawn = steps_per_draw(model, batch_size)
-
-    def draw(key: Array, first_step: Array) -> Any:
-        def draw_windows(step_key: Array) -> tuple[Array, Array]:
-            return random_windows(train_ids, num_windows, model.context_length, batch_size, key=step_key)
-
-        return vmap_over_steps(draw_windows, key, first_step + jnp.arange(num_drawn))
-
-    def one_step(
-        state: TrainState,
-        constants: Any,
-        hyperparams: dict[str, Array],
-        contexts: Array,
-        targets: Array,
-        key: Array,
-    ) -> tuple[TrainState, Array]:
-        return train_step(model, optimizer(**hyperparams), state, constants, contexts, targets, key)
-
-    step_of_all = jax.vmap(one_step, in_axes=(_AXES, 0, 0, 0, 0, 0), out_axes=(_AXES, 0))
-
-    def steps(carry: tuple[TrainState, Array]) -> tuple[TrainState, Array]:
-        first_step = carry[0].step
-        windows = jax.vmap(draw, in_axes=(0, None))(keys, first_step)  # [R, S, B, N] and [R, S, B]
-
-        def step(carry: tuple[TrainState, Array]) -> tuple[TrainState, Array]:
-            states, _ = carry
-            contexts, targets = jax.tree.map(lambda each: each[:, states.step - first_step], windows)
-            return step_of_all(states, constants, columns, contexts, targets, keys)
-
-        def drawn(carry: tuple[TrainState, Array]) -> Array:
-            return (carry[0].step < stop) & (carry[0].step < first_step + num_drawn)
-
-        return lax.while_loop(drawn, step, carry)
-
-    return lax.while_loop(lambda carry: carry[0].step < stop, steps, (states, jnp.zeros(len(keys), jnp.float32)))
+    """Train up to step `stop`; return the states, and the losses [R] of the last step."""
+    draw = functools.partial(draw_batches, model, batch_size, train_ids, num_windows)
+    draw_runs = jax.vmap(draw, in_axes=(0, None), out_axes=1)  # [S, R, B, N] and [S, R, B]
+    step_runs: Any = jax.vmap(
+        lambda hyperparams, *arguments: train_step(model, optimizer(**hyperparams), *arguments),
+        in_axes=(0, _AXES, 0, 0, 0, 0),
+        out_axes=(_AXES, 0),
+    )
+    return run_steps(
+        lambda first_step: draw_runs(keys, first_step),
+        lambda states, contexts, targets: step_runs(hyperparams, states, constants, contexts, targets, keys),
+        lambda states, losses: states.step < stop,
+        (states, jnp.zeros(len(keys), jnp.float32)),
+    )

@@ -1,0 +1,135 @@
+"""Training steps against arithmetic in NumPy and a plain loop over Optax."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from tiny_training import (
+    DROPOUT_MLP,
+    IDS,
+    MLP,
+    SCHEDULED,
+    VOCAB,
+    LogitsModel,
+    assert_close,
+    assert_same_bits,
+    plain_loop,
+    train,
+)
+
+import jaxlm
+from jaxlm.training.state import init_state
+from jaxlm.training.step import train_step, train_until
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "optimizer"),
+    [
+        (MLP, {"lr": 0.5, "weight_decay": 0.1}, optax.chain(optax.add_decayed_weights(0.1), optax.sgd(0.5))),
+        pytest.param(MLP, {"optimizer": optax.adam(0.05)}, optax.adam(0.05), marks=pytest.mark.slow),
+        (MLP, {"optimizer": SCHEDULED}, SCHEDULED),
+        (DROPOUT_MLP, {"lr": 0.3}, optax.sgd(0.3)),
+        (MLP, {"num_steps": 70}, optax.sgd(0.1)),  # more steps than batches drawn at once
+        pytest.param(MLP, {"batch_size": 2000}, optax.sgd(0.1), marks=pytest.mark.slow),  # 2 batches drawn at once
+    ],
+    ids=["sgd", "adam", "clip_momentum_cosine", "dropout", "70_steps", "large_batch"],
+)
+def test_train_lm_equals_plain_loop(model, options, optimizer):
+    key = jax.random.key(4)
+    options = {"num_steps": 7, **options}
+    expected, losses = plain_loop(model, optimizer, options["num_steps"], key, options.get("batch_size", 32))
+    trained, history = jaxlm.train_lm(model, IDS, key=key, log_every=3, **options)
+    np.testing.assert_allclose(history["train_losses"], np.array(losses)[history["steps"]], rtol=1e-5)
+    assert_close(trained, expected)
+
+
+@pytest.mark.slow
+def test_train_lm_equals_plain_loop_with_rbg_keys():
+    """Under `vmap`, this generator draws other numbers than in a loop."""
+    key = jax.random.key(5, impl="rbg")
+    expected, _ = plain_loop(MLP, optax.sgd(0.1), 7, key)
+    assert_close(jaxlm.train_lm(MLP, IDS, key=key, num_steps=7)[0], expected)
+
+
+@pytest.mark.slow
+def test_train_step_under_scan_equals_train_lm():
+    key = jax.random.key(0)
+
+    def step(state, i):
+        batch = jaxlm.get_batch(IDS, 2, 32, key=jax.random.fold_in(key, i))
+        return train_step(MLP, SCHEDULED, state, {}, *batch, key)
+
+    state = init_state(MLP, SCHEDULED, key)
+    state, losses = jax.jit(lambda state: jax.lax.scan(step, state, jnp.arange(7)))(state)
+    variables, history = train(optimizer=SCHEDULED, log_every=1)
+    assert int(state.step) == 7
+    assert_close(state.params, variables["params"], rtol=1e-6)
+    np.testing.assert_allclose(losses, history["train_losses"], rtol=1e-6)
+
+
+def test_train_lm_learns_a_bare_dict():
+    variables = {"logits": jnp.zeros(VOCAB)}
+    for lr in (1.0, 0.1, 0.01):
+        variables, _ = train(LogitsModel(), variables=variables, lr=lr, num_steps=1000)
+    shares = np.bincount(IDS[1:], minlength=VOCAB) / (len(IDS) - 1)
+    np.testing.assert_allclose(jax.nn.softmax(variables["logits"]), shares, atol=0.01)
+
+
+class ScaledModel(LogitsModel):
+    """Logits with a factor that is not trained."""
+
+    def apply(self, variables, contexts):
+        logits = variables["params"]["logits"] * variables["constants"]["scale"]
+        return super().apply({"logits": logits}, contexts)
+
+
+def test_collections_other_than_params_stay_constant():
+    constants = {"scale": jnp.float32(3), "count": jnp.int32(7)}
+    trained, _ = train(ScaledModel(), variables={"params": {"logits": jnp.zeros(VOCAB)}, "constants": constants})
+    plain, _ = train(LogitsModel(), variables={"logits": jnp.zeros(VOCAB)}, lr=0.9)
+    assert_same_bits(trained["constants"], constants)
+    # A factor s multiplies the steps of the logits by s^2, so lr=0.1 acts like 0.9.
+    np.testing.assert_allclose(trained["params"]["logits"] * 3, plain["logits"], rtol=1e-5)
+
+
+def halve_where_worse(updates, state, params, *, value, grad, value_fn):
+    """Halve the updates if half of them does not lower the loss: a line search of one step."""
+    further = value_fn(optax.apply_updates(params, jax.tree.map(lambda leaf: leaf / 2, updates)))
+    return jax.tree.map(lambda leaf: jnp.where(further < value, leaf, leaf / 2), updates), state
+
+
+def pull_to_start(updates, start, params):
+    return jax.tree.map(lambda update, s, p: update + 0.01 * (s - p), updates, start, params), start
+
+
+LINE_SEARCH = optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), halve_where_worse)
+# Its state is the params themselves: one buffer, which must not be donated twice.
+PULL_TO_START = optax.GradientTransformation(lambda params: params, pull_to_start)
+NOISE = optax.add_noise(0.01, 0.55, key=jax.random.key(0))
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        optax.chain(optax.sgd(0.5), LINE_SEARCH, PULL_TO_START),
+        pytest.param(optax.polyak_sgd(1.0), marks=pytest.mark.slow),
+        pytest.param(optax.chain(NOISE, optax.sgd(0.5)), marks=pytest.mark.slow),
+    ],
+    ids=["line_search_and_params", "polyak", "keys"],
+)
+def test_train_lm_accepts_optimizer(optimizer):
+    _, history = train(num_steps=20, optimizer=optimizer)
+    assert history["train_losses"][-1] < history["train_losses"][0]
+
+
+@pytest.mark.slow
+def test_train_until_memory_is_bounded():
+    def temporary_bytes(text_length):
+        optimizer = optax.sgd(0.1)
+        state = init_state(MLP, optimizer, jax.random.key(0))
+        ids = jnp.zeros(text_length, jnp.int32)
+        arguments = MLP, optimizer, 32, state, {}, ids, jax.random.key(0), 998, 10**9, 0.1, 0.0
+        return train_until.lower(*arguments).compile().memory_analysis().temp_size_in_bytes
+
+    assert 0 < temporary_bytes(1000) == temporary_bytes(1_000_000) < 2**20
