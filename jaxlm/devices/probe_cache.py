@@ -20,9 +20,9 @@ from jaxlm.utils.cache_directory import cache_directory
 from jaxlm.utils.json_files import read_json
 
 _VERSION = 3
-_FAILURE_SECONDS = 86_400  # for which a failure counts; its cause may be temporary, such as a full memory
-_MAX_ENTRIES = 100  # with results for other versions, machines and settings; reading them takes 1 ms
-_GRACE_SECONDS = 5  # for another process, in addition to the time of its probes
+_FAILURE_SECONDS = 86_400  # how long a failure is cached; its cause may be temporary, such as full memory
+_MAX_ENTRIES = 100  # includes results for other versions, machines and settings; reading them takes 1 ms
+_GRACE_SECONDS = 5  # how much longer than its probes another process may hold the lock
 # Prefixes of environment variables that can change a probe's result.
 _VARIABLES = (*INHERITED, "CUDA_", "HIP_", "LD_LIBRARY_PATH", "LIBTPU_", "ROCR_", "XLA_")
 

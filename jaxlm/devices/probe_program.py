@@ -2,8 +2,8 @@
 
     python -m jaxlm.devices.probe_program SECONDS [MODULES OF OTHER PLUGINS]
 
-Each check runs a small program, such as a training run needs, on the plugin's device and on the CPU, and compares.
-The process ends after SECONDS, even if its parent is gone.
+Each check runs a small program on the plugin's device and on the CPU, and compares the results. Together they use
+the operations that a training run needs. The process ends after SECONDS, even if its parent is gone.
 """
 
 import contextlib
@@ -56,7 +56,7 @@ def probe() -> ProbeResult:
                     return ProbeResult(False, platform, f"has a wrong {name}: {difference}")
             return compare_speed(platform, _step_seconds(device), _step_seconds(cpu))
     except Exception as error:  # a plugin may raise anything
-        message = str(error).partition(" (you may need to uninstall")[0]  # without JAX's advice, which is not ours
+        message = str(error).partition(" (you may need to uninstall")[0]  # cut JAX's own advice
         return ProbeResult(False, platform, f"raised {type(error).__name__}: {to_one_line(message)}")
 
 
@@ -80,10 +80,10 @@ def find_difference(actual: Any, expected: Any) -> str:
 
 
 def compare_speed(platform: str, seconds: float, cpu_seconds: float) -> ProbeResult:
-    """Return the result of a plugin whose values are right, from the seconds of a training step of the model here.
+    """Return the result of a plugin that passed every check, from the seconds of a step of the check "training".
 
-    A small step's time on an accelerator is that of its dispatch, whatever the size; on the CPU it grows with the
-    number of weights. So the accelerator is faster from about the number with which the CPU takes as long.
+    On an accelerator, a small step takes the time of its dispatch, whatever the size of the model. On the CPU, the
+    time grows with the number of weights. So the accelerator is faster from about the size of equal times.
     """
     if seconds > _MAX_SLOWDOWN * cpu_seconds:
         reason = f"computes the CPU's values, {seconds / cpu_seconds:.0f} times slower"
@@ -142,7 +142,7 @@ CHECKS: dict[str, tuple[Any, ...]] = {
     "matrix product": (lambda matrix, key: matrix @ matrix, _MATRIX),
     "gather": (lambda table, ids, key: table[ids], _TABLE, _IDS[:50]),
     "scatter-add": (lambda ids, key: jnp.zeros(_VOCAB, jnp.int32).at[ids].add(1), _IDS),
-    # Of whole numbers, which float32 adds exactly in any order: sampling needs sums that do not decrease.
+    # Small whole numbers, which float32 adds exactly in any order. Sampling needs sums that never decrease.
     "running sum": (lambda ids, key: jnp.cumsum(ids, axis=1), _IDS.reshape(5, 100).astype(np.float32) % 4),
     "top k": (lambda scores, key: lax.top_k(scores, 7), _SCORES),
     "embedding gradient": (jax.grad(lambda table, ids, key: jnp.tanh(table[ids]).sum()), _TABLE, _IDS[:50]),

@@ -23,7 +23,7 @@ RESULT_MARKER = "jaxlm probe result: "
 # Below this number of weights no accelerator is faster, whatever was measured: a step takes the CPU 0.1 ms.
 SMALL_MODEL = 10_000
 
-_GRACE_SECONDS = 1.0  # for processes that the plugin started to end after the probe
+_GRACE_SECONDS = 1.0  # how long processes that the plugin started may outlive the probe
 _MAX_OUTPUT_BYTES = 2**20  # a hundred times what JAX logs; the plugin would print as much in every run
 
 # Prefixes of environment variables. A probe inherits only settings of devices and of 64-bit mode, because debug

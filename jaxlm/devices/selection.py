@@ -86,7 +86,7 @@ def format_device(device: jax.Device) -> str:
 
 
 def fastest_plugin(results: Mapping[Plugin, ProbeResult]) -> Plugin | None:
-    """Return the plugin that works with the shortest training step; None if none works."""
+    """Return the working plugin with the shortest training step; None if none works."""
     working = [plugin for plugin, result in results.items() if result.works]
     return min(working, key=lambda plugin: results[plugin].seconds or math.inf, default=None)
 
@@ -132,9 +132,9 @@ def _choose_fastest(num_weights: int | None) -> Choice:
 
 
 def _enable_fastest_plugin(platforms: Collection[str] | None = None) -> Plugin | None:
-    """Disable all plugins but the fastest that works (for these platforms), and return that.
+    """Disable every plugin except the fastest that works for these platforms (default: for any), and return it.
 
-    If none works for them, the fastest of all stays enabled: it may be requested next.
+    If none works for them, the fastest of all stays enabled, because it may be requested next.
     """
     if jax.config.jax_platforms == "cpu":  # type: ignore[attr-defined]
         disable_plugins(installed_plugins())

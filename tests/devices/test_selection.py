@@ -197,9 +197,7 @@ def test_second_device_is_used_if_chosen():
 
 def run_python(program, **environment):
     command = [sys.executable, "-c", textwrap.dedent(program)]
-    return subprocess.run(
-        command, env=os.environ | environment, stdout=subprocess.PIPE, text=True, check=True
-    ).stdout
+    return subprocess.check_output(command, env=os.environ | environment, text=True)
 
 
 @pytest.mark.slow
