@@ -18,7 +18,7 @@ from tiny_runs import read_json
 
 from jaxlm.runs.directory import check_run_path, create_run, is_run, new_run_path, run_session
 from jaxlm.runs.lock import lock_run
-from jaxlm.runs.manifest import read_manifest, write_json, write_manifest
+from jaxlm.runs.manifest import read_manifest
 
 CPU = jax.devices("cpu")[0]
 
@@ -34,21 +34,6 @@ with create_run(Path(sys.argv[1]), "train", {"seed": 1}, SimpleNamespace(platfor
     time.sleep(600)
 """
 
-# A reader that uses nothing of jaxlm. Each file repeats one number, so a mixture of two versions is visible.
-READER = """
-import json, sys
-from pathlib import Path
-
-folder, reads = Path(sys.argv[1]), 0
-print("ready", flush=True)
-while not (folder / "stop").exists():
-    for name in ("manifest.json", "results.json"):
-        numbers = json.loads((folder / name).read_text("utf-8"))["config"]
-        assert len(numbers) == 2000 and len(set(numbers)) == 1, f"{name} is torn"
-        reads += 1
-print(reads)
-"""
-
 
 def finish_run(path, config=None, *, overwrite=False):
     with create_run(path, "train", config or {}, CPU, overwrite=overwrite):
@@ -58,12 +43,6 @@ def finish_run(path, config=None, *, overwrite=False):
 
 def names_in(folder):
     return sorted(entry.name for entry in folder.iterdir())
-
-
-def start_process(program, path):
-    process = subprocess.Popen([sys.executable, "-c", program, str(path)], stdout=subprocess.PIPE, text=True)
-    assert process.stdout.readline() == "ready\n"
-    return process
 
 
 def test_create_run_writes_config_and_manifest(tmp_path):
@@ -283,7 +262,9 @@ def test_a_run_moved_while_it_runs_is_an_error_that_names_it(tmp_path):
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
 def test_a_killed_process_releases_the_run(tmp_path):
     run = tmp_path / "run"
-    with start_process(WORKER, run) as process:
+    command = [sys.executable, "-c", WORKER, str(run)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "ready\n"
         assert read_manifest(run)["state"] == "running"
         message = rf"in use by another process \(process {process.pid} on {re.escape(socket.gethostname())}\)"
         with pytest.raises(BlockingIOError, match=message):
@@ -295,21 +276,3 @@ def test_a_killed_process_releases_the_run(tmp_path):
     assert (manifest["state"], manifest["ended"]) == ("killed", None)
     finish_run(run, {"seed": 2}, overwrite=True)
     assert read_manifest(run)["config"]["seed"] == 2
-
-
-@pytest.mark.slow
-def test_another_process_reads_whole_files_at_every_moment(tmp_path):
-    manifest = read_manifest(finish_run(tmp_path))
-
-    def write_both(number):
-        write_manifest(tmp_path, manifest | {"config": [number] * 2000})
-        write_json(tmp_path / "results.json", {"config": [number] * 2000})
-
-    write_both(0)
-    with start_process(READER, tmp_path) as process:
-        for number in range(40):
-            write_both(number)
-        (tmp_path / "stop").write_text("")
-        output, _ = process.communicate()
-    assert process.returncode == 0
-    assert int(output) > 5

@@ -173,6 +173,7 @@ def test_plot_curves_draws_curves_and_floors(draw):
     assert not figure.legends
 
 
+@pytest.mark.slow
 def test_plot_curves_distinguishes_many_runs(draw):
     curves = {f"runs/tinyshakespeare-{number}": falling(60 + number) for number in range(23)}
     floors = {f"runs/counts-{number}": 9.0 + number for number in range(15)}

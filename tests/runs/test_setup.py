@@ -64,8 +64,8 @@ def test_equal_options_share_one_optimizer(tmp_path):
 
 
 def test_train_key_depends_on_seed_and_model(tmp_path):
-    configs = [tiny_config(tmp_path, **options) for options in ({}, {"seed": 1}, BIGRAM)]
-    expected = [jax.random.fold_in(jax.random.key(seed), fold) for seed, fold in ((0, 1), (1, 1), (0, 0))]
+    configs = [tiny_config(tmp_path, **options) for options in ({"seed": 0}, {"seed": 1}, {"seed": 1, **BIGRAM})]
+    expected = [jax.random.fold_in(jax.random.key(seed), fold) for seed, fold in ((0, 1), (1, 1), (1, 0))]
     for config, key in zip(configs, expected, strict=True):
         assert np.array_equal(*map(jax.random.key_data, (train_key(config), key)))
 
