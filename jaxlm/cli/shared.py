@@ -59,14 +59,9 @@ def describe_text(corpus: Corpus) -> dict[str, str]:
     return {"text": name, "source": corpus.source, "sha256": corpus.sha256}
 
 
-def quote_path(path: Path | str) -> str:
-    """Return the path as it must be typed in a shell."""
-    return shlex.quote(str(path))
-
-
 def resume_hint(path: Path | str) -> str:
-    """Return the command that resumes a run."""
-    return f"resume with: jaxlm train --resume {quote_path(path)}"
+    """Return the command that resumes a run, quoted for a shell."""
+    return f"resume with: jaxlm train --resume {shlex.quote(str(path))}"
 
 
 def make_table(*columns: str) -> Any:

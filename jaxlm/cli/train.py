@@ -1,5 +1,6 @@
 """`jaxlm train`."""
 
+import shlex
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -7,7 +8,7 @@ from tyro.conf import OmitArgPrefixes
 
 import jaxlm
 from jaxlm.cli.options import Console, JsonFlag, OptionalPath
-from jaxlm.cli.shared import quote_path, resume_hint
+from jaxlm.cli.shared import resume_hint
 from jaxlm.runs.config import TrainConfig
 from jaxlm.utils.json_files import read_json
 from jaxlm.utils.terminal import print_plain, write
@@ -54,5 +55,7 @@ def train_model(options: TrainOptions, console: Console) -> dict[str, Any]:
     results = read_json(path / "results.json")
     console.print(results_table(results["models"]))
     write(console, f"\n{next(iter(results['samples'].values()))}\n\n")
-    print_plain(console, f"report: {path / 'report.html'}; for more samples: jaxlm sample {quote_path(path)}")
+    print_plain(
+        console, f"report: {path / 'report.html'}; for more samples: jaxlm sample {shlex.quote(str(path))}"
+    )
     return summarise_run(path) | {"results": results}
