@@ -1,7 +1,7 @@
-"""The rungs and their jobs as a PyTorch user writes them: eagerly, by `torch.compile`, and as courses do.
+"""The models and their workloads in PyTorch: eager, compiled by `torch.compile`, and as courses write them.
 
-Windows are integers [B, N + 1], a context and its target. What a job does in one call is what the functions of
-jaxlm do, so that the two can be timed against each other. Imports torch: import it where torch is needed.
+Windows are integers [B, N + 1], a context and its target. One call does the work of one call of jaxlm. This module
+imports torch.
 """
 
 import itertools
@@ -17,11 +17,11 @@ from torch.nn import functional
 
 import jaxlm
 
-Tensor = Any  # torch is optional, and mypy reads the same with it and without
+Tensor = Any  # torch is optional, and mypy must give the same result without it
 
 
 def from_flax(model: jaxlm.LanguageModel, variables: Any) -> Any:
-    """The neural bigram or the MLP as a `torch.nn.Sequential` with the same params: contexts [B, N] -> logits."""
+    """Return the neural bigram or the MLP as a `torch.nn.Sequential`: contexts [B, N] -> logits [B, V]."""
     params = variables["params"]
     embedding = nn.Embedding.from_pretrained(from_jax(params["embedding"]["embedding"]), freeze=False)
     layers = [embedding, nn.Flatten()]
@@ -31,56 +31,56 @@ def from_flax(model: jaxlm.LanguageModel, variables: Any) -> Any:
 
 
 def from_jax(array: Array) -> Tensor:
-    """A copy of `array`."""
+    """Copy a JAX array to a tensor."""
     return torch.tensor(np.asarray(array))
 
 
-def compiled(function: Callable[..., Any], backend: str) -> Callable[..., Any]:
-    """`function` by `torch.compile`, one program for each shape."""
+def compile_function(function: Callable[..., Any], backend: str) -> Callable[..., Any]:
+    """Compile a function with `torch.compile`, one program per shape."""
     return torch.compile(function, fullgraph=True, dynamic=False, backend=backend)
 
 
 def count_by_index_put(table: Tensor, ids: Tensor) -> None:
-    """Adds the pairs of `ids` [T] to `table` int32 [V, V]."""
+    """Add the pairs of `ids` [T] to `table`, int32 [V, V], by `index_put_`."""
     keys = ids[:-1] * len(table) + ids[1:]
     table.view(-1).index_put_((keys,), torch.ones((), dtype=table.dtype), accumulate=True)
 
 
 def count_by_scatter_add(table: Tensor, ids: Tensor) -> None:
-    """The same by `scatter_add_`."""
+    """Add the pairs by `scatter_add_`."""
     keys = ids[:-1] * len(table) + ids[1:]
     table.view(-1).scatter_add_(0, keys, torch.ones(len(keys), dtype=table.dtype))
 
 
 def count_by_bincount(table: Tensor, ids: Tensor) -> None:
-    """The same by a table of the new pairs alone."""
+    """Add a table of the pairs counted by `bincount`."""
     keys = ids[:-1] * len(table) + ids[1:]
     table.view(-1).add_(torch.bincount(keys, minlength=table.numel()))
 
 
 def count_one_by_one(table: Tensor, ids: Sequence[int]) -> None:
-    """The same as makemore's notebook counts: a Python loop over the pairs."""
+    """Add the pairs in a Python loop, as in makemore's notebook."""
     for first, second in itertools.pairwise(ids):
         table[first, second] += 1
 
 
 def window_nats(module: Any, windows: Tensor) -> Tensor:
-    """Mean nats per token."""
+    """Return the mean nats per token."""
     return functional.cross_entropy(module(windows[:, :-1]), windows[:, -1])
 
 
-def summed_window_nats(module: Any, windows: Tensor) -> Tensor:
-    """Nats of all windows together."""
+def sum_window_nats(module: Any, windows: Tensor) -> Tensor:
+    """Return the sum of the nats of all windows."""
     return functional.cross_entropy(module(windows[:, :-1]), windows[:, -1], reduction="sum")
 
 
 def cut_by_gather(ids: Tensor, starts: Tensor, context_length: int) -> Tensor:
-    """The windows of `ids` [T] that begin at `starts` [B]."""
+    """Return the windows of `ids` [T] that start at `starts` [B]."""
     return ids[starts[:, None] + torch.arange(context_length + 1)]
 
 
 def cut_in_python(ids: Tensor, starts: Tensor, context_length: int) -> Tensor:
-    """The same one by one, as the lectures of nanoGPT and makemore cut them."""
+    """Cut the windows one by one, as in the lectures on nanoGPT and makemore."""
     contexts = torch.stack([ids[start : start + context_length] for start in starts])
     targets = torch.stack([ids[start + context_length] for start in starts])
     return torch.cat([contexts, targets[:, None]], dim=1)
@@ -97,7 +97,7 @@ def train(
     cut: Callable[..., Tensor] = cut_by_gather,
     nats: Callable[..., Tensor] = window_nats,
 ) -> None:
-    """Plain SGD on random windows, one step at a time; `module` changes in place."""
+    """Train `module` in place by plain SGD on random windows."""
     optimizer = torch.optim.SGD(module.parameters(), lr=lr)
     for _ in range(num_steps):
         starts = torch.randint(len(ids) - context_length, (batch_size,))
@@ -108,7 +108,7 @@ def train(
 
 
 def next_token_probabilities(module: Any, window: Tensor) -> Tensor:
-    """Probabilities [B, V] after contexts [B, N]."""
+    """Return the next-token probabilities [B, V] after contexts [B, N]."""
     return functional.softmax(module(window), dim=1)
 
 
@@ -118,7 +118,7 @@ def generate(
     num_tokens: int,
     probabilities: Callable[..., Tensor] = next_token_probabilities,
 ) -> Tensor:
-    """`num_tokens` tokens after contexts [B, N], each drawn from the model's distribution: [B, num_tokens]."""
+    """Sample `num_tokens` tokens after contexts [B, N]: [B, num_tokens]."""
     drawn = []
     with torch.inference_mode():
         for _ in range(num_tokens):
@@ -129,7 +129,7 @@ def generate(
 
 
 def generate_in_python(module: Any, context: Sequence[int], num_tokens: int) -> list[int]:
-    """The same for one stream as makemore's notebook samples: the context a list, each token read at once."""
+    """Sample one stream with the context in a list, reading each token, as in makemore's notebook."""
     context, drawn = list(context), []
     for _ in range(num_tokens):
         with torch.no_grad():
@@ -140,15 +140,15 @@ def generate_in_python(module: Any, context: Sequence[int], num_tokens: int) -> 
     return drawn
 
 
-def normalised(table: Tensor) -> Tensor:
-    """Probabilities [V, V] from counts, with one imagined sighting of each pair."""
+def normalize_counts(table: Tensor) -> Tensor:
+    """Return the add-one smoothed probabilities [V, V] of a table of counts."""
     probabilities = (table + 1).float()
     probabilities /= probabilities.sum(1, keepdim=True)
     return probabilities
 
 
 def generate_from_table(probabilities: Tensor, token: int, num_tokens: int) -> Tensor:
-    """`num_tokens` tokens [num_tokens] after `token`, from a table of probabilities [V, V]."""
+    """Sample `num_tokens` tokens after `token` from a table of probabilities [V, V]: [num_tokens]."""
     drawn = [torch.tensor([token])]
     with torch.inference_mode():
         for _ in range(num_tokens):
@@ -157,7 +157,7 @@ def generate_from_table(probabilities: Tensor, token: int, num_tokens: int) -> T
 
 
 def generate_from_table_in_python(probabilities: Tensor, token: int, num_tokens: int) -> list[int]:
-    """The same as makemore's notebook samples: each token read at once."""
+    """Sample from the table, reading each token, as in makemore's notebook."""
     drawn = []
     for _ in range(num_tokens):
         token = torch.multinomial(probabilities[token], num_samples=1, replacement=True).item()
@@ -171,30 +171,30 @@ def perplexity(
     *,
     context_length: int,
     batch_size: int,
-    summed_nats: Callable[..., Tensor] = summed_window_nats,
+    sum_nats: Callable[..., Tensor] = sum_window_nats,
 ) -> float:
-    """`exp` of the mean nats over all windows of `ids` [T]."""
+    """Return `exp` of the mean nats over all windows of `ids` [T]."""
     windows = ids.unfold(0, context_length + 1, 1)
     total = torch.zeros((), dtype=torch.float64)
     with torch.inference_mode():
         for batch in windows.split(batch_size):
-            total += summed_nats(module, batch)
+            total += sum_nats(module, batch)
     return math.exp(float(total) / len(windows))
 
 
 def perplexity_in_python(module: Any, ids: Sequence[int], *, context_length: int, batch_size: int) -> float:
-    """The same with its windows cut in a list, and each batch's nats read at once."""
+    """Cut the windows in a list and read the nats of each batch."""
     total, num_windows = 0.0, len(ids) - context_length
     for start in range(0, num_windows, batch_size):
         starts = range(start, min(start + batch_size, num_windows))
         with torch.no_grad():
             windows = torch.tensor([ids[each : each + context_length + 1] for each in starts])
-            total += summed_window_nats(module, windows).item()
+            total += sum_window_nats(module, windows).item()
     return math.exp(total / num_windows)
 
 
 def table_perplexity_by_rows(table: Tensor, ids: Tensor, *, batch_size: int) -> float:
-    """Of counts [V, V], with one imagined sighting of each pair: the rows that a batch needs, smoothed."""
+    """Return the add-one perplexity under counts [V, V], smoothing the rows that each batch needs."""
     total = torch.zeros((), dtype=torch.float64)
     for contexts, targets in zip(ids[:-1].split(batch_size), ids[1:].split(batch_size), strict=True):
         rows = table[contexts].float() + 1
@@ -203,8 +203,8 @@ def table_perplexity_by_rows(table: Tensor, ids: Tensor, *, batch_size: int) -> 
 
 
 def table_perplexity_by_table(table: Tensor, ids: Tensor) -> float:
-    """The same as makemore's notebook has it: the whole table made probabilities, then the pairs looked up."""
-    return math.exp(float(-normalised(table)[ids[:-1], ids[1:]].log().mean(dtype=torch.float64)))
+    """Return the perplexity by normalizing the whole table first, as in makemore's notebook."""
+    return math.exp(float(-normalize_counts(table)[ids[:-1], ids[1:]].log().mean(dtype=torch.float64)))
 
 
 def _linear(params: Any) -> Any:

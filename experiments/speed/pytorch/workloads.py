@@ -1,6 +1,6 @@
-"""The jobs of the comparison with PyTorch: the variants of each row, and what is claimed of them.
+"""The workloads of the comparison with PyTorch: the variants of each, and the targets for their ratios.
 
-Imports torch: import it where torch is needed.
+This module imports torch.
 """
 
 import ctypes
@@ -23,12 +23,12 @@ from jax import Array
 import jaxlm
 from experiments.shared.benchmark import Benchmark, RatioTarget, Variant
 from experiments.shared.synthetic import zipf_ids
-from experiments.speed.pytorch import reference as pytorch_models
+from experiments.speed.pytorch import reference
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much a call does. Figures are per unit, so that slow variants may do less."""
+    """Work per call. Figures are per unit, so slow variants can do less."""
 
     vocab_size: int = 4096
     num_pairs: int = 9_300_000
@@ -44,13 +44,13 @@ QUICK = Sizes(64, 2_000, 100, 2_000, 0.01, 50, 300, "eager")
 
 LR = 0.1
 
-BATCH_SIZES = 256, 1024, 4096  # for scoring: PyTorch has the one that is quickest
+BATCH_SIZES = 256, 1024, 4096  # for perplexity; the fastest counts for PyTorch
 
-Bounds = tuple[float | None, float | None]  # best PyTorch / jaxlm, course / jaxlm: at least
+Bounds = tuple[float | None, float | None]  # least ratios of best PyTorch and of course to jaxlm
 
 
-def all_jobs(sizes: Sizes) -> dict[str, Callable[[], Benchmark]]:
-    """Every row's name, and the function that builds it."""
+def make_workloads(sizes: Sizes) -> dict[str, Callable[[], Benchmark]]:
+    """Return the function that builds each workload, by title."""
     vocab_size = sizes.vocab_size
     counts = jaxlm.CountsBigramLM(vocab_size)
     bigram = jaxlm.NeuralBigramLM(vocab_size, 32)
@@ -60,28 +60,28 @@ def all_jobs(sizes: Sizes) -> dict[str, Callable[[], Benchmark]]:
     small_bigram = jaxlm.NeuralBigramLM(27, 27)
     v = f"V={vocab_size}"
     return {
-        f"fit, {v}": lambda: fit_row(counts, sizes),
-        f"step, neural bigram {v} D=32 B=64": lambda: step_row(bigram, 64, 400, (1.6, 2.5), sizes),
-        f"step, MLP {v} N=3 D=32 H=64 B=64": lambda: step_row(mlp, 64, 400, (1.8, 6), sizes),
-        f"step, MLP {v} N=8 D=64 H=256 B=256": lambda: step_row(
-            large, 256, 50, (1.2, 1.4), sizes, step_flops(large, 256)
+        f"fit, {v}": lambda: fit_workload(counts, sizes),
+        f"step, neural bigram {v} D=32 B=64": lambda: step_workload(bigram, 64, 400, (1.6, 2.5), sizes),
+        f"step, MLP {v} N=3 D=32 H=64 B=64": lambda: step_workload(mlp, 64, 400, (1.8, 6), sizes),
+        f"step, MLP {v} N=8 D=64 H=256 B=256": lambda: step_workload(
+            large, 256, 50, (1.2, 1.4), sizes, count_step_flops(large, 256)
         ),
-        "step, MLP V=27 N=3 D=10 H=200 B=32": lambda: step_row(small, 32, 5000, (8, 10), sizes),
-        "step, neural bigram V=27 D=27 B=32": lambda: step_row(small_bigram, 32, 10_000, (15, 35), sizes),
-        f"sample, MLP {v}, one stream": lambda: sample_row(mlp, 1, (6, 6), sizes),
-        f"sample, MLP {v}, 64 streams": lambda: sample_row(mlp, 64, (2, None), sizes),
-        f"sample, counts {v}, one stream": lambda: sample_table_row(counts, (60, 60), sizes),
-        f"perplexity, MLP {v}": lambda: perplexity_row(mlp, (3.5, 4), sizes),
-        f"perplexity, neural bigram {v}": lambda: perplexity_row(bigram, (6, None), sizes),
-        f"perplexity, counts {v}": lambda: perplexity_table_row(counts, (15, None), sizes),
-        "16 runs, MLP V=27 N=3 D=10 H=200 B=32": lambda: sweep_row(small, 32, sizes),
+        "step, MLP V=27 N=3 D=10 H=200 B=32": lambda: step_workload(small, 32, 5000, (8, 10), sizes),
+        "step, neural bigram V=27 D=27 B=32": lambda: step_workload(small_bigram, 32, 10_000, (15, 35), sizes),
+        f"sample, MLP {v}, one stream": lambda: sample_workload(mlp, 1, (6, 6), sizes),
+        f"sample, MLP {v}, 64 streams": lambda: sample_workload(mlp, 64, (2, None), sizes),
+        f"sample, counts {v}, one stream": lambda: sample_table_workload(counts, (60, 60), sizes),
+        f"perplexity, MLP {v}": lambda: perplexity_workload(mlp, (3.5, 4), sizes),
+        f"perplexity, neural bigram {v}": lambda: perplexity_workload(bigram, (6, None), sizes),
+        f"perplexity, counts {v}": lambda: perplexity_table_workload(counts, (15, None), sizes),
+        "16 runs, MLP V=27 N=3 D=10 H=200 B=32": lambda: sweep_workload(small, 32, sizes),
     }
 
 
-def fit_row(model: jaxlm.CountsBigramLM, sizes: Sizes) -> Benchmark:
-    """Counting pairs into a table that is there beforehand; the course's loop counts fewer."""
+def fit_workload(model: jaxlm.CountsBigramLM, sizes: Sizes) -> Benchmark:
+    """Count pairs into an existing table. The course's loop counts fewer."""
     ids = zipf_ids(model.vocab_size, sizes.num_pairs + 1)
-    kept = [jaxlm.init(model, jax.random.key(0))]  # `fit` takes the table over: each call goes on from the last
+    kept = [jaxlm.init(model, jax.random.key(0))]  # `fit` donates the table, so each call continues from the last
 
     def fit() -> Any:
         kept[0] = model.fit(kept[0], ids)
@@ -95,22 +95,22 @@ def fit_row(model: jaxlm.CountsBigramLM, sizes: Sizes) -> Benchmark:
         **{
             f"PyTorch {name}": Variant(functools.partial(count, table, stream), sizes.num_pairs)
             for name, count in (
-                ("index_put_", pytorch_models.count_by_index_put),
-                ("scatter_add_", pytorch_models.count_by_scatter_add),
-                ("bincount", pytorch_models.count_by_bincount),
+                ("index_put_", reference.count_by_index_put),
+                ("scatter_add_", reference.count_by_scatter_add),
+                ("bincount", reference.count_by_bincount),
             )
         },
-        "course": Variant(functools.partial(pytorch_models.count_one_by_one, table, excerpt), sizes.course_pairs),
+        "course": Variant(functools.partial(reference.count_one_by_one, table, excerpt), sizes.course_pairs),
     }
-    loop = c_loop()
+    loop = compile_c_loop()
     if loop is not None:
         counts = np.zeros((model.vocab_size, model.vocab_size), np.int32)
         variants["C"] = Variant(functools.partial(loop, ids, counts), sizes.num_pairs)
     against_c = RatioTarget("jaxlm / C loop", "jaxlm", "C", 2, at_most=True)
-    return Benchmark("pair", variants, (*against_pytorch((2.5, 1000)), against_c))
+    return Benchmark("pair", variants, (*pytorch_targets((2.5, 1000)), against_c))
 
 
-def step_row(
+def step_workload(
     model: jaxlm.LanguageModel,
     batch_size: int,
     num_steps: int,
@@ -118,10 +118,10 @@ def step_row(
     sizes: Sizes,
     flops: float | None = None,
 ) -> Benchmark:
-    """A step of SGD on random windows, in loops of `num_steps` of ours and a tenth as many of PyTorch's.
+    """Do SGD steps on random windows, `num_steps` per call of jaxlm and a tenth of that per call of PyTorch.
 
-    Of PyTorch's compiled step, the model and the loss are compiled; the windows and the update of the parameters
-    stay eager, for to compile the step as a whole gains nothing.
+    PyTorch's compiled variant compiles model and loss. Windows and updates stay eager: compiling the whole step
+    gains nothing.
     """
     ids = zipf_ids(model.vocab_size, sizes.train_tokens)
     variables = jaxlm.init(model, jax.random.key(0))
@@ -141,37 +141,37 @@ def step_row(
         return trained
 
     few_steps = max(steps // 10, 1)
-    train_theirs = functools.partial(
-        pytorch_models.train,
-        pytorch_models.from_flax(model, variables),
+    train_torch = functools.partial(
+        reference.train,
+        reference.from_flax(model, variables),
         torch.tensor(ids, dtype=torch.int64),
         context_length=model.context_length,
         batch_size=batch_size,
         num_steps=few_steps,
         lr=LR,
     )
-    nats = pytorch_models.compiled(pytorch_models.window_nats, sizes.compile_backend)
-    in_python = functools.partial(train_theirs, cut=pytorch_models.cut_in_python)
+    nats = reference.compile_function(reference.window_nats, sizes.compile_backend)
+    in_python = functools.partial(train_torch, cut=reference.cut_in_python)
     variants = {
         "jaxlm": Variant(train, steps),
-        "PyTorch eager": Variant(train_theirs, few_steps),
-        "PyTorch compiled": Variant(functools.partial(train_theirs, nats=nats), few_steps, True),
+        "PyTorch eager": Variant(train_torch, few_steps),
+        "PyTorch compiled": Variant(functools.partial(train_torch, nats=nats), few_steps, True),
         "course": Variant(in_python, few_steps),
     }
     if flops is None:
-        return Benchmark("step", variants, against_pytorch(bounds))
+        return Benchmark("step", variants, pytorch_targets(bounds))
     ceiling = RatioTarget("matrix-product ceiling / jaxlm", "product", "jaxlm", 0.65)
-    return Benchmark("step", variants | products(flops), (*against_pytorch(bounds), ceiling))
+    return Benchmark("step", variants | product_variants(flops), (*pytorch_targets(bounds), ceiling))
 
 
-def step_flops(model: jaxlm.MLPLanguageModel, batch_size: int) -> float:
-    """Operations in the matrix products of a step: forward, backward to what came in, and to the weights."""
+def count_step_flops(model: jaxlm.MLPLanguageModel, batch_size: int) -> float:
+    """Count the FLOPs of a step's matrix products: forward, gradient of the inputs, gradient of the weights."""
     inputs = model.context_length * model.embedding_dim
     return 6 * batch_size * model.hidden_dim * (inputs + model.vocab_size)
 
 
-def products(unit_flops: float) -> dict[str, Variant]:
-    """Square matrix products: how long a unit would take that did nothing else, at the rate of each."""
+def product_variants(unit_flops: float) -> dict[str, Variant]:
+    """Return square matrix products, as the time of a unit that consists of nothing else."""
     multiply = jax.jit(jnp.matmul)
     squares = {size: jax.random.normal(jax.random.key(size), (size, size)) for size in (512, 1024, 2048)}
     return {
@@ -180,17 +180,17 @@ def products(unit_flops: float) -> dict[str, Variant]:
     }
 
 
-def sample_row(model: jaxlm.LanguageModel, num_streams: int, bounds: Bounds, sizes: Sizes) -> Benchmark:
-    """A token drawn from a network; a call of PyTorch's draws a twentieth of ours."""
+def sample_workload(model: jaxlm.LanguageModel, num_streams: int, bounds: Bounds, sizes: Sizes) -> Benchmark:
+    """Sample tokens from a network. A call of PyTorch samples a twentieth of the tokens of jaxlm."""
     variables = jaxlm.init(model, jax.random.key(0))
     prompt = zipf_ids(model.vocab_size, model.context_length)
     prompts = prompt if num_streams == 1 else np.tile(prompt, (num_streams, 1))
     num_tokens = max(sizes.num_tokens // num_streams, 1)
     few_tokens = max(num_tokens // 20, 1)
-    module = pytorch_models.from_flax(model, variables)
+    module = reference.from_flax(model, variables)
     window = torch.tensor(np.atleast_2d(prompts), dtype=torch.int64)
-    probabilities = pytorch_models.compiled(pytorch_models.next_token_probabilities, sizes.compile_backend)
-    generate = functools.partial(pytorch_models.generate, module, window, few_tokens)
+    probabilities = reference.compile_function(reference.next_token_probabilities, sizes.compile_backend)
+    generate = functools.partial(reference.generate, module, window, few_tokens)
 
     def sample() -> Array:
         return jaxlm.sample(model, variables, prompts, num_tokens, key=jax.random.key(1))
@@ -203,20 +203,20 @@ def sample_row(model: jaxlm.LanguageModel, num_streams: int, bounds: Bounds, siz
         ),
     }
     if num_streams == 1:
-        in_python = functools.partial(pytorch_models.generate_in_python, module, prompt.tolist(), few_tokens)
+        in_python = functools.partial(reference.generate_in_python, module, prompt.tolist(), few_tokens)
         variants["course"] = Variant(in_python, few_tokens)
-    return Benchmark("token", variants, against_pytorch(bounds))
+    return Benchmark("token", variants, pytorch_targets(bounds))
 
 
-def sample_table_row(model: jaxlm.CountsBigramLM, bounds: Bounds, sizes: Sizes) -> Benchmark:
-    """A token drawn from a table: PyTorch's is made probabilities beforehand, ours are the raw counts.
+def sample_table_workload(model: jaxlm.CountsBigramLM, bounds: Bounds, sizes: Sizes) -> Benchmark:
+    """Sample tokens from a table: normalized beforehand for PyTorch, raw counts for jaxlm.
 
-    Of a long text: the 30 ms in which `sample` makes its own table weigh little among 100,000 tokens.
+    The text is long, so that the 30 ms in which `sample` computes its own table are spread over 100,000 tokens.
     """
     num_tokens = 5 * sizes.num_tokens
-    variables = fitted(model, sizes)
+    variables = fit_counts(model, sizes)
     few_tokens = max(sizes.num_tokens // 20, 1)
-    probabilities = pytorch_models.normalised(pytorch_models.from_jax(variables["counts"]["table"]))
+    probabilities = reference.normalize_counts(reference.from_jax(variables["counts"]["table"]))
 
     def sample() -> Array:
         return jaxlm.sample(model, variables, [0], num_tokens, key=jax.random.key(1))
@@ -224,23 +224,23 @@ def sample_table_row(model: jaxlm.CountsBigramLM, bounds: Bounds, sizes: Sizes) 
     variants = {"jaxlm": Variant(sample, num_tokens)} | {
         name: Variant(functools.partial(generate, probabilities, 0, few_tokens), few_tokens)
         for name, generate in (
-            ("PyTorch eager", pytorch_models.generate_from_table),
-            ("course", pytorch_models.generate_from_table_in_python),
+            ("PyTorch eager", reference.generate_from_table),
+            ("course", reference.generate_from_table_in_python),
         )
     }
-    return Benchmark("token", variants, against_pytorch(bounds))
+    return Benchmark("token", variants, pytorch_targets(bounds))
 
 
-def perplexity_row(model: jaxlm.LanguageModel, bounds: Bounds, sizes: Sizes) -> Benchmark:
-    """A window scored by a network, by PyTorch at several batch sizes, of which the quickest counts."""
+def perplexity_workload(model: jaxlm.LanguageModel, bounds: Bounds, sizes: Sizes) -> Benchmark:
+    """Score windows with a network. PyTorch uses the fastest of several batch sizes."""
     variables = jaxlm.init(model, jax.random.key(0))
     ids = zipf_ids(model.vocab_size, sizes.num_windows + model.context_length)
-    module = pytorch_models.from_flax(model, variables)
+    module = reference.from_flax(model, variables)
     stream = torch.tensor(ids, dtype=torch.int64)
-    score = functools.partial(pytorch_models.perplexity, module, stream, context_length=model.context_length)
-    summed_nats = pytorch_models.compiled(pytorch_models.summed_window_nats, sizes.compile_backend)
+    score = functools.partial(reference.perplexity, module, stream, context_length=model.context_length)
+    sum_nats = reference.compile_function(reference.sum_window_nats, sizes.compile_backend)
     in_python = functools.partial(
-        pytorch_models.perplexity_in_python,
+        reference.perplexity_in_python,
         module,
         ids.tolist(),
         context_length=model.context_length,
@@ -248,35 +248,35 @@ def perplexity_row(model: jaxlm.LanguageModel, bounds: Bounds, sizes: Sizes) -> 
     )
     variants = {
         "jaxlm": Variant(lambda: jaxlm.perplexity(model, variables, ids), sizes.num_windows),
-        "PyTorch eager": Variant(quickest_batch_size(score), sizes.num_windows),
+        "PyTorch eager": Variant(select_batch_size(score), sizes.num_windows),
         **{
             f"PyTorch compiled, B={batch_size}": Variant(
-                functools.partial(score, batch_size=batch_size, summed_nats=summed_nats), sizes.num_windows, True
+                functools.partial(score, batch_size=batch_size, sum_nats=sum_nats), sizes.num_windows, True
             )
             for batch_size in BATCH_SIZES
         },
         "course": Variant(in_python, sizes.num_windows),
     }
-    return Benchmark("window", variants, against_pytorch(bounds))
+    return Benchmark("window", variants, pytorch_targets(bounds))
 
 
-def perplexity_table_row(model: jaxlm.CountsBigramLM, bounds: Bounds, sizes: Sizes) -> Benchmark:
-    """A window scored by a table of counts: rows where they are needed, or the whole table first."""
-    variables = fitted(model, sizes)
+def perplexity_table_workload(model: jaxlm.CountsBigramLM, bounds: Bounds, sizes: Sizes) -> Benchmark:
+    """Score windows with a table of counts. PyTorch smooths the needed rows, or the whole table first."""
+    variables = fit_counts(model, sizes)
     ids = zipf_ids(model.vocab_size, sizes.num_windows + 1, seed=1)
-    table, stream = pytorch_models.from_jax(variables["counts"]["table"]), torch.tensor(ids, dtype=torch.int64)
-    by_rows = functools.partial(pytorch_models.table_perplexity_by_rows, table, stream)
+    table, stream = reference.from_jax(variables["counts"]["table"]), torch.tensor(ids, dtype=torch.int64)
+    by_rows = functools.partial(reference.table_perplexity_by_rows, table, stream)
     calls = {
         "jaxlm": lambda: jaxlm.perplexity(model, variables, ids),
-        "PyTorch eager, rows": quickest_batch_size(by_rows),
-        "PyTorch eager, table": functools.partial(pytorch_models.table_perplexity_by_table, table, stream),
+        "PyTorch eager, rows": select_batch_size(by_rows),
+        "PyTorch eager, table": functools.partial(reference.table_perplexity_by_table, table, stream),
     }
     variants = {name: Variant(call, sizes.num_windows) for name, call in calls.items()}
-    return Benchmark("window", variants, against_pytorch(bounds))
+    return Benchmark("window", variants, pytorch_targets(bounds))
 
 
-def sweep_row(model: jaxlm.LanguageModel, batch_size: int, sizes: Sizes) -> Benchmark:
-    """A step of all of 16 runs, four learning rates with four keys each: together, and one after the other."""
+def sweep_workload(model: jaxlm.LanguageModel, batch_size: int, sizes: Sizes) -> Benchmark:
+    """Train 16 runs, four learning rates with four keys each, side by side and one after another."""
     ids = zipf_ids(model.vocab_size, sizes.train_tokens)
     lrs = np.repeat([0.05, 0.1, 0.2, 0.4], 4)
     keys = jax.random.split(jax.random.key(0), len(lrs))
@@ -315,17 +315,17 @@ def sweep_row(model: jaxlm.LanguageModel, batch_size: int, sizes: Sizes) -> Benc
     return Benchmark("step of all", variants, (target,))
 
 
-def against_pytorch(bounds: Bounds) -> tuple[RatioTarget, ...]:
-    """That the best PyTorch, and the course, take so many times as long; None where nothing is claimed."""
+def pytorch_targets(bounds: Bounds) -> tuple[RatioTarget, ...]:
+    """Return the targets for best PyTorch / jaxlm and course / jaxlm, where there is a bound."""
     return tuple(
-        RatioTarget(f"{title} / jaxlm", beginning, "jaxlm", bound)
-        for title, beginning, bound in zip(("best PyTorch", "course"), ("PyTorch", "course"), bounds, strict=True)
+        RatioTarget(f"{title} / jaxlm", prefix, "jaxlm", bound)
+        for title, prefix, bound in zip(("best PyTorch", "course"), ("PyTorch", "course"), bounds, strict=True)
         if bound is not None
     )
 
 
-def quickest_batch_size(score: Any) -> Any:
-    """`score` at that of `BATCH_SIZES` at which it is quickest here, the best of five each."""
+def select_batch_size(score: Any) -> Any:
+    """Return `score` with the fastest of `BATCH_SIZES`, by the minimum of five calls each."""
     seconds: dict[int, list[float]] = {batch_size: [] for batch_size in BATCH_SIZES}
     for batch_size in [*seconds] * 5:
         begin = time.perf_counter()
@@ -334,13 +334,13 @@ def quickest_batch_size(score: Any) -> Any:
     return functools.partial(score, batch_size=min(seconds, key=lambda batch_size: min(seconds[batch_size])))
 
 
-def fitted(model: jaxlm.CountsBigramLM, sizes: Sizes) -> Any:
-    """Counts of the training stream."""
+def fit_counts(model: jaxlm.CountsBigramLM, sizes: Sizes) -> Any:
+    """Return the counts of the training stream."""
     return model.fit(jaxlm.init(model, jax.random.key(0)), zipf_ids(model.vocab_size, sizes.train_tokens))
 
 
-def c_loop() -> Callable[[np.ndarray[Any, Any], np.ndarray[Any, Any]], None] | None:
-    """A C loop that adds the pairs of `ids` int32 [T] to `table` int32 [V, V]; None where none compiles."""
+def compile_c_loop() -> Callable[[np.ndarray[Any, Any], np.ndarray[Any, Any]], None] | None:
+    """Return a C loop that adds the pairs of int32 ids [T] to a table [V, V], or None without a compiler."""
     compiler = shutil.which("cc")
     if compiler is None:
         return None

@@ -1,4 +1,4 @@
-"""PyTorch does the same work: the same logits, losses, steps, counts, perplexities and samples."""
+"""The PyTorch workloads compute the same logits, losses, steps, counts, perplexities and samples."""
 
 import jax
 import jax.numpy as jnp
@@ -8,10 +8,7 @@ import pytest
 import jaxlm
 
 torch = pytest.importorskip("torch")
-from experiments.speed.pytorch import (  # noqa: E402
-    reference as pytorch_models,
-    workloads as pytorch_jobs,
-)
+from experiments.speed.pytorch import reference, workloads  # noqa: E402
 
 MODELS = {"mlp": jaxlm.MLPLanguageModel(11, 3, 4, 6), "bigram": jaxlm.NeuralBigramLM(11, 4)}
 IDS = np.random.default_rng(0).integers(0, 11, 80).astype(np.int32)
@@ -20,7 +17,6 @@ STREAM = torch.tensor(IDS, dtype=torch.int64)
 
 @pytest.fixture(scope="module", params=MODELS.values(), ids=MODELS)
 def model(request):
-    """Each of the models that PyTorch has too."""
     return request.param
 
 
@@ -28,23 +24,23 @@ def windows_of(model, starts):
     return np.stack([IDS[start : start + model.context_length + 1] for start in starts])
 
 
-def test_the_same_params_give_the_same_logits_and_loss(model, variables):
-    module = pytorch_models.from_flax(model, variables)
+def test_from_flax_gives_the_same_logits_and_loss(model, variables):
+    module = reference.from_flax(model, variables)
     windows = windows_of(model, range(20))
     logits = model.apply(variables, jnp.asarray(windows[:, :-1]))
     stream = torch.tensor(windows, dtype=torch.int64)
     np.testing.assert_allclose(module(stream[:, :-1]).detach().numpy(), logits, rtol=1e-4, atol=1e-5)
     nats = np.asarray(jaxlm.token_nats(logits, jnp.asarray(windows[:, -1])))
-    assert pytorch_models.window_nats(module, stream).item() == pytest.approx(nats.mean(), rel=1e-5)
-    assert pytorch_models.summed_window_nats(module, stream).item() == pytest.approx(nats.sum(), rel=1e-5)
+    assert reference.window_nats(module, stream).item() == pytest.approx(nats.mean(), rel=1e-5)
+    assert reference.sum_window_nats(module, stream).item() == pytest.approx(nats.sum(), rel=1e-5)
 
 
 @pytest.mark.parametrize("compiled", [False, True])
-def test_steps_of_sgd_are_those_of_jax(model, compiled, variables):
-    module = pytorch_models.from_flax(model, variables)
+def test_train_matches_gradient_steps_in_jax(model, compiled, variables):
+    module = reference.from_flax(model, variables)
     windows = windows_of(model, [0, 5, 5, 30])
-    nats = pytorch_models.window_nats
-    pytorch_models.train(
+    nats = reference.window_nats
+    reference.train(
         module,
         STREAM,
         context_length=model.context_length,
@@ -52,7 +48,7 @@ def test_steps_of_sgd_are_those_of_jax(model, compiled, variables):
         num_steps=2,
         lr=0.3,
         cut=lambda *_: torch.tensor(windows, dtype=torch.int64),
-        nats=pytorch_models.compiled(nats, "eager") if compiled else nats,
+        nats=reference.compile_function(nats, "eager") if compiled else nats,
     )
 
     def mean_nats(variables):
@@ -62,28 +58,28 @@ def test_steps_of_sgd_are_those_of_jax(model, compiled, variables):
     for _ in range(2):
         gradients = jax.grad(mean_nats)(variables)
         variables = jax.tree.map(lambda param, gradient: param - 0.3 * gradient, variables, gradients)
-    wanted = model.apply(variables, jnp.asarray(windows[:, :-1]))
+    expected = model.apply(variables, jnp.asarray(windows[:, :-1]))
     trained = module(torch.tensor(windows[:, :-1], dtype=torch.int64)).detach().numpy()
-    np.testing.assert_allclose(trained, wanted, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(trained, expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("cut", [pytorch_models.cut_by_gather, pytorch_models.cut_in_python])
-def test_windows_are_slices_of_the_stream(model, cut):
+@pytest.mark.parametrize("cut", [reference.cut_by_gather, reference.cut_in_python])
+def test_cut_windows_are_slices_of_the_stream(model, cut):
     starts = [3, 0, 76 - model.context_length, 3]
     windows = cut(STREAM, torch.tensor(starts), model.context_length)
     np.testing.assert_array_equal(windows.numpy(), windows_of(model, starts))
 
 
 @pytest.mark.parametrize("batch_size", [7, 1000])
-def test_perplexity_is_that_of_jaxlm(model, batch_size, variables):
-    module = pytorch_models.from_flax(model, variables)
+def test_perplexity_matches_jaxlm(model, batch_size, variables):
+    module = reference.from_flax(model, variables)
     options = {"context_length": model.context_length, "batch_size": batch_size}
-    wanted = pytest.approx(jaxlm.perplexity(model, variables, IDS), rel=1e-5)
-    assert pytorch_models.perplexity(module, STREAM, **options) == wanted
-    assert pytorch_models.perplexity_in_python(module, IDS.tolist(), **options) == wanted
+    expected = pytest.approx(jaxlm.perplexity(model, variables, IDS), rel=1e-5)
+    assert reference.perplexity(module, STREAM, **options) == expected
+    assert reference.perplexity_in_python(module, IDS.tolist(), **options) == expected
 
 
-def counted():
+def count_pairs():
     table = np.zeros((11, 11), np.int32)
     for first, second in zip(IDS.tolist(), IDS[1:].tolist(), strict=False):
         table[first, second] += 1
@@ -93,67 +89,67 @@ def counted():
 @pytest.mark.parametrize(
     "count",
     [
-        pytorch_models.count_by_index_put,
-        pytorch_models.count_by_scatter_add,
-        pytorch_models.count_by_bincount,
-        lambda table, ids: pytorch_models.count_one_by_one(table, ids.tolist()),
+        reference.count_by_index_put,
+        reference.count_by_scatter_add,
+        reference.count_by_bincount,
+        lambda table, ids: reference.count_one_by_one(table, ids.tolist()),
     ],
 )
-def test_counting_adds_every_pair_to_the_table(count):
+def test_counting_adds_every_pair(count):
     table = torch.full((11, 11), 2, dtype=torch.int32)
     count(table, STREAM)
-    np.testing.assert_array_equal(table.numpy(), counted() + 2)
+    np.testing.assert_array_equal(table.numpy(), count_pairs() + 2)
 
 
-def test_the_c_loop_counts_the_same():
-    count = pytorch_jobs.c_loop()
+def test_c_loop_adds_every_pair():
+    count = workloads.compile_c_loop()
     if count is None:
         pytest.skip("no C compiler")
     table = np.full((11, 11), 2, np.int32)
     count(IDS, table)
-    np.testing.assert_array_equal(table, counted() + 2)
+    np.testing.assert_array_equal(table, count_pairs() + 2)
 
 
-def test_perplexity_of_a_table_is_that_of_jaxlm():
-    table = counted()
+def test_table_perplexity_matches_jaxlm():
+    table = count_pairs()
     variables = {"counts": {"table": jnp.asarray(table)}}
-    wanted = pytest.approx(jaxlm.perplexity(jaxlm.CountsBigramLM(11), variables, IDS), rel=1e-5)
-    theirs = pytorch_models.from_jax(table)
-    assert pytorch_models.table_perplexity_by_rows(theirs, STREAM, batch_size=9) == wanted
-    assert pytorch_models.table_perplexity_by_table(theirs, STREAM) == wanted
+    expected = pytest.approx(jaxlm.perplexity(jaxlm.CountsBigramLM(11), variables, IDS), rel=1e-5)
+    tensor = reference.from_jax(table)
+    assert reference.table_perplexity_by_rows(tensor, STREAM, batch_size=9) == expected
+    assert reference.table_perplexity_by_table(tensor, STREAM) == expected
 
 
-def test_samples_follow_the_model():
-    """A model that is sure of one successor: a cycle through all tokens, three at a time."""
+def test_generate_follows_a_deterministic_model():
+    """Each token has one successor, three further, with probability 1."""
     successor = (np.arange(11) + 3) % 11
-    sure = np.eye(11, dtype=np.float32)[successor] * 100
+    certain = np.eye(11, dtype=np.float32)[successor] * 100
     params = {
         "embedding": {"embedding": np.eye(11, dtype=np.float32)},
-        "projection": {"kernel": sure, "bias": np.zeros(11, np.float32)},
+        "projection": {"kernel": certain, "bias": np.zeros(11, np.float32)},
     }
-    module = pytorch_models.from_flax(jaxlm.NeuralBigramLM(11, 11), {"params": params})
+    module = reference.from_flax(jaxlm.NeuralBigramLM(11, 11), {"params": params})
     after_5, after_9 = [8, 0, 3, 6], [1, 4, 7, 10]
-    drawn = pytorch_models.generate(module, torch.tensor([[5], [9]]), 4)
+    drawn = reference.generate(module, torch.tensor([[5], [9]]), 4)
     np.testing.assert_array_equal(drawn.numpy(), [after_5, after_9])
-    assert pytorch_models.generate_in_python(module, [5], 4) == after_5
-    table = torch.tensor(sure / 100)
-    np.testing.assert_array_equal(pytorch_models.generate_from_table(table, 5, 4).numpy(), after_5)
-    assert pytorch_models.generate_from_table_in_python(table, 9, 4) == after_9
+    assert reference.generate_in_python(module, [5], 4) == after_5
+    table = torch.tensor(certain / 100)
+    np.testing.assert_array_equal(reference.generate_from_table(table, 5, 4).numpy(), after_5)
+    assert reference.generate_from_table_in_python(table, 9, 4) == after_9
 
 
-def test_a_long_context_moves_on_by_one_token():
+def test_generate_shifts_the_context():
     seen = []
 
     def next_is_last_plus_one(_, window):
         seen.append(window.tolist())
         return torch.eye(11)[(window[:, -1] + 1) % 11]
 
-    pytorch_models.generate(None, torch.tensor([[7, 2, 4]]), 3, probabilities=next_is_last_plus_one)
+    reference.generate(None, torch.tensor([[7, 2, 4]]), 3, probabilities=next_is_last_plus_one)
     assert seen == [[[7, 2, 4]], [[2, 4, 5]], [[4, 5, 6]]]
 
 
-def test_add_one_probabilities_are_those_of_jaxlm():
-    table = counted()
+def test_normalize_counts_matches_jaxlm():
+    table = count_pairs()
     model = jaxlm.CountsBigramLM(11)
-    wanted = np.exp(model.apply({"counts": {"table": jnp.asarray(table)}}, jnp.arange(11)))
-    np.testing.assert_allclose(pytorch_models.normalised(torch.tensor(table)).numpy(), wanted, rtol=1e-5)
+    expected = np.exp(model.apply({"counts": {"table": jnp.asarray(table)}}, jnp.arange(11)))
+    np.testing.assert_allclose(reference.normalize_counts(torch.tensor(table)).numpy(), expected, rtol=1e-5)
