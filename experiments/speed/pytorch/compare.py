@@ -5,10 +5,10 @@
     python -m experiments.speed.pytorch.compare --quick       # tiny sizes, half a minute
 
 Requires `pip install '.[bench]'`. Everything runs on the CPU. All variants of a workload are timed in turn,
-A B A B, with compile time apart. Figures are microseconds per pair, step, token or window. *Best PyTorch* is the faster of
-an idiomatic eager loop, which cuts its windows by one gather, and `torch.compile`. *Course* is written as in a
-course: windows cut in a Python list, one eager step at a time, a Python loop that samples. The tokens are a fixed
-stream with Zipf's frequencies.
+A B A B, with compile time apart. Figures are microseconds per pair, step, token or window. *Best PyTorch* is the
+faster of an idiomatic eager loop, which cuts its windows by one gather, and `torch.compile`. *Course* is written
+as in a course: windows cut in a Python list, one eager step at a time, a Python loop that samples. The tokens are
+a fixed stream with Zipf's frequencies.
 
 Expected: the ratios in `experiments/speed/README.md`. The table shows a target for most ratios; a NO marks a
 missed one, and the README explains why.
