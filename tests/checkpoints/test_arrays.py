@@ -135,6 +135,18 @@ def write_file(name, content):
     return write
 
 
+def resize(*shape):
+    """Change the shape in the index and in the Zarr metadata alike."""
+
+    def edit(folder, index):
+        index["arrays"][0]["shape"] = list(shape)
+        edit_json("000000/.zarray", shape=list(shape), chunks=list(shape))(folder, index)
+        if 0 in shape:
+            (folder / "000000" / "0.0").unlink()
+
+    return edit
+
+
 def edit_index(change):
     return lambda _, index: index["arrays"][0].update(change)
 
@@ -156,6 +168,9 @@ INDEX = [
 ]
 HOSTILE = {
     **{str(change)[:40]: edit_index(change) for change in INDEX},
+    "huge array": resize(10**9, 10**9),
+    "larger array": resize(2, 4),
+    "empty array": resize(0, 3),
     "huge chunk": edit_json("000000/.zarray", shape=[10**9, 10**9], chunks=[10**9, 10**9]),
     "many chunks": edit_json("000000/.zarray", chunks=[1, 3]),
     "compressed": edit_json("000000/.zarray", compressor={"id": "zstd"}),
