@@ -27,17 +27,10 @@ import numpy as np
 from jax import Array
 
 import jaxlm
+from experiments.shared import synthetic
 from experiments.shared.experiment import Experiment, Findings, RunContext, main
 from experiments.shared.options import SeedOptions
 from experiments.shared.plots import COLORS, new_panels
-from experiments.shared.synthetic import (
-    MarkovSource,
-    conditional_entropy,
-    cross_entropy,
-    sample_rows,
-    sample_source,
-    window_probabilities,
-)
 from experiments.shared.tables import format_records
 from experiments.shared.training import Ids, fit_counts, momentum_sgd, train
 from experiments.shared.unit_embeddings import UnitEmbeddings
@@ -86,20 +79,20 @@ def measure(options: EntropyFloorOptions, run: RunContext) -> Findings:
 
 def measure_source(order: int, options: EntropyFloorOptions, run: RunContext) -> dict[str, Any]:
     """Fit every model to a source and measure its distance from the floor in nats per token."""
-    rows = sample_rows(options.vocab_size, order, options.concentration, options.seed)
-    windows, log_rows = window_probabilities(rows), jnp.asarray(np.log(rows), jnp.float32)
-    source = MarkovSource(options.vocab_size, order)
+    rows = synthetic.sample_rows(options.vocab_size, order, options.concentration, options.seed)
+    windows, log_rows = synthetic.window_probabilities(rows), jnp.asarray(np.log(rows), jnp.float32)
+    source = synthetic.MarkovSource(options.vocab_size, order)
     sample_key, fit_key = jax.random.split(jax.random.fold_in(jax.random.key(options.seed), order))
     num_train = options.num_tokens // 20 if options.quick else options.num_tokens
     num_other = max(num_train // 10, 10)
-    ids = sample_source(source, log_rows, num_train + 2 * num_other, key=sample_key)
+    ids = synthetic.sample_source(source, log_rows, num_train + 2 * num_other, key=sample_key)
     train_ids, held_out_ids, val_ids = np.split(ids, [num_train, num_train + num_other])
     models = []
     begin = time.perf_counter()
     for title, model, variables in fit_models(train_ids, held_out_ids, options, fit_key):
         seconds = time.perf_counter() - begin
-        floor = conditional_entropy(windows, model.context_length)
-        exact = cross_entropy(model, variables, windows)
+        floor = synthetic.conditional_entropy(windows, model.context_length)
+        exact = synthetic.cross_entropy(model, variables, windows)
         models.append(
             {
                 "model": title,
@@ -117,7 +110,7 @@ def measure_source(order: int, options: EntropyFloorOptions, run: RunContext) ->
         begin = time.perf_counter()
     return {
         "order": order,
-        "entropy_rate_nats": conditional_entropy(windows, 2),
+        "entropy_rate_nats": synthetic.conditional_entropy(windows, 2),
         "source_sampled_nats": jaxlm.evaluate(source, log_rows, val_ids).nats_per_token,
         "models": models,
     }

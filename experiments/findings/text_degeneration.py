@@ -24,15 +24,7 @@ import jax
 import numpy as np
 
 import jaxlm
-from experiments.ladder.rungs import (
-    RECIPES,
-    NetworkOptions,
-    fit_baselines,
-    fit_bigrams,
-    load_text,
-    make_networks,
-    train_network,
-)
+from experiments.ladder import rungs
 from experiments.shared.experiment import Experiment, Findings, RunContext, main
 from experiments.shared.options import TextOptions
 from experiments.shared.plots import new_figure, plot_lines
@@ -99,18 +91,18 @@ def prepare(options: TextDegenerationOptions) -> Experiment:
     plan = Plan(options.num_streams, options.num_tokens)
     if options.quick:
         plan = Plan(min(options.num_streams, 4), min(options.num_tokens, 100), (0.0, 1.0), (3,), 300)
-    data = load_text(options)
+    data = rungs.load_text(options)
     minimum = plan.num_streams * (_PROMPT_TOKENS + plan.num_tokens)
     if len(data.val_ids) < minimum:
         raise ValueError(
             f"{data.corpus.source} has {len(data.val_ids)} validation tokens; {plan.num_streams} streams need "
             f"{minimum}: use a longer text, or reduce --num-streams or --num-tokens"
         )
-    networks = NetworkOptions(quick=options.quick)
+    networks = rungs.NetworkOptions(quick=options.quick)
     return Experiment("text-degeneration", partial(measure, plan, networks, data, options.seed))
 
 
-def measure(plan: Plan, networks: NetworkOptions, data: Dataset, seed: int, run: RunContext) -> Findings:
+def measure(plan: Plan, networks: rungs.NetworkOptions, data: Dataset, seed: int, run: RunContext) -> Findings:
     """Generate text with every model at every temperature and count its failures."""
     length = _PROMPT_TOKENS + plan.num_tokens
     starts = np.linspace(0, len(data.val_ids) - length, plan.num_streams).astype(int)
@@ -128,17 +120,17 @@ def measure(plan: Plan, networks: NetworkOptions, data: Dataset, seed: int, run:
 
 
 def fit_models(
-    plan: Plan, networks: NetworkOptions, data: Dataset, seed: int
+    plan: Plan, networks: rungs.NetworkOptions, data: Dataset, seed: int
 ) -> Iterator[tuple[str, jaxlm.LanguageModel, Any]]:
     """Yield the title, the model and the variables of every model that generates text."""
     vocab_size = data.tokenizer.vocab_size
-    for rung in (fit_baselines(data)[1], *fit_bigrams(data)):
+    for rung in (rungs.fit_baselines(data)[1], *rungs.fit_bigrams(data)):
         yield rung.title, rung.model, rung.variables
     for order in plan.orders:
         model = jaxlm.CountsNgramLM(vocab_size, order - 1)
         yield f"Kneser-Ney, order {order}", model, fit_counts(model, data.train_ids)
-    for network in make_networks(vocab_size, networks, RECIPES["momentum"], plan.num_steps):
-        variables, _ = train_network(network, data, seed=seed, log_every=network.num_steps)
+    for network in rungs.make_networks(vocab_size, networks, rungs.RECIPES["momentum"], plan.num_steps):
+        variables, _ = rungs.train_network(network, data, seed=seed, log_every=network.num_steps)
         yield network.title, network.model, variables
 
 

@@ -33,18 +33,10 @@ from flax import linen as nn
 from jax import Array
 
 import jaxlm
+from experiments.shared import synthetic
 from experiments.shared.experiment import Experiment, Findings, RunContext, main
 from experiments.shared.options import TextOptions
 from experiments.shared.plots import COLORS, new_panels, plot_lines
-from experiments.shared.synthetic import (
-    Floats,
-    MarkovSource,
-    conditional_entropy,
-    cross_entropy,
-    sample_rows,
-    sample_source,
-    window_probabilities,
-)
 from experiments.shared.tables import format_records
 from experiments.shared.training import Ids, momentum_sgd, train_side_by_side
 from jaxlm.models._linen import FrozenModule, small_init
@@ -126,13 +118,15 @@ def measure(seed: int, plan: Plan, data: Dataset, run: RunContext) -> Findings:
             perplexities = [jaxlm.perplexity(model, variables, data.val_ids) for variables in runs]
             text_rows.append(describe(title, model, runs[0], lr, "val_perplexity", perplexities))
             run.log(f"text, N = {context_length}, {title}: perplexity {np.mean(perplexities):.3f}")
-    rows = sample_rows(_SOURCE_VOCAB_SIZE, 2, _SOURCE_CONCENTRATION, seed)
-    source, joint = MarkovSource(_SOURCE_VOCAB_SIZE, 2), window_probabilities(rows)
-    stream = sample_source(source, jnp.asarray(np.log(rows), jnp.float32), plan.source_tokens, key=stream_key)
+    rows = synthetic.sample_rows(_SOURCE_VOCAB_SIZE, 2, _SOURCE_CONCENTRATION, seed)
+    source, joint = synthetic.MarkovSource(_SOURCE_VOCAB_SIZE, 2), synthetic.window_probabilities(rows)
+    stream = synthetic.sample_source(
+        source, jnp.asarray(np.log(rows), jnp.float32), plan.source_tokens, key=stream_key
+    )
     source_rows = []
     for title, model in make_models(source.vocab_size, source.context_length, plan).items():
         lr, runs = train_best_rate(model, stream, plan, source_key)
-        nats = [cross_entropy(model, variables, joint) for variables in runs]
+        nats = [synthetic.cross_entropy(model, variables, joint) for variables in runs]
         source_rows.append(describe(title, model, runs[0], lr, "nats_per_token", nats))
         run.log(f"source, {title}: {np.mean(nats):.4f} nats per token")
     results = {
@@ -142,8 +136,8 @@ def measure(seed: int, plan: Plan, data: Dataset, run: RunContext) -> Findings:
         "source": {
             "vocab_size": source.vocab_size,
             "tokens": plan.source_tokens,
-            "entropy_nats": conditional_entropy(joint),
-            "floor_without_order_nats": conditional_entropy(symmetrize(joint)),
+            "entropy_nats": synthetic.conditional_entropy(joint),
+            "floor_without_order_nats": synthetic.conditional_entropy(symmetrize(joint)),
             "rows": source_rows,
         },
     }
@@ -170,7 +164,8 @@ def make_models(vocab_size: int, context_length: int, plan: Plan) -> dict[str, A
 def train_best_rate(model: jaxlm.LanguageModel, train_ids: Ids, plan: Plan, key: Array) -> tuple[float, list[Any]]:
     """Return the learning rate that is best on the last tenth of the tokens, and the variables of each seed."""
     fit_ids, held_out_ids = jaxlm.split_ids(train_ids)
-    seeds = jax.random.split(jax.random.clone(key), plan.num_seeds)  # equal for every network
+    key = jax.random.clone(key)  # type: ignore[no-untyped-call]  # every network has the same seeds
+    seeds = jax.random.split(key, plan.num_seeds)
     keys, hyperparams = jaxlm.sweep_grid(seeds, lr=plan.learning_rates)
     runs, histories = train_side_by_side(
         model,
@@ -188,7 +183,7 @@ def train_best_rate(model: jaxlm.LanguageModel, train_ids: Ids, plan: Plan, key:
     return plan.learning_rates[best], runs[best :: len(plan.learning_rates)]
 
 
-def symmetrize(joint: Floats) -> Floats:
+def symmetrize(joint: synthetic.Floats) -> synthetic.Floats:
     """Return the window probabilities [V, V, V] with the first two tokens in random order."""
     return (joint + joint.transpose(1, 0, 2)) / 2
 

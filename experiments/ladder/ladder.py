@@ -23,19 +23,7 @@ import jax
 import numpy as np
 
 import jaxlm
-from experiments.ladder.rungs import (
-    RECIPES,
-    Network,
-    NetworkOptions,
-    Rung,
-    choose_prompt,
-    fit_baselines,
-    fit_bigrams,
-    load_text,
-    make_networks,
-    train_network,
-    validation_interval,
-)
+from experiments.ladder import rungs
 from experiments.shared.experiment import Experiment, Findings, RunContext, main
 from experiments.shared.options import check_seeds
 from experiments.shared.statistics import mean_and_interval
@@ -58,7 +46,7 @@ from jaxlm.utils.timing import measure_time
 
 
 @dataclass(frozen=True, kw_only=True)
-class LadderOptions(NetworkOptions):
+class LadderOptions(rungs.NetworkOptions):
     """Train bigram counts, a neural bigram and an MLP on one token stream, and compare them."""
 
     seeds: int = 1
@@ -82,9 +70,11 @@ def prepare(options: LadderOptions) -> Experiment:
     check_seeds("--seeds", options.seeds, options.seed)
     check_at_least("--num-tokens", options.num_tokens, 0)
     context_length = max(options.mlp_context_length, 1)  # the model itself refuses 0
-    data = load_text(options, options.tokenizer, options.vocab_size, context_length=context_length)
-    prompt_ids = choose_prompt(options.prompt, data, context_length)
-    networks = make_networks(data.tokenizer.vocab_size, options, RECIPES[options.recipe], options.steps)
+    data = rungs.load_text(options, options.tokenizer, options.vocab_size, context_length=context_length)
+    prompt_ids = rungs.choose_prompt(options.prompt, data, context_length)
+    networks = rungs.make_networks(
+        data.tokenizer.vocab_size, options, rungs.RECIPES[options.recipe], options.steps
+    )
     num_weights = max(num_init_params(network.model) for network in networks)
     device, reason = choose_device(options.device, num_weights=num_weights)
     return Experiment(
@@ -100,7 +90,7 @@ def measure(
     options: LadderOptions,
     data: Dataset,
     prompt_ids: Ids,
-    networks: Sequence[Network],
+    networks: Sequence[rungs.Network],
     device_reason: str,
     run: RunContext,
 ) -> Findings:
@@ -110,28 +100,23 @@ def measure(
         f"{len(data.val_ids):,} validation tokens, vocabulary {data.tokenizer.vocab_size:,}"
     )
     run.log(f"device: {format_device(run.device)}: {device_reason}")
-    rungs = [*fit_baselines(data), *fit_bigrams(data)]
-    rungs += [train_rung(network, options, data, run) for network in networks]
-    samples = {rung.title: draw_sample(rung, options, data, prompt_ids) for rung in rungs}
-    results = describe_results(
-        data,
-        options.tokenizer,
-        options.seed,
-        [describe_rung(rung, data) for rung in rungs],
-        data.tokenizer.decode(prompt_ids),
-        samples,
-        describe_environment(run.device),
-    ) | {"recipe": options.recipe}
-    write_artifacts(run.path, rungs, data, results)
-    run.console.print(results_table(results["models"]))
-    best_k = next(row["smoothing"] for row in results["models"] if row["name"] == "counts_bigram_best_k")
+    trained = [*rungs.fit_baselines(data), *rungs.fit_bigrams(data)]
+    trained += [train_rung(network, options, data, run) for network in networks]
+    samples = {rung.title: draw_sample(rung, options, data, prompt_ids) for rung in trained}
+    models = [describe_rung(rung, data) for rung in trained]
+    prompt, environment = data.tokenizer.decode(prompt_ids), describe_environment(run.device)
+    results = describe_results(data, options.tokenizer, options.seed, models, prompt, samples, environment)
+    results["recipe"] = options.recipe
+    write_artifacts(run.path, trained, data, results)
+    run.console.print(results_table(models))
+    best_k = next(row["smoothing"] for row in models if row["name"] == "counts_bigram_best_k")
     run.log(f"\nbest k = {best_k:.3g}, chosen on the last tenth of the training text\n")
     run.log(format_samples(samples))
     run.log(f"open {run.path / 'report.html'}")
     return Findings(results)
 
 
-def train_rung(network: Network, options: LadderOptions, data: Dataset, run: RunContext) -> Rung:
+def train_rung(network: rungs.Network, options: LadderOptions, data: Dataset, run: RunContext) -> rungs.Rung:
     """Train the network from each seed. The records of the first go to `metrics.jsonl` as they arrive."""
     records: list[jaxlm.Record] = []
     with measure_time() as timing, progress(run.console, network.title, network.num_steps) as update:
@@ -143,11 +128,13 @@ def train_rung(network: Network, options: LadderOptions, data: Dataset, run: Run
             status = f"loss {line['train_loss']:.3f}, validation perplexity {line['val_perplexity']:.1f}"
             update(record.step + 1, status)
 
-        interval = validation_interval(network.num_steps)
-        variables, _ = train_network(network, data, seed=options.seed, log_every=interval, on_record=log_record)
+        interval = rungs.validation_interval(network.num_steps)
+        variables, _ = rungs.train_network(
+            network, data, seed=options.seed, log_every=interval, on_record=log_record
+        )
     evaluation = records[-1].validation
-    assert evaluation is not None  # train_network passes val_ids
-    rung = Rung(network.name, network.title, network.model, variables, evaluation, timing, records)
+    assert evaluation is not None  # because `train_network` passes val_ids
+    rung = rungs.Rung(network.name, network.title, network.model, variables, evaluation, timing, records)
     if options.seeds == 1:
         return rung
     # One training after another: at these sizes `train_many` takes as long and differs in the last bits.
@@ -156,11 +143,11 @@ def train_rung(network: Network, options: LadderOptions, data: Dataset, run: Run
     return replace(rung, perplexities=perplexities)
 
 
-def train_again(network: Network, data: Dataset, seed: int, run: RunContext) -> float:
+def train_again(network: rungs.Network, data: Dataset, seed: int, run: RunContext) -> float:
     """Train the network from another seed and return its validation perplexity, infinite if it diverges."""
     perplexity = math.inf
     try:
-        _, history = train_network(network, data, seed=seed, log_every=network.num_steps)
+        _, history = rungs.train_network(network, data, seed=seed, log_every=network.num_steps)
         perplexity = history["val_perplexities"][-1]
     except FloatingPointError as error:  # the other seeds keep their figures
         run.log(f"{network.title}, seed {seed}: {error}")
@@ -168,14 +155,14 @@ def train_again(network: Network, data: Dataset, seed: int, run: RunContext) -> 
     return perplexity
 
 
-def draw_sample(rung: Rung, options: LadderOptions, data: Dataset, prompt_ids: Ids) -> str:
+def draw_sample(rung: rungs.Rung, options: LadderOptions, data: Dataset, prompt_ids: Ids) -> str:
     """Continue the prompt with a model. Every model samples with the same key."""
     key = jax.random.fold_in(jax.random.key(options.seed), SAMPLE_FOLD)
     ids = jaxlm.sample(rung.model, rung.variables, prompt_ids, options.num_tokens, key=key)
     return data.tokenizer.decode(ids)
 
 
-def describe_rung(rung: Rung, data: Dataset) -> dict[str, Any]:
+def describe_rung(rung: rungs.Rung, data: Dataset) -> dict[str, Any]:
     """Return the rung's entry in `results.json`."""
     row = model_row(
         rung.name,
@@ -202,20 +189,19 @@ def describe_rung(rung: Rung, data: Dataset) -> dict[str, Any]:
     return row | {"seeds": several}
 
 
-def write_artifacts(path: Path, rungs: Sequence[Rung], data: Dataset, results: Mapping[str, Any]) -> None:
+def write_artifacts(path: Path, trained: Sequence[rungs.Rung], data: Dataset, results: Mapping[str, Any]) -> None:
     """Write the saved models, the samples, the plots and the page."""
-    by_name = {rung.name: rung for rung in rungs}
+    by_name = {rung.name: rung for rung in trained}
     for name in ("counts_bigram", "neural_bigram", "mlp"):
         jaxlm.save_model(path / "models" / name, by_name[name].model, by_name[name].variables, data.tokenizer)
     write_atomically(path / "samples.txt", format_samples(results["samples"]))
-    curves = {
-        rung.title: [metrics_line(rung.name, each) for each in rung.records] for rung in rungs if rung.records
-    }
-    floors = {rung.title: rung.evaluation.perplexity for rung in rungs if rung.name.startswith("counts")}
+    networks = [rung for rung in trained if rung.records]
+    curves = {rung.title: [metrics_line(rung.name, each) for each in rung.records] for rung in networks}
+    floors = {rung.title: rung.evaluation.perplexity for rung in trained if rung.name.startswith("counts")}
     plot_curves(path / "curves.png", curves, floors, data.tokenizer.vocab_size)
     tokens = [data.tokenizer.decode([token]) for token in range(data.tokenizer.vocab_size)]
     plot_counts(path / "counts.png", np.asarray(by_name["counts_bigram"].variables["counts"]["table"]), tokens)
-    page = render_page(path, results, title=f"The ladder: {len(rungs)} models, one token stream")
+    page = render_page(path, results, title=f"The ladder: {len(trained)} models, one token stream")
     write_atomically(path / "report.html", page)
 
 

@@ -21,14 +21,7 @@ from typing import Any
 import jax
 
 import jaxlm
-from experiments.ladder.rungs import (
-    RECIPES,
-    NetworkOptions,
-    choose_prompt,
-    load_text,
-    make_networks,
-    validation_interval,
-)
+from experiments.ladder import rungs
 from experiments.shared.experiment import Experiment, Findings, RunContext, main
 from experiments.shared.machine import import_torch
 from experiments.shared.tables import format_table
@@ -38,10 +31,10 @@ from jaxlm.utils.checks import check_at_least
 
 
 @dataclass(frozen=True, kw_only=True)
-class PyTorchLadderOptions(NetworkOptions):
+class PyTorchLadderOptions(rungs.NetworkOptions):
     """Train the models of the ladder with the recipe "course" in PyTorch on the CPU."""
 
-    steps: int = RECIPES["course"].num_steps
+    steps: int = rungs.RECIPES["course"].num_steps
     """Training steps of each network, at most 100 with --quick."""
 
 
@@ -50,10 +43,10 @@ def prepare(options: PyTorchLadderOptions) -> Experiment:
     check_at_least("--steps", options.steps, 1)
     check_at_least("--num-tokens", options.num_tokens, 0)
     torch = import_torch()
-    data = load_text(
+    data = rungs.load_text(
         options, options.tokenizer, options.vocab_size, context_length=max(options.mlp_context_length, 1)
     )
-    prompt_ids = choose_prompt(None, data, options.mlp_context_length)
+    prompt_ids = rungs.choose_prompt(None, data, options.mlp_context_length)
     # On the CPU, because PyTorch's tensors are there.
     device = jaxlm.resolve_device("cpu")
     return Experiment("pytorch-ladder", partial(measure, options, torch, data, prompt_ids), device=device)
@@ -88,13 +81,13 @@ def train_models(
     table = torch.zeros((vocab_size, vocab_size), dtype=torch.int32)
     reference.count_one_by_one(table, train_ids)
     perplexity = reference.table_perplexity_by_table(table, torch.tensor(val_ids))
-    reference.generate_from_table_in_python(reference.normalised(table), prompt[-1], options.num_tokens)
+    reference.generate_from_table_in_python(reference.normalize_counts(table), prompt[-1], options.num_tokens)
     yield "counts bigram, add 1", perplexity
 
-    recipe, stream = RECIPES["course"], torch.tensor(train_ids)
+    recipe, stream = rungs.RECIPES["course"], torch.tensor(train_ids)
     num_steps = min(options.steps, 100) if options.quick else options.steps
-    validated_steps = sorted({*range(0, num_steps, validation_interval(num_steps)), num_steps - 1})
-    networks = make_networks(vocab_size, options, recipe)
+    validated_steps = sorted({*range(0, num_steps, rungs.validation_interval(num_steps)), num_steps - 1})
+    networks = rungs.make_networks(vocab_size, options, recipe)
     for network, lr in zip(networks, (recipe.bigram_lr, recipe.mlp_lr), strict=True):
         context_length = network.model.context_length
         module = reference.from_flax(network.model, jaxlm.init(network.model, jax.random.key(options.seed)))
