@@ -73,7 +73,7 @@ def split_ids(ids: ArrayLike, val_fraction: float = 0.1) -> tuple[Any, Any]:
     _check_rank(array, "ids")
     if not 0 < val_fraction < 1:
         raise ValueError(f"val_fraction must be in (0, 1), got {val_fraction}")
-    # Round first: 30 * 0.1 can be 3.0000000000000004, and must give 3.
+    # Round first: 100 * 0.07 is 7.000000000000001, and must give 7.
     num_train = len(array) - math.ceil(round(len(array) * val_fraction, 6))
     if not 0 < num_train < len(array):
         raise ValueError(

@@ -141,6 +141,7 @@ def test_decode_refuses_other_ids(tokenizer, method):
         (lambda: CHAR.encode("spea\xdf\xdf ǂ"), f"character 'ß' at position 4 is not among the {len(ALPHABET)} "),
         # Beyond the last known code point, after a character of two UTF-16 units.
         (lambda: CHAR.encode("😀😁"), "character '\U0001f601' at position 1"),
+        (lambda: CHAR.encode("sp\ud83d"), r"character '\\ud83d' at position 2 is not among"),
         (lambda: BYTE.encode("ab\ud83d"), r"character '\\ud83d' at position 2 is half of a surrogate pair"),
         (lambda: BPE.encode("ab\ud83d"), r"character '\\ud83d' at position 2 is half of a surrogate pair"),
         (lambda: BPETokenizer.train("\udc00 ab", 300), "position 0 is half of a surrogate pair"),

@@ -65,11 +65,12 @@ def test_benchmark_interleaved_repeats_short_calls():
     assert measured.median < 1e-3
 
 
-def test_benchmark_interleaved_refuses_recompilation():
+@pytest.mark.parametrize("tracing", [[], ["grows"]])
+def test_benchmark_interleaved_refuses_recompilation(tracing):
     sizes = iter(range(1, 100))
     triple = jax.jit(lambda x: x * 3)
     with pytest.raises(RecompilationError, match="grows compiled for"):
-        benchmark_interleaved({"grows": lambda: triple(jnp.ones(next(sizes)))}, repeats=2)
+        benchmark_interleaved({"grows": lambda: triple(jnp.ones(next(sizes)))}, repeats=2, tracing=tracing)
 
 
 def test_benchmark_interleaved_allows_tracing():
