@@ -1,4 +1,4 @@
-"""Every helper also works where a user has turned 64-bit numbers on."""
+"""All helpers work with `jax_enable_x64`."""
 
 import os
 import subprocess
@@ -19,17 +19,16 @@ class Strict:
         assert contexts.dtype == np.int32
         return jax.numpy.zeros((len(contexts), 3)) + contexts
 assert len(jaxlm.sample(Strict(), {}, [0], 9, key=key)) == 10
-rungs = [(counts, counts.fit(jaxlm.init(counts, key), train_ids))]
-for model in [jaxlm.MLPLanguageModel(7, 2, 3, 4)]:
-    variables, history = jaxlm.train_lm(model, train_ids, key=key, val_ids=val_ids, num_steps=5, log_every=2)
-    assert history["steps"] == [0, 2, 4]
-    rungs.append((model, variables))
-for number, (model, variables) in enumerate(rungs):
+mlp = jaxlm.MLPLanguageModel(7, 2, 3, 4)
+variables, history = jaxlm.train_lm(mlp, train_ids, key=key, val_ids=val_ids, num_steps=5, log_every=2)
+assert history["steps"] == [0, 2, 4]
+models = [(counts, counts.fit(jaxlm.init(counts, key), train_ids)), (mlp, variables)]
+for number, (model, variables) in enumerate(models):
     assert 1 < jaxlm.perplexity(model, variables, val_ids) < 14
     for options in ({}, {"temperature": 0}, {"top_k": 3, "top_p": 0.5}):
         sample = jaxlm.sample(model, variables, ids[:2], 9, key=key, **options)
         assert sample.dtype == np.int32 and sample.shape == (11,)
-    assert len(jaxlm.sample(model, variables, ids[:2], 60, key=key)) == 62  # by a table of 7 ** 2 contexts
+    assert len(jaxlm.sample(model, variables, ids[:2], 60, key=key)) == 62  # from a table of 7 ** 2 contexts
     jaxlm.save_model(f"model-{number}", model, variables)
     loaded, loaded_variables, _ = jaxlm.load_model(f"model-{number}")
     assert jaxlm.perplexity(loaded, loaded_variables, val_ids) == jaxlm.perplexity(model, variables, val_ids)
@@ -37,7 +36,7 @@ for number, (model, variables) in enumerate(rungs):
 
 
 @pytest.mark.slow
-def test_every_helper_works_with_64_bit_numbers(tmp_path):
+def test_helpers_work_with_64_bit_numbers(tmp_path):
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", PROGRAM],
         cwd=tmp_path,

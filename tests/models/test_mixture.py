@@ -1,4 +1,7 @@
-"""A mixture against its formula, and its weights against the best of a fine grid."""
+"""A mixture against its formula."""
+
+import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
@@ -6,134 +9,125 @@ import numpy as np
 import pytest
 
 import jaxlm
-from jaxlm import AddK, CountsNgramLM, MixtureLM, mixture_weights
+from jaxlm import MixtureLM
 from jaxlm.models.interface import compute_training_logits
 
 VOCAB = 6
-IDS = np.random.default_rng(0).choice(VOCAB, 600, p=[0.4, 0.3, 0.1, 0.1, 0.05, 0.05])
-MODELS = (
-    CountsNgramLM(VOCAB, 2, AddK(0.5)),
-    jaxlm.NeuralBigramLM(VOCAB, 3),
-    jaxlm.MLPLanguageModel(VOCAB, 4, 3, 5),
-)
+
+
+def noise_of(key):
+    bits = jax.random.key_data(key) % 8
+    return jnp.concatenate([bits.astype(jnp.float32), jnp.zeros(VOCAB - 2)])[None]
+
+
+@dataclasses.dataclass(frozen=True)
+class FirstTokenLM:
+    """Logits looked up by the first of N tokens. Variables: [V, V]. In training, noise is added to the logits."""
+
+    vocab_size: int
+    context_length: int
+
+    def init(self, key, contexts):
+        return jax.random.key_data(key)
+
+    def apply(self, variables, contexts):
+        return jnp.asarray(variables)[contexts[:, 0]]
+
+    def apply_in_training(self, variables, contexts, key):
+        return self.apply(variables, contexts) + noise_of(key)
+
+
+COUNTS = jaxlm.CountsBigramLM(VOCAB, smoothing=0.5)
+MODELS = (FirstTokenLM(VOCAB, 2), COUNTS, FirstTokenLM(VOCAB, 4))
 WEIGHTS = (0.5, 0.2, 0.3)
+CONTEXTS = np.random.default_rng(2).integers(0, VOCAB, (20, 4))
+RANDOM = np.random.default_rng(0)
+TABLE = RANDOM.integers(0, 9, (VOCAB, VOCAB)).astype(np.int32)
+FIRST, THIRD = RANDOM.normal(size=(2, VOCAB, VOCAB)).astype(np.float32)
+VARIABLES = FIRST, {"counts": {"table": TABLE}}, THIRD
 
 
-@pytest.fixture(scope="module")
-def variables():
-    fresh = [jaxlm.init(model, jax.random.key(index)) for index, model in enumerate(MODELS)]
-    random = np.random.default_rng(1)
-    drawn = [
-        jax.tree.map(lambda leaf: jnp.asarray(random.normal(size=leaf.shape), leaf.dtype), each)
-        for each in fresh[1:]
-    ]
-    return (MODELS[0].fit(fresh[0], IDS), *drawn)
+def counted():
+    smoothed = TABLE[CONTEXTS[:, -1]] + 0.5
+    return smoothed / smoothed.sum(axis=1, keepdims=True)
 
 
-def probabilities(model, variables, contexts):
-    return np.asarray(jax.nn.softmax(model.apply(variables, contexts)), np.float64)
+def softmax(logits):
+    exps = np.exp(np.asarray(logits, np.float64))
+    return exps / exps.sum(axis=1, keepdims=True)
 
 
-def test_the_mixture_is_the_weighted_sum_of_probabilities(variables):
-    contexts = np.random.default_rng(2).integers(0, VOCAB, (20, 4))
+def test_mixture_is_the_weighted_sum_of_probabilities():
     mixture = MixtureLM(MODELS, WEIGHTS)
     assert (mixture.vocab_size, mixture.context_length) == (VOCAB, 4)
-    expected = sum(
-        weight * probabilities(model, own, contexts[:, 4 - model.context_length :])
-        for weight, model, own in zip(WEIGHTS, MODELS, variables, strict=True)
+    expected = 0.5 * softmax(FIRST[CONTEXTS[:, 2]]) + 0.3 * softmax(THIRD[CONTEXTS[:, 0]]) + 0.2 * counted()
+    rows, targets = np.arange(20)[::-1], np.arange(20) % VOCAB
+
+    @jax.jit
+    def score(variables, rows, targets):
+        log_probs = mixture.target_log_probs(variables, CONTEXTS)
+        return mixture.apply(variables, CONTEXTS), log_probs(rows, targets)
+
+    whole, of_targets = score(VARIABLES, rows, targets)
+    np.testing.assert_allclose(np.exp(whole), expected, rtol=1e-5)
+    np.testing.assert_allclose(np.exp(of_targets), expected[rows, targets], rtol=1e-5)
+
+
+def test_mixture_adds_the_training_noise_of_each_model():
+    """Each model has a key of its own."""
+    mixture, key = MixtureLM(MODELS, WEIGHTS), jax.random.key(1)
+    noise = [np.asarray(noise_of(jax.random.fold_in(key, index))) for index in (0, 2)]
+    assert not np.array_equal(*noise)
+    expected = 0.5 * softmax(FIRST[CONTEXTS[:, 2]] + noise[0]) + 0.3 * softmax(THIRD[CONTEXTS[:, 0]] + noise[1])
+    expected += 0.2 * counted()
+    found = jax.jit(lambda *arguments: compute_training_logits(mixture, *arguments))(VARIABLES, CONTEXTS, key)
+    np.testing.assert_allclose(np.exp(found), expected, rtol=1e-5)
+
+
+def test_mixture_of_impossible_tokens():
+    """A token impossible for one model has the probability of the others; a token impossible for all has -inf."""
+    with np.errstate(divide="ignore"):
+        table = np.log(np.array([[0.5, 0.5, 0.0], [0.0, 0.0, 0.0], [0.25, 0.5, 0.25]], np.float32))
+    mixture = MixtureLM((FirstTokenLM(3, 1), FirstTokenLM(3, 1)), (0.5, 0.5))
+    apply = jax.jit(mixture.apply)
+    contexts = np.array([[0], [1], [2]])
+    np.testing.assert_allclose(
+        np.exp(apply((table, np.zeros((3, 3), np.float32)), contexts)),
+        [[5 / 12, 5 / 12, 1 / 6], [1 / 6] * 3, [7 / 24, 5 / 12, 7 / 24]],
+        rtol=1e-5,
     )
-    np.testing.assert_allclose(np.exp(mixture.apply(variables, contexts)), expected, rtol=1e-5)
+    np.testing.assert_allclose(np.exp(apply((table, table), contexts)), np.exp(table), rtol=1e-5)
 
 
-def test_targets_are_scored_as_by_the_whole_distribution(variables):
-    mixture = MixtureLM(MODELS, WEIGHTS)
-    contexts = np.random.default_rng(3).integers(0, VOCAB, (30, 4))
-    rows = np.arange(30)[::-1]
-    targets = np.random.default_rng(4).integers(0, VOCAB, 30)
-    expected = np.asarray(mixture.apply(variables, contexts))[rows, targets]
-    np.testing.assert_allclose(mixture.target_log_probs(variables, contexts)(rows, targets), expected, rtol=1e-5)
+def test_mixture_does_not_underflow():
+    """Both probabilities are too small for float32."""
+    mixture = MixtureLM((FirstTokenLM(2, 1), FirstTokenLM(2, 1)), (0.5, 0.5))
+    variables = np.array([[[0.0, -500.0]] * 2, [[0.0, -600.0]] * 2], np.float32)
+    log_probs = jax.jit(mixture.apply)(tuple(variables), np.zeros((1, 1), np.int32))
+    assert float(log_probs[0, 1]) == pytest.approx(-500 + math.log(0.5), rel=1e-6)
 
 
-def test_a_token_that_is_impossible_for_one_is_possible_for_the_mixture():
-    counts = CountsNgramLM(3, 1, AddK(0))
-    fitted = counts.fit(jaxlm.init(counts, jax.random.key(0)), [0, 1, 0, 1])
-    mixture = MixtureLM((counts, CountsNgramLM(3, 0, AddK(1))), (0.5, 0.5))
-    fresh = jaxlm.init(mixture, jax.random.key(0))
-    log_probs = np.asarray(mixture.apply((fitted, fresh[1]), [[0], [2]]))
-    np.testing.assert_allclose(np.exp(log_probs), [[1 / 6, 4 / 6, 1 / 6], [1 / 6] * 3], rtol=1e-5)
-
-
-def test_all_of_the_weight_on_one_is_that_one(variables):
-    contexts = np.random.default_rng(5).integers(0, VOCAB, (9, 4))
-    mixture = MixtureLM(MODELS, (0.0, 0.0, 1.0))
-    expected = jax.nn.log_softmax(MODELS[2].apply(variables[2], contexts))
-    np.testing.assert_allclose(mixture.apply(variables, contexts), expected, atol=1e-5)
-
-
-def test_a_mixture_samples_and_is_evaluated_as_every_model(variables):
-    mixture = MixtureLM(MODELS, WEIGHTS)
-    assert jaxlm.sample(mixture, variables, IDS[:4], 5, key=jax.random.key(0)).shape == (9,)
-    contexts = np.lib.stride_tricks.sliding_window_view(IDS, 5)
-    log_probs = np.asarray(mixture.apply(variables, contexts[:, :4]), np.float64)
-    expected = np.exp(-log_probs[np.arange(len(contexts)), contexts[:, 4]].mean())
-    assert jaxlm.perplexity(mixture, variables, IDS) == pytest.approx(expected, rel=1e-5)
-
-
-def test_fitted_weights_are_the_best_of_a_fine_grid(variables):
-    held_out = np.random.default_rng(6).choice(VOCAB, 400, p=[0.3, 0.3, 0.1, 0.1, 0.1, 0.1])
-    models, own = MODELS[:2], variables[:2]
-    fitted = mixture_weights(models, own, held_out)
-    assert sum(fitted) == pytest.approx(1)
-    windows = np.lib.stride_tricks.sliding_window_view(held_out, 3)
-    each = [
-        probabilities(model, vs, windows[:, 2 - model.context_length : 2])[np.arange(len(windows)), windows[:, 2]]
-        for model, vs in zip(models, own, strict=True)
-    ]
-    grid = np.linspace(0, 1, 1001)
-    likelihoods = [np.log(share * each[0] + (1 - share) * each[1]).mean() for share in grid]
-    assert fitted[0] == pytest.approx(grid[int(np.argmax(likelihoods))], abs=2e-3)
-    assert 0.02 < fitted[0] < 0.98  # or the test would not tell EM from a choice of one
+def test_init_gives_each_model_its_own_key():
+    variables = jaxlm.init(MixtureLM((MODELS[0],) * 3, WEIGHTS), jax.random.key(0))
+    assert len(np.unique(np.stack(variables), axis=0)) == 3
 
 
 @pytest.mark.parametrize(
     ("models", "weights", "message"),
     [
-        ((), (), "there is no model to mix"),
+        ((), (), "models must not be empty"),
         (MODELS, (0.5, 0.5), "3 models need as many weights, got 2"),
-        (MODELS, (0.5, 0.5, 0.5), r"sum to 1, got \[0.5, 0.5, 0.5\], which sum to 1.5"),
-        (MODELS, (1.5, -0.5, 0.0), "at least 0"),
-        ((MODELS[0], jaxlm.NeuralBigramLM(7, 2)), (0.5, 0.5), "NeuralBigramLM has vocab_size=7, CountsNgramLM 6"),
+        (MODELS, (0.5, 0.5, 0.5), r"sum to 1, got \[0.5, 0.5, 0.5\] with the sum 1.5"),
+        (MODELS, (1.5, -0.5, 0.0), r"must be in \[0, 1\]"),
+        ((COUNTS, FirstTokenLM(7, 2)), (0.5, 0.5), "FirstTokenLM has vocab_size=7, CountsBigramLM 6"),
     ],
 )
-def test_what_is_no_mixture_is_a_value_error(models, weights, message):
+def test_mixture_rejects(models, weights, message):
     with pytest.raises(ValueError, match=message):
         MixtureLM(models, weights)
 
 
-def test_variables_are_a_tuple_of_those_of_the_models(variables):
-    with pytest.raises(ValueError, match="a tuple of those of its 3 models"):
-        MixtureLM(MODELS, WEIGHTS).apply(variables[:2], IDS[None, :4])
-
-
-def test_a_token_that_no_model_can_give_is_an_error():
-    counts = CountsNgramLM(3, 1, AddK(0))
-    fitted = counts.fit(jaxlm.init(counts, jax.random.key(0)), [0, 1, 0, 1])
-    with pytest.raises(ValueError, match="token 2 of held_out_ids has no probability under any model"):
-        mixture_weights([counts], [fitted], [0, 1, 2, 0])
-
-
-def test_a_mixture_is_trained_with_the_noise_of_its_models():
-    network = jaxlm.MLPLanguageModel(VOCAB, 2, 3, 50, dropout=0.5)
-    mixture = MixtureLM((network, network), (0.25, 0.75))
-    variables = jaxlm.init(mixture, jax.random.key(0))
-    contexts = np.random.default_rng(2).integers(0, VOCAB, (20, 2))
-    expected = sum(
-        weight
-        * np.asarray(
-            jax.nn.softmax(network.apply_in_training(own, contexts, jax.random.fold_in(jax.random.key(1), index)))
-        )
-        for index, (weight, own) in enumerate(zip(mixture.weights, variables, strict=True))
-    )
-    found = np.exp(compute_training_logits(mixture, variables, contexts, jax.random.key(1)))
-    np.testing.assert_allclose(found, expected, rtol=1e-5)
-    assert np.abs(found - np.exp(mixture.apply(variables, contexts))).max() > 1e-3
+@pytest.mark.parametrize("variables", [VARIABLES[:2], {"0": FIRST, "1": FIRST, "2": FIRST}])
+def test_mixture_rejects_variables_of_another_mixture(variables):
+    with pytest.raises(ValueError, match="a tuple of 3, one entry per model"):
+        MixtureLM(MODELS, WEIGHTS).apply(variables, CONTEXTS)
