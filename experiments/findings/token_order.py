@@ -29,7 +29,6 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import linen as nn
 from jax import Array
 
 import jaxlm
@@ -39,8 +38,7 @@ from experiments.shared.options import TextOptions
 from experiments.shared.plots import COLORS, new_panels, plot_lines
 from experiments.shared.tables import format_records
 from experiments.shared.training import Ids, momentum_sgd, train_side_by_side
-from jaxlm.models._linen import FrozenModule, small_init
-from jaxlm.models.interface import check_contexts, check_sizes, num_params
+from jaxlm.models.interface import num_params
 from jaxlm.text.dataset import Dataset, load_dataset
 from jaxlm.utils.checks import check_at_least
 from jaxlm.utils.compilation_cache import enable_compilation_cache
@@ -68,33 +66,33 @@ class Plan(NamedTuple):
     networks: tuple[str, ...] = ("concatenation", "sum", "sum, wider", "mean")
 
 
-class PooledLM(FrozenModule):
-    """An MLP whose hidden layer [D, H] reads the sum or the mean of the N embeddings.
+@dataclass(frozen=True)
+class PooledLM:
+    """An MLP whose hidden layer [D, H] reads the sum or the mean of N embeddings.
 
-    Its prediction is the same for every order of the context. With N = 1 it is `MLPLanguageModel`.
+    Its prediction is the same for every order of the context. Its variables are those of `network`, whose context
+    length is 1.
     """
 
-    vocab_size: int
+    network: jaxlm.MLPLanguageModel
     context_length: int
-    embedding_dim: int
-    hidden_dim: int
     pool: Literal["sum", "mean"] = "sum"
 
-    def __post_init__(self) -> None:
-        check_sizes(self, "vocab_size", "context_length", "embedding_dim", "hidden_dim")
-        super().__post_init__()
+    @property
+    def vocab_size(self) -> int:
+        return self.network.vocab_size
 
-    def setup(self) -> None:
-        self.embedding = nn.Embed(self.vocab_size, self.embedding_dim)
-        self.hidden = nn.Dense(self.hidden_dim)
-        self.projection = nn.Dense(self.vocab_size, kernel_init=small_init())
+    def init(self, key: Array, contexts: Array) -> Any:
+        """Return the network's initial variables."""
+        return jaxlm.init(self.network, key)
 
-    def __call__(self, contexts: Array) -> Array:
+    def apply(self, variables: Any, contexts: Array) -> Array:
         """Return the logits [B, V] after the contexts [B, N]."""
-        embedded = self.embedding(check_contexts(contexts, self.context_length))  # [B, N, D]
+        params = variables["params"]
+        embedded = params["embedding"]["embedding"][contexts]  # [B, N, D]
         pooled = embedded.sum(axis=1) if self.pool == "sum" else embedded.mean(axis=1)
-        logits: Array = self.projection(nn.tanh(self.hidden(pooled)))
-        return logits
+        hidden = jnp.tanh(pooled @ params["hidden"]["kernel"] + params["hidden"]["bias"][None])
+        return hidden @ params["projection"]["kernel"] + params["projection"]["bias"][None]
 
 
 def prepare(options: TokenOrderOptions) -> Experiment:
@@ -149,14 +147,14 @@ def make_models(vocab_size: int, context_length: int, plan: Plan) -> dict[str, A
 
     With N = 1 all would equal the first, so only that one is returned.
     """
-    sizes = vocab_size, context_length, _EMBEDDING_DIM
     other_weights = 1 + vocab_size  # of a hidden unit, besides those that read the embeddings
     wider = _HIDDEN_DIM * (context_length * _EMBEDDING_DIM + other_weights) / (_EMBEDDING_DIM + other_weights)
+    network = jaxlm.MLPLanguageModel(vocab_size, 1, _EMBEDDING_DIM, _HIDDEN_DIM)
     models = {
-        "concatenation": jaxlm.MLPLanguageModel(*sizes, _HIDDEN_DIM),
-        "sum": PooledLM(*sizes, _HIDDEN_DIM),
-        "sum, wider": PooledLM(*sizes, round(wider)),
-        "mean": PooledLM(*sizes, _HIDDEN_DIM, "mean"),
+        "concatenation": network.clone(context_length=context_length),
+        "sum": PooledLM(network, context_length),
+        "sum, wider": PooledLM(network.clone(hidden_dim=round(wider)), context_length),
+        "mean": PooledLM(network, context_length, "mean"),
     }
     return {title: models[title] for title in (plan.networks if context_length > 1 else plan.networks[:1])}
 
@@ -195,7 +193,7 @@ def describe(
     return {
         "network": title,
         "context_length": model.context_length,
-        "hidden_dim": model.hidden_dim,
+        "hidden_dim": len(variables["params"]["hidden"]["bias"]),
         "num_parameters": num_params(variables),
         "lr": lr,
         f"{figure_name}_by_seed": figures,
