@@ -9,6 +9,7 @@ from rich.console import Console
 from tiny_runs import QUIET, tiny_config
 
 import jaxlm
+from jaxlm.runs.config import TrainConfig, resolve
 from jaxlm.runs.setup import abstract_state, make_optimizer, prepare_training, train_key
 
 BIGRAM = {"model": "bigram", "context_length": None, "hidden_dim": None}
@@ -61,6 +62,24 @@ def test_equal_options_share_one_optimizer(tmp_path):
     """A second run with equal options then compiles nothing."""
     assert make_optimizer(tiny_config(tmp_path)) is make_optimizer(tiny_config(tmp_path, seed=5))
     assert make_optimizer(tiny_config(tmp_path)) is not make_optimizer(tiny_config(tmp_path, momentum=0.5))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("options", "lr"), [({}, 0.5), ({"model": "bigram"}, 2.0), ({"warmup_steps": 2}, 0.5)])
+def test_make_optimizer_uses_the_options(options, lr):
+    config = resolve(TrainConfig(**options, num_steps=4))
+    defaults = {"schedule": "cosine", "momentum": 0.9, "clip_norm": 1.0}
+    expected = jaxlm.sgd(lr, 4, **defaults, warmup_steps=options.get("warmup_steps", 0))
+    params, gradient = {"w": np.ones(3, np.float32)}, {"w": np.array([3.0, 0.0, 4.0], np.float32)}
+    outcomes = []
+    for optimizer in (make_optimizer(config), expected):
+        state, updates = optimizer.init(params), []
+        for _ in range(4):
+            update, state = optimizer.update(gradient, state, params)
+            updates.append(np.asarray(update["w"]))
+        outcomes.append(updates)
+    np.testing.assert_array_equal(*outcomes)
+    assert np.any(outcomes[0])
 
 
 def test_train_key_depends_on_seed_and_model(tmp_path):
