@@ -28,8 +28,8 @@ from jaxlm.training.step import train_step, train_until
     [
         (MLP, {"lr": 0.5, "weight_decay": 0.1}, optax.chain(optax.add_decayed_weights(0.1), optax.sgd(0.5))),
         pytest.param(MLP, {"optimizer": optax.adam(0.05)}, optax.adam(0.05), marks=pytest.mark.slow),
-        (MLP, {"optimizer": SCHEDULED}, SCHEDULED),
-        (DROPOUT_MLP, {"lr": 0.3}, optax.sgd(0.3)),
+        pytest.param(MLP, {"optimizer": SCHEDULED}, SCHEDULED, marks=pytest.mark.slow),
+        pytest.param(DROPOUT_MLP, {"lr": 0.3}, optax.sgd(0.3), marks=pytest.mark.slow),
         (MLP, {"num_steps": 70}, optax.sgd(0.1)),  # more steps than batches drawn at once
         pytest.param(MLP, {"batch_size": 2000}, optax.sgd(0.1), marks=pytest.mark.slow),  # 2 batches drawn at once
     ],
@@ -68,6 +68,7 @@ def test_train_step_under_scan_equals_train_lm():
     np.testing.assert_allclose(losses, history["train_losses"], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_train_lm_learns_a_bare_dict():
     variables = {"logits": jnp.zeros(VOCAB)}
     for lr in (1.0, 0.1, 0.01):
@@ -84,6 +85,7 @@ class ScaledModel(LogitsModel):
         return super().apply({"logits": logits}, contexts)
 
 
+@pytest.mark.slow
 def test_collections_other_than_params_stay_constant():
     constants = {"scale": jnp.float32(3), "count": jnp.int32(7)}
     trained, _ = train(ScaledModel(), variables={"params": {"logits": jnp.zeros(VOCAB)}, "constants": constants})
@@ -109,12 +111,13 @@ PULL_TO_START = optax.GradientTransformation(lambda params: params, pull_to_star
 NOISE = optax.add_noise(0.01, 0.55, key=jax.random.key(0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "optimizer",
     [
         optax.chain(optax.sgd(0.5), LINE_SEARCH, PULL_TO_START),
-        pytest.param(optax.polyak_sgd(1.0), marks=pytest.mark.slow),
-        pytest.param(optax.chain(NOISE, optax.sgd(0.5)), marks=pytest.mark.slow),
+        optax.polyak_sgd(1.0),
+        optax.chain(NOISE, optax.sgd(0.5)),
     ],
     ids=["line_search_and_params", "polyak", "keys"],
 )

@@ -45,23 +45,22 @@ def scheduled_sgd(lr, momentum, weight_decay):
 
 
 LRS, MOMENTA, DECAYS = [0.5, 0.3], [0.9, 0.0], [0.1, 0.2]
-slow = pytest.mark.slow
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "optimizer", "hyperparams"),
     [
         pytest.param(MLP, plain_sgd, {"lr": LRS}, id="sgd"),
-        pytest.param(MLP, momentum_sgd, {"lr": LRS, "momentum": MOMENTA}, id="momentum", marks=slow),
+        pytest.param(MLP, momentum_sgd, {"lr": LRS, "momentum": MOMENTA}, id="momentum"),
         pytest.param(
             MLP,
             scheduled_sgd,
             {"lr": [1.0, 2.0], "momentum": MOMENTA, "weight_decay": DECAYS},
             id="schedule",
-            marks=slow,
         ),
-        pytest.param(DROPOUT_MLP, plain_sgd, {"lr": LRS}, id="dropout", marks=slow),
-        pytest.param(ShiftedModel(), plain_sgd, {"lr": LRS, "weight_decay": DECAYS}, id="constants", marks=slow),
+        pytest.param(DROPOUT_MLP, plain_sgd, {"lr": LRS}, id="dropout"),
+        pytest.param(ShiftedModel(), plain_sgd, {"lr": LRS, "weight_decay": DECAYS}, id="constants"),
     ],
 )
 def test_train_many_equals_train_lm(model, optimizer, hyperparams):
@@ -78,6 +77,7 @@ def test_train_many_equals_train_lm(model, optimizer, hyperparams):
             np.testing.assert_allclose(histories[run][name], history[name], rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_diverging_run_does_not_affect_the_others():
     def sweep_lrs(*lrs):
         return train_many(MLP, IDS, keys=KEYS, hyperparams={"lr": lrs}, val_ids=VAL_IDS, **OPTIONS)
@@ -89,6 +89,7 @@ def test_diverging_run_does_not_affect_the_others():
     assert np.isfinite(histories[0]["val_perplexities"]).all()
 
 
+@pytest.mark.slow
 def test_train_many_of_no_steps_returns_init():
     hyperparams, options = {"lr": [0.1] * 2}, OPTIONS | {"num_steps": 0}
     variables, histories = train_many(MLP, IDS, keys=KEYS, hyperparams=hyperparams, **options)
@@ -97,6 +98,7 @@ def test_train_many_of_no_steps_returns_init():
     assert histories == [{"steps": [], "train_losses": [], "val_perplexities": []}] * 2
 
 
+@pytest.mark.slow
 def test_train_many_compiles_once():
     train_many(MLP, IDS, keys=KEYS, hyperparams={"lr": [0.1, 0.2]}, **OPTIONS)
     compiled = sweep._train_many_until._cache_size()
