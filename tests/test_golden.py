@@ -11,8 +11,8 @@ GOLDEN_LOSSES = [2.705675, 2.548846, 2.422460, 2.170721, 2.425177]  # nats, at s
 GOLDEN_PERPLEXITY = 7.840082
 MESSAGE = """
 The first steps of training gave other numbers than those in {file}.
-Replace the numbers there if you meant to change one of these and all other tests pass: the numbering of characters,
-how batches or initial weights follow from the key, the model, the loss, or the default SGD; or if a new release of
+Replace the numbers there if you meant to change one of these and all other tests pass: the numbers of characters,
+how batches or initial weights follow from the key, the model, the loss, the default SGD; or if a new release of
 jax, flax or optax draws other random numbers. Say which in the commit. Otherwise it is a bug.
 expected: {expected}
 actual:   {actual}"""

@@ -3,7 +3,7 @@
 import functools
 import math
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -18,12 +18,14 @@ from jaxlm.models.interface import LanguageModel, compute_logits, get_target_log
 from jaxlm.text.batching import check_stream
 from jaxlm.utils.checks import check_at_least
 
+Device: TypeAlias = str | jax.Device  # a name for `resolve_device`, or a device
+
 
 class Evaluation(NamedTuple):
     """The cross-entropy of a text under a model, its exponential, and the number of predicted tokens.
 
-    >>> Evaluation(nats_per_token=math.log(8), perplexity=8.0, num_tokens=100).perplexity
-    8.0
+    >>> Evaluation(nats_per_token=math.log(8), perplexity=8.0, num_tokens=100).num_tokens
+    100
     """
 
     nats_per_token: float
@@ -32,23 +34,17 @@ class Evaluation(NamedTuple):
 
 
 def evaluate(
-    model: LanguageModel,
-    variables: Any,
-    ids: ArrayLike,
-    *,
-    batch_size: int = 256,
-    device: str | jax.Device = "auto",
+    model: LanguageModel, variables: Any, ids: ArrayLike, *, batch_size: int = 256, device: Device = "auto"
 ) -> Evaluation:
     """Score all windows of `ids`. Host function; not for use inside `jit`.
 
-    The nats of a window are computed in float32, and their mean in float64, with one division at the end. So the
-    result does not depend on `batch_size`. If the model has few possible contexts (a bigram, a small vocabulary),
-    each context is scored once, not once per window.
+    The nats of a window are computed in float32, their sum in float64, and divided once at the end. If the model
+    has few possible contexts (a bigram, a small vocabulary), each context is scored once, not once per window.
 
     Args:
         ids: integers [T]; all but the first `context_length` are predicted.
         batch_size: contexts per forward pass; affects speed and memory only.
-        device: where to compute; "auto" chooses by the size of the model.
+        device: "auto" chooses by the size of the model.
 
     Raises:
         TypeError: `ids` are not integers.
@@ -58,8 +54,8 @@ def evaluate(
     >>> evaluate(UniformLM(vocab_size=1), {}, [0, 0, 0])
     Evaluation(nats_per_token=0.0, perplexity=1.0, num_tokens=3)
     """
-    segments = _score_segments(model, variables, ids, batch_size, device, in_order=False)
-    sums = [(float(nats.sum(dtype=np.float64)), len(nats)) for nats in segments]
+    segments = _score_segments(model, variables, ids, batch_size, device)
+    sums = [(float(nats.sum(dtype=np.float64)), len(nats)) for nats, _ in segments]
     num_windows = sum(length for _, length in sums)
     nats_per_token = sum(total for total, _ in sums) / num_windows
     try:
@@ -69,12 +65,7 @@ def evaluate(
 
 
 def window_nats(
-    model: LanguageModel,
-    variables: Any,
-    ids: ArrayLike,
-    *,
-    batch_size: int = 256,
-    device: str | jax.Device = "auto",
+    model: LanguageModel, variables: Any, ids: ArrayLike, *, batch_size: int = 256, device: Device = "auto"
 ) -> np.ndarray[Any, np.dtype[np.float32]]:
     """Return the nats of each window, float32 [T - context_length]. Host function; not for use inside `jit`.
 
@@ -84,21 +75,17 @@ def window_nats(
     >>> window_nats(UniformLM(vocab_size=1), {}, [0, 0, 0]).tolist()
     [0.0, 0.0, 0.0]
     """
-    return np.concatenate([*_score_segments(model, variables, ids, batch_size, device, in_order=True)])
+    segments = _score_segments(model, variables, ids, batch_size, device)
+    return np.concatenate([nats[np.argsort(order)] for nats, order in segments])
 
 
 def perplexity(
-    model: LanguageModel,
-    variables: Any,
-    ids: ArrayLike,
-    *,
-    batch_size: int = 256,
-    device: str | jax.Device = "auto",
+    model: LanguageModel, variables: Any, ids: ArrayLike, *, batch_size: int = 256, device: Device = "auto"
 ) -> float:
     """Return `exp` of the mean nats over all windows of `ids`. Host function; not for use inside `jit`.
 
     It is the number of equally likely tokens that would be as hard to predict: V for a uniform model, and inf if a
-    token has probability 0. For the arguments and errors see `evaluate`.
+    token has the probability 0. For the arguments and errors see `evaluate`.
 
     >>> from jaxlm import UniformLM
     >>> round(perplexity(UniformLM(vocab_size=50), {}, [7, 0, 49]), 3)
@@ -108,15 +95,9 @@ def perplexity(
 
 
 def _score_segments(
-    model: LanguageModel,
-    variables: Any,
-    ids: ArrayLike,
-    batch_size: int,
-    device: str | jax.Device,
-    *,
-    in_order: bool,
-) -> Iterator[np.ndarray[Any, np.dtype[np.float32]]]:
-    """Yield the nats of the windows of each segment of the text, unordered within it unless `in_order`."""
+    model: LanguageModel, variables: Any, ids: ArrayLike, batch_size: int, device: Device
+) -> Iterator[tuple[np.ndarray[Any, np.dtype[np.float32]], np.ndarray[Any, np.dtype[np.int32]]]]:
+    """Yield, for each segment of the text, the nats of its windows and the position of each window."""
     context_length = model.context_length
     stream = np.asarray(check_stream(ids, model.vocab_size, min_length=context_length + 1))
     check_at_least("batch_size", batch_size, 1)
@@ -130,13 +111,8 @@ def _score_segments(
     for start in range(0, num_windows, WINDOWS_PER_CALL):
         segment = stream[start : start + WINDOWS_PER_CALL + context_length]
         windows, order = group_windows(segment, model, batch_size)
-        nats = jax.device_get(score_windows(model, variables, jax.device_put(windows, target_device), batch_size))[
-            : len(order)
-        ]
-        if in_order:
-            grouped, nats = nats, np.empty_like(nats)
-            nats[order] = grouped
-        yield nats
+        nats = score_windows(model, variables, jax.device_put(windows, target_device), batch_size)
+        yield jax.device_get(nats)[: len(order)], order
 
 
 @functools.partial(jax.jit, static_argnames=("model", "batch_size"))

@@ -3,11 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
-import jax
 import numpy as np
 from numpy.typing import ArrayLike
 
-from jaxlm.evaluation.evaluate import window_nats
+from jaxlm.evaluation.evaluate import Device, window_nats
 from jaxlm.models import LanguageModel
 from jaxlm.text.batching import check_stream
 
@@ -21,7 +20,7 @@ def mixture_weights(
     held_out_ids: ArrayLike,
     *,
     batch_size: int = 256,
-    device: str | jax.Device = "auto",
+    device: Device = "auto",
 ) -> tuple[float, ...]:
     """Return the weights with which a `MixtureLM` of `models` makes the held-out text most likely.
 
@@ -32,8 +31,7 @@ def mixture_weights(
         models: at least one, all with the same vocabulary.
         variables: those of each model.
         held_out_ids: integers [T], longer than the longest context; neither trained nor validated on.
-        batch_size: as for `evaluate`.
-        device: as for `evaluate`.
+        batch_size, device: as for `evaluate`.
 
     Raises:
         TypeError, ValueError: as for `evaluate`; or every model gives some token the probability 0.

@@ -6,7 +6,7 @@ import numpy as np
 
 from jaxlm.models.interface import LanguageModel, num_contexts
 
-# One call of the compiled loop scores this many windows, so that memory does not depend on the text's length.
+# Windows that one call of the compiled loop scores, so that memory does not depend on the text's length.
 WINDOWS_PER_CALL = 65_536
 
 
@@ -27,10 +27,7 @@ class GroupedWindows(NamedTuple):
 def group_windows(
     segment: np.ndarray[Any, Any], model: LanguageModel, batch_size: int
 ) -> tuple[GroupedWindows, np.ndarray[Any, np.dtype[np.int32]]]:
-    """Return the windows of `segment` for batches of contexts, and the position of each window in the segment.
-
-    If the model has more than WINDOWS_PER_CALL possible contexts, the windows stay ungrouped and in order.
-    """
+    """Return the windows of `segment` and the position of each, ungrouped if there can be too many contexts."""
     context_length = model.context_length
     num_windows = len(segment) - context_length
     order = np.arange(num_windows, dtype=np.int32)
