@@ -47,6 +47,8 @@ def test_variables_to_arrays_keeps_only_the_counts():
     assert {name: array.shape for name, array in arrays.items()} == {"ngrams": (7, 4), "counts": (7,)}
     assert arrays["counts"].sum() == 40 - 3
     assert_same_bits(variables_from_arrays(MODEL, arrays, "here"), variables)
+    largest = ARRAYS | {"counts": np.array([2**31 - 1], np.int32)}
+    assert_same_bits(variables_to_arrays(MODEL, variables_from_arrays(MODEL, largest, "here")), largest)
 
 
 def test_model_to_spec_is_readable_json():
