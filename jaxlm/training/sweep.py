@@ -89,8 +89,8 @@ def train_many(
     >>> keys, hyperparams = sweep_grid(jax.random.split(jax.random.key(0), 2), lr=[0.1, 1.0])
     >>> model = NeuralBigramLM(vocab_size=3, embedding_dim=4)
     >>> variables, histories = train_many(model, [0, 1, 2] * 9, keys=keys, hyperparams=hyperparams, num_steps=50)
-    >>> hyperparams["lr"][1], histories[1]["train_losses"][-1] < 0.1
-    (np.float64(1.0), True)
+    >>> float(hyperparams["lr"][1]), histories[1]["train_losses"][-1] < 0.1
+    (1.0, True)
     """
     check_at_least("batch_size", batch_size, 1)
     check_at_least("num_steps", num_steps, 0)
