@@ -6,9 +6,8 @@ A level holds the contexts of one length that occur in the text, with an entry f
 weight of a token without an entry is 0; the backoff of a context that is not in the level is 1.
 """
 
-import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import jax
@@ -20,11 +19,7 @@ from jaxlm.models.ngram_counts import Counts, Ngrams, find_runs, merge_ngrams, p
 from jaxlm.models.smoothing import AddK, Smoothing, WittenBell, estimate_discounts, uses_continuation_counts
 
 
-@functools.partial(
-    jax.tree_util.register_dataclass,
-    data_fields=["contexts", "starts", "backoffs", "tokens", "weights"],
-    meta_fields=["max_entries"],
-)
+@jax.tree_util.register_dataclass
 @dataclass(frozen=True, eq=False)
 class BackoffLevel:
     """The contexts of one length: `contexts[c]` has the entries from `starts[c]` up to `starts[c + 1]`."""
@@ -34,7 +29,7 @@ class BackoffLevel:
     backoffs: Any  # [C]
     tokens: Any  # int32 [M], sorted within a context
     weights: Any  # [M]
-    max_entries: int  # at least the number of entries of any context
+    max_entries: int = field(metadata={"static": True})  # at least the number of entries of any context
 
     @property
     def length(self) -> int:

@@ -18,7 +18,6 @@ from jaxlm.text.batching import check_ids, check_stream
 from jaxlm.utils.checks import check_at_least
 
 _MAX_COUNT = np.iinfo(np.int32).max
-_MAX_CONTEXT_LENGTH = 5
 
 # Cells of a dense table: the most for "auto", and the most at all. A cell takes 8 bytes.
 _AUTO_CELLS = 2**22
@@ -59,10 +58,8 @@ class CountsNgramLM:
     def __post_init__(self) -> None:
         check_sizes(self, "vocab_size")
         check_at_least("CountsNgramLM: context_length", self.context_length, 0)
-        if self.context_length > _MAX_CONTEXT_LENGTH:
-            raise ValueError(
-                f"CountsNgramLM: context_length must be at most {_MAX_CONTEXT_LENGTH}, got {self.context_length}"
-            )
+        if self.context_length > 5:
+            raise ValueError(f"CountsNgramLM: context_length must be at most 5, got {self.context_length}")
         if not isinstance(self.smoothing, Smoothing):
             methods = "AddK(k), WittenBell(), KneserNey() or ModifiedKneserNey()"
             raise TypeError(f"CountsNgramLM: smoothing must be {methods}, got {self.smoothing!r}")

@@ -88,8 +88,8 @@ def num_params(variables: Any) -> int:
 def num_init_params(model: LanguageModel) -> int:
     """Return the number of elements in fresh variables, by `jax.eval_shape`, without allocating an array.
 
-    >>> import jaxlm
-    >>> num_init_params(jaxlm.NeuralBigramLM(vocab_size=5, embedding_dim=2))
+    >>> from jaxlm import NeuralBigramLM
+    >>> num_init_params(NeuralBigramLM(vocab_size=5, embedding_dim=2))
     25
     """
     return num_params(jax.eval_shape(lambda: init(model, jax.random.key(0))))

@@ -1,6 +1,5 @@
 """A mixture of language models: a convex combination of their probabilities."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -52,12 +51,9 @@ class MixtureLM:
         if len(self.weights) != len(self.models):
             raise ValueError(f"MixtureLM: {len(self.models)} models need as many weights, got {len(self.weights)}")
         total = sum(self.weights)
-        if not all(0 <= weight <= 1 for weight in self.weights) or not math.isclose(
-            total, 1, abs_tol=_SUM_TOLERANCE
-        ):
-            raise ValueError(
-                f"MixtureLM: weights must be in [0, 1] and sum to 1, got {list(self.weights)} with the sum {total}"
-            )
+        if not (all(0 <= weight <= 1 for weight in self.weights) and abs(total - 1) <= _SUM_TOLERANCE):
+            got = f"{list(self.weights)} with the sum {total}"
+            raise ValueError(f"MixtureLM: weights must be in [0, 1] and sum to 1, got {got}")
         for model in self.models:
             if model.vocab_size != self.vocab_size:
                 raise ValueError(

@@ -15,7 +15,6 @@ class MLPLanguageModel(FrozenModule):
     Each token of context adds D * H parameters, where a table of counts grows by the factor V.
 
     Args:
-        vocab_size: V.
         context_length: N, at least 1.
         embedding_dim: D, the width of a token's embedding.
         hidden_dim: H, the number of hidden units.
@@ -72,7 +71,6 @@ class MLPLanguageModel(FrozenModule):
         if not 0 <= self.dropout < 1:
             raise ValueError(f"MLPLanguageModel: dropout must be in [0, 1), got {self.dropout}")
         if not isinstance(self.direct_connections, bool):
-            raise TypeError(
-                f"MLPLanguageModel: direct_connections must be true or false, got {self.direct_connections!r}"
-            )
+            got = repr(self.direct_connections)
+            raise TypeError(f"MLPLanguageModel: direct_connections must be true or false, got {got}")
         super().__post_init__()

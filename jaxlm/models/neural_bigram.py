@@ -10,12 +10,8 @@ from jaxlm.models.interface import check_contexts, check_sizes
 class NeuralBigramLM(FrozenModule):
     """Predict the next token from the last one: `logits = E[v] W + b` for the context token v.
 
-    The table of logits has rank `embedding_dim` at most, so tokens share parameters. With
-    `embedding_dim >= vocab_size - 1` the model can represent every table of positive probabilities.
-
-    Args:
-        vocab_size: V.
-        embedding_dim: D, the width of the embedding.
+    The table of logits has rank D = `embedding_dim` at most, so tokens share parameters. With D >= V - 1 the model
+    can represent every table of positive probabilities.
 
     Variables: `{"params": ...}` with E, the embedding [V, D]; W, the projection's kernel [D, V]; b, its bias [V].
 
