@@ -56,7 +56,7 @@ from experiments.shared.plots import save_figure
 from jaxlm.runs.directory import create_run, new_run_path
 from jaxlm.runs.manifest import describe_environment, write_json
 from jaxlm.utils.atomic_files import write_atomically
-from jaxlm.utils.terminal import print_plain, run_command, stdout_console
+from jaxlm.utils.terminal import make_console, print_plain, run_command
 
 Options = TypeVar("Options", bound=RunOptions)
 
@@ -148,5 +148,5 @@ def run_experiment(prepare: Callable[[Options], Experiment], options: Options, c
 def main(options_type: type[Options], prepare: Callable[[Options], Experiment]) -> None:
     """Run an experiment from the command line and exit with its status."""
     options = tyro.cli(options_type, prog=Path(sys.argv[0]).stem)
-    console = stdout_console()
+    console = make_console()
     sys.exit(run_command(lambda: run_experiment(prepare, options, console)))

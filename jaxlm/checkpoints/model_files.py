@@ -23,8 +23,8 @@ from jaxlm.checkpoints.model_spec import (
 from jaxlm.models import LanguageModel
 from jaxlm.text.tokenizers import Tokenizer, tokenizer_from_json, tokenizer_to_json
 from jaxlm.utils.atomic_files import (
-    check_regular,
     commit_directory,
+    open_regular,
     read_regular,
     temporary_path,
     write_atomically,
@@ -273,7 +273,7 @@ def _read_tokenizer(path: Path, sha256: Any) -> Tokenizer:
 def _read_tensors(path: Path) -> tuple[dict[str, str], dict[str, np.ndarray[Any, Any]]]:
     import safetensors
 
-    check_regular(path)  # safetensors would block on a pipe
+    open_regular(path).close()  # safetensors would block on a pipe
     try:
         with safetensors.safe_open(path, framework="np") as file:
             return file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118

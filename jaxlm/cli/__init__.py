@@ -41,10 +41,10 @@ def _run(words: Sequence[str]) -> dict[str, Any]:
         import jaxlm.models  # noqa: F401  imports jax and flax
         from jaxlm.runs.metrics_log import replace_nonfinite
         from jaxlm.utils.compilation_cache import enable_compilation_cache
-        from jaxlm.utils.terminal import stderr_console, stdout_console
+        from jaxlm.utils.terminal import make_console
     function = dict(COMMANDS.values())[type(options)]
     enable_compilation_cache()
-    console = stderr_console() if options.json else stdout_console()
+    console = make_console(stderr=options.json)
     with warnings.catch_warnings():
         # Harmless: most accelerators cannot reuse donated buffers, and JAX warns at every compilation.
         warnings.filterwarnings("ignore", message="Some donated buffers were not usable")

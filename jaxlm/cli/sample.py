@@ -10,7 +10,7 @@ from tyro.conf import DisallowNone
 import jaxlm
 from jaxlm.cli.options import Checkpoint, Console, Device, JsonFlag, ModelPath
 from jaxlm.cli.shared import open_model_on_cpu, select_device
-from jaxlm.utils.terminal import stderr_console, write
+from jaxlm.utils.terminal import make_console, write
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def sample_text(options: SampleOptions, console: Console) -> dict[str, Any]:
     if streams < 1:
         raise ValueError(f"--streams must be at least 1, got {streams}")
     model, variables, tokenizer = open_model_on_cpu(options.model, options.checkpoint)
-    device = select_device(options.device, variables, stderr_console())
+    device = select_device(options.device, variables, make_console(stderr=True))
     prompt_ids = tokenizer.encode(options.prompt)
     try:
         line_end = tokenizer.encode("\n")[-1:]

@@ -1,1 +1,1 @@
-"""Atomic files, checksums, timing, terminal output, signals and key helpers; independent of the models."""
+"""Helpers that know nothing about models: files, checksums, timing, terminal output, signals, random keys."""

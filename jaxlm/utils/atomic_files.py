@@ -7,9 +7,7 @@ import shutil
 import stat
 import uuid
 from pathlib import Path
-
-_CANNOT_SYNC = (errno.EINVAL, errno.ENOTSUP)  # some file systems cannot sync a directory
-_TEMPORARY_NAME = re.compile(r"\.[0-9a-f]{32}")
+from typing import BinaryIO
 
 
 def temporary_path(path: Path) -> Path:
@@ -18,14 +16,14 @@ def temporary_path(path: Path) -> Path:
 
 
 def is_temporary(name: str) -> bool:
-    """Return whether `temporary_path` makes such names. A crash can leave files with them behind."""
-    return _TEMPORARY_NAME.fullmatch(name) is not None
+    """Return whether `name` has the form of a `temporary_path`. A crash can leave such files behind."""
+    return re.fullmatch(r"\.[0-9a-f]{32}", name) is not None
 
 
 def write_atomically(path: str | Path, content: str | bytes) -> None:
-    """Write and sync a temporary file, then rename it to `path`. Text is encoded as UTF-8, its line ends kept.
+    """Write and sync a temporary file, then rename it to `path`. Text is written as UTF-8 with its own line ends.
 
-    A reader sees the old file or the new one, never a part of either, also after a crash or an OSError.
+    Readers see the complete old or new file, even after a crash or an OSError.
     """
     path = Path(path)
     data = content.encode() if isinstance(content, str) else content
@@ -45,24 +43,21 @@ def write_atomically(path: str | Path, content: str | bytes) -> None:
 
 
 def commit_directory(unfinished: Path, path: Path, *, replace: bool = False) -> None:
-    """Sync everything below `unfinished`, then rename it to `path`.
+    """Sync the directory `unfinished` and all that it contains, then rename it to `path`.
 
-    If `path` exists, it is replaced, or without `replace` a FileExistsError is raised. After an OSError the old
-    `path` is still there.
+    Without `replace`, an existing `path` is a FileExistsError. After an OSError, an existing `path` is unchanged.
     """
-    for folder, _, names in os.walk(unfinished):
-        for name in names:
-            sync(Path(folder, name))
-        sync(Path(folder))
-    exists, replaced = os.path.lexists(path), temporary_path(path)
-    if exists and not replace:
-        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
-    if exists:
+    for each in (unfinished, *unfinished.rglob("*")):
+        sync(each)
+    replaced = temporary_path(path)
+    if os.path.lexists(path):
+        if not replace:
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
         path.rename(replaced)
     try:
         unfinished.rename(path)
     except BaseException:
-        if exists:
+        if os.path.lexists(replaced):
             replaced.rename(path)
         raise
     sync(path.parent)
@@ -70,7 +65,7 @@ def commit_directory(unfinished: Path, path: Path, *, replace: bool = False) -> 
 
 
 def remove(path: Path) -> None:
-    """Remove a file, link or directory if it exists. A directory is first renamed, so it disappears at once."""
+    """Remove a file, link or directory if it exists. A directory is renamed first, to vanish at once."""
     if path.is_dir() and not path.is_symlink():
         hidden = temporary_path(path)
         path.rename(hidden)
@@ -80,12 +75,8 @@ def remove(path: Path) -> None:
 
 
 def read_regular(path: str | Path, *, max_bytes: int | None = None, follow_links: bool = True) -> bytes:
-    """Return the content of a regular file. Pipes and devices are refused because they may never end.
-
-    Raises:
-        ValueError: not a regular file, a link although `follow_links` is false, or larger than `max_bytes`.
-    """
-    with open(open_regular(Path(path), follow_links=follow_links), "rb") as file:
+    """Return the content of a file, after the checks of `open_regular`. Above `max_bytes`, raise a ValueError."""
+    with open_regular(Path(path), follow_links=follow_links) as file:
         if max_bytes is not None and os.fstat(file.fileno()).st_size > max_bytes:
             raise ValueError(f"{path} is larger than {max_bytes:,} bytes, the limit for such a file")
         try:
@@ -94,23 +85,18 @@ def read_regular(path: str | Path, *, max_bytes: int | None = None, follow_links
             raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM), str(path)) from None
 
 
-def check_regular(path: Path) -> None:
-    """Raise the errors of `read_regular` without reading the file."""
-    os.close(open_regular(path, follow_links=True))
+def open_regular(path: Path, *, follow_links: bool = True) -> BinaryIO:
+    """Open a file for reading. Raise a ValueError for a pipe or a device, because reading it may never end.
 
-
-def open_regular(path: Path, *, follow_links: bool) -> int:
-    """Open a regular file for reading and return its descriptor. Raises as `read_regular`."""
+    Unless `follow_links` is true, also raise a ValueError for a symbolic link.
+    """
     if not follow_links:
         refuse_link(path)
-    # O_NONBLOCK: opening a pipe without a writer would block forever.
-    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    mode = os.fstat(descriptor).st_mode
-    if stat.S_ISREG(mode):
-        return descriptor
-    os.close(descriptor)
-    if stat.S_ISDIR(mode):
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    nonblock = getattr(os, "O_NONBLOCK", 0)  # without it, opening a pipe that has no writer would block forever
+    file = open(path, "rb", opener=lambda path, flags: os.open(path, flags | nonblock))  # noqa: SIM115
+    if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        return file
+    file.close()
     raise ValueError(f"{path} is a pipe or a device; save its output to a file first")
 
 
@@ -121,14 +107,15 @@ def refuse_link(path: Path) -> None:
 
 
 def sync(path: Path) -> None:
-    """Wait until the content of a file, or the list of names in a directory, is on the disk."""
+    """Flush a file's content, or a directory's list of names, to the disk."""
     if os.name == "nt":
         return  # Windows cannot sync a directory, nor a file opened for reading
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     except OSError as error:
-        if not (path.is_dir() and error.errno in _CANNOT_SYNC):
+        # Some file systems cannot sync a directory.
+        if not path.is_dir() or error.errno not in (errno.EINVAL, errno.ENOTSUP):
             raise
     finally:
         os.close(descriptor)

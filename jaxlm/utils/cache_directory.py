@@ -7,5 +7,5 @@ import platformdirs
 
 
 def cache_directory() -> Path:
-    """Return `JAXLM_DATA_DIR` if set, else the user's cache directory for jaxlm. It may not exist yet."""
+    """Return `JAXLM_DATA_DIR` if set, else jaxlm's directory in the user's cache. It may not exist yet."""
     return Path(os.environ.get("JAXLM_DATA_DIR") or platformdirs.user_cache_dir("jaxlm")).expanduser()

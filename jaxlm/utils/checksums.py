@@ -1,5 +1,6 @@
 """Add checksums to JSON documents and directories, and verify them."""
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Mapping
@@ -16,7 +17,7 @@ def sha256_of(content: bytes) -> str:
 
 
 def add_checksum(document: Mapping[str, Any]) -> str:
-    """Return `document` as JSON text with one more field, "sha256", the checksum of the others.
+    """Return `document` as JSON text with an added field "sha256", the checksum of the other fields.
 
     Raises a ValueError if it contains NaN or infinity, or is too large for `read_json`.
     """
@@ -36,26 +37,24 @@ def verify_checksum(document: Any, *, origin: str | Path) -> dict[str, Any]:
     if not isinstance(document, dict) or not isinstance(document.get("sha256"), str):
         raise ValueError(f"{origin} is damaged: it has no sha256")
     fields = {name: value for name, value in document.items() if name != "sha256"}
-    try:
+    with contextlib.suppress(ValueError, RecursionError):  # infinity, parsed from 1e999; nested too deeply
         if document["sha256"] == _document_checksum(fields):
             return fields
-    except (ValueError, RecursionError):  # JSON such as 1e999 parses to infinity; or it is nested too deeply
-        pass
     raise ValueError(f"{origin} is damaged: checksum mismatch")
 
 
 def file_checksums(folder: Path) -> dict[str, list[Any]]:
     """Return `[number of bytes, SHA-256]` of every file below `folder`, by relative path.
 
-    Raises a ValueError if `folder` is a link, or contains a link, pipe or device.
+    Raises a ValueError if `folder` is a symbolic link, or contains a link, pipe or device.
     """
     return {name: _file_checksum(path) for name, path in _files_below(folder).items()}
 
 
 def verify_file_checksums(folder: Path, checksums: Mapping[str, Any]) -> None:
-    """Raise a ValueError that names the file unless `folder` holds exactly the files of `checksums`.
+    """Raise a ValueError that names the file unless `folder` contains exactly the files of `checksums`.
 
-    The size is compared before the content, so a file that grew is not read.
+    A file of another size is not read.
     """
     try:
         paths = _files_below(folder)
@@ -65,15 +64,15 @@ def verify_file_checksums(folder: Path, checksums: Mapping[str, Any]) -> None:
             if name not in checksums:
                 raise ValueError(f"{folder} is damaged: unexpected file {name!r:.200}")
             expected = checksums[name]
-            has_size = isinstance(expected, list) and expected[:1] == [paths[name].lstat().st_size]
-            if not has_size or expected != _file_checksum(paths[name]):
+            same_size = isinstance(expected, list) and expected[:1] == [paths[name].lstat().st_size]
+            if not same_size or expected != _file_checksum(paths[name]):
                 raise ValueError(f"{folder} is damaged: checksum mismatch in file {name!r:.200}")
     except OSError as error:
         raise ValueError(f"{folder} is damaged: {error}") from None
 
 
 def _files_below(folder: Path) -> dict[str, Path]:
-    """Return everything below `folder` that is not a directory. A link to a directory is not followed."""
+    """Return everything below `folder` except directories, by relative path. Links are not followed."""
     refuse_link(folder)
     found, folders = {}, [folder]
     for each in folders:
@@ -86,7 +85,7 @@ def _files_below(folder: Path) -> dict[str, Path]:
 
 
 def _file_checksum(path: Path) -> list[Any]:
-    with open(open_regular(path, follow_links=False), "rb") as file:  # noqa: PTH123
+    with open_regular(path, follow_links=False) as file:
         digest = hashlib.file_digest(file, "sha256")
         return [file.tell(), digest.hexdigest()]
 

@@ -1,6 +1,6 @@
 """Keep compiled programs on disk between runs."""
 
-import hashlib
+import contextlib
 import os
 import platform
 from pathlib import Path
@@ -8,15 +8,16 @@ from pathlib import Path
 import jax
 
 from jaxlm.utils.cache_directory import cache_directory
+from jaxlm.utils.checksums import sha256_of
 
 
 def enable_compilation_cache() -> str | None:
     """Turn on JAX's persistent compilation cache and return its path, or None if it is not writable.
 
     The second run of the ladder then loads its programs in 0.8 s instead of compiling for 4.2 s. Call this at the
-    start of a program: it changes JAX's global configuration. A cache that is already configured, for example by
-    `JAX_COMPILATION_CACHE_DIR`, stays. Otherwise each CPU model has a cache below `cache_directory()`, because a
-    program compiled for one CPU may not run on another.
+    start of a program, because it changes JAX's global configuration. A cache that is already configured, for
+    example by `JAX_COMPILATION_CACHE_DIR`, is kept. Otherwise each CPU model has its own cache below
+    `cache_directory()`, because a program compiled for one CPU may not run on another.
     """
     configured: str | None = jax.config.jax_compilation_cache_dir  # type: ignore[attr-defined]
     if configured:
@@ -29,17 +30,16 @@ def enable_compilation_cache() -> str | None:
     if not os.access(folder, os.W_OK):
         return None
     jax.config.update("jax_compilation_cache_dir", str(folder))  # type: ignore[no-untyped-call]
-    # JAX's default of 1 s would skip most of the ladder's programs, which are many and small.
+    # JAX's default of 1 s would skip most of the ladder's programs, which compile faster.
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)  # type: ignore[no-untyped-call]
     return str(folder)
 
 
 def _cpu_id() -> str:
     """Return the CPU's architecture and a hash of its model and instruction sets."""
-    try:
+    features = set()
+    with contextlib.suppress(OSError):  # only Linux has the file
         lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
-    except OSError:
-        lines = []
-    features = {line for line in lines if line.startswith(("model name", "flags", "Features"))}
+        features = {line for line in lines if line.startswith(("model name", "flags", "Features"))}
     description = "\n".join([platform.processor(), *sorted(features)])
-    return f"{platform.machine()}-{hashlib.sha256(description.encode()).hexdigest()[:8]}"
+    return f"{platform.machine()}-{sha256_of(description.encode())[:8]}"

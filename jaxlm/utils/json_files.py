@@ -7,7 +7,7 @@ from typing import Any
 
 from jaxlm.utils.atomic_files import read_regular
 
-# Enough for a BPE vocabulary of 300,000 tokens. Parsed, a document can take twenty times its size in memory.
+# Enough for a BPE vocabulary of 300,000 tokens. A parsed document can take twenty times its size in memory.
 MAX_JSON_BYTES = 16 * 2**20
 
 
@@ -20,11 +20,9 @@ def read_json(path: str | Path, *, follow_links: bool = True) -> Any:
 
 
 def parse_json(content: bytes | str, *, origin: str | Path) -> Any:
-    """Return the JSON document in `content`. Raises a ValueError as `read_json` does; it names `origin`."""
+    """Return the JSON document in `content`. Raises the ValueErrors of `read_json`, which name `origin`."""
     if len(content) > MAX_JSON_BYTES:
-        raise ValueError(
-            f"{origin}: the JSON is larger than {MAX_JSON_BYTES:,} bytes, the limit for such a document"
-        )
+        raise ValueError(f"{origin}: the JSON is larger than {MAX_JSON_BYTES:,} bytes, the limit for a document")
     try:
         text = content.decode() if isinstance(content, bytes) else content
         return json.loads(text, parse_constant=_refuse_constant)
@@ -32,12 +30,12 @@ def parse_json(content: bytes | str, *, origin: str | Path) -> Any:
         raise ValueError(f"{origin} is damaged: it is not valid JSON") from None
 
 
-def check_version(document: Any, wanted: int, *, origin: str | Path, what: str) -> None:
-    """Raise a ValueError unless the field "version" of `document` is `wanted`."""
+def check_version(document: Any, expected: int, *, origin: str | Path, what: str) -> None:
+    """Raise a ValueError unless the field "version" of `document` is `expected`."""
     version = document.get("version") if isinstance(document, dict) else None
-    if type(version) is not int or version != wanted:
+    if type(version) is not int or version != expected:
         raise ValueError(
-            f"{origin} is not a {what} of version {wanted} (version: {reprlib.repr(version)}); "
+            f"{origin} is not a {what} of version {expected} (version: {reprlib.repr(version)}); "
             "if a later jaxlm wrote it, use that one to read it"
         )
 

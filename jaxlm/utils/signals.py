@@ -9,22 +9,19 @@ import time
 from collections.abc import Callable, Iterator
 from types import FrameType
 
-# `timeout` sends its signal twice, to the process and to its group: one request.
-_SAME_REQUEST_SECONDS = 0.1
 _SHOW_CURSOR = "\x1b[?25h"  # a progress bar hides it
 
 
 @contextlib.contextmanager
 def catch_stop_signals() -> Iterator[Callable[[], str | None]]:
-    """Within the block, the first SIGINT or SIGTERM sets a flag, and a second one ends the process.
+    """Within the block, let the first SIGINT or SIGTERM set a flag, and the second end the process.
 
-    The block's value is a function that returns the first signal's name, or None. A loop that polls it can finish
-    its step and save. Poll it once more after the block: a signal may arrive after the last poll.
+    Yields a function that returns the name of the first signal, or None. Call it once more after the block: a
+    signal may arrive after the loop's last call.
 
-    Python handles a signal when the call that is running, such as a compiled program, returns. The handler then
-    prints a line and restores the operating system's default, so the second signal ends the process even during
-    a call, with a shell's status 130 (SIGINT) or 143 (SIGTERM). Ignored signals stay ignored. Outside of the main
-    thread, which alone can handle signals, the block has no effect.
+    Python runs the handler when the current call, such as a compiled program, returns. The handler prints a line
+    and restores the operating system's defaults, so the second signal ends the process even during a call. Ignored
+    signals stay ignored. Nothing changes outside of the main thread, because only that one can handle signals.
 
     >>> with catch_stop_signals() as stop_requested:
     ...     for step in range(1000):
@@ -34,16 +31,16 @@ def catch_stop_signals() -> Iterator[Callable[[], str | None]]:
     (999, None)
     """
     received: list[int] = []
-    replaced = {}
-    if threading.current_thread() is threading.main_thread():
-        replaced = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {
+        signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM) if _in_main_thread()
+    }
     # None is a handler that was not installed from Python and cannot be restored.
-    replaced = {signum: handler for signum, handler in replaced.items() if handler not in (signal.SIG_IGN, None)}
+    replaced = {signum: handler for signum, handler in handlers.items() if handler not in (signal.SIG_IGN, None)}
 
     def request_stop(signum: int, frame: FrameType | None) -> None:
         received.append(signum)
         if len(received) == 1:
-            time.sleep(_SAME_REQUEST_SECONDS)
+            time.sleep(0.1)  # `timeout` sends its signal twice, to the process and to its group: one request
             for each in replaced:
                 signal.signal(each, signal.SIG_DFL)
             _print_stopping()
@@ -59,12 +56,11 @@ def catch_stop_signals() -> Iterator[Callable[[], str | None]]:
 
 @contextlib.contextmanager
 def terminate_as_interrupt() -> Iterator[None]:
-    """Within the block, SIGTERM raises KeyboardInterrupt like Ctrl-C, so that `finally` clauses run.
+    """Within the block, let SIGTERM raise KeyboardInterrupt as Ctrl-C does, so that `finally` clauses run.
 
-    No effect if SIGTERM is ignored or already handled, or outside of the main thread.
+    Nothing changes if SIGTERM is ignored or already handled, or outside of the main thread.
     """
-    is_main = threading.current_thread() is threading.main_thread()
-    if not is_main or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+    if not _in_main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
         yield
         return
     try:
@@ -72,6 +68,10 @@ def terminate_as_interrupt() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _in_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
 
 
 def _raise_interrupt(signum: int, frame: FrameType | None) -> None:
@@ -83,4 +83,4 @@ def _print_stopping() -> None:
     with contextlib.suppress(AttributeError, ValueError, OSError):  # standard error is missing, closed or broken
         descriptor = sys.__stderr__.fileno()  # type: ignore[union-attr]
         prefix = f"{_SHOW_CURSOR}\n" if os.isatty(descriptor) else ""
-        os.write(descriptor, (prefix + line).encode())  # the stream's own write may be the one interrupted
+        os.write(descriptor, (prefix + line).encode())  # the signal may have interrupted the stream's own `write`

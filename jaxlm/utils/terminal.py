@@ -1,4 +1,4 @@
-"""Print plain lines, progress and one-line errors for the command line."""
+"""Print text, progress and one-line errors for the command line."""
 
 import contextlib
 import io
@@ -12,16 +12,20 @@ if TYPE_CHECKING:
     from rich.console import Console  # imported late, because `--help` does not need it
 
 
-def stdout_console() -> "Console":
-    """Return a console for standard output. Characters that its encoding lacks are printed as `?`."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
+def make_console(*, stderr: bool = False) -> "Console":
+    """Return a console for standard output or error. If the reader closes the pipe, the output is lost.
+
+    On standard output, characters that the encoding lacks are printed as `?`.
+    """
+    from rich.console import Console
+
+    class PipeConsole(Console):
+        def on_broken_pipe(self) -> None:
+            _redirect_to_devnull(self.file.fileno())
+
+    if not stderr and isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")
-    return _console(stderr=False)
-
-
-def stderr_console() -> "Console":
-    """Return a console for standard error."""
-    return _console(stderr=True)
+    return PipeConsole(stderr=stderr)
 
 
 def print_plain(console: "Console", text: str) -> None:
@@ -30,7 +34,7 @@ def print_plain(console: "Console", text: str) -> None:
 
 
 def write(console: "Console", text: str) -> None:
-    """Write `text` without a line end and flush: unchanged to a file, with `escape_controls` to a terminal."""
+    """Write `text` without a line end and flush. On a terminal, control characters are escaped."""
     if not console.quiet:
         console.file.write(escape_controls(text) if console.is_terminal else text)
         console.file.flush()
@@ -52,7 +56,7 @@ def escape_controls(text: str) -> str:
 
 @contextlib.contextmanager
 def progress(console: "Console", title: str, total: int) -> Iterator[Callable[[int, str], None]]:
-    """Show progress on a bar, or as lines away from a terminal. Yields `update(steps_done, status)`."""
+    """Show a progress bar on a terminal and lines elsewhere. Yields `update(steps_done, status)`."""
     if not console.is_terminal:
         yield lambda done, status: print_plain(console, f"{title}: step {done}/{total}  {status}")
         return
@@ -70,7 +74,7 @@ def run_command(command: Callable[[], object], on_failure: Callable[[str], objec
     """Run `command` and return its exit code: 0 success, 2 an error that the user can fix, 130 interrupted.
 
     The error is printed on standard error in one line, and passed to `on_failure`. A closed pipe, as in
-    `jaxlm ... | head`, ends the command without an error. Other exceptions, which are bugs, propagate.
+    `jaxlm ... | head`, ends the command with code 0. Other exceptions are bugs and propagate.
     """
     try:
         command()
@@ -81,37 +85,25 @@ def run_command(command: Callable[[], object], on_failure: Callable[[str], objec
     except (ValueError, OSError, FloatingPointError) as error:
         code, message = 2, "error: " + " ".join(_message(error).split())
     except (MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):  # JAX ran out of memory
-            raise
+        if isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
+            raise  # JAX did not run out of memory
         reason = str(error).partition("\n")[0]
         code, message = 2, f"error: out of memory ({reason}); make the model or the batch smaller"
     except KeyboardInterrupt as error:
         code, message = 130, " ".join(["interrupted", *map(str, error.args)])
-    print_plain(stderr_console(), escape_controls(message))
+    print_plain(make_console(stderr=True), escape_controls(message))
     if on_failure is not None:
         on_failure(message.removeprefix("error: "))
     return code
 
 
 def _message(error: Exception) -> str:
-    """Return the error's message; for an operating system error, without its number."""
+    """Return the message of an error; without the number if it is from the operating system."""
     if not isinstance(error, OSError) or error.strerror is None:
         return str(error)
     return error.strerror if error.filename is None else f"{error.filename}: {error.strerror}"
 
 
-def _console(*, stderr: bool) -> "Console":
-    from rich.console import Console
-
-    class PipeConsole(Console):
-        """Keep working when the reader closes the pipe; the output is lost."""
-
-        def on_broken_pipe(self) -> None:
-            _redirect_to_devnull(self.file.fileno())
-
-    return PipeConsole(stderr=stderr)
-
-
 def _redirect_to_devnull(descriptor: int) -> None:
-    """Redirect a broken pipe, so that flushing it at exit does not raise BrokenPipeError."""
+    """Redirect a broken pipe, so that flushing it at exit does not raise a BrokenPipeError."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)

@@ -1,4 +1,4 @@
-"""Measure compile time and run time, and benchmark calls against each other."""
+"""Measure compile time and run time, and compare the run times of functions."""
 
 import contextlib
 import time
@@ -14,16 +14,16 @@ _MIN_SAMPLE_SECONDS = 5e-3  # long enough that the clock and the loop around the
 
 @dataclass
 class Timing:
-    """Result of `measure_time`, set when its block ends."""
+    """The result of `measure_time`, complete when its block ends."""
 
     compile_seconds: float = 0.0
     run_seconds: float = 0.0
-    num_programs: int = 0  # programs given to the compiler
+    num_programs: int = 0  # compiled programs
 
 
 @contextlib.contextmanager
 def measure_time() -> Iterator[Timing]:
-    """Measure the block: seconds spent tracing, lowering and compiling, and all other seconds.
+    """Measure the seconds that the block spends in tracing, lowering and compiling, and all other seconds.
 
     >>> with measure_time() as timing:
     ...     _ = jax.jit(lambda x: x + 1)(1)
@@ -45,10 +45,9 @@ def measure_time() -> Iterator[Timing]:
         yield timing
     finally:
         timing.run_seconds = time.perf_counter() - begin
-        # jax 0.5.0 cannot unregister a listener; its events then change nothing that is read.
-        with contextlib.suppress(AttributeError):
+        with contextlib.suppress(AttributeError):  # jax 0.5.0 cannot unregister a listener, which is harmless
             jax.monitoring.unregister_event_duration_listener(listen)
-        # Tracing nests, as one jitted function calls another: count the seconds of overlapping spans once.
+        # When a jitted function calls another, their spans overlap: count these seconds once.
         reached = begin
         for start, stop in sorted(spans):
             timing.compile_seconds += max(0.0, stop - max(start, reached))
@@ -58,7 +57,7 @@ def measure_time() -> Iterator[Timing]:
 
 @dataclass(frozen=True)
 class Measurement:
-    """Seconds per call over `repeats` samples. The first call's `compile_seconds` are not included."""
+    """Seconds per call over `repeats` samples, and the seconds that the first call spent compiling."""
 
     median: float
     minimum: float
@@ -68,7 +67,7 @@ class Measurement:
 
 
 class RecompilationError(RuntimeError):
-    """A call compiled while it was timed, so its time is not that of a steady call."""
+    """A call compiled while it was timed, so the time is not that of running."""
 
 
 def benchmark_interleaved(
@@ -78,19 +77,17 @@ def benchmark_interleaved(
     rest_seconds: float = 0.0,
     tracing: Collection[str] = (),
 ) -> dict[str, Measurement]:
-    """Time the calls in turn, A B C, A B C, ..., so that noise of the machine affects all of them.
+    """Time functions in turn, A B C, A B C, ..., so that noise of the machine affects all of them.
 
-    Each call is first made twice or more, untimed, which compiles it. A sample repeats a short call for 5 ms.
+    Each function is first called at least twice, untimed, which compiles it. A sample repeats a short call for
+    5 ms. Raises a RecompilationError if a call compiles within a sample.
 
     Args:
         calls: functions without arguments, by name.
-        repeats: number of samples of each.
-        rest_seconds: pause before each sample, followed by an untimed call. Threads of another library (OpenMP in
-            PyTorch) can spin for a while after its last call and slow down the next one.
-        tracing: names of calls that may trace within a sample, as Flax does under `jax.disable_jit`.
-
-    Raises:
-        RecompilationError: a call compiled within a sample.
+        repeats: number of samples per function.
+        rest_seconds: pause before each sample, followed by an untimed call. Threads of another library, such as
+            OpenMP in PyTorch, can spin after a call and slow down the next.
+        tracing: names of functions that may trace within a sample, as Flax does under `jax.disable_jit`.
 
     >>> calls = {"sum": lambda: sum(range(1000)), "min": lambda: min(range(1000))}
     >>> benchmark_interleaved(calls, repeats=3)["sum"].repeats

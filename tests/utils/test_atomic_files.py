@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from jaxlm.utils.atomic_files import (
-    check_regular,
     commit_directory,
     is_temporary,
+    open_regular,
     read_regular,
     remove,
     sync,
@@ -186,14 +186,14 @@ def test_remove_renames_a_directory_first(tmp_path, monkeypatch):
 def test_read_regular_reads_files_and_links(tmp_path):
     (tmp_path / "file").write_bytes(b"\x00content\r\n")
     (tmp_path / "link").symlink_to("file")
-    check_regular(tmp_path / "link")
+    open_regular(tmp_path / "link").close()
     assert read_regular(tmp_path / "file") == read_regular(str(tmp_path / "link")) == b"\x00content\r\n"
     assert read_regular(tmp_path / "file", follow_links=False) == b"\x00content\r\n"
     with pytest.raises(ValueError, match="link is a symbolic link"):
         read_regular(tmp_path / "link", follow_links=False)
 
 
-@pytest.mark.parametrize("read", [read_regular, lambda path: check_regular(Path(path))])
+@pytest.mark.parametrize("read", [read_regular, open_regular])
 def test_read_regular_refuses_pipes_devices_and_directories(tmp_path, read):
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path / "pipe", "/dev/zero"):
@@ -234,7 +234,7 @@ def test_read_regular_closes_its_descriptor(tmp_path):
     (tmp_path / "link").symlink_to("file")
     before = len(list(Path("/proc/self/fd").iterdir()))
     for name in ("pipe", "file", "link", "", "missing"):
-        for read in (read_regular, partial(read_regular, follow_links=False, max_bytes=1), check_regular):
+        for read in (read_regular, partial(read_regular, follow_links=False, max_bytes=1)):
             with contextlib.suppress(OSError, ValueError):
                 read(tmp_path / name)
     assert len(list(Path("/proc/self/fd").iterdir())) == before

@@ -9,7 +9,7 @@ import jax
 import pytest
 from rich.console import Console
 
-from jaxlm.utils.terminal import escape_controls, print_plain, progress, run_command, stdout_console, write
+from jaxlm.utils.terminal import escape_controls, make_console, print_plain, progress, run_command, write
 
 
 def console(**options):
@@ -83,10 +83,10 @@ def test_progress_draws_a_bar_on_a_terminal():
     assert all(part in shown for part in ("MLP [bold]", "10/10", "loss [1.0]", "━"))
 
 
-def test_stdout_console_replaces_what_the_encoding_lacks(monkeypatch):
+def test_make_console_replaces_what_the_encoding_lacks(monkeypatch):
     buffer = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(buffer, encoding="ascii"))
-    print_plain(stdout_console(), "caf\u00e9 \ufffd")
+    print_plain(make_console(), "caf\u00e9 \ufffd")
     assert buffer.getvalue() == b"caf? ?\n"
 
 
@@ -137,7 +137,7 @@ def test_run_command_with_a_closed_pipe(show, monkeypatch, capfd):
     done = []
 
     def command():
-        output = stdout_console()
+        output = make_console()
         for step in range(3):
             show(output, "line\n")
             done.append(step)

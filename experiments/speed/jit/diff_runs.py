@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import tyro
 from tyro.conf import Positional
 
-from jaxlm.utils.terminal import print_plain, run_command, stdout_console
+from jaxlm.utils.terminal import make_console, print_plain, run_command
 
 MIN_CHANGE = 0.05  # relative
 
@@ -104,7 +104,7 @@ def read_results(path: Path) -> dict[str, Any]:
 def _main() -> None:
     options = tyro.cli(DiffOptions, prog="diff_runs")
     for line in describe_changes(read_results(options.old), read_results(options.new)):
-        print_plain(stdout_console(), line)
+        print_plain(make_console(), line)
 
 
 if __name__ == "__main__":
