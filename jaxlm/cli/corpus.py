@@ -6,7 +6,6 @@ from typing import Annotated, Any, Literal
 from tyro.conf import DisallowNone, Positional, arg
 
 from jaxlm.cli.options import Console, JsonFlag
-from jaxlm.text.corpora import CORPORA, cached_corpus_path, load_corpus, verify_corpus
 from jaxlm.utils.terminal import print_plain
 
 
@@ -23,6 +22,8 @@ class CorpusOptions:
 
 def manage_corpora(options: CorpusOptions, console: Console) -> dict[str, Any]:
     """List named corpora, after fetching or verifying them if requested."""
+    from jaxlm.text.corpora import CORPORA, cached_corpus_path, load_corpus, verify_corpus
+
     rows = []
     for name in CORPORA if options.name is None else (options.name,):
         path = cached_corpus_path(name)

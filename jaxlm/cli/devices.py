@@ -5,7 +5,6 @@ from typing import Any
 
 from jaxlm.cli.options import Console, JsonFlag
 from jaxlm.cli.shared import make_cell, make_table
-from jaxlm.devices.probe_cache import clear_probe_cache
 from jaxlm.utils.terminal import escape_controls, print_plain
 
 
@@ -21,6 +20,7 @@ class DevicesOptions:
 def show_devices(options: DevicesOptions, console: Console) -> dict[str, Any]:
     """Print and return the result of `describe_devices`."""
     from jaxlm.devices.listing import describe_devices
+    from jaxlm.devices.probe_cache import clear_probe_cache
 
     if options.probe:
         clear_probe_cache()

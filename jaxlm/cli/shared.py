@@ -8,7 +8,6 @@ from typing import Any
 
 import jaxlm
 from jaxlm.cli.options import Console
-from jaxlm.text.corpora import CORPORA, Corpus, load_corpus, read_text
 from jaxlm.utils.terminal import escape_controls, print_plain
 
 
@@ -48,13 +47,15 @@ def select_device(device: str, variables: Any, console: Console) -> Any:
     return choice.device
 
 
-def load_text(text: Path | None, corpus: str | None) -> Corpus:
+def load_text(text: Path | None, corpus: str | None) -> "jaxlm.Corpus":
     """Return the text of `--text`, or else of `--corpus`."""
-    return load_corpus(corpus or "") if text is None else read_text(text)
+    return jaxlm.load_corpus(corpus or "") if text is None else jaxlm.read_text(text)
 
 
-def describe_text(corpus: Corpus) -> dict[str, str]:
+def describe_text(corpus: "jaxlm.Corpus") -> dict[str, str]:
     """Return name, source and checksum of a text as JSON; the name of a file is its path."""
+    from jaxlm.text.corpora import CORPORA
+
     name = corpus.name if corpus.name in CORPORA else corpus.source
     return {"text": name, "source": corpus.source, "sha256": corpus.sha256}
 

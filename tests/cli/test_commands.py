@@ -464,7 +464,7 @@ def test_devices_shows_failures_and_what_auto_chooses(monkeypatch):
     }
     cleared = []
     monkeypatch.setattr("jaxlm.devices.listing.describe_devices", lambda: described)
-    monkeypatch.setattr("jaxlm.cli.devices.clear_probe_cache", lambda: cleared.append(True))
+    monkeypatch.setattr("jaxlm.devices.probe_cache.clear_probe_cache", lambda: cleared.append(True))
     console = pipe()
     assert devices(console=console) == described
     assert not cleared
