@@ -122,9 +122,12 @@ def test_score_windows_takes_memory_for_a_batch_only():
 
 
 def test_evaluate_limits_the_batch_to_the_text():
-    """A batch of 2^30 windows at V = 1000 would take 4 TB."""
+    """A batch of 2^30 windows at V = 1000 would take 4 TB; 512 are enough for 499 windows."""
     zeros = np.zeros((1000, 1000), np.float32)
-    assert perplexity(TableLM(1000, 1), zeros, np.arange(500), batch_size=2**30) == pytest.approx(1000)
+    assert perplexity(TableLM(1000, 1), zeros, np.arange(500), batch_size=512) == pytest.approx(1000)
+    size = score_windows._cache_size()
+    perplexity(TableLM(1000, 1), zeros, np.arange(500), batch_size=2**30)
+    assert score_windows._cache_size() == size
 
 
 def test_evaluate_again_compiles_nothing():
