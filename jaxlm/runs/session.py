@@ -153,8 +153,6 @@ class _Session:
 def _begin_session(log: Path, checkpoint: Checkpoint | None) -> _Session:
     content = read_log(log)
     validations = [json.loads(line)["val_nats_per_token"] for line in content.splitlines()]
-    if checkpoint is not None:
-        validations.append(checkpoint.nats_per_token)
     return _Session(
         seconds=0.0 if checkpoint is None else checkpoint.seconds,
         saved_at=time.monotonic(),
