@@ -1,4 +1,4 @@
-"""Check token ids, split a stream by position, and draw random batches of windows."""
+"""Check token ids, split a stream of them, and draw random batches of windows."""
 
 import functools
 import math
@@ -16,14 +16,10 @@ IdArray = Array | np.ndarray[Any, Any]
 
 
 def check_ids(ids: ArrayLike, vocab_size: int, *, name: str = "ids") -> IdArray:
-    """Return `ids` as int32 of the same shape, after checking that all are in [0, vocab_size).
+    """Return `ids` as int32 of the same shape, after checking that they are integers in [0, vocab_size).
 
     JAX does not check: a scatter drops an index out of range and a gather clamps it. A JAX array stays on its
     device; everything else becomes a NumPy array. Host function; not for use inside `jit`.
-
-    Raises:
-        TypeError: `ids` are not integers.
-        ValueError: an id is out of range; the message names the worst.
 
     >>> check_ids([0, 2, 1], vocab_size=3)
     array([0, 2, 1], dtype=int32)
@@ -41,7 +37,7 @@ def check_ids(ids: ArrayLike, vocab_size: int, *, name: str = "ids") -> IdArray:
 
 
 def check_stream(ids: ArrayLike, vocab_size: int, *, min_length: int, name: str = "ids") -> IdArray:
-    """Return `check_ids(ids, vocab_size)`, after checking that it is 1-D and has at least `min_length` ids."""
+    """Return `check_ids(ids, vocab_size)`, after checking that it has shape [T] and T is at least `min_length`."""
     array = check_ids(ids, vocab_size, name=name)
     _check_rank(array, name)
     if len(array) < min_length:
@@ -55,15 +51,11 @@ def split_ids(ids: ArrayLike, val_fraction: float = 0.1) -> tuple[Any, Any]:
     """Split a stream by position: the last `ceil(T * val_fraction)` ids are for validation.
 
     Args:
-        ids: integers [T]; a view is returned, not a copy.
-        val_fraction: in (0, 1).
+        ids: integers [T].
+        val_fraction: in (0, 1), such that no part is empty.
 
     Returns:
-        train_ids and val_ids.
-
-    Raises:
-        TypeError: `ids` are not integers.
-        ValueError: `ids` is not 1-D, `val_fraction` is out of range, or a part would be empty.
+        train_ids and val_ids, views of `ids`.
 
     >>> train_ids, val_ids = split_ids(np.arange(20))
     >>> len(train_ids), val_ids
@@ -73,7 +65,7 @@ def split_ids(ids: ArrayLike, val_fraction: float = 0.1) -> tuple[Any, Any]:
     _check_rank(array, "ids")
     if not 0 < val_fraction < 1:
         raise ValueError(f"val_fraction must be in (0, 1), got {val_fraction}")
-    # Round first: 100 * 0.07 is 7.000000000000001, and must give 7.
+    # Round before `ceil`, because 100 * 0.07 is 7.000000000000001.
     num_train = len(array) - math.ceil(round(len(array) * val_fraction, 6))
     if not 0 < num_train < len(array):
         raise ValueError(
@@ -83,12 +75,12 @@ def split_ids(ids: ArrayLike, val_fraction: float = 0.1) -> tuple[Any, Any]:
 
 
 def get_batch(ids: ArrayLike, context_length: int, batch_size: int, *, key: Array) -> tuple[Array, Array]:
-    """Draw random windows of the stream: contexts, and the token that follows each.
+    """Draw random contexts of a stream, and the token that follows each.
 
     Start positions are uniform over [0, T - N), with replacement. Works under `jax.jit` and `jax.vmap`.
 
     Args:
-        ids: integers [T].
+        ids: integers [T], where T is at least N + 1.
         context_length: N, at least 0.
         batch_size: B, at least 1.
         key: a `jax.random.key`, consumed by this call.
@@ -96,15 +88,11 @@ def get_batch(ids: ArrayLike, context_length: int, batch_size: int, *, key: Arra
     Returns:
         contexts int32 [B, N] and targets int32 [B].
 
-    Raises:
-        TypeError: `ids` are not integers.
-        ValueError: `T <= context_length`, or an argument is out of range.
-
     >>> contexts, targets = get_batch(np.arange(100), 3, 2, key=jax.random.key(0))
     >>> contexts.shape, bool((contexts[:, -1] + 1 == targets).all())
     ((2, 3), True)
     """
-    # The values of a traced array cannot be checked. The vocabulary is unknown here; ids must only fit int32.
+    # The values of a traced array cannot be checked. The vocabulary is unknown here, so ids need only fit int32.
     stream = _as_integers(ids, "ids") if isinstance(ids, Array) else check_ids(ids, vocab_size=2**31 - 1)
     if stream.ndim != 1 or len(stream) <= context_length:
         raise ValueError(
@@ -121,7 +109,7 @@ def get_batch(ids: ArrayLike, context_length: int, batch_size: int, *, key: Arra
 def random_windows(
     ids: Array, num_windows: Array | int, context_length: int, batch_size: int, *, key: Array
 ) -> tuple[Array, Array]:
-    """Compute `get_batch` without checks, on the first `num_windows` windows of `ids` [T]; the rest is padding."""
+    """Draw as `get_batch` does, without checks, from the first `num_windows` windows of `ids` [T]."""
     starts = jax.random.randint(key, (batch_size,), 0, num_windows)
     windows = ids[starts[:, None] + jnp.arange(context_length + 1)[None, :]].astype(jnp.int32)  # [B, N + 1]
     return windows[:, :-1], windows[:, -1]

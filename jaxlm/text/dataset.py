@@ -1,4 +1,4 @@
-"""Load a text, tokenize it, and split it into training and validation ids."""
+"""Load a text, encode it, and split the ids for training and validation."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ from jaxlm.text.tokenizers import Tokenizer, train_tokenizer
 
 @dataclass(frozen=True)
 class Dataset:
-    """A corpus, its tokenizer, and its ids: int32 [T] for training and int32 [T'] for validation."""
+    """A corpus, its tokenizer, and its ids for training and for validation, int32 [T] each."""
 
     corpus: Corpus
     tokenizer: Tokenizer
@@ -39,15 +39,11 @@ def load_dataset(
 
     Args:
         corpus: name of a corpus, used if `text` is None.
-        text: a UTF-8 file.
-        tokenizer: a trained tokenizer, or the kind to train on the whole text.
-        vocab_size: size of a BPE tokenizer trained here.
+        text: path of a UTF-8 file.
+        tokenizer: a trained tokenizer, or the kind of tokenizer to train on the whole text.
+        vocab_size: size of a BPE tokenizer to train.
         val_fraction: in (0, 1).
-        min_tokens: minimum length of each part, such as one window of the largest model.
-
-    Raises:
-        OSError: the text cannot be read or fetched.
-        ValueError: the text is too short, or an argument is out of range.
+        min_tokens: minimum length of each part, for example one window of the largest model.
     """
     source = load_corpus(corpus) if text is None else read_text(text)
     trained = train_tokenizer(tokenizer, source.text, vocab_size) if isinstance(tokenizer, str) else tokenizer
@@ -65,7 +61,7 @@ def load_dataset(
 
 
 def line_start_prompt(data: Dataset, num_tokens: int) -> np.ndarray[Any, Any]:
-    """Return the first tokens of a line of the validation text, or of the text if no line starts nearby."""
+    """Return the start of the first complete line of the validation text; of the text if no line starts nearby."""
     starts = data.val_ids[: len(data.val_ids) - num_tokens][:1000]
     for position, token in enumerate(starts, 1):
         if data.tokenizer.decode([token]).endswith("\n"):

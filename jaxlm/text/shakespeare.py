@@ -1,7 +1,4 @@
-"""Turn the Markdown edition of the plays into plain text: speaker, colon, lines, blank line.
-
-The rules are regular expressions with replacements, applied to a whole play in this order.
-"""
+"""Turn the Markdown edition of the plays into plain text: speaker, colon, lines, blank line."""
 
 import re
 from pathlib import Path
@@ -19,19 +16,19 @@ _CLASSIC_PLAYS = (
 )
 _CLASSIC_END = "Whiles thou art waking."
 
-_Rules = tuple[tuple[str, str], ...]
+_Rules = tuple[tuple[str, str], ...]  # patterns and replacements, applied to a whole play in order
 
-# Irregularities of the edition.
+# Fix irregularities of the edition.
 _REPAIRS: _Rules = (
     (r"^((?!OF )[A-Z ]+|\w+(?=\n\n\*\*of ))\n\n\*\*", r"\n**\1 "),  # speaker's name split into two paragraphs
     (r"^(#.*SCENE.*)\n\n(?=[A-Za-z])", r"\1 "),  # heading split into two paragraphs
     (r"^(\*\*Scene .+\n.+|EPILOGUE *|SONG\. *)$", "\n# heading\n"),  # heading without its #
     (r"(?<!\*)\*(?!\*)", "_"),  # one play has *Exit*, the others have _Exit_
 )
-# Text that is missing in the classic file, so also in the corpus of that name.
+# Remove text that is missing in the classic file too.
 _CLASSIC_OMISSIONS: _Rules = (
     (r"^(\*\*.+\*\*) *\n_*\\\[[^*#]+", r"\1\n\n"),  # the lines of a speech that starts with a stage direction
-    (r"^(\*\*.+) & .+\*\*", r"\1**"),  # the second of two people who speak together
+    (r"^(\*\*.+) & .+\*\*", r"\1**"),  # the second of two speakers
 )
 _TO_PLAIN_TEXT: _Rules = (
     (r"_*\\?\[[^]_]*\]_ *", ""),  # stage direction inside a speech
@@ -42,7 +39,7 @@ _TO_PLAIN_TEXT: _Rules = (
 
 
 def build_corpora(plays: Path) -> dict[str, bytes]:
-    """Return the UTF-8 texts of both corpora, by name, from the folder with the plays."""
+    """Return the UTF-8 text of both corpora, by name, built from the folder with the plays."""
     classic = [_play_to_text(plays / f"{play}.md", _CLASSIC_OMISSIONS) for play in _CLASSIC_PLAYS]
     start, end, _ = "\n\n".join(classic).partition(_CLASSIC_END)
     every = [_play_to_text(path) for path in sorted(plays.glob("*/*.md"))]
@@ -60,7 +57,7 @@ def _play_to_text(path: Path, omissions: _Rules = ()) -> str:
 
 
 def _join_speeches(play: str) -> str:
-    """Drop headings and stage directions. Text after a direction continues the speech before it."""
+    """Drop headings and stage directions. Text after a stage direction continues the speech before it."""
     speeches: list[list[str]] = [[]]
     for paragraph in re.split(r"\n{2,}", play):
         if paragraph.startswith(("#", "**")):

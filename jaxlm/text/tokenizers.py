@@ -23,7 +23,7 @@ _SCHEMA_VERSION = 2
 
 
 class Tokenizer(Protocol):
-    """Encodes text as ids in [0, vocab_size) and decodes them."""
+    """Encode text as ids in [0, vocab_size), and decode them."""
 
     @property
     def vocab_size(self) -> int:
@@ -36,7 +36,7 @@ class Tokenizer(Protocol):
         """Return the text of `ids` [T]. Invalid UTF-8, which sampling can produce, becomes U+FFFD."""
 
     def decode_bytes(self, ids: "ArrayLike") -> bytes:
-        """Return the exact bytes of `ids` [T], which may start or end within a character."""
+        """Return the bytes of `ids` [T], which may start or end within a character."""
 
     def save(self, path: str | Path) -> None:
         """Write the JSON file that `load_tokenizer` reads."""
@@ -55,12 +55,12 @@ class CharTokenizer:
 
     def __post_init__(self) -> None:
         if not self.characters or self.characters != "".join(sorted(set(self.characters))):
-            raise ValueError("characters must be distinct, ordered by code point, and at least one")
+            raise ValueError("characters must be at least one, distinct, and ordered by code point")
         _to_utf8(self.characters)
 
     @classmethod
     def train(cls, text: str) -> "CharTokenizer":
-        """Use the distinct characters of `text`. Raises a ValueError if it is empty, or not encodable as UTF-8."""
+        """Use the distinct characters of `text`. Raises a ValueError if it is empty or not encodable as UTF-8."""
         _check_text(text)
         return cls("".join(sorted(set(text))))
 
@@ -69,7 +69,7 @@ class CharTokenizer:
         return len(self.characters)
 
     def encode(self, text: str) -> Ids:
-        """Return int32 [T]. Raises a ValueError that names a character that is not in the vocabulary."""
+        """Return ids, int32 [T]. Raises a ValueError that names a character outside of the vocabulary."""
         points, known = _code_points(text), _code_points(self.characters)
         ids = np.searchsorted(known, points).clip(max=len(known) - 1)
         if (unknown := known[ids] != points).any():
@@ -92,7 +92,7 @@ class CharTokenizer:
 
 @dataclass(frozen=True)
 class ByteTokenizer:
-    """One token per byte of the text's UTF-8 encoding, so 256 tokens for any text.
+    """One token per byte of the text as UTF-8: a vocabulary of 256 for any text.
 
     >>> ByteTokenizer().encode("é")
     array([195, 169], dtype=int32)
@@ -139,19 +139,16 @@ class BPETokenizer:
 
     @classmethod
     def train(cls, text: str, vocab_size: int) -> "BPETokenizer":
-        """Learn merges until there are `vocab_size` tokens, or the text has no pair left to merge.
-
-        Raises a ValueError if `vocab_size` is below 256 or the text is empty.
-        """
+        """Learn merges until there are `vocab_size` tokens, at least 256, or no pair is left to merge."""
         if vocab_size < 256:
             raise ValueError(f"vocab_size must be at least 256, the number of bytes, got {vocab_size}")
         _check_text(text)
         from tokenizers import trainers
 
-        # A text has fewer merges than bytes, and the library allocates memory for the number requested.
-        most = min(vocab_size, 256 + len(text.encode()))
+        # A text has fewer merges than bytes, and the library allocates memory for all that are requested.
+        limit = min(vocab_size, 256 + len(text.encode()))
         alphabet = list(_BYTE_OF_CHARACTER)
-        trainer = trainers.BpeTrainer(vocab_size=most, initial_alphabet=alphabet, show_progress=False)
+        trainer = trainers.BpeTrainer(vocab_size=limit, initial_alphabet=alphabet, show_progress=False)
         library = cls(())._library
         library.train_from_iterator([text], trainer)
         return cls(tuple(tuple(pair) for pair in json.loads(library.to_str())["model"]["merges"]))
@@ -194,7 +191,7 @@ class BPETokenizer:
 
 
 def train_tokenizer(kind: Literal["char", "byte", "bpe"], text: str, vocab_size: int | None = None) -> Tokenizer:
-    """Train a tokenizer of the given kind. Only BPE has a `vocab_size`, and needs it."""
+    """Train a tokenizer of the given kind. BPE needs a `vocab_size`; the others ignore it."""
     if kind == "char":
         return CharTokenizer.train(text)
     if kind == "byte":
@@ -209,7 +206,7 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
 
     Raises:
         OSError: the file is missing (FileNotFoundError) or cannot be read.
-        ValueError: it is damaged, not a tokenizer's file, or of another version; the message names it.
+        ValueError: it is damaged, not a tokenizer's file, or of another version.
 
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     ByteTokenizer().save(f"{folder}/tokenizer.json")
@@ -228,7 +225,7 @@ def tokenizer_to_json(tokenizer: Tokenizer) -> str:
 
 
 def tokenizer_from_json(document: Any, *, origin: str | Path) -> Tokenizer:
-    """Return the tokenizer of a document that `save` wrote. Raises a ValueError that names `origin`."""
+    """Return the tokenizer that `document` describes. If it is not valid, raise a ValueError with `origin`."""
     check_version(document, _SCHEMA_VERSION, origin=origin, what="tokenizer's file")
     document = verify_checksum(document, origin=origin)
     try:
@@ -245,7 +242,7 @@ def tokenizer_from_json(document: Any, *, origin: str | Path) -> Tokenizer:
 
 
 def _gpt2_alphabet() -> dict[str, int]:
-    """Map GPT-2's characters to bytes: printable bytes are themselves, the others are U+0100 and following."""
+    """Map GPT-2's characters to bytes. A printable byte is its own character, the others are U+0100 and up."""
     printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     others = [byte for byte in range(256) if byte not in printable]
     return {chr(byte): byte for byte in printable} | {chr(256 + n): byte for n, byte in enumerate(others)}

@@ -1,13 +1,13 @@
 """Write files and directories atomically, and read regular files only."""
 
 import errno
+import io
 import os
 import re
 import shutil
 import stat
 import uuid
 from pathlib import Path
-from typing import BinaryIO
 
 
 def temporary_path(path: Path) -> Path:
@@ -85,7 +85,7 @@ def read_regular(path: str | Path, *, max_bytes: int | None = None, follow_links
             raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM), str(path)) from None
 
 
-def open_regular(path: Path, *, follow_links: bool = True) -> BinaryIO:
+def open_regular(path: Path, *, follow_links: bool = True) -> io.BufferedReader:
     """Open a file for reading. Raise a ValueError for a pipe or a device, because reading it may never end.
 
     Unless `follow_links` is true, also raise a ValueError for a symbolic link.

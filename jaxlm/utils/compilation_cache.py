@@ -23,10 +23,8 @@ def enable_compilation_cache() -> str | None:
     if configured:
         return configured
     folder = cache_directory() / "compiled" / _cpu_id()
-    try:
+    with contextlib.suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError:
-        return None
     if not os.access(folder, os.W_OK):
         return None
     jax.config.update("jax_compilation_cache_dir", str(folder))  # type: ignore[no-untyped-call]

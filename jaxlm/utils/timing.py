@@ -88,10 +88,6 @@ def benchmark_interleaved(
         rest_seconds: pause before each sample, followed by an untimed call. Threads of another library, such as
             OpenMP in PyTorch, can spin after a call and slow down the next.
         tracing: names of functions that may trace within a sample, as Flax does under `jax.disable_jit`.
-
-    >>> calls = {"sum": lambda: sum(range(1000)), "min": lambda: min(range(1000))}
-    >>> benchmark_interleaved(calls, repeats=3)["sum"].repeats
-    3
     """
     compile_seconds, loops = {}, {}
     for name, call in calls.items():
