@@ -11,18 +11,18 @@ from jaxlm.devices.probe_cache import probe_results
 from jaxlm.devices.selection import choose_device, fastest_plugin, format_device
 from jaxlm.utils.timing import benchmark_interleaved
 
-# The model sizes, in weights, for which the list says what "auto" chooses.
+# Model sizes, in weights, for which to list the choice of "auto".
 _SIZES = {"small": 1_000, "large": 10_000_000}
 
 
 def describe_devices() -> dict[str, list[dict[str, Any]]]:
-    """Describe each device of JAX and each plugin without a device. Host function; not for use inside `jit`.
+    """Describe JAX's devices, and the plugins that provide none. Host function; not for use inside `jit`.
 
     Returns:
-        "devices": a row for each device or plugin: "platform", "device", "plugin", "version", "verdict" ("works",
-            "fails" or "built in") and its "reason", "gflops" and "gbytes" of `measure_throughput`, and "auto": the
+        "devices": a row per device or plugin: "platform", "device", "plugin", "version", "verdict" ("works",
+            "fails" or "built in"), its "reason", "gflops" and "gbytes" of `measure_throughput`, and "auto", the
             model sizes ("small", "large") for which "auto" chooses the device.
-        "auto": a row for each model size: "num_weights", the chosen "device" and the "reason".
+        "auto": a row per model size: "num_weights", and the chosen "device" with the "reason".
     """
     from jax.extend import backend  # takes 40 ms
 
@@ -56,7 +56,7 @@ def _plugin_columns(plugin: Plugin | None) -> dict[str, Any]:
 
 
 def measure_throughput(device: jax.Device) -> dict[str, float | None]:
-    """Measure two rates of a device; None if it raises a RuntimeError, for example for lack of memory.
+    """Measure the throughput of a device; None if it raises a RuntimeError, for example for lack of memory.
 
     Returns:
         "gflops": GFLOP/s of a float32 matrix product at JAX's default precision (TF32 on NVIDIA GPUs).
@@ -65,7 +65,6 @@ def measure_throughput(device: jax.Device) -> dict[str, float | None]:
     width, num_floats = (1024, 2**24) if device.platform == "cpu" else (4096, 2**26)
     negate = jax.jit(jnp.negative, donate_argnums=0)
     try:
-        # All elements are 1 / width, so the matrix equals its own square.
         matrix = jax.device_put(np.full((width, width), 1 / width, np.float32), device)
         array = [jax.device_put(np.ones(num_floats, np.float32), device)]
 

@@ -1,4 +1,4 @@
-"""Find JAX's accelerator plugins and disable them. Nothing here imports JAX, which loads plugins on first use."""
+"""Find and disable JAX's accelerator plugins. Nothing here imports JAX, which loads plugins on first use."""
 
 import contextlib
 import functools
@@ -13,13 +13,10 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-# JAX finds the module for Google's TPUs by this name: it has no entry point.
-_TPU = "libtpu"
-
 
 @dataclass(frozen=True)
 class Plugin:
-    """An installed plugin: the module that JAX imports, and the name and version of its distribution."""
+    """An installed plugin: the module that JAX imports, and its distribution's name and version."""
 
     module: str
     name: str
@@ -33,19 +30,19 @@ class Plugin:
 def installed_plugins() -> tuple[Plugin, ...]:
     """Return the plugins that JAX would load, without importing them.
 
-    JAX finds plugins by entry points and as modules of the package `jax_plugins`; libtpu it finds by name.
+    JAX finds plugins by entry point and as modules of the package `jax_plugins`, and the TPU's `libtpu` by name.
     """
     plugins = {plugin.module: plugin for plugin in _namespace_plugins()}
     for entry_point in metadata.entry_points(group="jax_plugins"):
         if distribution := entry_point.dist:
             plugins[entry_point.value] = Plugin(entry_point.value, distribution.name, distribution.version)
     with contextlib.suppress(metadata.PackageNotFoundError):
-        plugins[_TPU] = Plugin(_TPU, _TPU, metadata.version(_TPU))
+        plugins["libtpu"] = Plugin("libtpu", "libtpu", metadata.version("libtpu"))
     return tuple(plugins[module] for module in sorted(plugins))
 
 
 def known_incompatibility(plugin: Plugin) -> str | None:
-    """Return why a plugin cannot work with the installed JAX, and the remedy; None if nothing is known."""
+    """Return why a plugin cannot work with the installed JAX, and the remedy; None if no problem is known."""
     if plugin.name.replace("_", "-").lower() != "jax-metal":
         return None
     version = metadata.version("jax")
@@ -59,7 +56,7 @@ def known_incompatibility(plugin: Plugin) -> str | None:
 
 
 def disable_plugins(plugins: Iterable[Plugin]) -> None:
-    """Replace the modules of these plugins by empty ones, so that JAX does not start them in this process.
+    """Replace the plugins' modules by empty ones, so that JAX in this process does not start the plugins.
 
     This has no effect on plugins that JAX has already started.
     """
@@ -70,7 +67,7 @@ def disable_plugins(plugins: Iterable[Plugin]) -> None:
 
 
 def _namespace_plugins() -> Iterator[Plugin]:
-    """Yield the modules of the package `jax_plugins`. Their version is when they were last written."""
+    """Yield the modules of the package `jax_plugins`. Their version is the time of their last change."""
     spec = importlib.util.find_spec("jax_plugins")
     for directory in (spec.submodule_search_locations or []) if spec else []:
         for info in pkgutil.iter_modules([directory]):

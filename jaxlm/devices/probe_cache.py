@@ -20,9 +20,8 @@ from jaxlm.utils.cache_directory import cache_directory
 from jaxlm.utils.json_files import read_json
 
 _VERSION = 3
-_FAILURE_SECONDS = 86_400  # how long a failure is cached; its cause may be temporary, such as full memory
-_MAX_ENTRIES = 100  # includes results for other versions, machines and settings; reading them takes 1 ms
-_GRACE_SECONDS = 5  # how much longer than its probes another process may hold the lock
+_FAILURE_SECONDS = 86_400  # how long to cache a failure, whose cause may be temporary, such as full memory
+_MAX_ENTRIES = 100  # of all versions, machines and settings; reading 100 takes 1 ms
 # Prefixes of environment variables that can change a probe's result.
 _VARIABLES = (*INHERITED, "CUDA_", "HIP_", "LD_LIBRARY_PATH", "LIBTPU_", "ROCR_", "XLA_")
 
@@ -31,19 +30,17 @@ _VARIABLES = (*INHERITED, "CUDA_", "HIP_", "LD_LIBRARY_PATH", "LIBTPU_", "ROCR_"
 def probe_results() -> Mapping[Plugin, ProbeResult]:
     """Return the probe result of each installed plugin. Host function; not for use inside `jit`.
 
-    Plugins without a cached result are probed in subprocesses, all at the same time, for at most 25 s. Results are
-    cached in the user's cache directory by plugin, versions, machine and settings; failures for one day, and only
-    while the time limit does not grow. If no probe can run, every plugin without a result counts as failing.
-
-    Raises:
-        ValueError: `JAXLM_PROBE_SECONDS` is not a valid time limit.
+    Plugins without a cached result are probed in subprocesses, all at the same time, for `probe_seconds`. Results
+    are cached in the user's cache directory by plugin, versions, machine and settings; failures only for one day,
+    and only while the time limit does not grow. If no probe can run, every plugin without a result counts as
+    failing.
     """
     plugins = installed_plugins()
     results = _known_results(plugins)
     if len(results) < len(plugins):
         try:
             with _acquire_lock():
-                results = _known_results(plugins)  # another process may have added some meanwhile
+                results = _known_results(plugins)  # another process may have added some
                 if missing := [plugin for plugin in plugins if plugin not in results]:
                     new = run_probes(missing)
                     _add_to_cache(new)
@@ -55,11 +52,7 @@ def probe_results() -> Mapping[Plugin, ProbeResult]:
 
 
 def clear_probe_cache() -> None:
-    """Delete all cached results, so that every plugin is probed again.
-
-    Raises:
-        OSError: the cache file cannot be removed.
-    """
+    """Delete all cached results, so that every plugin is probed again."""
     with _acquire_lock():
         _cache_path().unlink(missing_ok=True)
     installed_plugins.cache_clear()
@@ -67,7 +60,7 @@ def clear_probe_cache() -> None:
 
 
 def _known_results(plugins: tuple[Plugin, ...]) -> dict[Plugin, ProbeResult]:
-    """Return the results that need no probe: known incompatibilities and cached results."""
+    """Return the results that need no probe: known incompatibilities and valid cached results."""
     if not plugins:
         return {}
     results, entries, now, limit = {}, _read_cache(), time.time(), probe_seconds()
@@ -82,17 +75,17 @@ def _known_results(plugins: tuple[Plugin, ...]) -> dict[Plugin, ProbeResult]:
 
 
 def _acquire_lock() -> AbstractContextManager[Any]:
-    """Wait for the probes of other processes: they would slow each other down, and some devices serve only one."""
+    """Wait for the probes of other processes: they slow each other down, and some devices serve only one."""
     import filelock  # takes 30 ms and is rarely needed
 
-    path, seconds = _cache_path().with_suffix(".lock"), probe_seconds() + _GRACE_SECONDS
+    path, seconds = _cache_path().with_suffix(".lock"), probe_seconds() + 5
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         return filelock.FileLock(path).acquire(timeout=seconds)
     except filelock.Timeout:
         raise TimeoutError(f"another process has been probing plugins for {seconds:g} s") from None
     except (OSError, NotImplementedError):
-        return contextlib.nullcontext()  # without a writable directory or file locks, probe at the same time
+        return contextlib.nullcontext()  # without a writable directory or file locks, do not wait
 
 
 def _read_cache() -> dict[str, Any]:
@@ -123,14 +116,14 @@ def _cache_path() -> Path:
 
 
 def _cache_key(plugin: Plugin) -> str:
-    """Return everything that a result may depend on. Machines that share a home directory may differ."""
+    """Return all that a result may depend on, including the machine: several can share a home directory."""
     patterns = "nvidia[0-9]*", "kfd", "accel[0-9]*", "dxg"
     devices = sorted(path.name for pattern in patterns for path in Path("/dev").glob(pattern))
     driver = Path("/sys/module/nvidia/version")
     variables = sorted(name for name in os.environ if name.startswith(_VARIABLES))
     parts = (
         *(plugin.module, str(plugin), metadata.version("jax"), metadata.version("jaxlib")),
-        # Not `platform.platform()`: it takes 40 ms to find the version of the C library.
+        # `platform.platform()` would take 40 ms to find the version of the C library.
         *(platform.python_version(), sys.prefix, platform.system(), platform.release(), platform.machine()),
         *(*devices, driver.read_text().strip() if driver.exists() else ""),
         *(f"{name}={os.environ[name]}" for name in variables),

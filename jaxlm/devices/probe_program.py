@@ -1,9 +1,9 @@
-"""Probe the one accelerator plugin that JAX may load in this process, and print the result as JSON.
+"""Probe one accelerator plugin and print the result as JSON.
 
     python -m jaxlm.devices.probe_program SECONDS [MODULES OF OTHER PLUGINS]
 
-Each check runs a small program on the plugin's device and on the CPU, and compares the results. Together they use
-the operations that a training run needs. The process ends after SECONDS, even if its parent is gone.
+The other plugins are disabled. Each check runs a small program on the plugin's device and on the CPU, and compares
+the results. Together they use the operations of a training run. The process ends after SECONDS.
 """
 
 import contextlib
@@ -23,8 +23,8 @@ from jax import Array, lax
 from jaxlm.devices.plugins import Plugin, disable_plugins
 from jaxlm.devices.probe_runner import RESULT_MARKER, SMALL_MODEL, ProbeResult, to_one_line
 
-_TOLERANCE = 1e-3  # relative and absolute; another order of float32 additions, in three steps, differs by less
-_MAX_SLOWDOWN = 10  # an accelerator that is slower is limited by computing, not by dispatch
+_TOLERANCE = 1e-3  # relative and absolute; in three steps, another order of float32 additions changes less
+_MAX_SLOWDOWN = 10  # a slower accelerator is limited by computing, not by dispatch
 
 _VOCAB, _CONTEXT, _BATCH = 27, 3, 32
 _SHAPES = {"embedding": (_VOCAB, 32), "hidden": (_CONTEXT * 32, 2048), "bias": (2048,), "logits": (2048, _VOCAB)}
@@ -38,18 +38,18 @@ _LOGITS = _random.normal(0, 2, (_VOCAB, _VOCAB)).astype(np.float32)
 
 
 def probe() -> ProbeResult:
-    """Return the result for the platform that JAX finds in addition to the CPU."""
+    """Return the probe result of the platform that JAX finds in addition to the CPU."""
     log = logging.handlers.BufferingHandler(capacity=1000)
     logging.getLogger("jax").addHandler(log)
     platform = None
     try:
         platform = next((name for name in jax.extend.backend.backends() if name != "cpu"), None)
         if platform is None:
-            # JAX only logs the exceptions that a plugin raises while it is loaded.
+            # JAX logs the exceptions that a plugin raises while loading, and continues.
             cause = f": {_describe_record(log.buffer[0])}" if log.buffer else ""
             return ProbeResult(False, None, f"provides no device{cause}")
         device, cpu = jax.devices(platform)[0], jax.devices("cpu")[0]
-        # Some devices multiply float32 with fewer bits by default, which is not an error.
+        # By default, some devices multiply float32 with fewer bits, which is not an error.
         with jax.default_matmul_precision("float32"):
             for name in CHECKS:
                 if difference := find_difference(run_check(name, device), run_check(name, cpu)):
@@ -61,13 +61,13 @@ def probe() -> ProbeResult:
 
 
 def run_check(name: str, device: jax.Device) -> Any:
-    """Return what the check of this name computes on a device, as NumPy arrays."""
+    """Return the values of a check on a device, as NumPy arrays."""
     function, arguments = _prepare_check(name, device)
     return jax.device_get(function(*arguments))
 
 
 def find_difference(actual: Any, expected: Any) -> str:
-    """Describe the first difference of two trees of arrays; empty if there is none."""
+    """Describe the first difference between two pytrees of arrays; empty if there is none."""
     for leaf, expected_leaf in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
         here, there = np.asarray(leaf), np.asarray(expected_leaf)
         if (here.shape, here.dtype) != (there.shape, there.dtype):
@@ -80,10 +80,10 @@ def find_difference(actual: Any, expected: Any) -> str:
 
 
 def compare_speed(platform: str, seconds: float, cpu_seconds: float) -> ProbeResult:
-    """Return the result of a plugin that passed every check, from the seconds of a step of the check "training".
+    """Return the result of a plugin that passed every check, from its and the CPU's seconds per training step.
 
     On an accelerator, a small step takes the time of its dispatch, whatever the size of the model. On the CPU, the
-    time grows with the number of weights. So the accelerator is faster from about the size of equal times.
+    time grows with the number of weights. So the accelerator is faster from about the size where both are equal.
     """
     if seconds > _MAX_SLOWDOWN * cpu_seconds:
         reason = f"computes the CPU's values, {seconds / cpu_seconds:.0f} times slower"
@@ -119,7 +119,7 @@ def _sample(logits: Array, key: Array) -> Array:
 
 
 def _train(params: Any, ids: Array, num_steps: Array, key: Array) -> Any:
-    """Train Bengio's network on windows of `ids` in one loop; return the parameters and the last loss."""
+    """Train Bengio's network on windows of `ids`; return the parameters and the last loss."""
 
     def mean_nats(params: Any, windows: Array) -> Array:
         contexts, targets = windows[:, :_CONTEXT], windows[:, _CONTEXT]
@@ -136,13 +136,13 @@ def _train(params: Any, ids: Array, num_steps: Array, key: Array) -> Any:
     return lax.fori_loop(0, num_steps, train_step, (params, jnp.float32(0)))
 
 
-# Name -> a function to compile and run on both devices, and its arguments without the last, which is a random key.
+# Name -> a function to run on both devices, and its arguments except the last, which is a random key.
 CHECKS: dict[str, tuple[Any, ...]] = {
     "random number": (_random_numbers,),
     "matrix product": (lambda matrix, key: matrix @ matrix, _MATRIX),
     "gather": (lambda table, ids, key: table[ids], _TABLE, _IDS[:50]),
     "scatter-add": (lambda ids, key: jnp.zeros(_VOCAB, jnp.int32).at[ids].add(1), _IDS),
-    # Small whole numbers, which float32 adds exactly in any order. Sampling needs sums that never decrease.
+    # Small integers, which float32 adds exactly in any order. Sampling needs sums that never decrease.
     "running sum": (lambda ids, key: jnp.cumsum(ids, axis=1), _IDS.reshape(5, 100).astype(np.float32) % 4),
     "top k": (lambda scores, key: lax.top_k(scores, 7), _SCORES),
     "embedding gradient": (jax.grad(lambda table, ids, key: jnp.tanh(table[ids]).sum()), _TABLE, _IDS[:50]),
@@ -152,7 +152,7 @@ CHECKS: dict[str, tuple[Any, ...]] = {
 
 
 def _step_seconds(device: jax.Device) -> float:
-    """Return the seconds of a step inside the loop that the check "training" has compiled; the best of three."""
+    """Return the seconds per step of the training loop, the best of three runs."""
     train, (params, ids, _, key) = _prepare_check("training", device)
     num_steps, seconds = jax.device_put(np.int32(10), device), []
     for _ in range(3):

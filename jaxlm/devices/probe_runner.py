@@ -1,7 +1,4 @@
-"""Run `probe_program.py` for each plugin in a subprocess, which a broken plugin may hang or crash.
-
-Nothing here imports JAX.
-"""
+"""Run `probe_program.py` in a subprocess for each plugin. Nothing here imports JAX."""
 
 import contextlib
 import json
@@ -18,16 +15,16 @@ from typing import IO, NamedTuple
 
 from jaxlm.devices.plugins import Plugin, installed_plugins
 
-# A probe prints this, and its result as JSON in the same line.
+# A probe prints this and, in the same line, its result as JSON.
 RESULT_MARKER = "jaxlm probe result: "
-# Below this number of weights no accelerator is faster, whatever was measured: a step takes the CPU 0.1 ms.
+# Below this number of weights, a step takes 0.1 ms on the CPU, and no accelerator is faster.
 SMALL_MODEL = 10_000
 
 _GRACE_SECONDS = 1.0  # how long processes that the plugin started may outlive the probe
-_MAX_OUTPUT_BYTES = 2**20  # a hundred times what JAX logs; the plugin would print as much in every run
+_MAX_OUTPUT_BYTES = 2**20  # a hundred times what JAX logs; a plugin that prints more would do so in every run
 
-# Prefixes of environment variables. A probe inherits only settings of devices and of 64-bit mode, because debug
-# settings of JAX and Python, such as transfer guards and warnings as errors, must not make a plugin look broken.
+# Prefixes of environment variables. Of the settings of JAX and Python, a probe inherits only those for devices and
+# 64-bit mode, because others, such as transfer guards or warnings as errors, could make a plugin look broken.
 _NOT_INHERITED = "JAX_", "JAXLM_", "PYTHON", "PJRT_NAMES_AND_LIBRARY_PATHS"
 _PLUGINS = "CUDA", "GRAFT", "METAL", "MPS", "MTL", "PJRT", "ROCM", "TPU"
 INHERITED = "JAX_ENABLE_X64", "PYTHONHOME", *(f"JAX_{plugin}_" for plugin in _PLUGINS)
@@ -38,17 +35,15 @@ class ProbeResult(NamedTuple):
 
     works: bool  # every computation matched the CPU
     platform: str | None  # JAX's name for it; None if the probe did not get that far
-    reason: str  # the result in words, to follow the plugin's name
-    seconds: float | None = None  # of a training step of a model of 255,000 weights
-    worthwhile_from: int | None = None  # weights from which the device should be faster than the CPU; None: never
+    reason: str  # a phrase that follows the plugin's name
+    seconds: float | None = None  # per training step of a model of 255,000 weights
+    worthwhile_from: int | None = None  # number of weights from which it beats the CPU; None if it never does
 
 
 def run_probes(plugins: Sequence[Plugin]) -> dict[Plugin, ProbeResult]:
-    """Probe each plugin in a subprocess. All run at the same time and share one time limit.
+    """Probe each plugin in a subprocess, which it may hang or crash. All run at once, with one time limit.
 
-    Raises:
-        OSError: no process can be started.
-        ValueError: `JAXLM_PROBE_SECONDS` is not a valid time limit.
+    Raises an OSError if no process can be started.
     """
     seconds = probe_seconds()
     if not sys.executable or getattr(sys, "frozen", False):
@@ -76,20 +71,18 @@ def probe_seconds() -> float:
     raise ValueError(f"JAXLM_PROBE_SECONDS must be a number in (0, 86400], got {setting}; unset it or use 60")
 
 
-def to_one_line(text: str, max_length: int = 200) -> str:
-    r"""Return foreign text as part of a line: without line ends and control characters, cut to a length.
+def to_one_line(text: str) -> str:
+    r"""Return text from a plugin without line ends and control characters, cut to 200 characters.
 
-    >>> to_one_line("a plugin's\n  last \x1b[31mwords", 20)
-    "a plugin's last [31m"
+    >>> to_one_line("a plugin's\n  last \x1b[31mwords")
+    "a plugin's last [31mwords"
     """
-    return "".join(filter(str.isprintable, " ".join(text.split())))[:max_length]
+    return "".join(filter(str.isprintable, " ".join(text.split())))[:200]
 
 
 class _ProbeProcess(NamedTuple):
-    """A probe that was started, its output so far, and the thread that reads the output."""
-
     process: subprocess.Popen[bytes]
-    output: bytearray
+    output: bytearray  # so far
     reader: threading.Thread
 
 
@@ -97,7 +90,7 @@ def _start_probe(plugin: Plugin, seconds: float) -> _ProbeProcess:
     others = [other.module for other in installed_plugins() if other.module != plugin.module]
     kept = [name for name in os.environ if name.startswith(INHERITED) or not name.startswith(_NOT_INHERITED)]
     environment = {name: os.environ[name] for name in kept}
-    # Import what this process would import, and take no more GPU memory than needed.
+    # Import from the same paths as this process, and allocate no more GPU memory than needed.
     environment["PYTHONPATH"] = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)
     environment.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     process = subprocess.Popen(  # noqa: S603
@@ -115,7 +108,7 @@ def _start_probe(plugin: Plugin, seconds: float) -> _ProbeProcess:
 
 
 def _read_output(pipe: IO[bytes], output: bytearray) -> None:
-    """Read until no process holds the other end, or until there is too much output."""
+    """Read until no process holds the other end of the pipe, or there is too much output."""
     with pipe:
         while len(output) <= _MAX_OUTPUT_BYTES and (chunk := os.read(pipe.fileno(), 2**16)):
             output += chunk
@@ -139,7 +132,7 @@ def _get_result(probe: _ProbeProcess, seconds: float) -> ProbeResult:
     if not result.works:
         return _failure(result.reason, result.platform)
     if probe.reader.is_alive():
-        # In a run, such processes would hold the output too and block a reader that waits for its end.
+        # In a run too, such processes would keep the output open and block a reader that waits for its end.
         return _failure("left processes running")
     return result
 

@@ -13,7 +13,7 @@ from jaxlm.devices.plugins import Plugin, disable_plugins, installed_plugins
 from jaxlm.devices.probe_cache import probe_results
 from jaxlm.devices.probe_runner import ProbeResult, to_one_line
 
-# Device name -> JAX's names for the platform. Apple GPUs are those of jax-metal, metaljax, jax-mps and jax-graft.
+# Device name -> JAX's names for the platform. Apple GPUs: jax-metal, metaljax, jax-mps and jax-graft.
 _PLATFORMS: dict[str, tuple[str, ...]] = {name: (name,) for name in ("cpu", "gpu", "cuda", "rocm", "tpu")}
 _PLATFORMS |= {"metal": ("METAL", "metal", "mps", "mtl")}
 
@@ -26,9 +26,7 @@ class Choice(NamedTuple):
 
 
 def resolve_device(device: str | jax.Device = "auto", *, num_weights: int | None = None) -> jax.Device:
-    """Return the JAX device that `device` names: that of `choose_device`, which has the same arguments and errors.
-
-    Host function; not for use inside `jit`.
+    """Return the device of `choose_device`, which has the same arguments. Host function; not for use inside `jit`.
 
     >>> resolve_device("cpu").platform
     'cpu'
@@ -37,9 +35,9 @@ def resolve_device(device: str | jax.Device = "auto", *, num_weights: int | None
 
 
 def choose_device(device: str | jax.Device = "auto", *, num_weights: int | None = None) -> Choice:
-    """Return the JAX device that `device` names, with the reason. Host function; not for use inside `jit`.
+    """Return a JAX device and the reason for choosing it. Host function; not for use inside `jit`.
 
-    A platform's name means its first device. "auto" means the first of these that applies:
+    The name of a platform means its first device. "auto" means the first of these that applies:
 
     1. the device in `JAXLM_DEVICE`;
     2. JAX's default device, if `JAX_PLATFORMS`, `JAX_PLATFORM_NAME` or `jax.default_device` sets it;
@@ -77,7 +75,7 @@ def choose_device(device: str | jax.Device = "auto", *, num_weights: int | None 
 
 
 def format_device(device: jax.Device) -> str:
-    """Return a device as text: its platform, its number and its kind.
+    """Return a device's platform, number and kind as text.
 
     >>> format_device(resolve_device("cpu"))
     'cpu:0 (cpu)'
@@ -106,7 +104,7 @@ def _find_device(name: str) -> jax.Device:
                 return _start_plugin(fastest)
             except RuntimeError as error:
                 reason = str(error)
-    for platform in _PLATFORMS[name] * 2:  # twice: a plugin that does not start makes JAX's first call fail
+    for platform in _PLATFORMS[name] * 2:  # twice, because a plugin that does not start fails JAX's first call
         with contextlib.suppress(RuntimeError):
             return jax.devices(platform)[0]
     default = _default_device().platform
@@ -132,7 +130,7 @@ def _choose_fastest(num_weights: int | None) -> Choice:
 
 
 def _enable_fastest_plugin(platforms: Collection[str] | None = None) -> Plugin | None:
-    """Disable every plugin except the fastest that works for these platforms (default: for any), and return it.
+    """Disable every plugin except the fastest that works for these platforms (default: all), and return it.
 
     If none works for them, the fastest of all stays enabled, because it may be requested next.
     """
@@ -160,7 +158,7 @@ def _start_plugin(plugin: Plugin) -> jax.Device:
 
 
 def _default_device() -> jax.Device:
-    """Return the device on which JAX places a new array, by thread-local settings too."""
+    """Return the device on which JAX places a new array, which thread-local settings can change."""
     try:
         (default,) = jax.device_put(np.float32(0)).devices()
     except RuntimeError as error:
