@@ -68,12 +68,12 @@ def prepare(options: EntropyFloorOptions) -> Experiment:
         )
     check_at_least("--num-tokens", options.num_tokens, 1000)
     check_at_least("--steps", options.steps, 1)
-    return Experiment("entropy-floor", partial(measure, options))
+    return Experiment("entropy-floor", partial(measure, options, (1, 2)))
 
 
-def measure(options: EntropyFloorOptions, run: RunContext) -> Findings:
-    """Measure every model on both sources."""
-    sources = [measure_source(order, options, run) for order in (1, 2)]
+def measure(options: EntropyFloorOptions, orders: Sequence[int], run: RunContext) -> Findings:
+    """Measure every model on a source of each order."""
+    sources = [measure_source(order, options, run) for order in orders]
     return Findings({"sources": sources}, format_results(sources), {"picture": plot(sources)})
 
 

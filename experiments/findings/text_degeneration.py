@@ -15,7 +15,7 @@ the same from every prompt (98.2 % of its streams), and it copies 37.6 % of its 
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -47,6 +47,9 @@ _MEASURES = {
     "unknown_words": "words not in the\ntraining text",
     "copied_8grams": "8-grams copied from\nthe training text",
 }
+
+
+Writer = tuple[str, jaxlm.LanguageModel, Any]  # title, model and variables
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,11 +101,11 @@ def prepare(options: TextDegenerationOptions) -> Experiment:
             f"{data.corpus.source} has {len(data.val_ids)} validation tokens; {plan.num_streams} streams need "
             f"{minimum}: use a longer text, or reduce --num-streams or --num-tokens"
         )
-    networks = rungs.NetworkOptions(quick=options.quick)
-    return Experiment("text-degeneration", partial(measure, plan, networks, data, options.seed))
+    models = fit_models(plan, rungs.NetworkOptions(quick=options.quick), data, options.seed)
+    return Experiment("text-degeneration", partial(measure, plan, models, data, options.seed))
 
 
-def measure(plan: Plan, networks: rungs.NetworkOptions, data: Dataset, seed: int, run: RunContext) -> Findings:
+def measure(plan: Plan, models: Iterable[Writer], data: Dataset, seed: int, run: RunContext) -> Findings:
     """Generate text with every model at every temperature and count its failures."""
     length = _PROMPT_TOKENS + plan.num_tokens
     starts = np.linspace(0, len(data.val_ids) - length, plan.num_streams).astype(int)
@@ -110,7 +113,7 @@ def measure(plan: Plan, networks: rungs.NetworkOptions, data: Dataset, seed: int
     prompts, training_text = real[:, :_PROMPT_TOKENS], summarize_training_text(data)
     key = jax.random.fold_in(jax.random.key(seed), SAMPLE_FOLD)
     rows = [describe(_REAL, None, real, training_text, data.tokenizer)]
-    for title, model, variables in fit_models(plan, networks, data, seed):
+    for title, model, variables in models:
         for temperature in plan.temperatures:
             ids = jaxlm.sample(model, variables, prompts, plan.num_tokens, key=key, temperature=temperature)
             rows.append(describe(title, temperature, np.asarray(ids), training_text, data.tokenizer))
@@ -119,10 +122,8 @@ def measure(plan: Plan, networks: rungs.NetworkOptions, data: Dataset, seed: int
     return Findings(results, format_results(rows), {"picture": plot(rows)})
 
 
-def fit_models(
-    plan: Plan, networks: rungs.NetworkOptions, data: Dataset, seed: int
-) -> Iterator[tuple[str, jaxlm.LanguageModel, Any]]:
-    """Yield the title, the model and the variables of every model that generates text."""
+def fit_models(plan: Plan, networks: rungs.NetworkOptions, data: Dataset, seed: int) -> Iterator[Writer]:
+    """Fit one model after another."""
     vocab_size = data.tokenizer.vocab_size
     for rung in (rungs.fit_baselines(data)[1], *rungs.fit_bigrams(data)):
         yield rung.title, rung.model, rung.variables

@@ -49,19 +49,16 @@ def test_log_spaced_steps_end_with_the_last_step(num_steps):
 
 @pytest.mark.slow
 def test_measure_approaches_the_counts(run_measure, tmp_path):
-    (tmp_path / "text.txt").write_text("abcacb" * 400 + "cab" * 200)
+    (tmp_path / "text.txt").write_text("aabaab" * 400 + "bab" * 200)
     options = BigramOptimumOptions(steps=150, lrs=(1.0,), quick=True)
-    data = load_dataset("", tmp_path / "text.txt", "char")
-    results, table = run_measure(partial(measure, options, data))
-    narrow, full = results["dims"]
-    assert (narrow["dim"], full["dim"]) == (2, 3)
-    for row in (narrow, full):
-        assert row["kl_nats"][-1] == pytest.approx(row["final_kl_nats_by_lr"][0], rel=1e-3, abs=1e-5)
-        assert row["steps"][-1] == 150
-        assert min(row["kl_nats"]) > 0
-        assert sum(each["share_of_kl_percent"] for each in row["worst_contexts"]) == pytest.approx(100)
+    results, table = run_measure(partial(measure, options, load_dataset("", tmp_path / "text.txt", "char")))
+    (row,) = results["dims"]
+    assert (row["dim"], row["steps"][-1]) == (2, 150)
+    assert row["kl_nats"][-1] == pytest.approx(row["final_kl_nats_by_lr"][0], rel=1e-3, abs=1e-5)
+    assert min(row["kl_nats"]) > 0
+    assert sum(each["share_of_kl_percent"] for each in row["worst_contexts"]) == pytest.approx(100)
     # A new model is uniform.
-    assert full["kl_nats"][-1] < 0.01 * (math.log(3) - results["counts_nats_per_token"])
-    loss = results["counts_nats_per_token"] + full["kl_nats"][-1]
+    assert row["kl_nats"][-1] < 0.05 * (math.log(2) - results["counts_nats_per_token"])
+    loss = results["counts_nats_per_token"] + row["kl_nats"][-1]
     assert f"{loss:.5f}" in table
     assert f"{math.exp(loss):.4f}" in table

@@ -22,12 +22,12 @@ TEXT = "the cat sat on the mat. a rat sat on a hat: the cat sat on the rat!\n" *
 @pytest.mark.slow
 def test_measure_reports_perplexity_and_memory(run_measure, tmp_path):
     (tmp_path / "text.txt").write_text(TEXT)
-    options = ContextLengthOptions(longest=2, quick=True)
+    options = ContextLengthOptions(longest=1, quick=True)
     config = replace(make_config(options), vocab_size=256, num_steps=2, embedding_dim=2, hidden_dim=3)
     data = load_dataset("", tmp_path / "text.txt", "bpe", vocab_size=256)
     results, table = run_measure(partial(measure, options, config, data))
-    assert [row["context_length"] for row in results["counts"]] == [0, 1, 2]
-    assert [row["context_length"] for row in results["mlp"]] == [1, 2]
+    assert [row["context_length"] for row in results["counts"]] == [0, 1]
+    assert [row["context_length"] for row in results["mlp"]] == [1]
     train_ids = data.train_ids.tolist()
     for row in results["counts"]:
         length = row["context_length"]

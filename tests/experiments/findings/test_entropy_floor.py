@@ -7,17 +7,16 @@ import pytest
 from experiments.findings.entropy_floor import EntropyFloorOptions, measure
 
 
-@pytest.mark.slow
+@pytest.mark.stress
 def test_measure_finds_no_model_below_its_floor(run_measure):
     options = EntropyFloorOptions(vocab_size=4, num_tokens=40_000, steps=40, quick=True)
-    results, table = run_measure(partial(measure, options))
-    assert [source["order"] for source in results["sources"]] == [1, 2]
-    for source in results["sources"]:
-        assert len(source["models"]) == 7
-        assert all(row["exact_nats"] >= row["floor_nats"] - 1e-6 for row in source["models"])
-        assert all(abs(row["sampled_nats"] / row["exact_nats"] - 1) < 0.2 for row in source["models"])
-        # 2000 tokens determine the 12 or 48 free probabilities to a few per cent.
-        assert all(row["excess_percent"] < 10 for row in source["models"] if "gram, " in row["model"])
-        assert f"{source['entropy_rate_nats']:.4f}" in table
-    first = results["sources"][0]  # of order 1: a bigram's floor is the entropy rate
-    assert first["models"][0]["floor_nats"] == pytest.approx(first["entropy_rate_nats"])
+    results, table = run_measure(partial(measure, options, [1]))
+    (source,) = results["sources"]
+    assert source["order"] == 1
+    assert len(source["models"]) == 7
+    for row in source["models"]:
+        assert row["floor_nats"] == pytest.approx(source["entropy_rate_nats"])
+        assert row["exact_nats"] >= row["floor_nats"] - 1e-6
+        if row["model"].startswith("counts"):  # 2000 tokens determine 12 probabilities to a few per cent
+            assert row["excess_percent"] < 10
+    assert f"{source['entropy_rate_nats']:.4f}" in table

@@ -35,7 +35,7 @@ def load(tmp_path):
     return partial(load_dataset, "", tmp_path / "text.txt")
 
 
-@pytest.mark.slow
+@pytest.mark.stress
 def test_measure_compares_eight_rows_with_goals(run_measure, load):
     recipes = {name: small_config(name) for name in ("minute", "ten_minutes")}
     results, table = run_measure(partial(measure, OPTIONS, recipes, load("bpe", vocab_size=256), load("char")))
@@ -61,7 +61,7 @@ def test_meets_goal_in_perplexity_and_time(perplexity, seconds, max_seconds, met
     assert ("MISSED" in format_results([row | {"met": met}])) is not met
 
 
-@pytest.mark.slow
+@pytest.mark.stress
 def test_fit_mixture_ignores_the_validation_text(load):
     data = load("bpe", vocab_size=256)
     network = jaxlm.MLPLanguageModel(256, 5, 2, 3)

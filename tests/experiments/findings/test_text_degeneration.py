@@ -18,7 +18,7 @@ from experiments.findings.text_degeneration import (
     split_words,
     summarize_training_text,
 )
-from experiments.ladder.rungs import NetworkOptions
+from experiments.shared.training import fit_counts
 from jaxlm.text.dataset import load_dataset
 
 TEXT = "the cat sat on the mat. a rat sat on a hat: don't ask the cat!\n" * 60
@@ -93,27 +93,25 @@ def test_estimate_share_and_standard_error():
 
 
 @pytest.mark.slow
-def test_measure_generates_with_every_model(run_measure, tmp_path):
+def test_measure_compares_a_model_with_real_text(run_measure, tmp_path):
     (tmp_path / "text.txt").write_text("".join(f"{TEXT[: 20 + i % 40]} {i}\n" for i in range(300)))
     data = load_dataset("", tmp_path / "text.txt", "char")
-    plan = Plan(3, 30, (0.0, 1.0), (3,), num_steps=2)
-    networks = NetworkOptions(bigram_embedding_dim=2, mlp_embedding_dim=2, mlp_hidden_dim=2)
-    results, table = run_measure(partial(measure, plan, networks, data, 0))
-    real, *generated = results["rows"]
-    assert (real["model"], real["temperature"], real["unseen_pairs"]["share"]) == ("real text", None, 0)
-    titles = ["unigram, add 1", "counts bigram, add 1", "counts bigram, best k", "Kneser-Ney, order 3"]
-    expected = [(title, each) for title in [*titles, "neural bigram", "MLP"] for each in plan.temperatures]
-    assert [(row["model"], row["temperature"]) for row in generated] == expected
+    bigram = jaxlm.CountsBigramLM(
+        data.tokenizer.vocab_size, smoothing=0
+    )  # all of its pairs are in the training text
+    models = [("bigram", bigram, fit_counts(bigram, data.train_ids))]
+    results, table = run_measure(partial(measure, Plan(3, 30, (0.0, 1.0)), models, data, 0))
+    real, greedy, sampled = results["rows"]
+    assert [(row["model"], row["temperature"]) for row in results["rows"]] == [
+        ("real text", None),
+        ("bigram", 0),
+        ("bigram", 1),
+    ]
+    assert greedy["unseen_pairs"]["share"] == sampled["unseen_pairs"]["share"] == 0
+    assert greedy["longest_loop"]["share"] > sampled["longest_loop"]["share"]
     for row in results["rows"]:
-        for measure_name in ("repeated_4grams", "longest_loop", "unseen_pairs", "copied_8grams"):
-            assert 0 <= row[measure_name]["share"] <= 1
         assert row["first_stream"].startswith(row["excerpt"])
-        assert (
-            f"{100 * row['unseen_pairs']['share']:.1f} ({100 * row['unseen_pairs']['standard_error']:.1f})"
-            in table
-        )
-    greedy, sampled = generated[0], generated[1]
-    assert greedy["longest_loop"]["share"] == 1  # the greedy unigram repeats one token
-    assert sampled["longest_loop"]["share"] < 1
-    assert "--- unigram, add 1, temperature 1\n" in table
+        share = row["repeated_4grams"]
+        assert f"{100 * share['share']:.1f} ({100 * share['standard_error']:.1f})" in table
+    assert "--- bigram, temperature 1\n" in table
     assert real["excerpt"] in table

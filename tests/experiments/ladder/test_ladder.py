@@ -17,10 +17,11 @@ from rich.console import Console
 
 import jaxlm
 from experiments.ladder.ladder import LadderOptions, describe_rung, measure, prepare, train_again
-from experiments.ladder.rungs import RECIPES, fit_bigrams, load_text, make_networks
+from experiments.ladder.rungs import RECIPES, Rung, fit_bigrams, load_text, make_networks
 from experiments.shared.experiment import Experiment, RunContext, run_experiment
 from jaxlm.runs.manifest import read_manifest
 from jaxlm.runs.summary import summarise_run
+from jaxlm.utils.timing import Timing
 
 ROOT = Path(__file__).parents[3]
 TEXT = "the cat sat on the mat. a rat sat on a hat: the cat sat on the rat!\n" * 40
@@ -63,8 +64,8 @@ def test_every_artifact_is_written(finished):
 
 
 @pytest.mark.slow
-def test_results_hold_six_models(finished):
-    _, results, _ = finished
+def test_results_and_manifest_describe_six_models(finished):
+    out, results, _ = finished
     models = results["models"]
     assert [row["name"] for row in models] == NAMES
     for row in models:
@@ -79,15 +80,10 @@ def test_results_hold_six_models(finished):
     num_train = len(TEXT) * 9 // 10
     assert results["tokens"] == {"train": num_train, "validation": len(TEXT) - num_train}
     assert (results["seed"], results["recipe"]) == (0, "momentum")
-
-
-@pytest.mark.slow
-def test_manifest_describes_the_data(finished):
-    out, results, _ = finished
     manifest, summary = read_manifest(out), summarise_run(out)
     assert (manifest["kind"], manifest["state"]) == ("ladder", "done")
     assert all(manifest[name] == results[name] for name in ("corpus", "tokenizer", "tokens"))
-    best = min(results["models"], key=lambda row: row["nats_per_token"])
+    best = min(models, key=lambda row: row["nats_per_token"])
     assert (summary["model"], summary["perplexity"], summary["steps"]) == (best["title"], best["perplexity"], 30)
 
 
@@ -190,6 +186,7 @@ def make_wild_networks(options, data):
     return make_networks(data.tokenizer.vocab_size, options, recipe, options.steps)
 
 
+@pytest.mark.slow
 def test_diverging_training_ends_as_a_failed_run(text, tmp_path):
     options = small_options(text, out=tmp_path / "run")
     data = load_text(options, "char")
@@ -203,14 +200,17 @@ def test_diverging_training_ends_as_a_failed_run(text, tmp_path):
     assert "at step" in manifest["why"]
 
 
+@pytest.mark.slow
 def test_later_seed_that_diverges_has_infinite_perplexity(text):
     options = small_options(text)
     data = load_text(options, "char")
     console = Console(file=io.StringIO(), width=200)
     context = RunContext(Path(), jax.devices("cpu")[0], {}, console)
-    assert train_again(make_wild_networks(options, data)[0], data, 1, context) == math.inf
+    network = make_wild_networks(options, data)[0]
+    assert train_again(network, data, 1, context) == math.inf
     assert re.search(r"neural bigram, seed 1: .* at step", console.file.getvalue())
-    rung = replace(fit_bigrams(data)[0], perplexities=[9.0, math.inf])
+    evaluation = jaxlm.Evaluation(math.log(9), 9.0, 10)
+    rung = Rung("x", "x", network.model, {}, evaluation, Timing(), perplexities=[9.0, math.inf])
     assert describe_rung(rung, data)["seeds"]["interval_half_width"] == math.inf
 
 
@@ -223,7 +223,7 @@ def test_command_reports_an_error_in_one_line(tmp_path):
     assert "none.txt" in done.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.stress
 def test_each_rung_is_better_than_the_one_below(classic_shakespeare, tmp_path):
     """V = 4096, after a sixth of the default steps."""
     (tmp_path / "classic.txt").write_text(classic_shakespeare, "utf-8")

@@ -16,7 +16,7 @@ from jaxlm.text.dataset import load_dataset
 IDS = np.tile([0, 1, 2], 30)
 
 
-@pytest.mark.slow
+@pytest.mark.stress
 def test_train_side_by_side_returns_the_runs_in_order():
     model, steps = jaxlm.NeuralBigramLM(3, 2), {"batch_size": 4, "num_steps": 5}
     keys, hyperparams = jaxlm.sweep_grid(jax.random.split(jax.random.key(0), 2), lr=[0.1, 0.5])
@@ -46,7 +46,7 @@ def test_recipe_is_an_mlp_on_the_default_corpus(name):
     assert config.patience is None
 
 
-@pytest.mark.slow
+@pytest.mark.stress
 def test_train_recipe_gives_the_bits_of_jaxlm_train(tmp_path):
     text = tmp_path / "text.txt"
     text.write_text("the cat sat on the mat. a rat sat on a hat!\n" * 60)
