@@ -1,5 +1,8 @@
 """Tokenizers lose nothing, BPE equals the library's own, and a damaged file is an error that names it."""
 
+import itertools
+import string
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -92,18 +95,6 @@ def test_bpe_token_count_of_the_classic_file(classic_shakespeare):
     assert tokenizer.decode(ids) == classic_shakespeare
 
 
-@for_every_tokenizer
-def test_tokenizers_are_frozen_values(tokenizer):
-    tokenizer.encode("speak")
-    same = {CHAR: lambda: CharTokenizer.train(PROSE), BPE: lambda: BPETokenizer.train(PROSE, 300)}
-    again = same.get(tokenizer, ByteTokenizer)()
-    assert again == tokenizer
-    assert hash(again) == hash(tokenizer)
-    assert CharTokenizer.train("another text") != tokenizer != BPETokenizer.train("another text", 300)
-    with pytest.raises(AttributeError):
-        tokenizer.merges = tokenizer.characters = ""
-
-
 @pytest.mark.parametrize("tokenizer", [BYTE, BPETokenizer.train("a", 256)], ids=["byte", "bpe"])
 def test_decode_within_a_character(tokenizer):
     ids = tokenizer.encode("né😀")
@@ -163,8 +154,8 @@ def test_save_and_load(tokenizer, tmp_path):
     BYTE.save(path)
     tokenizer.save(str(path))  # replaces the file
     loaded = load_tokenizer(str(path))
-    assert loaded == tokenizer
-    assert type(loaded) is type(tokenizer)
+    assert (type(loaded), loaded, hash(loaded)) == (type(tokenizer), tokenizer, hash(tokenizer))
+    assert loaded != CharTokenizer.train("another text") != BPETokenizer.train("another text", 300)
     assert loaded.encode(PROSE).tolist() == tokenizer.encode(PROSE).tolist()
     assert list(tmp_path.iterdir()) == [path]
     content = path.read_text("utf-8")
@@ -240,11 +231,9 @@ def test_bpe_with_unusual_merges(merges):
 
 @pytest.mark.slow
 def test_bpe_saves_a_quarter_of_a_million_tokens(tmp_path):
-    letters = [chr(letter) for letter in range(ord("a"), ord("z") + 1)]
-    pairs = [(a, b) for a in letters for b in letters]
-    triples = [(a + b, c) for a, b in pairs for c in letters]
-    fours = [(a + b, c) for a, b in triples for c in letters][:230_000]
-    tokenizer = BPETokenizer((*pairs, *triples, *fours))
+    words = (word for length in (2, 3, 4) for word in itertools.product(string.ascii_lowercase, repeat=length))
+    merges = [("".join(word[:-1]), word[-1]) for word in itertools.islice(words, 250_000)]
+    tokenizer = BPETokenizer(tuple(merges))
     tokenizer.save(tmp_path / "large.json")
     assert load_tokenizer(tmp_path / "large.json") == tokenizer
     assert tokenizer.decode(tokenizer.encode("the cat sat")) == "the cat sat"

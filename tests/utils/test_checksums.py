@@ -1,5 +1,6 @@
-"""Any change to a document or directory with checksums is noticed."""
+"""Any change to a document or directory with checksums is an error."""
 
+import functools
 import hashlib
 import json
 import os
@@ -23,7 +24,7 @@ def test_add_checksum_round_trip():
     assert json.loads(content)["sha256"] == hashlib.sha256(canonical).hexdigest() == sha256_of(canonical)
 
 
-def test_verify_checksum_notices_every_bit():
+def test_verify_checksum_covers_every_bit():
     document = {"version": 1, "a": [0.1, "text", None], "b": {"c": True}}
     content = add_checksum(document).encode()
     harmless = 0
@@ -39,8 +40,12 @@ def test_verify_checksum_notices_every_bit():
     assert harmless < content.count(b" ") + content.count(b"\n")
 
 
+DEEP = functools.reduce(lambda inner, _: [inner], range(5000), [])
+
+
 @pytest.mark.parametrize(
-    "change", [{"a": True}, {"a": "1"}, {"b": 0}, {"sha256": "0" * 64}, {"a": float("inf")}, {"a": {}}]
+    "change",
+    [{"a": True}, {"a": "1"}, {"b": 0}, {"sha256": "0" * 64}, {"a": float("inf")}, {"a": {}}, {"a": DEEP}],
 )
 def test_verify_checksum_mismatch(change):
     document = json.loads(add_checksum({"version": 1, "a": 1}))
@@ -52,14 +57,6 @@ def test_verify_checksum_mismatch(change):
 def test_verify_checksum_missing(document):
     with pytest.raises(ValueError, match="here is damaged: it has no sha256"):
         verify_checksum(document, origin="here")
-
-
-def test_verify_checksum_nested_too_deeply():
-    deep = []
-    for _ in range(5000):
-        deep = [deep]
-    with pytest.raises(ValueError, match="here is damaged: checksum mismatch"):
-        verify_checksum({"a": deep, "sha256": "0" * 64}, origin="here")
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), "a" * 2**24], ids=["NaN", "infinity", "too long"])

@@ -4,6 +4,7 @@ import io
 import os
 import sys
 import tempfile
+from unittest.mock import Mock
 
 import jax
 import pytest
@@ -14,13 +15,6 @@ from jaxlm.utils.terminal import escape_controls, make_console, print_plain, pro
 
 def console(**options):
     return Console(file=io.StringIO(), width=100, **options)
-
-
-def failing_with(error):
-    def command():
-        raise error
-
-    return command
 
 
 def test_print_plain_prints_markup_and_long_lines_unchanged():
@@ -112,7 +106,7 @@ def test_make_console_replaces_what_the_encoding_lacks(monkeypatch):
 )
 def test_run_command_prints_one_line_and_returns_a_code(error, code, line, capsys):
     messages = []
-    assert run_command(failing_with(error), on_failure=messages.append) == code
+    assert run_command(Mock(side_effect=error), on_failure=messages.append) == code
     assert capsys.readouterr() == ("", line + "\n")
     assert len(messages) == 1
     assert escape_controls(messages[0]) == line.removeprefix("error: ")
@@ -126,12 +120,12 @@ def test_run_command_success_is_0(capsys):
 @pytest.mark.parametrize("bug", [ZeroDivisionError, RuntimeError])
 def test_run_command_does_not_hide_a_bug(bug):
     with pytest.raises(bug):
-        run_command(failing_with(bug()))
+        run_command(Mock(side_effect=bug))
 
 
 @pytest.mark.parametrize("show", [write, print_plain, Console.print])
 def test_run_command_with_a_closed_pipe(show, monkeypatch, capfd):
-    """Text ends the command quietly. Messages about its work are lost, and the work is done."""
+    """Losing text ends the command; losing messages does not."""
     reader, writer = os.pipe()
     os.close(reader)
     done = []
