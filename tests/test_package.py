@@ -64,7 +64,7 @@ def test_library_has_one_importing_folder(library, folder):
 def test_no_experiment_imports_another():
     paths = sorted(EXPERIMENTS.rglob("*.py"))
     names = {path: ".".join(path.relative_to(EXPERIMENTS.parent).with_suffix("").parts) for path in paths}
-    runnable = {names[path] for path in paths if '__name__ == "__main__"' in path.read_text("utf-8")}
+    runnable = {names[path] for path in paths if '\nif __name__ == "__main__":' in path.read_text("utf-8")}
     assert len(runnable) >= 10
     for path in paths:
         assert not runnable & set(imports_of(path)), path

@@ -41,7 +41,9 @@ def program_of(words):
         words = words[1:]
     if words[0].endswith("python"):
         return tuple(words[:3]), words[3:]
-    return (tuple(words[:2]), words[2:]) if words[0] == "jaxlm" else (tuple(words[:1]), words[1:])
+    if words[0] in ("jaxlm", ".venv/bin/jaxlm"):
+        return ("jaxlm", words[1]), words[2:]
+    return tuple(words[:1]), words[1:]
 
 
 @functools.cache
@@ -64,7 +66,7 @@ def help_of(program):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("block", find_blocks("python"))
+@pytest.mark.parametrize("block", list(find_blocks("python")))
 def test_python_block_runs(block, tmp_path, monkeypatch, capsys, request):
     if "load_corpus" in block:
         request.getfixturevalue("tinyshakespeare")

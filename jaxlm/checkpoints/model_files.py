@@ -97,7 +97,12 @@ def load_model(path: str | Path, *, model: LanguageModel | None = None) -> tuple
         FileNotFoundError: `path` is not a saved model.
         ValueError: it is damaged, of another version, or does not match `model`; the message names the path.
 
-    For an example, see `save_model`.
+    >>> import tempfile, jaxlm
+    >>> model = jaxlm.NeuralBigramLM(vocab_size=5, embedding_dim=2)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_model(f"{folder}/bigram", model, jaxlm.init(model, jax.random.key(0)))
+    ...     load_model(f"{folder}/bigram")[0] == model
+    True
     """
     path = Path(path).absolute()
     origin = path / "model.json"
@@ -162,12 +167,18 @@ def export_model(
 def import_model(path: str | Path, *, model: LanguageModel | None = None) -> tuple[Any, Any, Tokenizer | None]:
     """Return the model, its variables and its tokenizer from the file that `export_model` wrote.
 
-    Arguments, checks and results are those of `load_model`; for an example, see `export_model`.
-    Host function; not for use inside `jit`.
+    Arguments, checks and results are those of `load_model`. Host function; not for use inside `jit`.
 
     Raises:
         OSError: the file is missing or cannot be read.
         ValueError: it is damaged, not an exported model, or does not match `model`; the message names the path.
+
+    >>> import tempfile, jaxlm
+    >>> model = jaxlm.NeuralBigramLM(vocab_size=5, embedding_dim=2)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     export_model(f"{folder}/bigram.safetensors", model, jaxlm.init(model, jax.random.key(0)))
+    ...     import_model(f"{folder}/bigram.safetensors")[0] == model
+    True
     """
     path = Path(path)
     metadata, tensors = _read_tensors(path)

@@ -33,7 +33,11 @@ _REMEDY = (
 
 @dataclass(frozen=True)
 class Corpus:
-    """A text and its origin. `sha256` is the hexadecimal checksum of the text as UTF-8."""
+    """A text and its origin. `sha256` is the hexadecimal checksum of the text as UTF-8.
+
+    >>> Corpus("greeting", "hello", source="typed", license="none", sha256="2cf24dba...").text
+    'hello'
+    """
 
     name: str
     text: str = field(repr=False)

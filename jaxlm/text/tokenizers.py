@@ -23,7 +23,12 @@ _SCHEMA_VERSION = 2
 
 
 class Tokenizer(Protocol):
-    """Encode text as ids in [0, vocab_size), and decode them."""
+    """Encode text as ids in [0, vocab_size), and decode them.
+
+    >>> tokenizer: Tokenizer = ByteTokenizer()
+    >>> tokenizer.decode(tokenizer.encode("hello"))
+    'hello'
+    """
 
     @property
     def vocab_size(self) -> int:
