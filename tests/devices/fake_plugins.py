@@ -1,15 +1,13 @@
 """Accelerator plugins that misbehave, each a module and a distribution with an entry point of `jax_plugins`.
 
 The accelerator of each is a second CPU client of XLA, registered under its own name by JAX's public
-`register_backend_factory`: another backend with its own devices, buffers and programs. `works` is only that.
-The failures of the others are real where possible: exceptions, hangs in each of the three places where JAX calls
-a plugin, output, processes left running. Three replace `compile_or_get_cached`, which JAX calls with the client
-and the StableHLO of every program, because a client's compiler cannot be replaced from outside:
+`register_backend_factory`. Three plugins replace `compile_or_get_cached`, to which JAX passes the StableHLO of
+every program, because a client's compiler cannot be replaced:
 
 - `aborts` and `unimplemented` fail when the first program is compiled.
 - `wrong` compiles every tanh as a sine, so that one operation computes wrong numbers of the right shape.
 
-`segfaults` reads address 0 from within a compiled loop, by a callback that it adds to JAX's loops.
+`segfaults` reads address 0 in a callback that it adds to JAX's loops.
 """
 
 import textwrap

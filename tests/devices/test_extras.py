@@ -145,8 +145,7 @@ def test_pip_resolves_the_extra(extra, platform, python, newest_pip, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     report = json.loads((tmp_path / "report.json").read_text("utf-8"))
-    found = {
-        canonicalize_name(each["metadata"]["name"]): each["metadata"]["version"] for each in report["install"]
-    }
+    packages = [each["metadata"] for each in report["install"]]
+    found = {canonicalize_name(each["name"]): each["version"] for each in packages}
     assert found.items() <= versions.items()
     assert required.keys() <= found.keys()

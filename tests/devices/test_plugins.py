@@ -17,7 +17,7 @@ ON_IMPORT = "raise AssertionError('imported')"
 
 @pytest.fixture(autouse=True)
 def site(tmp_path, monkeypatch):
-    """A directory to import from."""
+    """Return a directory to import from."""
     monkeypatch.syspath_prepend(tmp_path)
     installed_plugins.cache_clear()
     yield tmp_path
@@ -34,11 +34,10 @@ def add_to_namespace(site, path, modified):
 def test_installed_plugins_finds_modules_without_distribution(site):
     add_to_namespace(site, "mine/__init__.py", 86_400)
     add_to_namespace(site, "mine_too.py", 172_800)
-    found = [
-        (plugin.module, plugin.name, plugin.version) for plugin in installed_plugins() if "mine" in plugin.name
+    assert [plugin for plugin in installed_plugins() if "mine" in plugin.name] == [
+        Plugin("jax_plugins.mine", "jax_plugins.mine", "1970-01-02T00:00:00Z"),
+        Plugin("jax_plugins.mine_too", "jax_plugins.mine_too", "1970-01-03T00:00:00Z"),
     ]
-    names = ["jax_plugins.mine", "jax_plugins.mine_too"]
-    assert found == list(zip(names, names, ["1970-01-02T00:00:00Z", "1970-01-03T00:00:00Z"], strict=True))
 
 
 def test_installed_plugins_finds_entry_points_first(site):
@@ -99,9 +98,5 @@ def test_probe_results_imports_neither_jax_nor_a_plugin(site):
         assert "breaks every program of jax 0.10.2" in reasons["jax-metal"]
         assert "AssertionError: imported" in reasons["my-chip"]
     """
-    environment = {
-        "PYTHONPATH": os.pathsep.join(sys.path),
-        "JAXLM_DATA_DIR": str(site),
-        "JAXLM_PROBE_SECONDS": "60",
-    }
-    subprocess.run([sys.executable, "-c", textwrap.dedent(program)], env=os.environ | environment, check=True)
+    settings = {"PYTHONPATH": os.pathsep.join(sys.path), "JAXLM_DATA_DIR": str(site), "JAXLM_PROBE_SECONDS": "60"}
+    subprocess.run([sys.executable, "-c", textwrap.dedent(program)], env=os.environ | settings, check=True)

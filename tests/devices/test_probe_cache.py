@@ -5,6 +5,7 @@ import platform
 import sys
 import time
 from importlib import metadata
+from unittest.mock import Mock
 
 import filelock
 import pytest
@@ -28,7 +29,7 @@ def results():
 
 @pytest.fixture
 def probes(install, results):
-    """The calls of `run_probes`."""
+    """Return the calls of `run_probes`."""
     return install(results)
 
 
@@ -104,10 +105,7 @@ def test_failure_counts_for_a_day_and_no_higher_limit(probes, monkeypatch, hours
 
 
 def test_error_of_run_probes_is_not_cached(probes, cache, monkeypatch):
-    def fail(plugins):
-        raise OSError("no processes left\nfor you")
-
-    monkeypatch.setattr(probe_cache, "run_probes", fail)
+    monkeypatch.setattr(probe_cache, "run_probes", Mock(side_effect=OSError("no processes left\nfor you")))
     failure = ProbeResult(works=False, platform=None, reason="could not be probed: no processes left for you")
     assert probe_results() == {GOOD: failure, BAD: failure}
     assert not cache.exists()

@@ -1,4 +1,4 @@
-"""The result of a probe for each way in which it can end. A shell script replaces the Python interpreter."""
+"""The result of a probe for each way to end. A shell script replaces the Python interpreter."""
 
 import json
 import os
@@ -12,9 +12,7 @@ from jaxlm.devices import probe_runner
 from jaxlm.devices.plugins import Plugin
 from jaxlm.devices.probe_runner import RESULT_MARKER, ProbeResult, probe_seconds, run_probes
 
-WORKS = ProbeResult(
-    works=True, platform="chip", reason="computes the CPU's values", seconds=0.001, worthwhile_from=20_000
-)
+WORKS = ProbeResult(True, "chip", "computes the CPU's values", seconds=0.001, worthwhile_from=20_000)
 RETRY = " (to try again: jaxlm devices --probe)"
 PRINT_RESULT = f"cat <<'END'\n{RESULT_MARKER}{json.dumps(WORKS._asdict())}\nEND\n"
 PLUGIN, *OTHERS = (Plugin(name, name, "1.0") for name in ("chip", "other", "third"))
@@ -44,7 +42,7 @@ def probe(tmp_path, monkeypatch):
 
 @pytest.fixture
 def child(tmp_path):
-    """Return shell commands that start a child process, and a function that tells whether it has ended."""
+    """Return shell commands that start a child process, and a function that returns whether it has ended."""
     os.mkfifo(tmp_path / "fifo")
     reader = os.open(tmp_path / "fifo", os.O_RDONLY | os.O_NONBLOCK)
     # Once no process holds the other end, there is an end of file to read.
@@ -122,14 +120,11 @@ def test_run_probes_needs_an_interpreter(monkeypatch, name, value):
         run_probes([PLUGIN])
 
 
-@pytest.mark.parametrize("setting", ["soon", "0", "-1", "nan", "inf", "86401"])
-def test_probe_seconds_rejects_other_values(monkeypatch, setting):
-    monkeypatch.setenv("JAXLM_PROBE_SECONDS", setting)
-    with pytest.raises(ValueError, match=rf"JAXLM_PROBE_SECONDS must be a number in \(0, 86400\], got {setting};"):
-        probe_seconds()
-
-
-@pytest.mark.parametrize(("setting", "seconds"), [("", 25), ("7.5", 7.5), ("86400", 86_400)])
-def test_probe_seconds_is_25_or_the_setting(monkeypatch, setting, seconds):
-    monkeypatch.setenv("JAXLM_PROBE_SECONDS", setting)
-    assert probe_seconds() == seconds
+def test_probe_seconds_is_25_or_the_setting(monkeypatch):
+    for setting, seconds in (("", 25), ("7.5", 7.5), ("86400", 86_400)):
+        monkeypatch.setenv("JAXLM_PROBE_SECONDS", setting)
+        assert probe_seconds() == seconds
+    for setting in ("soon", "0", "-1", "nan", "inf", "86401"):
+        monkeypatch.setenv("JAXLM_PROBE_SECONDS", setting)
+        with pytest.raises(ValueError, match=rf"must be a number in \(0, 86400\], got {setting};"):
+            probe_seconds()

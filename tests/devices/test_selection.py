@@ -27,9 +27,9 @@ ALL = {"bad", "slow", "fast"}
 
 @pytest.fixture
 def choose(install, monkeypatch):
-    """Return a function: `choose_device` with these probe results, of whose platforms those in `starting` start.
+    """Return a function that calls `choose_device` with made-up probe results. The platforms in `starting` start.
 
-    It returns the choice, the modules of the plugins that it disabled, and whether it probed any.
+    It returns the choice, the modules of the disabled plugins, and whether any plugin was probed.
     """
 
     def choose_with(device="auto", num_weights=10**9, results=RESULTS, starting=("FAST", "SLOW"), **settings):
@@ -107,10 +107,11 @@ def test_unknown_or_absent_device_raises(choose, arguments, error):
         choose(**arguments)
 
 
-@pytest.mark.parametrize(("num_weights", "is_cpu"), [(1, True), (19_999, True), (20_000, False), (None, False)])
-def test_auto_is_the_cpu_for_small_models(choose, num_weights, is_cpu):
-    choice, _, _ = choose(num_weights=num_weights)
-    assert choice.device == (CPU if is_cpu else "FAST:0")
+@pytest.mark.parametrize(
+    ("num_weights", "device"), [(1, CPU), (19_999, CPU), (20_000, "FAST:0"), (None, "FAST:0")]
+)
+def test_auto_is_the_cpu_for_small_models(choose, num_weights, device):
+    assert choose(num_weights=num_weights)[0].device == device
 
 
 def test_auto_is_the_cpu_if_no_plugin_works_or_is_faster(choose):
@@ -202,7 +203,7 @@ def run_python(program, **environment):
 
 @pytest.mark.slow
 def test_describe_devices_lists_devices_and_plugins(install):
-    """The platform of two plugins is the CPU's, so that JAX has a device for it. The faster one is named."""
+    """Two plugins have the CPU's platform, for which JAX has a device. The faster one is named."""
     results = {plugin: result._replace(platform=result.platform and "cpu") for plugin, result in RESULTS.items()}
     install(results)
     document = describe_devices()
