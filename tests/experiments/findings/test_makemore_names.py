@@ -64,6 +64,7 @@ def test_split_names_is_makemores():
     assert split_names(names) == (shuffled[:24], shuffled[24:27])
 
 
+@pytest.mark.slow
 def test_sample_names_end_at_the_mark():
     """In names of one letter, only the end follows a letter."""
     model = jaxlm.CountsNgramLM(5, 2, jaxlm.AddK(1e-6))

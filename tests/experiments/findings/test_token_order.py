@@ -45,11 +45,17 @@ def test_floor_without_order_is_that_of_multisets(joint):
 def test_pooled_network_matches_numpy(pool, numpy_pool, joint):
     contexts = np.array([[1, 3], [3, 1], [1, 1]])
     model = PooledLM(jaxlm.MLPLanguageModel(V, 1, 5, 7), 2, pool)
-    variables = jax.tree.map(lambda leaf: leaf * 3, jaxlm.init(model, jax.random.key(0)))
-    params = jax.tree.map(np.asarray, variables["params"])
+    random = np.random.default_rng(0)
+    shapes = {"embedding": {"embedding": (V, 5)}}
+    shapes |= {"hidden": {"kernel": (5, 7), "bias": (7,)}, "projection": {"kernel": (7, V), "bias": (V,)}}
+    params = {
+        layer: {name: random.normal(size=shape).astype(np.float32) for name, shape in arrays.items()}
+        for layer, arrays in shapes.items()
+    }
     pooled = numpy_pool(params["embedding"]["embedding"][contexts], axis=1)
     hidden = np.tanh(pooled @ params["hidden"]["kernel"] + params["hidden"]["bias"])
     expected = hidden @ params["projection"]["kernel"] + params["projection"]["bias"]
+    variables = {"params": jax.tree.map(jnp.asarray, params)}
     logits = model.apply(variables, jnp.asarray(contexts))
     np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(logits[0], logits[1], rtol=1e-5)

@@ -67,6 +67,7 @@ def test_cross_entropy_of_the_source_is_its_entropy(order):
     assert cross_entropy(uniform, {}, windows) == pytest.approx(math.log(5), rel=1e-6)
 
 
+@pytest.mark.slow
 def test_sample_source_has_the_window_probabilities():
     rows = sample_rows(3, 2, 0.5, 0)
     source, log_rows = MarkovSource(3, 2), jnp.asarray(np.log(rows), jnp.float32)
