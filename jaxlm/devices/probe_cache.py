@@ -32,8 +32,7 @@ def probe_results() -> Mapping[Plugin, ProbeResult]:
 
     Plugins without a cached result are probed in subprocesses, all at the same time, for `probe_seconds`. Results
     are cached in the user's cache directory by plugin, versions, machine and settings; failures only for one day,
-    and only while the time limit does not grow. If no probe can run, every plugin without a result counts as
-    failing.
+    and only while the time limit does not grow. If no probe can run, a plugin without a result counts as failing.
     """
     plugins = installed_plugins()
     results = _known_results(plugins)

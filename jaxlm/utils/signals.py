@@ -20,8 +20,9 @@ def catch_stop_signals() -> Iterator[Callable[[], str | None]]:
     signal may arrive after the loop's last call.
 
     Python runs the handler when the current call, such as a compiled program, returns. The handler prints a line
-    and restores the operating system's defaults, so the second signal ends the process even during a call. Ignored
-    signals stay ignored. Nothing changes outside of the main thread, because only that one can handle signals.
+    and restores the operating system's defaults, so the second signal ends the process even during a call (with
+    status 130 or 143 in a shell). Ignored signals stay ignored. Nothing changes outside of the main thread, which
+    alone can handle signals.
 
     >>> with catch_stop_signals() as stop_requested:
     ...     for step in range(1000):
@@ -31,11 +32,9 @@ def catch_stop_signals() -> Iterator[Callable[[], str | None]]:
     (999, None)
     """
     received: list[int] = []
-    handlers = {
-        signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM) if _in_main_thread()
-    }
-    # None is a handler that was not installed from Python and cannot be restored.
-    replaced = {signum: handler for signum, handler in handlers.items() if handler not in (signal.SIG_IGN, None)}
+    signals = (signal.SIGINT, signal.SIGTERM) if _in_main_thread() else ()
+    kept = signal.SIG_IGN, None  # None is a handler that was not installed from Python and cannot be restored
+    replaced = {signum: handler for signum in signals if (handler := signal.getsignal(signum)) not in kept}
 
     def request_stop(signum: int, frame: FrameType | None) -> None:
         received.append(signum)
