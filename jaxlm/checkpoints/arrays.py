@@ -1,8 +1,8 @@
 """Write and read named arrays as uncompressed Zarr, through Orbax, with a checksum for every file.
 
-Each array is one Zarr array of a single uncompressed chunk, so reading needs no more memory than the files have
-bytes, and other programs that read Zarr can read it. Orbax keeps no checksums and checks little of what it reads;
-the index that `write_arrays` returns holds the checksums, and the caller stores it in a JSON file with its own.
+Each array is a single uncompressed chunk. Any Zarr reader can read it, and it needs no more memory than its file.
+Orbax stores no checksums and checks little of what it reads. `write_arrays` returns the checksums in an index, and
+the caller stores that in a JSON file.
 """
 
 import errno
@@ -16,7 +16,7 @@ import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -26,21 +26,14 @@ from jaxlm.utils.atomic_files import write_atomically
 from jaxlm.utils.checksums import file_checksums, verify_file_checksums
 from jaxlm.utils.json_files import read_json
 
-# Files that Orbax adds to the arrays. It would also read arrays from other files, which nobody checked.
+# Files that Orbax adds to those of the arrays. Others are refused: Orbax might read arrays from them.
 _ORBAX_FILES = re.compile(r"_[A-Z_]+|commit_success\.txt|array_metadatas/process_0")
 
 Name = tuple[str, ...]
 
 
-class ArraySpec(NamedTuple):
-    """Dtype and shape of an array that is not allocated."""
-
-    dtype: Any
-    shape: tuple[int, ...]
-
-
 def write_arrays(directory: Path, arrays: Iterable[tuple[Name, Any]]) -> dict[str, Any]:
-    """Write named arrays to the new `directory` and return the index that `read_arrays` needs, plain JSON.
+    """Write named arrays to the new `directory`, and return the index that `read_arrays` needs, as plain JSON.
 
     Raises:
         TypeError: an array is empty or not numeric (for a random key, pass `jax.random.key_data(key)`).
@@ -53,7 +46,9 @@ def write_arrays(directory: Path, arrays: Iterable[tuple[Name, Any]]) -> dict[st
     import orbax.checkpoint as ocp
 
     try:
-        _check_space(directory.parent, sum(array.nbytes for _, array in named))
+        # Orbax would run out of space in several threads, each of which prints its error.
+        if shutil.disk_usage(directory.parent).free < sum(array.nbytes for _, array in named):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(directory))
         with _orbax(ocp) as checkpointer:
             # Numbers as file names: the arrays' own names may contain dots, slashes or `..`.
             numbered = {_file_name(number): array for number, (_, array) in enumerate(named)}
@@ -73,14 +68,11 @@ def read_arrays(
 ) -> list[tuple[Name, np.ndarray[Any, Any]]]:
     """Return the arrays that `write_arrays` wrote, in the same order, as NumPy arrays.
 
-    Everything is checked before any array is allocated: names, shapes and dtypes against `expected`, each file
-    against its checksum in `index`, and the size of each array against the size of its file.
-
-    Args:
-        expected: names and arrays or specs, as for `check_arrays`; None accepts any.
+    Before any array is allocated, check names, shapes and dtypes against `expected` (None accepts any), files
+    against their checksums in `index`, and the sizes of arrays against those of their files.
 
     Raises:
-        ValueError: something is missing, unexpected, changed or malformed; the message names the directory.
+        ValueError: a check failed; the message names the directory.
     """
     specs = _parse_index(directory, index)
     if expected is not None:
@@ -95,29 +87,22 @@ def read_arrays(
             restore_args = {key: ocp.RestoreArgs(restore_type=np.ndarray) for key in keys}
             restored = checkpointer.restore(directory.absolute(), restore_args=restore_args)
         return [(name, np.asarray(restored[key])) for key, (name, _) in zip(keys, specs, strict=True)]
-    except MemoryError:  # the machine's fault: the arrays are no larger than their files
+    except MemoryError:  # not damage: the arrays are no larger than their files
         raise
-    # Any exception: the files may come from a stranger, and Orbax checks little of them.
     except Exception as error:
         raise ValueError(f"{directory} is damaged: cannot read its arrays ({_first_line(error)})") from error
 
 
 def named_leaves(tree: Any) -> list[tuple[Name, Any]]:
     """Return the leaves of a pytree, each with its path: dict keys, field names and list indices as strings."""
-
-    def entry_name(entry: Any) -> str:
-        return str(next(getattr(entry, kind) for kind in ("key", "name", "idx") if hasattr(entry, kind)))
-
-    return [(tuple(map(entry_name, path)), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)]
+    return [
+        (tuple(jax.tree_util.keystr((entry,), simple=True) for entry in path), leaf)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    ]
 
 
 def check_arrays(origin: str, arrays: Iterable[tuple[Name, Any]], expected: Iterable[tuple[Name, Any]]) -> None:
-    """Raise a ValueError that names the first difference in names, dtypes or shapes; the order is ignored.
-
-    Args:
-        origin: start of the message.
-        arrays, expected: named arrays, or anything with a `dtype` and a `shape`.
-    """
+    """Raise a ValueError that starts with `origin` if names, dtypes or shapes differ. The order is ignored."""
     found = {name: _signature(array) for name, array in arrays}
     wanted = {name: _signature(array) for name, array in expected}
     for name in sorted(found.keys() | wanted.keys()):
@@ -135,32 +120,26 @@ def format_name(name: Name) -> str:
 
 @contextmanager
 def _orbax(ocp: Any) -> Iterator[Any]:
-    """Yield a Checkpointer for uncompressed Zarr; its log messages, which repeat what it raises, are dropped."""
+    """Yield a Checkpointer for uncompressed Zarr. Suppress its log, which repeats the exceptions."""
     options = {"use_ocdbt": False}
     if "use_compression" in inspect.signature(ocp.PyTreeCheckpointHandler).parameters:
         options["use_compression"] = False  # old versions always compress; `_undo_compression` corrects that
+
+    def is_not_from_orbax(record: logging.LogRecord) -> bool:
+        return "orbax" not in Path(record.pathname).parts
+
     logger = logging.getLogger("absl")
-    logger.addFilter(_is_not_from_orbax)
+    logger.addFilter(is_not_from_orbax)
     try:
         with ocp.Checkpointer(ocp.PyTreeCheckpointHandler(**options)) as checkpointer:
             yield checkpointer
     finally:
-        logger.removeFilter(_is_not_from_orbax)
+        logger.removeFilter(is_not_from_orbax)
 
 
-def _is_not_from_orbax(record: logging.LogRecord) -> bool:
-    return "orbax" not in Path(record.pathname).parts
-
-
-def _check_space(directory: Path, num_bytes: int) -> None:
-    """Raise an OSError when the disk is too full. Orbax would fail in several threads, and each would print it."""
-    if shutil.disk_usage(directory).free < num_bytes:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(directory))
-
-
-def _parse_index(directory: Path, index: Any) -> list[tuple[Name, ArraySpec]]:
+def _parse_index(directory: Path, index: Any) -> list[tuple[Name, jax.ShapeDtypeStruct]]:
     """Return the name and spec of each array. Raise a ValueError when the index is malformed."""
-    specs = []
+    specs = {}
     match index:
         case {"arrays": list(arrays), "files": dict()}:
             for entry in arrays:
@@ -171,16 +150,16 @@ def _parse_index(directory: Path, index: Any) -> list[tuple[Name, ArraySpec]]:
                         and all(type(size) is int and size > 0 for size in shape)
                         and (dtype := _parse_dtype(dtype_name)) is not None
                     ):
-                        specs.append((tuple(name), ArraySpec(dtype, tuple(shape))))
-            if arrays and len(dict(specs)) == len(arrays):
-                return specs
+                        specs[tuple(name)] = jax.ShapeDtypeStruct(shape, dtype)  # type: ignore[no-untyped-call]
+            if arrays and len(specs) == len(arrays):
+                return list(specs.items())
     raise ValueError(f"{directory} is damaged: its index of arrays is malformed")
 
 
 def _check_layout(directory: Path, checksums: dict[str, Any], arrays: Sequence[tuple[Name, Any]]) -> None:
-    """Raise a ValueError unless the files are exactly those of the arrays, one plain chunk of the right size each.
+    """Raise a ValueError unless the files are exactly those of the arrays, each in one uncompressed chunk.
 
-    What Orbax then reads is no larger than the files and lies within the directory.
+    Orbax then reads nothing outside the directory, and allocates no more than the files have bytes.
     """
     expected = set()
     for number, (_, array) in enumerate(arrays):
@@ -201,7 +180,7 @@ def _check_layout(directory: Path, checksums: dict[str, Any], arrays: Sequence[t
 
 
 def _orbax_key(entry: Any) -> Any:
-    """Return the key of an array in a dict, from its entry in Orbax's `_METADATA`; None for anything else."""
+    """Return the dict key of an array from its entry in Orbax's `_METADATA`, or None."""
     match entry:
         case {"key_metadata": [{"key": key, "key_type": 2}], "value_metadata": {"value_type": "np.ndarray"}}:
             return key
@@ -209,7 +188,7 @@ def _orbax_key(entry: Any) -> Any:
 
 
 def _undo_compression(directory: Path, number: int, array: np.ndarray[Any, Any]) -> None:
-    """Rewrite the array's files when Orbax compressed them, as version 0.11.24 always does."""
+    """Rewrite the files of an array that Orbax has compressed, as version 0.11.24 always does."""
     metadata, chunk = (directory / name for name in _zarr_files(number, array))
     if read_json(metadata) != _zarr_metadata(array):
         write_atomically(chunk, array.tobytes())
@@ -218,7 +197,7 @@ def _undo_compression(directory: Path, number: int, array: np.ndarray[Any, Any])
 
 def _zarr_metadata(array: Any) -> dict[str, Any]:
     """Return the Zarr 2 metadata of an array that is stored as one uncompressed chunk."""
-    is_numpy_dtype = array.dtype.isbuiltin == 1  # Zarr refers to the others, such as bfloat16, by name
+    is_numpy_dtype = array.dtype.isbuiltin == 1  # others, such as bfloat16, are stored by name
     return {
         "zarr_format": 2,
         "shape": list(array.shape),

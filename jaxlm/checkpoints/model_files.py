@@ -1,4 +1,4 @@
-"""Save and load models: a directory of JSON and arrays, or one safetensors file. No code is ever executed."""
+"""Save and load models as a directory of JSON and arrays, or as one safetensors file. Loading executes no code."""
 
 import hashlib
 import json
@@ -22,18 +22,12 @@ from jaxlm.checkpoints.model_spec import (
 )
 from jaxlm.models import LanguageModel
 from jaxlm.text.tokenizers import Tokenizer, tokenizer_from_json, tokenizer_to_json
-from jaxlm.utils.atomic_files import (
-    commit_directory,
-    open_regular,
-    read_regular,
-    temporary_path,
-    write_atomically,
-)
+from jaxlm.utils.atomic_files import commit_directory, open_regular, read_regular, temporary_path, write_atomically
 from jaxlm.utils.checksums import add_checksum, sha256_of, verify_checksum
 from jaxlm.utils.json_files import MAX_JSON_BYTES, check_version, parse_json, read_json
 
 _VERSION = 2
-_MAX_DEPTH = 100  # of nested dicts; JAX fails at a depth of about 1,000
+_MAX_DEPTH = 100  # of nested dicts; JAX's recursion fails at a depth of about 1,000
 
 _NamedArrays = list[tuple[Name, np.ndarray[Any, Any]]]
 
@@ -41,18 +35,16 @@ _NamedArrays = list[tuple[Name, np.ndarray[Any, Any]]]
 def save_model(path: str | Path, model: LanguageModel, variables: Any, tokenizer: Tokenizer | None = None) -> None:
     """Save a model as the directory `path`: `model.json`, `variables/` and, with a tokenizer, `tokenizer.json`.
 
-    The directory appears atomically. A model of your own can be saved too; pass it to `load_model` again.
+    The directory appears atomically. To load a model of your own class, pass it to `load_model`.
     Host function; not for use inside `jit`.
 
     Args:
         variables: nested dicts with string keys and arrays as leaves.
 
     Raises:
-        FileExistsError: `path` exists.
-        OSError: the directory cannot be written; nothing is left behind.
+        OSError: `path` exists or cannot be written; nothing is left behind.
         TypeError: the variables are not such dicts.
-        ValueError: the tokenizer has more tokens than the model, or the variables do not match the model or are
-            not finite.
+        ValueError: the variables do not match the model or are not finite, or the tokenizer is too large for it.
 
     >>> import tempfile, jaxlm
     >>> model = jaxlm.NeuralBigramLM(vocab_size=5, embedding_dim=2)
@@ -64,16 +56,15 @@ def save_model(path: str | Path, model: LanguageModel, variables: Any, tokenizer
     path = Path(path).absolute()
     if path.exists():
         raise FileExistsError(f"{path} exists; save to another path, or remove it first")
-    arrays = _checked_arrays(model, variables, tokenizer)
+    arrays = _prepare_arrays(model, variables, tokenizer)
     unfinished = temporary_path(path)
     try:
         unfinished.mkdir(parents=True)
         index = write_arrays(unfinished / "variables", arrays)
-        tokenizer_sha256 = None
+        document = {"version": _VERSION, **model_to_spec(model), "tokenizer_sha256": None, **index}
         if tokenizer is not None:
             tokenizer.save(unfinished / "tokenizer.json")
-            tokenizer_sha256 = sha256_of(read_regular(unfinished / "tokenizer.json"))
-        document = {"version": _VERSION, **model_to_spec(model), "tokenizer_sha256": tokenizer_sha256, **index}
+            document["tokenizer_sha256"] = sha256_of((unfinished / "tokenizer.json").read_bytes())
         write_atomically(unfinished / "model.json", add_checksum(document))
         commit_directory(unfinished, path)
     except OSError as error:
@@ -85,10 +76,10 @@ def save_model(path: str | Path, model: LanguageModel, variables: Any, tokenizer
 def load_model(path: str | Path, *, model: LanguageModel | None = None) -> tuple[Any, Any, Tokenizer | None]:
     """Return the model, its variables and its tokenizer from the directory that `save_model` wrote.
 
-    Everything is checked first: a single changed byte is an error. Host function; not for use inside `jit`.
+    All files are verified by their checksums. Host function; not for use inside `jit`.
 
     Args:
-        model: the model of your own that was saved; omit it for the models of this library.
+        model: the saved model, if it is of your own class.
 
     Returns:
         Model, variables on JAX's default device, and tokenizer (None when none was saved).
@@ -110,8 +101,7 @@ def load_model(path: str | Path, *, model: LanguageModel | None = None) -> tuple
         document = read_json(origin, follow_links=False)
     except (FileNotFoundError, NotADirectoryError):
         raise FileNotFoundError(f"{path} is not a saved model: {origin.name} is missing") from None
-    spec = _read_spec(document, origin)
-    model = model_from_spec(spec, origin, model)
+    spec, model = _read_spec(document, origin, model)
     arrays = read_arrays(path / "variables", spec, expected_arrays(model, str(path)))
     tokenizer = None
     if spec.get("tokenizer_sha256") is not None:
@@ -129,13 +119,12 @@ def export_model(
 ) -> None:
     """Write a model as one safetensors file, for `import_model`.
 
-    Tensor names are paths such as `params/embedding/embedding`; the model and the tokenizer are JSON in the
-    file's metadata, under the key `jaxlm`. Host function; not for use inside `jit`.
+    Tensor names are paths such as `params/embedding/embedding`. The file's metadata holds the model and the
+    tokenizer as JSON, under the key `jaxlm`. Host function; not for use inside `jit`.
 
     Raises:
-        FileExistsError: `path` exists and `overwrite` is False.
-        OSError: the file cannot be written; an existing file is unchanged.
-        TypeError, ValueError: as for `save_model`; also when the format does not support an array's dtype.
+        OSError: `path` exists and `overwrite` is False, or it cannot be written; an existing file is unchanged.
+        TypeError, ValueError: as for `save_model`; also if safetensors does not support an array's dtype.
 
     >>> import tempfile, jaxlm
     >>> model = jaxlm.NeuralBigramLM(vocab_size=5, embedding_dim=2)
@@ -149,14 +138,11 @@ def export_model(
     path = Path(path)
     if path.exists() and not overwrite:
         raise FileExistsError(f"{path} exists; export to another path, or replace it with --overwrite")
-    arrays = _checked_arrays(model, variables, tokenizer)
+    arrays = _prepare_arrays(model, variables, tokenizer)
     tensors = {"/".join(name): np.asarray(array, order="C") for name, array in arrays}
-    document = {
-        "version": _VERSION,
-        **model_to_spec(model),
-        "tokenizer": None if tokenizer is None else json.loads(tokenizer_to_json(tokenizer)),
-        "tensors_sha256": _tensors_sha256(tensors),
-    }
+    tokenizer_document = None if tokenizer is None else json.loads(tokenizer_to_json(tokenizer))
+    document = {"version": _VERSION, **model_to_spec(model), "tokenizer": tokenizer_document}
+    document["tensors_sha256"] = _tensors_sha256(tensors)
     try:
         content = safetensors.numpy.save(tensors, metadata={"jaxlm": add_checksum(document)})
     except (safetensors.SafetensorError, KeyError) as error:
@@ -167,11 +153,7 @@ def export_model(
 def import_model(path: str | Path, *, model: LanguageModel | None = None) -> tuple[Any, Any, Tokenizer | None]:
     """Return the model, its variables and its tokenizer from the file that `export_model` wrote.
 
-    Arguments, checks and results are those of `load_model`. Host function; not for use inside `jit`.
-
-    Raises:
-        OSError: the file is missing or cannot be read.
-        ValueError: it is damaged, not an exported model, or does not match `model`; the message names the path.
+    Like `load_model`, but a missing file is an OSError. Host function; not for use inside `jit`.
 
     >>> import tempfile, jaxlm
     >>> model = jaxlm.NeuralBigramLM(vocab_size=5, embedding_dim=2)
@@ -184,8 +166,7 @@ def import_model(path: str | Path, *, model: LanguageModel | None = None) -> tup
     metadata, tensors = _read_tensors(path)
     if "jaxlm" not in metadata:
         raise ValueError(f"{path} is not a model file: its metadata has no entry jaxlm; use one from jaxlm export")
-    spec = _read_spec(parse_json(metadata["jaxlm"], origin=path), path)
-    model = model_from_spec(spec, path, model)
+    spec, model = _read_spec(parse_json(metadata["jaxlm"], origin=path), path, model)
     if spec.get("tensors_sha256") != _tensors_sha256(tensors):
         raise ValueError(f"checksum mismatch in {path}: its tensors have changed since the export")
     arrays = [(tuple(name.split("/")), tensor) for name, tensor in tensors.items()]
@@ -195,8 +176,8 @@ def import_model(path: str | Path, *, model: LanguageModel | None = None) -> tup
     return model, _load_variables(str(path), model, arrays, tokenizer), tokenizer
 
 
-def _checked_arrays(model: LanguageModel, variables: Any, tokenizer: Tokenizer | None) -> _NamedArrays:
-    """Return the variables as named NumPy arrays. Raise when `load_model` would not accept them."""
+def _prepare_arrays(model: LanguageModel, variables: Any, tokenizer: Tokenizer | None) -> _NamedArrays:
+    """Return the named NumPy arrays to save. Raise an error if `load_model` would refuse them."""
     try:
         arrays = variables_to_arrays(model, variables)
     except (KeyError, IndexError, AttributeError) as error:
@@ -211,13 +192,13 @@ def _checked_arrays(model: LanguageModel, variables: Any, tokenizer: Tokenizer |
 
 
 def _load_variables(origin: str, model: LanguageModel, arrays: _NamedArrays, tokenizer: Tokenizer | None) -> Any:
-    """Return the variables on JAX's default device. Raise a ValueError when they or the tokenizer do not fit."""
+    """Return the variables on JAX's default device, after checking them and the tokenizer."""
     _check_values(origin, model, arrays, tokenizer)
     return jax.device_put(variables_from_arrays(model, _nest(arrays, origin), origin))
 
 
 def _to_numpy(tree: Any) -> Any:
-    """Return nested dicts with NumPy arrays as leaves. Raise a TypeError for any other container, key or leaf."""
+    """Return nested dicts of NumPy arrays. Raise a TypeError for any other container, key or leaf."""
     if isinstance(tree, float | int):
         tree = jnp.asarray(tree)
     if isinstance(tree, jax.Array | np.ndarray | np.generic):
@@ -232,7 +213,7 @@ def _to_numpy(tree: Any) -> Any:
 
 
 def _nest(arrays: _NamedArrays, origin: str) -> dict[str, Any]:
-    """Return nested dicts of the named arrays. Raise a ValueError when one name is a prefix of another."""
+    """Return the named arrays as nested dicts. Raise a ValueError if one name is a prefix of another."""
     tree: dict[str, Any] = {}
     for name, array in arrays:
         branch = tree
@@ -244,27 +225,29 @@ def _nest(arrays: _NamedArrays, origin: str) -> dict[str, Any]:
     return tree
 
 
-def _read_spec(document: Any, origin: str | Path) -> dict[str, Any]:
-    """Return the fields of a saved model's JSON document, with version, checksum and types checked."""
+def _read_spec(document: Any, origin: Path, own: LanguageModel | None) -> tuple[dict[str, Any], LanguageModel]:
+    """Return the fields of a saved model's JSON document, and the model, after checking both."""
     check_version(document, _VERSION, origin=origin, what="saved model")
     match spec := verify_checksum(document, origin=origin):
         case {"class": str(), "vocab_size": int(), "context_length": int(), "fields": dict(), "of_jaxlm": bool()}:
-            return spec
+            return spec, model_from_spec(spec, origin, own)
     raise ValueError(f"{origin} is damaged: its fields are not those of a saved model")
 
 
 def _check_values(origin: str, model: LanguageModel, arrays: _NamedArrays, tokenizer: Tokenizer | None) -> None:
     """Raise a ValueError for dtypes that JAX would narrow, and for a tokenizer larger than the model.
 
-    In library models also for non-finite parameters and negative counts; a user's own may have any values.
+    For library models, also refuse non-finite parameters and negative counts.
     """
     for name, array in arrays:
         message = f"{origin}: array {format_name(name)}"
         if jax.dtypes.canonicalize_dtype(array.dtype) != array.dtype:
             raise ValueError(f"{message} is {array.dtype}, which JAX narrows; set jax_enable_x64")
-        if is_library_model(model) and not np.isfinite(array).all():
+        if not is_library_model(model):
+            continue
+        if not np.isfinite(array).all():
             raise ValueError(f"{message} contains NaN or infinity")
-        if is_library_model(model) and np.issubdtype(array.dtype, np.integer) and array.min() < 0:
+        if np.issubdtype(array.dtype, np.integer) and array.min() < 0:
             raise ValueError(f"{message} contains {array.min()}; counts must be at least 0")
     if tokenizer is not None and tokenizer.vocab_size > model.vocab_size:
         sizes = f"{tokenizer.vocab_size} tokens, more than the model's vocab_size={model.vocab_size}"
@@ -290,7 +273,6 @@ def _read_tensors(path: Path) -> tuple[dict[str, str], dict[str, np.ndarray[Any,
             return file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (MemoryError, OSError):
         raise
-    # Any exception: the file may come from a stranger.
     except Exception as error:
         raise ValueError(f"{path} is not a model file, or is damaged: {error!s:.200}") from None
 

@@ -11,10 +11,10 @@ import jax
 import numpy as np
 
 from jaxlm import models
-from jaxlm.checkpoints.arrays import ArraySpec, Name, check_arrays, named_leaves
+from jaxlm.checkpoints.arrays import Name, check_arrays, named_leaves
 from jaxlm.models import CountsNgramLM, LanguageModel, MixtureLM, init
 
-# Defaults of the fields that a spec may omit, because they were added later or may be None.
+# Fields that a spec may omit, because they may be None or were added later, and their defaults.
 _OPTIONAL_FIELDS = {"discount": None, "dropout": 0.0, "direct_connections": False}
 
 _MODELS = ("CountsBigramLM", "CountsNgramLM", "MixtureLM", "MLPLanguageModel", "NeuralBigramLM")
@@ -23,10 +23,7 @@ _CLASSES = {name: getattr(models, name) for name in (*_MODELS, *_SMOOTHINGS)}
 
 
 def is_library_model(model: LanguageModel) -> bool:
-    """Return True for an instance of this library's classes; a user's class may have the same name.
-
-    A mixture counts only when all of its models do.
-    """
+    """Return whether the model's class, or for a mixture those of all its models, belong to this library."""
     if type(model) is MixtureLM:
         return all(map(is_library_model, model.models))
     return type(model) in map(_CLASSES.get, _MODELS)
@@ -46,10 +43,10 @@ def model_to_spec(model: LanguageModel) -> dict[str, Any]:
 def model_from_spec(
     spec: Mapping[str, Any], origin: str | Path, own: LanguageModel | None = None
 ) -> LanguageModel:
-    """Return the library model that `model_to_spec` described, or a user's `own` model if it matches.
+    """Return the library model that a spec describes, or the user's `own` model if the spec describes it.
 
     Raises:
-        ValueError: the spec is invalid, is not of a library model, or does not match; the message names `origin`.
+        ValueError: the spec is invalid or describes another model; the message names `origin`.
     """
     if own is not None:
         model = own
@@ -74,15 +71,18 @@ def model_from_spec(
 
 
 def expected_arrays(model: LanguageModel, origin: str) -> list[tuple[Name, Any]] | None:
-    """Return the name and spec of each array to save; None when only the variables determine them.
-
-    That is so for n-gram counts, whose size depends on the text, and for a user's own model.
+    """Return the name, shape and dtype of each array to save, or None if the model does not determine them.
 
     Raises:
         ValueError: the sizes are too large for any array; the message starts with `origin`.
     """
-    if not is_library_model(model) or isinstance(model, CountsNgramLM | MixtureLM):
+    if not is_library_model(model) or isinstance(model, MixtureLM):
         return None
+    if isinstance(model, CountsNgramLM):
+        if not model.is_dense:  # the number of n-grams depends on the text
+            return None
+        shape = (model.vocab_size**model.context_length, model.vocab_size)
+        return [(("table",), jax.ShapeDtypeStruct(shape, np.int32))]  # type: ignore[no-untyped-call]
     try:
         return named_leaves(jax.eval_shape(lambda: init(model, jax.random.key(0))))
     except (TypeError, ValueError, OverflowError) as error:
@@ -91,9 +91,7 @@ def expected_arrays(model: LanguageModel, origin: str) -> list[tuple[Name, Any]]
 
 
 def variables_to_arrays(model: LanguageModel, variables: Any) -> Any:
-    """Return the arrays to save, as nested dicts.
-
-    For n-gram models these are only the counts; the smoothed tables are recomputed on load.
+    """Return the arrays to save as nested dicts. Of n-gram models, save only the counts; smooth them on load.
 
     Raises:
         KeyError, IndexError, AttributeError, TypeError, ValueError: the variables are another model's.
@@ -103,7 +101,7 @@ def variables_to_arrays(model: LanguageModel, variables: Any) -> Any:
         return {str(index): variables_to_arrays(*part) for index, part in enumerate(parts)}
     if isinstance(model, CountsNgramLM):
         ngrams, counts = model.ngrams_of(variables)
-        # A dense table is saved whole, so that a small file never expands into a large table.
+        # Save a dense table whole, so that no small file expands into a large table.
         return variables["counts"] if model.is_dense else {"ngrams": ngrams, "counts": counts.astype(np.int32)}
     return variables
 
@@ -121,22 +119,16 @@ def variables_from_arrays(model: LanguageModel, arrays: Any, origin: str) -> Any
             variables_from_arrays(part, arrays[name], origin)
             for part, name in zip(model.models, names, strict=True)
         )
-    if isinstance(model, CountsNgramLM):
-        return _variables_from_counts(model, arrays, origin)
     if (expected := expected_arrays(model, origin)) is not None:
         check_arrays(origin, named_leaves(arrays), expected)
-    return arrays
-
-
-def _variables_from_counts(model: CountsNgramLM, arrays: Any, origin: str) -> Any:
-    _check_names(arrays, {"table"} if model.is_dense else {"ngrams", "counts"}, origin, "a CountsNgramLM")
-    if model.is_dense:
-        shape = (model.vocab_size**model.context_length, model.vocab_size)
-        check_arrays(origin, named_leaves(arrays), [(("table",), ArraySpec(np.dtype("int32"), shape))])
+    if not isinstance(model, CountsNgramLM):
+        return arrays
+    if not model.is_dense:
+        _check_names(arrays, {"ngrams", "counts"}, origin, "a CountsNgramLM")
     try:
         if model.is_dense:
             return model.variables_of(*model.ngrams_of({"counts": arrays}))
-        return model.variables_of(arrays["ngrams"], arrays["counts"])
+        return model.variables_of(**arrays)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{origin}: {error}") from None
 
@@ -147,7 +139,7 @@ def _check_names(arrays: Any, names: set[str], origin: str, owner: str) -> None:
 
 
 def _fields_to_json(record: Any) -> dict[str, Any]:
-    """Return the fields of a dataclass, except those that hold anything but numbers, text, lists and records."""
+    """Return the fields of a dataclass that hold only numbers, strings, lists and records of this library."""
     values = {}
     for field in dataclasses.fields(record) if dataclasses.is_dataclass(record) else ():
         if field.init:
@@ -165,7 +157,7 @@ def _value_to_json(value: Any) -> Any:
         return [_value_to_json(each) for each in value]
     if type(value) in _CLASSES.values():
         return {"class": type(value).__name__, "fields": _fields_to_json(value)}
-    raise TypeError(f"{type(value).__name__} is not a field of plain JSON")
+    raise TypeError(f"cannot convert a {type(value).__name__} to JSON")
 
 
 def _record_from_json(class_name: str, fields: Mapping[str, Any]) -> Any:

@@ -22,12 +22,11 @@ _VERSION = 1
 
 
 class Checkpoint(NamedTuple):
-    """A training state after `state.step` steps, and the facts needed to resume from it.
+    """A training state, and what is needed to resume the run from it.
 
     Attributes:
-        state: the training state.
-        nats_per_token: validation loss of exactly this state; None when it was not validated.
-        log_position: length in bytes and sha256 of the run's `metrics.jsonl` at this step.
+        nats_per_token: validation loss of this state; None if it was not validated.
+        log_position: length in bytes and SHA-256 of the run's `metrics.jsonl` at this step.
         seconds: training time up to this step.
     """
 
@@ -38,11 +37,11 @@ class Checkpoint(NamedTuple):
 
 
 def save_checkpoint(directory: Path, checkpoint: Checkpoint) -> Path:
-    """Save a checkpoint as `directory/step-NNNNNNNNNN`, atomically, replacing one of the same step.
+    """Atomically save a checkpoint as `directory/step-NNNNNNNNNN`, replacing one of the same step.
 
     Raises:
         TypeError: a leaf of the state is empty or not numeric.
-        OSError: it cannot be written; earlier checkpoints are unchanged.
+        OSError: it cannot be written; all other checkpoints are unchanged.
     """
     step = int(checkpoint.state.step)
     path = checkpoint_path(directory, step)
@@ -64,11 +63,11 @@ def load_checkpoint(path: Path, like: TrainState) -> Checkpoint:
     """Return the checkpoint at `path`, its state as NumPy arrays.
 
     Args:
-        like: a state with the expected structure, shapes and dtypes; `jax.eval_shape` gives one.
+        like: a state with the expected structure, shapes and dtypes, such as from `jax.eval_shape`.
 
     Raises:
         FileNotFoundError: there is no checkpoint at `path`.
-        ValueError: it is damaged or does not match `like`; the message names it.
+        ValueError: it is damaged or does not match `like`.
     """
     document = _read_document(path)
     expected = named_leaves(like)
@@ -80,17 +79,16 @@ def load_checkpoint(path: Path, like: TrainState) -> Checkpoint:
 
 
 def amend_checkpoint(directory: Path, checkpoint: Checkpoint) -> None:
-    """Replace everything but the state of the saved checkpoint of the same step.
+    """Replace the other fields of the saved checkpoint of this step, but not its state.
 
-    Raises:
-        OSError, ValueError: there is none of that step, or it cannot be written; it is then unchanged.
+    After an OSError or a ValueError, the saved checkpoint is unchanged.
     """
     path = checkpoint_path(directory, int(checkpoint.state.step))
     write_atomically(path / "checkpoint.json", add_checksum(_read_document(path) | _metadata(checkpoint)))
 
 
 def checkpoint_path(directory: Path, step: int) -> Path:
-    """Return the path of the checkpoint after `step` steps, whether it exists or not."""
+    """Return the path of the checkpoint after `step` steps."""
     return directory / f"step-{step:010d}"
 
 
@@ -103,11 +101,9 @@ def checkpoint_steps(directory: Path) -> list[int]:
 def latest_checkpoint(
     directory: Path, like: TrainState, check: Callable[[Checkpoint], None] | None = None
 ) -> Checkpoint | None:
-    """Return the latest valid checkpoint, or None. Log a warning for each one that is skipped.
+    """Return the latest valid checkpoint, or None. `check` can raise a ValueError to skip one.
 
-    Args:
-        like: as for `load_checkpoint`.
-        check: raises a ValueError to skip a checkpoint.
+    Log a warning for each checkpoint that is skipped.
     """
     for step in reversed(checkpoint_steps(directory)):
         try:
@@ -122,17 +118,13 @@ def latest_checkpoint(
 
 def quarantine(path: Path) -> None:
     """Rename a checkpoint to `unusable-...`, so that it is never loaded but remains for inspection."""
-    names = (
-        path.with_name(f"unusable-{path.name}" + f"-{number}" * (number > 1)) for number in itertools.count(1)
-    )
+    suffixes = itertools.chain([""], (f"-{number}" for number in itertools.count(2)))
+    names = (path.with_name(f"unusable-{path.name}{suffix}") for suffix in suffixes)
     path.rename(next(name for name in names if not name.exists()))
 
 
 def validation_losses(directory: Path) -> dict[int, float | None]:
-    """Return the validation loss of each checkpoint by step, None for no validation, without the damaged ones.
-
-    Only the `checkpoint.json` files are read and checked.
-    """
+    """Return the validation loss by step (None if not validated) of each checkpoint with a valid JSON file."""
     losses = {}
     for step in checkpoint_steps(directory):
         with contextlib.suppress(ValueError, OSError):
@@ -141,13 +133,13 @@ def validation_losses(directory: Path) -> dict[int, float | None]:
 
 
 def best_step(directory: Path) -> int | None:
-    """Return the step of the checkpoint with the lowest validation loss, the first of equals, or None."""
+    """Return the first step with the lowest validation loss, or None."""
     validated = [(loss, step) for step, loss in validation_losses(directory).items() if loss is not None]
     return min(validated)[1] if validated else None
 
 
 def prune_checkpoints(directory: Path, keep: int) -> None:
-    """Remove the checkpoints except the `keep` latest, the best by validation loss, and the damaged ones."""
+    """Remove all checkpoints except the `keep` latest, the best by validation loss, and damaged ones."""
     best, losses = best_step(directory), validation_losses(directory)
     for step in checkpoint_steps(directory)[:-keep]:
         if step != best and step in losses:
@@ -168,11 +160,6 @@ def _read_document(path: Path) -> dict[str, Any]:
     document = read_json(origin, follow_links=False)
     check_version(document, _VERSION, origin=origin, what="checkpoint")
     match fields := verify_checksum(document, origin=origin):
-        case {
-            "step": int(),
-            "nats_per_token": float() | None,
-            "metrics": [int(), str()],
-            "seconds": float(),
-        }:
+        case {"step": int(), "nats_per_token": float() | None, "metrics": [int(), str()], "seconds": float()}:
             return fields
     raise ValueError(f"{origin} is damaged: its fields are not those of a checkpoint")
