@@ -36,7 +36,7 @@ def write_arrays(directory: Path, arrays: Iterable[tuple[Name, Any]]) -> dict[st
     """Write named arrays to the new `directory`, and return the index that `read_arrays` needs, as plain JSON.
 
     Raises:
-        TypeError: an array is empty or not numeric (for a random key, pass `jax.random.key_data(key)`).
+        TypeError: an array is empty or not numeric. For a random key, pass `jax.random.key_data(key)`.
         OSError: the arrays cannot be written.
     """
     named = [(name, np.asarray(array)) for name, array in arrays]
@@ -95,10 +95,11 @@ def read_arrays(
 
 def named_leaves(tree: Any) -> list[tuple[Name, Any]]:
     """Return the leaves of a pytree, each with its path: dict keys, field names and list indices as strings."""
-    return [
-        (tuple(jax.tree_util.keystr((entry,), simple=True) for entry in path), leaf)
-        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
-    ]
+
+    def entry_name(entry: Any) -> str:  # jax.tree_util.keystr(..., simple=True) in versions of JAX after 0.5.0
+        return str(next(getattr(entry, kind) for kind in ("key", "name", "idx") if hasattr(entry, kind)))
+
+    return [(tuple(map(entry_name, path)), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)]
 
 
 def check_arrays(origin: str, arrays: Iterable[tuple[Name, Any]], expected: Iterable[tuple[Name, Any]]) -> None:
@@ -123,7 +124,7 @@ def _orbax(ocp: Any) -> Iterator[Any]:
     """Yield a Checkpointer for uncompressed Zarr. Suppress its log, which repeats the exceptions."""
     options = {"use_ocdbt": False}
     if "use_compression" in inspect.signature(ocp.PyTreeCheckpointHandler).parameters:
-        options["use_compression"] = False  # old versions always compress; `_undo_compression` corrects that
+        options["use_compression"] = False  # old versions always compress; see `_undo_compression`
 
     def is_not_from_orbax(record: logging.LogRecord) -> bool:
         return "orbax" not in Path(record.pathname).parts

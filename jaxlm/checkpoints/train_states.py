@@ -33,7 +33,7 @@ class Checkpoint(NamedTuple):
     state: TrainState
     nats_per_token: float | None
     log_position: tuple[int, str]
-    seconds: float = 0.0
+    seconds: float
 
 
 def save_checkpoint(directory: Path, checkpoint: Checkpoint) -> Path:
@@ -134,8 +134,8 @@ def validation_losses(directory: Path) -> dict[int, float | None]:
 
 def best_step(directory: Path) -> int | None:
     """Return the first step with the lowest validation loss, or None."""
-    validated = [(loss, step) for step, loss in validation_losses(directory).items() if loss is not None]
-    return min(validated)[1] if validated else None
+    losses = ((loss, step) for step, loss in validation_losses(directory).items() if loss is not None)
+    return min(losses, default=(None, None))[1]
 
 
 def prune_checkpoints(directory: Path, keep: int) -> None:

@@ -1,4 +1,4 @@
-"""The `jaxlm` command: parse the command line, run one subcommand, print its result or its error."""
+"""The `jaxlm` command: parse the command line, run a subcommand, and print its result or error."""
 
 import json
 import sys
@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(words: Sequence[str]) -> dict[str, Any]:
-    """Run the subcommand that the words name, and return its JSON document."""
+    """Parse the words, run the subcommand, and return its JSON document."""
     is_jax_new = "jax" not in sys.modules
     options = parse(words)
     if is_jax_new and needs_only_cpu(options):

@@ -14,9 +14,9 @@ class CorpusOptions:
     """List, fetch or verify the named corpora."""
 
     action: Positional[Literal["list", "fetch", "verify"]] = "list"
-    """list: show the cached files. fetch: download now, for use without a network. verify: check the sha256."""
+    """list: show the cached files. fetch: download for use without a network. verify: compare the SHA-256."""
     name: Annotated[str | None, Positional, DisallowNone, arg(metavar="[NAME]")] = None
-    """Corpus. None means all."""
+    """Name of a corpus. None means all."""
     json: JsonFlag = False
 
 

@@ -17,11 +17,11 @@ class EvaluateOptions:
 
     model: ModelPath
     text: OptionalPath = None
-    """UTF-8 text file to evaluate on. None means --corpus, or else the run's own text."""
+    """UTF-8 text file to evaluate on. None means --corpus, or else the text of the run."""
     corpus: DisallowNone[str | None] = None
-    """Named corpus to evaluate on. None means --text, or else the run's own text."""
+    """Named corpus to evaluate on. None means --text, or else the text of the run."""
     part: DisallowNone[Literal["validation", "train", "all"] | None] = None
-    """Part of the text (validation: its end, as in training). None: validation of a run's own text, else all."""
+    """Part of the text, split as in training. None means validation for the text of the run, or else all."""
     checkpoint: Checkpoint = "final"
     batch_size: int = 256
     """Windows per forward pass. Affects only speed and memory."""

@@ -27,7 +27,7 @@ class ExportOptions:
 
 @dataclass(frozen=True)
 class ImportOptions:
-    """Check a file from `jaxlm export`, and save it as a model directory."""
+    """Save a file from `jaxlm export` as a model directory, after checking it."""
 
     file: Annotated[Path, Positional, arg(metavar="FILE")]
     """File that `jaxlm export` wrote."""

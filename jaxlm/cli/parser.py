@@ -39,8 +39,8 @@ COMMANDS: dict[str, tuple[type, Callable[..., dict[str, Any]]]] = {
 
 _DESCRIPTION = "Train, resume, evaluate, sample and compare next-token language models."
 
-# Where tyro's bash completion has no suggestion, such as for a run directory, it suggests an empty word. Return
-# none instead, so that bash completes file names.
+# Tyro's bash completion suggests an empty word where it has no suggestion. Suggest nothing instead, so that bash
+# completes file names.
 _COMPLETE_FILES = r"""
 _jaxlm_options=$(complete -p jaxlm | sed 's/.* -F \([^ ]*\) .*/\1/')
 _jaxlm() { "$_jaxlm_options" "$@"; [[ -n "${COMPREPLY[*]}" ]] || COMPREPLY=(); }
@@ -51,12 +51,11 @@ complete -o default -F _jaxlm jaxlm
 def parse(words: Sequence[str]) -> Any:
     """Return the options record of the subcommand that the words name.
 
-    For `train`, the options of the run to `--resume` or of the file in `--config` replace the defaults.
+    For `train`, the defaults are the options of the run to `--resume`, or those in the file `--config`.
 
     Raises:
         SystemExit: help was requested and has been printed.
-        ValueError: the words are not valid, or `--resume` or `--config` names no valid options.
-        OSError: the file or the run that they name cannot be read.
+        ValueError, OSError: the words, the run or the file are not valid.
     """
     _check_command(words)
     train = TrainOptions(training=_default_config(words) if words[0] == "train" else TrainConfig())
@@ -82,7 +81,7 @@ def parse(words: Sequence[str]) -> Any:
 
 
 def _check_command(words: Sequence[str]) -> None:
-    """Raise a ValueError unless a subcommand comes first; tyro's own message is hard to understand."""
+    """Raise a ValueError unless a subcommand comes first. Tyro's own message is hard to understand."""
     names = ", ".join(COMMANDS)
     first = words[0] if words else ""
     if first in COMMANDS or first in ("-h", "--help") or first.startswith("--tyro-"):
@@ -96,11 +95,11 @@ def _check_command(words: Sequence[str]) -> None:
 
 
 def _default_config(words: Sequence[str]) -> TrainConfig:
-    """Return the options that `train` starts from: those of `--resume`, of `--config`, or the defaults."""
+    """Return the defaults of `train`: the options of `--resume`, those of `--config`, or TrainConfig()."""
     scanner = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     for name in ("resume", "config"):
         scanner.add_argument(f"--{name}", type=Path, nargs="?")  # tyro reports a missing value
-    choices = ("model", "tokenizer", "corpus", "text")
+    choices = ("model", "tokenizer", "corpus", "text")  # other options depend on them
     for name in choices:
         scanner.add_argument(f"--{name}", nargs="?")
     found, _ = scanner.parse_known_args(list(words))
@@ -123,7 +122,7 @@ def _default_config(words: Sequence[str]) -> TrainConfig:
 
 
 def _with_typing_union(hint: Any) -> Any:
-    """Return `X | None` as `Optional[X]`, whose defaults tyro checks without importing typeguard (0.1 s)."""
+    """Replace `X | None` by `Optional[X]`: of the latter, tyro checks defaults without typeguard (0.1 s)."""
     if isinstance(hint, types.UnionType):
         return Union[get_args(hint)]  # noqa: UP007
     if get_origin(hint) is Annotated:
@@ -132,7 +131,7 @@ def _with_typing_union(hint: Any) -> Any:
 
 
 def _to_one_line(box: str) -> str:
-    """Return the error and the suggestion from the box that tyro prints, without its examples and its help."""
+    """Return the error and the suggestion from the box that tyro prints, without examples and help."""
     plain = re.sub(r"\x1b\[[0-9;]*m", "", box)
     lines = [line.strip("│ ") for line in plain.splitlines()]
     num_title_lines = 1 if plain.startswith("╭") else 2  # in ASCII a rule follows the title

@@ -14,18 +14,13 @@ from jaxlm.runs.config import format_flag
 from jaxlm.runs.metrics_log import read_metrics
 from jaxlm.utils.terminal import escape_controls, print_plain
 
-_Rows = Sequence[Mapping[str, Any]]
-_Manifests = Mapping[str, Mapping[str, Any]]
-
-_NOTES = {
-    "corpus": "these runs use different texts: their figures are not comparable",
-    "tokenizer": "these runs use different tokenizers: compare bits/byte, not perplexity or nats/token",
-}
+_Rows = Sequence[Mapping[str, Any]]  # of `summarise_run`
+_Manifests = Mapping[str, Mapping[str, Any]]  # by path of the run
 
 
 @dataclass(frozen=True)
 class RunsOptions:
-    """List runs with their results, or compare two or more in one table and one plot."""
+    """List runs with their results, show one run, or compare several in one table and one plot."""
 
     paths: Annotated[tuple[Path, ...], Positional, arg(metavar="[RUN ...]")] = (Path("runs"),)
     """A directory of runs to list, one run directory to show, or several to compare."""
@@ -53,8 +48,12 @@ def show_runs(options: RunsOptions, console: Console) -> dict[str, Any]:
     if len(paths) > 1:
         details = _compare_runs(plot, rows, manifests, console)
     else:
-        details = {"manifest": manifests[str(paths[0])]}
-        _print_times(**details, console=console)
+        manifest = manifests[str(paths[0])]
+        ended = f", ended {manifest['ended']}" if manifest["ended"] else ""
+        times = f"started {manifest['started']}{ended}; {manifest['seconds']:,.1f} s"
+        for line in (times, *(f"note: {note}" for note in manifest["notes"])):
+            print_plain(console, escape_controls(line))
+        details = {"manifest": manifest}
     _print_problems(rows, console)
     return {"runs": rows, **details}
 
@@ -74,15 +73,8 @@ def _list_runs(directory: Path, console: Console) -> list[dict[str, Any]]:
     return rows
 
 
-def _print_times(manifest: Mapping[str, Any], console: Console) -> None:
-    ended = f", ended {manifest['ended']}" if manifest["ended"] else ""
-    times = f"started {manifest['started']}{ended}; {manifest['seconds']:,.1f} s"
-    for line in (times, *(f"note: {note}" for note in manifest["notes"])):
-        print_plain(console, escape_controls(line))
-
-
 def _print_problems(rows: _Rows, console: Console) -> None:
-    """Print why unfinished runs ended, and how to resume those that can be resumed."""
+    """Print why runs ended before they were done, and how to resume them."""
     for row in rows:
         if row["state"] not in ("done", "running"):
             reason = f" ({row['why']})" if row["why"] else ""
@@ -92,7 +84,7 @@ def _print_problems(rows: _Rows, console: Console) -> None:
 
 
 def _compare_runs(plot: Path | None, rows: _Rows, manifests: _Manifests, console: Console) -> dict[str, Any]:
-    """Print the differing options of runs and warnings, and plot their curves to `plot` or to a new file."""
+    """Print how the options differ and whether the figures are comparable, and plot the curves."""
     from jaxlm.runs.directory import timestamped_paths
 
     configs = {path: manifest["config"] for path, manifest in manifests.items()}
@@ -104,7 +96,11 @@ def _compare_runs(plot: Path | None, rows: _Rows, manifests: _Manifests, console
         for name, by_run in differing.items():
             table.add_row(format_flag(name), *map(make_cell, by_run.values()))
         console.print("", table, sep="\n")
-    notes = _comparison_notes(manifests)
+    notes = []
+    if _differ(manifests, "corpus"):
+        notes = ["these runs use different texts: their figures are not comparable"]
+    elif _differ(manifests, "tokenizer"):
+        notes = ["these runs use different tokenizers: compare bits/byte, not perplexity or nats/token"]
     if plot is None:
         plot = next(path for path in timestamped_paths("comparison", ".png") if not path.exists())
     plot.parent.mkdir(parents=True, exist_ok=True)
@@ -113,12 +109,8 @@ def _compare_runs(plot: Path | None, rows: _Rows, manifests: _Manifests, console
     return {"differing": differing, "notes": notes, "plot": str(plot)}
 
 
-def _comparison_notes(manifests: _Manifests) -> list[str]:
-    """Return a warning when figures of these runs are not comparable."""
-    for name in ("corpus", "tokenizer"):
-        if len({repr(manifest.get(name, {}).get("sha256")) for manifest in manifests.values()}) > 1:
-            return [_NOTES[name]]
-    return []
+def _differ(manifests: _Manifests, name: str) -> bool:
+    return len({repr(manifest.get(name, {}).get("sha256")) for manifest in manifests.values()}) > 1
 
 
 def _plot_runs(plot: Path, rows: _Rows, manifests: _Manifests) -> None:

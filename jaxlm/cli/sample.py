@@ -19,11 +19,11 @@ class SampleOptions:
 
     model: ModelPath
     prompt: str = ""
-    """Text to continue. A prompt shorter than the model's context is padded with line ends in front."""
+    """Text to continue. If it is shorter than the model's context, line ends are put before it."""
     num_tokens: int = 200
     """Number of tokens to sample after the prompt."""
     temperature: float = 1.0
-    """Divisor of the logits: below 1 sharpens the distribution, 0 always takes the most likely token."""
+    """Divisor of the logits: below 1 sharpens the distribution, 0 selects the most likely token."""
     top_k: DisallowNone[int | None] = None
     """Sample only from the k most likely tokens."""
     top_p: DisallowNone[float | None] = None
@@ -31,14 +31,14 @@ class SampleOptions:
     streams: int = 1
     """Number of texts to sample."""
     seed: int = 0
-    """Random seed, from 0 to 2**32 - 1."""
+    """Seed of all random numbers, in [0, 2**32 - 1]."""
     checkpoint: Checkpoint = "final"
     device: Device = "auto"
     json: JsonFlag = False
 
 
 def sample_text(options: SampleOptions, console: Console) -> dict[str, Any]:
-    """Sample texts from a model. Only they are printed to `console`; the device goes to standard error."""
+    """Sample texts from a model and print them. The device is printed to standard error."""
     import jax
     import numpy as np
 
@@ -80,12 +80,12 @@ def sample_text(options: SampleOptions, console: Console) -> dict[str, Any]:
 
 
 def _write_pieces(pieces: Iterator[Any], prompt: str, tokenizer: Any, console: Console) -> Iterator[Any]:
-    """Yield the pieces [1, n] after writing their text; a character that spans several tokens is written whole."""
+    """Write the text of each piece [1, n], then yield the piece. Never write part of a character."""
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     write(console, prompt)
     try:
         for piece in pieces:
             write(console, decoder.decode(tokenizer.decode_bytes(piece[0])))
             yield piece
-    finally:  # so that an error message, or the shell's prompt, starts on a new line
+    finally:  # an error message must start on a new line
         write(console, decoder.decode(b"", final=True) + "\n")

@@ -1,4 +1,4 @@
-"""What several subcommands do: open a model, choose a device, read a text, make a table."""
+"""Helpers of several subcommands: open a model, choose a device, read a text, make a table."""
 
 import contextlib
 import shlex
@@ -12,13 +12,12 @@ from jaxlm.utils.terminal import escape_controls, print_plain
 
 
 def open_model_on_cpu(path: Path, checkpoint: str | int) -> tuple[Any, Any, Any]:
-    """Return what `open_model` returns, with error messages for a missing path and a run of several models."""
+    """Return `open_model(path, checkpoint)`. Explain a missing path and a run of several models."""
     from jaxlm.runs.manifest import read_manifest
 
     if not path.exists():
-        raise FileNotFoundError(
-            f"{path} does not exist; name a run directory, a saved model directory or an exported file"
-        )
+        remedy = "name a run directory, a saved model directory or an exported file"
+        raise FileNotFoundError(f"{path} does not exist; {remedy}")
     if (path / "manifest.json").exists() and read_manifest(path)["kind"] != "train":
         models = sorted(str(model.parent) for model in path.glob("models/*/model.json"))
         raise ValueError(f"{path} is a run of several models; name one of {', '.join(models) or 'them'}")
@@ -28,7 +27,7 @@ def open_model_on_cpu(path: Path, checkpoint: str | int) -> tuple[Any, Any, Any]
 
 @contextlib.contextmanager
 def on_cpu() -> Iterator[None]:
-    """Make the CPU JAX's default device within the block, if JAX has one, so that no accelerator is needed."""
+    """Make the CPU the default device of JAX within the block, unless JAX_PLATFORMS excludes it."""
     import jax
 
     platforms: str | None = jax.config.jax_platforms  # type: ignore[attr-defined]
@@ -38,7 +37,7 @@ def on_cpu() -> Iterator[None]:
 
 
 def select_device(device: str, variables: Any, console: Console) -> Any:
-    """Return the device that `choose_device` chooses for these variables, and print it with the reason."""
+    """Choose a device for a model with these variables, print it with the reason, and return it."""
     from jaxlm.devices.selection import choose_device, format_device
     from jaxlm.models.interface import num_params
 
@@ -53,7 +52,7 @@ def load_text(text: Path | None, corpus: str | None) -> "jaxlm.Corpus":
 
 
 def describe_text(corpus: "jaxlm.Corpus") -> dict[str, str]:
-    """Return name, source and checksum of a text as JSON; the name of a file is its path."""
+    """Return the name (of a file, its path), source and checksum of a text as JSON."""
     from jaxlm.text.corpora import CORPORA
 
     name = corpus.name if corpus.name in CORPORA else corpus.source

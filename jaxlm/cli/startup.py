@@ -12,7 +12,7 @@ from jaxlm.cli.exchange import ExportOptions, ImportOptions
 
 
 def needs_only_cpu(options: Any) -> bool:
-    """Return True when the subcommand uses no accelerator: `--device cpu`, or export and import."""
+    """Return whether the subcommand needs no accelerator: `--device cpu`, or export and import."""
     if isinstance(options, ExportOptions | ImportOptions):
         return True
     device = getattr(getattr(options, "training", options), "device", None)
@@ -20,7 +20,7 @@ def needs_only_cpu(options: Any) -> bool:
 
 
 def use_only_cpu() -> None:
-    """Make JAX skip all accelerator plugins, which then need no probing, unless JAX_PLATFORMS is set."""
+    """Make JAX skip all accelerator plugins, unless JAX_PLATFORMS is set."""
     if os.environ.get("JAX_PLATFORMS"):
         return
     os.environ["JAX_PLATFORMS"] = "cpu"
@@ -32,7 +32,7 @@ def use_only_cpu() -> None:
 
 @contextlib.contextmanager
 def defer_interrupt() -> Iterator[None]:
-    """Raise a KeyboardInterrupt only at the end of the block: during `import jax` it would abort the process."""
+    """Delay a KeyboardInterrupt to the end of the block: during `import jax` it would abort the process."""
     received: list[int] = []
     previous = signal.getsignal(signal.SIGINT)
     if previous is not signal.default_int_handler or threading.current_thread() is not threading.main_thread():

@@ -16,15 +16,15 @@ class TokenizeOptions:
     """Train or load a tokenizer, and show how it encodes a text."""
 
     text: OptionalPath = None
-    """UTF-8 text file. None means --corpus."""
+    """UTF-8 text file to use instead of a named corpus."""
     corpus: str = "tinyshakespeare"
     """Named corpus."""
     tokenizer: Literal["char", "byte", "bpe"] = "bpe"
-    """Kind of tokenizer to train on the text."""
+    """Unit of a token: a character, a byte, or a piece learned by byte-pair encoding."""
     vocab_size: DisallowNone[int | None] = None
     """bpe: size of the vocabulary, at least 256; None means 4096."""
     load: OptionalPath = None
-    """Load this tokenizer.json, or the one in this directory, instead of training one."""
+    """tokenizer.json, or a directory that contains it, to load instead of training a tokenizer."""
     encode: DisallowNone[str | None] = None
     """Show the tokens of this text."""
     out: OptionalPath = None
@@ -57,9 +57,8 @@ def inspect_tokenizer(options: TokenizeOptions, console: Console) -> dict[str, A
     tokens = [tokenizer.decode([token]) for token in range(tokenizer.vocab_size)]
     shown = [show_whitespace(token) for token in tokens]
     counts = np.bincount(ids, minlength=tokenizer.vocab_size).tolist()
-    frequent = [
-        token for token in sorted(range(len(tokens)), key=lambda token: -counts[token])[:20] if counts[token]
-    ]
+    by_count = sorted(range(len(tokens)), key=lambda token: -counts[token])
+    frequent = [token for token in by_count[:20] if counts[token]]
     longest = sorted(range(len(tokens)), key=lambda token: -len(tokens[token]))[:10]
     unused, bytes_per_token = counts.count(0), len(corpus.text.encode()) / len(ids)
     described = describe_text(corpus)

@@ -16,11 +16,11 @@ from jaxlm.utils.terminal import print_plain, write
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """Train a model in a run directory. A run that was stopped can be resumed and ends in the same bits."""
+    """Start or resume a training run. A resumed run gives the same bits as one that was never stopped."""
 
     training: OmitArgPrefixes[TrainConfig] = field(default_factory=TrainConfig)
     resume: OptionalPath = None
-    """Resume the run in this directory. Its options stay the same; only --num-steps may be raised."""
+    """Resume the run in this directory, with its own options. Only --num-steps may be raised."""
     config: OptionalPath = None
     """Read options from this JSON file, such as a run's config.json. Options on the command line override it."""
     out: OptionalPath = None
@@ -31,11 +31,7 @@ class TrainOptions:
 
 
 def train_model(options: TrainOptions, console: Console) -> dict[str, Any]:
-    """Start or resume a run; return its summary and its `results.json`.
-
-    Raises:
-        KeyboardInterrupt: SIGINT or SIGTERM; the message says how to resume.
-    """
+    """Start or resume a run; return its summary and its `results.json`. An interrupt says how to resume."""
     from jaxlm.runs.report.tables import results_table
     from jaxlm.runs.summary import summarise_run
 

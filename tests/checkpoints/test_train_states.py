@@ -83,7 +83,7 @@ def test_save_checkpoint_round_trip_after_a_move(tmp_path, optimizer):
 
 def test_save_checkpoint_replaces_the_same_step(saved):
     other = make_state(9)._replace(step=jnp.int32(5))
-    assert save_checkpoint(saved.parent, Checkpoint(other, None, LOG_POSITION)) == saved
+    assert save_checkpoint(saved.parent, Checkpoint(other, None, LOG_POSITION, 0.25)) == saved
     loaded = load_checkpoint(saved, LIKE)
     assert_same_bits(loaded.state, other)
     assert loaded.nats_per_token is None
@@ -258,7 +258,7 @@ def test_save_checkpoint_error_at_any_call_keeps_a_valid_one(saved, monkeypatch)
             for (owner, name), call in calls.items():
                 patches.setattr(owner, name, wrap(call))
             try:
-                save_checkpoint(saved.parent, Checkpoint(new, 1.5, LOG_POSITION))
+                save_checkpoint(saved.parent, Checkpoint(new, 1.5, LOG_POSITION, 0.25))
             except OSError:
                 outcomes.append("error")
             else:
