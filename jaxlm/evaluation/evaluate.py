@@ -38,17 +38,13 @@ def evaluate(
 ) -> Evaluation:
     """Score all windows of `ids`. Host function; not for use inside `jit`.
 
-    The nats of a window are computed in float32, their sum in float64, and divided once at the end. If the model
-    has few possible contexts (a bigram, a small vocabulary), each context is scored once, not once per window.
+    The nats of a window are computed in float32, summed in float64, and divided once at the end. If the model has
+    few possible contexts (a bigram, a small vocabulary), each context is scored once, not once per window.
 
     Args:
-        ids: integers [T]; all but the first `context_length` are predicted.
-        batch_size: contexts per forward pass; affects speed and memory only.
+        ids: integers [T], T > N; all but the first N = `context_length` are predicted.
+        batch_size: contexts per forward pass, at least 1; affects only speed and memory.
         device: "auto" chooses by the size of the model.
-
-    Raises:
-        TypeError: `ids` are not integers.
-        ValueError: an id is out of range, T <= context_length, or batch_size < 1.
 
     >>> from jaxlm import UniformLM
     >>> evaluate(UniformLM(vocab_size=1), {}, [0, 0, 0])
@@ -69,7 +65,7 @@ def window_nats(
 ) -> np.ndarray[Any, np.dtype[np.float32]]:
     """Return the nats of each window, float32 [T - context_length]. Host function; not for use inside `jit`.
 
-    Element i belongs to the target `ids[i + context_length]`. For the arguments and errors see `evaluate`.
+    Element i belongs to the target `ids[i + context_length]`. The arguments are those of `evaluate`.
 
     >>> from jaxlm import UniformLM
     >>> window_nats(UniformLM(vocab_size=1), {}, [0, 0, 0]).tolist()
@@ -85,7 +81,7 @@ def perplexity(
     """Return `exp` of the mean nats over all windows of `ids`. Host function; not for use inside `jit`.
 
     It is the number of equally likely tokens that would be as hard to predict: V for a uniform model, and inf if a
-    token has the probability 0. For the arguments and errors see `evaluate`.
+    token has the probability 0. The arguments are those of `evaluate`.
 
     >>> from jaxlm import UniformLM
     >>> round(perplexity(UniformLM(vocab_size=50), {}, [7, 0, 49]), 3)
@@ -102,11 +98,11 @@ def _score_segments(
     stream = np.asarray(check_stream(ids, model.vocab_size, min_length=context_length + 1))
     check_at_least("batch_size", batch_size, 1)
     target_device = resolve_device(device, num_weights=num_params(variables))
-    # With jax_debug_key_reuse, jax 0.5.0 raises an IndexError for a tree without arrays.
+    # With jax_debug_key_reuse, `device_put` of jax 0.5.0 raises an IndexError for a tree without arrays.
     if jax.tree.leaves(variables):
         variables = jax.device_put(variables, target_device)
     num_windows = len(stream) - context_length
-    # A batch much larger than the text would only take memory.
+    # A batch much larger than the text only takes memory.
     batch_size = min(batch_size, max(1 << (num_windows - 1).bit_length(), 256), WINDOWS_PER_CALL)
     for start in range(0, num_windows, WINDOWS_PER_CALL):
         segment = stream[start : start + WINDOWS_PER_CALL + context_length]
@@ -127,7 +123,7 @@ def score_windows(model: LanguageModel, variables: Any, windows: GroupedWindows,
         first_window = windows.bounds[batch]
 
         def score_piece(piece: Array, nats: Array) -> Array:
-            # A piece may extend into the next batch, which overwrites those values later.
+            # A piece may extend into the next batch, which later overwrites those values.
             start = first_window + piece * batch_size
             rows = lax.dynamic_slice_in_dim(windows.rows, start, batch_size) - first_row
             targets = lax.dynamic_slice_in_dim(windows.targets, start, batch_size)

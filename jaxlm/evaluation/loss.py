@@ -9,8 +9,8 @@ from jax import Array, lax
 def token_nats(logits: Array, targets: Array) -> Array:
     """Return `-log softmax(logits)[target]` in nats, [B], for logits [B, V] and integer targets [B].
 
-    It is `optax.softmax_cross_entropy_with_integer_labels`, but a target with the logit -inf costs inf, even in a
-    row of -inf only (counts without smoothing, after a token never seen).
+    Like `optax.softmax_cross_entropy_with_integer_labels`, but a target with the logit -inf costs inf even if all
+    logits of its row are -inf (counts without smoothing, after a token never seen).
 
     >>> token_nats(jnp.array([[1.0, -jnp.inf]]), jnp.array([1])).tolist()
     [inf]
@@ -19,15 +19,15 @@ def token_nats(logits: Array, targets: Array) -> Array:
 
 
 def center_logits(logits: Array) -> tuple[Array, Array]:
-    """Return logits [B, V] minus the maximum of each row, and the log of the sum of their exponentials [B]."""
+    """Return logits [B, V] minus the maximum of their row, and the log of the sum of their exponentials [B]."""
     largest = lax.stop_gradient(logits.max(axis=1, keepdims=True))
-    # A row of -inf stays as it is, because -inf - -inf is NaN.
+    # A row of -inf is not changed, because -inf - -inf is NaN.
     centered = logits - jnp.where(largest == -jnp.inf, 0, largest)
     return centered, jnp.log(jnp.exp(centered).sum(axis=1))
 
 
 def nats_of_targets(centered: Array, log_sums: Array, rows: Array, targets: Array) -> Array:
-    """Return the nats [W] of `targets` [W] in `rows` [W] of the results of `center_logits`."""
+    """Return the nats [W] of `targets` [W] in `rows` [W], given the results of `center_logits`."""
     target_logits = centered[rows, targets]
     return jnp.where(target_logits == -jnp.inf, jnp.inf, log_sums[rows] - target_logits)
 

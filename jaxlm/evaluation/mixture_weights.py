@@ -7,11 +7,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from jaxlm.evaluation.evaluate import Device, window_nats
-from jaxlm.models import LanguageModel
+from jaxlm.models.interface import LanguageModel
 from jaxlm.text.batching import check_stream
 
 _MAX_STEPS = 1000
-_TOLERANCE = 1e-9  # EM stops if a step gains fewer nats per token
+_TOLERANCE = 1e-9  # nats per token; EM stops if a step gains less
 
 
 def mixture_weights(
@@ -22,19 +22,17 @@ def mixture_weights(
     batch_size: int = 256,
     device: Device = "auto",
 ) -> tuple[float, ...]:
-    """Return the weights with which a `MixtureLM` of `models` makes the held-out text most likely.
+    """Return the weights of `MixtureLM` that maximize the likelihood of a held-out text, by EM.
 
     Host function; not for use inside `jit`. EM finds the maximum, because the log-likelihood is concave in the
     weights: each step sets a model's weight to its mean posterior probability of having produced a token.
 
     Args:
         models: at least one, all with the same vocabulary.
-        variables: those of each model.
-        held_out_ids: integers [T], longer than the longest context; neither trained nor validated on.
-        batch_size, device: as for `evaluate`.
-
-    Raises:
-        TypeError, ValueError: as for `evaluate`; or every model gives some token the probability 0.
+        variables: one entry per model.
+        held_out_ids: integers [T], longer than the longest context, used for neither training nor validation. Each
+            predicted token needs a positive probability under some model.
+        batch_size, device: as in `evaluate`.
 
     Source: Dempster, Laird & Rubin (1977); Jelinek & Mercer (1980).
 
@@ -46,10 +44,8 @@ def mixture_weights(
     if not models or len(models) != len(variables):
         raise ValueError(f"{len(models)} models need as many variables, at least one, got {len(variables)}")
     longest = max(model.context_length for model in models)
-    stream = np.asarray(
-        check_stream(held_out_ids, models[0].vocab_size, min_length=longest + 1, name="held_out_ids")
-    )
-    streams = [stream[longest - model.context_length :] for model in models]  # with the same targets
+    stream = check_stream(held_out_ids, models[0].vocab_size, min_length=longest + 1, name="held_out_ids")
+    streams = [np.asarray(stream)[longest - model.context_length :] for model in models]  # with the same targets
     nats = [
         window_nats(model, own, ids, batch_size=batch_size, device=device)
         for model, own, ids in zip(models, variables, streams, strict=True)
@@ -59,7 +55,7 @@ def mixture_weights(
     if not np.isfinite(lowest).all():
         raise ValueError(
             f"token {int(np.argmax(~np.isfinite(lowest))) + longest} of held_out_ids has no probability under any "
-            "model; add a model that gives every token some, such as counts with smoothing"
+            "model; add a model without zeros, such as counts with smoothing"
         )
     likelihoods = np.exp(lowest - stacked)  # relative to the best model
     weights, before = np.full(len(models), 1 / len(models)), -np.inf

@@ -1,44 +1,41 @@
-"""Group the windows of a text by context, so that each context is scored once."""
+"""Group the windows of a text by context, so that each context is scored only once."""
 
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxlm.models.interface import LanguageModel, num_contexts
+from jaxlm.models.interface import LanguageModel, contexts_to_numbers, num_contexts
 
-# Windows that one call of the compiled loop scores, so that memory does not depend on the text's length.
+# Windows that one compiled call scores, so that memory does not depend on the text's length.
 WINDOWS_PER_CALL = 65_536
 
 
 class GroupedWindows(NamedTuple):
-    """The windows of a text, sorted by context. Shapes do not depend on the text, so all texts share a program.
-
-    Batch b of the distinct contexts belongs to the windows from `bounds[b]` up to `bounds[b + 1]`.
-    """
+    """The windows of a text, sorted by context and padded to shapes that do not depend on the text."""
 
     ids: Any  # the text
-    contexts: Any  # for each distinct context, its start in `ids`
+    contexts: Any  # for each distinct context, where it begins in `ids`
     rows: Any  # for each window, the index of its context in `contexts`
     targets: Any  # for each window, the token that follows
-    bounds: Any
+    bounds: Any  # batch b of the distinct contexts belongs to the windows in [bounds[b], bounds[b + 1])
     num_batches: int
 
 
 def group_windows(
     segment: np.ndarray[Any, Any], model: LanguageModel, batch_size: int
 ) -> tuple[GroupedWindows, np.ndarray[Any, np.dtype[np.int32]]]:
-    """Return the windows of `segment` and the position of each, ungrouped if there can be too many contexts."""
+    """Return the windows of `segment`, grouped if the model has few possible contexts, and each one's position."""
     context_length = model.context_length
     num_windows = len(segment) - context_length
     order = np.arange(num_windows, dtype=np.int32)
     is_first = np.ones(num_windows, bool)
     if num_contexts(model) <= WINDOWS_PER_CALL:
-        keys = np.zeros(num_windows, np.int32)  # the context as a number in base V
-        for position in range(context_length):
-            keys = keys * model.vocab_size + segment[position : position + num_windows]
-        keys = keys.astype(np.uint16)  # NumPy sorts 16-bit keys in linear time
-        order = np.argsort(keys, kind="stable").astype(np.int32)
-        is_first[1:] = np.diff(keys[order]) != 0
+        contexts = np.lib.stride_tricks.sliding_window_view(segment, context_length)[:num_windows]
+        numbers = contexts_to_numbers(contexts, model.vocab_size).astype(np.uint16)
+        order = np.argsort(numbers, kind="stable").astype(
+            np.int32
+        )  # linear time, because the numbers have 16 bits
+        is_first[1:] = np.diff(numbers[order]) != 0
     firsts = np.flatnonzero(is_first)
     bounds = np.append(firsts[::batch_size], num_windows)
     max_batches = -(-WINDOWS_PER_CALL // batch_size)

@@ -1,4 +1,4 @@
-"""The models, the interface that they share, and their smoothing methods. The only package that imports Flax."""
+"""The models, the interface that they share, and the smoothing methods. The only folder that imports Flax."""
 
 from jaxlm.models.counts_bigram import CountsBigramLM as CountsBigramLM
 from jaxlm.models.counts_ngram import CountsNgramLM as CountsNgramLM

@@ -1,4 +1,4 @@
-"""Smoothed n-grams as backoff levels, one for each context length, and how to look them up.
+"""Build smoothed n-grams as backoff levels, one for each context length, and look them up.
 
     P(w | h) = weight(h, w) + backoff(h) P(w | h')      with h' = h without its first token
 
@@ -15,21 +15,23 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from jaxlm.models.ngram_counts import Counts, Ngrams, find_runs, merge_ngrams, pad_rows, rows_to_numbers, sum_runs
-from jaxlm.models.smoothing import AddK, Smoothing, WittenBell, estimate_discounts, uses_continuation_counts
+from jaxlm.models.interface import contexts_to_numbers
+from jaxlm.models.ngram_counts import Counts, Ngrams, find_runs, merge_ngrams, sum_runs
+from jaxlm.models.smoothing import AddK, Smoothing, WittenBell, estimate_discounts
+from jaxlm.utils.padding import pad_rows
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, eq=False)
 class BackoffLevel:
-    """The contexts of one length: `contexts[c]` has the entries from `starts[c]` up to `starts[c + 1]`."""
+    """The contexts of one length. Context c has the entries in [starts[c], starts[c + 1])."""
 
     contexts: Any  # int32 [C, length], sorted
     starts: Any  # int32 [C + 1]
     backoffs: Any  # [C]
     tokens: Any  # int32 [M], sorted within a context
     weights: Any  # [M]
-    max_entries: int = field(metadata={"static": True})  # at least the number of entries of any context
+    max_entries: int = field(metadata={"static": True})  # an upper bound of the entries of a context
 
     @property
     def length(self) -> int:
@@ -37,7 +39,7 @@ class BackoffLevel:
 
 
 class Entries(NamedTuple):
-    """The entries of each context [B] in a level, and its backoff."""
+    """For each context [B], the range of its entries in a level, and its backoff."""
 
     begins: Array
     ends: Array
@@ -45,11 +47,12 @@ class Entries(NamedTuple):
 
 
 def build_levels(ngrams: Ngrams, counts: Counts, vocab_size: int, smoothing: Smoothing) -> list[BackoffLevel]:
-    """Smooth sorted n-grams [M, n] with counts [M]. Return the levels, the shortest context first, in float64."""
+    """Return the levels of sorted n-grams [M, n] with counts [M], the shortest context first, in float64."""
     levels = [_build_level(ngrams, counts, vocab_size, smoothing)]
     while ngrams.shape[1] > 1 and not isinstance(smoothing, AddK):
-        each = np.ones_like(counts) if uses_continuation_counts(smoothing) else counts
-        ngrams, counts = merge_ngrams(ngrams[:, 1:], each)
+        # Kneser-Ney counts the distinct tokens before a shorter n-gram, not its occurrences.
+        counts = counts if isinstance(smoothing, WittenBell) else np.ones_like(counts)
+        ngrams, counts = merge_ngrams(ngrams[:, 1:], counts)
         levels.append(_build_level(ngrams, counts, vocab_size, smoothing))
     return levels[::-1]
 
@@ -60,7 +63,7 @@ def _build_level(ngrams: Ngrams, counts: Counts, vocab_size: int, smoothing: Smo
     num_types = np.diff(starts)  # t(h)
     totals = sum_runs(counts, firsts).astype(np.float64)  # c(h)
     discounts = np.zeros(len(counts))
-    # Each method gives a mass of every context to the shorter context.
+    # Each method reserves a mass of every context for the shorter context.
     if isinstance(smoothing, AddK):
         mass = np.full(len(firsts), smoothing.k * vocab_size)
         totals += mass
@@ -81,7 +84,7 @@ def _build_level(ngrams: Ngrams, counts: Counts, vocab_size: int, smoothing: Smo
 
 
 def pad_level(level: BackoffLevel, vocab_size: int) -> BackoffLevel:
-    """Return a level for the device: in float32, and padded so that texts of many lengths share a compilation."""
+    """Convert a level to float32, and pad it, so that texts of many lengths share a compiled program."""
     contexts = pad_rows(level.contexts, vocab_size)
     return BackoffLevel(
         contexts=contexts,
@@ -94,19 +97,19 @@ def pad_level(level: BackoffLevel, vocab_size: int) -> BackoffLevel:
 
 
 def tabulate_levels(levels: Sequence[BackoffLevel], base: float, num_contexts: int, vocab_size: int) -> Any:
-    """Return all probabilities, float64 [V^N, V]. `base` is that of every token before the first level."""
+    """Return all probabilities, float64 [V^N, V]. The empty context interpolates with `base`."""
     table = np.full((1, vocab_size), base)
     for level in levels:
         # Contexts with the same last tokens have the same distribution.
         table = np.tile(table, (vocab_size**level.length // len(table), 1))
-        rows = rows_to_numbers(level.contexts, vocab_size)
+        rows = contexts_to_numbers(level.contexts, vocab_size)
         table[rows] *= level.backoffs[:, None]
         table[np.repeat(rows, np.diff(level.starts)), level.tokens] += level.weights
     return np.tile(table, (num_contexts // len(table), 1))
 
 
 def find_entries(level: BackoffLevel, contexts: Array) -> Entries:
-    """Find the last tokens of each of `contexts` [B, N] in a level."""
+    """Look up the last `level.length` tokens of each of `contexts` [B, N]."""
     rows, is_known = jnp.zeros(len(contexts), jnp.int32), jnp.ones(len(contexts), bool)
     if level.length:
         wanted = contexts[:, -level.length :]
@@ -118,7 +121,7 @@ def find_entries(level: BackoffLevel, contexts: Array) -> Entries:
 
 
 def interpolate(level: BackoffLevel, entries: Entries, shorter: Array) -> Array:
-    """Return the probabilities [B, V] after contexts with `entries`, given those after the shorter contexts."""
+    """Return the probabilities [B, V] after contexts with `entries`, given those after the shorter ones."""
     index = entries.begins[:, None] + jnp.arange(level.max_entries)[None, :]  # [B, max_entries]
     is_entry = index < entries.ends[:, None]
     tokens = jnp.where(is_entry, level.tokens.at[index].get(mode="clip"), shorter.shape[1])
@@ -128,7 +131,7 @@ def interpolate(level: BackoffLevel, entries: Entries, shorter: Array) -> Array:
 
 
 def interpolate_targets(level: BackoffLevel, entries: Entries, targets: Array, shorter: Array) -> Array:
-    """Return the probabilities of `targets` [W] alone, given those after the shorter contexts."""
+    """Return the probabilities of `targets` [W] only, given those after the shorter contexts."""
     index = _search(level.tokens[:, None], targets[:, None], entries.begins, entries.ends)
     is_seen = (index < entries.ends) & (level.tokens.at[index].get(mode="clip") == targets)
     weights = jnp.where(is_seen, level.weights.at[index].get(mode="clip"), 0)

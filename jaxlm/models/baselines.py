@@ -1,4 +1,4 @@
-"""Baselines that every model should beat. They are plain dataclasses: a language model does not need Flax."""
+"""Baselines that every model should beat, as plain dataclasses: a language model does not need Flax."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +20,7 @@ class UniformLM:
 
     def apply(self, variables: Any, contexts: Array) -> Array:
         """Return logits [B, V], all zero, for contexts [B, N]."""
-        # The barrier hides the constant from XLA, which would spend seconds on folding it.
+        # The barrier hides the constant from XLA, which would fold it for seconds.
         zero = lax.optimization_barrier(jnp.zeros(()))  # type: ignore[no-untyped-call]
         return jnp.broadcast_to(zero, (len(contexts), self.vocab_size))
 

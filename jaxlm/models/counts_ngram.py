@@ -1,4 +1,4 @@
-"""N-gram counts of orders 1 to 6, smoothed by one of the methods of `smoothing`."""
+"""The n-gram model of orders 1 to 6: counts, smoothed by one of the methods of `smoothing`."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -11,15 +11,16 @@ from jax import Array
 from numpy.typing import ArrayLike
 
 from jaxlm.models import backoff
-from jaxlm.models.interface import check_contexts, check_sizes, num_contexts
-from jaxlm.models.ngram_counts import Counts, Ngrams, merge_ngrams, numbers_to_rows, pad_rows, rows_to_numbers
+from jaxlm.models.interface import check_contexts, check_sizes, contexts_to_numbers, num_contexts
+from jaxlm.models.ngram_counts import Counts, Ngrams, merge_ngrams, numbers_to_ngrams
 from jaxlm.models.smoothing import AddK, ModifiedKneserNey, Smoothing
 from jaxlm.text.batching import check_ids, check_stream
 from jaxlm.utils.checks import check_at_least
+from jaxlm.utils.padding import pad_rows
 
 _MAX_COUNT = np.iinfo(np.int32).max
 
-# Cells of a dense table: the most for "auto", and the most at all. A cell takes 8 bytes.
+# The most cells of a dense table for "auto", and for "dense". A cell takes 8 bytes.
 _AUTO_CELLS = 2**22
 _MAX_CELLS = 2**28
 
@@ -28,20 +29,17 @@ _MAX_CELLS = 2**28
 class CountsNgramLM:
     """Count n-grams of order n = N + 1, and smooth the counts.
 
-    The counts of shorter n-grams are those within the windows of n tokens, so fitting a text in pieces equals
-    fitting it whole. With modified Kneser-Ney smoothing it is KenLM's model of a text without sentence marks.
+    Counts of shorter n-grams follow from those of order n, so fitting a text in pieces equals fitting it whole.
+    With modified Kneser-Ney smoothing the model is KenLM's for a text without sentence marks.
 
     Args:
         context_length: N, in [0, 5].
-        table: "dense" has a cell for each possible n-gram, "sparse" for each n-gram seen, with equal
-            probabilities. "auto" is dense if V^n <= 2^22.
+        table: "dense" stores all possible n-grams, at most 2^28, "sparse" those seen; the probabilities are the
+            same. "auto" is dense if V^n <= 2^22.
 
     Variables: `{"counts": ..., "smoothed": ...}`. Dense: `{"table": int32 [V^N, V]}` and `{"log_probs": float32
     [V^N, V]}`. Sparse: `{"ngrams": int32 [M, n], "counts": int32 [M]}`, sorted, and `{"base": float32, "levels":
     tuple of BackoffLevel}`.
-
-    Raises:
-        TypeError, ValueError: an argument is invalid, or a dense table has more than 2^28 cells.
 
     >>> import jaxlm
     >>> model = CountsNgramLM(vocab_size=4, context_length=2, smoothing=jaxlm.AddK(1.0))
@@ -91,12 +89,7 @@ class CountsNgramLM:
 
         Args:
             variables: from `init` or an earlier `fit`; they stay valid.
-            ids: integers [T], T > N.
-
-        Raises:
-            TypeError: `ids` are not integers.
-            ValueError: an id is out of range, there are too few ids, the variables belong to another model, or a
-                count would exceed 2^31 - 1.
+            ids: integers [T], T > N, so few that no count exceeds 2^31 - 1.
         """
         order = self.context_length + 1
         stream = np.asarray(check_stream(ids, self.vocab_size, min_length=order), np.int32)
@@ -109,24 +102,19 @@ class CountsNgramLM:
         """Return the distinct n-grams, int32 [M, n], sorted, and their counts, int64 [M]. Host function."""
         order, counts = self.context_length + 1, jax.device_get(variables["counts"])
         if ("table" in counts) != self.is_dense:
-            raise ValueError("the variables belong to another model: start from jaxlm.init(model, key)")
+            raise ValueError("the variables belong to another model; start from jaxlm.init(model, key)")
         if self.is_dense:
             table = counts["table"].reshape(-1)
             numbers = np.flatnonzero(table)
-            return numbers_to_rows(numbers, self.vocab_size, order), table[numbers].astype(np.int64)
+            return numbers_to_ngrams(numbers, self.vocab_size, order), table[numbers].astype(np.int64)
         ngrams, is_real = counts["ngrams"], counts["counts"] > 0  # the other rows are padding
         if ngrams.shape[1] != order:
-            got = f"{list(ngrams.shape)}: the variables belong to another model"
-            raise ValueError(f"n-grams must have shape [M, {order}], got {got}")
+            shape = list(ngrams.shape)
+            raise ValueError(f"n-grams must have shape [M, {order}], got {shape}; they belong to another model")
         return ngrams[is_real], counts["counts"][is_real].astype(np.int64)
 
     def variables_of(self, ngrams: ArrayLike, counts: ArrayLike) -> Any:
-        """Return variables with these n-grams [M, n], in any order, and counts [M]. Host function.
-
-        Raises:
-            TypeError: the arrays are not integers.
-            ValueError: a shape is wrong, an id is out of range, or a count is not in [1, 2^31 - 1].
-        """
+        """Return variables with integer n-grams [M, n], in any order, and counts [M] >= 1. Host function."""
         ngrams, counts, order = np.asarray(ngrams), np.asarray(counts), self.context_length + 1
         if not all(np.issubdtype(array.dtype, np.integer) for array in (ngrams, counts)):
             raise TypeError(f"n-grams and counts must be integers, got {ngrams.dtype} and {counts.dtype}")
@@ -146,7 +134,7 @@ class CountsNgramLM:
         base = 0.0 if self.smoothing == AddK(0) else 1 / self.vocab_size
         if self.is_dense:
             table = np.zeros((num_contexts(self), self.vocab_size), np.int32)
-            table[rows_to_numbers(ngrams[:, :-1], self.vocab_size), ngrams[:, -1]] = counts
+            table[contexts_to_numbers(ngrams[:, :-1], self.vocab_size), ngrams[:, -1]] = counts
             with np.errstate(divide="ignore"):
                 log_probs = np.log(backoff.tabulate_levels(levels, base, *table.shape)).astype(np.float32)
             return jax.device_put({"counts": {"table": table}, "smoothed": {"log_probs": log_probs}})
@@ -158,7 +146,7 @@ class CountsNgramLM:
         """Return log-probabilities [B, V] for contexts [B, N]."""
         contexts, smoothed = check_contexts(contexts, self.context_length), variables["smoothed"]
         if self.is_dense:
-            return jnp.asarray(smoothed["log_probs"])[self._dense_rows(contexts)]
+            return jnp.asarray(smoothed["log_probs"])[contexts_to_numbers(contexts, self.vocab_size)]
         probabilities = jnp.full((len(contexts), self.vocab_size), smoothed["base"])
         for level in smoothed["levels"]:
             entries = backoff.find_entries(level, contexts)
@@ -166,11 +154,11 @@ class CountsNgramLM:
         return jnp.log(probabilities)
 
     def target_log_probs(self, variables: Any, contexts: Array) -> Callable[[Array, Array], Array]:
-        """See `LanguageModel`. A binary search for each target replaces a row of V probabilities."""
+        """See `LanguageModel`. Does a binary search for each target instead of computing V probabilities."""
         contexts, smoothed = check_contexts(contexts, self.context_length), variables["smoothed"]
         if self.is_dense:
-            table, dense_rows = jnp.asarray(smoothed["log_probs"]), self._dense_rows(contexts)
-            return lambda rows, targets: table[dense_rows[rows], targets]
+            table, numbers = jnp.asarray(smoothed["log_probs"]), contexts_to_numbers(contexts, self.vocab_size)
+            return lambda rows, targets: table[numbers[rows], targets]
         levels = [(level, backoff.find_entries(level, contexts)) for level in smoothed["levels"]]
 
         def log_probs(rows: Array, targets: Array) -> Array:
@@ -181,9 +169,3 @@ class CountsNgramLM:
             return jnp.log(probabilities)
 
         return log_probs
-
-    def _dense_rows(self, contexts: Array) -> Array:
-        rows = jnp.zeros(len(contexts), jnp.int32)
-        for position in range(self.context_length):
-            rows = rows * self.vocab_size + contexts[:, position]
-        return rows

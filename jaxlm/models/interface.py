@@ -20,8 +20,8 @@ class LanguageModel(Protocol):
 
     Three methods are optional. `init(key, contexts)` returns fresh variables. `apply_in_training(variables,
     contexts, key)` returns logits [B, V] with the noise of a training step, such as dropout.
-    `target_log_probs(variables, contexts)` is for a model that can look up one token faster than compute V logits.
-    It returns a function of rows [W] of `contexts` and targets [W] that returns log-probabilities [W].
+    `target_log_probs(variables, contexts)` is for a model that looks up one token faster than it computes V.
+    It returns a function `(rows, targets) -> log_probs`, all [W]: each target's log-probability after its row.
 
     >>> from typing import NamedTuple
     >>> class RepeatLM(NamedTuple):  # the variables are the logit of repeating the last token
@@ -40,7 +40,7 @@ class LanguageModel(Protocol):
 
     @property
     def context_length(self) -> int:
-        """N, the number of tokens that a prediction reads."""
+        """N, the number of tokens before the predicted one that the model reads."""
 
     def apply(self, variables: Any, contexts: Array, /) -> Any:
         """Return logits [B, V] of the token that follows each of `contexts`, int32 [B, N]."""
@@ -49,10 +49,7 @@ class LanguageModel(Protocol):
 
 
 def init(model: LanguageModel, key: Array) -> Any:
-    """Return fresh variables for `model`.
-
-    Raises:
-        TypeError: the model has no method `init`.
+    """Return fresh variables for `model`, from its method `init`.
 
     >>> import jaxlm
     >>> variables = init(jaxlm.NeuralBigramLM(vocab_size=5, embedding_dim=2), jax.random.key(0))
@@ -63,35 +60,24 @@ def init(model: LanguageModel, key: Array) -> Any:
         return _init_module(model, key)
     init_model = getattr(model, "init", None)
     if init_model is None:
-        raise TypeError(
-            f"{type(model).__name__} has no init(key, contexts); make its variables yourself and pass them"
-        )
+        raise TypeError(f"{type(model).__name__} has no init(key, contexts); create its variables yourself")
     return init_model(key, jnp.zeros((1, model.context_length), jnp.int32))
 
 
 @functools.partial(jax.jit, static_argnames="model")
 def _init_module(model: nn.Module, key: Array) -> Any:
-    # As one program: a first MLP takes 0.5 s, where compiling each small operation takes 1.3 s.
+    # In one program, because the first init of an MLP takes 0.5 s then, and 1.3 s operation by operation.
     return model.init(key, jnp.zeros((1, model.context_length), jnp.int32))
 
 
 def num_params(variables: Any) -> int:
-    """Return the number of elements in all arrays of `variables`.
-
-    >>> num_params({"kernel": np.zeros((2, 3)), "bias": np.zeros(3)})
-    9
-    """
+    """Return the number of elements in all arrays of `variables`."""
     return sum(np.size(leaf) for leaf in jax.tree.leaves(variables))
 
 
 @functools.cache  # tracing `init` takes milliseconds, and equal models have equal sizes
 def num_init_params(model: LanguageModel) -> int:
-    """Return the number of elements in fresh variables, by `jax.eval_shape`, without allocating an array.
-
-    >>> from jaxlm import NeuralBigramLM
-    >>> num_init_params(NeuralBigramLM(vocab_size=5, embedding_dim=2))
-    25
-    """
+    """Return the number of elements in fresh variables. `jax.eval_shape` allocates no arrays for it."""
     return num_params(jax.eval_shape(lambda: init(model, jax.random.key(0))))
 
 
@@ -100,43 +86,40 @@ def num_contexts(model: LanguageModel) -> int:
     return int(model.vocab_size) ** int(model.context_length)  # Python integers, because NumPy's wrap
 
 
+def contexts_to_numbers(contexts: Any, vocab_size: int) -> Any:
+    """Return contexts [B, N] as numbers in base V, int32 [B], in NumPy if they are a NumPy array."""
+    numpy: Any = jnp if isinstance(contexts, Array) else np
+    numbers = numpy.zeros(len(contexts), np.int32)
+    for position in range(contexts.shape[1]):
+        numbers = numbers * int(vocab_size) + contexts[:, position]
+    return numbers
+
+
 def compute_logits(model: LanguageModel, variables: Any, contexts: Array) -> Array:
-    """Return `model.apply(variables, contexts)` as logits [B, V] in float32, or in float64 if they are that.
+    """Return `model.apply(variables, contexts)` as logits [B, V] in at least float32, after checking their shape.
 
     A model may compute in bfloat16, but sums over V in bfloat16 would lose small probabilities.
-
-    Raises:
-        ValueError: the logits have another shape, for example because `variables` have another vocabulary.
-
-    >>> import jaxlm
-    >>> compute_logits(jaxlm.UnigramLM(3), jnp.array([7, 1, 0]), jnp.zeros((2, 0), jnp.int32)).shape
-    (2, 3)
     """
     return _check_logits(model, model.apply(variables, contexts), contexts)
 
 
 def compute_training_logits(model: LanguageModel, variables: Any, contexts: Array, key: Array) -> Array:
-    """Return the logits [B, V] of a training step: with the noise of `key` if the model defines such a method."""
-    if not _has_own_training_pass(type(model)):
+    """Return the logits [B, V] of a training step, from `apply_in_training` if the model has such a method.
+
+    A subclass that overrides only the logits does not inherit the method.
+    """
+    methods = {"apply_in_training", "apply", "__call__"}
+    owner = next((each for each in type(model).__mro__ if methods & vars(each).keys()), object)
+    if "apply_in_training" not in vars(owner):
         return compute_logits(model, variables, contexts)
     logits = model.apply_in_training(variables, contexts, key)  # type: ignore[attr-defined]
     return _check_logits(model, logits, contexts)
 
 
-def _has_own_training_pass(model_class: type) -> bool:
-    """Return whether `apply_in_training` belongs to the logits: False for a subclass that overrides only those."""
-    for each in model_class.__mro__:
-        if "apply_in_training" in vars(each):
-            return True
-        if not {"apply", "__call__"}.isdisjoint(vars(each)):
-            return False
-    return False
-
-
 def get_target_log_probs(model: LanguageModel) -> Callable[..., Callable[[Array, Array], Array]] | None:
-    """Return `model.target_log_probs`, or None unless the model's own class defines it.
+    """Return `model.target_log_probs` if the model's own class defines it, otherwise None.
 
-    A subclass or a wrapper that inherits the method may have other logits, so those are computed instead.
+    A subclass or a wrapper that inherits the method may have other logits.
     """
     return model.target_log_probs if "target_log_probs" in vars(type(model)) else None  # type: ignore[attr-defined]
 
@@ -146,18 +129,13 @@ def _check_logits(model: LanguageModel, values: Any, contexts: Array) -> Array:
     if logits.shape != (len(contexts), model.vocab_size):
         raise ValueError(
             f"{type(model).__name__} returned logits of shape {list(logits.shape)}, expected [B, V] = "
-            f"[{len(contexts)}, {model.vocab_size}]: do the variables belong to another model?"
+            f"[{len(contexts)}, {model.vocab_size}]; do the variables belong to another model?"
         )
     return logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
 
 
 def check_contexts(contexts: Array, context_length: int) -> Array:
-    """Return `contexts` as integers [B, N]; if N = 1, accept the shape [B] too.
-
-    Raises:
-        TypeError: the contexts are not integers.
-        ValueError: they have another shape.
-    """
+    """Return `contexts` [B, N], or [B] if N = 1, as integers [B, N]; raise an error for another type or shape."""
     contexts = jnp.asarray(contexts)
     if not jnp.issubdtype(contexts.dtype, jnp.integer):
         raise TypeError(f"contexts must be integers, got {contexts.dtype}")

@@ -1,4 +1,4 @@
-"""A mixture of language models: a convex combination of their probabilities."""
+"""The mixture: a convex combination of the probabilities of several language models."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,7 +18,6 @@ from jaxlm.models.interface import (
     init,
 )
 
-_SUM_TOLERANCE = 1e-6
 _LOWEST = float(np.finfo(np.float32).min)
 
 
@@ -26,11 +25,11 @@ _LOWEST = float(np.finfo(np.float32).min)
 class MixtureLM:
     """Mix models: `P(w | context) = sum_i weights[i] P_i(w | context)`. `jaxlm.mixture_weights` fits the weights.
 
-    Each model reads as many of the context's last tokens as it needs. Variables: a tuple with those of each model.
+    Each model reads its own number of last tokens of the context. Variables: a tuple with those of each model.
 
     Args:
         models: at least one, all with the same vocabulary.
-        weights: as many, at least 0, with the sum 1.
+        weights: one per model, at least 0, with the sum 1.
 
     Source: Jelinek & Mercer (1980), "Interpolated Estimation of Markov Source Parameters from Sparse Data"; Bengio
     et al. (2003), section 4.2, for a network and a trigram.
@@ -51,14 +50,14 @@ class MixtureLM:
         if len(self.weights) != len(self.models):
             raise ValueError(f"MixtureLM: {len(self.models)} models need as many weights, got {len(self.weights)}")
         total = sum(self.weights)
-        if not (all(0 <= weight <= 1 for weight in self.weights) and abs(total - 1) <= _SUM_TOLERANCE):
+        if not (all(0 <= weight <= 1 for weight in self.weights) and abs(total - 1) <= 1e-6):
             got = f"{list(self.weights)} with the sum {total}"
             raise ValueError(f"MixtureLM: weights must be in [0, 1] and sum to 1, got {got}")
         for model in self.models:
             if model.vocab_size != self.vocab_size:
                 raise ValueError(
                     f"MixtureLM: {type(model).__name__} has vocab_size={model.vocab_size}, "
-                    f"{type(self.models[0]).__name__} {self.vocab_size}: mix models of one vocabulary"
+                    f"{type(self.models[0]).__name__} {self.vocab_size}; mix models of one vocabulary"
                 )
 
     @property
@@ -78,24 +77,24 @@ class MixtureLM:
         return self._mix([_log_softmax(compute_logits(*part)) for part in self._parts(variables, contexts)])
 
     def apply_in_training(self, variables: Any, contexts: Array, key: Array) -> Array:
-        """Return log-probabilities [B, V] with the training noise of each model, which gets a key of its own."""
+        """Return log-probabilities [B, V] with the training noise of each model, which has its own key."""
         parts = self._parts(variables, contexts)
         logits = [compute_training_logits(*part, jax.random.fold_in(key, i)) for i, part in enumerate(parts)]
         return self._mix([_log_softmax(each) for each in logits])
 
     def target_log_probs(self, variables: Any, contexts: Array) -> Callable[[Array, Array], Array]:
-        """See `LanguageModel`. Models of counts look up the targets only."""
+        """See `LanguageModel`. Models of counts look up only the targets."""
         parts = [_target_log_probs(*part) for part in self._parts(variables, contexts)]
         return lambda rows, targets: self._mix([part(rows, targets) for part in parts])
 
     def variables_of_each(self, variables: Any) -> tuple[Any, ...]:
-        """Return the variables of each model; raise a ValueError if their number is wrong."""
+        """Return `variables` as a tuple, after checking that there is one entry per model."""
         if not isinstance(variables, tuple | list) or len(variables) != len(self.models):
             raise ValueError(f"MixtureLM: variables must be a tuple of {len(self.models)}, one entry per model")
         return tuple(variables)
 
     def _parts(self, variables: Any, contexts: Array) -> list[tuple[LanguageModel, Any, Array]]:
-        """Return each model with its variables and the end of the contexts that it reads."""
+        """Return each model, its variables, and the contexts cut to its context length."""
         contexts = check_contexts(contexts, self.context_length)
         return [
             (model, own, contexts[:, self.context_length - model.context_length :])
@@ -105,13 +104,13 @@ class MixtureLM:
     def _mix(self, log_probs: list[Array]) -> Array:
         stacked = jnp.stack(log_probs)
         weights = jnp.array(self.weights, stacked.dtype).reshape(-1, *[1] * (stacked.ndim - 1))
-        # Subtract the largest, so that exp does not underflow; a finite one, so that -inf - -inf is not NaN.
+        # Subtract the largest, so that exp does not underflow. It is made finite, because -inf - -inf is NaN.
         largest = jnp.maximum(stacked.max(axis=0), _LOWEST)
         return jnp.log((weights * jnp.exp(stacked - largest[None])).sum(axis=0)) + largest
 
 
 def _log_softmax(logits: Array) -> Array:
-    """Return log-probabilities [B, V]; a row of -inf stays -inf, where `jax.nn.log_softmax` gives NaN."""
+    """Return log-probabilities [B, V]. A row of -inf stays so, where `jax.nn.log_softmax` returns NaN."""
     is_impossible = (logits == -jnp.inf).all(axis=1, keepdims=True)
     return jnp.where(is_impossible, -jnp.inf, jax.nn.log_softmax(jnp.where(is_impossible, 0, logits)))
 

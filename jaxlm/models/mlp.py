@@ -1,4 +1,4 @@
-"""The MLP: a network with one hidden layer that reads a context of several tokens."""
+"""The MLP: a network with one hidden layer and a context of several tokens."""
 
 from typing import Any
 
@@ -12,14 +12,14 @@ from jaxlm.models.interface import check_contexts, check_sizes
 class MLPLanguageModel(FrozenModule):
     """Embed N tokens, concatenate, apply tanh, project: `logits = U tanh(H x + d) + b`, x = [e1; ...; eN].
 
-    Each token of context adds D * H parameters, where a table of counts grows by the factor V.
+    One more token of context adds D * H parameters, but multiplies a table of counts by V.
 
     Args:
         context_length: N, at least 1.
         embedding_dim: D, the width of a token's embedding.
         hidden_dim: H, the number of hidden units.
-        dropout: probability in [0, 1) that a training step drops a hidden unit of a window; the others are
-            scaled by 1 / (1 - dropout) (Srivastava et al. 2014). Predictions use all units.
+        dropout: probability, in [0, 1), of dropping a hidden unit in training; the others are scaled by
+            1 / (1 - dropout) (Srivastava et al. 2014). Predictions use all units.
         direct_connections: add `W x` to the logits, a linear path past the hidden layer.
 
     Variables: `{"params": ...}` with the embedding [V, D], the hidden layer's kernel [N * D, H] and bias [H], the
@@ -50,7 +50,7 @@ class MLPLanguageModel(FrozenModule):
             self.direct = nn.Dense(self.vocab_size, use_bias=False, kernel_init=small_init())
 
     def __call__(self, contexts: Array, *, dropout_key: Array | None = None) -> Array:
-        """Return logits [B, V] for contexts [B, N], with dropout if there is a key."""
+        """Return logits [B, V] for contexts [B, N], with dropout if `dropout_key` is given."""
         contexts = check_contexts(contexts, self.context_length)
         embedded = self.embedding(contexts)  # [B, N, D]
         concatenated = embedded.reshape(len(contexts), self.context_length * self.embedding_dim)
@@ -71,6 +71,7 @@ class MLPLanguageModel(FrozenModule):
         if not 0 <= self.dropout < 1:
             raise ValueError(f"MLPLanguageModel: dropout must be in [0, 1), got {self.dropout}")
         if not isinstance(self.direct_connections, bool):
-            got = repr(self.direct_connections)
-            raise TypeError(f"MLPLanguageModel: direct_connections must be true or false, got {got}")
+            raise TypeError(
+                f"MLPLanguageModel: direct_connections must be true or false, got {self.direct_connections!r}"
+            )
         super().__post_init__()

@@ -1,4 +1,4 @@
-"""The neural bigram: the table of logits as a product of two thin matrices, trained by gradient descent."""
+"""The neural bigram: a low-rank table of logits, trained by gradient descent."""
 
 from flax import linen as nn
 from jax import Array
@@ -10,8 +10,8 @@ from jaxlm.models.interface import check_contexts, check_sizes
 class NeuralBigramLM(FrozenModule):
     """Predict the next token from the last one: `logits = E[v] W + b` for the context token v.
 
-    The table of logits has rank D = `embedding_dim` at most, so tokens share parameters. With D >= V - 1 the model
-    can represent every table of positive probabilities.
+    Without the bias, the table of logits has at most the rank D = `embedding_dim`. With D >= V - 1 the model can
+    represent every table of positive probabilities.
 
     Variables: `{"params": ...}` with E, the embedding [V, D]; W, the projection's kernel [D, V]; b, its bias [V].
 
@@ -37,8 +37,7 @@ class NeuralBigramLM(FrozenModule):
         """Return logits [B, V] for contexts [B] or [B, 1]."""
         contexts = check_contexts(contexts, self.context_length)
         embedded = self.embedding(contexts[:, 0])  # [B, D]
-        logits: Array = self.projection(embedded)
-        return logits
+        return self.projection(embedded)
 
     logits = __call__
 

@@ -1,7 +1,7 @@
-"""Smoothing methods: how counts of n-grams become probabilities.
+"""Smoothing methods, which turn n-gram counts into probabilities.
 
-Each method interpolates with the distribution after the shorter context h', which is h without its first token.
-The empty context interpolates with the uniform distribution 1 / V. In the formulas
+All methods but add-k interpolate with the distribution after the shorter context h', which is h without its first
+token. The empty context interpolates with the uniform distribution 1 / V. In the formulas
 
     c(h, w)  is the count of token w after context h, and c(h) the sum of c(h, w) over w,
     t(h)     is the number of distinct tokens seen after h,
@@ -60,9 +60,10 @@ class KneserNey:
     """`P(w | h) = (max(c(h, w) - D, 0) + D t(h) P(w | h')) / c(h)`, with continuation counts in shorter contexts.
 
     The continuation count of an n-gram is the number of distinct tokens that precede it. D is `discount`, in
-    [0, 1]. None estimates it for each order as n_1 / (n_1 + 2 n_2), or uses 0.5 with a warning if one is 0.
+    [0, 1]; None estimates it for each order as n_1 / (n_1 + 2 n_2), or logs a warning and uses 0.5 if n_1 or n_2
+    is 0.
 
-    Source: Kneser & Ney (1995); section 2.7. Of the estimate: Ney, Essen & Kneser (1994); section 2.6.
+    Source: Kneser & Ney (1995); section 2.7. Estimate: Ney, Essen & Kneser (1994); section 2.6.
 
     >>> import jax, jaxlm
     >>> model = jaxlm.CountsNgramLM(vocab_size=4, context_length=0, smoothing=KneserNey(discount=0.5))
@@ -83,7 +84,7 @@ class ModifiedKneserNey:
     """Kneser-Ney with the discounts D_1, D_2 and D_3 for counts of 1, of 2, and of 3 or more.
 
     For each order `D_r = r - (r + 1) Y n_(r+1) / n_r` with `Y = n_1 / (n_1 + 2 n_2)`. If an n_r is 0 or a D_r is
-    outside [0, r], they are 0.5, 1 and 1.5 with a warning, as in KenLM (Heafield et al. 2013).
+    outside [0, r], a warning is logged and the discounts are 0.5, 1 and 1.5, as in KenLM (Heafield et al. 2013).
 
     Source: section 3, equation 26.
 
@@ -99,21 +100,16 @@ class ModifiedKneserNey:
 Smoothing = AddK | WittenBell | KneserNey | ModifiedKneserNey
 
 
-def uses_continuation_counts(smoothing: Smoothing) -> bool:
-    """Return whether an n-gram in a shorter context counts the distinct tokens before it, not its occurrences."""
-    return isinstance(smoothing, KneserNey | ModifiedKneserNey)
-
-
 def estimate_discounts(smoothing: KneserNey | ModifiedKneserNey, counts: Counts, order: int) -> tuple[float, ...]:
-    """Return the discounts of counts of 1, 2, and 3 or more, from the counts of all n-grams of one order."""
-    is_modified = isinstance(smoothing, ModifiedKneserNey)
+    """Return the discounts for counts of 1, 2, and 3 or more, given the counts of all n-grams of one order."""
     if isinstance(smoothing, KneserNey) and smoothing.discount is not None:
         return (smoothing.discount,) * 3
-    fallback = (0.5, 1.0, 1.5) if is_modified else (0.5,) * 3
+    is_modified = isinstance(smoothing, ModifiedKneserNey)
+    fallback = (0.5, 1.0, 1.5) if is_modified else (0.5, 0.5, 0.5)
+    if not len(counts):  # a fresh table; no warning
+        return fallback
     n = np.bincount(counts[counts <= 4], minlength=5).tolist()
     needed = n[1:] if is_modified else n[1:3]
-    if not len(counts):  # a fresh table is not worth a warning
-        return fallback
     if 0 in needed:
         reason = f"no n-gram has a count of {needed.index(0) + 1}"
     else:
@@ -122,11 +118,8 @@ def estimate_discounts(smoothing: KneserNey | ModifiedKneserNey, counts: Counts,
         if all(0 <= discount <= r for r, discount in enumerate(discounts, 1)):
             return discounts
         reason = "the estimates are " + ", ".join(f"{discount:.2f}" for discount in discounts)
+    name, used = type(smoothing).__name__, ", ".join(map(str, fallback))
     logging.getLogger(__name__).warning(
-        "%s cannot estimate its discounts for order %d: %s; it uses %s",
-        type(smoothing).__name__,
-        order,
-        reason,
-        ", ".join(map(str, fallback)),
+        "%s cannot estimate its discounts for order %d: %s; it uses %s", name, order, reason, used
     )
     return fallback
