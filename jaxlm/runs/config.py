@@ -3,10 +3,9 @@
 import dataclasses
 import math
 import reprlib
-import types
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from jaxlm.utils.json_files import read_json
 
@@ -45,11 +44,11 @@ class TrainConfig:
     batch_size: int = 128
     """Windows per minibatch."""
     lr: float | None = None
-    """Initial learning rate of SGD; None means 2.0 for bigram and 0.5 for mlp."""
+    """Peak learning rate of SGD; None means 2.0 for bigram and 0.5 for mlp."""
     schedule: Literal["cosine", "constant"] = "cosine"
     """Learning rate schedule: cosine decay to 0 at --num-steps, or constant."""
     warmup_steps: int = 0
-    """Steps of linear warm-up from 0 to --lr."""
+    """Steps of linear warmup from lr / (warmup_steps + 1) to lr."""
     momentum: float = 0.9
     """Momentum of SGD, in [0, 1)."""
     weight_decay: float = 0.0
@@ -77,7 +76,7 @@ class TrainConfig:
     """Also write TensorBoard events to the run directory; requires pip install 'jaxlm[tensorboard]'."""
 
 
-# An option in this table is invalid for the models that do not list it.
+# The options that apply to some models only, with their defaults.
 _MODEL_DEFAULTS: dict[str, dict[str, Any]] = {
     "counts": {"smoothing": 1.0},
     "bigram": {"embedding_dim": 64, "lr": 2.0},
@@ -86,33 +85,36 @@ _MODEL_DEFAULTS: dict[str, dict[str, Any]] = {
 _MODEL_OPTIONS = {name for defaults in _MODEL_DEFAULTS.values() for name in defaults}
 DEFAULT_VOCAB_SIZE = 4096
 _MAX = 2**31 - 1  # sizes and step numbers are int32
-_INTERVALS = {  # a round bracket excludes that end
-    "vocab_size": f"[256, {_MAX}]",
-    "val_fraction": "(0, 1)",
-    "dropout": "[0, 1)",
-    "momentum": "[0, 1)",
-    "clip_norm": f"(0, {_MAX}]",
-    "seed": f"[0, {2**32 - 1}]",
-    **dict.fromkeys(("smoothing", "lr", "warmup_steps", "weight_decay", "save_seconds"), f"[0, {_MAX}]"),
-    **dict.fromkeys(("context_length", "embedding_dim", "hidden_dim", "num_steps", "batch_size"), f"[1, {_MAX}]"),
-    **dict.fromkeys(("log_every", "patience", "save_every", "keep"), f"[1, {_MAX}]"),
+_BOUNDS = {  # name: (least, most)
+    "vocab_size": (256, _MAX),
+    "seed": (0, 2**32 - 1),
+    **dict.fromkeys(("smoothing", "lr", "warmup_steps", "weight_decay", "save_seconds"), (0, _MAX)),
+    **dict.fromkeys(("context_length", "embedding_dim", "hidden_dim", "num_steps", "batch_size"), (1, _MAX)),
+    **dict.fromkeys(("log_every", "patience", "save_every", "keep"), (1, _MAX)),
 }
 
 
 def resolve(config: TrainConfig) -> TrainConfig:
-    """Check every option, replace each None that stands for a default, and make the path of the text absolute.
+    """Check every option, fill in the defaults, and make the path of the text absolute.
 
-    Raises:
-        ValueError: An option has the wrong type, is out of range, or does not apply to the model or tokenizer.
+    Raises a ValueError for a wrong type, a value out of range, or an option that does not apply.
 
     >>> resolve(TrainConfig(model="bigram")).lr
     2.0
     """
     _check_types(config)
-    for name, interval in _INTERVALS.items():
+    for name, (least, most) in _BOUNDS.items():
         value = getattr(config, name)
-        if value is not None and not _is_in(value, interval):
-            raise ValueError(f"{format_flag(name)} must be in {interval}, got {reprlib.repr(value)}")
+        if value is not None and not least <= value <= most:
+            raise _range_error(name, value, f"[{least}, {most}]")
+    if not 0 < config.val_fraction < 1:
+        raise _range_error("val_fraction", config.val_fraction, "(0, 1)")
+    if config.dropout is not None and not 0 <= config.dropout < 1:
+        raise _range_error("dropout", config.dropout, "[0, 1)")
+    if not 0 <= config.momentum < 1:
+        raise _range_error("momentum", config.momentum, "[0, 1)")
+    if config.clip_norm is not None and not 0 < config.clip_norm <= _MAX:
+        raise _range_error("clip_norm", config.clip_norm, f"(0, {_MAX}]")
     if config.text is not None and config.corpus != TrainConfig.corpus:
         raise ValueError(f"--text {config.text} and --corpus {config.corpus} exclude each other; remove one")
     if config.warmup_steps >= config.num_steps:
@@ -129,8 +131,9 @@ def resolve(config: TrainConfig) -> TrainConfig:
 
 def fill_defaults(config: TrainConfig) -> TrainConfig:
     """Return `resolve(config)` without the checks, for the options of an existing run."""
-    defaults = _MODEL_DEFAULTS[config.model]
-    filled = {name: value for name, value in defaults.items() if getattr(config, name) is None}
+    filled = {
+        name: value for name, value in _MODEL_DEFAULTS[config.model].items() if getattr(config, name) is None
+    }
     if config.tokenizer == "bpe" and config.vocab_size is None:
         filled["vocab_size"] = DEFAULT_VOCAB_SIZE
     if config.text is not None:
@@ -145,10 +148,9 @@ def config_to_json(config: TrainConfig) -> dict[str, Any]:
 
 
 def config_from_json(document: Any, *, origin: str | Path) -> TrainConfig:
-    """Return the config that a JSON object describes. Missing options take their defaults.
+    """Return the config in a JSON object; missing options take their defaults.
 
-    Raises:
-        ValueError: The document is not a valid config; the message names `origin` and the option.
+    Raises a ValueError that names `origin` and the option.
     """
     if not isinstance(document, dict):
         raise ValueError(f"{origin} is not a config: expected a JSON object of options such as {{'model': 'mlp'}}")
@@ -167,12 +169,12 @@ def config_from_json(document: Any, *, origin: str | Path) -> TrainConfig:
 
 
 def read_config(path: str | Path) -> TrainConfig:
-    """Read a config from a JSON file with any subset of the options. Raises OSError, or as `config_from_json`."""
+    """Read a config from a JSON file with any subset of the options."""
     return config_from_json(read_json(path), origin=path)
 
 
 def reset_dependent_options(config: TrainConfig, **choices: Any) -> TrainConfig:
-    """Reset the options whose default depends on the model, tokenizer or text named in `choices`."""
+    """Reset the options that depend on the model, tokenizer or text, if `choices` contains another one."""
     reset: dict[str, Any] = {}
     if choices.get("model", config.model) != config.model:
         reset |= {**dict.fromkeys(_MODEL_OPTIONS), "direct_connections": False}
@@ -187,9 +189,8 @@ def reset_dependent_options(config: TrainConfig, **choices: Any) -> TrainConfig:
 
 def diff_configs(config: TrainConfig, other: TrainConfig) -> str:
     """Return the options that differ between two configs, such as "--lr 0.5, not 0.1", or ""."""
-    others = vars(other)
-    differing = {name: value for name, value in vars(config).items() if value != others[name]}
-    return ", ".join(f"{format_flag(name)} {value}, not {others[name]}" for name, value in differing.items())
+    pairs = {name: (value, getattr(other, name)) for name, value in vars(config).items()}
+    return ", ".join(f"{format_flag(name)} {a}, not {b}" for name, (a, b) in pairs.items() if a != b)
 
 
 def format_flag(name: str) -> str:
@@ -197,10 +198,8 @@ def format_flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def _is_in(value: float, interval: str) -> bool:
-    least, most = map(int, interval[1:-1].split(", "))
-    is_excluded = (value == least and interval[0] == "(") or (value == most and interval[-1] == ")")
-    return least <= value <= most and not is_excluded
+def _range_error(name: str, value: float, interval: str) -> ValueError:
+    return ValueError(f"{format_flag(name)} must be in {interval}, got {reprlib.repr(value)}")
 
 
 def _check_types(config: TrainConfig) -> None:
@@ -211,10 +210,10 @@ def _check_types(config: TrainConfig) -> None:
 
 
 def _has_type(value: Any, hint: Any) -> bool:
-    if get_origin(hint) in (Union, types.UnionType):
-        return any(_has_type(value, each) for each in get_args(hint))
     if get_origin(hint) is Literal:
         return isinstance(value, str) and value in get_args(hint)
+    if choices := get_args(hint):  # such as int | None
+        return any(_has_type(value, each) for each in choices)
     if hint is float:
         return type(value) in (int, float) and -math.inf < value < math.inf
     if hint is int:
@@ -223,9 +222,9 @@ def _has_type(value: Any, hint: Any) -> bool:
 
 
 def _describe_type(hint: Any) -> str:
-    if get_origin(hint) in (Union, types.UnionType):
-        return " or ".join(map(_describe_type, get_args(hint)))
     if get_origin(hint) is Literal:
         return "one of " + ", ".join(get_args(hint))
+    if choices := get_args(hint):
+        return " or ".join(map(_describe_type, choices))
     names = {int: "an integer", float: "a finite number", str: "a string", bool: "true or false", Path: "a path"}
     return names.get(hint, "null")

@@ -1,4 +1,4 @@
-"""Create a run directory, and keep the status in its manifest up to date."""
+"""Create run directories, and record in the manifest how a run ends."""
 
 import itertools
 import logging
@@ -18,7 +18,7 @@ from jaxlm.runs.manifest import MANIFEST_VERSION, describe_environment, utc_now,
 from jaxlm.utils.atomic_files import is_temporary, remove
 from jaxlm.utils.json_files import read_json
 
-# Everything that a run writes; nothing else is ever removed. The manifest, which marks a run directory, is last.
+# The entries that a run may write; no others are ever removed. The manifest, which marks a run directory, is last.
 _ENTRIES = (
     *("metrics.jsonl", "checkpoints", "model", "models", "tokenizer.json", "tensorboard", "samples.txt"),
     *("curves.png", "counts.png", "table.txt", "picture.png", "roofline.png", "speedups.png", "growth.png"),
@@ -28,29 +28,31 @@ _ENTRIES = (
 
 def new_run_path(label: str) -> Path:
     """Create an empty directory `runs/LABEL-DATE-TIME` below the working directory and return its path."""
-    for path in timestamped_paths(label):
+    paths = timestamped_paths(label)
+    while True:
+        path = next(paths)
         with suppress(FileExistsError):
             path.mkdir(parents=True)
             return path
-    raise AssertionError("unreachable: the candidates are infinite")
 
 
 def timestamped_paths(label: str, suffix: str = "") -> Iterator[Path]:
-    """Yield candidate paths: `runs/LABEL-DATE-TIME` plus the suffix, then the same with -2, -3 and so on."""
+    """Yield `runs/LABEL-DATE-TIME` plus the suffix, then the same with -2, -3 and so on before the suffix."""
     name = f"{label}-{datetime.now():%Y%m%d-%H%M%S}"
     for number in itertools.count(1):
         yield Path("runs") / f"{name}{f'-{number}' if number > 1 else ''}{suffix}"
 
 
 def check_run_path(path: Path, *, overwrite: bool) -> None:
-    """Raise FileExistsError unless a new run may be written to `path`.
+    """Raise a FileExistsError unless a new run may be written to `path`.
 
     Allowed are a new path, an empty directory, and, with `overwrite`, a run directory without other files.
-    A mistyped path therefore never deletes a user's files.
     """
+    if not path.exists():
+        return
     names = sorted(entry.name for entry in path.iterdir()) if path.is_dir() else []
     entries = [name for name in names if name != LOCK_NAME and not is_temporary(name)]
-    if not entries and (path.is_dir() or not path.exists()):
+    if path.is_dir() and not entries:
         return
     if not is_run(path):
         raise FileExistsError(f"{path} exists and is not a run directory; choose another --out")
@@ -78,14 +80,12 @@ def create_run(
     """Create a run directory with manifest and config, and hold its lock within the block.
 
     The state in the manifest is "running" within the block, and then "done", "interrupted" or "failed".
+    Raises the errors of `check_run_path` and `lock_run`.
 
     Args:
         kind: What the run does, such as "train".
         config: Its options, for `config.json`.
         details: Further fields of the manifest, such as the checksum of the text.
-
-    Raises:
-        FileExistsError, BlockingIOError, OSError: As `check_run_path` and `lock_run`.
     """
     check_run_path(path, overwrite=overwrite)
     try:
@@ -96,7 +96,7 @@ def create_run(
         check_run_path(path, overwrite=overwrite)
         manifest = {"version": MANIFEST_VERSION, "kind": kind, "started": utc_now(), "sessions": 0, "seconds": 0.0}
         manifest |= {"notes": [], "config": dict(config), **(details or {})}
-        if is_run(path):  # after a crash, a half-removed run must not look like the old or the new one
+        if is_run(path):  # so that a crash does not leave a half-removed run that looks complete
             cleared = {"kind": "cleared", "state": "failed", "why": "it was being replaced", "ended": utc_now()}
             write_manifest(path, {**manifest, **cleared})
         for name in _ENTRIES:
@@ -108,19 +108,17 @@ def create_run(
 
 @contextmanager
 def run_session(path: Path, manifest: Mapping[str, Any], device: jax.Device) -> Iterator[None]:
-    """Set the state in the manifest to "running" within the block, and to its outcome afterwards.
+    """Set the state in the manifest to "running" within the block, and to the outcome afterwards.
 
-    The caller holds the lock of the run.
+    The caller must hold the lock of the run.
     """
     begin = time.monotonic()
-    process = {"pid": os.getpid(), "host": socket.gethostname()}
-    session = {
-        **manifest,
-        "sessions": manifest["sessions"] + 1,
-        "process": process,
-        **describe_environment(device),
-    }
-    _remove_temporary_files(path)
+    session = {**manifest, "sessions": manifest["sessions"] + 1, **describe_environment(device)}
+    session["process"] = {"pid": os.getpid(), "host": socket.gethostname()}
+    for folder in (path, path / "checkpoints"):  # a process that died leaves unfinished files
+        for entry in folder.iterdir() if folder.is_dir() else []:
+            if is_temporary(entry.name):
+                remove(entry)
     write_manifest(path, {**session, "state": "running", "why": None, "ended": None})
 
     def finish(state: str, why: str | None) -> None:
@@ -134,24 +132,16 @@ def run_session(path: Path, manifest: Mapping[str, Any], device: jax.Device) -> 
         why = str(error).partition("\n")[0][:500] or type(error).__name__
         try:
             finish(state, why)
-        except OSError as second:  # such as a full disk; the first error matters more
+        except OSError as second:  # raise the first error, not this one
             logging.getLogger(__name__).warning("%s: cannot record how the run ended: %s", path, second)
         raise
     finish("done", None)
 
 
 def is_run(path: Path) -> bool:
-    """Return whether `path` is a run directory, damaged or not: its manifest has the fields of a run."""
+    """Return whether `path` has a manifest with the fields of a run. Its values are not checked."""
     try:
         document = read_json(path / "manifest.json")
     except (OSError, ValueError):
         return False
     return isinstance(document, dict) and {"kind", "state", "sessions", "config"} <= document.keys()
-
-
-def _remove_temporary_files(path: Path) -> None:
-    """Remove the unfinished files of a process that died."""
-    for folder in (path, path / "checkpoints"):
-        for entry in folder.iterdir() if folder.is_dir() else []:
-            if is_temporary(entry.name):
-                remove(entry)

@@ -1,4 +1,4 @@
-"""File lock of a run directory: one writing process at a time."""
+"""Lock a run directory, so that only one process writes to it."""
 
 import os
 import sys
@@ -19,13 +19,11 @@ _TIMEOUT = 1.0  # seconds; longer than a reader holds the shared lock
 
 @contextmanager
 def lock_run(path: Path) -> Iterator[None]:
-    """Hold the exclusive lock of a run directory, which the operating system releases when the process dies.
+    """Hold the exclusive lock of a run directory. The operating system releases it when the process dies.
 
-    Raises:
-        BlockingIOError: Another process holds the lock.
-        OSError: The directory is not writable.
+    Raises a BlockingIOError if another process holds the lock, and an OSError if the directory is not writable.
     """
-    try:  # polls often, to get in between two readers
+    try:  # poll often, to succeed between two readers
         lock = filelock.FileLock(path / LOCK_NAME).acquire(timeout=_TIMEOUT, poll_interval=_TIMEOUT / 200)
     except filelock.Timeout:
         raise BlockingIOError(
@@ -39,9 +37,9 @@ def lock_run(path: Path) -> Iterator[None]:
 
 @contextmanager
 def try_shared_lock(path: Path) -> Iterator[bool]:
-    """Try to hold a shared lock; yield whether no process is writing, and keep writers out within the block.
+    """Try to hold a shared lock, which excludes writers but not readers, and yield whether no process writes.
 
-    Readers do not exclude each other, and read permission is enough.
+    Read permission is enough.
     """
     with ExitStack() as stack:
         try:
@@ -52,7 +50,7 @@ def try_shared_lock(path: Path) -> Iterator[bool]:
                 stack.callback(os.close, descriptor)
                 fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except FileNotFoundError:
-            pass  # a copy of a run directory without its hidden files
+            pass  # a run directory copied without hidden files
         except OSError:  # held by a writer, or not readable
             yield False
             return
@@ -60,10 +58,11 @@ def try_shared_lock(path: Path) -> Iterator[bool]:
 
 
 def _describe_holder(path: Path) -> str:
-    """Return the process that the manifest names as running, or "" if there is none."""
+    """Return the process that the manifest names if the run is running, else ""."""
     try:
-        manifest = read_json(path / "manifest.json")
-        process = manifest["process"]
-        return f" (process {process['pid']} on {process['host']})" if manifest["state"] == "running" else ""
-    except (OSError, ValueError, KeyError, TypeError):
-        return ""
+        match read_json(path / "manifest.json"):
+            case {"state": "running", "process": {"pid": pid, "host": host}}:
+                return f" (process {pid} on {host})"
+    except (OSError, ValueError):
+        pass
+    return ""

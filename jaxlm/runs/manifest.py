@@ -1,4 +1,4 @@
-"""The manifest of a run directory: its configuration, status and environment."""
+"""The manifest of a run directory: options, state and environment."""
 
 import json
 import platform
@@ -20,23 +20,21 @@ from jaxlm.utils.json_files import check_version, read_json
 MANIFEST_VERSION = 1
 
 _PACKAGES = ("jaxlm", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tokenizers", "numpy")
-_STRINGS, _NUMBERS = ("kind", "state", "started"), {"sessions": int, "seconds": int | float}
-_FIELDS = {**dict.fromkeys(_STRINGS, str), **_NUMBERS, "why": str | None, "notes": list, "config": dict}
+_FIELDS: dict[str, Any] = {"kind": str, "state": str, "why": str | None, "started": str, "sessions": int}
+_FIELDS |= {"seconds": int | float, "notes": list, "config": dict}
 _GIT_TIMEOUT = 5.0  # seconds
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
-    """Return the manifest of a run directory. Its state is "killed" if the process that was running it is gone.
+    """Return the manifest of a run directory, with the state "killed" if its process died while running.
 
-    Raises:
-        FileNotFoundError: `path` is not a run directory.
-        ValueError: The manifest is damaged or has an unsupported version.
+    Raises a FileNotFoundError if `path` is not a run directory, and a ValueError if the manifest is damaged.
     """
     manifest = _read_checked(path)
     if manifest["state"] == "running":
         with try_shared_lock(path) as is_idle:
             if is_idle:
-                manifest = _read_checked(path)  # again: the run may have ended since
+                manifest = _read_checked(path)  # again, because the run may have ended since
                 if manifest["state"] == "running":
                     manifest["state"] = "killed"
     return manifest
@@ -53,7 +51,7 @@ def write_json(path: Path, document: Any) -> None:
 
 
 def describe_environment(device: jax.Device) -> dict[str, Any]:
-    """Return versions, platform, device and git commit, on which results may depend."""
+    """Return what the last bits may depend on: versions, platform, device and git commit."""
     return {
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}},
         "platform": platform.platform(),

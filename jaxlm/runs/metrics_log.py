@@ -1,4 +1,4 @@
-"""The log `metrics.jsonl`: one JSON object per line, append-only, complete lines only."""
+"""The log `metrics.jsonl`: one JSON object per line."""
 
 import contextlib
 import errno
@@ -12,19 +12,17 @@ from typing import Any
 from jaxlm.utils.atomic_files import read_regular, write_atomically
 
 
-def append_metrics(path: Path, metrics: dict[str, Any]) -> bytes:
-    """Append one line and return its bytes. Raises as `append_bytes`."""
-    line = (json.dumps(replace_nonfinite(metrics), allow_nan=False) + "\n").encode()
-    append_bytes(path, line)
-    return line
+def append_metrics(path: Path, metrics: dict[str, Any]) -> None:
+    """Append a record as one line."""
+    append_bytes(path, (json.dumps(replace_nonfinite(metrics), allow_nan=False) + "\n").encode())
 
 
 def append_bytes(path: Path, data: bytes) -> None:
-    """Append to a file: all of `data`, or, when an OSError is raised, nothing."""
+    """Append all of `data` to a file, or raise an OSError and leave the file unchanged."""
     try:
         if path.is_symlink():
             raise OSError(errno.ELOOP, "symbolic link out of the run directory")
-        with path.open("ab", buffering=0) as file:  # unbuffered: a reader sees all of the data or nothing
+        with path.open("ab", buffering=0) as file:  # unbuffered: readers see all of the data or none
             end = file.seek(0, os.SEEK_END)
             try:
                 if file.write(data) != len(data):
@@ -38,10 +36,9 @@ def append_bytes(path: Path, data: bytes) -> None:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Return the records of a log. An incomplete last line is skipped; a missing file has no records.
+    """Return the records of a log without an incomplete last line. A missing file has no records.
 
-    Raises:
-        ValueError: A line is not a record with a model, a step and numbers; the message names path and line.
+    Raises a ValueError that names the line if one is not a record with a model, a step and numbers.
     """
     records = []
     for number, line in enumerate(read_log(path).split(b"\n")[:-1], 1):

@@ -1,6 +1,5 @@
-"""Train with checkpoints, and find the checkpoint from which a stopped run resumes with equal bits."""
+"""Train with checkpoints, and find the checkpoint to resume from."""
 
-import hashlib
 import json
 import logging
 import math
@@ -19,7 +18,7 @@ from rich.console import Console
 from jaxlm.checkpoints import train_states
 from jaxlm.checkpoints.train_states import Checkpoint
 from jaxlm.runs.config import TrainConfig
-from jaxlm.runs.metrics_log import append_metrics, read_log, truncate_metrics
+from jaxlm.runs.metrics_log import append_metrics, read_log, read_metrics, truncate_metrics
 from jaxlm.runs.results import TITLES, metrics_line
 from jaxlm.runs.setup import TrainingSetup, abstract_state, train_options
 from jaxlm.runs.tensorboard import open_tensorboard
@@ -36,13 +35,14 @@ def train_with_checkpoints(
 ) -> tuple[Any, float]:
     """Train from a checkpoint, or from the start, and return the variables and the total training seconds.
 
-    Records go to `metrics.jsonl` in the run directory `path`. The state is saved at the intervals of the config,
-    at the end and when the run is stopped, together with the best state by validation since the last save.
-    Training waits only for a copy of the state; a thread writes it to disk.
+    Append the records to `metrics.jsonl` in the run directory `path`. Save the state at the intervals of the
+    config, at the end and on a signal, together with the best state by validation since the last save. Training
+    waits only for a copy of the state; a thread writes it to disk.
 
     Raises:
-        KeyboardInterrupt: SIGINT or SIGTERM arrived, and the state is saved.
-        OSError, FloatingPointError: A file cannot be written, or training diverged; the best state is saved.
+        KeyboardInterrupt: SIGINT or SIGTERM arrived; the current state is saved.
+        FloatingPointError: Training diverged; the best state is saved.
+        OSError: A file cannot be written.
     """
     config, log = setup.config, path / "metrics.jsonl"
     session = _begin_session(log, checkpoint)
@@ -57,9 +57,7 @@ def train_with_checkpoints(
 
         def on_record(record: Record) -> None:
             assert record.validation is not None  # train_options has val_ids
-            line = append_metrics(log, metrics_line(config.model, record))
-            session.digest.update(line)
-            session.log_bytes += len(line)
+            append_metrics(log, metrics_line(config.model, record))
             session.nats = record.validation.nats_per_token
             if write_event is not None:
                 write_event(record)
@@ -69,7 +67,7 @@ def train_with_checkpoints(
         def on_pause(state: TrainState) -> None:
             save()
             stop = stop_signal()
-            if due := _collect_due(session, state, config, is_last=stop is not None):
+            if due := _collect_due(session, state, config, log, is_last=stop is not None):
                 save(*due)
             if stop:
                 save(wait=True)
@@ -86,7 +84,11 @@ def train_with_checkpoints(
                 pause_every=config.save_every,
             )
         except FloatingPointError:
-            _try_to_save(save, session.unsaved_best)
+            try:
+                save(*session.unsaved_best)
+                save(wait=True)
+            except OSError as error:  # raise the first error, not this one
+                logging.getLogger(__name__).warning("%s", error)
             raise
         save(wait=True)
     if stop := stop_signal():
@@ -95,9 +97,9 @@ def train_with_checkpoints(
 
 
 def latest_usable_checkpoint(path: Path, setup: TrainingSetup) -> Checkpoint | None:
-    """Return the latest intact checkpoint that matches `metrics.jsonl`, or None for a run without checkpoints.
+    """Return the latest intact checkpoint that matches `metrics.jsonl`, or None if the run has not saved anything.
 
-    Skipped checkpoints are logged as warnings. Raises a ValueError if trained state exists but none is usable.
+    Log a warning for each checkpoint that is skipped. Raise a ValueError if none of several is usable.
     """
     if setup.optimizer is None:  # counts have no checkpoints
         return None
@@ -116,9 +118,9 @@ def latest_usable_checkpoint(path: Path, setup: TrainingSetup) -> Checkpoint | N
 
 
 def restore_position(path: Path, setup: TrainingSetup, checkpoint: Checkpoint | None) -> Checkpoint | None:
-    """Quarantine the checkpoints after this `latest_usable_checkpoint`, and truncate the log to its position.
+    """Quarantine the checkpoints after `checkpoint`, and truncate the log to its position.
 
-    The returned checkpoint has a new position if its last record does not belong to a run of the new length.
+    Return the checkpoint, without the log's last record if a run of the new length does not have that record.
     """
     folder, log = path / "checkpoints", path / "metrics.jsonl"
     if checkpoint is None:
@@ -138,32 +140,26 @@ def restore_position(path: Path, setup: TrainingSetup, checkpoint: Checkpoint | 
 
 @dataclass
 class _Session:
-    """Mutable bookkeeping of a training session."""
+    """What a training session remembers between two pauses."""
 
     seconds: float  # of training in all sessions, without compilation before the first pause of each
     saved_at: float  # monotonic time
-    log_bytes: int  # length of `metrics.jsonl`
-    digest: Any  # its running sha256
     best_nats: float
     paused_at: float | None = None  # monotonic time
-    nats: float | None = None  # validation of the current state
-    unsaved_best: Checkpoint | None = None
+    nats: float | None = None  # validation loss of the current state
+    unsaved_best: tuple[Checkpoint, ...] = ()  # none or one
 
 
 def _begin_session(log: Path, checkpoint: Checkpoint | None) -> _Session:
-    content = read_log(log)
-    validations = [json.loads(line)["val_nats_per_token"] for line in content.splitlines()]
-    return _Session(
-        seconds=0.0 if checkpoint is None else checkpoint.seconds,
-        saved_at=time.monotonic(),
-        log_bytes=len(content),
-        digest=hashlib.sha256(content),
-        best_nats=min((nats for nats in validations if nats is not None), default=math.inf),
-    )
+    losses = [record["val_nats_per_token"] for record in read_metrics(log)]
+    best = min((nats for nats in losses if nats is not None), default=math.inf)
+    return _Session(0.0 if checkpoint is None else checkpoint.seconds, time.monotonic(), best)
 
 
-def _collect_due(session: _Session, state: TrainState, config: TrainConfig, *, is_last: bool) -> list[Checkpoint]:
-    """Return the checkpoints to save now: none, or the unsaved best state and the current state."""
+def _collect_due(
+    session: _Session, state: TrainState, config: TrainConfig, log: Path, *, is_last: bool
+) -> tuple[Checkpoint, ...]:
+    """Return the checkpoints to save now: none, or the current state and, if it is not saved yet, the best."""
     now = time.monotonic()
     session.seconds += 0.0 if session.paused_at is None else now - session.paused_at
     session.paused_at = now
@@ -176,30 +172,31 @@ def _collect_due(session: _Session, state: TrainState, config: TrainConfig, *, i
         or (config.save_every is not None and int(state.step) % config.save_every == 0)
     )
     if not (is_best or is_due):
-        return []
+        return ()
     # Copies, because the next step donates the arrays, and `device_get` on the CPU returns views of them.
     copies = jax.tree.map(np.array, jax.device_get(state))
-    current = Checkpoint(copies, nats, (session.log_bytes, session.digest.hexdigest()), session.seconds)
+    current = Checkpoint(copies, nats, _log_position(read_log(log)), session.seconds)
     if nats is not None and is_best:
-        session.best_nats, session.unsaved_best = nats, current
+        session.best_nats, session.unsaved_best = nats, (current,)
     if not is_due:
-        return []
-    best, session.unsaved_best, session.saved_at = session.unsaved_best, None, now
-    return [current] if best is None or best is current else [best, current]
+        return ()
+    due = session.unsaved_best if is_best else (*session.unsaved_best, current)
+    session.unsaved_best, session.saved_at = (), now
+    return due
 
 
 @contextmanager
 def _save_in_background(path: Path, keep: int) -> Iterator[Callable[..., None]]:
     """Yield `save(*checkpoints, wait=False)`, which writes checkpoints in a thread, one call after another.
 
-    An error is raised by the next call after it becomes known.
+    A later call raises the error of an earlier one.
     """
     folder = path / "checkpoints"
 
     def write(checkpoints: tuple[Checkpoint, ...]) -> None:
         folder.mkdir(exist_ok=True)  # fails if the run directory was moved away
-        for written in (path / "metrics.jsonl", path):  # the checkpoint contains the checksum of the log
-            sync(written)
+        sync(path / "metrics.jsonl")  # before the checkpoint, which contains its checksum
+        sync(path)
         for checkpoint in checkpoints:
             train_states.save_checkpoint(folder, checkpoint)
         train_states.prune_checkpoints(folder, keep)
@@ -218,16 +215,6 @@ def _save_in_background(path: Path, keep: int) -> Iterator[Callable[..., None]]:
                 pending.append(executor.submit(write, checkpoints))
 
         yield save
-
-
-def _try_to_save(save: Callable[..., None], checkpoint: Checkpoint | None) -> None:
-    """Save after another error; a second error is logged, not raised."""
-    try:
-        if checkpoint is not None:
-            save(checkpoint)
-        save(wait=True)
-    except OSError as error:
-        logging.getLogger(__name__).warning("%s", error)
 
 
 def _log_position(content: bytes) -> tuple[int, str]:

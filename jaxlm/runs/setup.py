@@ -1,7 +1,7 @@
-"""Prepare training: turn the options of a run into data, model, optimizer and device."""
+"""Turn the options of a run into data, model, optimizer and device."""
 
 import functools
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import optax
@@ -18,7 +18,7 @@ from jaxlm.training.optimizers import sgd
 from jaxlm.training.state import TrainState, init_state
 from jaxlm.utils.terminal import print_plain
 
-# Keys are `fold_in(key(seed), fold)`. The ladder experiment uses the same folds, for equal bits.
+# The keys are `fold_in(key(seed), fold)`. The ladder experiment uses the same folds.
 _TRAIN_FOLDS = {"bigram": 0, "mlp": 1}
 SAMPLE_FOLD = 2
 
@@ -29,24 +29,24 @@ _sgd = functools.cache(sgd)
 
 
 class TrainingSetup(NamedTuple):
-    """The objects that a training run works with."""
+    """What `prepare_training` returns."""
 
     config: TrainConfig
     data: Dataset
     model: LanguageModel
-    optimizer: optax.GradientTransformation | None  # None: counts are fitted, not trained
+    optimizer: optax.GradientTransformation | None  # None for counts, which are not trained
     device: jax.Device
 
 
 def prepare_training(config: TrainConfig, tokenizer: Tokenizer | None, console: Console) -> TrainingSetup:
-    """Load the text, build model and optimizer, and choose the device.
+    """Load the text, build the model and the optimizer, and choose the device.
 
     Args:
         config: Resolved options.
-        tokenizer: An existing tokenizer; None trains the one that `config` describes.
+        tokenizer: An existing tokenizer; None trains the one in `config`.
 
     Raises:
-        OSError, ValueError: Text or device are not available, the text is too short, or the model too large.
+        OSError, ValueError: The text or the device is not available, the text too short, or the model too large.
     """
     if config.tensorboard:
         check_tensorboard()
@@ -73,8 +73,8 @@ def prepare_training(config: TrainConfig, tokenizer: Tokenizer | None, console: 
 
 
 def make_model(config: TrainConfig, vocab_size: int) -> LanguageModel:
-    """Return the model that a resolved config describes."""
-    options: Any = config  # resolved, so the options of its model are not None
+    """Return the model of a resolved config."""
+    options: Any = config  # Any, because mypy does not know that the options of its model are not None
     match config.model:
         case "counts":
             return CountsBigramLM(vocab_size, smoothing=options.smoothing)
@@ -86,7 +86,7 @@ def make_model(config: TrainConfig, vocab_size: int) -> LanguageModel:
 
 
 def make_optimizer(config: TrainConfig) -> optax.GradientTransformation | None:
-    """Return the optimizer that a resolved config describes; None for counts."""
+    """Return the optimizer of a resolved config, or None for counts."""
     if config.lr is None:
         return None
     names = "schedule", "warmup_steps", "momentum", "weight_decay", "decoupled_decay", "clip_norm"
@@ -94,12 +94,12 @@ def make_optimizer(config: TrainConfig) -> optax.GradientTransformation | None:
 
 
 def train_key(config: TrainConfig) -> jax.Array:
-    """Return the random key of training for this seed and model."""
+    """Return the random key of training."""
     return jax.random.fold_in(jax.random.key(config.seed), _TRAIN_FOLDS[config.model])
 
 
 def train_options(setup: TrainingSetup) -> dict[str, Any]:
-    """Return the keyword arguments of `train_lm`, except those for saving and resuming."""
+    """Return the keyword arguments of `train_lm` that the setup determines."""
     config = setup.config
     return {
         "key": train_key(config),
@@ -116,8 +116,6 @@ def train_options(setup: TrainingSetup) -> dict[str, Any]:
 def abstract_state(
     model: LanguageModel, optimizer: optax.GradientTransformation, config: TrainConfig
 ) -> TrainState:
-    """Return the structure, shapes and dtypes of the run's train state, without allocating arrays."""
-    state: TrainState = jax.eval_shape(
-        lambda: init_state(model, optimizer, key=train_key(config), patience=config.patience)
-    )
-    return state
+    """Return the shapes and dtypes of the run's training state, without allocating arrays."""
+    make_state = functools.partial(init_state, model, optimizer, key=train_key(config), patience=config.patience)
+    return cast(TrainState, jax.eval_shape(make_state))

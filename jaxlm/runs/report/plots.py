@@ -14,8 +14,8 @@ import numpy as np
 from jaxlm.runs.report.tables import escape_unprintable, format_number, show_whitespace
 from jaxlm.utils.atomic_files import write_atomically
 
-# Blue, orange, green, purple, grey: distinguishable with colour blindness (Okabe & Ito 2008).
-_COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#7f7f7f")
+# Distinguishable with colour blindness (Okabe & Ito 2008), and grey at the end for reference lines.
+COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#7f7f7f")
 _MAX_DRAWN = 1e250  # near the largest float, matplotlib's margins overflow
 
 
@@ -32,9 +32,9 @@ def plot_curves(
         floors: Title -> perplexity of a model without steps, drawn as a horizontal line; None means infinite.
         vocab_size: Perplexity of the uniform distribution, drawn as a line; None if the curves do not share one.
     """
-    figure = _make_figure(width=11, height=4.6)
+    figure = new_figure(width=11, height=4.6)
     loss_axes, perplexity_axes = figure.subplots(1, 2)
-    styles = itertools.cycle(itertools.product(("-", "--", "-.", ":"), _COLORS))
+    styles = itertools.cycle(itertools.product(("-", "--", "-.", ":"), COLORS))
     for (title, records), (style, color) in zip(curves.items(), styles, strict=False):
         look = {"linestyle": style, "color": color}
         _plot_records(loss_axes, title, records, "train_loss", linewidth=1.4, **look)
@@ -42,9 +42,9 @@ def plot_curves(
     if not perplexity_axes.lines:
         perplexity_axes.set_xticks([])
     if vocab_size is not None:
-        perplexity_axes.axhline(vocab_size, color=_COLORS[-1], linestyle=":", label=f"uniform: {vocab_size:,}")
-    first = len(curves) % len(_COLORS)  # start with a colour that no curve has
-    styles = itertools.cycle(itertools.product(_COLORS[first:] + _COLORS[:first], ("--", "-.", "-")))
+        perplexity_axes.axhline(vocab_size, color=COLORS[-1], linestyle=":", label=f"uniform: {vocab_size:,}")
+    first = len(curves) % len(COLORS)  # start with a colour that no curve has
+    styles = itertools.cycle(itertools.product(COLORS[first:] + COLORS[:first], ("--", "-.", "-")))
     for (title, floor), (color, style) in zip(floors.items(), styles, strict=False):
         height = floor if is_drawable(floor) else math.inf  # an infinite floor appears only in the legend
         label = f"{title}: {format_number(height, decimals=1)}"
@@ -61,7 +61,7 @@ def plot_curves(
             axes.set_axis_off()
             axes.text(0.5, 0.5, "no data", ha="center", transform=axes.transAxes)
     _add_legends(figure)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_counts(path: Path, table: np.ndarray[Any, Any], tokens: Sequence[str], *, num_tokens: int = 24) -> None:
@@ -71,7 +71,7 @@ def plot_counts(path: Path, table: np.ndarray[Any, Any], tokens: Sequence[str], 
     totals = table.sum(axis=1, dtype=np.int64)
     frequent = np.argsort(-totals, kind="stable")[:num_tokens]
     counts = table[np.ix_(frequent, frequent)]
-    figure = _make_figure(width=10, height=9)
+    figure = new_figure(width=10, height=9)
     axes = figure.subplots()
     norm = LogNorm(vmin=1, vmax=max(int(counts.max()), 2))
     image = axes.imshow(np.ma.masked_equal(counts, 0), norm=norm, cmap="viridis")
@@ -85,14 +85,15 @@ def plot_counts(path: Path, table: np.ndarray[Any, Any], tokens: Sequence[str], 
             color = "black" if count > counts.max() ** 0.6 else "white"
             axes.text(column, row, text, ha="center", va="center", fontsize=6, color=color)
     figure.colorbar(image, ax=axes, shrink=0.8, label="count")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def is_drawable(value: float | None) -> TypeGuard[float]:
     return value is not None and abs(value) < _MAX_DRAWN
 
 
-def _make_figure(width: float, height: float) -> Any:
+def new_figure(width: float, height: float) -> Any:
+    """Return an empty matplotlib figure of this size in inches."""
     from matplotlib.figure import Figure  # not pyplot, which keeps global state
 
     return Figure(figsize=(width, height), dpi=130, layout="constrained")
@@ -130,7 +131,8 @@ def _add_legend(owner: Any, lines: Any, **look: Any) -> Any:
     return legend
 
 
-def _save(figure: Any, path: Path) -> None:
+def save_figure(figure: Any, path: Path) -> None:
+    """Write the figure to a PNG file, atomically."""
     picture = io.BytesIO()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from")  # such a token is drawn as a box
