@@ -60,25 +60,20 @@ def test_write_arrays_undoes_the_compression_of_old_orbax(tmp_path, monkeypatch)
     assert (tmp_path / "arrays" / "000000" / "0.0").stat().st_size == 50 * 40 * 4
 
 
-def test_write_arrays_fails_when_orbax_adds_files(tmp_path, monkeypatch):
+def test_write_arrays_fails_with_the_first_line_of_the_error(tmp_path, monkeypatch):
     save = orbax.checkpoint.Checkpointer.save
+
+    def fail(*_):
+        raise ValueError("RESOURCE: no space\n" + "specification\n" * 100)
 
     def save_more(checkpointer, folder, item):
         save(checkpointer, folder, item)
         (folder / "manifest.ocdbt").touch()
 
-    monkeypatch.setattr(orbax.checkpoint.Checkpointer, "save", save_more)
-    with pytest.raises(OSError, match=r"cannot write .*'manifest\.ocdbt'"):
-        write_arrays(tmp_path / "arrays", [(("a",), np.ones(2))])
-
-
-def test_write_arrays_shortens_the_errors_of_orbax(tmp_path, monkeypatch):
-    def fail(*_):
-        raise ValueError("RESOURCE: no space\n" + "specification\n" * 100)
-
-    monkeypatch.setattr(orbax.checkpoint.Checkpointer, "save", fail)
-    with pytest.raises(OSError, match=r"^cannot write .*arrays: RESOURCE: no space$"):
-        write_arrays(tmp_path / "arrays", [(("a",), np.ones(2))])
+    for replacement, message in ((fail, "RESOURCE: no space$"), (save_more, r".*'manifest\.ocdbt'")):
+        monkeypatch.setattr(orbax.checkpoint.Checkpointer, "save", replacement)
+        with pytest.raises(OSError, match=rf"^cannot write .*arrays: {message}"):
+            write_arrays(tmp_path / "arrays", [(("a",), np.ones(2))])
 
 
 def test_read_arrays_out_of_memory_is_not_damage(tmp_path, monkeypatch):
@@ -147,27 +142,19 @@ def resize(*shape):
     return edit
 
 
-def edit_index(change):
-    return lambda _, index: index["arrays"][0].update(change)
-
-
 def entry(key):
     return {"key_metadata": [{"key": key, "key_type": 2}], "value_metadata": {"value_type": "np.ndarray"}}
 
 
-INDEX = [
-    *(
-        {"shape": shape}
-        for shape in ([10**9] * 2, [2**70], [1] * 1000, [0, 3], [-2, -3], [True, 6], ["2", "3"], 6)
-    ),
-    *(
-        {"dtype": dtype}
-        for dtype in ("int32", "object", "str", "datetime64", "(1,", "02", "f4,f4", "single", None)
-    ),
+SHAPES = ([10**9] * 2, [2**70], [1] * 1000, [0, 3], [-2, -3], [True, 6], ["2", "3"], 6)
+DTYPES = ("int32", "object", "str", "datetime64", "(1,", "02", "f4,f4", "single", None)
+CHANGES = [
+    *({"shape": shape} for shape in SHAPES),
+    *({"dtype": dtype} for dtype in DTYPES),
     *({"name": name} for name in ([], ["b"], [1], "a")),
 ]
 HOSTILE = {
-    **{str(change)[:40]: edit_index(change) for change in INDEX},
+    **{str(each)[:40]: lambda _, index, each=each: index["arrays"][0].update(each) for each in CHANGES},
     "huge array": resize(10**9, 10**9),
     "larger array": resize(2, 4),
     "empty array": resize(0, 3),
@@ -176,7 +163,6 @@ HOSTILE = {
     "compressed": edit_json("000000/.zarray", compressor={"id": "zstd"}),
     "other chunk names": edit_json("000000/.zarray", dimension_separator="/"),
     "other dtype": edit_json("000000/.zarray", dtype="<f8"),
-    "nested .zarray": write_file("000000/.zarray", b"[" * 100_000),
     "list as .zarray": write_file("000000/.zarray", b"[]"),
     "short chunk": write_file("000000/0.0", b"\x00" * 23),
     "Zarr 3": edit_json("_METADATA", use_zarr3=True),
@@ -189,7 +175,6 @@ HOSTILE = {
     ),
     "no arrays": edit_json("_METADATA", tree_metadata={}),
     "list of arrays": edit_json("_METADATA", tree_metadata=[]),
-    "binary _METADATA": write_file("_METADATA", b"\xff"),
     "no _METADATA": lambda folder, _: (folder / "_METADATA").unlink(),
     "no .zarray": lambda folder, _: (folder / "000000" / ".zarray").unlink(),
     "database": write_file("manifest.ocdbt", b"x"),
@@ -221,9 +206,7 @@ def test_read_arrays_refuses_hostile_content(original, folder, change):
         read_arrays(folder, index)
 
 
-@pytest.mark.parametrize(
-    "index", [None, [], {}, {"arrays": [], "files": {}}, {"arrays": [{}], "files": {}}], ids=str
-)
-def test_read_arrays_refuses_a_malformed_index(tmp_path, index):
-    with pytest.raises(ValueError, match="its index of arrays is malformed"):
-        read_arrays(tmp_path, index)
+def test_read_arrays_refuses_a_malformed_index(tmp_path):
+    for index in (None, [], {}, {"arrays": [], "files": {}}, {"arrays": [{}], "files": {}}):
+        with pytest.raises(ValueError, match="its index of arrays is malformed"):
+            read_arrays(tmp_path, index)

@@ -144,10 +144,8 @@ def test_save_model_distinguishes_a_users_class_of_the_same_name(tmp_path):
 
 
 OWN_VARIABLES = {
-    "scalar": {"a": jnp.float32(2.5)},
-    "Python numbers": {"a": 2.5, "b": 3, "c": True},
-    "bfloat16": {"a": {"b": jnp.ones((2, 3), jnp.bfloat16)}},
-    "bool": {"a": jnp.array([True, False])},
+    "numbers": {"a": 2.5, "b": 3, "c": True, "d": jnp.float32(2.5)},
+    "dtypes": {"a": {"b": jnp.ones((2, 3), jnp.bfloat16)}, "c": jnp.array([True, False])},
     "not finite": {"a": jnp.array([jnp.nan, jnp.inf])},
     "names": {"..": {"..": {"evil": jnp.zeros(2)}}, "a.b": jnp.zeros(1), "C:\\x": jnp.zeros(1)},
     "strided": {"a": np.arange(12, dtype=np.float32).reshape(3, 4).T[::2]},
@@ -278,12 +276,10 @@ def test_load_model_missing_paths_and_other_kinds(saved, exported, tmp_path):
     for path in (tmp_path / "nowhere", exported):
         with pytest.raises(FileNotFoundError, match=f"{path.name} is not a saved model"):
             jaxlm.load_model(path)
-    for path, error in [(tmp_path / "nowhere", FileNotFoundError), (saved, IsADirectoryError)]:
-        with pytest.raises(error):
-            jaxlm.import_model(path)
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(ValueError, match="pipe"):
-        jaxlm.import_model(tmp_path / "pipe")
+    for name, error in [("nowhere", FileNotFoundError), ("mlp", IsADirectoryError), ("pipe", ValueError)]:
+        with pytest.raises(error, match=name):
+            jaxlm.import_model(tmp_path / name)
 
 
 def test_load_model_refuses_damage(saved):
@@ -295,12 +291,12 @@ def test_load_model_refuses_damage(saved):
             count += 1
         if file.name != "model.json":
             moved = file.rename(saved.parent / "moved")
-            for replace in (lambda: None, lambda: file.symlink_to(moved), lambda: os.mkfifo(file)):  # noqa: B023
-                replace()
+            for link in (False, True):
+                if link:
+                    file.symlink_to(moved)
                 with pytest.raises(ValueError, match=saved.name):
                     jaxlm.load_model(saved)
-                file.unlink(missing_ok=True)
-            moved.rename(file)
+            moved.replace(file)
     assert count > 40
     loaded = jaxlm.load_model(saved)
     assert_same_bits(loaded[1], make_variables(MLP))
@@ -340,16 +336,14 @@ def test_load_model_fills_fields_that_older_versions_lacked(saved):
         jaxlm.load_model(saved, model=jaxlm.MLPLanguageModel(300, 3, 4, 5, dropout=0.5))
 
 
-@pytest.mark.parametrize(
-    "content", ["", "{", "[" * 100_000, "\x00\x01", "{}", "[]"], ids=lambda content: ascii(content[:4])
-)
-def test_load_and_import_model_refuse_other_json(saved, exported, content):
-    (saved / "model.json").write_text(content[:200_000])
-    with pytest.raises(ValueError, match=r"model\.json"):
-        jaxlm.load_model(saved)
-    exported.write_bytes(safetensors.numpy.save({"a": np.zeros(2)}, metadata={"jaxlm": content}))
-    with pytest.raises(ValueError, match=r"mlp\.safetensors"):
-        jaxlm.import_model(exported)
+def test_load_and_import_model_refuse_other_json(saved, exported):
+    for content in ("{", "[]"):
+        (saved / "model.json").write_text(content)
+        with pytest.raises(ValueError, match=r"model\.json"):
+            jaxlm.load_model(saved)
+        exported.write_bytes(safetensors.numpy.save({"a": np.zeros(2)}, metadata={"jaxlm": content}))
+        with pytest.raises(ValueError, match=r"mlp\.safetensors"):
+            jaxlm.import_model(exported)
 
 
 HOSTILE_SPECS = [
@@ -393,8 +387,7 @@ def test_load_model_refuses_an_invalid_tokenizer(saved):
         jaxlm.load_model(saved)
     large = "".join(map(chr, range(1000, 1301)))
     jaxlm.CharTokenizer.train(large).save(tokenizer)
-    contents = [b"", b"{}", b"[" * 100_000, b"\xff", b'{"version": 2, "sha256": ""}']
-    for content in (*contents, tokenizer.read_bytes()):
+    for content in (b"", b"{}", tokenizer.read_bytes()):
         tokenizer.write_bytes(content)
         edit_document(saved / "model.json", tokenizer_sha256=hashlib.sha256(content).hexdigest())
         with pytest.raises(ValueError, match=r"tokenizer\.json|301 tokens, more than the model's vocab_size=300"):
@@ -430,9 +423,6 @@ def test_load_model_refuses_a_huge_model_without_allocating(model, fields, tmp_p
         assert tracemalloc.get_traced_memory()[1] < 2**24
     finally:
         tracemalloc.stop()
-
-
-# Exported files.
 
 
 def test_export_model_names_tensors_by_their_path(exported):
@@ -487,41 +477,27 @@ HOSTILE_FILES = {
 
 @pytest.mark.parametrize(("change", "message"), HOSTILE_FILES.values(), ids=HOSTILE_FILES)
 def test_import_model_refuses_hostile_files(exported, change, message):
+    rewrite(exported, lambda tensors, document: None)
+    assert jaxlm.import_model(exported)[0] == MLP
     rewrite(exported, change)
     with pytest.raises(ValueError, match=rf"mlp\.safetensors.*{message}"):
         jaxlm.import_model(exported)
 
 
-def test_import_model_accepts_a_rewritten_file_unchanged(exported):
-    rewrite(exported, lambda tensors, document: None)
-    loaded, variables, _ = jaxlm.import_model(exported)
-    assert loaded == MLP
-    assert_same_bits(variables, make_variables(MLP))
-
-
-def header(document, length=None):
-    content = document if isinstance(document, bytes) else json.dumps(document).encode()
-    return struct.pack("<Q", len(content) if length is None else length) + content
-
-
-def tensor(dtype="F32", shape=(1,), offsets=(0, 4)):
-    return header({"a": {"dtype": dtype, "shape": shape, "data_offsets": offsets}})
+def make_file(dtype):
+    header = json.dumps({"a": {"dtype": dtype, "shape": [1], "data_offsets": [0, 1]}}).encode()
+    return struct.pack("<Q", len(header)) + header + b"0"
 
 
 @pytest.mark.parametrize(
     "content",
     [
         b"\x80\x04K\x01.",  # a pickle
-        header({}, length=2**63),
-        header(b"[" * 100_000),
-        tensor(shape=[2**62, 4]) + b"0000",
-        tensor(shape=[10**12], offsets=[0, 4 * 10**12]),
-        tensor(offsets=[4, 0]) + b"0000",
-        tensor(dtype="O") + b"0000",
-        header({"__metadata__": {"jaxlm": 1}}),
+        make_file("O"),
+        make_file("F8_E8M0"),  # a dtype that NumPy lacks
         safetensors.numpy.save({"a": np.zeros(2)}),  # of another program
     ],
-    ids=["pickle", "long header", "nested", "overflow", "huge", "backwards", "objects", "number", "other"],
+    ids=["pickle", "objects", "unknown dtype", "other"],
 )
 def test_import_model_refuses_what_is_not_a_model_file(tmp_path, content):
     (tmp_path / "file").write_bytes(content)

@@ -91,10 +91,10 @@ def test_save_checkpoint_replaces_the_same_step(saved):
     assert sorted(path.name for path in saved.iterdir()) == ["arrays", "checkpoint.json"]
 
 
-@pytest.mark.parametrize("nats", [None, float("nan"), float("inf")])
-def test_save_checkpoint_non_finite_validation_is_none(tmp_path, nats):
-    path = save_checkpoint(tmp_path, make_checkpoint(nats=nats))
-    assert load_checkpoint(path, LIKE).nats_per_token is None
+def test_save_checkpoint_non_finite_validation_is_none(tmp_path):
+    for nats in (None, float("nan"), float("inf")):
+        path = save_checkpoint(tmp_path, make_checkpoint(nats=nats))
+        assert load_checkpoint(path, LIKE).nats_per_token is None
     assert best_step(tmp_path) is None
 
 
@@ -112,11 +112,8 @@ def test_load_checkpoint_refuses_another_structure(saved):
     params = like.params
     for other, message in [
         (make_state(size=4), r"/embedding/embedding' is float32\[3, 2\], expected float32\[4, 2\]"),
-        (
-            like._replace(params={**params, "scale": jnp.float16(0)}),
-            r"scale' is float32\[\], expected float16\[\]",
-        ),
-        (like._replace(params={**params, "more": jnp.zeros(2)}), r"'params/more' is missing"),
+        (like._replace(params=params | {"scale": jnp.float16(0)}), r"is float32\[\], expected float16\[\]"),
+        (like._replace(params=params | {"more": jnp.zeros(2)}), r"'params/more' is missing"),
         (make_state(optimizer="sgd"), r"'opt_state/\S+' is .*, expected no array of that name"),
     ]:
         with pytest.raises(ValueError, match=message):

@@ -54,9 +54,6 @@ def save_counts(path, text):
     return path
 
 
-# train
-
-
 def test_train_returns_and_prints_results_and_a_sample(trained):
     options, document, printed = trained
     (row,) = document["results"]["models"]
@@ -77,28 +74,23 @@ def test_train_resume_of_a_finished_run_shows_it(run):
             call(train_model, TrainOptions, resume=run, **other)
 
 
-@pytest.mark.parametrize(
-    ("resume", "is_started", "words", "message"),
-    [
-        (None, False, [], "^$"),
-        (None, True, ["SIGTERM"], r"^by SIGTERM; resume with: jaxlm train --resume 'runs/a b'$"),
-        (None, True, [], r"^by SIGINT; resume with: jaxlm train --resume 'runs/a b'$"),
-        (Path("run"), False, ["SIGTERM"], r"^by SIGTERM; resume with: jaxlm train --resume run$"),
-    ],
-)
-def test_train_interrupt_says_how_to_resume(resume, is_started, words, message, monkeypatch):
-    def interrupt(*_, on_start=None, **__):
-        if is_started:
-            on_start(Path("runs/a b"))
-        raise KeyboardInterrupt(*words)
+def test_train_interrupt_says_how_to_resume(monkeypatch):
+    for resume, started, words, message in [
+        (None, [], [], "^$"),
+        (None, [Path("runs/a b")], ["SIGTERM"], "^by SIGTERM; resume with: jaxlm train --resume 'runs/a b'$"),
+        (None, [Path("runs/a b")], [], "^by SIGINT; resume with: jaxlm train --resume 'runs/a b'$"),
+        (Path("run"), [], ["SIGTERM"], "^by SIGTERM; resume with: jaxlm train --resume run$"),
+    ]:
 
-    monkeypatch.setattr(jaxlm, "start_run", interrupt, raising=False)
-    monkeypatch.setattr(jaxlm, "resume_run", interrupt, raising=False)
-    with pytest.raises(KeyboardInterrupt, match=message):
-        call(train_model, TrainOptions, resume=resume)
+        def interrupt(*_, on_start=None, started=started, words=words, **__):
+            for path in started:
+                on_start(path)
+            raise KeyboardInterrupt(*words)
 
-
-# evaluate
+        monkeypatch.setattr(jaxlm, "start_run", interrupt, raising=False)
+        monkeypatch.setattr(jaxlm, "resume_run", interrupt, raising=False)
+        with pytest.raises(KeyboardInterrupt, match=message):
+            call(train_model, TrainOptions, resume=resume)
 
 
 def test_evaluate_run_on_its_own_validation_text(trained, run, text):
@@ -171,9 +163,6 @@ def test_open_model_on_cpu_refuses_what_is_not_a_model(tmp_path):
             shared.open_model_on_cpu(tmp_path / name, "final")
 
 
-# sample
-
-
 def test_sample_equals_the_library(mlp):
     console = pipe()
     document = sample(mlp, prompt="to be", num_tokens=30, seed=3, console=console)
@@ -189,13 +178,13 @@ def test_sample_equals_the_library(mlp):
     assert len([text for text in screen.file.writes if text]) == 1 + 30 + 1  # prompt, one write a token, line end
 
 
-@pytest.mark.parametrize(("prompt", "num_tokens"), [("t", 4), ("", 0), ("to be", 0)])
-def test_sample_does_not_show_the_padding(mlp, prompt, num_tokens):
-    console = terminal()
-    document = sample(mlp, prompt=prompt, num_tokens=num_tokens, console=console)
-    assert [len(ids) for ids in document["ids"]] == [len(prompt) + num_tokens]
-    assert document["samples"][0].startswith(prompt)
-    assert shown(console) == document["samples"][0] + "\n"
+def test_sample_does_not_show_the_padding(mlp):
+    for prompt, num_tokens in [("t", 4), ("", 0), ("to be", 0)]:
+        console = terminal()
+        document = sample(mlp, prompt=prompt, num_tokens=num_tokens, console=console)
+        assert [len(ids) for ids in document["ids"]] == [len(prompt) + num_tokens]
+        assert document["samples"][0].startswith(prompt)
+        assert shown(console) == document["samples"][0] + "\n"
 
 
 def test_sample_numbers_several_streams(mlp):
@@ -223,9 +212,9 @@ def test_sample_writes_characters_whole_and_escapes_controls(tmp_path):
     assert shown(screen) == "abcd\n"
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
+def test_sample_refuses_invalid_options(mlp):
+    console = terminal()
+    for options, message in [
         ({"seed": -1}, r"--seed must be in \[0, 4294967295\], got -1"),
         ({"seed": 2**32}, "--seed must be in"),
         ({"streams": 0}, "--streams must be at least 1, got 0"),
@@ -233,13 +222,9 @@ def test_sample_writes_characters_whole_and_escapes_controls(tmp_path):
         ({"top_k": 0}, "top_k .*0"),
         ({"prompt": "to £"}, "£"),
         ({"device": "abacus"}, "abacus"),
-    ],
-    ids=str,
-)
-def test_sample_refuses_invalid_options(mlp, options, message):
-    console = terminal()
-    with pytest.raises(ValueError, match=message):
-        sample(mlp, console=console, **options)
+    ]:
+        with pytest.raises(ValueError, match=message):
+            sample(mlp, console=console, **options)
     assert shown(console) == ""
 
 
@@ -263,9 +248,6 @@ def test_on_cpu_needs_no_cpu_where_jax_has_none():
             assert jax.config.jax_default_device is None
     finally:
         jax.config.update("jax_platforms", platforms)
-
-
-# tokenize
 
 
 @pytest.mark.parametrize("kind", ["char", "byte", "bpe"])
@@ -305,9 +287,6 @@ def test_tokenize_refuses_and_writes_nothing(text, run, tmp_path):
         tokenize(text, vocab_size=0)
 
 
-# corpus
-
-
 def test_corpus_lists_fetches_and_verifies(tmp_path, monkeypatch, tinyshakespeare):
     monkeypatch.setenv("JAXLM_DATA_DIR", str(tmp_path))
     path, console = tmp_path / "tinyshakespeare.txt", pipe()
@@ -332,9 +311,6 @@ def test_corpus_lists_fetches_and_verifies(tmp_path, monkeypatch, tinyshakespear
         corpus("verify", "tinyshakespeare")
     with pytest.raises(ValueError, match="hamlet"):
         corpus("list", "hamlet")
-
-
-# runs
 
 
 @pytest.fixture
@@ -444,9 +420,6 @@ def test_runs_refuses_missing_runs_and_plots(folder, run, tmp_path):
     for name in ("notes.txt", "plot"):
         with pytest.raises(ValueError, match=rf"--plot must name a \.png file, got {name}"):
             runs((run, folder / "done"), plot=Path(name))
-
-
-# devices, export, import
 
 
 def test_devices_shows_failures_and_what_auto_chooses(monkeypatch):

@@ -47,24 +47,23 @@ def test_main_json_has_the_document_alone_on_standard_output(command, capsys):
     assert capsys.readouterr().out == "for a person\n"
 
 
-@pytest.mark.parametrize(
-    ("failure", "code", "line"),
-    [
-        (FileNotFoundError(2, "No such file or directory", "a.txt"), 2, "error: a.txt: No such file or directory"),
+def test_main_failure_is_a_line_a_code_and_a_document(command, capsys):
+    missing = FileNotFoundError(2, "No such file or directory", "a.txt")
+    for failure, code, line in [
+        (missing, 2, "error: a.txt: No such file or directory"),
         (KeyboardInterrupt("by SIGINT; resume"), 130, "interrupted by SIGINT; resume"),
-    ],
-    ids=["error", "interrupt"],
-)
-def test_main_failure_is_a_line_a_code_and_a_document(failure, code, line, command, capsys):
-    def fail(console):
-        raise failure
+    ]:
 
-    command(fail)
-    for words, document in (["devices"], None), (["devices", "--json"], {"error": line.removeprefix("error: ")}):
-        assert main(words) == code
-        captured = capsys.readouterr()
-        assert one_line(captured.err) == line
-        assert (json.loads(captured.out) if captured.out else None) == document
+        def fail(console, failure=failure):
+            raise failure
+
+        command(fail)
+        document = {"error": line.removeprefix("error: ")}
+        for words, expected in (["devices"], None), (["devices", "--json"], document):
+            assert main(words) == code
+            captured = capsys.readouterr()
+            assert one_line(captured.err) == line
+            assert (json.loads(captured.out) if captured.out else None) == expected
 
 
 def test_main_hides_the_warning_about_donated_buffers(command, monkeypatch, capsys):
@@ -82,20 +81,16 @@ def test_main_hides_the_warning_about_donated_buffers(command, monkeypatch, caps
     assert capsys.readouterr().err == ""
 
 
-@pytest.mark.parametrize(
-    ("options", "variable", "expected"),
-    [
+def test_needs_only_cpu(monkeypatch):
+    for options, variable, expected in [
         (TrainOptions(TrainConfig(device="cpu")), "", True),
         (TrainOptions(TrainConfig()), "", False),
         (TrainOptions(TrainConfig()), "cpu", True),
         (EvaluateOptions(Path("run"), device="gpu"), "cpu", False),
         (ExportOptions(Path("run"), Path("file")), "", True),
-    ],
-    ids=str,
-)
-def test_needs_only_cpu(options, variable, expected, monkeypatch):
-    monkeypatch.setenv("JAXLM_DEVICE", variable)
-    assert needs_only_cpu(options) == expected
+    ]:
+        monkeypatch.setenv("JAXLM_DEVICE", variable)
+        assert needs_only_cpu(options) == expected, options
 
 
 @pytest.fixture
@@ -121,9 +116,6 @@ def test_defer_interrupt_raises_after_the_block():
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     with ThreadPoolExecutor() as executor:  # threads cannot handle signals, and need not
         executor.submit(lambda: defer_interrupt().__enter__()).result()
-
-
-# On a terminal, and through a pipe whose reader has gone.
 
 
 # Make standard input the controlling terminal, so that Ctrl-C reaches the process, and do not ignore SIGINT.
