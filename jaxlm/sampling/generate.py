@@ -1,4 +1,4 @@
-"""Compiled generation: a loop that predicts a token, samples it and appends it to the context."""
+"""Generate tokens in a compiled loop: compute the distribution, sample a token, append it to the context."""
 
 import functools
 from typing import Any
@@ -7,15 +7,13 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jaxlm.models.interface import LanguageModel, compute_logits, num_contexts
+from jaxlm.models.interface import LanguageModel, compute_logits, contexts_to_numbers, num_contexts
 from jaxlm.sampling.distributions import BLOCK_SIZE, Distributions, compute_distributions, sample_tokens
 from jaxlm.utils.keys import vmap_over_steps
 
-_TOKENS_PER_DRAW = 64  # the uniform numbers of so many tokens are drawn at once, ahead of the loop
-_CONTEXTS_PER_CHUNK = 64  # of a table, computed at once
-
-# Numbers in a table of distributions. The limit is 160 MiB: the table of a bigram at V = 4096 with its ranks.
-_MAX_TABLE_SIZE = 40 * 2**20
+_TOKENS_PER_DRAW = 64  # whose uniform numbers are drawn at once
+_CONTEXTS_PER_CHUNK = 64  # whose distributions in a table are computed at once
+_MAX_TABLE_SIZE = 40 * 2**20  # numbers, 160 MiB: enough for a bigram at V = 4096 with ranked tokens
 
 
 @functools.partial(jax.jit, static_argnames=("model", "max_tokens", "greedy", "top_k"))
@@ -32,7 +30,7 @@ def generate_tokens(
     greedy: bool,
     **options: Any,
 ) -> tuple[Array, Array]:
-    """Generate the `num_tokens` tokens from number `start` on, after contexts [B, N].
+    """Generate the tokens `start` to `start + num_tokens - 1` of a sample, after contexts [B, N].
 
     Return the next contexts, and an array [max_tokens, B] whose first rows are the tokens. `num_tokens` is traced,
     so that all lengths share one program; `lax.scan` would compile one per length. The distributions come from
@@ -42,10 +40,8 @@ def generate_tokens(
 
     def sample_next(contexts: Array, uniforms: Array) -> Array:
         if table is not None:
-            index = jnp.zeros(num_streams, jnp.int32)  # of the context in the table, in base V
-            for position in range(model.context_length):
-                index = index * model.vocab_size + contexts[:, position]
-            return sample_tokens(jax.tree.map(lambda leaf: leaf[index], table), uniforms)
+            numbers = contexts_to_numbers(contexts, model.vocab_size)
+            return sample_tokens(jax.tree.map(lambda leaf: leaf[numbers], table), uniforms)
         logits = compute_logits(model, variables, contexts)
         if greedy:
             return _find_likeliest(logits)
@@ -69,15 +65,15 @@ def generate_tokens(
 
 
 def _find_likeliest(logits: Array) -> Array:
-    """Return the first of the largest logits in each row of [B, V]; -1 if all are -inf, or one is NaN."""
-    # On the CPU twice as fast as `argmax`.
+    """Return the index of the first largest logit in each row of [B, V]; -1 if all are -inf, or one is NaN."""
+    # Twice as fast as `argmax` on the CPU.
     largest = logits.max(axis=1, keepdims=True)
     first = jnp.where(logits == largest, jnp.arange(logits.shape[1])[None, :], logits.shape[1]).min(axis=1)
     return jnp.where(largest[:, 0] > -jnp.inf, first, -1).astype(jnp.int32)
 
 
 def is_table_worthwhile(model: LanguageModel, num_tokens: int, *, is_ranked: bool) -> bool:
-    """Return whether a table of all contexts takes less work than `num_tokens` predictions, and fits in memory."""
+    """Return whether a table of all contexts takes at most `num_tokens` predictions, and fits in memory."""
     row_size = int(model.vocab_size) * (2 if is_ranked else 1) + 2 * BLOCK_SIZE  # with padding and block sums
     return num_contexts(model) <= num_tokens and num_contexts(model) * row_size <= _MAX_TABLE_SIZE
 

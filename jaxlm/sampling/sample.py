@@ -15,9 +15,9 @@ from jaxlm.sampling.generate import generate_tokens, is_table_worthwhile, tabula
 from jaxlm.text.batching import check_ids
 from jaxlm.utils.checks import check_at_least
 
-# Tokens per stream, and tokens of all streams together, in one call of the compiled loop.
-_MAX_TOKENS_PER_CALL = 1024
-_MAX_IDS_PER_CALL = 2**18
+# In one call of the compiled loop.
+_MAX_TOKENS_PER_CALL = 1024  # per stream
+_MAX_IDS_PER_CALL = 2**18  # of all streams
 
 _TINY = float(np.finfo(np.float32).tiny)  # float32 flushes smaller numbers to zero
 
@@ -39,9 +39,9 @@ def sample(
     Host function; not for use inside `jit`.
 
     Token t of the B streams inverts their cumulative distributions at the numbers
-    `jax.random.uniform(jax.random.fold_in(key, t), (B,))`. The same key thus gives the same ids, and a longer
-    sample starts with the shorter one. (V^N tokens or more come from a table of all contexts, computed once, whose
-    logits may differ in the last bit.)
+    `jax.random.uniform(jax.random.fold_in(key, t), (B,))`. So the same key gives the same ids, and a longer sample
+    starts with the shorter one. (V^N tokens or more come from a table of all contexts, computed once, whose logits
+    may differ in the last bit.)
 
     Args:
         prompt_ids: integers [P] or [B, P], P >= N.
@@ -54,9 +54,7 @@ def sample(
         int32 [P + num_tokens] or [B, P + num_tokens], starting with the prompt.
 
     Raises:
-        TypeError: the prompt is not integers.
-        ValueError: an argument is out of range, the prompt is shorter than the context, or no token has any
-            probability (counts without smoothing after an unseen token, or logits that are NaN).
+        ValueError: no token has any probability (counts without smoothing after an unseen token, or NaN logits).
 
     >>> from jaxlm import CountsBigramLM, init
     >>> model = CountsBigramLM(3, smoothing=0)
@@ -65,17 +63,8 @@ def sample(
     [0, 1, 2, 0, 1]
     """
     target_device = resolve_device(device, num_weights=num_params(variables))
-    pieces = sample_stream(
-        model,
-        variables,
-        prompt_ids,
-        num_tokens,
-        key=key,
-        temperature=temperature,
-        top_k=top_k,
-        top_p=top_p,
-        device=target_device,
-    )
+    options: dict[str, Any] = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "device": target_device}
+    pieces = sample_stream(model, variables, prompt_ids, num_tokens, key=key, **options)
     prompt = np.asarray(prompt_ids, np.int32)  # checked by `sample_stream`
     return jax.device_put(np.concatenate([prompt, *pieces], axis=-1), target_device)
 
@@ -93,7 +82,7 @@ def sample_stream(
     device: str | jax.Device = "auto",
     tokens_per_piece: int | None = None,
 ) -> Iterator[np.ndarray[Any, Any]]:
-    """Yield the tokens of `sample` after the prompt, piece by piece, while they are generated.
+    """Yield the tokens of `sample` after the prompt in pieces, as they are generated.
 
     Host function; not for use inside `jit`. Arguments and errors are those of `sample`. The call checks the
     arguments; an error about probabilities is raised by the piece in which it occurs.

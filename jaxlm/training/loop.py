@@ -1,4 +1,4 @@
-"""The training loop: compiled chunks of steps, with records and validation between them."""
+"""The training loop: compiled calls of many steps, with records and validation between them."""
 
 import math
 import time
@@ -29,10 +29,11 @@ from jaxlm.training.state import (
 )
 from jaxlm.training.step import train_until
 from jaxlm.utils.checks import check_at_least
+from jaxlm.utils.padding import pad_rows
 
 _DEFAULT_LR = 0.1
 
-# With `on_pause`, a compiled call takes about this many seconds, so that signals and progress bars are served.
+# With `on_pause`, seconds that a compiled call takes, so that signals and progress bars are served in time.
 _MIN_CALL_SECONDS, _MAX_CALL_SECONDS = 0.2, 0.5
 
 
@@ -77,13 +78,12 @@ def train_lm(
 
     Args:
         train_ids: integers [T], T > N.
-        key: random key of the run.
         variables: initial variables, not modified; None means `init(model, jax.random.fold_in(key, 2**31 - 1))`.
             Only the collection "params" is trained if there is one, otherwise everything.
-        val_ids: integers [T'], evaluated after every recorded step.
+        val_ids: integers [T'], T' > N, evaluated after every recorded step.
         batch_size: windows per step.
         lr: learning rate of plain SGD.
-        weight_decay: L2 coefficient of plain SGD: `weight_decay * param` is added to the gradient, as in PyTorch.
+        weight_decay: L2 coefficient of plain SGD; `weight_decay * param` is added to the gradient, as in PyTorch.
         optimizer: replaces plain SGD. Pass the same object again to reuse the compiled program.
         log_every: record the steps 0, log_every, 2 * log_every, ... and the last one.
         patience: stop after this many records in a row without a better validation, and return the variables of
@@ -98,8 +98,6 @@ def train_lm(
         `{"steps": [...], "train_losses": [...], "val_perplexities": [...]}`, the last empty without `val_ids`.
 
     Raises:
-        TypeError: the model has no floating-point params (for counts call `model.fit`), or a wrong argument type.
-        ValueError: an argument is out of range, or a text is shorter than one window.
         FloatingPointError: a loss, or a param at a recorded step, is not finite; the message names the step.
 
     >>> from jaxlm import NeuralBigramLM
@@ -127,14 +125,13 @@ def train_lm(
     params, constants = split_variables(model, variables)
     target_device = resolve_device(device, num_weights=num_params(params))
     num_windows = len(train_stream) - model.context_length
-    params, constants, train_stream, key = jax.device_put(
-        (params, constants, pad_ids(train_stream), key), target_device
-    )
+    padded = pad_rows(np.asarray(train_stream), 0)
+    params, constants, train_stream, key = jax.device_put((params, constants, padded, key), target_device)
     transformation = optimizer or plain_sgd(lr, weight_decay)
     fresh = init_state(model, transformation, key, join_variables(params, constants), patience=patience)
     if state is not None:
         check_state(state, fresh, num_steps)
-    # A copy: the loop donates its state, which holds the caller's arrays, and an optimizer may hold them twice.
+    # Copied, because the loop donates the state, which holds the caller's arrays, perhaps twice in an optimizer.
     state = jax.device_put(copy_arrays(fresh if state is None else state), target_device)
     history: dict[str, list[Any]] = {"steps": [], "train_losses": [], "val_perplexities": []}
     for stop in _chunk_ends(int(state.step), num_steps, log_every, pause_every, by_clock=on_pause is not None):
@@ -148,7 +145,7 @@ def train_lm(
         loss, params_are_finite = map(float, jax.device_get(outcome))
         step = stop - 1
         recorded = is_recorded(step, num_steps, log_every)
-        # Between records the loss alone decides, so that pauses do not change where a run fails.
+        # Between records only the loss is checked, so that pauses do not change where a run fails.
         if not math.isfinite(loss) or (recorded and not params_are_finite):
             problem = "the params are no longer finite after" if math.isfinite(loss) else f"the loss is {loss} at"
             remedy = f"lower lr={lr}" if optimizer is None else "lower the learning rate"
@@ -172,27 +169,15 @@ def train_lm(
 
 
 def is_recorded(step: int, num_steps: int, log_every: int) -> bool:
-    """Return whether a run of `num_steps` records `step`.
-
-    >>> [step for step in range(10) if is_recorded(step, num_steps=10, log_every=4)]
-    [0, 4, 8, 9]
-    """
+    """Return whether a run of `num_steps` steps records `step`."""
     return step % log_every == 0 or step == num_steps - 1
-
-
-def pad_ids(ids: ArrayLike) -> np.ndarray[Any, Any]:
-    """Append zeros, at most an eighth of the length, so that texts of similar lengths share a compiled program."""
-    stream = np.asarray(ids)
-    granule = 1 << max(len(stream).bit_length() - 4, 0)
-    return np.pad(stream, (0, -len(stream) % granule))
 
 
 def _check_optimizer(lr: float, weight_decay: float, optimizer: optax.GradientTransformation | None) -> None:
     for name, rate in (("lr", lr), ("weight_decay", weight_decay)):
         if callable(rate) or isinstance(rate, str):
-            raise TypeError(
-                f"{name} must be a number, got {rate!r}; for a schedule pass optimizer=optax.sgd(schedule)"
-            )
+            remedy = "for a schedule pass optimizer=optax.sgd(schedule)"
+            raise TypeError(f"{name} must be a number, got {rate!r}; {remedy}")
         if not 0 <= rate < math.inf:
             raise ValueError(f"{name} must be finite and at least 0, got {rate}")
     if not isinstance(optimizer, optax.GradientTransformation | None):
@@ -200,15 +185,14 @@ def _check_optimizer(lr: float, weight_decay: float, optimizer: optax.GradientTr
             f"optimizer must be an optax.GradientTransformation like optax.sgd(0.1), got {optimizer!r}"
         )
     if optimizer is not None and (lr, weight_decay) != (_DEFAULT_LR, 0.0):
-        raise ValueError(
-            f"lr={lr} and weight_decay={weight_decay} apply to the default SGD only; build them into optimizer="
-        )
+        rates = f"lr={lr} and weight_decay={weight_decay}"
+        raise ValueError(f"{rates} apply to the default SGD only; build them into optimizer=")
 
 
 def _chunk_ends(
     step: int, num_steps: int, log_every: int, pause_every: int | None, *, by_clock: bool
 ) -> Iterator[int]:
-    """Yield where compiled calls stop: after recorded steps, at multiples of `pause_every`, and by the clock."""
+    """Yield the steps at which compiled calls stop: after records, at multiples of `pause_every`, by the clock."""
     steps_per_call = 1 if by_clock else num_steps
     while step < num_steps:
         recorded = min(-(-step // log_every) * log_every, num_steps - 1)
@@ -217,7 +201,7 @@ def _chunk_ends(
         start = time.monotonic()
         yield stop
         seconds = time.monotonic() - start
-        if by_clock and stop - step == steps_per_call:  # only a full call tells how long one takes
+        if by_clock and stop - step == steps_per_call:  # only a full call is a measurement
             if seconds < _MIN_CALL_SECONDS:
                 steps_per_call *= 2
             elif seconds > _MAX_CALL_SECONDS:

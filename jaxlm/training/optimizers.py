@@ -1,4 +1,4 @@
-"""SGD with schedules, built from Optax transformations."""
+"""SGD, with schedules, momentum, weight decay and clipping, built from Optax transformations."""
 
 from typing import Any, Literal
 
@@ -26,16 +26,14 @@ def sgd(
         lr: learning rate after warmup. `lr`, `momentum` and `weight_decay` may be traced, as in `train_many`.
         num_steps: step at which the cosine schedule reaches zero.
         schedule: "cosine" is one period of Loshchilov & Hutter 2017, "SGDR", equation 5.
-        warmup_steps: step i of the warmup has the rate `lr * (i + 1) / (warmup_steps + 1)`.
+        warmup_steps: step i of the warmup has the rate `lr * (i + 1) / (warmup_steps + 1)`. A cosine needs
+            `warmup_steps < num_steps`.
         momentum: factor of the accumulated gradient; 0 keeps no accumulator.
         weight_decay: L2 coefficient; `weight_decay * param` is added to the gradient.
         decoupled_decay: add the decay after momentum instead, scaled by the learning rate as in `optax.adamw`
             (Loshchilov & Hutter 2019, "Decoupled Weight Decay Regularization", algorithm 1, scales it by the
             schedule alone).
         clip_norm: maximum norm of the whole gradient; None does not clip.
-
-    Raises:
-        ValueError: `schedule` is unknown, `warmup_steps` is negative, or it leaves no step for the cosine.
 
     >>> import jax.numpy as jnp
     >>> optimizer = sgd(0.5, num_steps=100, weight_decay=0.1)
@@ -55,7 +53,7 @@ def sgd(
 
 
 def _is_zero(number: ArrayLike) -> bool:
-    """Return whether `number` is zero; False for a traced number, whose value is not known."""
+    """Return whether `number` is zero; False for a traced number, because its value is unknown."""
     return not isinstance(number, jax.core.Tracer) and not np.any(number)
 
 

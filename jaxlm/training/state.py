@@ -1,4 +1,4 @@
-"""The state of a training run, and the variables that it trains."""
+"""The state of a training run, and the split of variables into trained and constant ones."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -21,7 +21,7 @@ class EarlyStopping(NamedTuple):
 
     params: Any
     nats_per_token: Array  # float32 []
-    records_since: Array  # int32 [], number of records since then
+    records_since: Array  # int32 []
 
 
 class TrainState(NamedTuple):
@@ -45,15 +45,7 @@ def init_state(
     *,
     patience: int | None = None,
 ) -> TrainState:
-    """Return the state from which `train_lm` starts, given the same arguments.
-
-    The state holds the arrays of `variables` themselves, not copies.
-
-    >>> from jaxlm import NeuralBigramLM
-    >>> state = init_state(NeuralBigramLM(5, embedding_dim=2), optax.sgd(0.1), jax.random.key(0))
-    >>> int(state.step), sorted(state.params)
-    (0, ['embedding', 'projection'])
-    """
+    """Return the state from which `train_lm` starts, given the same arguments. The arrays are not copied."""
     if variables is None:
         variables = init(model, jax.random.fold_in(key, INIT_FOLD))
     params, _ = split_variables(model, variables)
@@ -62,7 +54,7 @@ def init_state(
 
 
 def update_early_stopping(best: EarlyStopping, params: Any, validation: Evaluation) -> EarlyStopping:
-    """Return the best validation after another record."""
+    """Return the best validation, after one more record."""
     nats = jnp.float32(validation.nats_per_token)
     if nats < best.nats_per_token:
         return EarlyStopping(copy_arrays(params), nats, jnp.int32(0))  # copies, because the next step donates
@@ -70,13 +62,13 @@ def update_early_stopping(best: EarlyStopping, params: Any, validation: Evaluati
 
 
 def is_finished(state: TrainState, num_steps: int, patience: int | None) -> bool:
-    """Return whether training ends at `state`: all steps are done, or `patience` is exhausted."""
+    """Return whether training ends at `state`, after the last step or because `patience` is exhausted."""
     is_impatient = patience is not None and state.best is not None and int(state.best.records_since) >= patience
     return is_impatient or int(state.step) >= num_steps
 
 
 def split_variables(model: LanguageModel, variables: Any) -> tuple[Any, Any]:
-    """Return the params, which are trained, and the constant collections; all and None without a "params"."""
+    """Return the trained params and the constant collections; without "params", all variables and None."""
     if isinstance(variables, Mapping) and "params" in variables:
         params = variables["params"]
         constants = {name: value for name, value in variables.items() if name != "params"}
@@ -91,26 +83,26 @@ def split_variables(model: LanguageModel, variables: Any) -> tuple[Any, Any]:
 
 
 def join_variables(params: Any, constants: Any) -> Any:
-    """Undo `split_variables`."""
+    """Invert `split_variables`."""
     return params if constants is None else {"params": params, **constants}
 
 
 def copy_arrays(tree: Any) -> Any:
-    """Return `tree` with every leaf copied to a new JAX array."""
-    # `jnp.array` alone would reject random keys.
+    """Return `tree` with each leaf copied to a new JAX array."""
+    # `jnp.array` rejects random keys.
     return jax.tree.map(lambda leaf: leaf.copy() if isinstance(leaf, Array) else jnp.array(leaf), tree)
 
 
 def check_state(state: TrainState, expected: TrainState, num_steps: int) -> None:
     """Raise a ValueError unless `state` has the arrays of `expected` and is at most at step `num_steps`."""
-    other = "state belongs to another model or optimizer"
-    structure: Any = jax.tree.structure
+    problem = "state belongs to another model or optimizer"
+    structure: Any = jax.tree.structure  # its type lacks !=
     if structure(state) != structure(expected):
-        raise ValueError(f"{other}: its arrays have other names")
+        raise ValueError(f"{problem}: its arrays have other names")
     leaves = jax.tree_util.tree_leaves_with_path(state)
     for (path, leaf), wanted in zip(leaves, jax.tree.leaves(expected), strict=True):
         found, needed = (f"{each.dtype}{list(each.shape)}" for each in (leaf, wanted))
         if found != needed:
-            raise ValueError(f"{other}: {jax.tree_util.keystr(path)} is {found}, expected {needed}")
+            raise ValueError(f"{problem}: {jax.tree_util.keystr(path)} is {found}, expected {needed}")
     if not 0 <= int(state.step) <= num_steps:
         raise ValueError(f"state is at step {int(state.step)}, outside 0..num_steps={num_steps}")

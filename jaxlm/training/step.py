@@ -32,10 +32,10 @@ def train_step(
 ) -> tuple[TrainState, Array]:
     """Return the state after one step on contexts [B, N] and targets [B], and the loss before it, float32 [].
 
-    A pure function, for use inside `jit`, `vmap` and `scan`. The loss is the mean of the nats per token.
+    A pure function, for use inside `jit`, `vmap` and `scan`. The loss is the mean nats per token.
 
     Args:
-        constants: the collections that are not trained (`split_variables`).
+        constants: the collections that are not trained, from `split_variables`.
         key: key of the run; dropout in step i uses `fold_in(fold_in(key, 2**31 - 2), i)`.
 
     >>> from jaxlm import NeuralBigramLM
@@ -52,15 +52,10 @@ def train_step(
         return token_nats(logits, targets).mean()
 
     loss, gradients = jax.value_and_grad(mean_nats)(state.params)
-    updates, opt_state = optax.with_extra_args_support(optimizer).update(
-        gradients,
-        state.opt_state,
-        state.params,
-        # Extra arguments, for learning rates that follow the loss and for line searches.
-        value=loss,
-        grad=gradients,
-        value_fn=mean_nats,
-    )
+    # For line searches and for learning rates that depend on the loss.
+    extra_args = {"value": loss, "grad": gradients, "value_fn": mean_nats}
+    update = optax.with_extra_args_support(optimizer).update
+    updates, opt_state = update(gradients, state.opt_state, state.params, **extra_args)
     params = optax.apply_updates(state.params, updates)
     return TrainState(state.step + 1, params, opt_state), loss.astype(jnp.float32)
 
@@ -83,9 +78,9 @@ def draw_batches(
 def run_steps(
     draw: Callable[[Array], Any], step: Callable[..., Any], is_unfinished: Callable[..., Array], carry: Any
 ) -> Any:
-    """Apply `step(state, contexts, targets)` to the batches of `draw(state.step)` while the loop is unfinished.
+    """Apply `step(state, contexts, targets)` to the batches of `draw(state.step)` while `is_unfinished(*carry)`.
 
-    `carry`, what `step` returns and the arguments of `is_unfinished` are the state and the loss.
+    `carry` is the state and the loss, and `step` returns both.
     """
 
     def run_drawn_steps(carry: Any) -> Any:
@@ -119,14 +114,12 @@ def train_until(
     """Train up to step `stop`, or until a loss is not finite.
 
     Return the state, the loss of the last step, and whether all params are finite. `num_windows`, `stop`, `lr` and
-    `weight_decay` are traced, so that other values do not compile again.
+    `weight_decay` are traced, so that other values do not recompile.
     """
-    transformation = optimizer or plain_sgd(lr, weight_decay)
+    step = functools.partial(train_step, model, optimizer or plain_sgd(lr, weight_decay))
     state, loss = run_steps(
         functools.partial(draw_batches, model, batch_size, train_ids, num_windows, key),
-        lambda state, contexts, targets: train_step(
-            model, transformation, state, constants, contexts, targets, key
-        ),
+        lambda state, contexts, targets: step(state, constants, contexts, targets, key),
         lambda state, loss: (state.step < stop) & jnp.isfinite(loss),
         (state, jnp.float32(0)),
     )

@@ -17,21 +17,22 @@ from jaxlm.devices.selection import resolve_device
 from jaxlm.evaluation.evaluate import evaluate
 from jaxlm.models.interface import LanguageModel, init, num_init_params
 from jaxlm.text.batching import check_stream
-from jaxlm.training.loop import is_recorded, pad_ids
+from jaxlm.training.loop import is_recorded
 from jaxlm.training.optimizers import plain_sgd
 from jaxlm.training.state import INIT_FOLD, TrainState, join_variables, split_variables
 from jaxlm.training.step import draw_batches, run_steps, train_step
 from jaxlm.utils.checks import check_at_least
+from jaxlm.utils.padding import pad_rows
 
-# The `vmap` axes of a state of R runs. All runs share the step, so that the loop condition is one scalar: with a
-# condition per run, `vmap` would select between the old and the new value of every array in every step.
+# The `vmap` axes of the state of R runs. All runs share the step, so that the loop condition is one scalar. With a
+# condition per run, `vmap` would select between old and new arrays in every step.
 _AXES: Any = TrainState(None, 0, 0)  # type: ignore[arg-type]
 
 
 def sweep_grid(keys: Array, **values: ArrayLike) -> tuple[Array, dict[str, np.ndarray[Any, Any]]]:
-    """Return keys [R] and hyperparameters [R] for every combination of keys and values, for `train_many`.
+    """Return keys [R] and hyperparameters [R] for all combinations of keys and values, for `train_many`.
 
-    The last hyperparameter varies fastest, the keys slowest. Raise a ValueError if there is no key or no value.
+    The last hyperparameter varies fastest, the keys slowest.
 
     >>> keys, hyperparams = sweep_grid(jax.random.split(jax.random.key(0), 2), lr=[0.1, 0.3, 1.0])
     >>> keys.shape, hyperparams["lr"].tolist()
@@ -63,27 +64,23 @@ def train_many(
 
     Host function; not for use inside `jit`.
 
-    Run r differs from `train_lm(..., key=keys[r])` by rounding only. A run that diverges has NaN losses and
+    Run r differs from `train_lm(..., key=keys[r])` only by rounding. A run that diverges has NaN losses and
     perplexities from there on; the others continue.
 
-    The runs are split evenly over all devices of the platform, or the largest number of them that divides R;
-    a `jax.Device` is used alone. `XLA_FLAGS=--xla_force_host_platform_device_count=2` makes two devices of a CPU,
-    which helps small models, whose matrix products occupy one core.
+    The runs are split evenly over all devices of the platform, or the largest number of them that divides R; a
+    `jax.Device` is used alone. Small models occupy one core of a CPU;
+    `XLA_FLAGS=--xla_force_host_platform_device_count=2` makes two devices of it.
 
     Args:
         train_ids: integers [T].
         keys: random keys [R].
-        hyperparams: numbers [R] by name: the arguments of `optimizer`. `sweep_grid` returns all combinations.
-        optimizer: makes an Optax optimizer from hyperparameters, such as `lambda lr: optax.adam(lr)`. Pass the
-            same function again to reuse the compiled program. The default takes `lr` and `weight_decay`.
+        hyperparams: the arguments of `optimizer`, finite numbers [R] each. `sweep_grid` returns all combinations.
+        optimizer: returns an Optax optimizer, such as `lambda lr: optax.adam(lr)`. Pass the same function again to
+            reuse the compiled program. The default takes `lr` and `weight_decay`.
         val_ids, batch_size, num_steps, log_every, device: as in `train_lm`.
 
     Returns:
-        the trained variables, each array [R, ...], and R histories as `train_lm` returns them.
-
-    Raises:
-        TypeError: the model has no floating-point params.
-        ValueError: hyperparameters and keys differ in number, an argument is out of range, or a text is too short.
+        the trained variables, each array [R, ...], and R histories as in `train_lm`.
 
     >>> from jaxlm import NeuralBigramLM
     >>> keys, hyperparams = sweep_grid(jax.random.split(jax.random.key(0), 2), lr=[0.1, 1.0])
@@ -102,9 +99,12 @@ def train_many(
         val_ids = check_stream(val_ids, model.vocab_size, min_length=window_length, name="val_ids")
     target_device = resolve_device(device, num_weights=len(keys) * num_init_params(model))
     devices = [target_device] if isinstance(device, jax.Device) else jax.devices(target_device.platform)
-    replicated, split_by_run = _make_shardings(devices, len(keys))
+    num_devices = next(count for count in range(len(devices), 0, -1) if len(keys) % count == 0)
+    mesh = Mesh(np.array(devices[:num_devices]), ("runs",))
+    replicated = NamedSharding(mesh, PartitionSpec())  # type: ignore[no-untyped-call]
+    split_by_run = NamedSharding(mesh, PartitionSpec("runs"))  # type: ignore[no-untyped-call]
     num_windows = len(train_stream) - model.context_length
-    stream = jax.device_put(pad_ids(train_stream), replicated)
+    stream = jax.device_put(pad_rows(np.asarray(train_stream), 0), replicated)
     keys, hyperparams = jax.device_put((keys, hyperparams), split_by_run)
     states, constants = _init_states(model, optimizer, keys, hyperparams)
     histories: list[dict[str, list[Any]]] = [
@@ -128,23 +128,14 @@ def train_many(
     return join_variables(states.params, constants), histories
 
 
-def _make_shardings(devices: list[jax.Device], num_runs: int) -> tuple[NamedSharding, NamedSharding]:
-    """Return the shardings of arrays that all runs share, and of arrays with a row per run."""
-    num_devices = next(count for count in range(len(devices), 0, -1) if num_runs % count == 0)
-    mesh = Mesh(np.array(devices[:num_devices]), ("runs",))
-    return NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec("runs"))  # type: ignore[no-untyped-call]
-
-
 def _check_keys(keys: Array) -> None:
     if not jnp.issubdtype(keys.dtype, jax.dtypes.prng_key) or keys.ndim != 1 or not len(keys):
-        raise ValueError(
-            "keys must be an array of at least one random key, as returned by jax.random.split, got "
-            f"{keys.dtype}{list(keys.shape)}"
-        )
+        got = f"{keys.dtype}{list(keys.shape)}"
+        raise ValueError(f"keys must be an array of at least one random key, as from jax.random.split, got {got}")
 
 
 def _check_hyperparams(keys: Array, hyperparams: Mapping[str, ArrayLike]) -> dict[str, np.ndarray[Any, Any]]:
-    """Return the hyperparameters as float32 [R], after checking keys and numbers."""
+    """Return the hyperparameters as float32 [R], after checking them and the keys."""
     _check_keys(keys)
     arrays = {name: np.asarray(values, np.float32) for name, values in hyperparams.items()}
     for name, array in arrays.items():
