@@ -48,11 +48,11 @@ def write_artifacts(
         text = data.tokenizer.decode(
             sample(model, variables, prompt_ids, _SAMPLE_TOKENS, key=key, device=setup.device)
         )
-    except ValueError as error:  # unsmoothed counts have no successor for a token they never saw
+    except ValueError as error:  # without smoothing, a token that the counts lack has no successor
         text = f"{prompt} ({error})"
     environment = describe_environment(setup.device)
     results = describe_results(data, config.tokenizer, config.seed, [row], prompt, {title: text}, environment)
-    write_atomically(path / "samples.txt", format_samples(results["samples"]))
+    write_atomically(path / "samples.txt", format_samples({title: text}))
     if setup.optimizer is not None:
         plot_curves(path / "curves.png", {title: read_metrics(path / "metrics.jsonl")}, {}, model.vocab_size)
     else:

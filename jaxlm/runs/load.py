@@ -18,7 +18,8 @@ from jaxlm.text.tokenizers import Tokenizer, load_tokenizer, tokenizer_to_json
 from jaxlm.training.state import TrainState
 from jaxlm.utils.checksums import sha256_of
 
-RESUME_REMEDY = "resume the run with --resume to restore it"
+_RESUME_REMEDY = "resume the run with --resume to restore it"
+_log = logging.getLogger(__name__)
 
 
 def open_model(path: str | os.PathLike[str], checkpoint: str | int = "final") -> tuple[Any, Any, Tokenizer]:
@@ -77,10 +78,10 @@ def load_run(path: str | os.PathLike[str], checkpoint: str | int = "final") -> t
         try:
             return open_model(path / "model")
         except FileNotFoundError as error:
-            raise FileNotFoundError(f"{error}; {RESUME_REMEDY}") from None
+            raise FileNotFoundError(f"{error}; {_RESUME_REMEDY}") from None
     tokenizer = load_run_tokenizer(path, manifest)
     if tokenizer is None:
-        raise ValueError(f"{path / 'tokenizer.json'} is damaged or missing; {RESUME_REMEDY}")
+        raise ValueError(f"{path / 'tokenizer.json'} is damaged or missing; {_RESUME_REMEDY}")
     model, optimizer = make_model(config, tokenizer.vocab_size), make_optimizer(config)
     if optimizer is None:
         raise FileNotFoundError(f"{path} has no checkpoint {checkpoint!r}; a counts model has only 'final'")
@@ -89,16 +90,15 @@ def load_run(path: str | os.PathLike[str], checkpoint: str | int = "final") -> t
 
 
 def read_run_config(path: Path) -> TrainConfig:
-    """Return the options of a training run. Raises as `load_run`."""
+    """Return the options of a training run."""
     return config_from_manifest(path, read_manifest(path))
 
 
 def config_from_manifest(path: Path, manifest: Mapping[str, Any]) -> TrainConfig:
     """Return the options in the manifest of the training run `path`."""
-    if manifest["kind"] != "train":
-        kind = manifest["kind"]
+    if (kind := manifest["kind"]) != "train":
         raise ValueError(f"{path} is a {kind} run, not a train run; its models are in {path / 'models'}")
-    # The manifest lacks options that were added after the run; they take their defaults.
+    # Options that an older version of jaxlm did not have take their defaults.
     return fill_defaults(config_from_json(manifest["config"], origin=path / "manifest.json"))
 
 
@@ -109,15 +109,16 @@ def load_run_tokenizer(path: Path, manifest: Mapping[str, Any]) -> Tokenizer | N
         tokenizer = load_tokenizer(origin)
         if tokenizer_checksum(tokenizer) == manifest["tokenizer"]["sha256"]:
             return tokenizer
-        logging.getLogger(__name__).warning("%s is not the tokenizer of this run", origin)
+        _log.warning("%s is not the tokenizer of this run", origin)
     except FileNotFoundError:
         pass  # the run was stopped before the file was written
-    except (ValueError, OSError, KeyError, TypeError) as error:
-        logging.getLogger(__name__).warning("%s", error)
+    except (ValueError, OSError) as error:
+        _log.warning("%s", error)
     return None
 
 
 def tokenizer_checksum(tokenizer: Tokenizer) -> str:
+    """Return the SHA-256 of the file that `tokenizer.save` writes."""
     return sha256_of(tokenizer_to_json(tokenizer).encode())
 
 
@@ -125,14 +126,14 @@ def _load_checkpoint(path: Path, checkpoint: str | int, like: TrainState) -> Che
     folder = path / "checkpoints"
     steps, best = train_states.checkpoint_steps(folder), train_states.best_step(folder)
     if not steps:
-        raise FileNotFoundError(f"{path} has no checkpoint yet; {RESUME_REMEDY}")
+        raise FileNotFoundError(f"{path} has no checkpoint yet; {_RESUME_REMEDY}")
     if checkpoint in ("final", "last"):
         if (latest := train_states.latest_checkpoint(folder, like)) is None:
-            raise ValueError(f"{path} has no intact checkpoint; {RESUME_REMEDY}")
+            raise ValueError(f"{path} has no intact checkpoint; {_RESUME_REMEDY}")
         return latest
     if checkpoint == "best" and (damaged := set(steps) - train_states.validation_losses(folder).keys()):
         message = "%s: checkpoint %d is damaged and may have been the best; using the best of the others"
-        logging.getLogger(__name__).warning(message, folder, min(damaged))
+        _log.warning(message, folder, min(damaged))
     step = best if checkpoint == "best" else checkpoint
     if step not in steps:
         available = ", ".join(map(str, ["final", *([] if best is None else ["best"]), "last", *steps]))

@@ -13,7 +13,7 @@ from jaxlm.training.loop import Record
 
 _SCHEMA_VERSION = 1
 
-# The option --model -> the title in tables and plots.
+# Titles in tables and plots, by --model.
 TITLES = {"counts": "counts bigram", "bigram": "neural bigram", "mlp": "MLP"}
 
 
@@ -29,11 +29,11 @@ def model_row(
     compile_seconds: float | None,
     train_seconds: float | None,
 ) -> dict[str, Any]:
-    """Return the figures of one model: an object of `results.json`, and a row of the tables.
+    """Return the figures of a model: an object of `results.json` and a row of the tables.
 
     Args:
         evaluation: Result on the validation tokens, which have `bytes_per_token` UTF-8 bytes on average.
-        is_trained: Whether the variables are trained parameters, not counts.
+        is_trained: True for trained parameters, False for counts.
     """
     row = {
         "name": name,
@@ -60,7 +60,7 @@ def describe_results(
     samples: Mapping[str, str],
     environment: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Return the document `results.json`, given rows of `model_row`, and samples that start with the prompt."""
+    """Return the document `results.json`. `models` are of `model_row`; `samples` start with the prompt."""
     return {
         "schema_version": _SCHEMA_VERSION,
         "seed": seed,
@@ -73,7 +73,7 @@ def describe_results(
 
 
 def describe_dataset(data: Dataset, tokenizer_name: str) -> dict[str, Any]:
-    """Return corpus, tokenizer and numbers of tokens, without the text itself."""
+    """Return corpus, tokenizer and numbers of tokens, without the text."""
     return {
         "corpus": {name: value for name, value in asdict(data.corpus).items() if name != "text"},
         "tokenizer": {"name": tokenizer_name, "vocab_size": data.tokenizer.vocab_size},

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from jaxlm.checkpoints.model_files import load_model
 from jaxlm.checkpoints.train_states import Checkpoint
-from jaxlm.models import init
+from jaxlm.models import CountsBigramLM, init
 from jaxlm.runs.artifacts import ARTIFACTS, write_artifacts
 from jaxlm.runs.config import TrainConfig, config_to_json, diff_configs, fill_defaults, read_config, resolve
 from jaxlm.runs.directory import check_run_path, create_run, new_run_path, run_session
@@ -29,6 +29,8 @@ from jaxlm.utils.signals import terminate_as_interrupt
 from jaxlm.utils.terminal import print_plain
 from jaxlm.utils.timing import measure_time
 
+_log = logging.getLogger(__name__)
+
 
 def start_run(
     config: TrainConfig,
@@ -40,8 +42,8 @@ def start_run(
 ) -> Path:
     """Train a model in a new run directory and return its path.
 
-    Host function; not for use inside `jit`. Whatever stops the run, `resume_run` continues it with equal bits.
-    The first SIGINT or SIGTERM saves a checkpoint and raises KeyboardInterrupt.
+    Host function; not for use inside `jit`. `resume_run` continues a stopped run with equal bits. The first SIGINT
+    or SIGTERM saves a checkpoint and raises KeyboardInterrupt.
 
     Args:
         config: Options of the run.
@@ -51,9 +53,9 @@ def start_run(
         on_start: Called with the path as soon as the run can be resumed.
 
     Raises:
-        FileExistsError: `out` is not empty.
+        FileExistsError: `out` is not empty, and not a run to overwrite.
         BlockingIOError: Another process uses `out`.
-        OSError, ValueError: An option is invalid, or text, device or `out` cannot be used.
+        OSError, ValueError: An option is invalid, or the text, the device or `out` cannot be used.
         FloatingPointError: Training diverged.
 
     >>> import tempfile
@@ -85,15 +87,15 @@ def start_run(
 def resume_run(
     path: str | os.PathLike[str], config: TrainConfig | None = None, *, console: Console | None = None
 ) -> Path:
-    """Resume a stopped run, which then ends with the bits of an uninterrupted run, and return its path.
+    """Resume a stopped run, and return its path. The result has the bits of an uninterrupted run.
 
-    Host function; not for use inside `jit`. A finished run is left alone unless one of its results is missing.
+    Host function; not for use inside `jit`. A finished run does not change unless one of its results is missing.
 
     Args:
         path: The run directory.
-        config: The options of the run, but for a larger `num_steps` or a new path of the same text; None keeps
-            them. With a constant learning rate, an extended run has the bits of a run that had this length from
-            the start. A cosine schedule is recomputed for the new length.
+        config: The options of the run, with a larger `num_steps` or another path to the same text if desired; None
+            keeps them. With a constant learning rate, an extended run has the bits of a run that had this length
+            from the start. A cosine schedule is recomputed for the new length.
         console: Where to print progress; None prints nothing.
 
     Raises:
@@ -109,7 +111,7 @@ def resume_run(
     True
     """
     path, console = Path(path), console or Console(quiet=True)
-    read_manifest(path)  # before a lock file is created in what may not be a run directory
+    read_manifest(path)  # do not create a lock file in a directory that is not a run directory
     with terminate_as_interrupt(), lock_run(path):
         manifest = read_manifest(path)
         before = config_from_manifest(path, manifest)
@@ -119,7 +121,9 @@ def resume_run(
             print_plain(console, f"{path} is done: {config.num_steps} steps; extend it with --num-steps")
             return path
         _warn_if_edited(path / "config.json", before)
-        _check_text(path, manifest, config)
+        # Compare the text before its encoding with the tokenizer of the run, which could fail.
+        corpus = load_corpus(config.corpus) if config.text is None else read_text(config.text)
+        _check_sha256(path, manifest, "corpus", corpus.sha256, f" ({corpus.source})")
         setup = prepare_training(config, load_run_tokenizer(path, manifest), console)
         _check_sha256(path, manifest, "tokenizer", tokenizer_checksum(setup.data.tokenizer))
         changes = list(_describe_changes(manifest, before, config, setup.device))
@@ -137,16 +141,15 @@ def resume_run(
 
 def _train(path: Path, setup: TrainingSetup, checkpoint: Checkpoint | None, console: Console) -> None:
     """Train from the checkpoint, and write the results."""
-    print_plain(
-        console, f"run: {path}" + ("" if checkpoint is None else f", from step {int(checkpoint.state.step)}")
-    )
+    start = "" if checkpoint is None else f", from step {int(checkpoint.state.step)}"
+    print_plain(console, f"run: {path}{start}")
     setup.data.tokenizer.save(path / "tokenizer.json")
     train_seconds = None
     with jax.default_device(setup.device):
         with measure_time() as timing:
-            if setup.optimizer is None:
+            if isinstance(setup.model, CountsBigramLM):
                 variables = init(setup.model, jax.random.key(setup.config.seed))
-                variables = setup.model.fit(variables, setup.data.train_ids)  # type: ignore[attr-defined]
+                variables = setup.model.fit(variables, setup.data.train_ids)
             else:
                 variables, train_seconds = train_with_checkpoints(path, setup, checkpoint, console)
         seconds = timing.run_seconds if train_seconds is None else train_seconds
@@ -156,10 +159,10 @@ def _train(path: Path, setup: TrainingSetup, checkpoint: Checkpoint | None, cons
 def _check_resumable(path: Path, before: TrainConfig, config: TrainConfig) -> None:
     """Raise a ValueError unless `config` has the options of the run, or extends it."""
     if config.num_steps > before.num_steps:
-        if config.patience is not None:  # it has counted the last record, which a longer run does not have
+        if config.patience is not None:  # it counted the last record, which a longer run does not have
             raise ValueError(f"{path} uses --patience {config.patience} and cannot be extended; start another run")
         before = dataclasses.replace(before, num_steps=config.num_steps)
-    if None not in (before.text, config.text):  # the file may move: its checksum is compared
+    if None not in (before.text, config.text):  # the file may move, because the caller compares its checksum
         before = dataclasses.replace(before, text=config.text)
     if differences := diff_configs(before, config):
         raise ValueError(
@@ -168,38 +171,31 @@ def _check_resumable(path: Path, before: TrainConfig, config: TrainConfig) -> No
 
 
 def _is_complete(path: Path) -> bool:
-    """Return whether the results of a finished run exist and the model is intact."""
+    """Return whether the results of a finished run exist and its model is intact."""
     try:
         load_model(path / "model")
         read_json(path / "results.json")
         for name in ("report.html", "samples.txt"):
             (path / name).stat()
     except (ValueError, OSError) as error:
-        logging.getLogger(__name__).warning("%s; restoring it from the last checkpoint", error)
+        _log.warning("%s; restoring it from the last checkpoint", error)
         return False
     return True
 
 
 def _warn_if_edited(origin: Path, config: TrainConfig) -> None:
-    """Log a warning if `config.json` differs from the options in the manifest, which are used."""
+    """Log a warning if `config.json` differs from `config`, the options in the manifest."""
     try:
         if differences := diff_configs(fill_defaults(read_config(origin)), config):
             raise ValueError(f"{origin} has {differences}")
     except FileNotFoundError:
         pass  # the run was stopped before the file was written
     except (ValueError, OSError) as error:
-        logging.getLogger(__name__).warning("%s; using the options in manifest.json", error)
-
-
-def _check_text(path: Path, manifest: Mapping[str, Any], config: TrainConfig) -> None:
-    """Raise a ValueError if the text is not the run's, before the run's tokenizer encodes it."""
-    corpus = load_corpus(config.corpus) if config.text is None else read_text(config.text)
-    _check_sha256(path, manifest, "corpus", corpus.sha256, f" ({corpus.source})")
+        _log.warning("%s; using the options in manifest.json", error)
 
 
 def _check_sha256(path: Path, manifest: Mapping[str, Any], name: str, sha256: str, source: str = "") -> None:
-    expected = manifest.get(name, {}).get("sha256")
-    if sha256 != expected:
+    if sha256 != (expected := manifest[name]["sha256"]):
         raise ValueError(f"{path} was trained with another {name}: sha256 {expected}, not {sha256}{source}")
 
 
@@ -212,10 +208,9 @@ def _describe_changes(
         schedule = "; the cosine schedule now ends there" if is_cosine else ""
         yield f"--num-steps increased from {before.num_steps} to {config.num_steps}{schedule}"
     environment = describe_environment(device)
-    old_versions, versions = manifest.get("versions", {}), environment["versions"]
-    names = ("jaxlm", "jax", "jaxlib", "flax", "optax")
-    pairs = [(f"{name} {old_versions.get(name)}", f"{name} {versions[name]}") for name in names]
-    pairs += [(str(manifest.get(name)), str(environment[name])) for name in ("device", "platform")]
+    pairs = [(str(manifest[name]), str(environment[name])) for name in ("device", "platform")]
+    for name in ("jaxlm", "jax", "jaxlib", "flax", "optax"):
+        pairs.append((f"{name} {manifest['versions'].get(name)}", f"{name} {environment['versions'][name]}"))
     for old, new in pairs:
         if old != new:
             yield f"resumed with {new}, previously {old}: the last bits may differ from an uninterrupted run"
