@@ -13,6 +13,7 @@ import numpy as np
 from jaxlm import models
 from jaxlm.checkpoints.arrays import Name, check_arrays, named_leaves
 from jaxlm.models import CountsNgramLM, LanguageModel, MixtureLM, init
+from jaxlm.models.interface import num_contexts
 
 # Fields that a spec may omit, because they may be None or were added later, and their defaults.
 _OPTIONAL_FIELDS = {"discount": None, "dropout": 0.0, "direct_connections": False}
@@ -81,7 +82,7 @@ def expected_arrays(model: LanguageModel, origin: str) -> list[tuple[Name, Any]]
     if isinstance(model, CountsNgramLM):
         if not model.is_dense:  # the number of n-grams depends on the text
             return None
-        shape = (model.vocab_size**model.context_length, model.vocab_size)
+        shape = (num_contexts(model), int(model.vocab_size))
         return [(("table",), jax.ShapeDtypeStruct(shape, np.int32))]  # type: ignore[no-untyped-call]
     try:
         return named_leaves(jax.eval_shape(lambda: init(model, jax.random.key(0))))

@@ -29,7 +29,7 @@ MODELS = [
     BIGRAM,
     MLP,
     jaxlm.MLPLanguageModel(300, 3, 4, 5, dropout=0.5, direct_connections=True),
-    jaxlm.CountsNgramLM(300, 1, jaxlm.AddK(0.5)),
+    jaxlm.CountsNgramLM(np.int64(300), 1, jaxlm.AddK(0.5)),
     jaxlm.CountsNgramLM(300, 3),
     SPARSE,
     jaxlm.CountsNgramLM(300, 2, jaxlm.KneserNey(0.75)),
