@@ -1,7 +1,6 @@
 """Evaluation against NumPy, for every batch size and length of text."""
 
 import dataclasses
-import itertools
 import math
 from typing import Any
 
@@ -97,13 +96,6 @@ def test_evaluate_of_a_text_longer_than_one_call(num_windows, batch_size):
     assert result.num_tokens == num_windows
     assert result.nats_per_token == pytest.approx(expected.mean(), rel=1e-6)
     np.testing.assert_allclose(window_nats(model, variables, ids, batch_size=batch_size), expected, rtol=1e-5)
-
-
-def test_evaluate_of_contexts_too_many_to_group():
-    model, variables = random_table(17, 4)
-    ids = random_ids(17, 500)
-    expected = nats_in_numpy(variables, ids, 4)
-    assert evaluate(model, variables, ids).nats_per_token == pytest.approx(expected.mean(), rel=1e-6)
 
 
 @pytest.mark.slow
@@ -203,23 +195,6 @@ def test_evaluate_uses_the_logits_of_wrappers_and_subclasses():
     expected = nats_in_numpy(table, ids, 1).mean()
     for model in (SharpWrapper(counts), SharpCounts(4)):
         assert evaluate(model, variables, ids).nats_per_token == pytest.approx(expected, rel=1e-6)
-
-
-@settings(max_examples=15, deadline=None)
-@given(
-    fitted=st.lists(st.integers(0, 5), max_size=30),
-    scored=st.lists(st.integers(0, 5), min_size=2, max_size=20),
-)
-def test_evaluate_of_counts_without_smoothing_is_never_nan(fitted, scored):
-    model = CountsBigramLM(6, smoothing=0)
-    variables = model.fit(init(model, jax.random.key(0)), np.array(fitted, np.int32))
-    pairs = list(itertools.pairwise(fitted))
-    nats = [
-        -math.log(pairs.count((v, w)) / fitted[:-1].count(v)) if (v, w) in pairs else math.inf
-        for v, w in itertools.pairwise(scored)
-    ]
-    found = evaluate(model, variables, scored).nats_per_token
-    assert found == pytest.approx(sum(nats) / len(nats), rel=1e-6, abs=1e-6)
 
 
 def test_evaluate_computes_in_float32_for_a_bfloat16_model():

@@ -46,7 +46,8 @@ def test_group_windows_up_to_2_16_contexts(vocab_size, context_length):
 
 @pytest.mark.parametrize(("vocab_size", "context_length"), [(65_537, 1), (41, 3), (np.int64(2**16), 4)])
 def test_group_windows_above_2_16_contexts_does_not_group(vocab_size, context_length):
-    ids = random_ids(3, 30).tolist()  # with repeated contexts
+    # With repeated contexts, and with ids v and v + 65,536, which are equal in 16 bits.
+    ids = (random_ids(2, 30) * (vocab_size - 1)).tolist()
     windows, order, contexts = check_grouping(ids, vocab_size, context_length, 4)
     assert windows.rows[: len(contexts)].max() + 1 == len(contexts)
     np.testing.assert_array_equal(order, np.arange(len(order)))

@@ -118,7 +118,7 @@ def test_init_gives_each_model_its_own_key():
         ((), (), "models must not be empty"),
         (MODELS, (0.5, 0.5), "3 models need as many weights, got 2"),
         (MODELS, (0.5, 0.5, 0.5), r"sum to 1, got \[0.5, 0.5, 0.5\] with the sum 1.5"),
-        (MODELS, (1.5, -0.5, 0.0), r"must be in \[0, 1\]"),
+        (MODELS, (1.0, 0.5, -0.5), r"must be in \[0, 1\]"),
         ((COUNTS, FirstTokenLM(7, 2)), (0.5, 0.5), "FirstTokenLM has vocab_size=7, CountsBigramLM 6"),
     ],
 )

@@ -29,9 +29,6 @@ from jaxlm.training.step import train_until
 EMPTY_HISTORY = {"steps": [], "train_losses": [], "val_perplexities": []}
 
 
-# History.
-
-
 @pytest.mark.course
 def test_train_lm_lowers_the_loss():
     _, history = train(num_steps=100, log_every=99, lr=0.5)
@@ -72,9 +69,6 @@ def test_val_perplexity_is_that_after_the_recorded_step():
     assert {record.validation.num_tokens for record in records} == {48}
 
 
-# Arguments.
-
-
 @pytest.mark.course
 def test_train_lm_of_counts_is_a_type_error():
     with pytest.raises(TypeError, match=r"CountsBigramLM .* int32; call model\.fit\(variables, ids\)"):
@@ -111,9 +105,6 @@ def test_train_lm_accepts_any_integer_ids():
     expected, _ = train()
     for ids in (IDS.tolist(), IDS.astype(np.uint8), jnp.asarray(IDS)):
         assert_same_bits(train(ids=ids)[0], expected)
-
-
-# Stopping and resuming.
 
 
 @pytest.mark.parametrize("optimizer", [None, pytest.param(SCHEDULED, marks=pytest.mark.slow)])
@@ -187,12 +178,6 @@ def test_on_pause_is_called_by_the_clock(monkeypatch, num_steps, pause_every, ex
     assert seen[1:] == expected
 
 
-@pytest.mark.slow
-def test_init_state_is_the_start_of_train_lm():
-    fresh = init_state(MLP, SCHEDULED, jax.random.key(0))
-    assert_same_bits(train(state=fresh, optimizer=SCHEDULED)[0], train(optimizer=SCHEDULED)[0])
-
-
 def test_state_of_another_run_is_a_value_error():
     *_, states = train_and_collect()
     with pytest.raises(ValueError, match=r"hidden.* is float32\[4\], expected float32\[5\]"):
@@ -202,9 +187,6 @@ def test_state_of_another_run_is_a_value_error():
             train(state=states[0], **options)
     with pytest.raises(ValueError, match=r"state is at step 7, outside 0\.\.num_steps=6"):
         train(state=states[-1], num_steps=6)
-
-
-# Early stopping.
 
 
 @pytest.mark.parametrize("patience", [1, 3, 100])
@@ -223,9 +205,6 @@ def test_patience_stops_and_returns_the_best(patience):
     assert_same_bits(variables, until_best)
 
 
-# Divergence.
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("log_every", [1, 100])
 def test_infinite_loss_is_an_error_that_names_its_step(log_every):
@@ -241,9 +220,6 @@ def test_infinite_loss_is_an_error_that_names_its_step(log_every):
 def test_infinite_params_after_the_last_step_are_an_error():
     with pytest.raises(FloatingPointError, match=r"params are no longer finite after step 0; lower lr=3e\+38"):
         train(num_steps=1, lr=3e38, weight_decay=10.0)
-
-
-# Compilation and transfers.
 
 
 def test_training_makes_no_implicit_transfers():
@@ -279,9 +255,6 @@ def test_same_optimizer_compiles_once():
     compiled = train_until._cache_size()
     train(optimizer=SCHEDULED, key=1, num_steps=9)
     assert train_until._cache_size() == compiled
-
-
-# Errors.
 
 
 @pytest.mark.parametrize(
