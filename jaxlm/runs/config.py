@@ -98,9 +98,6 @@ def resolve(config: TrainConfig) -> TrainConfig:
     """Check every option, fill in the defaults, and make the path of the text absolute.
 
     Raises a ValueError for a wrong type, a value out of range, or an option that does not apply.
-
-    >>> resolve(TrainConfig(model="bigram")).lr
-    2.0
     """
     _check_types(config)
     for name, (least, most) in _BOUNDS.items():
@@ -202,29 +199,25 @@ def _range_error(name: str, value: float, interval: str) -> ValueError:
     return ValueError(f"{format_flag(name)} must be in {interval}, got {reprlib.repr(value)}")
 
 
+_TYPE_NAMES: dict[type, str] = {int: "an integer", float: "a finite number", str: "a string"}
+_TYPE_NAMES |= {bool: "true or false", Path: "a path", type(None): "null"}
+
+
 def _check_types(config: TrainConfig) -> None:
     for name, hint in get_type_hints(TrainConfig).items():
-        value = getattr(config, name)
-        if not _has_type(value, hint):
-            raise ValueError(f"{format_flag(name)} must be {_describe_type(hint)}, got {reprlib.repr(value)}")
+        value, choices = getattr(config, name), get_args(hint) or (hint,)
+        if get_origin(hint) is Literal:
+            is_valid, expected = value in choices, "one of " + ", ".join(choices)
+        else:  # a type, or a union of types
+            is_valid = any(_has_type(value, each) for each in choices)
+            expected = " or ".join(_TYPE_NAMES[each] for each in choices)
+        if not is_valid:
+            raise ValueError(f"{format_flag(name)} must be {expected}, got {reprlib.repr(value)}")
 
 
-def _has_type(value: Any, hint: Any) -> bool:
-    if get_origin(hint) is Literal:
-        return isinstance(value, str) and value in get_args(hint)
-    if choices := get_args(hint):  # such as int | None
-        return any(_has_type(value, each) for each in choices)
-    if hint is float:
+def _has_type(value: Any, expected: type) -> bool:
+    if expected is float:
         return type(value) in (int, float) and -math.inf < value < math.inf
-    if hint is int:
-        return type(value) is int
-    return isinstance(value, hint)
-
-
-def _describe_type(hint: Any) -> str:
-    if get_origin(hint) is Literal:
-        return "one of " + ", ".join(get_args(hint))
-    if choices := get_args(hint):
-        return " or ".join(map(_describe_type, choices))
-    names = {int: "an integer", float: "a finite number", str: "a string", bool: "true or false", Path: "a path"}
-    return names.get(hint, "null")
+    if expected is int:
+        return type(value) is int  # not bool
+    return isinstance(value, expected)

@@ -86,16 +86,13 @@ def _version(package: str) -> str | None:
 
 def _git_commit() -> dict[str, Any] | None:
     """Return the commit of the working directory, and whether a tracked file is modified."""
-
-    def git(*arguments: str) -> str:
-        command = ["git", "-c", "core.fsmonitor=false", "--no-optional-locks", *arguments]
+    command = ["git", "-c", "core.fsmonitor=false", "--no-optional-locks", "describe"]
+    command += ["--always", "--exclude=*", "--abbrev=64", "--dirty"]  # the full hash instead of a tag
+    try:
         done = subprocess.run(  # noqa: S603
             command, stdin=subprocess.DEVNULL, capture_output=True, timeout=_GIT_TIMEOUT, check=True
         )
-        return done.stdout.decode("utf-8", "replace").strip()
-
-    try:
-        commit = git("rev-parse", "HEAD")
-        return {"commit": commit, "modified": bool(git("status", "--porcelain", "--untracked-files=no"))}
     except (OSError, subprocess.SubprocessError):
         return None
+    name = done.stdout.decode().strip()
+    return {"commit": name.removesuffix("-dirty"), "modified": name.endswith("-dirty")}

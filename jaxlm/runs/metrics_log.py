@@ -19,20 +19,17 @@ def append_metrics(path: Path, metrics: dict[str, Any]) -> None:
 
 def append_bytes(path: Path, data: bytes) -> None:
     """Append all of `data` to a file, or raise an OSError and leave the file unchanged."""
-    try:
-        if path.is_symlink():
-            raise OSError(errno.ELOOP, "symbolic link out of the run directory")
-        with path.open("ab", buffering=0) as file:  # unbuffered: readers see all of the data or none
-            end = file.seek(0, os.SEEK_END)
-            try:
-                if file.write(data) != len(data):
-                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            except OSError:
-                file.truncate(end)
-                raise
-    except OSError as error:
-        error.filename = str(path)
-        raise
+    if path.is_symlink():
+        raise OSError(errno.ELOOP, "symbolic link out of the run directory", str(path))
+    with path.open("ab", buffering=0) as file:  # unbuffered: readers see all of the data or none
+        end = file.seek(0, os.SEEK_END)
+        try:
+            if file.write(data) != len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            file.truncate(end)
+            error.filename = str(path)
+            raise
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
@@ -70,11 +67,7 @@ def is_number_or_null(value: Any) -> bool:
 
 
 def replace_nonfinite(value: Any) -> Any:
-    """Return a JSON-like value with None in place of inf and NaN, which JSON cannot represent.
-
-    >>> replace_nonfinite({"perplexity": float("inf")})
-    {'perplexity': None}
-    """
+    """Return a JSON-like value with None in place of inf and NaN, which JSON cannot represent."""
     if isinstance(value, dict):
         return {key: replace_nonfinite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -11,10 +11,10 @@ _DECIMALS = {"nats_per_token": 4, "perplexity": 2, "bits_per_byte": 3, "compile_
 
 
 def results_table(models: Sequence[Mapping[str, Any]]) -> Table:
-    """Return the models of `results.json` as a table, one per row, at most 80 columns wide.
+    """Return a table of the `models` of `results.json`, at most 80 columns wide.
 
-    None is shown as "inf", which JSON cannot represent, or as "-" for seconds. A row with `seeds` shows their
-    means, the half-width of the 95 % interval of the perplexity, and the seconds of the first seed.
+    None is shown as "-" for seconds, and otherwise as "inf", which JSON cannot represent. A row with `seeds` shows
+    their means, the half-width of the 95 % interval of the perplexity, and the seconds of the first seed.
     """
     headers = "nats/\ntoken", "perplexity", "bits/\nbyte", "compile\n(s)", "train\n(s)"
     table = _make_table("model", "context", "parameters\nor counts", *headers)
@@ -26,17 +26,17 @@ def results_table(models: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def runs_table(rows: Sequence[Mapping[str, Any]]) -> Table:
-    """Return the summaries of runs as a table. None is shown as "-"; long names are wrapped."""
+    """Return a table of `summarise_run` of several runs. None is shown as "-"; long names are wrapped."""
     headers = "nats/\ntoken", "perplexity", "bits/\nbyte", "train\n(s)"
     table = _make_table("run", "state", "model", "steps", *headers, num_texts=3)
     for row in rows:
         texts = ["-" if row[name] is None else escape_unprintable(row[name]) for name in ("run", "state", "model")]
         steps = "-" if row["steps"] is None else f"{row['steps']:,}"
         names = "nats_per_token", "perplexity", "bits_per_byte", "train_seconds"
-        # A perplexity may overflow to inf, which JSON stores as null, when its logarithm does not.
-        infinite = {"perplexity"} if row["nats_per_token"] is not None else set()
-        figures = ("-" if row[name] is None and name not in infinite else format_cell(row, name) for name in names)
-        table.add_row(*map(Text, texts), steps, *figures)
+        cells = {name: "-" if row[name] is None else format_cell(row, name) for name in names}
+        if row["nats_per_token"] is not None:  # then a perplexity of None is infinite
+            cells["perplexity"] = format_cell(row, "perplexity")
+        table.add_row(*map(Text, texts), steps, *cells.values())
     return table
 
 
@@ -46,19 +46,17 @@ def format_samples(samples: Mapping[str, str]) -> str:
 
 
 def show_whitespace(token: str) -> str:
-    """Return a token as a label with visible white space.
-
-    >>> show_whitespace(" the\\n")
-    '␣the⏎'
-    """
+    """Return a token as a label with visible white space."""
     return escape_unprintable(token.replace(" ", "␣").replace("\n", "⏎").replace("\t", "⇥"))
 
 
 def escape_unprintable(text: str) -> str:
+    """Return `text` with escapes such as `\\x1b` in place of control characters."""
     return "".join(character if character.isprintable() else f"\\x{ord(character):02x}" for character in text)
 
 
 def format_cell(row: Mapping[str, Any], name: str) -> str:
+    """Return a figure of `results.json` as in `results_table`."""
     seeds, is_seconds = row.get("seeds"), name.endswith("_seconds")
     value = row[name] if seeds is None or is_seconds else seeds[name]
     if value is None and is_seconds:
