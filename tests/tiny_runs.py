@@ -28,20 +28,25 @@ def tiny_config(folder, **options):
     return resolve(TrainConfig(**({"text": text, "device": "cpu", "seed": 10, **sizes, **times} | options)))
 
 
-class _SignallingFile(io.StringIO):
-    def __init__(self, trigger, signum):
+class _WatchedFile(io.StringIO):
+    def __init__(self, trigger, action):
         super().__init__()
-        self.trigger, self.signum = trigger, signum
+        self.trigger, self.action = trigger, action
 
     def write(self, text):
         if self.trigger in text:
-            signal.raise_signal(self.signum)
+            self.action()
         return super().write(text)
+
+
+def call_when(trigger, action, **options):
+    """Return a console that calls `action` when it prints `trigger`."""
+    return Console(file=_WatchedFile(trigger, action), width=300, **options)
 
 
 def signal_when(trigger, signum, **options):
     """Return a console that sends a signal to this process when it prints `trigger`."""
-    return Console(file=_SignallingFile(trigger, signum), width=300, **options)
+    return call_when(trigger, lambda: signal.raise_signal(signum), **options)
 
 
 def bits(tree):

@@ -208,9 +208,10 @@ def _describe_changes(
         schedule = "; the cosine schedule now ends there" if is_cosine else ""
         yield f"--num-steps increased from {before.num_steps} to {config.num_steps}{schedule}"
     environment = describe_environment(device)
-    pairs = [(str(manifest[name]), str(environment[name])) for name in ("device", "platform")]
-    for name in ("jaxlm", "jax", "jaxlib", "flax", "optax"):
-        pairs.append((f"{name} {manifest['versions'].get(name)}", f"{name} {environment['versions'][name]}"))
+    old_versions, versions = manifest["versions"], environment["versions"]
+    names = ("jaxlm", "jax", "jaxlib", "flax", "optax")
+    pairs = [(f"{name} {old_versions.get(name)}", f"{name} {versions[name]}") for name in names]
+    pairs += [(str(manifest[name]), str(environment[name])) for name in ("device", "platform")]
     for old, new in pairs:
         if old != new:
             yield f"resumed with {new}, previously {old}: the last bits may differ from an uninterrupted run"

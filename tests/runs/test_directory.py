@@ -1,4 +1,4 @@
-"""A run directory records how its run ends, and never costs a user their files."""
+"""Create, replace and protect run directories; record how a run ends."""
 
 import contextlib
 import errno
@@ -72,7 +72,6 @@ def test_create_run_writes_config_and_manifest(tmp_path):
         (FloatingPointError("loss is nan at step 3\nand more"), "failed", "loss is nan at step 3"),
         (ValueError("x" * 9999), "failed", "x" * 500),
         (OSError("no \udce9"), "failed", "no \udce9"),
-        (SystemExit(2), "failed", "2"),
     ],
     ids=repr,
 )
@@ -96,7 +95,7 @@ def test_run_session_counts_sessions_and_adds_seconds(tmp_path):
     assert 100 < second["seconds"] < 160
 
 
-def test_a_clock_set_back_does_not_shorten_the_seconds(tmp_path, monkeypatch):
+def test_seconds_do_not_depend_on_the_clock(tmp_path, monkeypatch):
     with create_run(tmp_path, "train", {}, CPU):
         monkeypatch.setattr("time.time", lambda: 1e9)
     assert 0 < read_manifest(tmp_path)["seconds"] < 60
@@ -108,16 +107,14 @@ def test_new_run_path_is_new_and_sorts_by_time(tmp_path, monkeypatch):
     assert len(set(paths)) == 3
     assert all(path.is_dir() for path in paths)
     assert all(re.fullmatch(r"runs/ladder-\d{8}-\d{6}(-[23])?", path.as_posix()) for path in paths)
-
-
-def test_new_run_path_fails_if_runs_is_a_file(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").mkdir()
+    monkeypatch.chdir(tmp_path / "file")
     Path("runs").touch()
     with pytest.raises(NotADirectoryError, match="runs"):
         new_run_path("ladder")
 
 
-def test_an_existing_run_is_replaced_only_with_overwrite(tmp_path):
+def test_create_run_replaces_a_run_only_with_overwrite(tmp_path):
     (tmp_path / "run").mkdir()
     run = finish_run(tmp_path / "run", {"seed": 1})  # an empty directory is accepted
     (run / "results.json").write_text("{}")
@@ -132,9 +129,9 @@ def test_an_existing_run_is_replaced_only_with_overwrite(tmp_path):
 
 @pytest.mark.parametrize(
     "manifest",
-    [None, "{}", "[" * 100_000, '{"kind": "someone else\'s"}', '["kind", "state", "sessions", "config"]'],
+    [None, "[" * 100_000, '{"kind": "someone else\'s"}', '["kind", "state", "sessions", "config"]'],
 )
-def test_another_directory_is_never_replaced(tmp_path, manifest):
+def test_create_run_never_replaces_another_directory(tmp_path, manifest):
     (tmp_path / "thesis.txt").write_text("years of work")
     if manifest is not None:
         (tmp_path / "manifest.json").write_text(manifest)
@@ -144,7 +141,7 @@ def test_another_directory_is_never_replaced(tmp_path, manifest):
     assert ".lock" not in names_in(tmp_path)
 
 
-def test_a_file_is_never_replaced(tmp_path):
+def test_create_run_never_replaces_a_file(tmp_path):
     (tmp_path / "run").write_text("a file")
     with pytest.raises(FileExistsError, match="is not a run directory"):
         check_run_path(tmp_path / "run", overwrite=True)
@@ -152,17 +149,16 @@ def test_a_file_is_never_replaced(tmp_path):
         finish_run(tmp_path / "run" / "below")
 
 
-@pytest.mark.parametrize("name", ["notes.txt", ".git"])
-def test_a_run_with_other_files_is_never_replaced(tmp_path, name):
+def test_create_run_never_replaces_a_run_with_other_files(tmp_path):
     run = finish_run(tmp_path / "run", {"seed": 1})
-    (run / name).write_text("what I saw")
-    with pytest.raises(FileExistsError, match=rf"'{re.escape(name)}', which was not written by a run"):
+    (run / "notes.txt").write_text("what I saw")
+    with pytest.raises(FileExistsError, match=r"'notes\.txt', which was not written by a run"):
         finish_run(run, {"seed": 2}, overwrite=True)
-    assert (run / name).read_text() == "what I saw"
+    assert (run / "notes.txt").read_text() == "what I saw"
     assert read_json(run / "config.json")["seed"] == 1
 
 
-def test_a_file_that_appears_before_the_lock_is_kept(tmp_path, monkeypatch):
+def test_create_run_keeps_a_file_that_appears_meanwhile(tmp_path, monkeypatch):
     run = finish_run(tmp_path / "run", {"seed": 1})
     make_directory = Path.mkdir
 
@@ -176,7 +172,7 @@ def test_a_file_that_appears_before_the_lock_is_kept(tmp_path, monkeypatch):
     assert read_json(run / "config.json")["seed"] == 1
 
 
-def test_overwrite_follows_a_link_to_the_run_but_none_inside(tmp_path):
+def test_overwrite_follows_no_links_inside_the_run(tmp_path):
     run = finish_run(tmp_path / "run", {"seed": 1})
     (tmp_path / "link").symlink_to(run)
     (tmp_path / "thesis").mkdir()
@@ -189,7 +185,7 @@ def test_overwrite_follows_a_link_to_the_run_but_none_inside(tmp_path):
     assert (tmp_path / "thesis" / "thesis.txt").read_text() == "years of work"
 
 
-def test_temporary_files_of_a_crash_are_ignored_and_removed(tmp_path):
+def test_temporary_files_are_ignored_and_removed(tmp_path):
     temporary = f".{'0a' * 16}"
     (tmp_path / ".lock").write_text("")
     (tmp_path / temporary).mkdir()
@@ -207,7 +203,7 @@ def test_temporary_files_of_a_crash_are_ignored_and_removed(tmp_path):
     assert names_in(tmp_path / "checkpoints") == ["step-0000000001"]
 
 
-def test_a_crash_while_replacing_leaves_a_run_that_can_be_replaced(tmp_path, monkeypatch):
+def test_a_crash_while_replacing_leaves_a_replaceable_run(tmp_path, monkeypatch):
     run = finish_run(tmp_path / "run", {"seed": 1})
 
     def fail(*_, **__):
@@ -220,13 +216,6 @@ def test_a_crash_while_replacing_leaves_a_run_that_can_be_replaced(tmp_path, mon
     assert is_run(run)
     finish_run(run, {"seed": 3}, overwrite=True)
     assert read_manifest(run)["config"] == {"seed": 3}
-
-
-def test_a_read_only_directory_is_named(public_folder, read_only):
-    run = finish_run(public_folder / "run")
-    with read_only(run), pytest.raises(OSError, match=r"run is not writable \(Permission denied\)"):
-        finish_run(run, overwrite=True)
-    assert read_manifest(run)["state"] == "done"
 
 
 @pytest.mark.parametrize("error", [FloatingPointError("loss is nan at step 3"), None])
@@ -244,16 +233,11 @@ def test_a_disk_full_at_the_end_does_not_hide_the_error(tmp_path, file_size_limi
 
 
 @pytest.mark.skipif(os.name == "nt", reason="on Windows a directory with an open file cannot be moved")
-def test_a_run_moved_while_it_runs_is_an_error_that_names_it(tmp_path):
+def test_a_run_that_is_moved_fails_and_is_not_created_again(tmp_path):
     run, moved = tmp_path / "run", tmp_path / "moved"
-
-    def move():
-        with create_run(run, "train", {}, CPU):
-            run.rename(moved)
-            assert read_manifest(moved)["state"] == "running"  # the lock moved too
-
-    with pytest.raises(FileNotFoundError, match=r"run/manifest\.json"):
-        move()
+    with pytest.raises(FileNotFoundError, match=r"run/manifest"), create_run(run, "train", {}, CPU):  # noqa: PT012
+        run.rename(moved)
+        assert read_manifest(moved)["state"] == "running"  # the lock moved too
     assert read_manifest(moved)["state"] == "killed"
     assert not run.exists()
 

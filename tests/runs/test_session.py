@@ -1,4 +1,4 @@
-"""Training that stops and resumes ends with equal bits, whatever stopped it and whatever is damaged since."""
+"""Stopped and resumed training ends with equal bits, also after damage and failures."""
 
 import contextlib
 import errno
@@ -7,12 +7,13 @@ import os
 import shutil
 import signal
 import threading
+from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 from event_files import shown_values
-from tiny_runs import QUIET, bits, contents, flip_bit, largest_file, signal_when, tiny_config
+from tiny_runs import QUIET, bits, call_when, contents, flip_bit, largest_file, signal_when, tiny_config
 
 from jaxlm.checkpoints import train_states
 from jaxlm.checkpoints.train_states import best_step, checkpoint_path, checkpoint_steps, load_checkpoint
@@ -24,14 +25,8 @@ from jaxlm.training.loop import train_lm
 pytestmark = pytest.mark.slow  # each set of options compiles a training step
 
 EXTENSIBLE = {"schedule": "constant"}
-IMPATIENT = {
-    "num_steps": 40,
-    "patience": 2,
-    "lr": 8.0,
-    "clip_norm": None,
-    "dropout": 0.5,
-    "direct_connections": True,
-}
+IMPATIENT = {"num_steps": 40, "patience": 2, "lr": 8.0, "clip_norm": None, "dropout": 0.5}
+IMPATIENT |= {"direct_connections": True}
 
 
 def train(run, config, console=QUIET):
@@ -94,10 +89,7 @@ def config(text_folder):
     return tiny_config(text_folder)
 
 
-# Stop and resume.
-
-
-@pytest.mark.parametrize("steps", [[1], [6], [11], [12], [1, 6, 11, 12]], ids=str)
+@pytest.mark.parametrize("steps", [[6], [1, 11, 12]], ids=str)
 def test_a_stopped_training_resumes_with_equal_bits(steps, config, expected, tmp_path):
     for step, signum in zip(steps, [signal.SIGTERM, signal.SIGINT] * 2, strict=False):
         stop(tmp_path, config, step, signum)
@@ -134,12 +126,8 @@ def test_patience_stops_early_and_resumes_with_equal_bits(text_folder, tmp_path)
     assert steps_kept(tmp_path / "whole")[-1] == lines[-1]["step"] + 1  # the last state is saved
     saved = load_state(tmp_path / "whole", lines[best]["step"] + 1, config)
     assert bits(variables["params"]) == bits(saved.state.params)
-    for step in (1, 6):
-        stop(tmp_path / f"{step}", config, step)
-        assert outcome(tmp_path / f"{step}", train(tmp_path / f"{step}", config)) == whole
-
-
-# What is saved, and when.
+    stop(tmp_path / "stopped", config, 6)
+    assert outcome(tmp_path / "stopped", train(tmp_path / "stopped", config)) == whole
 
 
 def test_a_checkpoint_is_the_state_of_its_step(text_folder, tmp_path, monkeypatch):
@@ -189,38 +177,25 @@ def test_training_continues_while_a_checkpoint_is_written(text_folder, expected,
             waited.append(recorded.wait(60))
         fsync(descriptor)
 
-    class Output:
-        def write(self, text):
-            if "step 6/" in text:
-                recorded.set()
-
-        def flush(self):
-            pass
-
     monkeypatch.setattr(os, "fsync", fsync_slowly)
-    console = signal_when("never", signal.SIGINT)
-    console.file = Output()
-    assert outcome(tmp_path, train(tmp_path, config, console)) == expected
+    assert outcome(tmp_path, train(tmp_path, config, call_when("step 6/", recorded.set))) == expected
     assert waited[0]
     # The state was copied before the next step took over its arrays.
     assert bits(load_state(tmp_path, 4, config).state) == bits(states_of(config)[4])
-
-
-# Extending a run.
 
 
 @pytest.fixture(scope="module")
 def extended_expected(text_folder, tmp_path_factory):
     """The outcome of 20 steps from the start, per `log_every`."""
     outcomes = {}
-    for log_every in (4, 5, 11):
+    for log_every in (4, 5):
         run = tmp_path_factory.mktemp("session") / "run"
         config = tiny_config(text_folder, num_steps=20, log_every=log_every, **EXTENSIBLE)
         outcomes[log_every] = outcome(run, train(run, config))
     return outcomes
 
 
-@pytest.mark.parametrize("log_every", [4, 5, 11])
+@pytest.mark.parametrize("log_every", [4, 5])
 def test_an_extended_training_equals_a_long_one(log_every, text_folder, extended_expected, tmp_path):
     train(tmp_path, tiny_config(text_folder, log_every=log_every, **EXTENSIBLE))
     variables = train(tmp_path, tiny_config(text_folder, num_steps=20, log_every=log_every, **EXTENSIBLE))
@@ -263,7 +238,7 @@ def crash_at(patch, number):
 
 
 @pytest.mark.parametrize(
-    "number", [1, 2, 3, 5, *(pytest.param(each, marks=pytest.mark.stress) for each in range(6, 60))]
+    "number", [1, 3, 5, *(pytest.param(each, marks=pytest.mark.stress) for each in (2, 4, *range(6, 60)))]
 )
 def test_a_crash_while_extending_changes_no_bit(number, text_folder, extended_expected, tmp_path, monkeypatch):
     train(tmp_path, tiny_config(text_folder, **EXTENSIBLE))
@@ -275,7 +250,7 @@ def test_a_crash_while_extending_changes_no_bit(number, text_folder, extended_ex
     assert outcome(tmp_path, train(tmp_path, longer))[:3] == extended_expected[5][:3]
 
 
-@pytest.mark.parametrize("number", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize("number", [1, 3, *(pytest.param(each, marks=pytest.mark.stress) for each in (2, 4, 5))])
 def test_a_crash_while_returning_to_a_checkpoint_changes_no_bit(number, config, expected, tmp_path, monkeypatch):
     for step in (1, 6, 11):
         stop(tmp_path, config, step)
@@ -288,9 +263,6 @@ def test_a_crash_while_returning_to_a_checkpoint_changes_no_bit(number, config, 
     assert outcome(tmp_path, train(tmp_path, config)) == expected
 
 
-# Failures.
-
-
 def test_a_failed_save_ends_training_with_the_remedy(config, expected, tmp_path):
     (tmp_path / "checkpoints").write_text("in the way")
     with pytest.raises(OSError, match=rf"free space and continue with --resume {tmp_path}"):
@@ -299,28 +271,26 @@ def test_a_failed_save_ends_training_with_the_remedy(config, expected, tmp_path)
     assert outcome(tmp_path, train(tmp_path, config)) == expected
 
 
-@pytest.mark.parametrize("thread", ["MainThread", "checkpoints"])
-def test_a_disk_full_later_keeps_what_was_saved(thread, config, expected, tmp_path, file_size_limit, monkeypatch):
+def disk_full(path):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+
+@pytest.mark.parametrize("full", ["log", "checkpoints"])
+def test_a_disk_full_later_keeps_what_was_saved(full, config, expected, tmp_path, monkeypatch):
     stop(tmp_path, config, 6)
-    if thread == "MainThread":  # the log cannot grow
-        with (
-            file_size_limit((tmp_path / "metrics.jsonl").stat().st_size + 9),
-            pytest.raises(OSError, match="jsonl"),
-        ):
+    open_file, fsync = Path.open, os.fsync
+
+    def open_unless_full(path, mode="r", **options):
+        return disk_full(path) if mode == "ab" else open_file(path, mode, **options)
+
+    def fsync_unless_full(descriptor):
+        return disk_full("") if threading.current_thread().name.startswith("checkpoints") else fsync(descriptor)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(*(Path, "open", open_unless_full) if full == "log" else (os, "fsync", fsync_unless_full))
+        with pytest.raises(OSError, match="No space left on device"):
             train(tmp_path, config)
-    else:
-        fsync = os.fsync
-
-        def fail(descriptor):
-            if threading.current_thread().name.startswith(thread):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            fsync(descriptor)
-
-        with monkeypatch.context() as patch:
-            patch.setattr(os, "fsync", fail)
-            with pytest.raises(OSError, match="No space left on device"):
-                train(tmp_path, config)
-    assert {1, 6} <= set(steps_kept(tmp_path))
+    assert 6 in steps_kept(tmp_path)
     assert outcome(tmp_path, train(tmp_path, config)) == expected
 
 
@@ -356,9 +326,6 @@ def test_a_directory_that_was_moved_away_is_not_created_again(config, tmp_path):
     assert not (tmp_path / "moved").exists()
 
 
-# Damage.
-
-
 @pytest.fixture
 def stopped(stopped_once, tmp_path):
     """A training with a record of every step that was stopped after step 8; checkpoints after 4 and 8."""
@@ -370,18 +337,10 @@ def setup(text_folder):
     return prepare_training(tiny_config(text_folder, log_every=1), None, QUIET)
 
 
-DAMAGES = {
-    "arrays": lambda checkpoint: flip_bit(largest_file(checkpoint)),
-    "document": lambda checkpoint: (checkpoint / "checkpoint.json").write_text("{}"),
-    "missing": lambda checkpoint: shutil.rmtree(checkpoint / "arrays"),
-}
-
-
-@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
-def test_a_damaged_checkpoint_is_skipped_and_quarantined(damage, stopped, setup, caplog):
+def test_a_damaged_checkpoint_is_skipped_and_quarantined(stopped, setup, caplog):
     *_, earlier, last = steps_kept(stopped)
     damaged = checkpoint_path(stopped / "checkpoints", last)
-    damage(damaged)
+    flip_bit(largest_file(damaged))
     before = contents(stopped)
     checkpoint = latest_usable_checkpoint(stopped, setup)
     assert contents(stopped) == before
@@ -394,25 +353,26 @@ def test_a_damaged_checkpoint_is_skipped_and_quarantined(damage, stopped, setup,
     assert [line["step"] for line in read_metrics(stopped / "metrics.jsonl")] == [*range(earlier)]
 
 
-LOG_DAMAGES = {
-    "none": (lambda content: content, True),
-    "an incomplete line": (lambda content: content + b'{"model": "ml', True),
-    "a further line": (lambda content: content + b'{"step": 7}\n', True),
-    "last line incomplete": (lambda content: content[:-9], False),
-    "last line missing": (lambda content: content[: content[:-1].rindex(b"\n") + 1], False),
-    "last line flipped": (lambda content: content[:-9] + bytes([content[-9] ^ 1]) + content[-8:], False),
-}
-
-
-@pytest.mark.parametrize(("damage", "is_last"), LOG_DAMAGES.values(), ids=LOG_DAMAGES)
+@pytest.mark.parametrize(
+    ("damage", "is_last"),
+    [
+        (lambda content: content + b'{"model": "ml', True),
+        (lambda content: content + b'{"step": 7}\n', True),
+        (lambda content: content[:-9], False),
+        (lambda content: content[: content[:-1].rindex(b"\n") + 1], False),
+        (lambda content: content[:-9] + bytes([content[-9] ^ 1]) + content[-8:], False),
+    ],
+    ids=["incomplete line", "further line", "last line incomplete", "last line missing", "last line flipped"],
+)
 def test_a_checkpoint_must_match_the_log(damage, is_last, stopped, setup, caplog):
     log = stopped / "metrics.jsonl"
     log.write_bytes(damage(log.read_bytes()))
     steps = steps_kept(stopped)
-    assert latest_usable_checkpoint(stopped, setup).state.step == steps[-1 if is_last else -2]
+    checkpoint = latest_usable_checkpoint(stopped, setup)
+    assert checkpoint.state.step == steps[-1 if is_last else -2]
     assert len(caplog.records) == (not is_last)
-    restore_position(stopped, setup, latest_usable_checkpoint(stopped, setup))
-    assert len(read_metrics(log)) == steps[-1 if is_last else -2]
+    restore_position(stopped, setup, checkpoint)
+    assert len(read_metrics(log)) == checkpoint.state.step
 
 
 @pytest.mark.parametrize("damage", [lambda content: b"x" + content[1:], lambda content: b""])

@@ -1,4 +1,4 @@
-"""A run is started, resumed as it was, or refused with the reason."""
+"""Start, resume and refuse training runs."""
 
 import json
 import logging
@@ -66,9 +66,6 @@ def print_of(call, *arguments):
     return console.export_text()
 
 
-# Counts: nothing is compiled for long.
-
-
 @pytest.fixture(scope="module")
 def counts(text_folder, tmp_path_factory):
     text = tiny_config(text_folder).text
@@ -129,24 +126,11 @@ def test_another_directory_is_not_resumed(tmp_path):
     assert contents(tmp_path) == before
 
 
-# What a run leaves.
-
-
 @slow
 def test_a_run_leaves_model_figures_and_report(finished, text_folder):
-    assert sorted(entry.name for entry in finished.iterdir()) == [
-        ".lock",
-        "checkpoints",
-        "config.json",
-        "curves.png",
-        "manifest.json",
-        "metrics.jsonl",
-        "model",
-        "report.html",
-        "results.json",
-        "samples.txt",
-        "tokenizer.json",
-    ]
+    names = {"checkpoints", "curves.png", "model", "report.html", "results.json", "samples.txt", "tokenizer.json"}
+    names |= {".lock", "config.json", "manifest.json", "metrics.jsonl"}
+    assert {entry.name for entry in finished.iterdir()} == names
     assert (finished / "curves.png").read_bytes().startswith(PNG)
     assert read_run_config(finished) == tiny_config(text_folder)
     assert [line["step"] for line in read_metrics(finished / "metrics.jsonl")] == [0, 5, 10, 11]
@@ -170,26 +154,18 @@ def test_the_defaults_give_the_bits_of_train_lm(text_folder, tmp_path, no_plots)
     config = TrainConfig(text=text, tokenizer="char", num_steps=5, seed=3)
     model, variables, _ = load_run(start_run(config, tmp_path / "run"))
     assert model == jaxlm.MLPLanguageModel(16, context_length=3, embedding_dim=32, hidden_dim=64)
-    with jax.default_device(
-        jax.devices("cpu")[0]
-    ):  # as in the run: device and optimizer are part of jit's cache key
-        expected, _ = jaxlm.train_lm(
-            model,
-            load_dataset("", text, "char").train_ids,
-            key=jax.random.fold_in(jax.random.key(3), 1),
-            batch_size=128,
-            num_steps=5,
-            optimizer=make_optimizer(resolve(config)),
-        )
+    options = {"batch_size": 128, "num_steps": 5, "optimizer": make_optimizer(resolve(config))}
+    key, train_ids = jax.random.fold_in(jax.random.key(3), 1), load_dataset("", text, "char").train_ids
+    with jax.default_device(jax.devices("cpu")[0]):  # as in the run, to compile the program once
+        expected, _ = jaxlm.train_lm(model, train_ids, key=key, **options)
     assert bits(variables) == bits(expected)
 
 
 @slow
 def test_a_run_without_a_path_has_a_new_directory(text_folder, tmp_path, monkeypatch, no_plots):
     monkeypatch.chdir(tmp_path)
-    paths = [start_run(tiny_config(text_folder)) for _ in range(2)]
-    assert len({*paths}) == 2
-    assert all(re.fullmatch(r"runs/mlp-text-char-\d{8}-\d{6}(-2)?", path.as_posix()) for path in paths)
+    path = start_run(tiny_config(text_folder))
+    assert re.fullmatch(r"runs/mlp-text-char-\d{8}-\d{6}", path.as_posix())
 
 
 @slow
@@ -201,9 +177,6 @@ def test_a_run_is_replaced_only_with_overwrite(finished, text_folder, no_plots):
     start_run(tiny_config(text_folder, log_every=100), finished, overwrite=True)
     assert [line["step"] for line in read_metrics(finished / "metrics.jsonl")] == [0, 11]
     assert 6 not in checkpoint_steps(finished / "checkpoints")
-
-
-# Resuming.
 
 
 @slow
@@ -230,12 +203,11 @@ def test_a_finished_run_is_left_alone(config, finished, text_folder):
 @pytest.mark.parametrize(
     "damage",
     [
-        lambda run: shutil.rmtree(run / "model"),
         lambda run: flip_bit(largest_file(run / "model" / "variables")),
         lambda run: (run / "results.json").unlink(),
         lambda run: (run / "samples.txt").unlink(),
     ],
-    ids=["model", "variables", "results", "samples"],
+    ids=["model", "results", "samples"],
 )
 def test_missing_results_of_a_finished_run_are_restored(damage, finished, finished_run, caplog, no_plots):
     damage(finished)
@@ -288,11 +260,13 @@ def test_a_run_with_patience_is_not_extended(stopped, text_folder):
 
 
 @slow
-def test_the_text_may_move(stopped, finished_run, text_folder, tmp_path, no_plots):
+def test_the_text_may_move(stopped, finished_run, text_folder, tmp_path, caplog, no_plots):
     moved = Path(shutil.copy(text_folder / "text.txt", tmp_path / "moved.txt"))
+    (stopped / "config.json").unlink()  # as after a crash; it is written again
     resume_run(stopped, tiny_config(text_folder, text=moved))
     assert_same_run(stopped, finished_run)
     assert read_run_config(stopped).text == moved
+    assert not caplog.records
 
 
 @slow
@@ -329,16 +303,12 @@ def test_a_run_in_use_is_refused(stopped, text_folder):
 
 
 @slow
-@pytest.mark.parametrize("content", ['{"lr": 0.25, "seed": 7}', "{", None])
-def test_an_edited_config_file_is_not_used(content, stopped, finished_run, caplog, no_plots):
+def test_an_edited_config_file_is_not_used(stopped, finished_run, caplog, no_plots):
     path = stopped / "config.json"
-    path.unlink()
-    if content is not None:
-        path.write_text(content)
+    path.write_text('{"lr": 0.25, "seed": 7}')
     resume_run(stopped)
-    assert len(caplog.records) == (content is not None)
-    if content and "lr" in content:
-        assert re.search(r"config\.json has .*--lr 0\.25, not 0\.5.*; using the options in manifest", caplog.text)
+    assert re.search(r"config\.json has .*--lr 0\.25, not 0\.5.*; using the options in manifest", caplog.text)
+    assert len(caplog.records) == 1
     assert_same_run(stopped, finished_run)
     assert read_json(path) == read_json(finished_run / "config.json")
 
@@ -346,21 +316,17 @@ def test_an_edited_config_file_is_not_used(content, stopped, finished_run, caplo
 @slow
 @pytest.mark.parametrize(
     "damage",
-    [
-        lambda path: path.unlink(),
-        lambda path: path.write_text("{"),
-        lambda path: (path.unlink(), jaxlm.CharTokenizer.train("another").save(path)),
-    ],
-    ids=["missing", "cut", "another"],
+    [lambda path: path.write_text("{"), lambda path: jaxlm.CharTokenizer.train("another").save(path)],
+    ids=["damaged", "another"],
 )
 def test_a_damaged_tokenizer_is_trained_again(damage, stopped, finished_run, caplog, no_plots):
+    (stopped / "tokenizer.json").unlink()
     damage(stopped / "tokenizer.json")
-    warns = (stopped / "tokenizer.json").exists()
     with pytest.raises(ValueError, match=r"tokenizer\.json is damaged or missing; resume the run with --resume"):
         load_run(stopped)
     caplog.clear()
     resume_run(stopped)
-    assert len(caplog.records) == warns
+    assert len(caplog.records) == 1
     assert_same_run(stopped, finished_run)
 
 
@@ -400,15 +366,11 @@ def test_a_model_without_checkpoints_is_not_extended(finished):
 
 
 @slow
-def test_a_run_from_before_an_option_takes_its_default(stopped, finished_run, caplog, no_plots):
-    later = {"dropout", "direct_connections", "warmup_steps", "decoupled_decay", "patience"}
-    manifest = read_manifest(stopped)
-    options = {name: value for name, value in manifest["config"].items() if name not in later}
+def test_an_option_that_an_old_run_lacks_takes_its_default(stopped):
+    manifest, config = read_manifest(stopped), read_run_config(stopped)
+    options = {name: value for name, value in manifest["config"].items() if name not in ("dropout", "patience")}
     write_manifest(stopped, manifest | {"config": options})
-    (stopped / "config.json").write_text(json.dumps(options), "utf-8")
-    resume_run(stopped)
-    assert_same_run(stopped, finished_run)
-    assert not caplog.records
+    assert read_run_config(stopped) == config
 
 
 @pytest.mark.stress
@@ -424,7 +386,7 @@ def test_the_command_saves_on_a_signal_and_resumes(signum, text_folder, tmp_path
     run = tmp_path / "run"
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
         end = time.monotonic() + 120
-        while not (run / "metrics.jsonl").exists() and time.monotonic() < end:
+        while not (run / "metrics.jsonl").exists() and process.poll() is None and time.monotonic() < end:
             time.sleep(0.01)
         process.send_signal(signum)
         _, error = process.communicate(timeout=120)
