@@ -15,21 +15,9 @@ from jaxlm.runs.report.page import render_page
 from jaxlm.runs.report.plots import plot_counts, plot_curves
 from jaxlm.runs.report.tables import format_samples, results_table, runs_table, show_whitespace
 
-FIGURES = {
-    "nats_per_token": 4.6666,
-    "perplexity": 106.34,
-    "bits_per_byte": 2.164,
-    "compile_seconds": 2.1,
-    "train_seconds": 8.2,
-}
-ROW = {
-    "name": "mlp",
-    "title": "MLP",
-    "context_length": 3,
-    "size": 403_520,
-    "size_unit": "parameters",
-    **FIGURES,
-}
+FIGURES = {"nats_per_token": 4.6666, "perplexity": 106.34, "bits_per_byte": 2.164}
+FIGURES |= {"compile_seconds": 2.1, "train_seconds": 8.2}
+ROW = {"name": "mlp", "title": "MLP", "context_length": 3, "size": 403_520, "size_unit": "parameters", **FIGURES}
 RESULTS = {
     "seed": 0,
     "recipe": "momentum",
@@ -100,9 +88,6 @@ class Page(HTMLParser):
         self.text += data
 
 
-# Tables.
-
-
 def test_results_table_fits_80_columns():
     row = printed(results_table([ROW | {"perplexity": 5e217, "title": "[red]MLP[/red]\x1b"}])).splitlines()[-1]
     assert row.split() == [r"[red]MLP[/red]\x1b", "3", "403,520", "4.6666", "5e+217", "2.164", "2.1", "8.2"]
@@ -132,27 +117,20 @@ def test_runs_table_keeps_order_and_shows_dashes():
     assert lines[3][4:] == ["4.6666", "inf", "2.164", "-"]  # JSON stores an infinite perplexity as null
 
 
-def test_runs_table_wraps_long_names():
-    name = "runs/" + "".join(f"{number:03}-" for number in range(40))
+def test_runs_table_wraps_and_escapes_long_names():
+    name = "[red]x[/red]:smile:\x1b[2J\n\r\u202e\udcff[/]" + "".join(f"{number:03}-" for number in range(40))
     wide = {"run": name, "state": "interrupted", "model": "neural bigram", "steps": 1_000_000}
     lines = printed(runs_table([RUN | wide | {"train_seconds": 123_456.7}])).splitlines()
     assert max(map(len, lines)) <= 80
-    assert "".join(line.split()[0] for line in lines[3:]) == name
+    shown = "".join(line.split()[0] for line in lines[3:])
+    assert shown.startswith(r"[red]x[/red]:smile:\x1b[2J\x0a\x0d\x202e\xdcff[/]000-001-")
+    assert shown.endswith("-039-")
     assert " ".join(lines[-1].split()[1:]) == "interrupted neural bigram 1,000,000 4.6666 106.34 2.164 123,456.7"
-
-
-def test_runs_table_escapes_markup_and_controls():
-    name = "[red]x[/red]:smile:\x1b[2J\n\r\u202e\udcff[/]"
-    shown = printed(runs_table([RUN | {"run": name}]), width=160)
-    assert r"[red]x[/red]:smile:\x1b[2J\x0a\x0d\x202e\xdcff[/]" in shown.splitlines()[-1]
 
 
 def test_texts_of_samples_and_tokens():
     assert format_samples({"a": "x", "b": "y"}) == "--- a ---\nx\n\n--- b ---\ny\n"
     assert show_whitespace(" a\tb\n\x00") == "␣a⇥b⏎\\x00"
-
-
-# Plots. Each takes about half a second.
 
 
 def test_plot_curves_draws_curves_and_floors(draw):
@@ -175,22 +153,19 @@ def test_plot_curves_draws_curves_and_floors(draw):
 
 @pytest.mark.slow
 def test_plot_curves_distinguishes_many_runs(draw):
-    curves = {f"runs/tinyshakespeare-{number}": falling(60 + number) for number in range(23)}
-    floors = {f"runs/counts-{number}": 9.0 + number for number in range(15)}
-    figure = draw(curves, floors, 65)
+    figure = draw(
+        {f"runs/{number}": falling(60) for number in range(23)}, {f"counts-{n}": 9.0 for n in range(15)}, 65
+    )
     loss_axes, perplexity_axes = figure.axes
     looks = looks_of(loss_axes)
-    assert looks[:7] == [(color, "-") for color in COLORS]
-    assert len(looks) == len(set(looks)) == 23
+    assert looks[: len(COLORS)] == [(color, "-") for color in COLORS]
+    assert len(set(looks)) == 23
     assert looks_of(perplexity_axes)[:23] == looks
     assert len(set(looks_of(perplexity_axes)[24:])) == 15
-    assert {line.get_marker() for line in perplexity_axes.lines[:23]} == {"."}
-    assert {line.get_marker() for line in perplexity_axes.lines[23:]} == {"None"}
     [legend] = figure.legends  # one for both axes, below them
-    labels = [*curves, "uniform: 65", *(f"{title}: {floor:.1f}" for title, floor in floors.items())]
-    assert labels_of(legend) == labels
-    assert legend.get_window_extent().ymax < min(axes.get_window_extent().ymin for axes in figure.axes)
+    assert len(labels_of(legend)) == 23 + 1 + 15
     assert legend.get_window_extent().ymin >= 0
+    assert legend.get_window_extent().ymax < min(axes.get_window_extent().ymin for axes in figure.axes)
     assert min(axes.get_window_extent().height for axes in figure.axes) > 400
 
 
@@ -223,34 +198,17 @@ def test_plot_curves_without_data_says_so(draw, curves, floors):
         assert not axes.axison
 
 
-def test_plot_curves_has_distinct_ticks_for_close_values(draw):
-    lines = [{"step": step, "train_loss": 2.0, "val_perplexity": 6.95 + 0.01 * step} for step in range(5)]
-    axes = draw({"a": lines}).axes[1]
-    ticks = [text.get_text() for which in ("major", "minor") for text in axes.get_yticklabels(which=which)]
-    assert len(ticks) == len(set(ticks)) > 1
-
-
-@pytest.mark.parametrize("tokens", [["語", "\N{OGHAM LETTER BEITH}"], [r"$\frac$", "$$"]])
-def test_plot_counts_accepts_any_token_and_an_empty_table(tokens, tmp_path):
-    plot_counts(tmp_path / "counts.png", np.zeros((2, 2), np.int32), tokens)
-    assert (tmp_path / "counts.png").read_bytes().startswith(PNG)
-
-
 def test_plot_counts_shows_the_most_frequent_tokens(tmp_path, monkeypatch):
+    plot_counts(tmp_path / "counts.png", np.zeros((2, 2), np.int32), [r"$\frac$", "\N{OGHAM LETTER BEITH}"])
+    assert (tmp_path / "counts.png").read_bytes().startswith(PNG)
     figures = []
     monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: figures.append(figure))
     table = np.array([[0, 1, 0], [2000, 3, 4], [0, 9, 0]])
     plot_counts(tmp_path / "counts.png", table, ["a", " b", "\n"], num_tokens=2)
     axes = figures[0].axes[0]
     assert [text.get_text() for text in axes.get_yticklabels()] == ["␣b", "⏎"]
-    assert [(text.get_position(), text.get_text()) for text in axes.texts] == [
-        ((0, 0), "3"),
-        ((1, 0), "4"),
-        ((0, 1), "9"),
-    ]
-
-
-# The page.
+    numbers = [(text.get_position(), text.get_text()) for text in axes.texts]
+    assert numbers == [((0, 0), "3"), ((1, 0), "4"), ((0, 1), "9")]
 
 
 @pytest.fixture
