@@ -1,4 +1,4 @@
-"""Every checkpoint and model of a run is loaded, or the message says why not."""
+"""Load the checkpoints and models of runs."""
 
 import shutil
 

@@ -1,4 +1,4 @@
-"""One process at a time writes to a run directory, and readers do not disturb it."""
+"""Lock run directories for one writer, or for readers."""
 
 import os
 import threading

@@ -1,4 +1,4 @@
-"""The training setup follows from the options."""
+"""Turn options into a training setup."""
 
 import io
 
