@@ -83,7 +83,8 @@ def test_no_file_executes_what_it_reads(file):
 @pytest.mark.parametrize("name", jaxlm.__all__)
 def test_public_name_resolves_and_has_an_example(name):
     assert name in dir(jaxlm)
-    assert ">>>" in getattr(jaxlm, name).__doc__
+    if name != "TrainConfig":  # its docstring is the help text of `jaxlm train`
+        assert ">>>" in getattr(jaxlm, name).__doc__
 
 
 def test_unknown_name_is_an_attribute_error():
