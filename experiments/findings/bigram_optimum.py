@@ -15,6 +15,7 @@ token: 0.522 for D = 1, 0.290 for 2, 0.140 for 4, 0.0408 for 8, 0.0073 for 16, 0
 largest share of the KL, 12 %, is lost after the space.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -38,6 +39,7 @@ from jaxlm.utils.checks import check_at_least
 
 _DIMS = 1, 2, 4, 8, 16, 32  # and V
 _BATCH_SIZE = 512
+_LEARNING_RATES = 0.5, 1.0, 2.0
 _CURVE_INTERVAL = 10  # the KL is computed at multiples of this number of steps
 _NUM_WORST = 5  # contexts listed in the table
 
@@ -52,15 +54,11 @@ class BigramOptimumOptions(TokenizerOptions):
     """Vocabulary size of --tokenizer bpe, at least 256. None: 512."""
     steps: int = 6000
     """Training steps of 512 pairs each, for every dimension and learning rate; at most 200 with --quick."""
-    lrs: tuple[float, ...] = (0.5, 1.0, 2.0)
-    """Learning rates to choose from by the final KL."""
 
 
 def prepare(options: BigramOptimumOptions) -> Experiment:
     """Check the options and load the text."""
     check_at_least("--steps", options.steps, 1)
-    if not options.lrs or not all(0 < lr < np.inf for lr in options.lrs):
-        raise ValueError(f"--lrs must be one or more positive finite numbers, got {list(options.lrs)}")
     data = load_dataset(options.corpus, options.text, options.tokenizer, vocab_size=options.vocab_size or 512)
     return Experiment("bigram-optimum", partial(measure, options, data))
 
@@ -75,35 +73,32 @@ def measure(options: BigramOptimumOptions, data: Dataset, run: RunContext) -> Fi
     for dim in (*(dim for dim in dims if dim < vocab_size), vocab_size):
         rows.append(train_dim(dim, pairs, options, data))
         run.log(f"D = {dim}: KL {rows[-1]['kl_nats'][-1]:.5f} nats per token, lr {rows[-1]['lr']:g}")
-    counts_nats = conditional_entropy(pairs / pairs.sum())
-    results = {"num_pairs": int(pairs.sum()), "counts_nats_per_token": counts_nats, "dims": rows}
-    return Findings({"vocab_size": vocab_size, **results}, format_results(results), {"picture": plot(results)})
+    results: dict[str, Any] = {"vocab_size": vocab_size, "num_pairs": int(pairs.sum()), "dims": rows}
+    results["counts_nats_per_token"] = conditional_entropy(pairs / pairs.sum())
+    return Findings(results, format_results(results), {"picture": plot(results)})
 
 
 def train_dim(dim: int, pairs: Floats, options: BigramOptimumOptions, data: Dataset) -> dict[str, Any]:
     """Train the neural bigram with each learning rate, and with the best again to record its KL by step."""
     model = jaxlm.NeuralBigramLM(len(pairs), dim)
     num_steps = min(options.steps, 200) if options.quick else options.steps
-    optimizer = partial(momentum_sgd, num_steps=num_steps, clip_norm=None)
-    settings: dict[str, Any] = {"batch_size": _BATCH_SIZE, "num_steps": num_steps, "log_every": num_steps}
+    make_optimizer = partial(momentum_sgd, num_steps=num_steps, clip_norm=None)
+    training: dict[str, Any] = {"batch_size": _BATCH_SIZE, "num_steps": num_steps, "log_every": num_steps}
     key = jax.random.key(options.seed)
-    keys, hyperparams = jaxlm.sweep_grid(key[None], lr=options.lrs)
-    runs, _ = train_side_by_side(
-        model, data.train_ids, keys=keys, hyperparams=hyperparams, optimizer=optimizer, **settings
-    )
+    keys, hyperparams = jaxlm.sweep_grid(key[None], lr=_LEARNING_RATES)
+    sweep = {"keys": keys, "hyperparams": hyperparams, "optimizer": make_optimizer}
+    runs, _ = train_side_by_side(model, data.train_ids, **sweep, **training)
     final_kl = [float(kl_by_context(model, variables, pairs).sum()) for variables in runs]
-    best_lr = float(options.lrs[int(np.argmin(np.nan_to_num(final_kl, nan=np.inf)))])
+    best_lr = _LEARNING_RATES[int(np.argmin(np.nan_to_num(final_kl, nan=np.inf)))]
     curve: dict[int, float] = {}
-    curve_steps = set(log_spaced_steps(num_steps))
+    curve_steps = log_spaced_steps(num_steps)
 
     def record_kl(state: TrainState) -> None:
         if (step := int(state.step)) in curve_steps:
             curve[step] = float(kl_by_context(model, join_variables(state.params, {}), pairs).sum())
 
-    pauses: dict[str, Any] = {"on_pause": record_kl, "pause_every": _CURVE_INTERVAL}
-    variables, _ = jaxlm.train_lm(
-        model, data.train_ids, key=key, optimizer=optimizer(best_lr), **pauses, **settings
-    )
+    training |= {"optimizer": make_optimizer(best_lr), "on_pause": record_kl, "pause_every": _CURVE_INTERVAL}
+    variables, _ = jaxlm.train_lm(model, data.train_ids, key=key, **training)
     kl = kl_by_context(model, variables, pairs)
     worst_contexts = [
         {
@@ -114,8 +109,14 @@ def train_dim(dim: int, pairs: Floats, options: BigramOptimumOptions, data: Data
         }
         for token in np.argsort(-kl)[:_NUM_WORST]
     ]
-    outcome = {"dim": dim, "lr": best_lr, "final_kl_nats_by_lr": final_kl, "worst_contexts": worst_contexts}
-    return outcome | {"steps": list(curve), "kl_nats": list(curve.values())}
+    by_step = {"steps": list(curve), "kl_nats": list(curve.values())}
+    return {
+        "dim": dim,
+        "lr": best_lr,
+        "final_kl_nats_by_lr": final_kl,
+        "worst_contexts": worst_contexts,
+        **by_step,
+    }
 
 
 def kl_by_context(model: jaxlm.LanguageModel, variables: Any, pairs: Floats) -> Floats:
@@ -145,14 +146,16 @@ def log_spaced_steps(num_steps: int) -> list[int]:
 def format_results(results: Mapping[str, Any]) -> str:
     """Return one row for the counts and one for each embedding dimension."""
     counts_nats = results["counts_nats_per_token"]
-    records = [{"dim": "counts", "worst": "", "lr": "", "kl": 0.0}]
+    records: list[dict[str, Any]] = [{"dim": "counts", "kl": 0.0}]
     for row in results["dims"]:
-        shares = [
+        worst = "  ".join(
             f"{show_whitespace(each['token'])} {each['share_of_kl_percent']:.0f} %"
             for each in row["worst_contexts"]
-        ]
-        records.append({**row, "worst": "  ".join(shares), "kl": row["kl_nats"][-1]})
-    losses = [counts_nats + record["kl"] for record in records]
+        )
+        records.append({**row, "worst": worst, "kl": row["kl_nats"][-1]})
+    for record in records:
+        record["loss"] = counts_nats + record["kl"]
+        record["perplexity"] = math.exp(record["loss"])
     columns = {
         "D": "{dim}",
         "contexts with the largest share of the KL": "{worst}",
@@ -161,14 +164,12 @@ def format_results(results: Mapping[str, Any]) -> str:
         "training loss (nats/token)": "{loss:.5f}",
         "training perplexity": "{perplexity:.4f}",
     }
-    scores = ({"loss": loss, "perplexity": np.exp(loss)} for loss in losses)
-    rows = (record | score for record, score in zip(records, scores, strict=True))
-    return format_records(rows, columns, text_columns=2)
+    return format_records(records, columns, text_columns=2)
 
 
 def plot(results: Mapping[str, Any]) -> Any:
     """Plot the KL by step for each embedding dimension, and the final KL by dimension."""
-    figure, (by_step, by_dim) = new_panels(2, 11, 4.6)
+    figure, (by_step, by_dim) = new_panels(2, 5.5, 4.6)
     rows = results["dims"]
     plot_lines(by_step, {f"D = {row['dim']}": (row["steps"], row["kl_nats"]) for row in rows}, markers="." * 7)
     by_step.set(xscale="log", yscale="log", xlabel="training step", title="during training")

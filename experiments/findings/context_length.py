@@ -16,7 +16,7 @@ by about 0.5). A dense table takes 134 MB for N = 1, 550 GB for 2 and 2.3 PB for
 50,257.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -26,19 +26,20 @@ import jax
 import jaxlm
 from experiments.shared.experiment import Experiment, Findings, RunContext, main
 from experiments.shared.options import TextOptions
-from experiments.shared.plots import COLORS, new_panels, plot_lines
+from experiments.shared.plots import new_panels, plot_lines
 from experiments.shared.recipes import read_recipe, train_recipe
-from experiments.shared.tables import format_table
+from experiments.shared.tables import format_records
 from experiments.shared.training import fit_counts
 from jaxlm.models.interface import num_params
 from jaxlm.runs.config import TrainConfig, resolve
+from jaxlm.runs.report.plots import COLORS
 from jaxlm.runs.results import describe_dataset
 from jaxlm.text.dataset import Dataset, load_dataset
 from jaxlm.utils.checks import check_at_least
 
 _LONGEST_COUNTED = 5
+_MEMORY_BYTES = 16.0 * 2**30
 _BYTES_PER_CELL = 8  # a count and a log-probability, as in `CountsNgramLM`
-_BYTES_PER_WEIGHT = 4
 _VOCAB_SIZES = (27, 65, 384, 4096, 50_257)  # letters, characters, bytes and some merges, the ladder's, GPT-2's
 
 
@@ -48,17 +49,11 @@ class ContextLengthOptions(TextOptions):
 
     longest: int = 8
     """The MLP's longest context, in tokens; at most 3 with --quick."""
-    steps: int | None = None
-    """Training steps of each MLP. None: the recipe's, or 300 with --quick."""
-    memory_gib: float = 16.0
-    """Memory for a dense table of n-grams, in GiB."""
 
 
 def prepare(options: ContextLengthOptions) -> Experiment:
     """Check the options and load the text."""
     check_at_least("--longest", options.longest, 1)
-    if not 0 < options.memory_gib < 2**40:
-        raise ValueError(f"--memory-gib must be in (0, 2**40), got {options.memory_gib}")
     config, longest = make_config(options), max(options.longest, _LONGEST_COUNTED)
     size = config.vocab_size
     data = load_dataset(options.corpus, options.text, "bpe", vocab_size=size, min_tokens=longest + 1)
@@ -68,11 +63,7 @@ def prepare(options: ContextLengthOptions) -> Experiment:
 def make_config(options: ContextLengthOptions) -> TrainConfig:
     """Return the training config of every MLP, without its context length."""
     config = replace(read_recipe("minute"), seed=options.seed)
-    if options.quick:
-        config = replace(config, num_steps=300, vocab_size=512)
-    if options.steps is not None:
-        config = replace(config, num_steps=options.steps)
-    return resolve(config)
+    return resolve(replace(config, num_steps=300, vocab_size=512) if options.quick else config)
 
 
 def measure(options: ContextLengthOptions, config: TrainConfig, data: Dataset, run: RunContext) -> Findings:
@@ -84,10 +75,15 @@ def measure(options: ContextLengthOptions, config: TrainConfig, data: Dataset, r
     for length in range(1, longest + 1):
         mlps.append(evaluate_mlp(data, replace(config, context_length=length)))
         run.log(f"MLP, N = {length}: validation perplexity {mlps[-1]['perplexity']:.2f}")
-    memory = options.memory_gib * 2**30
-    longest_dense = {str(size): longest_dense_context(size, memory) for size in _VOCAB_SIZES}
-    results = {"counts": counts, "mlp": mlps, "memory_bytes": memory, "longest_dense_by_vocab_size": longest_dense}
-    results = describe_dataset(data, "bpe") | results
+    results = {
+        **describe_dataset(data, "bpe"),
+        "counts": counts,
+        "mlp": mlps,
+        "memory_bytes": _MEMORY_BYTES,
+        "longest_dense_by_vocab_size": {
+            str(size): longest_dense_context(size, _MEMORY_BYTES) for size in _VOCAB_SIZES
+        },
+    }
     return Findings(results, format_results(results), {"picture": plot(results)})
 
 
@@ -100,7 +96,7 @@ def evaluate_counts(data: Dataset, context_length: int) -> dict[str, Any]:
         "context_length": context_length,
         "perplexity": jaxlm.perplexity(model, variables, data.val_ids),
         "num_ngrams": len(ngrams),
-        "bytes": sum(leaf.nbytes for leaf in jax.tree.leaves(variables)),
+        "bytes": num_bytes(variables),
         "dense_bytes": dense_bytes(data.tokenizer.vocab_size, context_length),
     }
 
@@ -108,13 +104,13 @@ def evaluate_counts(data: Dataset, context_length: int) -> dict[str, Any]:
 def evaluate_mlp(data: Dataset, config: TrainConfig) -> dict[str, Any]:
     """Return perplexity and size of a trained MLP."""
     mlp = train_recipe(config, data.tokenizer.vocab_size, data.train_ids, data.val_ids)
-    num_parameters = num_params(mlp.variables)
-    return {
-        "context_length": mlp.model.context_length,
-        "perplexity": mlp.perplexity,
-        "num_parameters": num_parameters,
-        "bytes": _BYTES_PER_WEIGHT * num_parameters,
-    }
+    row = {"context_length": config.context_length, "perplexity": mlp.perplexity}
+    return row | {"num_parameters": num_params(mlp.variables), "bytes": num_bytes(mlp.variables)}
+
+
+def num_bytes(variables: Any) -> int:
+    """Return the memory of the variables in bytes."""
+    return sum(leaf.nbytes for leaf in jax.tree.leaves(variables))
 
 
 def dense_bytes(vocab_size: int, context_length: int) -> int:
@@ -140,23 +136,29 @@ def longest_dense_context(vocab_size: int, memory_bytes: float) -> int:
 
 def format_results(results: Mapping[str, Any]) -> str:
     """Return perplexities and sizes by context length, and the longest dense contexts."""
-    counts, mlps = ({row["context_length"]: row for row in results[name]} for name in ("counts", "mlp"))
-    rows = []
-    for length in sorted({*counts, *mlps}):
-        row = [str(length), "", "", "", format_bytes(dense_bytes(results["tokenizer"]["vocab_size"], length))]
-        if (each := counts.get(length)) is not None:
-            row[1:4] = f"{each['perplexity']:.2f}", f"{each['num_ngrams']:,}", format_bytes(each["bytes"])
-        if (each := mlps.get(length)) is not None:
-            row += f"{each['perplexity']:.2f}", f"{each['num_parameters']:,}", format_bytes(each["bytes"])
-        rows.append(row)
-    headers = ["N", "counts:\nperplexity", "n-grams\nthat occur", "counts:\nmemory", "dense\ntable"]
-    headers += ["MLP:\nperplexity", "MLP:\nparameters", "MLP:\nmemory"]
+    records: dict[int, dict[str, Any]] = {}
+    for name in ("counts", "mlp"):
+        for row in results[name]:
+            record = records.setdefault(row["context_length"], {"N": row["context_length"]})
+            record |= {f"{name}_{field}": value for field, value in row.items()}
+            record[f"{name}_memory"] = format_bytes(row["bytes"])
+    for length, record in records.items():
+        record["dense"] = format_bytes(dense_bytes(results["tokenizer"]["vocab_size"], length))
+    columns = {
+        "N": "{N}",
+        "counts:\nperplexity": "{counts_perplexity:.2f}",
+        "n-grams\nthat occur": "{counts_num_ngrams:,}",
+        "counts:\nmemory": "{counts_memory}",
+        "dense\ntable": "{dense}",
+        "MLP:\nperplexity": "{mlp_perplexity:.2f}",
+        "MLP:\nparameters": "{mlp_num_parameters:,}",
+        "MLP:\nmemory": "{mlp_memory}",
+    }
+    table = format_records(records.values(), columns, text_columns=0)
     longest = ", ".join(
         f"{length} with V = {size}" for size, length in results["longest_dense_by_vocab_size"].items()
     )
-    memory = format_bytes(results["memory_bytes"])
-    table = format_table(headers, rows, text_columns=0)
-    return f"{table}\n\nLongest N whose dense table fits into {memory}: {longest}"
+    return f"{table}\n\nLongest N whose dense table fits into {format_bytes(results['memory_bytes'])}: {longest}"
 
 
 def format_bytes(num_bytes: float) -> str:
@@ -175,14 +177,13 @@ def format_bytes(num_bytes: float) -> str:
 
 def plot(results: Mapping[str, Any]) -> Any:
     """Plot perplexity and memory by context length."""
-    figure, (left, right) = new_panels(2, 10, 4.4)
+    figure, (left, right) = new_panels(2, 5, 4.4)
     vocab_size, memory = results["tokenizer"]["vocab_size"], results["memory_bytes"]
-    titles = {"counts": "counts, modified Kneser-Ney", "mlp": "MLP"}
-    lengths = list(range(max(row["context_length"] for row in results["mlp"]) + 1))
-    for axes, figure_name in ((left, "perplexity"), (right, "bytes")):
-        lines: dict[str, tuple[list[int], list[float]]] = {
-            title: ([row["context_length"] for row in results[name]], [row[figure_name] for row in results[name]])
-            for name, title in titles.items()
+    lengths = range(max(row["context_length"] for row in results["mlp"]) + 1)
+    for axes, field in ((left, "perplexity"), (right, "bytes")):
+        lines: dict[str, tuple[Sequence[int], Sequence[float]]] = {
+            title: ([row["context_length"] for row in results[name]], [row[field] for row in results[name]])
+            for name, title in (("counts", "counts, modified Kneser-Ney"), ("mlp", "MLP"))
         }
         if axes is right:
             dense = [float(dense_bytes(vocab_size, length)) for length in lengths]

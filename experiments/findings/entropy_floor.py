@@ -22,7 +22,6 @@ from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
@@ -30,12 +29,14 @@ import jaxlm
 from experiments.shared import synthetic
 from experiments.shared.experiment import Experiment, Findings, RunContext, main
 from experiments.shared.options import SeedOptions
-from experiments.shared.plots import COLORS, new_panels
+from experiments.shared.plots import new_panels
 from experiments.shared.tables import format_records
 from experiments.shared.training import Ids, fit_counts, momentum_sgd, train
 from experiments.shared.unit_embeddings import UnitEmbeddings
+from jaxlm.runs.report.plots import COLORS
 from jaxlm.utils.checks import check_at_least
 
+_CONCENTRATION = 0.5  # of the Dirichlet distribution
 _GOAL_PERCENT = 1.0  # a model that can represent the source should be this close to its floor
 
 # The MLP's rate is the best of 0.05, 0.1 and 0.3 by the exact loss after 6000 steps, on another stream of the
@@ -49,8 +50,6 @@ class EntropyFloorOptions(SeedOptions):
 
     vocab_size: int = 16
     """Vocabulary size V of the sources, in [2, 64]. All V^2 contexts are enumerated."""
-    concentration: float = 0.5
-    """Concentration of the Dirichlet distribution. Near 0 a token has one successor; far above 1 all are alike."""
     num_tokens: int = 1_000_000
     """Training tokens, at least 1000. A tenth as many fit the mixture weights, and another tenth validate."""
     steps: int = 8_000
@@ -61,11 +60,6 @@ def prepare(options: EntropyFloorOptions) -> Experiment:
     """Check the options."""
     if not 2 <= options.vocab_size <= 64:
         raise ValueError(f"--vocab-size must be in [2, 64], got {options.vocab_size}")
-    if not 0.05 <= options.concentration < np.inf:
-        raise ValueError(
-            f"--concentration must be finite and at least 0.05, got {options.concentration}: smaller values give "
-            "probabilities below float32"
-        )
     check_at_least("--num-tokens", options.num_tokens, 1000)
     check_at_least("--steps", options.steps, 1)
     return Experiment("entropy-floor", partial(measure, options, (1, 2)))
@@ -79,9 +73,7 @@ def measure(options: EntropyFloorOptions, orders: Sequence[int], run: RunContext
 
 def measure_source(order: int, options: EntropyFloorOptions, run: RunContext) -> dict[str, Any]:
     """Fit every model to a source and measure its distance from the floor in nats per token."""
-    rows = synthetic.sample_rows(options.vocab_size, order, options.concentration, options.seed)
-    windows, log_rows = synthetic.window_probabilities(rows), jnp.asarray(np.log(rows), jnp.float32)
-    source = synthetic.MarkovSource(options.vocab_size, order)
+    source, log_rows, windows = synthetic.draw_source(options.vocab_size, order, _CONCENTRATION, options.seed)
     sample_key, fit_key = jax.random.split(jax.random.fold_in(jax.random.key(options.seed), order))
     num_train = options.num_tokens // 20 if options.quick else options.num_tokens
     num_other = max(num_train // 10, 10)
@@ -122,17 +114,18 @@ def fit_models(
     """Fit every model to the training tokens [T]. The held-out tokens fit the mixture weights only."""
     vocab_size = options.vocab_size
     num_steps = max(options.steps // 20, 1) if options.quick else options.steps
+    counts: dict[str, jaxlm.CountsBigramLM | jaxlm.CountsNgramLM] = {
+        "counts bigram, add 1": jaxlm.CountsBigramLM(vocab_size),
+        "counts 2-gram, modified Kneser-Ney": jaxlm.CountsNgramLM(vocab_size, 1),
+        "counts 3-gram, modified Kneser-Ney": jaxlm.CountsNgramLM(vocab_size, 2),
+    }
     networks: dict[str, tuple[Any, float]] = {
         "neural bigram": (jaxlm.NeuralBigramLM(vocab_size, vocab_size), _BIGRAM_LR),
         "MLP, N = 1": (UnitEmbeddings(jaxlm.MLPLanguageModel(vocab_size, 1, 16, 256)), _MLP_LR),
         "MLP, N = 2": (UnitEmbeddings(jaxlm.MLPLanguageModel(vocab_size, 2, 16, 256)), _MLP_LR),
     }
     fitted: list[tuple[str, jaxlm.LanguageModel, Any]] = []
-    for title, model in (
-        ("counts bigram, add 1", jaxlm.CountsBigramLM(vocab_size)),
-        ("counts 2-gram, modified Kneser-Ney", jaxlm.CountsNgramLM(vocab_size, 1)),
-        ("counts 3-gram, modified Kneser-Ney", jaxlm.CountsNgramLM(vocab_size, 2)),
-    ):
+    for title, model in counts.items():
         fitted.append((title, model, fit_counts(model, train_ids)))
         yield fitted[-1]
     for title, (network, lr) in networks.items():
@@ -141,22 +134,19 @@ def fit_models(
         fitted.append((title, network, trained.variables))
         yield fitted[-1]
     _, models, variables = zip(*fitted, strict=True)
-    yield (
-        "mixture of all",
-        jaxlm.MixtureLM(models, jaxlm.mixture_weights(models, variables, held_out_ids)),
-        variables,
-    )
+    weights = jaxlm.mixture_weights(models, variables, held_out_ids)
+    yield "mixture of all", jaxlm.MixtureLM(models, weights), variables
 
 
 def format_results(sources: Sequence[Mapping[str, Any]]) -> str:
     """Return one row for each source and model."""
     records = []
     for source in sources:
-        nats, order = source["entropy_rate_nats"], source["order"]
-        itself = {"model": "the source itself", "context_length": order, "excess_percent": 0.0, "seconds": 0.0}
-        itself |= {"floor_nats": nats, "exact_nats": nats, "sampled_nats": source["source_sampled_nats"]}
-        itself |= {"exact_perplexity": np.exp(nats), "floor_perplexity": np.exp(nats)}
-        records += [{**row, "order": order} for row in (itself, *source["models"])]
+        nats, own = source["entropy_rate_nats"], {"model": "the source itself", "context_length": source["order"]}
+        own |= {"floor_nats": nats, "exact_nats": nats, "sampled_nats": source["source_sampled_nats"]}
+        own |= {"exact_perplexity": np.exp(nats), "floor_perplexity": np.exp(nats)}
+        own |= {"excess_percent": 0.0, "seconds": 0.0}
+        records += [{**row, "order": source["order"]} for row in (own, *source["models"])]
     columns = {
         "order of\nthe source": "{order}",
         "model": "{model}",
@@ -174,7 +164,7 @@ def format_results(sources: Sequence[Mapping[str, Any]]) -> str:
 
 def plot(sources: Sequence[Mapping[str, Any]]) -> Any:
     """Plot how far each model is above its floor, one panel per source."""
-    figure, panels = new_panels(len(sources), 11, 4.4)
+    figure, panels = new_panels(len(sources), 5.5, 4.4)
     for axes, source, color in zip(panels, sources, COLORS, strict=False):
         rows = source["models"][::-1]
         excess = [max(row["excess_percent"], 1e-4) for row in rows]  # float32 rounding can put one below its floor

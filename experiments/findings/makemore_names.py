@@ -21,7 +21,6 @@ with 3 letters 2.1040, 2.1014 and 2.1040 (seed 0), mean 2.1032, interval 2.0995 
 
 import math
 import random
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -34,12 +33,14 @@ import numpy as np
 import jaxlm
 from experiments.shared.experiment import Experiment, Findings, RunContext, main
 from experiments.shared.options import SeedOptions
-from experiments.shared.plots import COLORS, new_panels
+from experiments.shared.plots import new_panels
 from experiments.shared.statistics import mean_and_interval
 from experiments.shared.tables import format_records
 from experiments.shared.training import Ids, fit_counts, momentum_sgd, train_side_by_side
 from experiments.shared.unit_embeddings import UnitEmbeddings
+from jaxlm.runs.report.plots import COLORS
 from jaxlm.utils.checks import check_at_least
+from jaxlm.utils.timing import measure_time
 
 MARK = "."
 _CONTEXT_LENGTH = 3  # of the MLP and of the 4-gram
@@ -55,8 +56,6 @@ class MakemoreNamesOptions(SeedOptions):
     """The file of names, one per line: makemore's names.txt."""
     steps: int = 40_000
     """Training steps of the MLP, of 128 windows; at most 500 with --quick."""
-    num_seeds: int = 3
-    """Trainings of the MLP, at least 2, for the 95 % interval of their mean; 2 with --quick."""
 
 
 def prepare(options: MakemoreNamesOptions) -> Experiment:
@@ -64,7 +63,6 @@ def prepare(options: MakemoreNamesOptions) -> Experiment:
     if options.text is None:
         raise ValueError("--text FILE is required: names.txt of github.com/karpathy/makemore, one name per line")
     check_at_least("--steps", options.steps, 1)
-    check_at_least("--num-seeds", options.num_seeds, 2)
     return Experiment("makemore-names", partial(measure, options, parse_names(jaxlm.read_text(options.text).text)))
 
 
@@ -157,22 +155,20 @@ def train_mlps(
 ) -> dict[str, Any]:
     """Train the MLP from several seeds side by side; return each validation loss, their mean and its interval."""
     model = UnitEmbeddings(jaxlm.MLPLanguageModel(tokenizer.vocab_size, _CONTEXT_LENGTH, 10, 200))
-    num_steps = min(options.steps, 500) if options.quick else options.steps
-    num_runs = 2 if options.quick else options.num_seeds
-    val_ids = names_to_stream(validation, tokenizer, _CONTEXT_LENGTH)
-    begin = time.perf_counter()
-    runs, histories = train_side_by_side(
-        model,
-        names_to_stream(train, tokenizer, _CONTEXT_LENGTH),
-        keys=jax.random.split(jax.random.key(options.seed), num_runs),
-        hyperparams={"lr": np.full(num_runs, _LR)},
-        optimizer=partial(momentum_sgd, num_steps=num_steps, clip_norm=None),
-        val_ids=val_ids,
-        batch_size=_BATCH_SIZE,
-        num_steps=num_steps,
-        log_every=max(num_steps // 24, 1),
-    )
-    seconds = time.perf_counter() - begin
+    num_steps, num_runs = (min(options.steps, 500), 2) if options.quick else (options.steps, 3)
+    train_ids, val_ids = (names_to_stream(names, tokenizer, _CONTEXT_LENGTH) for names in (train, validation))
+    with measure_time() as timing:
+        runs, histories = train_side_by_side(
+            model,
+            train_ids,
+            keys=jax.random.split(jax.random.key(options.seed), num_runs),
+            hyperparams={"lr": np.full(num_runs, _LR)},
+            optimizer=partial(momentum_sgd, num_steps=num_steps, clip_norm=None),
+            val_ids=val_ids,
+            batch_size=_BATCH_SIZE,
+            num_steps=num_steps,
+            log_every=max(num_steps // 24, 1),
+        )
     nats = [nats_per_token(model, variables, validation, tokenizer) for variables in runs]
     mean, half_width = mean_and_interval(nats)
     # The history has the perplexity of the whole stream. Marks soon cost almost nothing, so divide the nats of the
@@ -184,7 +180,7 @@ def train_mlps(
         "mean_validation_nats": mean,
         "interval_95_percent": [mean - half_width, mean + half_width],
         "train_nats": [nats_per_token(model, variables, train, tokenizer) for variables in runs],
-        "train_seconds_of_all_runs": seconds,
+        "train_seconds_of_all_runs": timing.compile_seconds + timing.run_seconds,
         "steps": [step + 1 for step in histories[0]["steps"]],
         "validation_nats_by_step_with_marks": [
             [scale * math.log(perplexity) for perplexity in history["val_perplexities"]] for history in histories
@@ -205,19 +201,24 @@ def sample_names(
 def format_results(results: Mapping[str, Any]) -> str:
     """Return a table of all models, and the figures of the MLP's seeds."""
     mlp = results["mlp"]
-    title = f"MLP, {mlp['context_length']} letters, mean of {len(mlp['validation_nats'])} seeds"
-    mean = {"model": title, "evaluated_on": "validation", "nats_per_token": mlp["mean_validation_nats"]}
-    records = [*results["counts"], mean | {"names": mlp["names"]}]
-    columns = {"model": "{model}", "evaluated on": "{evaluated_on}"}
-    columns |= {"sampled names": "{samples}", "nats/token": "{nats_per_token:.4f}"}
-    table = format_records(
-        ({**row, "samples": "  ".join(row["names"])} for row in records), columns, text_columns=3
-    )
+    records = [{**row, "samples": "  ".join(row["names"])} for row in (*results["counts"], mlp)]
+    records[-1] |= {
+        "model": f"MLP, {mlp['context_length']} letters, mean of {len(mlp['validation_nats'])} seeds",
+        "evaluated_on": "validation",
+        "nats_per_token": mlp["mean_validation_nats"],
+    }
+    columns = {
+        "model": "{model}",
+        "evaluated on": "{evaluated_on}",
+        "sampled names": "{samples}",
+        "nats/token": "{nats_per_token:.4f}",
+    }
     low, high = mlp["interval_95_percent"]
     seeds = ", ".join(f"{nats:.4f}" for nats in mlp["validation_nats"])
     published = ", then ".join(f"{nats:.4f}" for nats in results["published_validation_nats"].values())
     return (
-        f"{table}\n\nMLP by seed: {seeds}; 95 % interval of the mean: {low:.4f} to {high:.4f}\n"
+        f"{format_records(records, columns, text_columns=3)}\n\n"
+        f"MLP by seed: {seeds}; 95 % interval of the mean: {low:.4f} to {high:.4f}\n"
         f"{mlp['steps'][-1]:,} steps of {_BATCH_SIZE} windows; training of all seeds took "
         f"{mlp['train_seconds_of_all_runs']:.0f} s\nPublished in the lectures: {published}"
     )

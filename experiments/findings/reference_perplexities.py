@@ -29,13 +29,14 @@ import optax.contrib
 import jaxlm
 from experiments.shared.experiment import Experiment, Findings, RunContext, main
 from experiments.shared.options import TextOptions, check_seeds
-from experiments.shared.plots import COLORS, new_panels
+from experiments.shared.plots import new_panels
 from experiments.shared.recipes import read_recipe, train_recipe
 from experiments.shared.statistics import mean_and_interval
-from experiments.shared.tables import format_table
+from experiments.shared.tables import format_records
 from experiments.shared.training import Trained, fit_counts, train
 from experiments.shared.unit_embeddings import UnitEmbeddings
 from jaxlm.runs.config import TrainConfig, resolve
+from jaxlm.runs.report.plots import COLORS
 from jaxlm.runs.results import describe_dataset
 from jaxlm.text.dataset import Dataset, load_dataset
 
@@ -132,9 +133,8 @@ def train_on_characters(data: Dataset, seed: int, num_steps: int) -> Trained:
     """
     model = UnitEmbeddings(jaxlm.MLPLanguageModel(data.tokenizer.vocab_size, 6, 24, 384))
     lr = optax.warmup_cosine_decay_schedule(0, 0.02, min(100, num_steps // 2), num_steps)
-    optimizer, key = optax.contrib.muon(lr, ns_steps=3), jax.random.key(seed)
-    options = {"key": key, "val_ids": data.val_ids, "batch_size": 512, "optimizer": optimizer}
-    return train(model, data.train_ids, num_steps, **options)
+    options = {"batch_size": 512, "optimizer": optax.contrib.muon(lr, ns_steps=3), "val_ids": data.val_ids}
+    return train(model, data.train_ids, num_steps, key=jax.random.key(seed), **options)
 
 
 def fit_mixture(
@@ -159,21 +159,20 @@ def evaluate_counts(model: jaxlm.CountsNgramLM, data: Dataset) -> float:
     return jaxlm.perplexity(model, fit_counts(model, data.train_ids), data.val_ids)
 
 
+def make_row(title: str, goal: float, perplexities: Sequence[float]) -> dict[str, Any]:
+    """Return a row of the table: the mean perplexity, the half-width of its 95 % interval, and the goal."""
+    mean, half_width = mean_and_interval(perplexities)
+    interval = half_width if len(perplexities) > 1 else None
+    row = {"title": title, "perplexity": mean, "goal": goal, "perplexities": list(perplexities)}
+    return row | {"interval_half_width": interval, "train_seconds": [], "max_seconds": None}
+
+
 def make_trained_row(
     title: str, goal: float, trained: Sequence[Trained], max_seconds: float | None = None
 ) -> dict[str, Any]:
     """Return the row of a network trained from one or more seeds."""
-    seconds = [each.timing.run_seconds for each in trained]
     row = make_row(title, goal, [each.perplexity for each in trained])
-    return row | {"train_seconds": seconds, "max_seconds": max_seconds}
-
-
-def make_row(title: str, goal: float, perplexities: Sequence[float]) -> dict[str, Any]:
-    """Return a row of the table: the mean perplexity, the half-width of its 95 % interval, and the goal."""
-    mean, half_width = mean_and_interval(perplexities)
-    row = {"title": title, "perplexity": mean, "goal": goal, "perplexities": list(perplexities)}
-    interval = half_width if len(perplexities) > 1 else None
-    return row | {"interval_half_width": interval, "train_seconds": [], "max_seconds": None}
+    return row | {"train_seconds": [each.timing.run_seconds for each in trained], "max_seconds": max_seconds}
 
 
 def meets_goal(row: Mapping[str, Any]) -> bool:
@@ -184,15 +183,25 @@ def meets_goal(row: Mapping[str, Any]) -> bool:
 
 def format_results(rows: Sequence[Mapping[str, Any]]) -> str:
     """Return one row for each model."""
-    table = []
-    for row in rows:
-        half_width, seconds = row["interval_half_width"], row["train_seconds"]
-        interval = "" if half_width is None else f"{half_width:.2f}"
-        slowest = f"{max(seconds):.0f}" if seconds else ""
-        figures = f"{row['perplexity']:.2f}", interval, f"{row['goal']:g}", str(len(row["perplexities"])), slowest
-        table.append([row["title"], *figures, "MISSED" if row["met"] is False else ""])
-    headers = ["model", "perplexity", "± 95 %", "goal\n(at most)", "runs", "training (s),\nslowest run", ""]
-    return format_table(headers, table)
+    records = [
+        {
+            **row,
+            "runs": len(row["perplexities"]),
+            "slowest": max(row["train_seconds"], default=None),
+            "verdict": "MISSED" if row["met"] is False else "",
+        }
+        for row in rows
+    ]
+    columns = {
+        "model": "{title}",
+        "perplexity": "{perplexity:.2f}",
+        "± 95 %": "{interval_half_width:.2f}",
+        "goal\n(at most)": "{goal:g}",
+        "runs": "{runs}",
+        "training (s),\nslowest run": "{slowest:.0f}",
+        "": "{verdict}",
+    }
+    return format_records(records, columns)
 
 
 def plot(rows: Sequence[Mapping[str, Any]]) -> Any:

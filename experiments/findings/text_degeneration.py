@@ -27,8 +27,8 @@ import jaxlm
 from experiments.ladder import rungs
 from experiments.shared.experiment import Experiment, Findings, RunContext, main
 from experiments.shared.options import TextOptions
-from experiments.shared.plots import new_figure, plot_lines
-from experiments.shared.tables import format_table
+from experiments.shared.plots import new_panels, plot_lines
+from experiments.shared.tables import format_records
 from experiments.shared.training import Ids, fit_counts
 from jaxlm.runs.setup import SAMPLE_FOLD
 from jaxlm.text.dataset import Dataset
@@ -48,8 +48,8 @@ _MEASURES = {
     "copied_8grams": "8-grams copied from\nthe training text",
 }
 
-
 Writer = tuple[str, jaxlm.LanguageModel, Any]  # title, model and variables
+Failures = tuple[int, int]  # failures, and the positions of a stream that could fail
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,13 +78,6 @@ class TrainingText(NamedTuple):
     pairs: Ids
     words: frozenset[str]
     ngrams: frozenset[bytes]
-
-
-class Failures(NamedTuple):
-    """Number of failures among `total` positions of a stream."""
-
-    failed: int
-    total: int
 
 
 def prepare(options: TextDegenerationOptions) -> Experiment:
@@ -168,11 +161,11 @@ def count_failures(ids: Ids, training_text: TrainingText, tokenizer: Tokenizer) 
     words = split_words(tokenizer.decode(ids))[1:-1]
     unseen = training_text.pairs[ids[:-1], ids[1:]] == 0
     return {
-        "repeated_4grams": Failures(len(short) - len(set(short)), len(short)),
-        "longest_loop": Failures(longest_loop(ids), len(ids)),
-        "unseen_pairs": Failures(int(unseen.sum()), len(unseen)),
-        "unknown_words": Failures(sum(word not in training_text.words for word in words), len(words)),
-        "copied_8grams": Failures(sum(ngram in training_text.ngrams for ngram in long), len(long)),
+        "repeated_4grams": (len(short) - len(set(short)), len(short)),
+        "longest_loop": (longest_loop(ids), len(ids)),
+        "unseen_pairs": (int(unseen.sum()), len(unseen)),
+        "unknown_words": (sum(word not in training_text.words for word in words), len(words)),
+        "copied_8grams": (sum(ngram in training_text.ngrams for ngram in long), len(long)),
     }
 
 
@@ -210,21 +203,25 @@ def describe(
     """Return every share of the continuations in the streams [B, P + T], and the first stream."""
     failures = [count_failures(ids, training_text, tokenizer) for ids in streams[:, _PROMPT_TOKENS:]]
     shares = {name: estimate_share([each[name] for each in failures]) for name in _MEASURES}
-    excerpt = tokenizer.decode(streams[0, : _PROMPT_TOKENS + _EXCERPT_TOKENS])
-    first_stream = tokenizer.decode(streams[0])
-    return {"model": title, "temperature": temperature, **shares, "excerpt": excerpt, "first_stream": first_stream}
+    texts = {
+        "excerpt": tokenizer.decode(streams[0, : _PROMPT_TOKENS + _EXCERPT_TOKENS]),
+        "first_stream": tokenizer.decode(streams[0]),
+    }
+    return {"model": title, "temperature": temperature, **shares, **texts}
 
 
 def format_results(rows: Sequence[Mapping[str, Any]]) -> str:
     """Return the shares in percent, and the start of the first stream of every row."""
-    table, excerpts = [], []
+    columns = {"% (standard error)": "{model}", "temperature": "{temperature:g}"}
+    columns |= {title: f"{{{name}}}" for name, title in _MEASURES.items()}
+    table = format_records(
+        ({**row, **{name: format_share(row[name]) for name in _MEASURES}} for row in rows), columns
+    )
+    excerpts = []
     for row in rows:
-        temperature = "" if row["temperature"] is None else f"{row['temperature']:g}"
-        table.append([row["model"], temperature, *(format_share(row[name]) for name in _MEASURES)])
-        suffix = temperature and f", temperature {temperature}"
+        suffix = "" if row["temperature"] is None else f", temperature {row['temperature']:g}"
         excerpts.append(f"--- {row['model']}{suffix}\n{row['excerpt']}\n")
-    headers = ["% (standard error)", "temperature", *_MEASURES.values()]
-    return f"{format_table(headers, table)}\n\n" + "\n".join(excerpts)
+    return "\n".join([f"{table}\n", *excerpts])
 
 
 def format_share(share: Mapping[str, float]) -> str:
@@ -240,25 +237,22 @@ def format_share(share: Mapping[str, float]) -> str:
 
 def plot(rows: Sequence[Mapping[str, Any]]) -> Any:
     """Plot every share by temperature, one line per model and a dashed line for real text."""
-    figure = new_figure(13, 7.5)
-    *panels, corner = figure.subplots(2, 3).flat
+    figure, panels = new_panels(len(_MEASURES), 13 / 3, 7.5 / 2)
     real, generated = rows[0], rows[1:]
     for axes, (name, label) in zip(panels, _MEASURES.items(), strict=True):
         axes.axhline(100 * real[name]["share"], color="black", linestyle="--", label=_REAL)
-        lines: dict[str, tuple[list[float], list[float], list[float]]] = {}
-        for row in generated:
-            line = lines.setdefault(row["model"], ([], [], []))
-            point = row["temperature"], 100 * row[name]["share"], 100 * row[name]["standard_error"]
-            for values, value in zip(line, point, strict=True):
-                values.append(value)
+        lines = {}
+        for model in dict.fromkeys(row["model"] for row in generated):
+            own = [row for row in generated if row["model"] == model]
+            shares = [[100 * row[name][part] for row in own] for part in ("share", "standard_error")]
+            lines[model] = [row["temperature"] for row in own], *shares
         plot_lines(axes, lines)
         axes.set(xlabel="temperature (0: greedy)", ylabel="%", title=label.replace("\n", " "))
         if name == "longest_loop":  # from one repeated token to the whole stream
             axes.set_yscale("log")
         else:
             axes.set_ylim(bottom=0)
-    corner.axis("off")
-    corner.legend(*panels[0].get_legend_handles_labels(), loc="center")
+    figure.axes[-1].legend(*panels[0].get_legend_handles_labels(), loc="center")
     return figure
 
 

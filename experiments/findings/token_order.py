@@ -35,12 +35,12 @@ import jaxlm
 from experiments.shared import synthetic
 from experiments.shared.experiment import Experiment, Findings, RunContext, main
 from experiments.shared.options import TextOptions
-from experiments.shared.plots import COLORS, new_panels, plot_lines
+from experiments.shared.plots import new_panels, plot_lines
 from experiments.shared.tables import format_records
 from experiments.shared.training import Ids, momentum_sgd, train_side_by_side
 from jaxlm.models.interface import num_params
+from jaxlm.runs.report.plots import COLORS
 from jaxlm.text.dataset import Dataset, load_dataset
-from jaxlm.utils.checks import check_at_least
 from jaxlm.utils.compilation_cache import enable_compilation_cache
 
 _EMBEDDING_DIM, _HIDDEN_DIM, _BATCH_SIZE = 32, 64, 128
@@ -51,17 +51,14 @@ _SOURCE_VOCAB_SIZE, _SOURCE_CONCENTRATION = 8, 0.5
 class TokenOrderOptions(TextOptions):
     """Compare networks that use the order of their context with networks that ignore it."""
 
-    num_seeds: int = 3
-    """Trainings of each network, at most 2 with --quick."""
-
 
 class Plan(NamedTuple):
     """What is trained."""
 
-    context_lengths: tuple[int, ...]
-    num_steps: int
-    num_seeds: int
-    source_tokens: int
+    context_lengths: tuple[int, ...] = (1, 2, 4)
+    num_steps: int = 1500
+    num_seeds: int = 3
+    source_tokens: int = 200_000
     learning_rates: tuple[float, ...] = (0.125, 0.25, 0.5, 1.0, 2.0)
     networks: tuple[str, ...] = ("concatenation", "sum", "sum, wider", "mean")
 
@@ -96,11 +93,8 @@ class PooledLM:
 
 
 def prepare(options: TokenOrderOptions) -> Experiment:
-    """Check the options and load the text."""
-    check_at_least("--num-seeds", options.num_seeds, 1)
-    plan = Plan((1, 2, 4), 1500, options.num_seeds, 200_000)
-    if options.quick:
-        plan = Plan((3,), 200, min(options.num_seeds, 2), 20_000, (0.5, 1.0), ("concatenation", "sum"))
+    """Load the text."""
+    plan = Plan((3,), 200, 2, 20_000, (0.5, 1.0), ("concatenation", "sum")) if options.quick else Plan()
     data = load_dataset(options.corpus, options.text, "char", min_tokens=2 * (max(plan.context_lengths) + 1))
     return Experiment("token-order", partial(measure, options.seed, plan, data))
 
@@ -116,11 +110,8 @@ def measure(seed: int, plan: Plan, data: Dataset, run: RunContext) -> Findings:
             perplexities = [jaxlm.perplexity(model, variables, data.val_ids) for variables in runs]
             text_rows.append(describe(title, model, runs[0], lr, "val_perplexity", perplexities))
             run.log(f"text, N = {context_length}, {title}: perplexity {np.mean(perplexities):.3f}")
-    rows = synthetic.sample_rows(_SOURCE_VOCAB_SIZE, 2, _SOURCE_CONCENTRATION, seed)
-    source, joint = synthetic.MarkovSource(_SOURCE_VOCAB_SIZE, 2), synthetic.window_probabilities(rows)
-    stream = synthetic.sample_source(
-        source, jnp.asarray(np.log(rows), jnp.float32), plan.source_tokens, key=stream_key
-    )
+    source, log_rows, joint = synthetic.draw_source(_SOURCE_VOCAB_SIZE, 2, _SOURCE_CONCENTRATION, seed)
+    stream = synthetic.sample_source(source, log_rows, plan.source_tokens, key=stream_key)
     source_rows = []
     for title, model in make_models(source.vocab_size, source.context_length, plan).items():
         lr, runs = train_best_rate(model, stream, plan, source_key)
@@ -163,8 +154,7 @@ def train_best_rate(model: jaxlm.LanguageModel, train_ids: Ids, plan: Plan, key:
     """Return the learning rate that is best on the last tenth of the tokens, and the variables of each seed."""
     fit_ids, held_out_ids = jaxlm.split_ids(train_ids)
     key = jax.random.clone(key)  # type: ignore[no-untyped-call]  # every network has the same seeds
-    seeds = jax.random.split(key, plan.num_seeds)
-    keys, hyperparams = jaxlm.sweep_grid(seeds, lr=plan.learning_rates)
+    keys, hyperparams = jaxlm.sweep_grid(jax.random.split(key, plan.num_seeds), lr=plan.learning_rates)
     runs, histories = train_side_by_side(
         model,
         fit_ids,
@@ -206,9 +196,15 @@ def format_results(results: Mapping[str, Any]) -> str:
     """Return a table for the text and one for the Markov source."""
     source = results["source"]
     floors = f"entropy {source['entropy_nats']:.4f}, floor without order {source['floor_without_order_nats']:.4f}"
-    columns = {"network": "{network}", "N": "{context_length}", "hidden units": "{hidden_dim}"}
-    columns |= {"parameters": "{num_parameters:,}", "learning rate": "{lr:g}"}
-    columns |= {"mean": "{mean:.4f}", "standard deviation": "{deviation:.4f}"}
+    columns = {
+        "network": "{network}",
+        "N": "{context_length}",
+        "hidden units": "{hidden_dim}",
+        "parameters": "{num_parameters:,}",
+        "learning rate": "{lr:g}",
+        "mean": "{mean:.4f}",
+        "standard deviation": "{deviation:.4f}",
+    }
     text_table = format_records(results["text"]["rows"], columns, title="Characters: validation perplexity")
     title = f"Markov source: nats per token; {floors}"
     return f"{text_table}\n\n{format_records(source['rows'], columns, title=title)}"
@@ -216,7 +212,7 @@ def format_results(results: Mapping[str, Any]) -> str:
 
 def plot(results: Mapping[str, Any]) -> Any:
     """Plot the perplexity on the text by N (one network at N = 1), and the loss on the source with both floors."""
-    figure, (left, right) = new_panels(2, 11, 4.5)
+    figure, (left, right) = new_panels(2, 5.5, 4.5)
     source, rows = results["source"], results["text"]["rows"]
     titles, markers = [row["network"] for row in source["rows"]], "osD^"
     lines = {}

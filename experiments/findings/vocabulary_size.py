@@ -40,7 +40,7 @@ from experiments.ladder.rungs import RECIPES, fit_baselines, fit_bigrams
 from experiments.shared.experiment import Experiment, Findings, RunContext, main
 from experiments.shared.options import TextOptions
 from experiments.shared.plots import new_panels, plot_lines
-from experiments.shared.tables import format_table
+from experiments.shared.tables import format_records
 from experiments.shared.training import Ids, fit_counts, train
 from jaxlm.text.dataset import Dataset
 from jaxlm.text.tokenizers import Tokenizer
@@ -58,18 +58,10 @@ class VocabularySizeOptions(TextOptions):
 class Plan(NamedTuple):
     """Vocabulary sizes of BPE, the highest order of the n-grams, and the MLP's training steps."""
 
-    bpe_sizes: tuple[int, ...]
-    max_order: int
-    num_steps: int
+    bpe_sizes: tuple[int, ...] = (256, 512, 1024, 2048, 4096, 8192)
+    max_order: int = 6
+    num_steps: int = RECIPES["momentum"].num_steps // 2
     with_bytes: bool = True
-
-
-class Fitted(NamedTuple):
-    """A model with its variables, and the hyper-parameters that were selected for it."""
-
-    model: jaxlm.LanguageModel
-    variables: Any
-    selected: Mapping[str, float]
 
 
 def prepare(options: VocabularySizeOptions) -> Experiment:
@@ -79,9 +71,7 @@ def prepare(options: VocabularySizeOptions) -> Experiment:
         raise ValueError(
             f"{corpus.source} has {num_lines} lines; at least {_MIN_LINES} are needed: use a longer text"
         )
-    plan = Plan((256, 512, 1024, 2048, 4096, 8192), max_order=6, num_steps=RECIPES["momentum"].num_steps // 2)
-    if options.quick:
-        plan = Plan((512,), max_order=3, num_steps=100, with_bytes=False)
+    plan = Plan((512,), max_order=3, num_steps=100, with_bytes=False) if options.quick else Plan()
     return Experiment("vocabulary-size", partial(measure, options.seed, plan, corpus))
 
 
@@ -93,21 +83,14 @@ def measure(seed: int, plan: Plan, corpus: jaxlm.Corpus, run: RunContext) -> Fin
     for name, tokenizer in train_tokenizers(plan, corpus.text, train_text):
         data = Dataset(corpus, tokenizer, tokenizer.encode(train_text), tokenizer.encode(val_text))
         models = {}
-        for title, fitted in fit_models(data, plan, jax.random.key(seed)):
-            scores = evaluate_after(data.train_ids, data.val_ids, fitted.model, fitted.variables)
+        for title, model, variables, selected in fit_models(data, plan, jax.random.key(seed)):
+            scores = evaluate_after(data.train_ids, data.val_ids, model, variables)
             bits_per_byte = jaxlm.bits_per_byte(scores.nats_per_token, num_bytes / scores.num_tokens)
             losses = {"nats_per_token": scores.nats_per_token, "perplexity": scores.perplexity}
-            models[title] = {**fitted.selected, **losses, "bits_per_byte": bits_per_byte}
-        rows.append(
-            {
-                "tokenizer": name,
-                "vocab_size": tokenizer.vocab_size,
-                "train_tokens": len(data.train_ids),
-                "val_tokens": len(data.val_ids),
-                "val_bytes_per_token": num_bytes / len(data.val_ids),
-                "models": models,
-            }
-        )
+            models[title] = {**selected, **losses, "bits_per_byte": bits_per_byte}
+        num_tokens = {"train_tokens": len(data.train_ids), "val_tokens": len(data.val_ids)}
+        row = {"tokenizer": name, "vocab_size": tokenizer.vocab_size, **num_tokens, "models": models}
+        rows.append(row | {"val_bytes_per_token": num_bytes / len(data.val_ids)})
         bits = ", ".join(f"{title} {each['bits_per_byte']:.3f}" for title, each in models.items())
         run.log(f"{name}: bits per byte: {bits}")
     results = {"train_bytes": len(train_text.encode()), "val_bytes": num_bytes, "rows": rows}
@@ -129,22 +112,22 @@ def train_tokenizers(plan: Plan, text: str, train_text: str) -> Iterator[tuple[s
         yield f"bpe {size}", jaxlm.BPETokenizer.train(train_text, size)
 
 
-def fit_models(data: Dataset, plan: Plan, key: jax.Array) -> Iterator[tuple[str, Fitted]]:
-    """Yield the models by title, fitted to the training tokens. Their last tenth selects hyper-parameters."""
-    vocab_size = data.tokenizer.vocab_size
-    uniform = fit_baselines(data)[0]
-    yield "uniform", Fitted(uniform.model, uniform.variables, {})
-    bigram = fit_bigrams(data)[1]
+def fit_models(
+    data: Dataset, plan: Plan, key: jax.Array
+) -> Iterator[tuple[str, jaxlm.LanguageModel, Any, Mapping[str, float]]]:
+    """Yield title, model, variables, and hyper-parameters selected on the last tenth of the training tokens."""
+    vocab_size, recipe = data.tokenizer.vocab_size, RECIPES["momentum"]
+    uniform, bigram = fit_baselines(data)[0], fit_bigrams(data)[1]
+    yield "uniform", uniform.model, uniform.variables, {}
     assert isinstance(bigram.model, jaxlm.CountsBigramLM)
-    yield "counts bigram, best k", Fitted(bigram.model, bigram.variables, {"smoothing": bigram.model.smoothing})
+    yield "counts bigram, best k", bigram.model, bigram.variables, {"smoothing": bigram.model.smoothing}
     order = select_order(vocab_size, data.train_ids, plan.max_order)
     ngram = jaxlm.CountsNgramLM(vocab_size, order - 1)
-    yield "modified Kneser-Ney", Fitted(ngram, fit_counts(ngram, data.train_ids), {"order": order})
-    recipe = RECIPES["momentum"]
+    yield "modified Kneser-Ney", ngram, fit_counts(ngram, data.train_ids), {"order": order}
     mlp = jaxlm.MLPLanguageModel(vocab_size, _CONTEXT_LENGTH, _EMBEDDING_DIM, _HIDDEN_DIM)
-    optimizer, steps = recipe.optimizer(recipe.mlp_lr, plan.num_steps), plan.num_steps
-    trained = train(mlp, data.train_ids, steps, key=key, batch_size=recipe.batch_size, optimizer=optimizer)
-    yield "MLP", Fitted(mlp, trained.variables, {"context_length": _CONTEXT_LENGTH})
+    options = {"batch_size": recipe.batch_size, "optimizer": recipe.optimizer(recipe.mlp_lr, plan.num_steps)}
+    trained = train(mlp, data.train_ids, plan.num_steps, key=key, **options)
+    yield "MLP", mlp, trained.variables, {"context_length": _CONTEXT_LENGTH}
 
 
 def select_order(vocab_size: int, train_ids: Ids, max_order: int) -> int:
@@ -167,30 +150,25 @@ def evaluate_after(before: Ids, ids: Ids, model: jaxlm.LanguageModel, variables:
 
 def format_results(rows: Sequence[Mapping[str, Any]]) -> str:
     """Return one row for each tokenizer, with perplexity and bits per byte of each model."""
-    table = []
-    for row in rows:
-        models = row["models"]
-        table.append(
-            [
-                row["tokenizer"],
-                f"{row['vocab_size']:,}",
-                f"{row['val_tokens']:,}",
-                f"{row['val_bytes_per_token']:.3f}",
-                f"{models['counts bigram, best k']['smoothing']:.3g}",
-                str(models["modified Kneser-Ney"]["order"]),
-                *(f"{each['perplexity']:.2f}" for each in models.values()),
-                *(f"{each['bits_per_byte']:.3f}" for each in models.values()),
-            ]
-        )
-    headers = ["tokenizer", "V", "validation\ntokens", "bytes/\ntoken", "best\nk", "best\norder"]
-    for unit in ("perplexity", "bits/byte"):
-        headers += [f"{unit}\n{title}" for title in ("uniform", "bigram", "KN", "MLP")]
-    return format_table(headers, table)
+    titles = {"uniform": "uniform", "counts bigram, best k": "bigram", "modified Kneser-Ney": "KN", "MLP": "MLP"}
+    columns = {
+        "tokenizer": "{tokenizer}",
+        "V": "{vocab_size:,}",
+        "validation\ntokens": "{val_tokens:,}",
+        "bytes/\ntoken": "{val_bytes_per_token:.3f}",
+        "best\nk": "{models[counts bigram, best k][smoothing]:.3g}",
+        "best\norder": "{models[modified Kneser-Ney][order]}",
+    }
+    columns |= {f"perplexity\n{short}": f"{{models[{title}][perplexity]:.2f}}" for title, short in titles.items()}
+    columns |= {
+        f"bits/byte\n{short}": f"{{models[{title}][bits_per_byte]:.3f}}" for title, short in titles.items()
+    }
+    return format_records(rows, columns)
 
 
 def plot(rows: Sequence[Mapping[str, Any]]) -> Any:
     """Plot perplexity and bits per byte by vocabulary size, one line per model."""
-    figure, panels = new_panels(2, 11, 4.8)
+    figure, panels = new_panels(2, 5.5, 4.8)
     sizes = [row["vocab_size"] for row in rows]
     ticks = {row["vocab_size"]: f"{row['vocab_size']}\n{row['tokenizer'].split()[0]}" for row in rows}
     for axes, unit in zip(panels, ("perplexity", "bits_per_byte"), strict=True):

@@ -120,39 +120,43 @@ def choose_prompt(prompt: str | None, data: Dataset, context_length: int) -> Ids
     return prompt_ids
 
 
+def fit_rung(name: str, title: str, fit: Callable[[], tuple[jaxlm.LanguageModel, Any]], data: Dataset) -> Rung:
+    """Call `fit` for a model and its variables, and evaluate them."""
+    with measure_time() as timing:
+        model, variables = fit()
+        evaluation = jaxlm.evaluate(model, variables, data.val_ids)
+    return Rung(name, title, model, variables, evaluation, timing)
+
+
 def fit_baselines(data: Dataset) -> list[Rung]:
     """Return the uniform model and the add-one unigram."""
     vocab_size = data.tokenizer.vocab_size
-    with measure_time() as uniform_timing:
-        uniform = UniformLM(vocab_size)
-        uniform_evaluation = jaxlm.evaluate(uniform, {}, data.val_ids)
-    with measure_time() as timing:
-        unigram = UnigramLM(vocab_size)
-        counts = jnp.bincount(jnp.asarray(data.train_ids), length=vocab_size)
-        evaluation = jaxlm.evaluate(unigram, counts, data.val_ids)
+
+    def fit_unigram() -> tuple[jaxlm.LanguageModel, Any]:
+        return UnigramLM(vocab_size), jnp.bincount(jnp.asarray(data.train_ids), length=vocab_size)
+
     return [
-        Rung("uniform", "uniform", uniform, {}, uniform_evaluation, uniform_timing),
-        Rung("unigram", "unigram, add 1", unigram, counts, evaluation, timing),
+        fit_rung("uniform", "uniform", lambda: (UniformLM(vocab_size), {}), data),
+        fit_rung("unigram", "unigram, add 1", fit_unigram, data),
     ]
 
 
 def fit_bigrams(data: Dataset) -> list[Rung]:
     """Return the bigram counts with add-one, and with the add-k that predicts held-out training text best."""
-    add_one = jaxlm.CountsBigramLM(data.tokenizer.vocab_size)
-    with measure_time() as add_one_timing:
-        variables = fit_counts(add_one, data.train_ids)
-        add_one_evaluation = jaxlm.evaluate(add_one, variables, data.val_ids)
-    with measure_time() as timing:
+    model = jaxlm.CountsBigramLM(data.tokenizer.vocab_size)
+
+    def fit_add_one() -> tuple[jaxlm.LanguageModel, Any]:
+        return model, fit_counts(model, data.train_ids)
+
+    def fit_best_k() -> tuple[jaxlm.LanguageModel, Any]:
         # The last tenth of the training text selects k, not the validation text.
         fit_ids, held_out_ids = jaxlm.split_ids(data.train_ids)
-        table = fit_counts(add_one, fit_ids)["counts"]["table"]
+        table = fit_counts(model, fit_ids)["counts"]["table"]
         k, _ = best_smoothing(table, held_out_ids, np.logspace(-4, 1, 101))
-        add_k = jaxlm.CountsBigramLM(data.tokenizer.vocab_size, smoothing=k)
-        evaluation = jaxlm.evaluate(add_k, variables, data.val_ids)
-    return [
-        Rung("counts_bigram", "counts bigram, add 1", add_one, variables, add_one_evaluation, add_one_timing),
-        Rung("counts_bigram_best_k", "counts bigram, best k", add_k, variables, evaluation, timing),
-    ]
+        return jaxlm.CountsBigramLM(model.vocab_size, smoothing=k), add_one.variables
+
+    add_one = fit_rung("counts_bigram", "counts bigram, add 1", fit_add_one, data)
+    return [add_one, fit_rung("counts_bigram_best_k", "counts bigram, best k", fit_best_k, data)]
 
 
 def make_networks(
@@ -165,22 +169,15 @@ def make_networks(
     mlp = jaxlm.MLPLanguageModel(
         vocab_size, options.mlp_context_length, options.mlp_embedding_dim, options.mlp_hidden_dim
     )
-    training = recipe.batch_size, num_steps
+    bigram_optimizer, mlp_optimizer = (recipe.optimizer(lr, num_steps) for lr in (recipe.bigram_lr, recipe.mlp_lr))
     return (
-        Network(
-            "neural_bigram", "neural bigram", bigram, recipe.optimizer(recipe.bigram_lr, num_steps), *training, 0
-        ),
-        Network("mlp", "MLP", mlp, recipe.optimizer(recipe.mlp_lr, num_steps), *training, 1),
+        Network("neural_bigram", "neural bigram", bigram, bigram_optimizer, recipe.batch_size, num_steps, fold=0),
+        Network("mlp", "MLP", mlp, mlp_optimizer, recipe.batch_size, num_steps, fold=1),
     )
 
 
 def train_network(
-    network: Network,
-    data: Dataset,
-    *,
-    seed: int,
-    log_every: int,
-    on_record: Callable[[jaxlm.Record], None] | None = None,
+    network: Network, data: Dataset, *, seed: int, log_every: int, **options: Any
 ) -> tuple[Any, dict[str, list[Any]]]:
     """Train the network from a seed with `jaxlm.train_lm` and return its variables and history."""
     return jaxlm.train_lm(
@@ -192,7 +189,7 @@ def train_network(
         num_steps=network.num_steps,
         optimizer=network.optimizer,
         log_every=log_every,
-        on_record=on_record,
+        **options,
     )
 
 

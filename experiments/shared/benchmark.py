@@ -47,12 +47,18 @@ class Benchmark(NamedTuple):
 
 
 def run_benchmark(
-    benchmark: Benchmark, *, repeats: int, rest_seconds: float = 0.0, on_failure: Callable[[str], None] = print
+    benchmark: Benchmark,
+    *,
+    repeats: int,
+    with_targets: bool = True,
+    rest_seconds: float = 0.0,
+    on_failure: Callable[[str], None] = print,
 ) -> dict[str, Any]:
     """Time the variants in turn (A B A B) and check the targets.
 
     Args:
         repeats: samples per variant.
+        with_targets: False ignores the targets.
         rest_seconds: pause before each sample, see `benchmark_interleaved`.
         on_failure: called with a message when a variant that compiles itself fails to compile.
 
@@ -61,7 +67,7 @@ def run_benchmark(
         `check_target`.
     """
     first_calls: dict[str, float] = {}
-    failed: set[str] = set()
+    calls = {name: variant.call for name, variant in benchmark.variants.items()}
     for name, variant in benchmark.variants.items():
         if variant.compiles_itself:
             try:
@@ -69,17 +75,29 @@ def run_benchmark(
             except Exception as error:  # any failure of the compiler excludes this variant alone
                 reason = str(error).strip().partition("\n")[0]
                 on_failure(f"{name} skipped: {type(error).__name__}: {reason}")
-                failed.add(name)
-    calls = {name: variant.call for name, variant in benchmark.variants.items() if name not in failed}
+                del calls[name]
     measurements = benchmark_interleaved(calls, repeats=repeats, rest_seconds=rest_seconds)
-    variants = {
-        name: _describe(measurement, benchmark.variants[name].units, first_calls.get(name))
-        for name, measurement in measurements.items()
-    }
+    variants: dict[str, Any] = {}
+    for name, measurement in measurements.items():
+        units = benchmark.variants[name].units
+        variants[name] = {"units_per_call": units, **describe_measurement(measurement, units)}
+        if name in first_calls:
+            variants[name]["compile_seconds"] = first_calls[name]
     return {
         "unit": benchmark.unit,
         "variants": {name: variants.get(name) for name in benchmark.variants},
-        "targets": [check_target(target, variants) for target in benchmark.targets],
+        "targets": [check_target(target, variants) for target in benchmark.targets] if with_targets else [],
+    }
+
+
+def describe_measurement(measurement: Measurement, units: float) -> dict[str, Any]:
+    """Return the microseconds per unit, the number of samples and the compile seconds."""
+    return {
+        "median_us": measurement.median / units * 1e6,
+        "minimum_us": measurement.minimum / units * 1e6,
+        "spread_us": measurement.spread / units * 1e6,
+        "repeats": measurement.repeats,
+        "compile_seconds": measurement.compile_seconds,
     }
 
 
@@ -118,31 +136,25 @@ def format_benchmarks(benchmarks: Mapping[str, Mapping[str, Any]]) -> str:
     """Return results of `run_benchmark` by title as a table of times, and a table of targets if there are any."""
     times, ratios = [], []
     for title, benchmark in benchmarks.items():
-        shown = f"{title}, per {benchmark['unit']}"
         for name, figure in benchmark["variants"].items():
-            row = ["-"]
+            cells = ["-"]
             if figure is not None:
-                row = [format_digits(figure[each]) for each in ("median_us", "minimum_us", "spread_us")]
-                row.append(f"{figure['compile_seconds']:.1f}")
-            times.append([shown, name, *row])
-            shown = ""
-        shown = title
+                cells = [format_digits(figure[each]) for each in ("median_us", "minimum_us", "spread_us")]
+                cells.append(f"{figure['compile_seconds']:.1f}")
+            times.append([f"{title}, per {benchmark['unit']}", name, *cells])
         for target in benchmark["targets"]:
-            missing = target["ratio"] is None
-            row = ["-"] * 2 if missing else [format_digits(target[each]) for each in ("ratio", "ratio_of_minima")]
+            cells = ["-"] * 2
+            if target["ratio"] is not None:
+                cells = [format_digits(target[each]) for each in ("ratio", "ratio_of_minima")]
             bound = f"{'at most' if target['at_most'] else 'at least'} {target['bound']:g}"
             met = {True: "yes", False: "NO", None: "-"}[target["met"]]
-            ratios.append([shown, target["title"], *row, bound, met])
-            shown = ""
-    text = format_table(
-        ["benchmark", "variant", "median (µs)", "minimum (µs)", "quartile range (µs)", "compile (s)"],
-        times,
-        text_columns=2,
-    )
-    if not ratios:
-        return text
-    headers = ["benchmark", "ratio", "of medians", "of minima", "target", "met"]
-    return f"{text}\n\n{format_table(headers, ratios, text_columns=2)}"
+            ratios.append([title, target["title"], *cells, bound, met])
+    headers = ["benchmark", "variant", "median (µs)", "minimum (µs)", "quartile range (µs)", "compile (s)"]
+    tables = [format_table(headers, _blank_repeats(times), text_columns=2)]
+    if ratios:
+        headers = ["benchmark", "ratio", "of medians", "of minima", "target", "met"]
+        tables.append(format_table(headers, _blank_repeats(ratios), text_columns=2))
+    return "\n\n".join(tables)
 
 
 def format_digits(number: float) -> str:
@@ -156,12 +168,7 @@ def format_digits(number: float) -> str:
     return f"{number:,.{max(2 - math.floor(math.log10(number)), 0)}f}"
 
 
-def _describe(measurement: Measurement, units: float, first_call_seconds: float | None) -> dict[str, Any]:
-    return {
-        "median_us": measurement.median / units * 1e6,
-        "minimum_us": measurement.minimum / units * 1e6,
-        "spread_us": measurement.spread / units * 1e6,
-        "repeats": measurement.repeats,
-        "units_per_call": units,
-        "compile_seconds": measurement.compile_seconds if first_call_seconds is None else first_call_seconds,
-    }
+def _blank_repeats(rows: Sequence[list[str]]) -> list[list[str]]:
+    """Return the rows without a first cell that equals the one above."""
+    titles = ["", *(row[0] for row in rows)]
+    return [["" if row[0] == above else row[0], *row[1:]] for row, above in zip(rows, titles, strict=False)]

@@ -1,41 +1,9 @@
 """The frame of every experiment: options, run directory, results, table and pictures.
 
-An experiment is a module `experiments/GROUP/NAME.py`. Its docstring holds the question, the method, the command,
-the time it takes and the expected figures. It defines a record of options and two functions:
-
-    @dataclass(frozen=True, kw_only=True)
-    class CoinOptions(SeedOptions):
-        '''Toss a coin and count heads.'''                  # the description of --help
-
-        tosses: int = 100
-        '''Number of tosses.'''
-
-
-    def prepare(options: CoinOptions) -> Experiment:
-        '''Check the options and load the text.'''          # errors raised here leave no run directory
-        check_at_least("--tosses", options.tosses, 1)
-        return Experiment("coin", partial(measure, options))
-
-
-    def measure(options: CoinOptions, run: RunContext) -> Findings:
-        '''Do the work.'''                                  # the run directory exists, its state is "running"
-        heads = ...
-        run.log(f"{heads} heads")
-        return Findings({"heads": heads}, format_table(["heads"], [[str(heads)]]), {"picture": plot(heads)})
-
-
-    if __name__ == "__main__":
-        main(CoinOptions, prepare)
-
-The frame does the rest. It checks the common options (`experiments.shared.options`: --quick, --out, --overwrite,
---seed, --corpus, --text, --tokenizer, --vocab-size), creates the run directory, runs `measure` on the experiment's
-device, writes `table.txt`, one PNG for each picture and last `results.json`, and prints the table.
-
-A test calls `run_experiment(prepare, CoinOptions(tosses=3, out=tmp_path / "run"), console)`.
-
-Next to it in `experiments/shared`: `tables.format_table`, `plots.new_figure` and `plots.COLORS`,
-`statistics.mean_and_interval`, `benchmark` (variants timed against each other), `machine` (cores, CPU, PyTorch),
-`synthetic` (token streams from known distributions).
+An experiment has a record of options, `prepare(options)`, which checks them, and `measure(options, run)`, which
+does the work; `experiments/README.md` has an example. The frame checks the shared options, creates the run
+directory, runs `measure` on the experiment's device, writes `table.txt`, one PNG for each picture and last
+`results.json`, and prints the table. A test calls `run_experiment(prepare, options, console)`.
 """
 
 import json
@@ -52,9 +20,9 @@ from rich.console import Console
 
 import jaxlm
 from experiments.shared.options import RunOptions, check_options
-from experiments.shared.plots import save_figure
 from jaxlm.runs.directory import create_run, new_run_path
 from jaxlm.runs.manifest import describe_environment, write_json
+from jaxlm.runs.report.plots import save_figure
 from jaxlm.utils.atomic_files import write_atomically
 from jaxlm.utils.terminal import make_console, print_plain, run_command
 

@@ -26,19 +26,11 @@ def import_torch() -> Any:
     Raises:
         ValueError: PyTorch is not installed or cannot be imported.
     """
-    torch, problem = find_torch()
-    if torch is None:
-        raise ValueError(problem)
-    return torch
-
-
-def find_torch() -> tuple[Any, str]:
-    """Return PyTorch, set to use every core, and ""; or None and the reason why it cannot be imported."""
     try:
         torch = importlib.import_module("torch")
     except (ImportError, OSError) as error:
         if isinstance(error, ModuleNotFoundError) and error.name == "torch":
-            return None, "torch is not installed: pip install '.[bench]'"
-        return None, f"torch cannot be imported: {str(error).strip().partition(chr(10))[0]}"
+            raise ValueError("torch is not installed: pip install '.[bench]'") from None
+        raise ValueError(f"torch cannot be imported: {str(error).strip().partition(chr(10))[0]}") from None
     torch.set_num_threads(num_cores())
-    return torch, ""
+    return torch

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from jaxlm.runs.directory import check_run_path
+from jaxlm.utils.checks import check_at_least
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,6 +18,14 @@ class RunOptions:
     """Run directory. None: runs/EXPERIMENT-DATE-TIME."""
     overwrite: bool = False
     """Replace the run in --out."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchmarkOptions(RunOptions):
+    """Options of an experiment that times variants against each other."""
+
+    repeats: int = 5
+    """Samples of each variant."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +65,8 @@ def check_options(options: RunOptions) -> None:
     """
     if options.out is not None:
         check_run_path(options.out, overwrite=options.overwrite)
+    if isinstance(options, BenchmarkOptions):
+        check_at_least("--repeats", options.repeats, 1)
     if isinstance(options, SeedOptions) and not 0 <= options.seed < 2**32:
         raise ValueError(f"--seed must be in [0, 2**32), got {options.seed}")
     if isinstance(options, TokenizerOptions) and options.tokenizer != "bpe" and options.vocab_size is not None:

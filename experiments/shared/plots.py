@@ -1,23 +1,23 @@
-"""Figures of experiments, with the palette and the PNG writer of the package."""
+"""Panels and lines of figures, in the package's palette."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jaxlm.runs.report.plots import _COLORS, _make_figure as new_figure, _save as save_figure
-
-__all__ = ["COLORS", "new_figure", "new_panels", "plot_lines", "save_figure"]
-
-# The package's palette, with two more of its colors (Okabe & Ito 2008) for experiments with many models.
-COLORS = (*_COLORS[:-1], "#56b4e9", "#e69f00", _COLORS[-1])
+from jaxlm.runs.report.plots import COLORS, new_figure
 
 
-def new_panels(num_panels: int, width: float, height: float) -> tuple[Any, Sequence[Any]]:
-    """Return a figure, and its panels side by side, each with a grid."""
-    figure = new_figure(width, height)
-    panels = figure.subplots(1, num_panels, squeeze=False)[0]
-    for axes in panels:
+def new_panels(count: int, width: float, height: float, columns: int = 3) -> tuple[Any, Sequence[Any]]:
+    """Return a figure and its panels with grids, each `width` by `height` inches, at most `columns` in a row."""
+    columns = min(count, columns)
+    rows = math.ceil(count / columns)
+    figure = new_figure(columns * width, rows * height)
+    panels = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes in panels[:count]:
         axes.grid(alpha=0.25)
-    return figure, panels
+    for axes in panels[count:]:
+        axes.set_axis_off()
+    return figure, panels[:count]
 
 
 def plot_lines(axes: Any, lines: Mapping[str, Sequence[Any]], markers: str = "osD^vXP") -> None:

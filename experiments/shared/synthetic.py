@@ -39,6 +39,14 @@ class MarkovSource:
         return variables[contexts @ place_values]
 
 
+def draw_source(
+    vocab_size: int, order: int, concentration: float, seed: int
+) -> tuple[MarkovSource, Array, Floats]:
+    """Draw a Markov source of order 1 or 2; return it, its variables, and its window probabilities [V, V, V]."""
+    rows = sample_rows(vocab_size, order, concentration, seed)
+    return MarkovSource(vocab_size, order), jnp.asarray(np.log(rows), jnp.float32), window_probabilities(rows)
+
+
 def sample_rows(vocab_size: int, order: int, concentration: float, seed: int) -> Floats:
     """Return transition probabilities [V^order, V], each row drawn from Dirichlet(concentration)."""
     random = np.random.default_rng([seed, order])

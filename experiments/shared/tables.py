@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Iterable, Mapping, Sequence
+from string import Formatter
 from typing import Any
 
 from rich import box
@@ -37,15 +38,20 @@ def format_records(records: Iterable[Mapping[str, Any]], columns: Mapping[str, s
     """Return one row per record.
 
     Args:
-        columns: header -> format string with the names of the record's fields.
+        columns: header -> format string with names of fields. A cell whose field is missing or None is empty.
         options: see `format_table`.
 
-    >>> records = [{"model": "uniform", "loss": 8.3178}, {"model": "MLP", "loss": 4.6802}]
-    >>> print(format_records(records, {"model": "{model}", "nats": "{loss:.2f}"}))
-    model     nats
-    ──────────────
+    >>> records = [{"model": "uniform", "loss": 8.3178}, {"model": "MLP", "loss": 4.6802, "steps": 100}]
+    >>> print(format_records(records, {"model": "{model}", "nats": "{loss:.2f}", "steps": "{steps}"}))
+    model     nats   steps
+    ──────────────────────
     uniform   8.32
-    MLP       4.68
+    MLP       4.68     100
     """
-    rows = ([cell.format(**record) for cell in columns.values()] for record in records)
+    rows = ([_format_cell(cell, record) for cell in columns.values()] for record in records)
     return format_table(list(columns), rows, **options)
+
+
+def _format_cell(cell: str, record: Mapping[str, Any]) -> str:
+    names = [name.partition("[")[0] for _, name, _, _ in Formatter().parse(cell) if name]
+    return "" if any(record.get(name) is None for name in names) else cell.format(**record)

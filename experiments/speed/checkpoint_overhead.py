@@ -22,27 +22,22 @@ from rich.console import Console
 
 from experiments.shared.benchmark import Benchmark, RatioTarget, Variant, format_benchmarks, run_benchmark
 from experiments.shared.experiment import Experiment, Findings, RunContext, main
-from experiments.shared.options import RunOptions
+from experiments.shared.options import BenchmarkOptions
 from jaxlm.runs.config import TrainConfig, resolve
 from jaxlm.runs.session import train_with_checkpoints
 from jaxlm.runs.setup import TrainingSetup, prepare_training, train_options
 from jaxlm.training.loop import train_lm
-from jaxlm.utils.checks import check_at_least
 
 _QUICK_STEPS = 200
 
 
 @dataclass(frozen=True, kw_only=True)
-class OverheadOptions(RunOptions):
+class OverheadOptions(BenchmarkOptions):
     """Time training with checkpoints against training without."""
-
-    repeats: int = 5
-    """Samples of each variant."""
 
 
 def prepare(options: OverheadOptions) -> Experiment:
     """Check the options, and load the text and the model."""
-    check_at_least("--repeats", options.repeats, 1)
     config = TrainConfig(num_steps=_QUICK_STEPS) if options.quick else TrainConfig()
     setup = prepare_training(resolve(config), None, Console(quiet=True))
     return Experiment("checkpoint-overhead", partial(measure, options, setup), setup.device)
@@ -52,9 +47,8 @@ def measure(options: OverheadOptions, setup: TrainingSetup, run: RunContext) -> 
     """Train with each variant in turn. Checkpoints go to a temporary folder in the run directory."""
     with tempfile.TemporaryDirectory(dir=run.path) as folder:
         benchmark = make_benchmark(setup, Path(folder))
-        if options.quick:
-            benchmark = benchmark._replace(targets=())
-        figures = {"default MLP": run_benchmark(benchmark, repeats=2 if options.quick else options.repeats)}
+        repeats = 2 if options.quick else options.repeats
+        figures = {"default MLP": run_benchmark(benchmark, repeats=repeats, with_targets=not options.quick)}
     return Findings({"rows": figures}, format_benchmarks(figures))
 
 

@@ -25,18 +25,18 @@ import numpy as np
 
 import jaxlm
 from experiments.shared.experiment import Experiment, Findings, RunContext, main
-from experiments.shared.options import RunOptions
-from experiments.shared.plots import COLORS, new_figure
+from experiments.shared.options import BenchmarkOptions
+from experiments.shared.plots import new_panels
 from experiments.shared.tables import format_table
 from experiments.speed.scaling_workloads import PANELS, WORKLOADS, Panel, Shape, constant_work
-from jaxlm.utils.checks import check_at_least
+from jaxlm.runs.report.plots import COLORS
 from jaxlm.utils.timing import benchmark_interleaved, measure_time
 
 UNITS = {"time": "µs per", "compile": "s to compile", "memory": "MiB beyond ids and variables"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScalingOptions(RunOptions):
+class ScalingOptions(BenchmarkOptions):
     """Measure how time, compile time and memory grow, one dimension at a time."""
 
     panels: str = ""
@@ -47,7 +47,6 @@ class ScalingOptions(RunOptions):
 
 def prepare(options: ScalingOptions) -> Experiment:
     """Check the options and select the panels that this machine can measure."""
-    check_at_least("--repeats", options.repeats, 1)
     chosen = [panel for panel in PANELS if options.panels in panel.title]
     if not chosen:
         titles = "; ".join(panel.title for panel in PANELS)
@@ -155,29 +154,22 @@ def format_slopes(panels: Sequence[Mapping[str, Any]]) -> str:
 
 def plot(panels: Sequence[Mapping[str, Any]]) -> Any:
     """Plot every panel: the measured cost, and a line that grows as the work does and meets the last point."""
-    columns = min(len(panels), 4)
-    rows = -(-len(panels) // columns)
-    figure = new_figure(3.6 * columns, 2.9 * rows)
+    figure, grid = new_panels(len(panels), 3.6, 2.9, columns=4)
     figure.set_dpi(70)
-    grid = figure.subplots(rows, columns, squeeze=False).ravel()
-    for axes in grid[len(panels) :]:
-        axes.set_axis_off()
-    for axes, panel in zip(grid, panels, strict=False):
+    for axes, panel in zip(grid, panels, strict=True):
         values, costs, work = (np.asarray(panel[name], float) for name in ("values", "costs", "work"))
         color = COLORS[1] if panel["grows_as_work"] is False else COLORS[0]
         axes.plot(values, costs, color=color, marker="o", label=f"measured, slope {panel['slope']:.2f}")
         ideal = work / work[-1] * costs[-1]
-        label = f"work, slope {panel['work_slope']:.2f}"
-        axes.plot(values, ideal, color=COLORS[-1], linestyle="--", label=label)
-        axes.set(
-            xscale="log", yscale="log", xlabel=panel["field"], ylabel=panel["measure"], title=panel["workload"]
-        )
+        style = {"color": COLORS[-1], "linestyle": "--"}
+        axes.plot(values, ideal, label=f"work, slope {panel['work_slope']:.2f}", **style)
+        axes.set(xscale="log", yscale="log", title=panel["workload"])
+        axes.set(xlabel=panel["field"], ylabel=panel["measure"])
         low, high = min(costs.min(), ideal.min()), max(costs.max(), ideal.max())
         middle = (low * high) ** 0.5  # show at least two decades, so that noise does not look like growth
         axes.set_ylim(min(low / 1.5, middle / 10), max(high * 1.5, middle * 10))
         axes.set_xticks(values, [_abbreviate(value) for value in panel["values"]], fontsize=8)
         axes.set_xticks([], minor=True)
-        axes.grid(alpha=0.25)
         axes.legend(frameon=False, fontsize=8)
     return figure
 

@@ -1,14 +1,15 @@
 """The workloads of `experiments.speed.scaling`, and the panels that vary one dimension of them at a time."""
 
-import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 
 import jaxlm
 from experiments.shared.synthetic import zipf_ids
+from experiments.shared.training import fit_counts
 
 
 @dataclass(frozen=True)
@@ -27,11 +28,14 @@ class Shape:
     num_steps: int = 100
 
 
+Call = tuple[Callable[[], Any], int]  # a function without arguments, and the units of work in one call
+
+
 class Workload(NamedTuple):
-    """A workload: its unit, a function that makes a call and its number of units, and the operations per unit."""
+    """A workload: its unit, a function that builds its call, and the operations per unit."""
 
     unit: str
-    build: Callable[[Shape], tuple[Callable[[], Any], int]]
+    build: Callable[[Shape], Call]
     work: Callable[[Shape], float]
 
 
@@ -48,46 +52,42 @@ class Panel(NamedTuple):
         return f"{self.workload}, {self.cost} by {self.field}"
 
 
-def time_training(shape: Shape) -> tuple[Callable[[], Any], int]:
+def make_mlp(shape: Shape) -> tuple[jaxlm.MLPLanguageModel, Any]:
+    """Return the MLP of the shape and its initial variables."""
+    mlp = jaxlm.MLPLanguageModel(shape.vocab_size, shape.context_length, shape.embedding_dim, shape.hidden_dim)
+    return mlp, jaxlm.init(mlp, jax.random.key(1))
+
+
+def make_counts(shape: Shape) -> tuple[jaxlm.CountsBigramLM, Any]:
+    """Return the counts bigram of a text of the shape."""
+    model = jaxlm.CountsBigramLM(shape.vocab_size)
+    return model, fit_counts(model, zipf_ids(shape.vocab_size, shape.corpus_length))
+
+
+def train_mlp(shape: Shape) -> Call:
     """Train the MLP."""
-    ids = zipf_ids(shape.vocab_size, shape.corpus_length)
-    train = functools.partial(
-        jaxlm.train_lm,
-        make_mlp(shape),
-        ids,
-        key=jax.random.key(0),
-        variables=jaxlm.init(make_mlp(shape), jax.random.key(1)),
-        batch_size=shape.batch_size,
-        num_steps=shape.num_steps,
-        log_every=shape.num_steps,
-    )
-    return lambda: train()[0], shape.num_steps
+    mlp, variables = make_mlp(shape)
+    train = partial(jaxlm.train_lm, mlp, zipf_ids(shape.vocab_size, shape.corpus_length), variables=variables)
+    options: dict[str, Any] = {"batch_size": shape.batch_size, "log_every": shape.num_steps}
+    options |= {"num_steps": shape.num_steps, "key": jax.random.key(0)}
+    return lambda: train(**options)[0], shape.num_steps
 
 
-def time_sampling(shape: Shape) -> tuple[Callable[[], Any], int]:
-    """Sample from the MLP."""
-    return make_sampling(make_mlp(shape), jaxlm.init(make_mlp(shape), jax.random.key(1)), shape)
+def sample(model: jaxlm.LanguageModel, variables: Any, shape: Shape) -> Call:
+    """Sample after prompts of one context each."""
+    prompt = zipf_ids(shape.vocab_size, shape.num_streams * model.context_length)
+    prompts = prompt.reshape(shape.num_streams, model.context_length)
+    call = partial(jaxlm.sample, model, variables, prompts, shape.num_tokens, key=jax.random.key(0))
+    return call, shape.num_tokens * shape.num_streams
 
 
-def time_counts_sampling(shape: Shape) -> tuple[Callable[[], Any], int]:
-    """Sample from the counts bigram."""
-    return make_sampling(jaxlm.CountsBigramLM(shape.vocab_size), fit_counts(shape), shape)
+def score(model: jaxlm.LanguageModel, variables: Any, shape: Shape, seed: int = 0) -> Call:
+    """Compute the perplexity of a text."""
+    ids = zipf_ids(shape.vocab_size, shape.num_windows + model.context_length, seed)
+    return partial(jaxlm.perplexity, model, variables, ids), shape.num_windows
 
 
-def time_scoring(shape: Shape) -> tuple[Callable[[], Any], int]:
-    """Compute the perplexity of the MLP."""
-    ids = zipf_ids(shape.vocab_size, shape.num_windows + shape.context_length)
-    variables = jaxlm.init(make_mlp(shape), jax.random.key(1))
-    return functools.partial(jaxlm.perplexity, make_mlp(shape), variables, ids), shape.num_windows
-
-
-def time_counts_scoring(shape: Shape) -> tuple[Callable[[], Any], int]:
-    """Compute the perplexity of the counts bigram."""
-    ids, model = zipf_ids(shape.vocab_size, shape.num_windows + 1, seed=1), jaxlm.CountsBigramLM(shape.vocab_size)
-    return functools.partial(jaxlm.perplexity, model, fit_counts(shape), ids), shape.num_windows
-
-
-def time_counting(shape: Shape) -> tuple[Callable[[], Any], int]:
+def count_pairs(shape: Shape) -> Call:
     """Count pairs into a table that each call donates to the next."""
     model, ids = jaxlm.CountsBigramLM(shape.vocab_size), zipf_ids(shape.vocab_size, shape.corpus_length)
     kept = [jaxlm.init(model, jax.random.key(0))]
@@ -97,25 +97,6 @@ def time_counting(shape: Shape) -> tuple[Callable[[], Any], int]:
         return kept[0]
 
     return fit, shape.corpus_length - 1
-
-
-def make_sampling(model: jaxlm.LanguageModel, variables: Any, shape: Shape) -> tuple[Callable[[], Any], int]:
-    """Sample after prompts of one context each."""
-    prompt = zipf_ids(shape.vocab_size, shape.num_streams * model.context_length)
-    prompts = prompt.reshape(shape.num_streams, model.context_length)
-    call = functools.partial(jaxlm.sample, model, variables, prompts, shape.num_tokens, key=jax.random.key(0))
-    return call, shape.num_tokens * shape.num_streams
-
-
-def make_mlp(shape: Shape) -> jaxlm.MLPLanguageModel:
-    """Return the MLP of the shape."""
-    return jaxlm.MLPLanguageModel(shape.vocab_size, shape.context_length, shape.embedding_dim, shape.hidden_dim)
-
-
-def fit_counts(shape: Shape) -> Any:
-    """Return the counts of a text of the shape."""
-    fit, _ = time_counting(shape)
-    return fit()
 
 
 def count_products(shape: Shape) -> float:
@@ -129,12 +110,16 @@ def constant_work(shape: Shape) -> float:
 
 
 WORKLOADS = {
-    "training step": Workload("step", time_training, lambda shape: shape.batch_size * count_products(shape)),
-    "sampled token": Workload("token", time_sampling, count_products),
-    "sampled token, counts": Workload("token", time_counts_sampling, lambda shape: shape.vocab_size),
-    "scored window": Workload("window", time_scoring, count_products),
-    "scored window, counts": Workload("window", time_counts_scoring, lambda shape: shape.vocab_size),
-    "counted pair": Workload("pair", time_counting, constant_work),
+    "training step": Workload("step", train_mlp, lambda shape: shape.batch_size * count_products(shape)),
+    "sampled token": Workload("token", lambda shape: sample(*make_mlp(shape), shape), count_products),
+    "sampled token, counts": Workload(
+        "token", lambda shape: sample(*make_counts(shape), shape), lambda shape: shape.vocab_size
+    ),
+    "scored window": Workload("window", lambda shape: score(*make_mlp(shape), shape), count_products),
+    "scored window, counts": Workload(
+        "window", lambda shape: score(*make_counts(shape), shape, seed=1), lambda shape: shape.vocab_size
+    ),
+    "counted pair": Workload("pair", count_pairs, constant_work),
 }
 
 PANELS = (

@@ -22,10 +22,10 @@ import jax
 import jaxlm
 from experiments.shared.benchmark import Benchmark, RatioTarget, Variant, format_benchmarks, run_benchmark
 from experiments.shared.experiment import Experiment, Findings, RunContext, main
-from experiments.shared.options import RunOptions
-from experiments.shared.plots import COLORS, new_figure
+from experiments.shared.options import BenchmarkOptions
+from experiments.shared.plots import new_panels
 from experiments.shared.synthetic import zipf_ids
-from jaxlm.utils.checks import check_at_least
+from jaxlm.runs.report.plots import COLORS
 
 _MODELS: dict[str, jaxlm.LanguageModel] = {
     "neural bigram, D=27": jaxlm.NeuralBigramLM(27, 27),
@@ -36,31 +36,23 @@ _SINGLE, _MANY = "train_lm, one after another", "train_many"
 
 
 @dataclass(frozen=True, kw_only=True)
-class SweepOptions(RunOptions):
+class SweepOptions(BenchmarkOptions):
     """Time twenty runs side by side against the same runs one after another."""
-
-    repeats: int = 5
-    """Samples of each variant."""
-    steps: int = 1000
-    """Training steps of each run."""
 
 
 def prepare(options: SweepOptions) -> Experiment:
     """Check the options."""
-    check_at_least("--repeats", options.repeats, 1)
-    check_at_least("--steps", options.steps, 1)
     return Experiment("sweep-speedup", partial(measure, options))
 
 
 def measure(options: SweepOptions, run: RunContext) -> Findings:
     """Time each model."""
-    num_steps = 10 if options.quick else options.steps
-    rows = {}
-    for title, model in _MODELS.items():
-        benchmark = make_benchmark(model, num_steps)
-        if options.quick:
-            benchmark = benchmark._replace(targets=())
-        rows[title] = run_benchmark(benchmark, repeats=1 if options.quick else options.repeats)
+    num_steps = 10 if options.quick else 1000
+    timing: dict[str, Any] = {
+        "repeats": 1 if options.quick else options.repeats,
+        "with_targets": not options.quick,
+    }
+    rows = {title: run_benchmark(make_benchmark(model, num_steps), **timing) for title, model in _MODELS.items()}
     results = {"num_devices": len(jax.devices()), "rows": rows}
     return Findings(results, format_benchmarks(rows), {"picture": plot(rows)})
 
@@ -86,8 +78,7 @@ def make_benchmark(model: jaxlm.LanguageModel, num_steps: int) -> Benchmark:
 
 def plot(rows: Mapping[str, Mapping[str, Any]]) -> Any:
     """Plot the milliseconds per run of both variants."""
-    figure = new_figure(8, 3.6)
-    axes = figure.subplots()
+    figure, (axes,) = new_panels(1, 8, 3.6)
     for offset, (name, color) in enumerate(zip((_SINGLE, _MANY), COLORS, strict=False)):
         heights = [row["variants"][name]["median_us"] / 1000 for row in rows.values()]
         places = [number + 0.4 * offset - 0.2 for number in range(len(rows))]

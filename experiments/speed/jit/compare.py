@@ -21,16 +21,16 @@ works in the cache, or reads little of a large array (count, batch), can therefo
 
 import contextlib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any, Literal
 
 import jax
 
 import jaxlm
-from experiments.shared.benchmark import Variant
+from experiments.shared.benchmark import Variant, describe_measurement
 from experiments.shared.experiment import Experiment, Findings, RunContext, main
-from experiments.shared.machine import find_torch, num_cores
+from experiments.shared.machine import import_torch, num_cores
 from experiments.shared.options import RunOptions
 from experiments.speed.jit.plots import format_results, plot_roofline, plot_speedups
 from experiments.speed.jit.stages import STAGES, Sizes, Stage, make_problem
@@ -56,16 +56,6 @@ class JitOptions(RunOptions):
     """Some of count, batch, forward, loss, training_step, evaluation, sampling. Default: all."""
     size: Literal["small", "medium", "large", "huge", "all"] | None = None
     """Size of the model. None: medium, or small with --quick. all: small, medium, large, and huge on a GPU."""
-    vocab_size: int | None = None
-    """Vocabulary size. None, as in the four options below: that of --size."""
-    context_length: int | None = None
-    """Context length in tokens."""
-    embedding_dim: int | None = None
-    """Dimensions of the embedding."""
-    hidden_dim: int | None = None
-    """Units of the hidden layer."""
-    batch_size: int | None = None
-    """Windows per batch."""
     repeats: int | None = None
     """Samples per variant. None: 7, or 3 with --quick."""
     devices: tuple[str, ...] = ()
@@ -81,23 +71,16 @@ def prepare(options: JitOptions) -> Experiment:
         check_at_least("--repeats", options.repeats, 1)
     devices = [jaxlm.resolve_device(device) for device in options.devices] or find_devices()
     sizes = select_sizes(options, has_accelerator=any(device.platform != "cpu" for device in devices))
-    stages = list(dict.fromkeys(options.stages or STAGES))
-    repeats = options.repeats or (3 if options.quick else 7)
-    work = partial(measure, stages, list(dict.fromkeys(devices)), sizes, repeats, options.quick)
-    return Experiment("jit", work, devices[0])
+    return Experiment("jit", partial(measure, options, list(dict.fromkeys(devices)), sizes), devices[0])
 
 
 def select_sizes(options: JitOptions, *, has_accelerator: bool) -> dict[str, Sizes]:
-    """Return the selected sizes, with the dimensions that the options give."""
+    """Return the selected sizes."""
     size = options.size or ("small" if options.quick else "medium")
     if size == ACCELERATOR_SIZE and not has_accelerator:
         raise ValueError(f"--size {size} requires an accelerator; on a CPU choose large")
-    values = asdict(options)
-    given = {name: values[name] for name in Sizes.__dataclass_fields__ if values.get(name) is not None}
-    for name, value in given.items():
-        check_at_least(f"--{name.replace('_', '-')}", value, 1)
     names = [name for name in SIZES if size in (name, "all") and (has_accelerator or name != ACCELERATOR_SIZE)]
-    return {name: replace(SIZES[name], **given) for name in names}
+    return {name: SIZES[name] for name in names}
 
 
 def find_devices() -> list[jax.Device]:
@@ -112,32 +95,31 @@ def find_devices() -> list[jax.Device]:
 
 
 def measure(
-    stages: Sequence[str],
-    devices: Sequence[jax.Device],
-    sizes: dict[str, Sizes],
-    repeats: int,
-    quick: bool,
-    run: RunContext,
+    options: JitOptions, devices: Sequence[jax.Device], sizes: dict[str, Sizes], run: RunContext
 ) -> Findings:
     """Measure the ceiling of each device, then every variant of every stage."""
-    torch, problem = find_torch()
+    repeats = options.repeats or (3 if options.quick else 7)
+    torch, notes = None, []
+    try:
+        torch = import_torch()
+    except ValueError as error:
+        notes.append(f"PyTorch is skipped: {error}")
     ceilings: dict[str, dict[str, float]] = {}
     rows: list[dict[str, Any]] = []
-    notes = [f"PyTorch is skipped: {problem}"] if torch is None else []
     for device in devices:
         name, usable_torch = f"{device.platform}:{device.id}", torch
         if torch is not None and device.platform != "cpu" and not torch.cuda.is_available():
             usable_torch = None
             notes.append(f"PyTorch is skipped on {name}: it finds no CUDA device")
         with jax.default_device(device):
-            ceilings[name] = measure_ceiling(device, repeats, quick=quick)
+            ceilings[name] = measure_ceiling(device, repeats, quick=options.quick)
             gflops, gigabytes = (ceilings[name][f"{unit}_per_second"] / 1e9 for unit in ("flops", "bytes"))
             run.log(f"{name}: matrix product {gflops:,.0f} GFLOP/s, copy {gigabytes:,.1f} GB/s")
             for size, values in sizes.items():
                 if size == ACCELERATOR_SIZE and device.platform == "cpu":
                     continue
                 inputs = make_problem(values)
-                for stage_name in stages:
+                for stage_name in dict.fromkeys(options.stages or STAGES):
                     stage = STAGES[stage_name](inputs)
                     variants, missing = make_variants(stage, values.items, device, usable_torch)
                     measurements = measure_variants(variants, repeats, f"{stage_name} on {name}")
@@ -175,21 +157,9 @@ def describe(
             if amount is not None
         }
         limit = max(shares, key=lambda unit: shares[unit], default=None)
-        rows.append(
-            {
-                "variant": name,
-                "items_per_call": items,
-                "compile_seconds": measurement.compile_seconds,
-                "median_us": 1e6 * item_seconds,
-                "minimum_us": 1e6 * measurement.minimum / items,
-                "spread_us": 1e6 * measurement.spread / items,
-                "repeats": measurement.repeats,
-                "speedup": eager_seconds / item_seconds,
-                **cost,
-                "share": None if limit is None else shares[limit],
-                "share_of": limit,
-            }
-        )
+        row = {"variant": name, "items_per_call": items, **describe_measurement(measurement, items), **cost}
+        row |= {"speedup": eager_seconds / item_seconds, "share": shares.get(limit or ""), "share_of": limit}
+        rows.append(row)
     return rows
 
 

@@ -21,7 +21,7 @@ from jaxlm.utils.terminal import make_console, print_plain, run_command
 MIN_CHANGE = 0.05  # relative
 
 _FIELDS = {"versions": dict, "platform": str, "devices": dict, "sizes": dict, "ceilings": dict, "rows": list}
-_ROW_FIELDS = ("device", "size", "stage", "variant")
+_ROW_FIELDS = ("device", "size", "stage", "variant")  # together they identify a row
 
 
 @dataclass(frozen=True)
@@ -40,16 +40,19 @@ def describe_changes(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     if old["platform"] != new["platform"]:
         lines.append(f"note: platform: {old['platform']} -> {new['platform']}")
     for name in ("devices", "versions", "sizes"):
-        for key in sorted(old[name].keys() & new[name].keys()):
-            if old[name][key] != new[name][key]:
-                lines.append(f"note: {name}, {key}: {old[name][key]} -> {new[name][key]}")
+        lines += [
+            f"note: {name}, {key}: {old[name][key]} -> {new[name][key]}"
+            for key in sorted(old[name].keys() & new[name].keys())
+            if old[name][key] != new[name][key]
+        ]
     for device in sorted(old["ceilings"].keys() & new["ceilings"].keys()):
         for name, before in old["ceilings"][device].items():
-            change = new["ceilings"][device][name] / before - 1
-            if abs(change) > MIN_CHANGE:
-                after = new["ceilings"][device][name]
+            after = new["ceilings"][device][name]
+            if abs(change := after / before - 1) > MIN_CHANGE:
                 lines.append(f"note: ceiling of {device}, {name}: {before:.3g} -> {after:.3g} ({change:+.0%})")
-    old_rows, new_rows = ({key_of(row): row for row in results["rows"]} for results in (old, new))
+    old_rows, new_rows = (
+        {tuple(row[name] for name in _ROW_FIELDS): row for row in results["rows"]} for results in (old, new)
+    )
     if unpaired := len(old_rows.keys() ^ new_rows.keys()):
         lines.append(f"note: {unpaired} rows are in one file only")
     shared = [key for key in old_rows if key in new_rows]
@@ -65,11 +68,6 @@ def has_changed(old: dict[str, Any], new: dict[str, Any]) -> bool:
     fast, slow = sorted((old, new), key=lambda row: row["median_us"])
     is_apart = slow["minimum_us"] > fast["median_us"] + fast["spread_us"]
     return is_apart and abs(new["median_us"] / old["median_us"] - 1) > MIN_CHANGE
-
-
-def key_of(row: dict[str, Any]) -> tuple[str, ...]:
-    """Return what identifies a row: device, size, stage and variant."""
-    return tuple(row[name] for name in _ROW_FIELDS)
 
 
 def read_results(path: Path) -> dict[str, Any]:
@@ -91,13 +89,10 @@ def read_results(path: Path) -> dict[str, Any]:
     for index, row in enumerate(results["rows"]):
         if not isinstance(row, dict) or not all(isinstance(row.get(name), str) for name in _ROW_FIELDS):
             raise ValueError(f"{path}: row {index} must have {', '.join(_ROW_FIELDS)}")
-        for name, is_positive in (("median_us", True), ("minimum_us", True), ("spread_us", False)):
-            value = row.get(name)
-            is_finite = isinstance(value, int | float) and 0 <= value <= sys.float_info.max
-            if not is_finite or (is_positive and value == 0):
-                raise ValueError(
-                    f"{path}: row {index}: {name} must be a positive, finite number, got {value!r:.99}"
-                )
+        for name in ("median_us", "minimum_us", "spread_us"):
+            value, least = row.get(name), 0 if name == "spread_us" else sys.float_info.min
+            if not isinstance(value, int | float) or not least <= value <= sys.float_info.max:
+                raise ValueError(f"{path}: row {index}: {name} must be positive and finite, got {value!r:.99}")
     return results
 
 

@@ -8,8 +8,11 @@ from typing import Any
 
 import numpy as np
 
+Floats = np.ndarray[Any, Any]
+Ids = np.ndarray[Any, Any]
 
-def numpy_forward(params: tuple[np.ndarray[Any, Any], ...], contexts: np.ndarray[Any, Any]) -> tuple[Any, ...]:
+
+def numpy_forward(params: tuple[Floats, ...], contexts: Ids) -> tuple[Floats, Floats, Floats]:
     """Return the outputs of the layers: concatenated embeddings [B, N * D], hidden [B, H], logits [B, V]."""
     embedding, hidden_kernel, hidden_bias, kernel, bias = params
     concatenated = embedding[contexts].reshape(len(contexts), -1)
@@ -17,18 +20,13 @@ def numpy_forward(params: tuple[np.ndarray[Any, Any], ...], contexts: np.ndarray
     return concatenated, hidden, hidden @ kernel + bias
 
 
-def numpy_nats(logits: np.ndarray[Any, Any], targets: np.ndarray[Any, Any]) -> Any:
+def numpy_nats(logits: Floats, targets: Ids) -> Floats:
     """Return `-log softmax(logits)[target]` for each row, [B]."""
     shifted = logits - logits.max(axis=1, keepdims=True)
     return np.log(np.exp(shifted).sum(axis=1)) - shifted[np.arange(len(targets)), targets]
 
 
-def numpy_train(
-    params: tuple[np.ndarray[Any, Any], ...],
-    contexts: np.ndarray[Any, Any],
-    targets: np.ndarray[Any, Any],
-    lr: float,
-) -> Any:
+def numpy_train(params: tuple[Floats, ...], contexts: Ids, targets: Ids, lr: float) -> Any:
     """Do one step of SGD in place, with hand-written gradients. Return the mean nats before the step."""
     embedding, hidden_kernel, _, kernel, _ = params
     concatenated, hidden, logits = numpy_forward(params, contexts)
@@ -43,20 +41,8 @@ def numpy_train(
     d_concatenated = d_hidden @ hidden_kernel.T
     d_embedding = np.zeros_like(embedding)
     np.add.at(d_embedding, contexts, d_concatenated.reshape(*contexts.shape, -1))
-    gradients = (
-        d_embedding,
-        concatenated.T @ d_hidden,
-        d_hidden.sum(axis=0),
-        hidden.T @ d_logits,
-        d_logits.sum(axis=0),
-    )
+    d_hidden_kernel, d_kernel = concatenated.T @ d_hidden, hidden.T @ d_logits
+    gradients = d_embedding, d_hidden_kernel, d_hidden.sum(axis=0), d_kernel, d_logits.sum(axis=0)
     for param, gradient in zip(params, gradients, strict=True):
         param -= lr * gradient
     return mean
-
-
-def torch_network(model: Any, variables: Any, device: str) -> Any:
-    """Return the same model as a `torch.nn.Sequential`."""
-    from experiments.speed.pytorch.reference import from_flax  # imports torch
-
-    return from_flax(model, variables).to(device)

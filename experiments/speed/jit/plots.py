@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 
 from experiments.shared.benchmark import format_digits
-from experiments.shared.plots import COLORS, new_figure
+from experiments.shared.plots import new_panels
 from experiments.shared.tables import format_table
+from jaxlm.runs.report.plots import COLORS
 
 TITLES = {
     "eager": "eager JAX",
@@ -113,15 +114,11 @@ def plot_speedups(results: Mapping[str, Any]) -> Any:
     figure, all_axes = _make_panels(len(groups), height=0.62 * max(map(len, groups.values())) + 1.2)
     for axes, ((device, size), stages) in zip(all_axes, groups.items(), strict=False):
         others = VARIANTS[1:]
-        for place, rows in enumerate(stages.values()):
-            for index, name in enumerate(others):
-                if name not in rows:
-                    continue
-                speedup = rows[name]["speedup"]
-                y = place + (index - (len(others) - 1) / 2) * 0.16
-                axes.barh(y, speedup, height=0.15, color=VARIANT_COLORS[name])
-                label = {"xytext": (2, 0), "textcoords": "offset points", "va": "center", "fontsize": 6}
-                axes.annotate(format_digits(speedup), (speedup, y), **label)
+        for index, name in enumerate(others):
+            speedups = {place: rows[name]["speedup"] for place, rows in enumerate(stages.values()) if name in rows}
+            heights = [place + (index - (len(others) - 1) / 2) * 0.16 for place in speedups]
+            bars = axes.barh(heights, speedups.values(), height=0.15, color=VARIANT_COLORS[name])
+            axes.bar_label(bars, map(format_digits, speedups.values()), padding=2, fontsize=6)
         axes.set_xscale("log")
         axes.set_yticks(range(len(stages)), [stage.replace("_", " ") for stage in stages])
         axes.set_ylim(len(stages) - 0.5, -0.5)
@@ -130,7 +127,7 @@ def plot_speedups(results: Mapping[str, Any]) -> Any:
         axes.axvline(1, color=VARIANT_COLORS["eager"], linewidth=1.2)
         axes.xaxis.set_major_formatter("{x:,g}")
         axes.set(title=f"{device}, {size}", xlabel="speed-up over eager JAX")
-        axes.grid(axis="x", alpha=0.25)
+        axes.grid(visible=False, axis="y")
     return figure
 
 
@@ -144,7 +141,6 @@ def _plot_ceiling(axes: Any, ceiling: Mapping[str, float], intensities: Sequence
     axes.set(xscale="log", yscale="log", xlim=(low, high))
     text = f"slope: copy, {format_digits(gigabytes)} GB/s\nflat: matrix product, {format_digits(gflops)} GFLOP/s"
     axes.text(0.03, 0.97, text, transform=axes.transAxes, va="top", fontsize=8)
-    axes.grid(alpha=0.25)
     return low, high
 
 
@@ -158,18 +154,15 @@ def _spread(values: Mapping[str, float], ratio: float) -> dict[str, float]:
 
 
 def _make_panels(count: int, *, height: float) -> tuple[Any, Any]:
-    """Return a figure and its axes, at most three in a row, with a legend of the variants below them."""
+    """Return a figure and its panels, with a legend of the variants below them."""
     from matplotlib.lines import Line2D
 
-    columns = min(count, 3)
-    lines = -(-count // columns)
-    figure = new_figure(max(3.7 * columns, 7), height * lines + 0.4)
-    all_axes = figure.subplots(lines, columns, squeeze=False).flatten()
-    for axes in all_axes[count:]:
-        axes.set_axis_off()
+    figure, panels = new_panels(count, 3.7, height)
+    width, total_height = figure.get_size_inches()
+    figure.set_size_inches(max(width, 7), total_height + 0.4)
     handles = [
         Line2D([], [], color=VARIANT_COLORS[name], marker=MARKERS[name], linestyle="", label=title)
         for name, title in TITLES.items()
     ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=6 if columns > 1 else 3, frameon=False)
-    return figure, all_axes
+    figure.legend(handles=handles, loc="outside lower center", ncols=6 if count > 1 else 3, frameon=False)
+    return figure, panels

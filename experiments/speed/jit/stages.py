@@ -9,7 +9,7 @@ To add a stage, write a function `(Problem) -> Stage` and list it in `STAGES`.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,7 @@ from jax import Array
 
 import jaxlm
 from experiments.shared.synthetic import zipf_ids
-from experiments.speed.jit.numpy_reference import numpy_forward, numpy_nats, numpy_train, torch_network
+from experiments.speed.jit.numpy_reference import numpy_forward, numpy_nats, numpy_train
 from jaxlm.models.counts_bigram import add_pairs
 from jaxlm.models.interface import compute_logits
 from jaxlm.sampling.distributions import compute_distributions, sample_tokens
@@ -62,9 +62,21 @@ class Problem:
         layers = [params[layer][name] for layer in ("hidden", "projection") for name in ("kernel", "bias")]
         return embedding, *map(np.array, layers)
 
+    def make_network(self, device: str) -> Any:
+        """Return the model as a `torch.nn.Sequential`."""
+        from experiments.speed.pytorch.reference import from_flax  # imports torch
 
-@dataclass(frozen=True)
-class Stage:
+        return from_flax(self.model, self.variables).to(device)
+
+    def make_tensors(self, torch: Any, device: str) -> tuple[Any, Any]:
+        """Return contexts and targets as tensors."""
+        contexts, targets = (
+            torch.tensor(array, dtype=torch.int64, device=device) for array in (self.contexts, self.targets)
+        )
+        return contexts, targets
+
+
+class Stage(NamedTuple):
     """One item of work, as a pure function and in NumPy and PyTorch.
 
     Args:
@@ -76,6 +88,7 @@ class Stage:
         torch: (torch module, device) -> a function like `numpy`.
         output: selects the result from a state.
         no_vmap: why there is no vmapped variant, or "".
+        needs_gradients: PyTorch must record the operations.
     """
 
     item: str
@@ -86,6 +99,7 @@ class Stage:
     torch: Callable[[Any, str], Callable[[int], Any]]
     output: Callable[[Any], Any] = lambda state: state
     no_vmap: str = ""
+    needs_gradients: bool = False
 
 
 def make_problem(sizes: Sizes) -> Problem:
@@ -101,13 +115,13 @@ def make_problem(sizes: Sizes) -> Problem:
 
 def count(problem: Problem) -> Stage:
     """Count pairs of ids into the table of a counts bigram."""
-    vocab_size = problem.sizes.vocab_size
+    shape = problem.sizes.vocab_size, problem.sizes.vocab_size
     chunks = np.stack([problem.ids[start : start + PAIRS + 1] for start in range(0, len(problem.ids) - 1, PAIRS)])
 
     def step(chunks: Array, table: Array, i: Array) -> Array:
         return add_pairs(table, chunks[i % NUM_BATCHES], PAIRS)
 
-    numpy_table = np.zeros((vocab_size, vocab_size), np.int32)
+    numpy_table = np.zeros(shape, np.int32)
 
     def with_numpy(i: int) -> Any:
         ids = chunks[i % NUM_BATCHES]
@@ -115,7 +129,7 @@ def count(problem: Problem) -> Stage:
         return numpy_table
 
     def with_torch(torch: Any, device: str) -> Callable[[int], Any]:
-        table = torch.zeros((vocab_size, vocab_size), dtype=torch.int32, device=device)
+        table = torch.zeros(shape, dtype=torch.int32, device=device)
         ones = torch.ones(PAIRS, dtype=torch.int32, device=device)
         all_ids = torch.tensor(chunks, dtype=torch.int64, device=device)
 
@@ -125,18 +139,10 @@ def count(problem: Problem) -> Stage:
 
         return run
 
-    table_bytes = VMAP_WIDTH * vocab_size**2 * 4
-    return Stage(
-        item=f"{PAIRS:,} pairs",
-        step=step,
-        inputs=jnp.asarray(chunks),
-        state=jnp.zeros((vocab_size, vocab_size), jnp.int32),
-        numpy=with_numpy,
-        torch=with_torch,
-        no_vmap=f"{VMAP_WIDTH} tables take {table_bytes / 2**20:,.0f} MiB"
-        if table_bytes > MAX_TABLE_BYTES
-        else "",
-    )
+    table_bytes = VMAP_WIDTH * numpy_table.nbytes
+    no_vmap = f"{VMAP_WIDTH} tables take {table_bytes / 2**20:,.0f} MiB" if table_bytes > MAX_TABLE_BYTES else ""
+    inputs, state = jnp.asarray(chunks), jnp.zeros(shape, jnp.int32)
+    return Stage(f"{PAIRS:,} pairs", step, inputs, state, with_numpy, with_torch, no_vmap=no_vmap)
 
 
 def batch(problem: Problem) -> Stage:
@@ -164,50 +170,37 @@ def batch(problem: Problem) -> Stage:
 
         return run
 
-    return Stage(
-        item=f"{sizes.batch_size} windows",
-        step=step,
-        inputs=(jnp.asarray(problem.ids), jax.random.key(1)),
-        state=(jnp.asarray(problem.contexts[0]), jnp.asarray(problem.targets[0])),
-        numpy=with_numpy,
-        torch=with_torch,
-    )
+    inputs = jnp.asarray(problem.ids), jax.random.key(1)
+    state = jnp.asarray(problem.contexts[0]), jnp.asarray(problem.targets[0])
+    return Stage(f"{sizes.batch_size} windows", step, inputs, state, with_numpy, with_torch)
 
 
 def forward(problem: Problem) -> Stage:
     """Compute the logits of a batch."""
-    model, arrays = problem.model, problem.arrays
+    sizes, arrays = problem.sizes, problem.arrays
 
     def step(inputs: tuple[Any, Array], logits: Array, i: Array) -> Array:
         variables, contexts = inputs
-        return compute_logits(model, variables, contexts[i % NUM_BATCHES])
+        return compute_logits(problem.model, variables, contexts[i % NUM_BATCHES])
 
     def with_numpy(i: int) -> Any:
         return numpy_forward(arrays, problem.contexts[i % NUM_BATCHES])[-1]
 
     def with_torch(torch: Any, device: str) -> Callable[[int], Any]:
-        network = torch_network(model, problem.variables, device)
-        contexts = torch.tensor(problem.contexts, dtype=torch.int64, device=device)
+        network, (contexts, _) = problem.make_network(device), problem.make_tensors(torch, device)
+        return lambda i: network(contexts[i % NUM_BATCHES])
 
-        @torch.no_grad()  # type: ignore[untyped-decorator]
-        def run(i: int) -> Any:
-            return network(contexts[i % NUM_BATCHES])
-
-        return run
-
-    return Stage(
-        item=f"{problem.sizes.batch_size} contexts",
-        step=step,
-        inputs=(problem.variables, jnp.asarray(problem.contexts)),
-        state=jnp.zeros((problem.sizes.batch_size, problem.sizes.vocab_size)),
-        numpy=with_numpy,
-        torch=with_torch,
+    inputs, state = (
+        (problem.variables, jnp.asarray(problem.contexts)),
+        jnp.zeros((sizes.batch_size, sizes.vocab_size)),
     )
+    return Stage(f"{sizes.batch_size} contexts", step, inputs, state, with_numpy, with_torch)
 
 
 def loss(problem: Problem) -> Stage:
     """Compute the mean nats of a batch from its logits."""
-    shape = (NUM_BATCHES, problem.sizes.batch_size, problem.sizes.vocab_size)
+    batch_size = problem.sizes.batch_size
+    shape = NUM_BATCHES, batch_size, problem.sizes.vocab_size
     all_logits = np.random.default_rng(2).normal(size=shape).astype(np.float32)
 
     def step(inputs: tuple[Array, Array], mean: Array, i: Array) -> Array:
@@ -218,22 +211,12 @@ def loss(problem: Problem) -> Stage:
         return numpy_nats(all_logits[i % NUM_BATCHES], problem.targets[i % NUM_BATCHES]).mean()
 
     def with_torch(torch: Any, device: str) -> Callable[[int], Any]:
-        logits = torch.tensor(all_logits, device=device)
-        targets = torch.tensor(problem.targets, dtype=torch.int64, device=device)
+        logits, (_, targets) = torch.tensor(all_logits, device=device), problem.make_tensors(torch, device)
+        nats = torch.nn.functional.cross_entropy
+        return lambda i: nats(logits[i % NUM_BATCHES], targets[i % NUM_BATCHES])
 
-        def run(i: int) -> Any:
-            return torch.nn.functional.cross_entropy(logits[i % NUM_BATCHES], targets[i % NUM_BATCHES])
-
-        return run
-
-    return Stage(
-        item=f"{problem.sizes.batch_size} rows of logits",
-        step=step,
-        inputs=(jnp.asarray(all_logits), jnp.asarray(problem.targets)),
-        state=jnp.float32(0),
-        numpy=with_numpy,
-        torch=with_torch,
-    )
+    inputs = jnp.asarray(all_logits), jnp.asarray(problem.targets)
+    return Stage(f"{batch_size} rows of logits", step, inputs, jnp.float32(0), with_numpy, with_torch)
 
 
 def training_step(problem: Problem) -> Stage:
@@ -258,10 +241,8 @@ def training_step(problem: Problem) -> Stage:
         return numpy_train(numpy_params, *batch, LEARNING_RATE)
 
     def with_torch(torch: Any, device: str) -> Callable[[int], Any]:
-        network = torch_network(model, problem.variables, device)
+        network, (contexts, targets) = problem.make_network(device), problem.make_tensors(torch, device)
         sgd = torch.optim.SGD(network.parameters(), lr=LEARNING_RATE)
-        contexts = torch.tensor(problem.contexts, dtype=torch.int64, device=device)
-        targets = torch.tensor(problem.targets, dtype=torch.int64, device=device)
 
         def run(i: int) -> Any:
             logits = network(contexts[i % NUM_BATCHES])
@@ -274,26 +255,25 @@ def training_step(problem: Problem) -> Stage:
         return run
 
     return Stage(
-        item=f"{problem.sizes.batch_size} windows",
-        step=step,
+        f"{problem.sizes.batch_size} windows",
+        step,
         inputs=(jnp.asarray(problem.contexts), jnp.asarray(problem.targets)),
         state=(problem.variables, optimizer.init(problem.variables), jnp.float32(0)),
         numpy=with_numpy,
         torch=with_torch,
         output=lambda state: state[2],
+        needs_gradients=True,
     )
 
 
 def evaluation(problem: Problem) -> Stage:
     """Add the nats of a batch to a running total."""
-    model, arrays = problem.model, problem.arrays
+    arrays, numpy_total = problem.arrays, np.zeros((), np.float32)
 
     def step(inputs: tuple[Any, Array, Array], total: Array, i: Array) -> Array:
         variables, contexts, targets = inputs
-        logits = compute_logits(model, variables, contexts[i % NUM_BATCHES])
+        logits = compute_logits(problem.model, variables, contexts[i % NUM_BATCHES])
         return total + jaxlm.token_nats(logits, targets[i % NUM_BATCHES]).sum()
-
-    numpy_total = np.zeros((), np.float32)
 
     def with_numpy(i: int) -> Any:
         logits = numpy_forward(arrays, problem.contexts[i % NUM_BATCHES])[-1]
@@ -301,35 +281,27 @@ def evaluation(problem: Problem) -> Stage:
         return numpy_total
 
     def with_torch(torch: Any, device: str) -> Callable[[int], Any]:
-        network = torch_network(model, problem.variables, device)
-        contexts = torch.tensor(problem.contexts, dtype=torch.int64, device=device)
-        targets = torch.tensor(problem.targets, dtype=torch.int64, device=device)
+        network, (contexts, targets) = problem.make_network(device), problem.make_tensors(torch, device)
         total = torch.zeros((), device=device)
 
-        @torch.no_grad()  # type: ignore[untyped-decorator]
         def run(i: int) -> Any:
             logits = network(contexts[i % NUM_BATCHES])
             return total.add_(torch.nn.functional.cross_entropy(logits, targets[i % NUM_BATCHES], reduction="sum"))
 
         return run
 
-    return Stage(
-        item=f"{problem.sizes.batch_size} windows",
-        step=step,
-        inputs=(problem.variables, jnp.asarray(problem.contexts), jnp.asarray(problem.targets)),
-        state=jnp.float32(0),
-        numpy=with_numpy,
-        torch=with_torch,
-    )
+    item = f"{problem.sizes.batch_size} windows"
+    inputs = problem.variables, jnp.asarray(problem.contexts), jnp.asarray(problem.targets)
+    return Stage(item, step, inputs, jnp.float32(0), with_numpy, with_torch)
 
 
 def sampling(problem: Problem) -> Stage:
     """Sample the next token of one text and shift it into the context."""
-    model, arrays, first = problem.model, problem.arrays, problem.contexts[0, :1]
+    arrays, first = problem.arrays, problem.contexts[0, :1]
 
     def step(inputs: tuple[Any, Array], window: Array, i: Array) -> Array:
         variables, key = inputs
-        logits = compute_logits(model, variables, window)
+        logits = compute_logits(problem.model, variables, window)
         uniforms = jax.random.uniform(jax.random.fold_in(key, i), (1,))
         token = sample_tokens(compute_distributions(logits), uniforms)
         return jnp.concatenate([window, token[:, None]], axis=1)[:, 1:]
@@ -344,10 +316,8 @@ def sampling(problem: Problem) -> Stage:
         return numpy_window
 
     def with_torch(torch: Any, device: str) -> Callable[[int], Any]:
-        network = torch_network(model, problem.variables, device)
-        window = torch.tensor(first, dtype=torch.int64, device=device)
+        network, window = problem.make_network(device), torch.tensor(first, dtype=torch.int64, device=device)
 
-        @torch.no_grad()  # type: ignore[untyped-decorator]
         def run(i: int) -> Any:
             nonlocal window
             probabilities = torch.softmax(network(window), dim=1)
@@ -357,14 +327,8 @@ def sampling(problem: Problem) -> Stage:
 
         return run
 
-    return Stage(
-        item="1 token",
-        step=step,
-        inputs=(problem.variables, jax.random.key(2)),
-        state=jnp.asarray(first),
-        numpy=with_numpy,
-        torch=with_torch,
-    )
+    inputs = problem.variables, jax.random.key(2)
+    return Stage("1 token", step, inputs, jnp.asarray(first), with_numpy, with_torch)
 
 
 STAGES = {stage.__name__: stage for stage in (count, batch, forward, loss, training_step, evaluation, sampling)}

@@ -58,7 +58,9 @@ def make_variants(
     if torch is not None:
         torch_step = stage.torch(torch, "cpu" if on_cpu else "cuda")
         wait = None if on_cpu else torch.cuda.synchronize
-        variants["torch"] = repeat(lambda _, i: torch_step(i), None, calls=items, wait=wait)
+        variant = repeat(lambda _, i: torch_step(i), None, calls=items, wait=wait)
+        without_gradients = variant._replace(call=torch.no_grad()(variant.call))
+        variants["torch"] = variant if stage.needs_gradients else without_gradients
     return variants, missing
 
 

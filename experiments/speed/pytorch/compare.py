@@ -25,30 +25,25 @@ import jaxlm
 from experiments.shared.benchmark import Benchmark, format_benchmarks, run_benchmark
 from experiments.shared.experiment import Experiment, Findings, RunContext, main
 from experiments.shared.machine import cpu_name, import_torch, num_cores
-from experiments.shared.options import RunOptions
-from jaxlm.utils.checks import check_at_least
+from experiments.shared.options import BenchmarkOptions
 
 
 @dataclass(frozen=True, kw_only=True)
-class ComparisonOptions(RunOptions):
+class ComparisonOptions(BenchmarkOptions):
     """Time jaxlm against PyTorch, workload by workload."""
 
     rows: str = ""
     """Only the workloads whose title contains this text."""
     repeats: int = 7
     """Samples of each variant."""
-    num_tokens: int = 20_000
-    """Tokens that one call of jaxlm's `sample` draws for one stream."""
 
 
 def prepare(options: ComparisonOptions) -> Experiment:
     """Check the options and import PyTorch."""
-    check_at_least("--repeats", options.repeats, 1)
-    check_at_least("--num-tokens", options.num_tokens, 1)
     torch = import_torch()
     from experiments.speed.pytorch import workloads
 
-    sizes = workloads.QUICK if options.quick else workloads.Sizes(num_tokens=options.num_tokens)
+    sizes = workloads.QUICK if options.quick else workloads.Sizes()
     builders = workloads.make_workloads(sizes)
     chosen = {title: build for title, build in builders.items() if options.rows in title}
     if not chosen:
@@ -65,10 +60,10 @@ def measure(
     for title, build in builders.items():
         run.log(f"timing: {title}")
         torch.compiler.reset()  # it keeps eight programs per function, then stops compiling
-        benchmark = build()
         rows[title] = run_benchmark(
-            benchmark._replace(targets=()) if options.quick else benchmark,
+            build(),
             repeats=1 if options.quick else options.repeats,
+            with_targets=not options.quick,
             # PyTorch's OpenMP threads keep spinning after its last call, and slow down the next variant.
             rest_seconds=0.0 if options.quick else 0.3,
             on_failure=run.log,

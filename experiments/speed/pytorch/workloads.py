@@ -4,13 +4,13 @@ This module imports torch.
 """
 
 import ctypes
-import functools
 import shutil
 import subprocess
 import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from jax import Array
 import jaxlm
 from experiments.shared.benchmark import Benchmark, RatioTarget, Variant
 from experiments.shared.synthetic import zipf_ids
+from experiments.shared.training import Ids, fit_counts
 from experiments.speed.pytorch import reference
 
 
@@ -63,8 +64,8 @@ def make_workloads(sizes: Sizes) -> dict[str, Callable[[], Benchmark]]:
         f"fit, {v}": lambda: fit_workload(counts, sizes),
         f"step, neural bigram {v} D=32 B=64": lambda: step_workload(bigram, 64, 400, (1.6, 2.5), sizes),
         f"step, MLP {v} N=3 D=32 H=64 B=64": lambda: step_workload(mlp, 64, 400, (1.8, 6), sizes),
-        f"step, MLP {v} N=8 D=64 H=256 B=256": lambda: step_workload(
-            large, 256, 50, (1.2, 1.4), sizes, count_step_flops(large, 256)
+        f"step, MLP {v} N=8 D=64 H=256 B=256": lambda: add_ceiling(
+            step_workload(large, 256, 50, (1.2, 1.4), sizes), count_step_flops(large, 256)
         ),
         "step, MLP V=27 N=3 D=10 H=200 B=32": lambda: step_workload(small, 32, 5000, (8, 10), sizes),
         "step, neural bigram V=27 D=27 B=32": lambda: step_workload(small_bigram, 32, 10_000, (15, 35), sizes),
@@ -87,36 +88,25 @@ def fit_workload(model: jaxlm.CountsBigramLM, sizes: Sizes) -> Benchmark:
         kept[0] = model.fit(kept[0], ids)
         return kept[0]
 
-    table = torch.zeros((model.vocab_size, model.vocab_size), dtype=torch.int32)
-    stream = torch.tensor(ids, dtype=torch.int64)
-    excerpt = ids[: sizes.course_pairs + 1].tolist()
-    variants = {
-        "jaxlm": Variant(fit, sizes.num_pairs),
-        **{
-            f"PyTorch {name}": Variant(functools.partial(count, table, stream), sizes.num_pairs)
-            for name, count in (
-                ("index_put_", reference.count_by_index_put),
-                ("scatter_add_", reference.count_by_scatter_add),
-                ("bincount", reference.count_by_bincount),
-            )
-        },
-        "course": Variant(functools.partial(reference.count_one_by_one, table, excerpt), sizes.course_pairs),
+    shape = model.vocab_size, model.vocab_size
+    table, stream = torch.zeros(shape, dtype=torch.int32), torch.tensor(ids, dtype=torch.int64)
+    calls: dict[str, Callable[[], Any]] = {
+        "jaxlm": fit,
+        "PyTorch index_put_": partial(reference.count_by_index_put, table, stream),
+        "PyTorch scatter_add_": partial(reference.count_by_scatter_add, table, stream),
+        "PyTorch bincount": partial(reference.count_by_bincount, table, stream),
     }
-    loop = compile_c_loop()
-    if loop is not None:
-        counts = np.zeros((model.vocab_size, model.vocab_size), np.int32)
-        variants["C"] = Variant(functools.partial(loop, ids, counts), sizes.num_pairs)
+    variants = {name: Variant(call, sizes.num_pairs) for name, call in calls.items()}
+    excerpt = ids[: sizes.course_pairs + 1].tolist()
+    variants["course"] = Variant(partial(reference.count_one_by_one, table, excerpt), sizes.course_pairs)
+    if (loop := compile_c_loop()) is not None:
+        variants["C"] = Variant(partial(loop, ids, np.zeros(shape, np.int32)), sizes.num_pairs)
     against_c = RatioTarget("jaxlm / C loop", "jaxlm", "C", 2, at_most=True)
     return Benchmark("pair", variants, (*pytorch_targets((2.5, 1000)), against_c))
 
 
 def step_workload(
-    model: jaxlm.LanguageModel,
-    batch_size: int,
-    num_steps: int,
-    bounds: Bounds,
-    sizes: Sizes,
-    flops: float | None = None,
+    model: jaxlm.LanguageModel, batch_size: int, num_steps: int, bounds: Bounds, sizes: Sizes
 ) -> Benchmark:
     """Do SGD steps on random windows, `num_steps` per call of jaxlm and a tenth of that per call of PyTorch.
 
@@ -126,22 +116,13 @@ def step_workload(
     ids = zipf_ids(model.vocab_size, sizes.train_tokens)
     variables = jaxlm.init(model, jax.random.key(0))
     steps = max(int(num_steps * sizes.step_share), 1)
+    few_steps = max(steps // 10, 1)
+    options: dict[str, Any] = {"variables": variables, "batch_size": batch_size, "num_steps": steps, "lr": LR}
 
     def train() -> Any:
-        trained, _ = jaxlm.train_lm(
-            model,
-            ids,
-            key=jax.random.key(1),
-            variables=variables,
-            batch_size=batch_size,
-            num_steps=steps,
-            lr=LR,
-            log_every=steps,
-        )
-        return trained
+        return jaxlm.train_lm(model, ids, key=jax.random.key(1), log_every=steps, **options)[0]
 
-    few_steps = max(steps // 10, 1)
-    train_torch = functools.partial(
+    train_torch = partial(
         reference.train,
         reference.from_flax(model, variables),
         torch.tensor(ids, dtype=torch.int64),
@@ -151,33 +132,30 @@ def step_workload(
         lr=LR,
     )
     nats = reference.compile_function(reference.window_nats, sizes.compile_backend)
-    in_python = functools.partial(train_torch, cut=reference.cut_in_python)
     variants = {
         "jaxlm": Variant(train, steps),
         "PyTorch eager": Variant(train_torch, few_steps),
-        "PyTorch compiled": Variant(functools.partial(train_torch, nats=nats), few_steps, True),
-        "course": Variant(in_python, few_steps),
+        "PyTorch compiled": Variant(partial(train_torch, nats=nats), few_steps, compiles_itself=True),
+        "course": Variant(partial(train_torch, cut=reference.cut_in_python), few_steps),
     }
-    if flops is None:
-        return Benchmark("step", variants, pytorch_targets(bounds))
-    ceiling = RatioTarget("matrix-product ceiling / jaxlm", "product", "jaxlm", 0.65)
-    return Benchmark("step", variants | product_variants(flops), (*pytorch_targets(bounds), ceiling))
+    return Benchmark("step", variants, pytorch_targets(bounds))
+
+
+def add_ceiling(benchmark: Benchmark, step_flops: float) -> Benchmark:
+    """Add square matrix products, as the time of a step that consists of nothing else."""
+    multiply = jax.jit(jnp.matmul)
+    products = {}
+    for size in (512, 1024, 2048):
+        square = jax.random.normal(jax.random.key(size), (size, size))
+        products[f"product {size}"] = Variant(partial(multiply, square, square), 2 * size**3 / step_flops)
+    target = RatioTarget("matrix-product ceiling / jaxlm", "product", "jaxlm", 0.65)
+    return Benchmark(benchmark.unit, {**benchmark.variants, **products}, (*benchmark.targets, target))
 
 
 def count_step_flops(model: jaxlm.MLPLanguageModel, batch_size: int) -> float:
     """Count the FLOPs of a step's matrix products: forward, gradient of the inputs, gradient of the weights."""
     inputs = model.context_length * model.embedding_dim
     return 6 * batch_size * model.hidden_dim * (inputs + model.vocab_size)
-
-
-def product_variants(unit_flops: float) -> dict[str, Variant]:
-    """Return square matrix products, as the time of a unit that consists of nothing else."""
-    multiply = jax.jit(jnp.matmul)
-    squares = {size: jax.random.normal(jax.random.key(size), (size, size)) for size in (512, 1024, 2048)}
-    return {
-        f"product {size}": Variant(functools.partial(multiply, square, square), 2 * size**3 / unit_flops)
-        for size, square in squares.items()
-    }
 
 
 def sample_workload(model: jaxlm.LanguageModel, num_streams: int, bounds: Bounds, sizes: Sizes) -> Benchmark:
@@ -189,8 +167,9 @@ def sample_workload(model: jaxlm.LanguageModel, num_streams: int, bounds: Bounds
     few_tokens = max(num_tokens // 20, 1)
     module = reference.from_flax(model, variables)
     window = torch.tensor(np.atleast_2d(prompts), dtype=torch.int64)
-    probabilities = reference.compile_function(reference.next_token_probabilities, sizes.compile_backend)
-    generate = functools.partial(reference.generate, module, window, few_tokens)
+    compiled = reference.compile_function(reference.next_token_probabilities, sizes.compile_backend)
+    generate = partial(reference.generate, module, window, few_tokens)
+    generate_compiled = partial(generate, probabilities=compiled)
 
     def sample() -> Array:
         return jaxlm.sample(model, variables, prompts, num_tokens, key=jax.random.key(1))
@@ -198,12 +177,10 @@ def sample_workload(model: jaxlm.LanguageModel, num_streams: int, bounds: Bounds
     variants = {
         "jaxlm": Variant(sample, num_tokens * num_streams),
         "PyTorch eager": Variant(generate, few_tokens * num_streams),
-        "PyTorch compiled": Variant(
-            functools.partial(generate, probabilities=probabilities), few_tokens * num_streams, True
-        ),
+        "PyTorch compiled": Variant(generate_compiled, few_tokens * num_streams, compiles_itself=True),
     }
     if num_streams == 1:
-        in_python = functools.partial(reference.generate_in_python, module, prompt.tolist(), few_tokens)
+        in_python = partial(reference.generate_in_python, module, prompt.tolist(), few_tokens)
         variants["course"] = Variant(in_python, few_tokens)
     return Benchmark("token", variants, pytorch_targets(bounds))
 
@@ -213,20 +190,17 @@ def sample_table_workload(model: jaxlm.CountsBigramLM, bounds: Bounds, sizes: Si
 
     The text is long, so that the 30 ms in which `sample` computes its own table are spread over 100,000 tokens.
     """
-    num_tokens = 5 * sizes.num_tokens
-    variables = fit_counts(model, sizes)
-    few_tokens = max(sizes.num_tokens // 20, 1)
-    probabilities = reference.normalize_counts(reference.from_jax(variables["counts"]["table"]))
+    num_tokens, few_tokens = 5 * sizes.num_tokens, max(sizes.num_tokens // 20, 1)
+    variables = fit_counts(model, zipf_ids(model.vocab_size, sizes.train_tokens))
+    table = reference.normalize_counts(reference.from_jax(variables["counts"]["table"]))
 
     def sample() -> Array:
         return jaxlm.sample(model, variables, [0], num_tokens, key=jax.random.key(1))
 
-    variants = {"jaxlm": Variant(sample, num_tokens)} | {
-        name: Variant(functools.partial(generate, probabilities, 0, few_tokens), few_tokens)
-        for name, generate in (
-            ("PyTorch eager", reference.generate_from_table),
-            ("course", reference.generate_from_table_in_python),
-        )
+    variants = {
+        "jaxlm": Variant(sample, num_tokens),
+        "PyTorch eager": Variant(partial(reference.generate_from_table, table, 0, few_tokens), few_tokens),
+        "course": Variant(partial(reference.generate_from_table_in_python, table, 0, few_tokens), few_tokens),
     }
     return Benchmark("token", variants, pytorch_targets(bounds))
 
@@ -236,40 +210,32 @@ def perplexity_workload(model: jaxlm.LanguageModel, bounds: Bounds, sizes: Sizes
     variables = jaxlm.init(model, jax.random.key(0))
     ids = zipf_ids(model.vocab_size, sizes.num_windows + model.context_length)
     module = reference.from_flax(model, variables)
-    stream = torch.tensor(ids, dtype=torch.int64)
-    score = functools.partial(reference.perplexity, module, stream, context_length=model.context_length)
-    sum_nats = reference.compile_function(reference.sum_window_nats, sizes.compile_backend)
-    in_python = functools.partial(
-        reference.perplexity_in_python,
-        module,
-        ids.tolist(),
-        context_length=model.context_length,
-        batch_size=256,
-    )
-    variants = {
-        "jaxlm": Variant(lambda: jaxlm.perplexity(model, variables, ids), sizes.num_windows),
-        "PyTorch eager": Variant(select_batch_size(score), sizes.num_windows),
+    options: dict[str, Any] = {"context_length": model.context_length}
+    score = partial(reference.perplexity, module, torch.tensor(ids, dtype=torch.int64), **options)
+    compiled = reference.compile_function(reference.sum_window_nats, sizes.compile_backend)
+    in_python = partial(reference.perplexity_in_python, module, ids.tolist(), batch_size=256, **options)
+    calls = {
+        "jaxlm": partial(jaxlm.perplexity, model, variables, ids),
+        "PyTorch eager": select_batch_size(score),
         **{
-            f"PyTorch compiled, B={batch_size}": Variant(
-                functools.partial(score, batch_size=batch_size, sum_nats=sum_nats), sizes.num_windows, True
-            )
+            f"PyTorch compiled, B={batch_size}": partial(score, batch_size=batch_size, sum_nats=compiled)
             for batch_size in BATCH_SIZES
         },
-        "course": Variant(in_python, sizes.num_windows),
+        "course": in_python,
     }
+    variants = {name: Variant(call, sizes.num_windows, "compiled" in name) for name, call in calls.items()}
     return Benchmark("window", variants, pytorch_targets(bounds))
 
 
 def perplexity_table_workload(model: jaxlm.CountsBigramLM, bounds: Bounds, sizes: Sizes) -> Benchmark:
     """Score windows with a table of counts. PyTorch smooths the needed rows, or the whole table first."""
-    variables = fit_counts(model, sizes)
+    variables = fit_counts(model, zipf_ids(model.vocab_size, sizes.train_tokens))
     ids = zipf_ids(model.vocab_size, sizes.num_windows + 1, seed=1)
     table, stream = reference.from_jax(variables["counts"]["table"]), torch.tensor(ids, dtype=torch.int64)
-    by_rows = functools.partial(reference.table_perplexity_by_rows, table, stream)
     calls = {
-        "jaxlm": lambda: jaxlm.perplexity(model, variables, ids),
-        "PyTorch eager, rows": select_batch_size(by_rows),
-        "PyTorch eager, table": functools.partial(reference.table_perplexity_by_table, table, stream),
+        "jaxlm": partial(jaxlm.perplexity, model, variables, ids),
+        "PyTorch eager, rows": select_batch_size(partial(reference.table_perplexity_by_rows, table, stream)),
+        "PyTorch eager, table": partial(reference.table_perplexity_by_table, table, stream),
     }
     variants = {name: Variant(call, sizes.num_windows) for name, call in calls.items()}
     return Benchmark("window", variants, pytorch_targets(bounds))
@@ -281,36 +247,17 @@ def sweep_workload(model: jaxlm.LanguageModel, batch_size: int, sizes: Sizes) ->
     lrs = np.repeat([0.05, 0.1, 0.2, 0.4], 4)
     keys = jax.random.split(jax.random.key(0), len(lrs))
     num_steps = max(int(2000 * sizes.step_share), 1)
+    options: dict[str, Any] = {"batch_size": batch_size, "num_steps": num_steps, "log_every": num_steps}
 
     def one_by_one() -> Any:
-        return [
-            jaxlm.train_lm(
-                model,
-                ids,
-                key=key,
-                batch_size=batch_size,
-                num_steps=num_steps,
-                lr=float(lr),
-                log_every=num_steps,
-            )[0]
-            for lr, key in zip(lrs, keys, strict=True)
-        ]
+        pairs = zip(lrs.tolist(), keys, strict=True)
+        return [jaxlm.train_lm(model, ids, key=key, lr=lr, **options)[0] for lr, key in pairs]
 
     def together() -> Any:
-        return jaxlm.train_many(
-            model,
-            ids,
-            keys=keys,
-            hyperparams={"lr": lrs},
-            batch_size=batch_size,
-            num_steps=num_steps,
-            log_every=num_steps,
-        )[0]
+        return jaxlm.train_many(model, ids, keys=keys, hyperparams={"lr": lrs}, **options)[0]
 
-    variants = {
-        "jaxlm, one program": Variant(together, num_steps),
-        "jaxlm, one by one": Variant(one_by_one, num_steps),
-    }
+    calls = {"jaxlm, one program": together, "jaxlm, one by one": one_by_one}
+    variants = {name: Variant(call, num_steps) for name, call in calls.items()}
     target = RatioTarget("one program / one by one", "jaxlm, one program", "jaxlm, one by one", 0.35, at_most=True)
     return Benchmark("step of all", variants, (target,))
 
@@ -331,18 +278,12 @@ def select_batch_size(score: Any) -> Any:
         begin = time.perf_counter()
         score(batch_size=batch_size)
         seconds[batch_size].append(time.perf_counter() - begin)
-    return functools.partial(score, batch_size=min(seconds, key=lambda batch_size: min(seconds[batch_size])))
+    return partial(score, batch_size=min(seconds, key=lambda batch_size: min(seconds[batch_size])))
 
 
-def fit_counts(model: jaxlm.CountsBigramLM, sizes: Sizes) -> Any:
-    """Return the counts of the training stream."""
-    return model.fit(jaxlm.init(model, jax.random.key(0)), zipf_ids(model.vocab_size, sizes.train_tokens))
-
-
-def compile_c_loop() -> Callable[[np.ndarray[Any, Any], np.ndarray[Any, Any]], None] | None:
+def compile_c_loop() -> Callable[[Ids, Ids], None] | None:
     """Return a C loop that adds the pairs of int32 ids [T] to a table [V, V], or None without a compiler."""
-    compiler = shutil.which("cc")
-    if compiler is None:
+    if (compiler := shutil.which("cc")) is None:
         return None
     with tempfile.TemporaryDirectory() as folder:
         source, library = Path(folder, "count.c"), Path(folder, "count.so")
@@ -358,7 +299,7 @@ def compile_c_loop() -> Callable[[np.ndarray[Any, Any], np.ndarray[Any, Any]], N
         except (subprocess.CalledProcessError, OSError):
             return None
 
-    def add_pairs(ids: np.ndarray[Any, Any], table: np.ndarray[Any, Any]) -> None:
+    def add_pairs(ids: Ids, table: Ids) -> None:
         pointers = (array.ctypes.data_as(ctypes.c_void_p) for array in (ids, table))
         count(next(pointers), ctypes.c_long(len(ids)), next(pointers), ctypes.c_long(len(table)))
 

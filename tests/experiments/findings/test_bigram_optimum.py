@@ -1,6 +1,5 @@
 """KL against SciPy and against the library's evaluation."""
 
-import itertools
 import math
 from functools import partial
 
@@ -28,17 +27,6 @@ def test_kl_by_context_matches_scipy():
     np.testing.assert_allclose(kl_by_context(model, variables, PAIRS), expected, rtol=1e-5)
 
 
-def test_kl_is_the_loss_above_that_of_the_counts():
-    ids = np.random.default_rng(0).integers(0, 3, 500).astype(np.int32)
-    pairs = np.zeros((3, 3))
-    for first, second in itertools.pairwise(ids):
-        pairs[first, second] += 1
-    model = jaxlm.NeuralBigramLM(3, 2)
-    variables = jaxlm.init(model, jax.random.key(0))
-    excess = jaxlm.evaluate(model, variables, ids).nats_per_token - conditional_entropy(pairs / pairs.sum())
-    assert kl_by_context(model, variables, pairs).sum() == pytest.approx(excess, abs=1e-6)
-
-
 @pytest.mark.parametrize("num_steps", [1, 9, 10, 47, 6000])
 def test_log_spaced_steps_end_with_the_last_step(num_steps):
     steps = log_spaced_steps(num_steps)
@@ -50,11 +38,11 @@ def test_log_spaced_steps_end_with_the_last_step(num_steps):
 @pytest.mark.slow
 def test_measure_approaches_the_counts(run_measure, tmp_path):
     (tmp_path / "text.txt").write_text("aabaab" * 400 + "bab" * 200)
-    options = BigramOptimumOptions(steps=150, lrs=(1.0,), quick=True)
+    options = BigramOptimumOptions(steps=150, quick=True)
     results, table = run_measure(partial(measure, options, load_dataset("", tmp_path / "text.txt", "char")))
     (row,) = results["dims"]
     assert (row["dim"], row["steps"][-1]) == (2, 150)
-    assert row["kl_nats"][-1] == pytest.approx(row["final_kl_nats_by_lr"][0], rel=1e-3, abs=1e-5)
+    assert row["kl_nats"][-1] == pytest.approx(min(row["final_kl_nats_by_lr"]), rel=1e-3, abs=1e-5)
     assert min(row["kl_nats"]) > 0
     assert sum(each["share_of_kl_percent"] for each in row["worst_contexts"]) == pytest.approx(100)
     # A new model is uniform.

@@ -55,4 +55,4 @@ def test_longest_dense_context_is_the_last_that_fits():
 def test_make_config_is_the_recipe_with_the_users_options():
     config = make_config(ContextLengthOptions(seed=4))
     assert (config.num_steps, config.weight_decay, config.vocab_size, config.seed) == (8000, 1e-4, 4096, 4)
-    assert make_config(ContextLengthOptions(steps=9, quick=True)).num_steps == 9
+    assert make_config(ContextLengthOptions(quick=True)).num_steps == 300

@@ -13,7 +13,6 @@ from experiments.findings.makemore_names import (
     MakemoreNamesOptions,
     count_names,
     measure,
-    names_to_stream,
     nats_per_token,
     parse_names,
     sample_names,
@@ -50,10 +49,6 @@ def test_only_windows_of_makemore_count(context_length, k):
     ]
     assert len(nats) == 7
     assert nats_per_token(model, variables, names, TOKENIZER) == pytest.approx(np.mean(nats), rel=1e-6)
-
-
-def test_names_to_stream_has_a_context_of_marks_before_each_name():
-    assert names_to_stream(["ab", "c"], TOKENIZER, 3).tolist() == [0, 0, 0, 1, 2, 0, 0, 0, 3, 0]
 
 
 def test_split_names_is_makemores():

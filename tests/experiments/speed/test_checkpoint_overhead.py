@@ -6,8 +6,7 @@ import pytest
 from rich.console import Console
 from tiny_runs import tiny_config
 
-from experiments.shared.experiment import run_experiment
-from experiments.speed.checkpoint_overhead import OverheadOptions, make_benchmark, prepare, train_and_save
+from experiments.speed.checkpoint_overhead import make_benchmark, train_and_save
 from jaxlm.checkpoints.train_states import checkpoint_steps
 from jaxlm.runs.metrics_log import read_metrics
 from jaxlm.runs.setup import prepare_training
@@ -36,9 +35,3 @@ def test_train_and_save_replaces_the_last_run(setup, tmp_path):
         train_and_save(setup, path)
         assert checkpoint_steps(path / "checkpoints")[-1] == setup.config.num_steps
         assert [line["step"] + 1 for line in read_metrics(path / "metrics.jsonl")] == [1, 6, 11, 12]
-
-
-def test_prepare_checks_the_options(tmp_path):
-    with pytest.raises(ValueError, match="--repeats must be at least 1, got 0"):
-        run_experiment(prepare, OverheadOptions(repeats=0, out=tmp_path / "run"), Console(quiet=True))
-    assert not (tmp_path / "run").exists()

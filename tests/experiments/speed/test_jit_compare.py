@@ -18,7 +18,7 @@ def run(**options):
 
 @pytest.mark.slow
 def test_comparison_writes_consistent_rows(tmp_path):
-    path = run(out=tmp_path / "run", stages=("forward",), vocab_size=30)
+    path = run(out=tmp_path / "run", stages=("forward",))
     results = json.loads((path / "results.json").read_text("utf-8"))
     for name in ("roofline.png", "speedups.png"):
         assert (path / name).read_bytes().startswith(b"\x89PNG")
@@ -26,7 +26,7 @@ def test_comparison_writes_consistent_rows(tmp_path):
     assert {"eager", "jit", "loop", "vmap", "numpy"} <= set(rows)
     assert all(name in (path / "table.txt").read_text("utf-8") for name in rows)
     ceiling = results["ceilings"]["cpu:0"]
-    matrix_products = 2 * 32 * (30 * 200 + 200 * 30)
+    matrix_products = 2 * 32 * (30 * 200 + 200 * 27)
     for row in rows.values():
         assert (row["device"], row["size"], row["stage"], row["repeats"]) == ("cpu:0", "small", "forward", 1)
         assert 0 < row["minimum_us"] <= row["median_us"]
@@ -49,7 +49,6 @@ def test_comparison_writes_consistent_rows(tmp_path):
         ({"stages": ("forward", "backward")}, "unknown stage 'backward'; .*count, batch, forward, loss"),
         ({"devices": ("abacus",)}, "unknown device 'abacus'"),
         ({"repeats": 0}, "--repeats must be at least 1, got 0"),
-        ({"hidden_dim": 0}, "--hidden-dim must be at least 1, got 0"),
         ({"size": "huge"}, "--size huge requires an accelerator"),
     ],
 )

@@ -146,10 +146,3 @@ def test_generate_shifts_the_context():
 
     reference.generate(None, torch.tensor([[7, 2, 4]]), 3, probabilities=next_is_last_plus_one)
     assert seen == [[[7, 2, 4]], [[2, 4, 5]], [[4, 5, 6]]]
-
-
-def test_normalize_counts_matches_jaxlm():
-    table = count_pairs()
-    model = jaxlm.CountsBigramLM(11)
-    expected = np.exp(model.apply({"counts": {"table": jnp.asarray(table)}}, jnp.arange(11)))
-    np.testing.assert_allclose(reference.normalize_counts(torch.tensor(table)).numpy(), expected, rtol=1e-5)

@@ -3,11 +3,9 @@
 import jax
 import numpy as np
 import pytest
-from rich.console import Console
 
 import jaxlm
-from experiments.shared.experiment import run_experiment
-from experiments.speed.sweep_speedup import SweepOptions, make_benchmark, prepare
+from experiments.speed.sweep_speedup import make_benchmark
 
 
 @pytest.mark.slow
@@ -21,10 +19,3 @@ def test_variants_train_the_same_runs():
     (target,) = benchmark.targets
     assert (target.bound, target.at_most) == (0.35, True)
     assert list(benchmark.variants) == [target.denominator, target.numerator]
-
-
-@pytest.mark.parametrize("name", ["repeats", "steps"])
-def test_prepare_checks_the_options(tmp_path, name):
-    with pytest.raises(ValueError, match=f"--{name} must be at least 1, got 0"):
-        run_experiment(prepare, SweepOptions(out=tmp_path / "run", **{name: 0}), Console(quiet=True))
-    assert not (tmp_path / "run").exists()
