@@ -59,13 +59,11 @@ def test_describe_changes_notes_other_environments():
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{", "is not valid JSON"),
         ("[" * 100_000, "is not valid JSON"),
         ("[]", "must be a JSON object"),
         ('{"kind": "ladder"}', "is not a results.json"),
         (json.dumps(make_results() | {"rows": [3]}), "row 0 must have"),
         (json.dumps(make_results(jit={"variant": None})), "row 1 must have"),
-        (json.dumps(make_results(jit={"median_us": "quick"})), "row 1: median_us must be .*, got 'quick'"),
         (json.dumps(make_results(jit={"median_us": 0})), "row 1: median_us must be .*, got 0"),
         (json.dumps(make_results(jit={"median_us": 10**400})), "row 1: median_us must be .*, got 10"),
         (json.dumps(make_results(jit={"spread_us": float("nan")})), "row 1: spread_us must be .*, got nan"),

@@ -1,6 +1,7 @@
 """Every variant of a stage computes the same as a plain NumPy loop."""
 
 import dataclasses
+import importlib.util
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +13,7 @@ from experiments.speed.jit.variants import analyze_cost, make_variants, measure_
 
 SIZES = Sizes(vocab_size=11, context_length=2, embedding_dim=3, hidden_dim=5, batch_size=4, items=3)
 CPU = jax.devices("cpu")[0]
+TORCH = importlib.import_module("torch") if importlib.util.find_spec("torch") else None
 
 
 @pytest.fixture(scope="module")
@@ -21,14 +23,6 @@ def problem():
     random = np.random.default_rng(0)
     variables = jax.tree.map(lambda leaf: jnp.asarray(random.normal(size=leaf.shape), leaf.dtype), fresh.variables)
     return dataclasses.replace(fresh, variables=variables)
-
-
-def import_torch():
-    try:
-        import torch
-    except ImportError:
-        return None
-    return torch
 
 
 def logits_of(params, contexts):
@@ -110,7 +104,7 @@ def check_copies(stage, outputs):
 @pytest.mark.parametrize("name", EXPECTED)
 def test_variants_compute_the_expected_output(problem, name):
     stage, items = STAGES[name](problem), 2
-    variants, missing = make_variants(stage, items, CPU, import_torch())
+    variants, missing = make_variants(stage, items, CPU, TORCH)
     assert {"eager", "jit", "loop", "vmap", "numpy"} <= set(variants)
     assert not missing
     for variant_name, variant in variants.items():
@@ -129,7 +123,7 @@ def test_variants_compute_the_expected_output(problem, name):
 def test_batches_are_windows_of_the_stream(problem):
     """In a stream that counts upwards, a window shows where it was cut."""
     counting = dataclasses.replace(problem, ids=np.arange(500, dtype=np.int32))
-    variants, _ = make_variants(STAGES["batch"](counting), 2, CPU, import_torch())
+    variants, _ = make_variants(STAGES["batch"](counting), 2, CPU, TORCH)
     for name, variant in variants.items():
         contexts, targets = (np.asarray(each) for each in variant.call())
         assert contexts.shape[-2:] == (SIZES.batch_size, SIZES.context_length), name
@@ -146,7 +140,7 @@ def test_samples_follow_the_distribution(problem):
     bias[[3, 7]] = np.log([1, 3])
     variables["params"]["projection"]["bias"] = jnp.asarray(bias)
     variants, _ = make_variants(
-        STAGES["sampling"](dataclasses.replace(problem, variables=variables)), 1, CPU, import_torch()
+        STAGES["sampling"](dataclasses.replace(problem, variables=variables)), 1, CPU, TORCH
     )
     for name, variant in variants.items():
         windows = np.array([np.asarray(variant.call()).copy() for _ in range(20 if name == "eager" else 300)])
