@@ -256,6 +256,19 @@ def test_save_and_export_overwrite_only_on_request(saved, exported):
     assert jaxlm.import_model(exported)[0] == BIGRAM
 
 
+def test_save_model_syncs_all_before_the_directory_appears(tmp_path, monkeypatch):
+    path, synced, fsync = tmp_path / "model", set(), os.fsync
+
+    def record_fsync(descriptor):
+        if not path.exists():
+            synced.add(os.fstat(descriptor).st_ino)
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", record_fsync)
+    jaxlm.save_model(path, BIGRAM, make_variables(BIGRAM), jaxlm.ByteTokenizer())
+    assert {each.stat().st_ino for each in (path, *path.rglob("*"))} <= synced
+
+
 def test_save_and_export_on_a_full_disk_change_nothing(exported, tmp_path, monkeypatch):
     before, usage, variables = exported.read_bytes(), shutil.disk_usage(tmp_path), make_variables(BIGRAM)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=70))
