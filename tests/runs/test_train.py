@@ -150,11 +150,10 @@ def test_the_defaults_give_the_bits_of_train_lm(text_folder, tmp_path, no_plots)
     assert bits(variables) == bits(expected)
 
 
-@slow
-def test_a_run_without_a_path_has_a_new_directory(text_folder, tmp_path, monkeypatch, no_plots):
+def test_a_run_without_a_path_has_a_new_directory(counts, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    path = start_run(tiny_config(text_folder))
-    assert re.fullmatch(r"runs/mlp-text-char-\d{8}-\d{6}", path.as_posix())
+    path = start_run(read_run_config(counts))
+    assert re.fullmatch(r"runs/counts-text-char-\d{8}-\d{6}", path.as_posix())
 
 
 @slow
