@@ -18,7 +18,7 @@ def test_killed_runs_end_with_the_same_bits(kills, tmp_path):
     options = ["--kills", str(kills), "--most-kills", "1", "--seed", "1", "--out", str(tmp_path / "runs")]
     done = subprocess.run([sys.executable, str(SCRIPT), *options], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    rows = [row.split() for row in re.findall(r"^\D+? +([\d ]+)$", done.stdout, re.MULTILINE)]
+    rows = re.findall(r"^\D+? +(\d+) +(\d+) +(\d+) +(\d+)$", done.stdout, re.MULTILINE)
     num_kills, resumed, identical, unreadable = (sum(map(int, column)) for column in zip(*rows, strict=True))
     assert (num_kills, resumed, identical, unreadable) == (kills, kills, kills, 0)
     assert done.stdout.endswith(f"{kills} of {kills} identical, 0 unreadable directories\n")
