@@ -164,5 +164,5 @@ def _make_panels(count: int, *, height: float) -> tuple[Any, Any]:
         Line2D([], [], color=VARIANT_COLORS[name], marker=MARKERS[name], linestyle="", label=title)
         for name, title in TITLES.items()
     ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=6 if count > 1 else 3, frameon=False)
+    figure.legend(handles=handles, loc="outside lower center", ncols=6 if count > 2 else 3, frameon=False)
     return figure, panels
