@@ -1,10 +1,21 @@
-"""Draw the random numbers of many steps at once."""
+"""Check random keys, and draw the random numbers of many steps at once."""
 
 from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax import Array, lax
+
+
+def check_key(key: Any) -> Array:
+    """Return one typed random key. A legacy key from `jax.random.PRNGKey` is wrapped; all else is a TypeError."""
+    dtype, shape = getattr(key, "dtype", None), getattr(key, "shape", None)
+    if shape == () and jnp.issubdtype(dtype, jax.dtypes.prng_key):
+        return key
+    if dtype == jnp.uint32 and len(shape) == 1:
+        return jax.random.wrap_key_data(key)
+    raise TypeError(f"key must be a random key such as jax.random.key(0), got {key!r}")
 
 
 def vmap_over_steps(draw: Callable[[Array], Any], key: Array, steps: Array) -> Any:

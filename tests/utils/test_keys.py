@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxlm.utils.keys import vmap_over_steps
+from jaxlm.utils.keys import check_key, vmap_over_steps
 
 
 def draw(key):
@@ -19,3 +19,15 @@ def test_vmap_over_steps_has_the_bits_of_a_loop(impl):
         looped = [draw(jax.random.fold_in(key, step)) for step in steps]
     np.testing.assert_array_equal(drawn, np.stack(looped))
     assert len(np.unique(drawn)) == drawn.size
+
+
+@pytest.mark.parametrize("key", [jax.random.key(3), jax.random.PRNGKey(3), np.array([0, 3], np.uint32)], ids=str)
+def test_check_key_returns_a_typed_key(key):
+    np.testing.assert_array_equal(jax.random.key_data(check_key(key)), [0, 3])
+    assert jnp.issubdtype(check_key(key).dtype, jax.dtypes.prng_key)
+
+
+@pytest.mark.parametrize("key", [0, None, "0", 1.5, jnp.uint32(3), jax.random.split(jax.random.key(0))], ids=str)
+def test_check_key_names_the_remedy(key):
+    with pytest.raises(TypeError, match=r"key must be a random key such as jax.random.key\(0\), got"):
+        check_key(key)
