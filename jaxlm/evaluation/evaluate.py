@@ -15,6 +15,7 @@ from jaxlm.devices.selection import resolve_device
 from jaxlm.evaluation.loss import center_logits, nats_of_targets
 from jaxlm.evaluation.windows import WINDOWS_PER_CALL, GroupedWindows, group_windows
 from jaxlm.models.interface import LanguageModel, compute_logits, get_target_log_probs, num_params
+from jaxlm.models.jit import jit_model
 from jaxlm.text.batching import check_stream
 from jaxlm.utils.checks import check_at_least
 
@@ -111,7 +112,7 @@ def _score_segments(
         yield jax.device_get(nats)[: len(order)], order
 
 
-@functools.partial(jax.jit, static_argnames=("model", "batch_size"))
+@functools.partial(jit_model, static_argnames="batch_size")
 def score_windows(model: LanguageModel, variables: Any, windows: GroupedWindows, batch_size: int) -> Array:
     """Return the nats of each window, float32, followed by arbitrary values for the padding."""
     offsets = jnp.arange(model.context_length)[None, :]

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike
 
 from jaxlm.models._linen import FrozenModule
 from jaxlm.models.interface import check_contexts, check_sizes
+from jaxlm.models.jit import is_abstract
 from jaxlm.text.batching import check_stream
 
 _MAX_COUNT = np.iinfo(np.int32).max
@@ -59,9 +60,15 @@ class CountsBigramLM(FrozenModule):
     def __post_init__(self) -> None:
         check_sizes(self, "vocab_size")
         # Float32 rounds a smaller k to 0, and overflows in a sum of V larger ones.
-        if self.smoothing != 0 and not 1e-30 <= self.smoothing <= 1e30:
-            raise ValueError(f"CountsBigramLM: smoothing must be 0 or in [1e-30, 1e30], got {self.smoothing}")
+        k = self.smoothing
+        if not (is_abstract(k) or k == 0 or 1e-30 <= k <= 1e30):
+            raise ValueError(f"CountsBigramLM: smoothing must be 0 or in [1e-30, 1e30], got {k}")
         super().__post_init__()
+
+    @nn.nowrap
+    def map_numbers(self, function: Callable[[Any], Any]) -> "CountsBigramLM":
+        """See `HasNumbers`."""
+        return self.copy(smoothing=function(self.smoothing))
 
     @nn.nowrap
     def target_log_probs(self, variables: Any, contexts: Array) -> Callable[[Array, Array], Array]:

@@ -1,7 +1,7 @@
 """The n-gram model of orders 1 to 6: counts, smoothed by one of the methods of `smoothing`."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import jax
@@ -76,6 +76,10 @@ class CountsNgramLM:
     @property
     def _num_cells(self) -> int:
         return num_contexts(self) * int(self.vocab_size)
+
+    def map_numbers(self, function: Callable[[Any], Any]) -> "CountsNgramLM":
+        """See `HasNumbers`. `apply` does not use the smoothing, so all methods share compiled programs."""
+        return replace(self, smoothing=ModifiedKneserNey())
 
     def init(self, key: Array, contexts: Array) -> Any:
         """Return the variables of an empty table."""

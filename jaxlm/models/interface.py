@@ -10,6 +10,7 @@ import numpy as np
 from flax import linen as nn
 from jax import Array
 
+from jaxlm.models.jit import jit_model
 from jaxlm.utils.checks import check_at_least
 
 
@@ -64,7 +65,7 @@ def init(model: LanguageModel, key: Array) -> Any:
     return init_model(key, jnp.zeros((1, model.context_length), jnp.int32))
 
 
-@functools.partial(jax.jit, static_argnames="model")
+@jit_model
 def _init_module(model: nn.Module, key: Array) -> Any:
     # In one program, because the first init of an MLP takes 0.5 s then, and 1.3 s operation by operation.
     return model.init(key, jnp.zeros((1, model.context_length), jnp.int32))

@@ -1,7 +1,7 @@
 """The mixture: a convex combination of the probabilities of several language models."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -17,6 +17,7 @@ from jaxlm.models.interface import (
     get_target_log_probs,
     init,
 )
+from jaxlm.models.jit import HasNumbers, is_abstract
 
 _LOWEST = float(np.finfo(np.float32).min)
 
@@ -49,16 +50,20 @@ class MixtureLM:
             raise ValueError("MixtureLM: models must not be empty")
         if len(self.weights) != len(self.models):
             raise ValueError(f"MixtureLM: {len(self.models)} models need as many weights, got {len(self.weights)}")
-        total = sum(self.weights)
-        if not (all(0 <= weight <= 1 for weight in self.weights) and abs(total - 1) <= 1e-6):
-            got = f"{list(self.weights)} with the sum {total}"
-            raise ValueError(f"MixtureLM: weights must be in [0, 1] and sum to 1, got {got}")
+        if not any(map(is_abstract, self.weights)):
+            self._check_weights()
         for model in self.models:
             if model.vocab_size != self.vocab_size:
                 raise ValueError(
                     f"MixtureLM: {type(model).__name__} has vocab_size={model.vocab_size}, "
                     f"{type(self.models[0]).__name__} {self.vocab_size}; mix models of one vocabulary"
                 )
+
+    def _check_weights(self) -> None:
+        total = sum(self.weights)
+        if not (all(0 <= weight <= 1 for weight in self.weights) and abs(total - 1) <= 1e-6):
+            got = f"{list(self.weights)} with the sum {total}"
+            raise ValueError(f"MixtureLM: weights must be in [0, 1] and sum to 1, got {got}")
 
     @property
     def vocab_size(self) -> int:
@@ -67,6 +72,11 @@ class MixtureLM:
     @property
     def context_length(self) -> int:
         return max(model.context_length for model in self.models)
+
+    def map_numbers(self, function: Callable[[Any], Any]) -> "MixtureLM":
+        """See `HasNumbers`."""
+        models = (each.map_numbers(function) if isinstance(each, HasNumbers) else each for each in self.models)
+        return replace(self, models=tuple(models), weights=tuple(map(function, self.weights)))
 
     def init(self, key: Array, contexts: Array) -> Any:
         """Return fresh variables of each model."""

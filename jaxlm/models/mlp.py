@@ -1,12 +1,16 @@
 """The MLP: a network with one hidden layer and a context of several tokens."""
 
+from collections.abc import Callable
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
 
 from jaxlm.models._linen import FrozenModule, small_init
 from jaxlm.models.interface import check_contexts, check_sizes
+from jaxlm.models.jit import is_abstract
 
 
 class MLPLanguageModel(FrozenModule):
@@ -44,7 +48,6 @@ class MLPLanguageModel(FrozenModule):
     def setup(self) -> None:
         self.embedding = nn.Embed(self.vocab_size, self.embedding_dim)
         self.hidden = nn.Dense(self.hidden_dim)
-        self.dropout_layer = nn.Dropout(self.dropout)
         self.projection = nn.Dense(self.vocab_size, kernel_init=small_init())
         if self.direct_connections:
             self.direct = nn.Dense(self.vocab_size, use_bias=False, kernel_init=small_init())
@@ -55,7 +58,10 @@ class MLPLanguageModel(FrozenModule):
         embedded = self.embedding(contexts)  # [B, N, D]
         concatenated = embedded.reshape(len(contexts), self.context_length * self.embedding_dim)
         hidden = nn.tanh(self.hidden(concatenated))  # [B, H]
-        hidden = self.dropout_layer(hidden, deterministic=dropout_key is None, rng=dropout_key)
+        if dropout_key is not None and (is_abstract(self.dropout) or self.dropout):
+            # The same as `nn.Dropout`, whose rate cannot be traced.
+            is_kept = jax.random.bernoulli(dropout_key, 1 - self.dropout, hidden.shape)
+            hidden = jnp.where(is_kept, hidden / (1 - self.dropout), 0)
         logits: Array = self.projection(hidden)
         return logits + self.direct(concatenated) if self.direct_connections else logits
 
@@ -66,9 +72,14 @@ class MLPLanguageModel(FrozenModule):
         """Return logits [B, V] with the dropout of `key`."""
         return self.apply(variables, contexts, dropout_key=key)
 
+    @nn.nowrap
+    def map_numbers(self, function: Callable[[Any], Any]) -> "MLPLanguageModel":
+        """See `HasNumbers`."""
+        return self.copy(dropout=function(self.dropout))
+
     def __post_init__(self) -> None:
         check_sizes(self, "vocab_size", "context_length", "embedding_dim", "hidden_dim")
-        if not 0 <= self.dropout < 1:
+        if not (is_abstract(self.dropout) or 0 <= self.dropout < 1):
             raise ValueError(f"MLPLanguageModel: dropout must be in [0, 1), got {self.dropout}")
         if not isinstance(self.direct_connections, bool):
             raise TypeError(

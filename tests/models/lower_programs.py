@@ -71,6 +71,8 @@ def record_jit(calls, faults):
 
     def recording_jit(function, **options):
         jitted, caller = jit(function, **options), sys._getframe(1)
+        if caller.f_globals["__name__"] == "jaxlm.models.jit":
+            caller = caller.f_back
         if not caller.f_globals["__name__"].startswith("jaxlm."):
             return jitted
         place = caller.f_code.co_filename, caller.f_lineno
@@ -94,11 +96,12 @@ def record_jit(calls, faults):
 
 
 def find_statements_with_jit(package):
-    """Yield file, first and last line of each top-level statement of the package that uses `jax.jit`."""
+    """Yield file, first and last line of each top-level statement that uses `jax.jit` or `jit_model`."""
     for path in Path(package).rglob("*.py"):
         for statement in ast.parse(path.read_text("utf-8")).body:
             nodes = list(ast.walk(statement))
-            if any(isinstance(node, ast.Attribute) and node.attr in {"jit", "pjit", "pmap"} for node in nodes):
+            names = {getattr(node, "attr", getattr(node, "id", None)) for node in nodes}
+            if names & {"jit", "pjit", "pmap", "jit_model"}:
                 lines = [node.lineno for node in nodes if hasattr(node, "lineno")]
                 yield str(path), min(lines), statement.end_lineno
 
