@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 from jaxlm.devices.selection import resolve_device
 from jaxlm.evaluation.loss import center_logits, nats_of_targets
 from jaxlm.evaluation.windows import WINDOWS_PER_CALL, GroupedWindows, group_windows
-from jaxlm.models.interface import LanguageModel, compute_logits, get_target_log_probs, num_params
+from jaxlm.models.interface import LanguageModel, SupportsTargetLogProbs, compute_logits, num_params
 from jaxlm.models.jit import jit_model
 from jaxlm.text.batching import check_stream
 from jaxlm.utils.checks import check_at_least
@@ -140,7 +140,7 @@ def score_windows(model: LanguageModel, variables: Any, windows: GroupedWindows,
 
 def _target_nats(model: LanguageModel, variables: Any, contexts: Array) -> Callable[[Array, Array], Array]:
     """Return a function of rows [W] of `contexts` [B, N] and targets [W] that returns nats [W]."""
-    if (target_log_probs := get_target_log_probs(model)) is not None:
-        log_probs = target_log_probs(variables, contexts)
+    if isinstance(model, SupportsTargetLogProbs):
+        log_probs = model.target_log_probs(variables, contexts)
         return lambda rows, targets: -log_probs(rows, targets)
     return functools.partial(nats_of_targets, *center_logits(compute_logits(model, variables, contexts)))

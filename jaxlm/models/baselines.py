@@ -1,12 +1,16 @@
 """Baselines that every model should beat, as plain dataclasses: a language model does not need Flax."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, final
 
 import jax.numpy as jnp
 from jax import Array, lax
 
+from jaxlm.models.interface import refuse_subclasses
 
+
+@final
+@refuse_subclasses
 @dataclass(frozen=True)
 class UniformLM:
     """Give every token the same probability. The model has no variables; its perplexity is V.
@@ -25,6 +29,8 @@ class UniformLM:
         return jnp.broadcast_to(zero, (len(contexts), self.vocab_size))
 
 
+@final
+@refuse_subclasses
 @dataclass(frozen=True)
 class UnigramLM:
     """Give every token its add-one smoothed frequency. Variables: the counts of the tokens, int32 [V].

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, final
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,13 @@ from jax import Array
 from numpy.typing import ArrayLike
 
 from jaxlm.models import backoff
-from jaxlm.models.interface import check_contexts, check_sizes, contexts_to_numbers, num_contexts
+from jaxlm.models.interface import (
+    check_contexts,
+    check_sizes,
+    contexts_to_numbers,
+    num_contexts,
+    refuse_subclasses,
+)
 from jaxlm.models.ngram_counts import Counts, Ngrams, merge_ngrams, numbers_to_ngrams
 from jaxlm.models.smoothing import AddK, ModifiedKneserNey, Smoothing
 from jaxlm.text.batching import check_ids, check_stream
@@ -25,6 +31,8 @@ _AUTO_CELLS = 2**22
 _MAX_CELLS = 2**28
 
 
+@final
+@refuse_subclasses
 @dataclass(frozen=True)
 class CountsNgramLM:
     """Count n-grams of order n = N + 1, and smooth the counts.
@@ -158,7 +166,7 @@ class CountsNgramLM:
         return jnp.log(probabilities)
 
     def target_log_probs(self, variables: Any, contexts: Array) -> Callable[[Array, Array], Array]:
-        """See `LanguageModel`. Does a binary search for each target instead of computing V probabilities."""
+        """See `SupportsTargetLogProbs`. Searches for each target instead of computing V probabilities."""
         contexts, smoothed = check_contexts(contexts, self.context_length), variables["smoothed"]
         if self.is_dense:
             table, numbers = jnp.asarray(smoothed["log_probs"]), contexts_to_numbers(contexts, self.vocab_size)

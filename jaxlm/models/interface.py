@@ -2,16 +2,21 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from jax import Array
+from typing_extensions import Protocol, runtime_checkable
 
 from jaxlm.models.jit import jit_model
 from jaxlm.utils.checks import check_at_least
+
+T = TypeVar("T")
+
+# Protocols of `typing_extensions`, because Python 3.11 finds in a wrapper what its `__getattr__` forwards.
 
 
 class LanguageModel(Protocol):
@@ -19,10 +24,7 @@ class LanguageModel(Protocol):
 
     A model holds hyperparameters only; its arrays are the `variables`. Equal models share compiled programs.
 
-    Three methods are optional. `init(key, contexts)` returns fresh variables. `apply_in_training(variables,
-    contexts, key)` returns logits [B, V] with the noise of a training step, such as dropout.
-    `target_log_probs(variables, contexts)` is for a model that looks up one token faster than it computes V.
-    It returns a function `(rows, targets) -> log_probs`, all [W]: each target's log-probability after its row.
+    Three methods are optional: those of `SupportsInit`, `SupportsTraining` and `SupportsTargetLogProbs`.
 
     >>> from typing import NamedTuple
     >>> class RepeatLM(NamedTuple):  # the variables are the logit of repeating the last token
@@ -49,6 +51,40 @@ class LanguageModel(Protocol):
     def __hash__(self) -> int: ...
 
 
+@runtime_checkable
+class SupportsInit(Protocol):
+    """A model that makes its variables. Every Flax module does."""
+
+    def init(self, key: Array, contexts: Array, /) -> Any:
+        """Return fresh variables, given any contexts [B, N]."""
+
+
+@runtime_checkable
+class SupportsTraining(Protocol):
+    """A model with other logits in training, for example with dropout."""
+
+    def apply_in_training(self, variables: Any, contexts: Array, key: Array, /) -> Any:
+        """Return logits [B, V] of a training step. `key` is consumed."""
+
+
+@runtime_checkable
+class SupportsTargetLogProbs(Protocol):
+    """A model that looks up one token faster than it computes V."""
+
+    def target_log_probs(self, variables: Any, contexts: Array, /) -> Callable[[Array, Array], Array]:
+        """Return a function of rows [W] of `contexts` and targets [W] that returns log-probabilities [W]."""
+
+
+def refuse_subclasses(cls: type[T]) -> type[T]:
+    """Make a subclass of `cls` a TypeError, because it could inherit a fast path that does not fit its logits."""
+
+    def refuse(subclass: Any, /, **kwargs: Any) -> None:
+        raise TypeError(f"{cls.__name__} cannot be subclassed; write a model that holds one and calls its apply")
+
+    cls.__init_subclass__ = classmethod(refuse)  # type: ignore[assignment]
+    return cls
+
+
 def init(model: LanguageModel, key: Array) -> Any:
     """Return fresh variables for `model`, from its method `init`.
 
@@ -57,18 +93,18 @@ def init(model: LanguageModel, key: Array) -> Any:
     >>> variables["params"]["embedding"]["embedding"].shape
     (5, 2)
     """
-    if isinstance(model, nn.Module):
-        return _init_module(model, key)
-    init_model = getattr(model, "init", None)
-    if init_model is None:
+    if not isinstance(model, SupportsInit):
         raise TypeError(f"{type(model).__name__} has no init(key, contexts); create its variables yourself")
-    return init_model(key, jnp.zeros((1, model.context_length), jnp.int32))
-
-
-@jit_model
-def _init_module(model: nn.Module, key: Array) -> Any:
     # In one program, because the first init of an MLP takes 0.5 s then, and 1.3 s operation by operation.
+    make_variables = _init_module if isinstance(model, nn.Module) else _init
+    return make_variables(model, key)
+
+
+def _init(model: Any, key: Array) -> Any:
     return model.init(key, jnp.zeros((1, model.context_length), jnp.int32))
+
+
+_init_module = jit_model(_init)
 
 
 def num_params(variables: Any) -> int:
@@ -105,24 +141,10 @@ def compute_logits(model: LanguageModel, variables: Any, contexts: Array) -> Arr
 
 
 def compute_training_logits(model: LanguageModel, variables: Any, contexts: Array, key: Array) -> Array:
-    """Return the logits [B, V] of a training step, from `apply_in_training` if the model has such a method.
-
-    A subclass that overrides only the logits does not inherit the method.
-    """
-    methods = {"apply_in_training", "apply", "__call__"}
-    owner = next((each for each in type(model).__mro__ if methods & vars(each).keys()), object)
-    if "apply_in_training" not in vars(owner):
+    """Return the logits [B, V] of a training step. `key` is consumed if the model has dropout."""
+    if not isinstance(model, SupportsTraining):
         return compute_logits(model, variables, contexts)
-    logits = model.apply_in_training(variables, contexts, key)  # type: ignore[attr-defined]
-    return _check_logits(model, logits, contexts)
-
-
-def get_target_log_probs(model: LanguageModel) -> Callable[..., Callable[[Array, Array], Array]] | None:
-    """Return `model.target_log_probs` if the model's own class defines it, otherwise None.
-
-    A subclass or a wrapper that inherits the method may have other logits.
-    """
-    return model.target_log_probs if "target_log_probs" in vars(type(model)) else None  # type: ignore[attr-defined]
+    return _check_logits(model, model.apply_in_training(variables, contexts, key), contexts)
 
 
 def _check_logits(model: LanguageModel, values: Any, contexts: Array) -> Array:

@@ -6,7 +6,7 @@ from typing import Any, TypeVar, cast
 
 import jax
 import numpy as np
-from typing_extensions import Protocol, runtime_checkable  # unlike Python 3.11's, not fooled by `__getattr__`
+from typing_extensions import Protocol, runtime_checkable
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -46,18 +46,30 @@ class _SplitModel:
         return self.structure.map_numbers(fill) if self.numbers else self.structure
 
 
-@functools.lru_cache(maxsize=1024, typed=True)  # copying a Linen module takes 0.3 ms
 def _split_model(model: Any) -> _SplitModel:
-    numbers = []
+    numbers: list[Any] = []
 
-    def take(number: float) -> Any:
-        if number == 0:
+    def take(number: Any) -> Any:
+        if is_abstract(number):
+            numbers.append(number)
+        elif number == 0:
             return number
-        numbers.append(float(number))
+        else:
+            numbers.append(float(number))
         return _PLACEHOLDER
 
     structure = model.map_numbers(take) if isinstance(model, HasNumbers) else model
     return _SplitModel(structure, tuple(numbers))
+
+
+_split_model_cached = functools.lru_cache(maxsize=1024, typed=True)(_split_model)
+
+
+def _split(model: Any) -> _SplitModel:
+    try:
+        return _split_model_cached(model)  # copying a Linen module takes 0.3 ms
+    except TypeError:  # a model with numbers that are traced already cannot be hashed
+        return _split_model(model)
 
 
 def jit_model(
@@ -76,11 +88,11 @@ def jit_model(
 
     @functools.wraps(fun)
     def call(model: Any, /, *args: Any, **kwargs: Any) -> Any:
-        return jitted(_split_model(model), *args, **kwargs)
+        return jitted(_split(model), *args, **kwargs)
 
     program: Any = jitted
     attributes: Any = call
-    attributes.lower = lambda model, *args, **kwargs: program.lower(_split_model(model), *args, **kwargs)
+    attributes.lower = lambda model, *args, **kwargs: program.lower(_split(model), *args, **kwargs)
     attributes._cache_size = lambda: program._cache_size()
     return cast(Function, call)
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, final
 
 import jax
 import jax.numpy as jnp
@@ -11,17 +11,20 @@ from jax import Array
 
 from jaxlm.models.interface import (
     LanguageModel,
+    SupportsTargetLogProbs,
     check_contexts,
     compute_logits,
     compute_training_logits,
-    get_target_log_probs,
     init,
+    refuse_subclasses,
 )
 from jaxlm.models.jit import HasNumbers, is_abstract
 
 _LOWEST = float(np.finfo(np.float32).min)
 
 
+@final
+@refuse_subclasses
 @dataclass(frozen=True)
 class MixtureLM:
     """Mix models: `P(w | context) = sum_i weights[i] P_i(w | context)`. `jaxlm.mixture_weights` fits the weights.
@@ -87,13 +90,13 @@ class MixtureLM:
         return self._mix([_log_softmax(compute_logits(*part)) for part in self._parts(variables, contexts)])
 
     def apply_in_training(self, variables: Any, contexts: Array, key: Array) -> Array:
-        """Return log-probabilities [B, V] with the training noise of each model, which has its own key."""
+        """See `SupportsTraining`. Each model has its own key."""
         parts = self._parts(variables, contexts)
         logits = [compute_training_logits(*part, jax.random.fold_in(key, i)) for i, part in enumerate(parts)]
         return self._mix([_log_softmax(each) for each in logits])
 
     def target_log_probs(self, variables: Any, contexts: Array) -> Callable[[Array, Array], Array]:
-        """See `LanguageModel`. Models of counts look up only the targets."""
+        """See `SupportsTargetLogProbs`. Models of counts look up only the targets."""
         parts = [_target_log_probs(*part) for part in self._parts(variables, contexts)]
         return lambda rows, targets: self._mix([part(rows, targets) for part in parts])
 
@@ -126,7 +129,7 @@ def _log_softmax(logits: Array) -> Array:
 
 
 def _target_log_probs(model: LanguageModel, variables: Any, contexts: Array) -> Callable[[Array, Array], Array]:
-    if (target_log_probs := get_target_log_probs(model)) is not None:
-        return target_log_probs(variables, contexts)
+    if isinstance(model, SupportsTargetLogProbs):
+        return model.target_log_probs(variables, contexts)
     log_probs = _log_softmax(compute_logits(model, variables, contexts))
     return lambda rows, targets: log_probs[rows, targets]

@@ -1,7 +1,7 @@
 """The MLP: a network with one hidden layer and a context of several tokens."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, final
 
 import jax
 import jax.numpy as jnp
@@ -9,10 +9,12 @@ from flax import linen as nn
 from jax import Array
 
 from jaxlm.models._linen import FrozenModule, small_init
-from jaxlm.models.interface import check_contexts, check_sizes
+from jaxlm.models.interface import check_contexts, check_sizes, refuse_subclasses
 from jaxlm.models.jit import is_abstract
 
 
+@final
+@refuse_subclasses
 class MLPLanguageModel(FrozenModule):
     """Embed N tokens, concatenate, apply tanh, project: `logits = U tanh(H x + d) + b`, x = [e1; ...; eN].
 
@@ -52,15 +54,15 @@ class MLPLanguageModel(FrozenModule):
         if self.direct_connections:
             self.direct = nn.Dense(self.vocab_size, use_bias=False, kernel_init=small_init())
 
-    def __call__(self, contexts: Array, *, dropout_key: Array | None = None) -> Array:
-        """Return logits [B, V] for contexts [B, N], with dropout if `dropout_key` is given."""
+    def __call__(self, contexts: Array, *, deterministic: bool = True) -> Array:
+        """Return logits [B, V] for contexts [B, N]. Dropout needs `deterministic=False` and the RNG "dropout"."""
         contexts = check_contexts(contexts, self.context_length)
         embedded = self.embedding(contexts)  # [B, N, D]
         concatenated = embedded.reshape(len(contexts), self.context_length * self.embedding_dim)
         hidden = nn.tanh(self.hidden(concatenated))  # [B, H]
-        if dropout_key is not None and (is_abstract(self.dropout) or self.dropout):
+        if not deterministic and (is_abstract(self.dropout) or self.dropout):
             # The same as `nn.Dropout`, whose rate cannot be traced.
-            is_kept = jax.random.bernoulli(dropout_key, 1 - self.dropout, hidden.shape)
+            is_kept = jax.random.bernoulli(self.make_rng("dropout"), 1 - self.dropout, hidden.shape)
             hidden = jnp.where(is_kept, hidden / (1 - self.dropout), 0)
         logits: Array = self.projection(hidden)
         return logits + self.direct(concatenated) if self.direct_connections else logits
@@ -69,8 +71,8 @@ class MLPLanguageModel(FrozenModule):
 
     @nn.nowrap
     def apply_in_training(self, variables: Any, contexts: Array, key: Array) -> Any:
-        """Return logits [B, V] with the dropout of `key`."""
-        return self.apply(variables, contexts, dropout_key=key)
+        """See `SupportsTraining`."""
+        return self.apply(variables, contexts, deterministic=False, rngs={"dropout": key})
 
     @nn.nowrap
     def map_numbers(self, function: Callable[[Any], Any]) -> "MLPLanguageModel":

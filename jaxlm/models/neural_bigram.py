@@ -1,12 +1,16 @@
 """The neural bigram: a low-rank table of logits, trained by gradient descent."""
 
+from typing import final
+
 from flax import linen as nn
 from jax import Array
 
 from jaxlm.models._linen import FrozenModule, small_init
-from jaxlm.models.interface import check_contexts, check_sizes
+from jaxlm.models.interface import check_contexts, check_sizes, refuse_subclasses
 
 
+@final
+@refuse_subclasses
 class NeuralBigramLM(FrozenModule):
     """Predict the next token from the last one: `logits = E[v] W + b` for the context token v.
 

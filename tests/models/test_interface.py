@@ -10,7 +10,16 @@ import pytest
 from flax import linen as nn
 
 import jaxlm
-from jaxlm import CountsBigramLM, MLPLanguageModel, NeuralBigramLM, evaluate, init
+from jaxlm import (
+    CountsBigramLM,
+    CountsNgramLM,
+    MixtureLM,
+    MLPLanguageModel,
+    NeuralBigramLM,
+    UniformLM,
+    evaluate,
+    init,
+)
 from jaxlm.models.interface import (
     check_contexts,
     compute_logits,
@@ -122,6 +131,12 @@ def test_hyperparameters_are_frozen(model):
             with pytest.raises(dataclasses.FrozenInstanceError, match=f"cannot assign to {field.name}"):
                 setattr(model, field.name, 5)
     assert model in MODELS
+
+
+@pytest.mark.parametrize("model", [*MODELS, MixtureLM(MODELS[:1], (1.0,)), CountsNgramLM(7, 1), UniformLM(7)])
+def test_models_cannot_be_subclassed(model):
+    with pytest.raises(TypeError, match=f"{type(model).__name__} cannot be subclassed"):
+        type("Subclass", (type(model),), {})
 
 
 def test_num_contexts_of_numpy_sizes_does_not_wrap():

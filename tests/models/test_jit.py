@@ -63,6 +63,12 @@ def test_other_dropout_rates_compile_nothing():
     assert apply._cache_size() == 1
 
 
+def test_traced_numbers_stay_traced():
+    inner = jit_model(lambda model, *arguments: compute_logits(model, *arguments))
+    outer = jax.jit(lambda k: inner(CountsBigramLM(3, k), VARIABLES, CONTEXTS))
+    np.testing.assert_allclose(np.exp(outer(0.5)), smoothed(0.5), rtol=1e-5)
+
+
 def test_zero_is_static():
     seen = []
     apply = jit_model(lambda model, x: seen.append(model) or x)
