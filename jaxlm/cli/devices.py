@@ -29,9 +29,9 @@ def show_devices(options: DevicesOptions, console: Console) -> dict[str, Any]:
     for row in document["devices"]:
         plugin = row["plugin"] and f"{row['plugin']} {row['version']}"
         figures = (None if row[name] is None else f"{row[name]:,.0f}" for name in ("gflops", "gbytes"))
-        table.add_row(*map(make_cell, (row["platform"], row["device"], plugin, row["verdict"], *figures)))
+        table.add_row(*map(make_cell, (row["platform"], row["device"], plugin, row["result"], *figures)))
         if row["reason"]:
-            lines.append(f"{plugin}: {row['verdict']}: {row['reason']}")
+            lines.append(f"{plugin}: {row['result']}: {row['reason']}")
     choices = {(choice["device"], choice["reason"]): choice["num_weights"] for choice in document["auto"]}
     for (device, reason), num_weights in choices.items():
         size = f" (for a model of {num_weights:,} weights)" if len(choices) > 1 else ""

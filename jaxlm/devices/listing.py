@@ -19,7 +19,7 @@ def describe_devices() -> dict[str, list[dict[str, Any]]]:
     """Describe JAX's devices, and the plugins that provide none. Host function; not for use inside `jit`.
 
     Returns:
-        "devices": a row per device or plugin: "platform", "device", "plugin", "version", "verdict" ("works",
+        "devices": a row per device or plugin: "platform", "device", "plugin", "version", "result" ("works",
             "fails" or "built in"), its "reason", "gflops" and "gbytes" of `measure_throughput`, and "auto", the
             model sizes ("small", "large") for which "auto" chooses the device.
         "auto": a row per model size: "num_weights", and the chosen "device" with the "reason".
@@ -49,10 +49,10 @@ def describe_devices() -> dict[str, list[dict[str, Any]]]:
 
 def _plugin_columns(plugin: Plugin | None) -> dict[str, Any]:
     if plugin is None:
-        return {"plugin": None, "version": None, "verdict": "built in", "reason": None}
-    result = probe_results()[plugin]
-    verdict = "works" if result.works else "fails"
-    return {"plugin": plugin.name, "version": plugin.version, "verdict": verdict, "reason": result.reason}
+        return {"plugin": None, "version": None, "result": "built in", "reason": None}
+    probed = probe_results()[plugin]
+    result = "works" if probed.works else "fails"
+    return {"plugin": plugin.name, "version": plugin.version, "result": result, "reason": probed.reason}
 
 
 def measure_throughput(device: jax.Device) -> dict[str, float | None]:

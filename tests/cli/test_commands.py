@@ -423,8 +423,8 @@ def test_runs_refuses_missing_runs_and_plots(folder, run, tmp_path):
 
 
 def test_devices_shows_failures_and_what_auto_chooses(monkeypatch):
-    cpu = {"platform": "cpu", "device": "cpu:0 (cpu)", "plugin": None, "version": None, "verdict": "built in"}
-    metal = {"platform": "METAL", "device": None, "plugin": "jax-metal", "version": "0.1.1", "verdict": "fails"}
+    cpu = {"platform": "cpu", "device": "cpu:0 (cpu)", "plugin": None, "version": None, "result": "built in"}
+    metal = {"platform": "METAL", "device": None, "plugin": "jax-metal", "version": "0.1.1", "result": "fails"}
     described = {
         "devices": [
             cpu | {"reason": None, "gflops": 123.4, "gbytes": 10.6, "auto": ["small", "large"]},

@@ -114,7 +114,7 @@ def test_train_with_a_working_plugin_uses_it_for_large_models(train, run_jaxlm, 
     assert "fake-works 1.0 is faster from" in line
     output = run_jaxlm(tmp_path, "devices", "--json")
     rows = {row["platform"]: row for row in json.loads(output[output.index("{\n") :])["devices"]}
-    assert {platform: (row["plugin"], row["verdict"], row["auto"]) for platform, row in rows.items()} == {
+    assert {platform: (row["plugin"], row["result"], row["auto"]) for platform, row in rows.items()} == {
         "cpu": (None, "built in", ["small"]),
         "fake_works": ("fake-works", "works", ["large"]),
         None: ("fake-aborts", "fails", []),
