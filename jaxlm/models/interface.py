@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+from flax.errors import ModifyScopeVariableError
 from jax import Array
 from typing_extensions import Protocol, runtime_checkable
 
@@ -130,6 +131,44 @@ def contexts_to_numbers(contexts: Any, vocab_size: int) -> Any:
     for position in range(contexts.shape[1]):
         numbers = numbers * int(vocab_size) + contexts[:, position]
     return numbers
+
+
+def check_model(model: Any) -> None:
+    """Raise a TypeError that names the field and the remedy unless `model` is hashable."""
+    if _is_hashable(model):
+        return
+    problem = "declare it with @dataclass(frozen=True)"
+    for field in getattr(type(model), "__match_args__", ()):  # the fields of a dataclass or a named tuple
+        if not _is_hashable(value := getattr(model, field)):
+            kind = type(value).__name__
+            problem = f"its field {field} is not ({kind}); use a tuple, and put arrays into the variables"
+    raise TypeError(f"{type(model).__name__} must be hashable: {problem}")
+
+
+def _is_hashable(value: Any) -> bool:
+    try:
+        hash(value)
+    except TypeError:
+        return False
+    return True
+
+
+def check_collections(model: Any, variables: Any) -> None:
+    """Raise a TypeError if a Flax module has variables that its `apply` updates: only params can be trained."""
+    if not isinstance(model, nn.Module) or not (others := variables.keys() - {"params"}):
+        return
+    is_updated = "batch_stats" in others
+    try:
+        contexts = jnp.zeros((1, model.context_length), jnp.int32)
+        jax.eval_shape(model.apply, variables, contexts)
+    except ModifyScopeVariableError:
+        is_updated = True
+    if is_updated:
+        updated = ", ".join(sorted(others))
+        raise TypeError(
+            f"{type(model).__name__} updates {updated} in its forward pass, but training updates "
+            "only params; use layers without running statistics, such as nn.LayerNorm"
+        )
 
 
 def compute_logits(model: LanguageModel, variables: Any, contexts: Array) -> Array:

@@ -1,6 +1,9 @@
 """Check the arguments of public functions."""
 
-from typing import SupportsIndex
+from typing import Any, SupportsFloat, SupportsIndex
+
+import jax
+import numpy as np
 
 
 def check_at_least(name: str, value: int, least: int) -> None:
@@ -9,3 +12,16 @@ def check_at_least(name: str, value: int, least: int) -> None:
         raise TypeError(f"{name} must be an integer, got {value!r}")
     if value < least:
         raise ValueError(f"{name} must be at least {least}, got {value}")
+
+
+def check_number(name: str, value: Any) -> float:
+    """Return `value` as a float; raise a TypeError unless it is a number, or an array that holds one."""
+    if np.size(value) != 1 or not isinstance(value, SupportsFloat):
+        raise TypeError(f"{name} must be a number, got {value!r}")
+    return float(value)
+
+
+def check_not_traced(name: str, alternative: str, *values: Any) -> None:
+    """Raise a TypeError if a leaf of `values` is traced, because `name` is a host function."""
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(values)):
+        raise TypeError(f"{name} does not work inside jit, vmap or grad; use {alternative}")

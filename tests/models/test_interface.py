@@ -21,7 +21,9 @@ from jaxlm import (
     init,
 )
 from jaxlm.models.interface import (
+    check_collections,
     check_contexts,
+    check_model,
     compute_logits,
     compute_training_logits,
     num_contexts,
@@ -137,6 +139,69 @@ def test_hyperparameters_are_frozen(model):
 def test_models_cannot_be_subclassed(model):
     with pytest.raises(TypeError, match=f"{type(model).__name__} cannot be subclassed"):
         type("Subclass", (type(model),), {})
+
+
+@dataclasses.dataclass
+class NotFrozen:
+    vocab_size: int = 4
+
+
+class WithField(nn.Module):
+    sizes: object
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (NotFrozen(), r"NotFrozen must be hashable: declare it with @dataclass\(frozen=True\)"),
+        (WithField([1, 2]), r"WithField .* its field sizes is not \(list\); use a tuple"),
+        (WithField(np.ones(2)), r"its field sizes is not \(ndarray\); .* arrays into the variables"),
+        (MixtureLM([UniformLM(4)], (1.0,)), r"MixtureLM .* its field models is not \(list\)"),
+    ],
+    ids=["not_frozen", "list", "array", "list_in_a_dataclass"],
+)
+def test_check_model_names_the_field_that_is_not_hashable(model, message):
+    with pytest.raises(TypeError, match=message):
+        check_model(model)
+
+
+class Normalized(nn.Module):
+    use_running_average: bool
+    vocab_size: int = 4
+    context_length: int = 1
+
+    @nn.compact
+    def __call__(self, contexts):
+        return nn.BatchNorm(self.use_running_average)(jax.nn.one_hot(contexts[:, 0], 4))
+
+
+class Counting(nn.Module):
+    is_counting: bool
+    vocab_size: int = 4
+    context_length: int = 1
+
+    @nn.compact
+    def __call__(self, contexts):
+        calls = self.variable("calls", "number", jnp.zeros, ())
+        if self.is_counting:
+            calls.value += 1
+        return jax.nn.one_hot(contexts[:, 0], 4)
+
+
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [(Normalized(False), "batch_stats"), (Normalized(True), "batch_stats"), (Counting(True), "calls")],
+    ids=["batch_stats", "running_average", "calls"],
+)
+def test_check_collections_rejects_variables_that_apply_updates(model, name):
+    variables = jax.eval_shape(lambda: init(model, jax.random.key(0)))
+    with pytest.raises(TypeError, match=f"updates {name} in its forward pass, but training updates only params"):
+        check_collections(model, variables)
+
+
+def test_check_collections_accepts_constant_variables():
+    check_collections(Counting(False), {"calls": {"number": 0}})
+    check_collections(OneLayer(5), {"params": {}})
 
 
 def test_num_contexts_of_numpy_sizes_does_not_wrap():

@@ -1,11 +1,12 @@
 from pathlib import Path
 
+import jax
 import numpy as np
 import platformdirs
 import pytest
 
 from jaxlm.utils.cache_directory import cache_directory
-from jaxlm.utils.checks import check_at_least
+from jaxlm.utils.checks import check_at_least, check_not_traced
 
 
 @pytest.mark.parametrize("value", [3, 4, np.int64(3), np.uint8(200)])
@@ -27,6 +28,12 @@ def test_check_at_least_accepts_integers(value):
 def test_check_at_least_names_value_and_limit(value, error, message):
     with pytest.raises(error, match=message):
         check_at_least("num_steps", value, 3)
+
+
+def test_check_not_traced_names_the_alternative():
+    check_not_traced("evaluate", "token_nats", {"ids": np.ones(2)}, None, "cpu")
+    with pytest.raises(TypeError, match=r"^evaluate does not work inside jit, vmap or grad; use token_nats\b"):
+        jax.jit(lambda x: check_not_traced("evaluate", "token_nats", {"ids": x}))(1)
 
 
 def test_cache_directory_is_the_users_unless_set(monkeypatch):
