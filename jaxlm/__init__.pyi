@@ -42,7 +42,9 @@ from .text.tokenizers import (
     Tokenizer as Tokenizer,
     load_tokenizer as load_tokenizer,
 )
-from .training.loop import Record as Record, train_lm as train_lm
+from .training.loop import Record as Record, train as train
 from .training.optimizers import sgd as sgd
-from .training.state import TrainState as TrainState
+from .training.state import TrainState as TrainState, init_state as init_state
+from .training.step import train_step as train_step
 from .training.sweep import sweep_grid as sweep_grid, train_many as train_many
+from .training.train_lm import train_lm as train_lm

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import jax
 
 from jaxlm.checkpoints.arrays import named_leaves, read_arrays, write_arrays
+from jaxlm.training.early_stopping import EarlyStopping
 from jaxlm.training.state import TrainState
 from jaxlm.utils.atomic_files import commit_directory, remove, temporary_path, write_atomically
 from jaxlm.utils.checksums import add_checksum, verify_checksum
@@ -28,12 +29,19 @@ class Checkpoint(NamedTuple):
         nats_per_token: validation loss of this state; None if it was not validated.
         log_position: length in bytes and SHA-256 of the run's `metrics.jsonl` at this step.
         seconds: training time up to this step.
+        best: the best validation so far; None without early stopping.
     """
 
     state: TrainState
     nats_per_token: float | None
     log_position: tuple[int, str]
     seconds: float
+    best: EarlyStopping | None = None
+
+    @property
+    def arrays(self) -> tuple[TrainState, EarlyStopping | None]:
+        """The pytree of the saved arrays."""
+        return self.state, self.best
 
 
 def save_checkpoint(directory: Path, checkpoint: Checkpoint) -> Path:
@@ -48,7 +56,7 @@ def save_checkpoint(directory: Path, checkpoint: Checkpoint) -> Path:
     unfinished = temporary_path(path)
     try:
         unfinished.mkdir(parents=True)
-        index = write_arrays(unfinished / "arrays", named_leaves(checkpoint.state))
+        index = write_arrays(unfinished / "arrays", named_leaves(checkpoint.arrays))
         document = {"version": _VERSION, "step": step, **_metadata(checkpoint), **index}
         write_atomically(unfinished / "checkpoint.json", add_checksum(document))
         commit_directory(unfinished, path, replace=True)
@@ -59,11 +67,11 @@ def save_checkpoint(directory: Path, checkpoint: Checkpoint) -> Path:
     return path
 
 
-def load_checkpoint(path: Path, like: TrainState) -> Checkpoint:
+def load_checkpoint(path: Path, like: tuple[TrainState, EarlyStopping | None]) -> Checkpoint:
     """Return the checkpoint at `path`, its state as NumPy arrays.
 
     Args:
-        like: a state with the expected structure, shapes and dtypes, such as from `jax.eval_shape`.
+        like: `Checkpoint.arrays` with the expected structure, shapes and dtypes, such as from `jax.eval_shape`.
 
     Raises:
         FileNotFoundError: there is no checkpoint at `path`.
@@ -72,10 +80,10 @@ def load_checkpoint(path: Path, like: TrainState) -> Checkpoint:
     document = _read_document(path)
     expected = named_leaves(like)
     arrays = dict(read_arrays(path / "arrays", document, expected))
-    state = jax.tree.unflatten(jax.tree.structure(like), [arrays[name] for name, _ in expected])
+    state, best = jax.tree.unflatten(jax.tree.structure(like), [arrays[name] for name, _ in expected])
     if int(state.step) != document["step"]:
         raise ValueError(f"{path} is damaged: its state is at step {int(state.step)}, not {document['step']}")
-    return Checkpoint(state, document["nats_per_token"], tuple(document["metrics"]), document["seconds"])
+    return Checkpoint(state, document["nats_per_token"], tuple(document["metrics"]), document["seconds"], best)
 
 
 def amend_checkpoint(directory: Path, checkpoint: Checkpoint) -> None:
@@ -99,7 +107,9 @@ def checkpoint_steps(directory: Path) -> list[int]:
 
 
 def latest_checkpoint(
-    directory: Path, like: TrainState, check: Callable[[Checkpoint], None] | None = None
+    directory: Path,
+    like: tuple[TrainState, EarlyStopping | None],
+    check: Callable[[Checkpoint], None] | None = None,
 ) -> Checkpoint | None:
     """Return the latest valid checkpoint, or None. `check` can raise a ValueError to skip one.
 

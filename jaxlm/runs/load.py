@@ -9,12 +9,13 @@ from typing import Any
 import jax
 
 from jaxlm.checkpoints import train_states
-from jaxlm.checkpoints.model_files import import_model, load_model
+from jaxlm.checkpoints.model_files import load_model
 from jaxlm.checkpoints.train_states import Checkpoint
 from jaxlm.runs.config import TrainConfig, config_from_json, fill_defaults
 from jaxlm.runs.manifest import read_manifest
 from jaxlm.runs.setup import abstract_state, make_model, make_optimizer
 from jaxlm.text.tokenizers import Tokenizer, load_tokenizer, tokenizer_to_json
+from jaxlm.training.early_stopping import EarlyStopping
 from jaxlm.training.state import TrainState
 from jaxlm.utils.checksums import sha256_of
 
@@ -45,9 +46,7 @@ def open_model(path: str | os.PathLike[str], checkpoint: str | int = "final") ->
         return load_run(path, checkpoint)
     if checkpoint != "final":
         raise ValueError(f"{path} is not a run directory, so it has no checkpoint {checkpoint!r}")
-    if path.is_dir() and not (path / "model.json").exists():
-        raise FileNotFoundError(f"{path} is neither a run directory nor a saved model such as RUN/models/mlp")
-    model, variables, tokenizer = load_model(path) if path.is_dir() else import_model(path)
+    model, variables, tokenizer = load_model(path)
     if tokenizer is None:
         raise ValueError(f"{path} was saved without a tokenizer; use load_model(path) and your own ids")
     return model, variables, tokenizer
@@ -86,7 +85,7 @@ def load_run(path: str | os.PathLike[str], checkpoint: str | int = "final") -> t
     if optimizer is None:
         raise FileNotFoundError(f"{path} has no checkpoint {checkpoint!r}; a counts model has only 'final'")
     state = _load_checkpoint(path, checkpoint, abstract_state(model, optimizer, config)).state
-    return model, jax.device_put({"params": state.params}), tokenizer
+    return model, jax.device_put(state.variables), tokenizer
 
 
 def read_run_config(path: Path) -> TrainConfig:
@@ -122,7 +121,9 @@ def tokenizer_checksum(tokenizer: Tokenizer) -> str:
     return sha256_of(tokenizer_to_json(tokenizer).encode())
 
 
-def _load_checkpoint(path: Path, checkpoint: str | int, like: TrainState) -> Checkpoint:
+def _load_checkpoint(
+    path: Path, checkpoint: str | int, like: tuple[TrainState, EarlyStopping | None]
+) -> Checkpoint:
     folder = path / "checkpoints"
     steps, best = train_states.checkpoint_steps(folder), train_states.best_step(folder)
     if not steps:

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 from rich.console import Console
 
 from jaxlm.checkpoints import train_states
@@ -22,8 +21,9 @@ from jaxlm.runs.metrics_log import append_metrics, read_log, read_metrics, trunc
 from jaxlm.runs.results import TITLES, metrics_line
 from jaxlm.runs.setup import TrainingSetup, abstract_state, train_options
 from jaxlm.runs.tensorboard import open_tensorboard
-from jaxlm.training.loop import Record, is_recorded, train_lm
-from jaxlm.training.state import TrainState, is_finished
+from jaxlm.training.early_stopping import EarlyStopping, stop_early
+from jaxlm.training.loop import Record, is_recorded, train
+from jaxlm.training.state import TrainState
 from jaxlm.utils.atomic_files import sync
 from jaxlm.utils.checksums import sha256_of
 from jaxlm.utils.signals import catch_stop_signals
@@ -46,43 +46,34 @@ def train_with_checkpoints(
     """
     config, log = setup.config, path / "metrics.jsonl"
     session = _begin_session(log, checkpoint)
+    start, start_best = (None, None) if checkpoint is None else (checkpoint.state, checkpoint.best)
+    first_step = 0 if start is None else int(start.step)
     with ExitStack() as stack:
         stop_signal = stack.enter_context(catch_stop_signals())
         save = stack.enter_context(_save_in_background(path, config.keep))
         show = stack.enter_context(progress(console, TITLES[config.model], config.num_steps))
         write_event: Callable[[Record], None] | None = None
         if config.tensorboard:
-            first_step = 0 if checkpoint is None else int(checkpoint.state.step)
             write_event = open_tensorboard(path / "tensorboard", first_step)
-
-        def on_record(record: Record) -> None:
-            assert record.validation is not None  # train_options has val_ids
-            append_metrics(log, metrics_line(config.model, record))
-            session.nats = record.validation.nats_per_token
-            if write_event is not None:
-                write_event(record)
-            perplexity = record.validation.perplexity
-            show(record.step + 1, f"loss {record.train_loss:.3f}, validation perplexity {perplexity:.1f}")
-
-        def on_pause(state: TrainState) -> None:
-            save()
-            stop = stop_signal()
-            if due := _collect_due(session, state, config, log, is_last=stop is not None):
-                save(*due)
-            if stop:
-                save(wait=True)
-                raise KeyboardInterrupt(stop)
-
+        training = train(setup.model, setup.data.train_ids, **train_options(setup), state=start)
         try:
-            variables, _ = train_lm(
-                setup.model,
-                setup.data.train_ids,
-                **train_options(setup),
-                on_record=on_record,
-                state=None if checkpoint is None else checkpoint.state,
-                on_pause=on_pause,
-                pause_every=config.save_every,
-            )
+            for state, record, best in stop_early(training, config.patience, start_best):
+                if record is None and int(state.step) == first_step:
+                    continue  # before the first chunk
+                if record is not None:
+                    assert record.validation is not None  # train_options has val_ids
+                    append_metrics(log, metrics_line(config.model, record))
+                    session.nats = record.validation.nats_per_token
+                    if write_event is not None:
+                        write_event(record)
+                    perplexity = record.validation.perplexity
+                    show(record.step + 1, f"loss {record.train_loss:.3f}, validation perplexity {perplexity:.1f}")
+                save()
+                stop = stop_signal()
+                if due := _collect_due(session, state, best, config, log, is_last=stop is not None):
+                    save(*due)
+                if stop:
+                    break
         except FloatingPointError:
             try:
                 save(*session.unsaved_best)
@@ -93,7 +84,7 @@ def train_with_checkpoints(
         save(wait=True)
     if stop := stop_signal():
         raise KeyboardInterrupt(stop)
-    return variables, session.seconds
+    return (state if best is None else state._replace(params=best.params)).variables, session.seconds
 
 
 def latest_usable_checkpoint(path: Path, setup: TrainingSetup) -> Checkpoint | None:
@@ -157,7 +148,13 @@ def _begin_session(log: Path, checkpoint: Checkpoint | None) -> _Session:
 
 
 def _collect_due(
-    session: _Session, state: TrainState, config: TrainConfig, log: Path, *, is_last: bool
+    session: _Session,
+    state: TrainState,
+    best: EarlyStopping | None,
+    config: TrainConfig,
+    log: Path,
+    *,
+    is_last: bool,
 ) -> tuple[Checkpoint, ...]:
     """Return the checkpoints to save now: none, or the current state and, if it is not saved yet, the best."""
     now = time.monotonic()
@@ -167,15 +164,15 @@ def _collect_due(
     is_best = nats is not None and nats < session.best_nats
     is_due = (
         is_last
-        or is_finished(state, config.num_steps, config.patience)
+        or int(state.step) >= config.num_steps
+        or (best is not None and config.patience is not None and best.records_since >= config.patience)
         or now - session.saved_at >= config.save_seconds
         or (config.save_every is not None and int(state.step) % config.save_every == 0)
     )
     if not (is_best or is_due):
         return ()
-    # Copies, because the next step donates the arrays, and `device_get` on the CPU returns views of them.
-    copies = jax.tree.map(np.array, jax.device_get(state))
-    current = Checkpoint(copies, nats, _log_position(read_log(log)), session.seconds)
+    state, best = jax.device_get((state, best))
+    current = Checkpoint(state, nats, _log_position(read_log(log)), session.seconds, best)
     if nats is not None and is_best:
         session.best_nats, session.unsaved_best = nats, (current,)
     if not is_due:

@@ -4,6 +4,7 @@ import functools
 from typing import Any, NamedTuple, cast
 
 import jax
+import numpy as np
 import optax
 from rich.console import Console
 
@@ -14,6 +15,7 @@ from jaxlm.runs.config import TrainConfig
 from jaxlm.runs.tensorboard import check_tensorboard
 from jaxlm.text.dataset import Dataset, load_dataset
 from jaxlm.text.tokenizers import Tokenizer
+from jaxlm.training.early_stopping import EarlyStopping
 from jaxlm.training.optimizers import sgd
 from jaxlm.training.state import TrainState, init_state
 from jaxlm.utils.terminal import print_plain
@@ -23,9 +25,6 @@ _TRAIN_FOLDS = {"bigram": 0, "mlp": 1}
 SAMPLE_FOLD = 2
 
 _MAX_PARAMS = 2**40  # 4 TiB; XLA aborts the process when a byte count exceeds 64 bits
-
-# The optimizer is a static argument of the compiled step: a second run with an equal object compiles nothing.
-_sgd = functools.cache(sgd)
 
 
 class TrainingSetup(NamedTuple):
@@ -90,7 +89,7 @@ def make_optimizer(config: TrainConfig) -> optax.GradientTransformation | None:
     if config.lr is None:
         return None
     names = "schedule", "warmup_steps", "momentum", "weight_decay", "decoupled_decay", "clip_norm"
-    return _sgd(config.lr, config.num_steps, **{name: getattr(config, name) for name in names})
+    return sgd(config.lr, config.num_steps, **{name: getattr(config, name) for name in names})
 
 
 def train_key(config: TrainConfig) -> jax.Array:
@@ -99,7 +98,7 @@ def train_key(config: TrainConfig) -> jax.Array:
 
 
 def train_options(setup: TrainingSetup) -> dict[str, Any]:
-    """Return the keyword arguments of `train_lm` that the setup determines."""
+    """Return the keyword arguments of `train` that the setup determines."""
     config = setup.config
     return {
         "key": train_key(config),
@@ -108,14 +107,16 @@ def train_options(setup: TrainingSetup) -> dict[str, Any]:
         "num_steps": config.num_steps,
         "optimizer": setup.optimizer,
         "log_every": config.log_every,
-        "patience": config.patience,
+        "yield_every": config.save_every,
         "device": setup.device,
     }
 
 
 def abstract_state(
     model: LanguageModel, optimizer: optax.GradientTransformation, config: TrainConfig
-) -> TrainState:
-    """Return the shapes and dtypes of the run's training state, without allocating arrays."""
-    make_state = functools.partial(init_state, model, optimizer, key=train_key(config), patience=config.patience)
-    return cast(TrainState, jax.eval_shape(make_state))
+) -> tuple[TrainState, EarlyStopping | None]:
+    """Return `Checkpoint.arrays` of the run as shapes and dtypes, without allocating arrays."""
+    state = jax.eval_shape(functools.partial(init_state, model, optimizer, key=train_key(config)))
+    number = functools.partial(jax.ShapeDtypeStruct, ())
+    best = None if config.patience is None else EarlyStopping(state.params, number(np.float32), number(np.int32))
+    return cast(TrainState, state), best

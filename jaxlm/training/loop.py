@@ -1,5 +1,6 @@
-"""The training loop: compiled calls of many steps, with records and validation between them."""
+"""The training loop: compiled chunks of many steps, with records and validation between them."""
 
+import functools
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -13,28 +14,18 @@ from numpy.typing import ArrayLike
 
 from jaxlm.devices.selection import resolve_device
 from jaxlm.evaluation.evaluate import Evaluation, evaluate
-from jaxlm.models.interface import LanguageModel, init, num_params
+from jaxlm.models.interface import LanguageModel, num_params
 from jaxlm.text.batching import check_stream
-from jaxlm.training.optimizers import plain_sgd
-from jaxlm.training.state import (
-    INIT_FOLD,
-    TrainState,
-    check_state,
-    copy_arrays,
-    init_state,
-    is_finished,
-    join_variables,
-    split_variables,
-    update_early_stopping,
-)
-from jaxlm.training.step import train_until
+from jaxlm.training.optimizers import HyperparamState, sgd
+from jaxlm.training.state import TrainState, check_state, init_state
+from jaxlm.training.step import train_chunk
 from jaxlm.utils.checks import check_at_least
 from jaxlm.utils.padding import pad_rows
 
 _DEFAULT_LR = 0.1
 
-# With `on_pause`, seconds that a compiled call takes, so that signals and progress bars are served in time.
-_MIN_CALL_SECONDS, _MAX_CALL_SECONDS = 0.2, 0.5
+# Seconds of a compiled chunk, so that signals and progress bars are served in time.
+_MIN_CHUNK_SECONDS, _MAX_CHUNK_SECONDS = 0.2, 0.5
 
 
 class Record(NamedTuple):
@@ -49,123 +40,78 @@ class Record(NamedTuple):
     validation: Evaluation | None  # on `val_ids`, after the update
 
 
-def train_lm(
+def train(
     model: LanguageModel,
     train_ids: ArrayLike,
     *,
     key: Array,
     variables: Any = None,
+    state: TrainState | None = None,
     val_ids: ArrayLike | None = None,
     batch_size: int = 32,
     num_steps: int = 1000,
-    lr: float = _DEFAULT_LR,
+    lr: float | None = None,
     weight_decay: float = 0.0,
     optimizer: optax.GradientTransformation | None = None,
     log_every: int = 100,
-    patience: int | None = None,
+    yield_every: int | None = None,
     device: str | jax.Device = "auto",
-    on_record: Callable[[Record], None] | None = None,
-    state: TrainState | None = None,
-    on_pause: Callable[[TrainState], None] | None = None,
-    pause_every: int | None = None,
-) -> tuple[Any, dict[str, list[Any]]]:
-    """Train a model on random windows of `train_ids` to minimize the mean nats per token.
+) -> Iterator[tuple[TrainState, Record | None]]:
+    """Train a model as `train_lm` does, and yield the state at the start and after each compiled chunk of steps.
 
     Host function; not for use inside `jit`.
 
-    Step i trains on `get_batch(train_ids, N, batch_size, key=jax.random.fold_in(key, i))`. Dropout in step i uses
-    `fold_in(fold_in(key, 2**31 - 2), i)`. Nothing else is random, so a resumed run ends in the same bits.
+    A chunk takes at most about half a second. It ends at each recorded step, and the state then comes with its
+    `Record`. The number of steps in a chunk does not change a bit of the result. To stop, leave the loop; to
+    resume, pass the last state.
 
     Args:
-        train_ids: integers [T], T > N.
-        variables: initial variables, not modified; None means `init(model, jax.random.fold_in(key, 2**31 - 1))`.
-            Only the collection "params" is trained if there is one, otherwise everything.
-        val_ids: integers [T'], T' > N, evaluated after every recorded step.
-        batch_size: windows per step.
-        lr: learning rate of plain SGD.
-        weight_decay: L2 coefficient of plain SGD; `weight_decay * param` is added to the gradient, as in PyTorch.
-        optimizer: replaces plain SGD. Pass the same object again to reuse the compiled program.
-        log_every: record the steps 0, log_every, 2 * log_every, ... and the last one.
-        patience: stop after this many records in a row without a better validation, and return the variables of
-            the best one. Its perplexity is optimistic, because it was selected on `val_ids`.
-        on_record: called with each `Record`.
-        state: resume from this state of `on_pause`; all other arguments must be those of the stopped run.
-        on_pause: called with the state after each record, every `pause_every` steps, and a few times per second.
-            The next step donates its arrays: copy what you keep. An exception raised here ends the training.
-
-    Returns:
-        the trained variables, and the history of this call, with one value per recorded step:
-        `{"steps": [...], "train_losses": [...], "val_perplexities": [...]}`, the last empty without `val_ids`.
+        state: resume from this state; the other arguments must be those of the stopped run. The hyperparameters
+            of `sgd` are taken from `optimizer`, not from the state.
+        yield_every: also end a chunk at each multiple of this number of steps.
+        model, train_ids, key, variables, val_ids, batch_size, num_steps, lr, weight_decay, optimizer, log_every,
+            device: as in `train_lm`.
 
     Raises:
-        FloatingPointError: a loss, or a param at a recorded step, is not finite; the message names the step.
+        FloatingPointError: as in `train_lm`.
 
     >>> from jaxlm import NeuralBigramLM
     >>> model, key = NeuralBigramLM(vocab_size=3, embedding_dim=4), jax.random.key(0)
-    >>> variables, history = train_lm(model, [0, 1, 2] * 9, key=key, num_steps=50, lr=1.0)
-    >>> history["steps"], history["train_losses"][-1] < 0.1
-    ([0, 49], True)
+    >>> for state, record in train(model, [0, 1, 2] * 9, key=key, num_steps=50, lr=1.0):
+    ...     if record is not None and record.train_loss < 0.1:
+    ...         print(record.step)
+    49
     """
     check_at_least("batch_size", batch_size, 1)
     check_at_least("num_steps", num_steps, 0)
     check_at_least("log_every", log_every, 1)
-    _check_optimizer(lr, weight_decay, optimizer)
-    if patience is not None:
-        check_at_least("patience", patience, 1)
-        if val_ids is None:
-            raise ValueError(f"patience={patience} needs a validation; pass val_ids")
-    if pause_every is not None:
-        check_at_least("pause_every", pause_every, 1)
+    if yield_every is not None:
+        check_at_least("yield_every", yield_every, 1)
+    optimizer = _resolve_optimizer(optimizer, lr, weight_decay, num_steps)
     window_length = model.context_length + 1
     train_stream = check_stream(train_ids, model.vocab_size, min_length=window_length, name="train_ids")
     if val_ids is not None:
         val_ids = check_stream(val_ids, model.vocab_size, min_length=window_length, name="val_ids")
-    if variables is None:
-        variables = init(model, jax.random.fold_in(key, INIT_FOLD))
-    params, constants = split_variables(model, variables)
-    target_device = resolve_device(device, num_weights=num_params(params))
+    make_state = functools.partial(init_state, model, optimizer, key=key)
+    if state is None:
+        state = make_state(variables=variables)
+    else:
+        check_state(state, jax.eval_shape(make_state, variables=variables), num_steps)
+        if isinstance(state.opt_state, HyperparamState):
+            hyperparams = optimizer.init(state.params).hyperparams
+            state = state._replace(opt_state=state.opt_state._replace(hyperparams=hyperparams))
+    target_device = resolve_device(device, num_weights=num_params(state.params))
     num_windows = len(train_stream) - model.context_length
     padded = pad_rows(np.asarray(train_stream), 0)
-    params, constants, train_stream, key = jax.device_put((params, constants, padded, key), target_device)
-    transformation = optimizer or plain_sgd(lr, weight_decay)
-    fresh = init_state(model, transformation, key, join_variables(params, constants), patience=patience)
-    if state is not None:
-        check_state(state, fresh, num_steps)
-    # Copied, because the loop donates the state, which holds the caller's arrays, perhaps twice in an optimizer.
-    state = jax.device_put(copy_arrays(fresh if state is None else state), target_device)
-    history: dict[str, list[Any]] = {"steps": [], "train_losses": [], "val_perplexities": []}
-    for stop in _chunk_ends(int(state.step), num_steps, log_every, pause_every, by_clock=on_pause is not None):
-        if is_finished(state, num_steps, patience):
-            break
-        numbers = jax.device_put((num_windows, stop, float(lr), float(weight_decay)), target_device)
-        best = state.best
-        state, *outcome = train_until(
-            model, optimizer, batch_size, state._replace(best=None), constants, train_stream, key, *numbers
-        )
-        loss, params_are_finite = map(float, jax.device_get(outcome))
-        step = stop - 1
-        recorded = is_recorded(step, num_steps, log_every)
-        # Between records only the loss is checked, so that pauses do not change where a run fails.
-        if not math.isfinite(loss) or (recorded and not params_are_finite):
-            problem = "the params are no longer finite after" if math.isfinite(loss) else f"the loss is {loss} at"
-            remedy = f"lower lr={lr}" if optimizer is None else "lower the learning rate"
-            raise FloatingPointError(f"{problem} step {int(state.step) - 1}; {remedy}, or clip the gradient")
-        if recorded:
-            validation = None
-            if val_ids is not None:
-                trained = join_variables(state.params, constants)
-                validation = evaluate(model, trained, val_ids, device=target_device)
-                history["val_perplexities"].append(validation.perplexity)
-                best = best and update_early_stopping(best, state.params, validation)
-            history["steps"].append(step)
-            history["train_losses"].append(loss)
-            if on_record is not None:
-                on_record(Record(step, loss, validation))
-        state = state._replace(best=best)
-        if on_pause is not None and params_are_finite:
-            on_pause(state)
-    params = state.params if state.best is None else state.best.params
-    return join_variables(params, constants), history
+    data = jax.device_put((padded, num_windows, key), target_device)
+    state = jax.device_put(state, target_device)
+    # Equal for all optimizers that share an `update`, which is all that the compiled program uses.
+    update_only = optimizer._replace(init=None)
+    run_chunk = functools.partial(train_chunk, model, update_only, batch_size, *data)
+    validate = None
+    if val_ids is not None:
+        validate = functools.partial(evaluate, model, ids=val_ids, device=target_device)
+    return _iterate(state, run_chunk, validate, num_steps, log_every, yield_every)
 
 
 def is_recorded(step: int, num_steps: int, log_every: int) -> bool:
@@ -173,37 +119,58 @@ def is_recorded(step: int, num_steps: int, log_every: int) -> bool:
     return step % log_every == 0 or step == num_steps - 1
 
 
-def _check_optimizer(lr: float, weight_decay: float, optimizer: optax.GradientTransformation | None) -> None:
-    for name, rate in (("lr", lr), ("weight_decay", weight_decay)):
-        if callable(rate) or isinstance(rate, str):
-            remedy = "for a schedule pass optimizer=optax.sgd(schedule)"
-            raise TypeError(f"{name} must be a number, got {rate!r}; {remedy}")
-        if not 0 <= rate < math.inf:
-            raise ValueError(f"{name} must be finite and at least 0, got {rate}")
-    if not isinstance(optimizer, optax.GradientTransformation | None):
+def _resolve_optimizer(optimizer: Any, lr: float | None, weight_decay: float, num_steps: int) -> Any:
+    """Return the optimizer to train with: SGD if `optimizer` is None."""
+    if optimizer is None:
+        return sgd(_DEFAULT_LR if lr is None else lr, num_steps, weight_decay=weight_decay)
+    if isinstance(optimizer, optax.MultiSteps):
+        optimizer = optimizer.gradient_transformation()
+    if not isinstance(optimizer, optax.GradientTransformation):
         raise TypeError(
             f"optimizer must be an optax.GradientTransformation like optax.sgd(0.1), got {optimizer!r}"
         )
-    if optimizer is not None and (lr, weight_decay) != (_DEFAULT_LR, 0.0):
+    if lr is not None or weight_decay != 0:
         rates = f"lr={lr} and weight_decay={weight_decay}"
         raise ValueError(f"{rates} apply to the default SGD only; build them into optimizer=")
+    return optimizer
 
 
-def _chunk_ends(
-    step: int, num_steps: int, log_every: int, pause_every: int | None, *, by_clock: bool
-) -> Iterator[int]:
-    """Yield the steps at which compiled calls stop: after records, at multiples of `pause_every`, by the clock."""
-    steps_per_call = 1 if by_clock else num_steps
+def _iterate(
+    state: TrainState,
+    run_chunk: Callable[..., tuple[TrainState, Array, Array]],
+    validate: Callable[[Any], Evaluation] | None,
+    num_steps: int,
+    log_every: int,
+    yield_every: int | None,
+) -> Iterator[tuple[TrainState, Record | None]]:
+    yield state, None
+    step, max_steps = int(state.step), 1
     while step < num_steps:
-        recorded = min(-(-step // log_every) * log_every, num_steps - 1)
-        pause = num_steps if pause_every is None else step - step % pause_every + pause_every
-        stop = min(recorded + 1, pause, step + steps_per_call)
+        next_recorded = min(-(-step // log_every) * log_every, num_steps - 1)
+        stop = min(next_recorded + 1, step + max_steps)
+        if yield_every is not None:
+            stop = min(stop, step - step % yield_every + yield_every)
         start = time.monotonic()
-        yield stop
+        state, *outcome = run_chunk(state, jax.device_put(np.int32(stop)))
+        train_loss, params_are_finite = map(float, jax.device_get(outcome))
         seconds = time.monotonic() - start
-        if by_clock and stop - step == steps_per_call:  # only a full call is a measurement
-            if seconds < _MIN_CALL_SECONDS:
-                steps_per_call *= 2
-            elif seconds > _MAX_CALL_SECONDS:
-                steps_per_call = max(steps_per_call // 2, 1)
+        recorded = stop - 1 == next_recorded
+        # Between records only the loss is checked, so that chunks do not change where a run fails.
+        if not math.isfinite(train_loss) or (recorded and not params_are_finite):
+            problem = "the params are no longer finite after"
+            if not math.isfinite(train_loss):
+                problem = f"the loss is {train_loss} at"
+            raise FloatingPointError(
+                f"{problem} step {int(state.step) - 1}; lower the learning rate, or clip the gradient"
+            )
+        record = None
+        if recorded:
+            record = Record(stop - 1, train_loss, validate(state.variables) if validate else None)
+        if params_are_finite:
+            yield state, record
+        if stop == step + max_steps:  # only a full chunk is a measurement
+            if seconds < _MIN_CHUNK_SECONDS:
+                max_steps *= 2
+            elif seconds > _MAX_CHUNK_SECONDS:
+                max_steps = max(max_steps // 2, 1)
         step = stop

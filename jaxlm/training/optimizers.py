@@ -1,77 +1,140 @@
-"""SGD, with schedules, momentum, weight decay and clipping, built from Optax transformations."""
+"""SGD with schedules, momentum, weight decay and clipping, and optimizers whose hyperparameters are data."""
 
-from typing import Any, Literal
+import functools
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, NamedTuple
 
 import jax
-import numpy as np
+import jax.numpy as jnp
 import optax
 from jax import Array
 from jax.typing import ArrayLike
 
 
+class HyperparamState(NamedTuple):
+    """The state of an optimizer of `inject_hyperparams`."""
+
+    hyperparams: dict[str, Array]
+    inner_state: optax.OptState
+
+
+def inject_hyperparams(
+    make_optimizer: Callable[..., optax.GradientTransformation], hyperparams: Mapping[str, ArrayLike]
+) -> optax.GradientTransformationExtraArgs:
+    """Return `make_optimizer(**hyperparams)`, with the hyperparameters in its state.
+
+    Like `optax.inject_hyperparams`, but all optimizers of one `make_optimizer` share one `update`. So a training
+    step compiled for one of them serves all.
+    """
+
+    def init(params: optax.Params) -> HyperparamState:
+        numbers = {name: jnp.asarray(value, jnp.result_type(value)) for name, value in hyperparams.items()}
+        return HyperparamState(numbers, make_optimizer(**numbers).init(params))
+
+    return optax.GradientTransformationExtraArgs(init, _make_update(make_optimizer))
+
+
+@functools.lru_cache(maxsize=1024)
+def _make_update(make_optimizer: Callable[..., optax.GradientTransformation]) -> Callable[..., Any]:
+    def update(updates: Any, state: HyperparamState, params: Any = None, **extra_args: Any) -> Any:
+        optimizer = optax.with_extra_args_support(make_optimizer(**state.hyperparams))
+        updates, inner_state = optimizer.update(updates, state.inner_state, params, **extra_args)
+        return updates, state._replace(inner_state=inner_state)
+
+    return update
+
+
 def sgd(
-    lr: ArrayLike,
-    num_steps: int,
+    lr: float | Array,
+    num_steps: int | Array,
     *,
     schedule: Literal["constant", "cosine"] = "constant",
-    warmup_steps: int = 0,
-    momentum: ArrayLike = 0.0,
-    weight_decay: ArrayLike = 0.0,
+    warmup_steps: int | Array = 0,
+    momentum: float | Array = 0.0,
+    weight_decay: float | Array = 0.0,
     decoupled_decay: bool = False,
-    clip_norm: float | None = None,
-) -> optax.GradientTransformation:
+    clip_norm: float | Array | None = None,
+) -> optax.GradientTransformationExtraArgs:
     """Return SGD in PyTorch's order: clip the gradient, add weight decay, accumulate momentum, scale by the rate.
 
+    The numbers are part of the optimizer's state, so that `train_lm` compiles nothing for other numbers. All may
+    be traced. A number that is zero is left out, with the arrays that it would need.
+
     Args:
-        lr: learning rate after warmup. `lr`, `momentum` and `weight_decay` may be traced, as in `train_many`.
-        num_steps: step at which the cosine schedule reaches zero.
+        lr: learning rate after warmup, finite and at least 0.
+        num_steps: step at which the cosine schedule reaches zero; the constant schedule ignores it.
         schedule: "cosine" is one period of Loshchilov & Hutter 2017, "SGDR", equation 5.
         warmup_steps: step i of the warmup has the rate `lr * (i + 1) / (warmup_steps + 1)`. A cosine needs
             `warmup_steps < num_steps`.
-        momentum: factor of the accumulated gradient; 0 keeps no accumulator.
+        momentum: factor of the accumulated gradient.
         weight_decay: L2 coefficient; `weight_decay * param` is added to the gradient.
         decoupled_decay: add the decay after momentum instead, scaled by the learning rate as in `optax.adamw`
             (Loshchilov & Hutter 2019, "Decoupled Weight Decay Regularization", algorithm 1, scales it by the
             schedule alone).
         clip_norm: maximum norm of the whole gradient; None does not clip.
 
-    >>> import jax.numpy as jnp
     >>> optimizer = sgd(0.5, num_steps=100, weight_decay=0.1)
     >>> param, gradient = jnp.float32(2), jnp.float32(1)
     >>> optimizer.update(gradient, optimizer.init(param), param)[0]  # -0.5 * (1 + 0.1 * 2)
     Array(-0.6, dtype=float32)
     """
-    rate = _learning_rate(lr, num_steps, schedule, warmup_steps)
-    decay = [] if _is_zero(weight_decay) else [optax.add_decayed_weights(weight_decay)]
-    return optax.chain(
-        *([] if clip_norm is None else [optax.clip_by_global_norm(clip_norm)]),
-        *([] if decoupled_decay else decay),
-        *([] if _is_zero(momentum) else [optax.trace(momentum)]),
-        *(decay if decoupled_decay else []),
-        optax.scale_by_learning_rate(rate),
-    )
-
-
-def _is_zero(number: ArrayLike) -> bool:
-    """Return whether `number` is zero; False for a traced number, because its value is unknown."""
-    return not isinstance(number, jax.core.Tracer) and not np.any(number)
-
-
-def _learning_rate(lr: ArrayLike, num_steps: int, schedule: str, warmup_steps: int) -> Any:
+    for name, rate in (("lr", lr), ("weight_decay", weight_decay)):
+        if callable(rate) or isinstance(rate, str):
+            remedy = "for a schedule pass optimizer=optax.sgd(schedule)"
+            raise TypeError(f"{name} must be a number, got {rate!r}; {remedy}")
+        if not (_is_traced(rate) or 0 <= rate < math.inf):
+            raise ValueError(f"{name} must be finite and at least 0, got {rate}")
     if schedule not in ("constant", "cosine"):
         raise ValueError(f"unknown schedule {schedule!r}; choose constant or cosine")
-    if warmup_steps < 0:
+    if not _is_traced(warmup_steps) and warmup_steps < 0:
         raise ValueError(f"warmup_steps must be at least 0, got {warmup_steps}")
-    if schedule == "cosine" and warmup_steps >= max(num_steps, 1):
-        raise ValueError(f"warmup_steps must be below num_steps={num_steps} for a cosine, got {warmup_steps}")
-    after_warmup = lr if schedule == "constant" else optax.cosine_decay_schedule(lr, num_steps - warmup_steps)
-    if warmup_steps == 0:
-        return after_warmup
-    # Not `optax.warmup_cosine_decay_schedule`, which rejects a traced rate.
-    warmup = optax.linear_schedule(lr / (warmup_steps + 1), lr, warmup_steps)
-    return warmup if schedule == "constant" else optax.join_schedules([warmup, after_warmup], [warmup_steps])
+    is_cosine = schedule == "cosine"
+    is_known = not (_is_traced(warmup_steps) or _is_traced(num_steps))
+    if is_cosine and is_known and warmup_steps >= max(num_steps, 1):
+        raise ValueError(f"warmup_steps must be below {num_steps=} for a cosine, got {warmup_steps}")
+    optional = {"warmup_steps": warmup_steps, "momentum": momentum, "weight_decay": weight_decay}
+    numbers = {"lr": lr} | {name: value for name, value in optional.items() if _is_traced(value) or value != 0}
+    numbers |= {"num_steps": num_steps} if is_cosine else {}
+    numbers |= {} if clip_norm is None else {"clip_norm": clip_norm}
+    return inject_hyperparams(_sgd_factory(is_cosine, decoupled_decay), numbers)
+
+
+@functools.cache
+def _sgd_factory(is_cosine: bool, decoupled_decay: bool) -> Callable[..., optax.GradientTransformation]:
+    def make_sgd(
+        lr: Array,
+        num_steps: Array | None = None,
+        warmup_steps: Array | None = None,
+        momentum: Array | None = None,
+        weight_decay: Array | None = None,
+        clip_norm: Array | None = None,
+    ) -> optax.GradientTransformation:
+        def rate(step: Array) -> Array:
+            warmup = 0 if warmup_steps is None else warmup_steps
+            factor: Array | float = 1.0
+            if num_steps is not None:
+                progress = jnp.clip((step - warmup) / (num_steps - warmup), 0, 1)
+                factor = 0.5 * (1 + jnp.cos(jnp.pi * progress))
+            return lr * jnp.where(step < warmup, (step + 1) / (warmup + 1), factor)
+
+        decay = [] if weight_decay is None else [optax.add_decayed_weights(weight_decay)]
+        is_constant = not is_cosine and warmup_steps is None
+        return optax.chain(
+            *([] if clip_norm is None else [optax.clip_by_global_norm(clip_norm)]),
+            *([] if decoupled_decay else decay),
+            *([] if momentum is None else [optax.trace(momentum)]),
+            *(decay if decoupled_decay else []),
+            optax.scale_by_learning_rate(lr if is_constant else rate),
+        )
+
+    return make_sgd
 
 
 def plain_sgd(lr: float | Array, weight_decay: float | Array = 0.0) -> optax.GradientTransformation:
-    """Return the default optimizer of `train_lm`: `param -= lr * (gradient + weight_decay * param)`."""
-    return optax.chain(optax.add_decayed_weights(weight_decay), optax.sgd(lr))
+    """Return SGD with a constant learning rate, the default optimizer of `train_many`."""
+    return sgd(lr, num_steps=1, weight_decay=weight_decay)
+
+
+def _is_traced(number: Any) -> bool:
+    return isinstance(number, jax.core.Tracer)

@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from jaxlm.evaluation.evaluate import Evaluation
 from jaxlm.models.interface import LanguageModel, init
 
 # Folds of a run's key that are not steps.
@@ -16,55 +15,45 @@ INIT_FOLD = 2**31 - 1
 DROPOUT_FOLD = 2**31 - 2
 
 
-class EarlyStopping(NamedTuple):
-    """The best validation so far."""
-
-    params: Any
-    nats_per_token: Array  # float32 []
-    records_since: Array  # int32 []
-
-
 class TrainState(NamedTuple):
     """Everything that changes from one training step to the next, as a pytree.
 
-    >>> TrainState(step=jnp.int32(3), params={"w": 1.0}, opt_state=optax.EmptyState()).params
+    >>> TrainState(step=jnp.int32(3), params={"w": 1.0}, opt_state=optax.EmptyState()).variables
     {'w': 1.0}
     """
 
     step: Array  # int32 [], number of steps done
     params: Any
     opt_state: optax.OptState
-    best: EarlyStopping | None = None  # with `patience` only
+    constants: Any = None  # collections besides "params"; None if the variables have no collections
+
+    @property
+    def variables(self) -> Any:
+        """The variables for `model.apply`."""
+        return self.params if self.constants is None else {"params": self.params, **self.constants}
 
 
 def init_state(
-    model: LanguageModel,
-    optimizer: optax.GradientTransformation,
-    key: Array,
-    variables: Any = None,
-    *,
-    patience: int | None = None,
+    model: LanguageModel, optimizer: optax.GradientTransformation, *, key: Array, variables: Any = None
 ) -> TrainState:
-    """Return the state from which `train_lm` starts, given the same arguments. The arrays are not copied."""
+    """Return the state before the first step.
+
+    A pure function, for use inside `jit` and `vmap`.
+
+    Args:
+        key: key of the run.
+        variables: None means `init(model, jax.random.fold_in(key, 2**31 - 1))`. Only the collection "params" is
+            trained if there is one, otherwise everything.
+
+    >>> from jaxlm import NeuralBigramLM, sgd
+    >>> model = NeuralBigramLM(vocab_size=5, embedding_dim=2)
+    >>> init_state(model, sgd(0.1, num_steps=10), key=jax.random.key(0)).step
+    Array(0, dtype=int32)
+    """
     if variables is None:
         variables = init(model, jax.random.fold_in(key, INIT_FOLD))
-    params, _ = split_variables(model, variables)
-    best = None if patience is None else EarlyStopping(params, jnp.float32(jnp.inf), jnp.int32(0))
-    return TrainState(jnp.int32(0), params, optimizer.init(params), best)
-
-
-def update_early_stopping(best: EarlyStopping, params: Any, validation: Evaluation) -> EarlyStopping:
-    """Return the best validation, after one more record."""
-    nats = jnp.float32(validation.nats_per_token)
-    if nats < best.nats_per_token:
-        return EarlyStopping(copy_arrays(params), nats, jnp.int32(0))  # copies, because the next step donates
-    return best._replace(records_since=best.records_since + 1)
-
-
-def is_finished(state: TrainState, num_steps: int, patience: int | None) -> bool:
-    """Return whether training ends at `state`, after the last step or because `patience` is exhausted."""
-    is_impatient = patience is not None and state.best is not None and int(state.best.records_since) >= patience
-    return is_impatient or int(state.step) >= num_steps
+    params, constants = split_variables(model, variables)
+    return TrainState(jnp.int32(0), params, optimizer.init(params), constants)
 
 
 def split_variables(model: LanguageModel, variables: Any) -> tuple[Any, Any]:
@@ -80,17 +69,6 @@ def split_variables(model: LanguageModel, variables: Any) -> tuple[Any, Any]:
         remedy = "call model.fit(variables, ids)" if hasattr(model, "fit") else "its params must be floats"
         raise TypeError(f"{type(model).__name__} cannot be trained by gradient: it holds {found}; {remedy}")
     return params, constants
-
-
-def join_variables(params: Any, constants: Any) -> Any:
-    """Invert `split_variables`."""
-    return params if constants is None else {"params": params, **constants}
-
-
-def copy_arrays(tree: Any) -> Any:
-    """Return `tree` with each leaf copied to a new JAX array."""
-    # `jnp.array` rejects random keys.
-    return jax.tree.map(lambda leaf: leaf.copy() if isinstance(leaf, Array) else jnp.array(leaf), tree)
 
 
 def check_state(state: TrainState, expected: TrainState, num_steps: int) -> None:

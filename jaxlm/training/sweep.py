@@ -15,18 +15,16 @@ from numpy.typing import ArrayLike
 
 from jaxlm.devices.selection import resolve_device
 from jaxlm.evaluation.evaluate import evaluate
-from jaxlm.models.interface import LanguageModel, init, num_init_params
+from jaxlm.models.interface import LanguageModel, num_init_params
+from jaxlm.models.jit import jit_model
 from jaxlm.text.batching import check_stream
 from jaxlm.training.loop import is_recorded
-from jaxlm.training.optimizers import plain_sgd
-from jaxlm.training.state import INIT_FOLD, TrainState, join_variables, split_variables
-from jaxlm.training.step import draw_batches, run_steps, train_step
+from jaxlm.training.optimizers import inject_hyperparams, plain_sgd
+from jaxlm.training.state import TrainState, init_state
+from jaxlm.training.step import SWEEP_AXES, train_chunk
+from jaxlm.training.train_lm import History, empty_history
 from jaxlm.utils.checks import check_at_least
 from jaxlm.utils.padding import pad_rows
-
-# The `vmap` axes of the state of R runs. All runs share the step, so that the loop condition is one scalar. With a
-# condition per run, `vmap` would select between old and new arrays in every step.
-_AXES: Any = TrainState(None, 0, 0)  # type: ignore[arg-type]
 
 
 def sweep_grid(keys: Array, **values: ArrayLike) -> tuple[Array, dict[str, np.ndarray[Any, Any]]]:
@@ -59,7 +57,7 @@ def train_many(
     num_steps: int = 1000,
     log_every: int = 100,
     device: str | jax.Device = "auto",
-) -> tuple[Any, list[dict[str, list[Any]]]]:
+) -> tuple[Any, list[History]]:
     """Train R models at once, one per key and set of hyperparameters, as one vmapped program.
 
     Host function; not for use inside `jit`.
@@ -92,7 +90,7 @@ def train_many(
     check_at_least("batch_size", batch_size, 1)
     check_at_least("num_steps", num_steps, 0)
     check_at_least("log_every", log_every, 1)
-    hyperparams = _check_hyperparams(keys, hyperparams)
+    numbers: Any = _check_hyperparams(keys, hyperparams)
     window_length = model.context_length + 1
     train_stream = check_stream(train_ids, model.vocab_size, min_length=window_length, name="train_ids")
     if val_ids is not None:
@@ -104,28 +102,25 @@ def train_many(
     replicated = NamedSharding(mesh, PartitionSpec())  # type: ignore[no-untyped-call]
     split_by_run = NamedSharding(mesh, PartitionSpec("runs"))  # type: ignore[no-untyped-call]
     num_windows = len(train_stream) - model.context_length
-    stream = jax.device_put(pad_rows(np.asarray(train_stream), 0), replicated)
-    keys, hyperparams = jax.device_put((keys, hyperparams), split_by_run)
-    states, constants = _init_states(model, optimizer, keys, hyperparams)
-    histories: list[dict[str, list[Any]]] = [
-        {"steps": [], "train_losses": [], "val_perplexities": []} for _ in range(len(keys))
-    ]
+    stream, num_windows = jax.device_put((pad_rows(np.asarray(train_stream), 0), num_windows), replicated)
+    keys, numbers = jax.device_put((keys, numbers), split_by_run)
+    states = _init_states(model, optimizer, keys, numbers)
+    update_only = inject_hyperparams(optimizer, {})._replace(init=None)  # equal in each call
+    histories = [empty_history() for _ in range(len(keys))]
     for step in range(num_steps):
         if not is_recorded(step, num_steps, log_every):
             continue
-        numbers = jax.device_put((num_windows, step + 1), replicated)
-        states, losses = _train_many_until(
-            model, optimizer, batch_size, states, constants, stream, keys, hyperparams, *numbers
+        states, *outcome = train_chunk(
+            model, update_only, batch_size, stream, num_windows, keys, states, jax.device_put(step + 1, replicated)
         )
-        for run, (history, loss) in enumerate(zip(histories, jax.device_get(losses).tolist(), strict=True)):
-            history["steps"].append(step)
-            history["train_losses"].append(loss)
+        for run, (loss, is_finite) in enumerate(zip(*map(np.asarray, outcome), strict=True)):
+            histories[run]["steps"].append(step)
+            histories[run]["train_losses"].append(float(loss))
             if val_ids is not None:
-                trained = jax.tree.map(lambda leaf, run=run: leaf[run], join_variables(states.params, constants))
-                finite = all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(jax.device_get(trained)))
-                validation = evaluate(model, trained, val_ids, device=target_device) if finite else None
-                history["val_perplexities"].append(validation.perplexity if validation else float("nan"))
-    return join_variables(states.params, constants), histories
+                trained = jax.tree.map(lambda leaf, run=run: leaf[run], states.variables)
+                validation = evaluate(model, trained, val_ids, device=target_device) if is_finite else None
+                histories[run]["val_perplexities"].append(validation.perplexity if validation else float("nan"))
+    return states.variables, histories
 
 
 def _check_keys(keys: Array) -> None:
@@ -149,41 +144,11 @@ def _check_hyperparams(keys: Array, hyperparams: Mapping[str, ArrayLike]) -> dic
     return arrays
 
 
-@functools.partial(jax.jit, static_argnames=("model", "optimizer"))
+@functools.partial(jit_model, static_argnames="optimizer")
 def _init_states(
     model: LanguageModel, optimizer: Callable[..., Any], keys: Array, hyperparams: dict[str, Array]
-) -> tuple[TrainState, Any]:
-    def init_run(key: Array, hyperparams: dict[str, Array]) -> tuple[TrainState, Any]:
-        params, constants = split_variables(model, init(model, jax.random.fold_in(key, INIT_FOLD)))
-        return TrainState(jnp.int32(0), params, optimizer(**hyperparams).init(params)), constants
+) -> TrainState:
+    def init_run(key: Array, hyperparams: dict[str, Array]) -> TrainState:
+        return init_state(model, inject_hyperparams(optimizer, hyperparams), key=key)
 
-    return jax.vmap(init_run, out_axes=(_AXES, 0))(keys, hyperparams)
-
-
-@functools.partial(jax.jit, static_argnames=("model", "optimizer", "batch_size"), donate_argnames=("states",))
-def _train_many_until(
-    model: LanguageModel,
-    optimizer: Callable[..., optax.GradientTransformation],
-    batch_size: int,
-    states: TrainState,
-    constants: Any,
-    train_ids: Array,
-    keys: Array,
-    hyperparams: dict[str, Array],
-    num_windows: Array,
-    stop: Array,
-) -> tuple[TrainState, Array]:
-    """Train up to step `stop`; return the states, and the losses [R] of the last step."""
-    draw = functools.partial(draw_batches, model, batch_size, train_ids, num_windows)
-    draw_runs = jax.vmap(draw, in_axes=(0, None), out_axes=1)  # [S, R, B, N] and [S, R, B]
-    step_runs: Any = jax.vmap(
-        lambda hyperparams, *arguments: train_step(model, optimizer(**hyperparams), *arguments),
-        in_axes=(0, _AXES, 0, 0, 0, 0),
-        out_axes=(_AXES, 0),
-    )
-    return run_steps(
-        lambda first_step: draw_runs(keys, first_step),
-        lambda states, contexts, targets: step_runs(hyperparams, states, constants, contexts, targets, keys),
-        lambda states, losses: states.step < stop,
-        (states, jnp.zeros(len(keys), jnp.float32)),
-    )
+    return jax.vmap(init_run, out_axes=SWEEP_AXES)(keys, hyperparams)

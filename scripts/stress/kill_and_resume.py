@@ -92,7 +92,7 @@ class Bench:
 
     folder: Path
     command: list[str]
-    like: TrainState
+    like: Any
     calls: dict[str, int]
     seconds: float
 

@@ -15,12 +15,13 @@ from tiny_training import (
     assert_close,
     assert_same_bits,
     plain_loop,
-    train,
+    train_lm,
 )
 
 import jaxlm
-from jaxlm.training.state import init_state
-from jaxlm.training.step import train_step, train_until
+from jaxlm.training.step import train_chunk
+
+OPTIMIZER = jaxlm.sgd(0.5, 50, schedule="cosine", momentum=0.9)
 
 
 @pytest.mark.parametrize(
@@ -52,27 +53,60 @@ def test_train_lm_equals_plain_loop_with_rbg_keys():
     assert_close(jaxlm.train_lm(MLP, IDS, key=key, num_steps=7)[0], expected)
 
 
+def train_by_scan(key, optimizer=OPTIMIZER, num_steps=7):
+    def step(state, _):
+        batch = jaxlm.get_batch(IDS, 2, 32, key=jax.random.fold_in(key, state.step))
+        return jaxlm.train_step(MLP, optimizer, state, batch, key=key)
+
+    return jax.lax.scan(step, jaxlm.init_state(MLP, optimizer, key=key), length=num_steps)
+
+
 @pytest.mark.slow
-def test_train_step_under_scan_equals_train_lm():
-    key = jax.random.key(0)
-
-    def step(state, i):
-        batch = jaxlm.get_batch(IDS, 2, 32, key=jax.random.fold_in(key, i))
-        return train_step(MLP, SCHEDULED, state, {}, *batch, key)
-
-    state = init_state(MLP, SCHEDULED, key)
-    state, losses = jax.jit(lambda state: jax.lax.scan(step, state, jnp.arange(7)))(state)
-    variables, history = train(optimizer=SCHEDULED, log_every=1)
+@pytest.mark.parametrize("optimizer", [OPTIMIZER, SCHEDULED], ids=["jaxlm", "optax"])
+def test_train_step_under_scan_equals_train_lm(optimizer):
+    state, losses = jax.jit(train_by_scan, static_argnums=1)(jax.random.key(0), optimizer)
+    variables, history = train_lm(optimizer=optimizer, log_every=1)
     assert int(state.step) == 7
-    assert_close(state.params, variables["params"], rtol=1e-6)
-    np.testing.assert_allclose(losses, history["train_losses"], rtol=1e-6)
+    assert_same_bits(state.variables, variables)
+    assert losses.tolist() == history["train_losses"]
+
+
+@pytest.mark.slow
+def test_train_step_under_vmap_equals_train_lm():
+    keys = jax.random.split(jax.random.key(0), 4)
+    states, _ = jax.jit(jax.vmap(train_by_scan))(keys)
+    for run, key in enumerate(keys):
+        expected, _ = jaxlm.train_lm(MLP, IDS, key=key, num_steps=7, optimizer=OPTIMIZER)
+        assert_close(jax.tree.map(lambda leaf, run=run: leaf[run], states.variables), expected, rtol=1e-6)
+
+
+@pytest.mark.slow
+def test_train_lm_accumulates_gradients_with_multi_steps():
+    accumulated, _ = train_lm(optimizer=optax.MultiSteps(optax.sgd(0.1), every_k_schedule=7))
+    gradients = [  # of each batch, at the initial params
+        jax.tree.map(lambda before, after: (before - after) / 0.1, train_lm(num_steps=0)[0], one_step(i))
+        for i in range(7)
+    ]
+    expected = jax.tree.map(
+        lambda before, *all_gradients: before - 0.1 * sum(all_gradients) / 7, train_lm(num_steps=0)[0], *gradients
+    )
+    assert_close(accumulated, expected)
+
+
+def one_step(i):
+    """Return the variables after the batch of step i only, with the learning rate 0.1."""
+    key = jax.random.key(0)
+    batch = jaxlm.get_batch(IDS, 2, 32, key=jax.random.fold_in(key, i))
+    return jaxlm.train_step(MLP, optax.sgd(0.1), jaxlm.init_state(MLP, optax.sgd(0.1), key=key), batch, key=key)[
+        0
+    ].variables
 
 
 @pytest.mark.slow
 def test_train_lm_learns_a_bare_dict():
     variables = {"logits": jnp.zeros(VOCAB)}
     for lr in (1.0, 0.1, 0.01):
-        variables, _ = train(LogitsModel(), variables=variables, lr=lr, num_steps=1000)
+        variables, _ = train_lm(LogitsModel(), variables=variables, lr=lr, num_steps=1000)
     shares = np.bincount(IDS[1:], minlength=VOCAB) / (len(IDS) - 1)
     np.testing.assert_allclose(jax.nn.softmax(variables["logits"]), shares, atol=0.01)
 
@@ -88,8 +122,10 @@ class ScaledModel(LogitsModel):
 @pytest.mark.slow
 def test_collections_other_than_params_stay_constant():
     constants = {"scale": jnp.float32(3), "count": jnp.int32(7)}
-    trained, _ = train(ScaledModel(), variables={"params": {"logits": jnp.zeros(VOCAB)}, "constants": constants})
-    plain, _ = train(LogitsModel(), variables={"logits": jnp.zeros(VOCAB)}, lr=0.9)
+    trained, _ = train_lm(
+        ScaledModel(), variables={"params": {"logits": jnp.zeros(VOCAB)}, "constants": constants}
+    )
+    plain, _ = train_lm(LogitsModel(), variables={"logits": jnp.zeros(VOCAB)}, lr=0.9)
     assert_same_bits(trained["constants"], constants)
     # A factor s multiplies the steps of the logits by s^2, so lr=0.1 acts like 0.9.
     np.testing.assert_allclose(trained["params"]["logits"] * 3, plain["logits"], rtol=1e-5)
@@ -122,17 +158,17 @@ NOISE = optax.add_noise(0.01, 0.55, key=jax.random.key(0))
     ids=["line_search_and_params", "polyak", "keys"],
 )
 def test_train_lm_accepts_optimizer(optimizer):
-    _, history = train(num_steps=20, optimizer=optimizer)
+    _, history = train_lm(num_steps=20, optimizer=optimizer)
     assert history["train_losses"][-1] < history["train_losses"][0]
 
 
 @pytest.mark.slow
-def test_train_until_memory_is_bounded():
+def test_train_chunk_memory_is_bounded():
     def temporary_bytes(text_length):
         optimizer = optax.sgd(0.1)
-        state = init_state(MLP, optimizer, jax.random.key(0))
+        state = jaxlm.init_state(MLP, optimizer, key=jax.random.key(0))
         ids = jnp.zeros(text_length, jnp.int32)
-        arguments = MLP, optimizer, 32, state, {}, ids, jax.random.key(0), 998, 10**9, 0.1, 0.0
-        return train_until.lower(*arguments).compile().memory_analysis().temp_size_in_bytes
+        arguments = MLP, optimizer, 32, ids, 998, jax.random.key(0), state, 10**9
+        return train_chunk.lower(*arguments).compile().memory_analysis().temp_size_in_bytes
 
     assert 0 < temporary_bytes(1000) == temporary_bytes(1_000_000) < 2**20

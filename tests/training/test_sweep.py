@@ -14,8 +14,8 @@ import pytest
 from tiny_training import DROPOUT_MLP, IDS, MLP, VOCAB, assert_close, assert_same_bits
 
 import jaxlm
-from jaxlm.training import sweep
 from jaxlm.training.optimizers import plain_sgd, sgd
+from jaxlm.training.step import train_chunk
 from jaxlm.training.sweep import sweep_grid, train_many
 
 VAL_IDS = IDS[:50]
@@ -101,11 +101,11 @@ def test_train_many_of_no_steps_returns_init():
 @pytest.mark.slow
 def test_train_many_compiles_once():
     train_many(MLP, IDS, keys=KEYS, hyperparams={"lr": [0.1, 0.2]}, **OPTIONS)
-    compiled = sweep._train_many_until._cache_size()
+    compiled = train_chunk._cache_size()
     for num_steps in (1, 40):
         options = OPTIONS | {"num_steps": num_steps}
         train_many(MLP, IDS[:-3], keys=KEYS, hyperparams={"lr": [0.3, 0.9]}, **options)
-    assert sweep._train_many_until._cache_size() == compiled
+    assert train_chunk._cache_size() == compiled
 
 
 @pytest.mark.slow

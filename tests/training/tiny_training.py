@@ -32,24 +32,19 @@ class LogitsModel:
         return jnp.broadcast_to(variables["logits"][None, :], (len(contexts), self.vocab_size))
 
 
-def train(model=MLP, ids=IDS, key=0, **options):
+def train_lm(model=MLP, ids=IDS, key=0, **options):
     return jaxlm.train_lm(model, ids, key=jax.random.key(key), **({"num_steps": 7, "log_every": 3} | options))
 
 
-def train_and_collect(*args, **options):
-    """Return what `train` returns, and copies of all states that `on_pause` received."""
-    states = []
-
-    def on_pause(state):
-        states.append(jax.tree.map(lambda leaf: np.array(jax.device_get(leaf)), state))
-
-    return *train(*args, on_pause=on_pause, **options), states
+def train(model=MLP, ids=IDS, key=0, **options):
+    return jaxlm.train(model, ids, key=jax.random.key(key), **({"num_steps": 7, "log_every": 3} | options))
 
 
 @functools.partial(jax.jit, static_argnames=("model", "optimizer"))
 def plain_step(model, optimizer, params, opt_state, contexts, targets, dropout_key):
     def mean_nats(params):
-        options = {"dropout_key": dropout_key} if getattr(model, "dropout", 0) else {}
+        rngs = {"dropout": dropout_key}
+        options = {"deterministic": False, "rngs": rngs} if getattr(model, "dropout", 0) else {}
         logits = model.apply({"params": params}, contexts, **options)
         return -jax.nn.log_softmax(logits)[np.arange(len(targets)), targets].mean()
 

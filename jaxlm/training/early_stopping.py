@@ -1,0 +1,57 @@
+"""Early stopping: keep the best params by validation, and stop when they no longer improve."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxlm.training.loop import Record
+from jaxlm.training.state import TrainState
+from jaxlm.utils.checks import check_at_least
+
+
+class EarlyStopping(NamedTuple):
+    """The best validation so far, as a pytree."""
+
+    params: Any
+    nats_per_token: Any  # float32 []
+    records_since: Any  # int32 []
+
+
+def stop_early(
+    training: Iterable[tuple[TrainState, Record | None]],
+    patience: int | None,
+    best: EarlyStopping | None = None,
+) -> Iterator[tuple[TrainState, Record | None, EarlyStopping | None]]:
+    """Yield each item of `training` with the best validation so far; end when it stops improving.
+
+    Args:
+        training: from `train`, with `val_ids`.
+        patience: end after this many records in a row without a lower validation loss, at least 1. None never ends
+            early and yields None as the best.
+        best: the best validation before the first item; None if there is none.
+
+    >>> from jaxlm import NeuralBigramLM, train
+    >>> from jax import random
+    >>> training = train(NeuralBigramLM(3, 4), [0, 1, 2] * 9, val_ids=[0, 0], key=random.key(0), log_every=5)
+    >>> *_, (state, record, best) = stop_early(training, patience=2)
+    >>> record.step, bool(best.nats_per_token < record.validation.nats_per_token)
+    (10, True)
+    """
+    if patience is not None:
+        check_at_least("patience", patience, 1)
+    for state, record in training:
+        if patience is None:
+            yield state, record, None
+            continue
+        if best is None:
+            best = EarlyStopping(state.params, np.float32(np.inf), np.int32(0))
+        if record is not None and record.validation is not None:
+            nats = np.float32(record.validation.nats_per_token)
+            if nats < best.nats_per_token:
+                best = EarlyStopping(state.params, nats, np.int32(0))
+            else:
+                best = best._replace(records_since=best.records_since + np.int32(1))
+        yield state, record, best
+        if best.records_since >= patience:
+            return
