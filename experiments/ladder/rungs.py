@@ -11,9 +11,9 @@ import optax
 
 import jaxlm
 from experiments.shared.options import TextOptions, TokenizerOptions
+from experiments.shared.smoothing import find_best_smoothing
 from experiments.shared.training import Ids, fit_counts, momentum_sgd
 from jaxlm.models.baselines import UniformLM, UnigramLM
-from jaxlm.models.counts_bigram import best_smoothing
 from jaxlm.text.dataset import Dataset, line_start_prompt, load_dataset
 from jaxlm.training.optimizers import sgd
 from jaxlm.utils.timing import Timing, measure_time
@@ -152,7 +152,7 @@ def fit_bigrams(data: Dataset) -> list[Rung]:
         # The last tenth of the training text selects k, not the validation text.
         fit_ids, held_out_ids = jaxlm.split_ids(data.train_ids)
         table = fit_counts(model, fit_ids)["counts"]["table"]
-        k, _ = best_smoothing(table, held_out_ids, np.logspace(-4, 1, 101))
+        k = find_best_smoothing(table, held_out_ids, np.logspace(-4, 1, 101).tolist())
         return jaxlm.CountsBigramLM(model.vocab_size, smoothing=k), add_one.variables
 
     add_one = fit_rung("counts_bigram", "counts bigram, add 1", fit_add_one, data)

@@ -93,7 +93,7 @@ def count_pairs(shape: Shape) -> Call:
     kept = [jaxlm.init(model, jax.random.key(0))]
 
     def fit() -> Any:
-        kept[0] = model.fit(kept[0], ids)
+        kept[0] = model.fit(kept[0], ids, donate=True)
         return kept[0]
 
     return fit, shape.corpus_length - 1
