@@ -26,16 +26,13 @@ from jaxlm.utils.padding import pad_rows
 class BackoffLevel:
     """The contexts of one length. Context c has the entries in [starts[c], starts[c + 1])."""
 
+    length: int = field(metadata={"static": True})
+    max_entries: int = field(metadata={"static": True})  # an upper bound of the entries of a context
     contexts: Any  # int32 [C, length], sorted
     starts: Any  # int32 [C + 1]
     backoffs: Any  # [C]
     tokens: Any  # int32 [M], sorted within a context
     weights: Any  # [M]
-    max_entries: int = field(metadata={"static": True})  # an upper bound of the entries of a context
-
-    @property
-    def length(self) -> int:
-        return self.contexts.shape[1]
 
 
 class Entries(NamedTuple):
@@ -74,12 +71,13 @@ def _build_level(ngrams: Ngrams, counts: Counts, vocab_size: int, smoothing: Smo
         discounts = np.array([0.0, *estimate_discounts(smoothing, counts, ngrams.shape[1])])[np.minimum(counts, 3)]
         mass = sum_runs(discounts, firsts)
     return BackoffLevel(
+        length=ngrams.shape[1] - 1,
+        max_entries=int(num_types.max(initial=1)),
         contexts=ngrams[firsts, :-1],
         starts=starts,
         backoffs=mass / totals,
         tokens=ngrams[:, -1],
         weights=(counts - discounts) / np.repeat(totals, num_types),
-        max_entries=int(num_types.max(initial=1)),
     )
 
 
@@ -87,12 +85,13 @@ def pad_level(level: BackoffLevel, vocab_size: int) -> BackoffLevel:
     """Convert a level to float32, and pad it, so that texts of many lengths share a compiled program."""
     contexts = pad_rows(level.contexts, vocab_size)
     return BackoffLevel(
+        length=level.length,
+        max_entries=min(1 << (level.max_entries - 1).bit_length(), vocab_size),
         contexts=contexts,
         starts=np.pad(level.starts.astype(np.int32), (0, len(contexts) - len(level.contexts)), mode="edge"),
         backoffs=pad_rows(level.backoffs.astype(np.float32), 1),
         tokens=pad_rows(level.tokens, vocab_size),
         weights=pad_rows(level.weights.astype(np.float32), 0),
-        max_entries=min(1 << (level.max_entries - 1).bit_length(), vocab_size),
     )
 
 

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, final
+from numbers import Real
+from typing import Any, Literal, cast, final
 
 import jax
 import jax.numpy as jnp
@@ -42,6 +43,7 @@ class CountsNgramLM:
 
     Args:
         context_length: N, in [0, 5].
+        smoothing: a method, or a float k, which means `AddK(k)`.
         table: "dense" stores all possible n-grams, at most 2^28, "sparse" those seen; the probabilities are the
             same. "auto" is dense if V^n <= 2^22.
 
@@ -50,7 +52,7 @@ class CountsNgramLM:
     tuple of BackoffLevel}`.
 
     >>> import jaxlm
-    >>> model = CountsNgramLM(vocab_size=4, context_length=2, smoothing=jaxlm.AddK(1.0))
+    >>> model = CountsNgramLM(vocab_size=4, context_length=2, smoothing=1.0)
     >>> variables = model.fit(jaxlm.init(model, jax.random.key(0)), [0, 1, 2, 3, 0, 1, 2, 0, 1, 2, 0, 1, 2])
     >>> print(np.exp(model.apply(variables, np.array([[0, 1]]))).round(3))  # (4 + 1) / (4 + 4) for token 2
     [[0.125 0.125 0.625 0.125]]
@@ -58,7 +60,7 @@ class CountsNgramLM:
 
     vocab_size: int
     context_length: int
-    smoothing: Smoothing = field(default_factory=ModifiedKneserNey)
+    smoothing: Smoothing | float = field(default_factory=ModifiedKneserNey)
     table: Literal["auto", "dense", "sparse"] = "auto"
 
     def __post_init__(self) -> None:
@@ -66,8 +68,10 @@ class CountsNgramLM:
         check_at_least("CountsNgramLM: context_length", self.context_length, 0)
         if self.context_length > 5:
             raise ValueError(f"CountsNgramLM: context_length must be at most 5, got {self.context_length}")
+        if isinstance(self.smoothing, Real):
+            object.__setattr__(self, "smoothing", AddK(float(self.smoothing)))
         if not isinstance(self.smoothing, Smoothing):
-            methods = "AddK(k), WittenBell(), KneserNey() or ModifiedKneserNey()"
+            methods = "a float, AddK(k), WittenBell(), KneserNey() or ModifiedKneserNey()"
             raise TypeError(f"CountsNgramLM: smoothing must be {methods}, got {self.smoothing!r}")
         if self.table not in ("auto", "dense", "sparse"):
             raise ValueError(f"CountsNgramLM: table must be auto, dense or sparse, got {self.table!r}")
@@ -142,7 +146,7 @@ class CountsNgramLM:
         if counts.max(initial=0) > _MAX_COUNT:
             largest = counts.max()
             raise ValueError(f"an n-gram's count is {largest}, above the int32 limit {_MAX_COUNT}; fit fewer ids")
-        levels = backoff.build_levels(ngrams, counts, self.vocab_size, self.smoothing)
+        levels = backoff.build_levels(ngrams, counts, self.vocab_size, cast(Smoothing, self.smoothing))
         base = 0.0 if self.smoothing == AddK(0) else 1 / self.vocab_size
         if self.is_dense:
             table = np.zeros((num_contexts(self), self.vocab_size), np.int32)

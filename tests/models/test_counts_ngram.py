@@ -208,6 +208,13 @@ def test_variables_of_rejects(ngrams, counts, error, message):
         CountsNgramLM(4, 1).variables_of(np.array(ngrams), np.array(counts))
 
 
+def test_a_float_means_add_k():
+    for k in (0.5, np.float32(0.5)):
+        model = CountsNgramLM(VOCAB, 1, k)
+        assert model == CountsNgramLM(VOCAB, 1, AddK(0.5))
+        assert hash(model) == hash(CountsNgramLM(VOCAB, 1, AddK(0.5)))
+
+
 def test_auto_is_dense_up_to_2_22_cells():
     assert CountsNgramLM(2, 5).is_dense
     assert CountsNgramLM(2**11, 1).is_dense
@@ -237,7 +244,8 @@ def test_a_text_too_small_for_estimates_logs_a_warning(caplog):
             ValueError,
             r"V\^3 = 68,719,476,736 cells needs 549,755,813,888 bytes; use table='sparse'",
         ),
-        (lambda: CountsNgramLM(5, 1, 1.0), TypeError, r"smoothing must be AddK\(k\).*got 1.0"),
+        (lambda: CountsNgramLM(5, 1, "1.0"), TypeError, r"smoothing must be a float, AddK\(k\).*got '1.0'"),
+        (lambda: CountsNgramLM(5, 1, -1), ValueError, "AddK: k must be finite and at least 0, got -1"),
         (lambda: AddK(-1), ValueError, "AddK: k must be finite and at least 0, got -1"),
         (lambda: AddK(math.inf), ValueError, "AddK: k must be finite"),
         (lambda: KneserNey(1.5), ValueError, r"KneserNey: discount must be in \[0, 1\], got 1.5"),
