@@ -1,16 +1,39 @@
 """The `jaxlm` command: parse the command line, run a subcommand, and print its result or error."""
 
+import contextlib
 import json
+import os
+import signal
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from jaxlm.cli.parser import COMMANDS, parse
-from jaxlm.cli.startup import defer_interrupt, needs_only_cpu, use_only_cpu
+import tyro
+
+from jaxlm.cli.corpus import CorpusOptions, manage_corpora
+from jaxlm.cli.devices import DevicesOptions, show_devices
+from jaxlm.cli.evaluate import EvaluateOptions, evaluate_text
+from jaxlm.cli.exchange import ExportOptions, ImportOptions, export_file, import_file
+from jaxlm.cli.runs import RunsOptions, show_runs
+from jaxlm.cli.sample import SampleOptions, sample_text
+from jaxlm.cli.shared import TYRO_CONFIG
+from jaxlm.cli.tokenize import TokenizeOptions, inspect_tokenizer
+from jaxlm.cli.train import TrainOptions, parse_over_saved_options, train_model
 from jaxlm.utils.terminal import run_command
 
-__all__ = ["main", "parse"]
+# Each subcommand's options record, and the function that takes it and a console and returns a JSON document.
+COMMANDS: dict[str, tuple[type, Callable[..., dict[str, Any]]]] = {
+    "train": (TrainOptions, train_model),
+    "evaluate": (EvaluateOptions, evaluate_text),
+    "sample": (SampleOptions, sample_text),
+    "tokenize": (TokenizeOptions, inspect_tokenizer),
+    "corpus": (CorpusOptions, manage_corpora),
+    "runs": (RunsOptions, show_runs),
+    "devices": (DevicesOptions, show_devices),
+    "export": (ExportOptions, export_file),
+    "import": (ImportOptions, import_file),
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -20,33 +43,61 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: words after `jaxlm`; None means `sys.argv[1:]`.
 
     Raises:
-        SystemExit: help was requested and has been printed.
+        SystemExit: the words are not valid, or help was requested; tyro has printed a message.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
-    if "--json" not in words:
-        return run_command(lambda: _run(words))
+    records: dict[str, Callable[..., Any]] = {name: record for name, (record, _) in COMMANDS.items()}
+    purpose = "Train, resume, evaluate, sample and compare next-token language models."
+    options: Any = tyro.extras.subcommand_cli_from_dict(
+        records, prog="jaxlm", description=purpose, args=words, config=TYRO_CONFIG
+    )
     document: dict[str, Any] = {}
-    code = run_command(lambda: document.update(_run(words)), on_failure=lambda line: document.update(error=line))
+
+    def run() -> None:
+        document.update(_run(words, options))
+
+    code = run_command(run, on_failure=lambda line: document.update(error=line))
+    if not options.json:
+        return code
     text = json.dumps(document, allow_nan=False, indent=2)
     return run_command(lambda: print(text, flush=True)) or code
 
 
-def _run(words: Sequence[str]) -> dict[str, Any]:
-    """Parse the words, run the subcommand, and return its JSON document."""
+def _run(words: Sequence[str], options: Any) -> dict[str, Any]:
+    """Run the subcommand, and return its JSON document."""
     is_jax_new = "jax" not in sys.modules
-    options = parse(words)
-    if is_jax_new and needs_only_cpu(options):
-        use_only_cpu()
     with defer_interrupt():
-        import jaxlm.models  # noqa: F401  imports jax and flax
+        import jax
+
+        import jaxlm.models  # noqa: F401  imports flax
         from jaxlm.runs.metrics_log import replace_nonfinite
         from jaxlm.utils.compilation_cache import enable_compilation_cache
         from jaxlm.utils.terminal import make_console
-    function = dict(COMMANDS.values())[type(options)]
+    if isinstance(options, TrainOptions):
+        options = parse_over_saved_options(words[1:], options)
+    if is_jax_new and needs_only_cpu(options) and not os.environ.get("JAX_PLATFORMS"):
+        jax.config.update("jax_platforms", "cpu")  # type: ignore[no-untyped-call]  # starts no accelerator plugin
     enable_compilation_cache()
-    console = make_console(stderr=options.json)
+    function = dict(COMMANDS.values())[type(options)]
     with warnings.catch_warnings():
         # Harmless: most accelerators cannot reuse donated buffers, and JAX warns at every compilation.
         warnings.filterwarnings("ignore", message="Some donated buffers were not usable")
-        document: dict[str, Any] = replace_nonfinite(function(options, console))
-    return document
+        return replace_nonfinite(function(options, make_console(stderr=options.json)))
+
+
+def needs_only_cpu(options: Any) -> bool:
+    """Return whether the subcommand needs no accelerator: `--device cpu`, or export and import."""
+    if isinstance(options, ExportOptions | ImportOptions):
+        return True
+    device = getattr(getattr(options, "training", options), "device", None)
+    return device == "cpu" or (device == "auto" and os.environ.get("JAXLM_DEVICE") == "cpu")
+
+
+@contextlib.contextmanager
+def defer_interrupt() -> Iterator[None]:
+    """Delay Ctrl-C to the end of the block: a KeyboardInterrupt during `import jax` would abort the process."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})

@@ -1,23 +1,21 @@
 """`jaxlm corpus`."""
 
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from tyro.conf import DisallowNone, Positional, arg
+from tyro.conf import Positional
 
-from jaxlm.cli.options import Console, JsonFlag
+from jaxlm.cli.shared import CommandOptions, Console
 from jaxlm.utils.terminal import print_plain
 
 
 @dataclass(frozen=True)
-class CorpusOptions:
+class CorpusOptions(CommandOptions):
     """List, fetch or verify the named corpora."""
 
+    # list: show the cached files. fetch: download for use without a network. verify: compare the SHA-256.
     action: Positional[Literal["list", "fetch", "verify"]] = "list"
-    """list: show the cached files. fetch: download for use without a network. verify: compare the SHA-256."""
-    name: Annotated[str | None, Positional, DisallowNone, arg(metavar="[NAME]")] = None
-    """Name of a corpus. None means all."""
-    json: JsonFlag = False
+    name: Positional[str | None] = None  # Name of a corpus. None means all.
 
 
 def manage_corpora(options: CorpusOptions, console: Console) -> dict[str, Any]:

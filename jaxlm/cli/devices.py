@@ -3,18 +3,15 @@
 from dataclasses import dataclass
 from typing import Any
 
-from jaxlm.cli.options import Console, JsonFlag
-from jaxlm.cli.shared import make_cell, make_table
+from jaxlm.cli.shared import CommandOptions, Console, print_table
 from jaxlm.utils.terminal import escape_controls, print_plain
 
 
 @dataclass(frozen=True)
-class DevicesOptions:
+class DevicesOptions(CommandOptions):
     """List the devices that JAX offers here, and which of them "auto" chooses."""
 
-    probe: bool = False
-    """Probe every plugin again instead of using cached results."""
-    json: JsonFlag = False
+    probe: bool = False  # Probe every plugin again instead of using cached results.
 
 
 def show_devices(options: DevicesOptions, console: Console) -> dict[str, Any]:
@@ -25,18 +22,17 @@ def show_devices(options: DevicesOptions, console: Console) -> dict[str, Any]:
     if options.probe:
         clear_probe_cache()
     document = describe_devices()
-    table, lines = make_table("platform", "device", "plugin", "result", "GFLOP/s", "GB/s"), []
+    rows, lines = [("platform", "device", "plugin", "result", "GFLOP/s", "GB/s")], []
     for row in document["devices"]:
         plugin = row["plugin"] and f"{row['plugin']} {row['version']}"
-        figures = (None if row[name] is None else f"{row[name]:,.0f}" for name in ("gflops", "gbytes"))
-        table.add_row(*map(make_cell, (row["platform"], row["device"], plugin, row["result"], *figures)))
+        gflops, gbytes = (row[name] and f"{row[name]:,.0f}" for name in ("gflops", "gbytes"))
+        rows.append((row["platform"], row["device"], plugin, row["result"], gflops, gbytes))
         if row["reason"]:
             lines.append(f"{plugin}: {row['result']}: {row['reason']}")
     choices = {(choice["device"], choice["reason"]): choice["num_weights"] for choice in document["auto"]}
     for (device, reason), num_weights in choices.items():
         size = f" (for a model of {num_weights:,} weights)" if len(choices) > 1 else ""
         lines.append(f"auto{size} chooses {device}: {reason}")
-    console.print(table)
-    for line in lines:
-        print_plain(console, escape_controls(line))
+    print_table(console, *rows)
+    print_plain(console, escape_controls("\n".join(lines)))
     return document

@@ -5,36 +5,23 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from tyro.conf import DisallowNone
-
 import jaxlm
-from jaxlm.cli.options import Checkpoint, Console, Device, JsonFlag, ModelPath
-from jaxlm.cli.shared import open_model_on_cpu, select_device
+from jaxlm.cli.shared import Console, ModelOptions, open_model_on_cpu, select_device
 from jaxlm.utils.terminal import make_console, write
 
 
 @dataclass(frozen=True)
-class SampleOptions:
-    """Sample text from a trained model. A terminal shows each token as soon as it is sampled."""
+class SampleOptions(ModelOptions):
+    """Sample text from a trained model."""
 
-    model: ModelPath
-    prompt: str = ""
-    """Text to continue. If it is shorter than the model's context, line ends are put before it."""
-    num_tokens: int = 200
-    """Number of tokens to sample after the prompt."""
-    temperature: float = 1.0
-    """Divisor of the logits: below 1 sharpens the distribution, 0 selects the most likely token."""
-    top_k: DisallowNone[int | None] = None
-    """Sample only from the k most likely tokens."""
-    top_p: DisallowNone[float | None] = None
-    """Sample only from the smallest set of tokens with at least this probability, in (0, 1]."""
-    streams: int = 1
-    """Number of texts to sample."""
-    seed: int = 0
-    """Seed of all random numbers, in [0, 2**32 - 1]."""
-    checkpoint: Checkpoint = "final"
-    device: Device = "auto"
-    json: JsonFlag = False
+    prompt: str = ""  # Text to continue. Line ends are put before it if the model's context is longer.
+    num_tokens: int = 200  # Number of tokens to sample after the prompt.
+    temperature: float = 1.0  # Divisor of the logits: below 1 sharpens them, 0 selects the most likely token.
+    top_k: int | None = None  # Sample only from the k most likely tokens.
+    top_p: float | None = None  # Sample only from the fewest tokens with at least this probability, in (0, 1].
+    streams: int = 1  # Number of texts to sample.
+    seed: int = 0  # Seed of all random numbers, in [0, 2**32 - 1].
+    device: str = "auto"  # auto, cpu, gpu, cuda, rocm, tpu or metal.
 
 
 def sample_text(options: SampleOptions, console: Console) -> dict[str, Any]:
@@ -57,18 +44,10 @@ def sample_text(options: SampleOptions, console: Console) -> dict[str, Any]:
     except ValueError:  # a character tokenizer of a text without line ends
         line_end = np.zeros(1, np.int32)
     padding = np.repeat(line_end, max(model.context_length - len(prompt_ids), 0))
-    pieces = jaxlm.sample_stream(
-        model,
-        variables,
-        np.tile(np.concatenate([padding, prompt_ids]), (streams, 1)),
-        options.num_tokens,
-        key=jax.random.fold_in(jax.random.key(options.seed), SAMPLE_FOLD),
-        temperature=options.temperature,
-        top_k=options.top_k,
-        top_p=options.top_p,
-        device=device,
-        tokens_per_piece=1 if streams == 1 and console.is_terminal else None,
-    )
+    prompts = np.tile(np.concatenate([padding, prompt_ids]), (streams, 1))
+    key = jax.random.fold_in(jax.random.key(options.seed), SAMPLE_FOLD)
+    settings: dict[str, Any] = {name: getattr(options, name) for name in ("temperature", "top_k", "top_p")}
+    pieces = jaxlm.sample_stream(model, variables, prompts, options.num_tokens, key=key, device=device, **settings)
     if streams == 1:
         pieces = _write_pieces(pieces, options.prompt, tokenizer, console)
     ids = np.concatenate([np.tile(prompt_ids, (streams, 1)), *pieces], axis=1)

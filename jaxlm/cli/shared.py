@@ -1,14 +1,42 @@
-"""Helpers of several subcommands: open a model, choose a device, read a text, make a table."""
+"""Options and helpers of several subcommands: open a model, choose a device, read a text, print a table."""
 
 import contextlib
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
+
+from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, PositionalMetavarFromFieldName
 
 import jaxlm
-from jaxlm.cli.options import Console
 from jaxlm.utils.terminal import escape_controls, print_plain
+
+if TYPE_CHECKING:
+    from rich.console import Console as Console
+else:
+    Console = Any  # rich takes 0.1 s to import, and --help does not need it
+
+TYRO_CONFIG = FlagCreatePairsOff, OmitArgPrefixes, PositionalMetavarFromFieldName
+
+
+# The comments after the fields of all options are their help text.
+@dataclass(frozen=True)
+class CommandOptions:
+    """Options of every subcommand."""
+
+    _: KW_ONLY
+    json: bool = False  # Print one JSON document to standard output, everything else to standard error.
+
+
+@dataclass(frozen=True)
+class ModelOptions(CommandOptions):
+    """Options of a subcommand that opens a model."""
+
+    model: Positional[Path]  # Run directory, saved model directory, or exported file.
+    _: KW_ONLY
+    # Checkpoint of a run: final, best (lowest validation loss), last, or a number of steps.
+    checkpoint: Literal["final", "best", "last"] | int = "final"
 
 
 def open_model_on_cpu(path: Path, checkpoint: str | int) -> tuple[Any, Any, Any]:
@@ -19,7 +47,7 @@ def open_model_on_cpu(path: Path, checkpoint: str | int) -> tuple[Any, Any, Any]
         remedy = "name a run directory, a saved model directory or an exported file"
         raise FileNotFoundError(f"{path} does not exist; {remedy}")
     if (path / "manifest.json").exists() and read_manifest(path)["kind"] != "train":
-        models = sorted(str(model.parent) for model in path.glob("models/*/model.json"))
+        models = sorted(str(model.parent) for model in path.glob("models/*/model.safetensors"))
         raise ValueError(f"{path} is a run of several models; name one of {', '.join(models) or 'them'}")
     with on_cpu():
         return jaxlm.open_model(path, checkpoint)
@@ -30,8 +58,7 @@ def on_cpu() -> Iterator[None]:
     """Make the CPU the default device of JAX within the block, unless JAX_PLATFORMS excludes it."""
     import jax
 
-    platforms: str | None = jax.config.jax_platforms  # type: ignore[attr-defined]
-    has_cpu = not platforms or "cpu" in platforms.split(",")
+    has_cpu = "cpu" in (jax.config.jax_platforms or "cpu").split(",")  # type: ignore[attr-defined]
     with jax.default_device(jaxlm.resolve_device("cpu") if has_cpu else None):
         yield
 
@@ -64,19 +91,9 @@ def resume_hint(path: Path | str) -> str:
     return f"resume with: jaxlm train --resume {shlex.quote(str(path))}"
 
 
-def make_table(*columns: str) -> Any:
-    """Return an empty table with these column headers."""
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    for column in columns:
-        table.add_column(make_cell(column), overflow="fold")
-    return table
-
-
-def make_cell(value: Any) -> Any:
-    """Return a table cell: "-" for None, control characters escaped."""
-    from rich.text import Text
-
-    return Text("-" if value is None else escape_controls(str(value)))
+def print_table(console: Console, *rows: Iterable[Any]) -> None:
+    """Print rows in aligned columns, with "-" for None. Long lines are not wrapped."""
+    cells = [["-" if value is None else escape_controls(str(value)) for value in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    for row in cells:
+        print_plain(console, "  ".join(map(str.ljust, row, widths)).rstrip())

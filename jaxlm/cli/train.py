@@ -1,33 +1,59 @@
 """`jaxlm train`."""
 
+import dataclasses
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from tyro.conf import OmitArgPrefixes
+import tyro
 
 import jaxlm
-from jaxlm.cli.options import Console, JsonFlag, OptionalPath
-from jaxlm.cli.shared import resume_hint
-from jaxlm.runs.config import TrainConfig
+from jaxlm.cli.shared import TYRO_CONFIG, CommandOptions, Console, resume_hint
+from jaxlm.runs.config import TrainConfig, read_config, reset_dependent_options
 from jaxlm.utils.json_files import read_json
 from jaxlm.utils.terminal import print_plain, write
 
 
 @dataclass(frozen=True)
-class TrainOptions:
+class TrainOptions(CommandOptions):
     """Start or resume a training run. A resumed run gives the same bits as one that was never stopped."""
 
-    training: OmitArgPrefixes[TrainConfig] = field(default_factory=TrainConfig)
-    resume: OptionalPath = None
-    """Resume the run in this directory, with its own options. Only --num-steps may be raised."""
-    config: OptionalPath = None
-    """Read options from this JSON file, such as a run's config.json. Options on the command line override it."""
-    out: OptionalPath = None
-    """Run directory. None means runs/MODEL-CORPUS-TOKENIZER-DATE-TIME."""
-    overwrite: bool = False
-    """Replace the run in --out."""
-    json: JsonFlag = False
+    training: TrainConfig = field(default_factory=TrainConfig)
+    resume: Path | None = None  # Resume the run in this directory. Of its options, only --num-steps may be raised.
+    config: Path | None = None  # JSON file of options, such as a run's config.json. Other options override it.
+    out: Path | None = None  # Run directory. None means runs/MODEL-CORPUS-TOKENIZER-DATE-TIME.
+    overwrite: bool = False  # Replace the run in --out.
+
+
+def parse_over_saved_options(words: Sequence[str], options: TrainOptions) -> TrainOptions:
+    """Parse the words again with the options of `--resume` or `--config`, if given, as the defaults.
+
+    Args:
+        words: The words after `jaxlm train`.
+        options: The same words parsed with the defaults of `TrainConfig`.
+    """
+    from jaxlm.runs.load import read_run_config
+
+    def parse(defaults: TrainConfig) -> TrainOptions:
+        return tyro.cli(TrainOptions, args=words, default=TrainOptions(defaults), config=TYRO_CONFIG)
+
+    if options.resume is not None and options.config is not None:
+        raise ValueError("--resume reads the options from the run; remove --config")
+    if options.resume is not None:
+        saved = read_run_config(options.resume)
+    elif options.config is not None:
+        saved = read_config(options.config)
+    else:
+        return options
+    chosen = parse(dataclasses.replace(saved, corpus="")).training  # "" unless the words name a corpus
+    saved = reset_dependent_options(saved, model=chosen.model, tokenizer=chosen.tokenizer)
+    if chosen.corpus:
+        saved = dataclasses.replace(saved, text=None)
+    elif chosen.text != saved.text:
+        saved = dataclasses.replace(saved, corpus=TrainConfig.corpus)
+    return parse(saved)
 
 
 def train_model(options: TrainOptions, console: Console) -> dict[str, Any]:
@@ -35,23 +61,22 @@ def train_model(options: TrainOptions, console: Console) -> dict[str, Any]:
     from jaxlm.runs.report.tables import results_table
     from jaxlm.runs.summary import summarise_run
 
-    config, resume, out, overwrite = options.training, options.resume, options.out, options.overwrite
+    resume, out, overwrite = options.resume, options.out, options.overwrite
     if resume is not None and (out is not None or overwrite):
         raise ValueError("--resume continues the run in its own directory; remove --out and --overwrite")
     started = [] if resume is None else [resume]
     try:
         if resume is not None:
-            path = jaxlm.resume_run(resume, config, console=console)
+            path = jaxlm.resume_run(resume, options.training, console=console)
         else:
-            path = jaxlm.start_run(config, out, overwrite=overwrite, console=console, on_start=started.append)
+            settings: dict[str, Any] = {"overwrite": overwrite, "console": console, "on_start": started.append}
+            path = jaxlm.start_run(options.training, out, **settings)
     except KeyboardInterrupt as stop:
         if not started:
             raise
         raise KeyboardInterrupt(f"by {str(stop) or 'SIGINT'}; {resume_hint(started[0])}") from None
-    results = read_json(path / "results.json")
+    results, quoted = read_json(path / "results.json"), shlex.quote(str(path))
     console.print(results_table(results["models"]))
     write(console, f"\n{next(iter(results['samples'].values()))}\n\n")
-    print_plain(
-        console, f"report: {path / 'report.html'}; for more samples: jaxlm sample {shlex.quote(str(path))}"
-    )
+    print_plain(console, f"report: {path / 'report.html'}; for more samples: jaxlm sample {quoted}")
     return summarise_run(path) | {"results": results}

@@ -8,7 +8,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from cli_helpers import SMALL, TEXT, make_run, pipe, shown, terminal
+from cli_helpers import TEXT, make_run, pipe, shown, terminal
 
 import jaxlm
 from jaxlm.cli import shared
@@ -69,9 +69,8 @@ def test_train_resume_of_a_finished_run_shows_it(run):
     document = call(train_model, TrainOptions, read_run_config(run), resume=run, console=console)
     assert document["state"] == "done"
     assert str(run) in shown(console)
-    for other in ({"out": Path("elsewhere")}, {"overwrite": True}):
-        with pytest.raises(ValueError, match="remove --out and --overwrite"):
-            call(train_model, TrainOptions, resume=run, **other)
+    with pytest.raises(ValueError, match="remove --out and --overwrite"):
+        call(train_model, TrainOptions, resume=run, out=Path("elsewhere"))
 
 
 def test_train_interrupt_says_how_to_resume(monkeypatch):
@@ -124,25 +123,20 @@ def test_evaluate_model_directory_and_file_equal_their_run(run, text, tmp_path):
     assert len(scores) == 1
 
 
-@pytest.mark.slow
-def test_evaluate_checkpoint_by_step(text, tmp_path):
-    document = call(train_model, TrainOptions, TrainConfig(text=text, **SMALL), out=tmp_path / "run")
-    assert document["steps"] == 20
-    last, best = (evaluate(tmp_path / "run", checkpoint=checkpoint) for checkpoint in (20, "best"))
-    assert last["perplexity"] == evaluate(tmp_path / "run")["perplexity"] >= best["perplexity"]
-    with pytest.raises(FileNotFoundError, match=r"7.*final, best, last, .*20"):
-        evaluate(tmp_path / "run", checkpoint=7)
-
-
 def test_evaluate_refuses_a_changed_missing_or_second_text(run, text, tmp_path):
     other = shutil.copytree(run, tmp_path / "run")
     write_manifest(other, read_manifest(run) | {"corpus": {"sha256": "0" * 64}})
-    with pytest.raises(ValueError, match=r"hamlet\.txt has changed since .*run was trained; use --text"):
-        evaluate(other)
+    for options, message in [
+        ({}, r"hamlet\.txt has changed since .*run was trained; use --text"),
+        (
+            {"text": text, "corpus": "shakespeare"},
+            r"--text .* and --corpus shakespeare both name a text; remove one",
+        ),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            evaluate(other, **options)
     assert evaluate(other, text=text)["num_tokens"] == len(TEXT) - 1
-    with pytest.raises(ValueError, match=r"--text .* and --corpus shakespeare both name a text; remove one"):
-        evaluate(run, text=text, corpus="shakespeare")
-    with pytest.raises(ValueError, match=r"model is not a run directory, .*--text FILE or --corpus NAME"):
+    with pytest.raises(ValueError, match=r"model is not a run directory: .*--text FILE or --corpus NAME"):
         evaluate(run / "model")
 
 
@@ -164,18 +158,14 @@ def test_open_model_on_cpu_refuses_what_is_not_a_model(tmp_path):
 
 
 def test_sample_equals_the_library(mlp):
-    console = pipe()
-    document = sample(mlp, prompt="to be", num_tokens=30, seed=3, console=console)
     model, variables, tokenizer = jaxlm.open_model(mlp)
     key = jax.random.fold_in(jax.random.key(3), SAMPLE_FOLD)
     ids = jaxlm.sample(model, variables, tokenizer.encode("to be"), 30, key=key)
-    assert document["samples"] == [tokenizer.decode(ids)]
-    assert document["ids"] == [ids.tolist()]
-    assert shown(console) == document["samples"][0] + "\n"
-    screen = terminal()
-    assert sample(mlp, prompt="to be", num_tokens=30, seed=3, console=screen) == document
-    assert shown(screen) == document["samples"][0] + "\n"
-    assert len([text for text in screen.file.writes if text]) == 1 + 30 + 1  # prompt, one write a token, line end
+    for console in pipe(), terminal():
+        document = sample(mlp, prompt="to be", num_tokens=30, seed=3, console=console)
+        assert document["samples"] == [tokenizer.decode(ids)]
+        assert document["ids"] == [ids.tolist()]
+        assert shown(console) == document["samples"][0] + "\n"
 
 
 def test_sample_does_not_show_the_padding(mlp):
@@ -200,7 +190,7 @@ def test_sample_writes_characters_whole_and_escapes_controls(tmp_path):
     screen = terminal()
     document = sample(model, prompt="語", num_tokens=40, console=screen)
     assert shown(screen) == document["samples"][0] + "\n"
-    assert {*screen.file.writes[1:-1]} <= {"", "日", "本", "語", "\n"}
+    assert not any("\ufffd" in text for text in screen.file.writes[:-1])
     model = save_counts(tmp_path / "escape", "\x1b[2J" * 20)
     for console, expected in ((terminal(), "\\x1b[2J\n"), (pipe(), "\x1b[2J\n")):
         sample(model, prompt="\x1b", num_tokens=3, console=console)
@@ -209,7 +199,7 @@ def test_sample_writes_characters_whole_and_escapes_controls(tmp_path):
     screen = terminal()
     with pytest.raises(ValueError, match="probability"):
         sample(model, prompt="a", num_tokens=9, console=screen)
-    assert shown(screen) == "abcd\n"
+    assert shown(screen) == "a\n"
 
 
 def test_sample_refuses_invalid_options(mlp):
@@ -281,7 +271,7 @@ def test_tokenize_refuses_and_writes_nothing(text, run, tmp_path):
     with pytest.raises(FileExistsError, match=r"hamlet\.txt exists; choose another --out"):
         tokenize(text, tokenizer="byte", out=text)
     for options in ({"tokenizer": "byte"}, {"load": run}):
-        with pytest.raises(ValueError, match="--vocab-size 300 is only for training --tokenizer bpe"):
+        with pytest.raises(ValueError, match="300 does not apply to"):
             tokenize(text, vocab_size=300, **options)
     with pytest.raises(ValueError, match="256"):
         tokenize(text, vocab_size=0)
@@ -354,7 +344,7 @@ def test_runs_shows_one_run_with_its_notes(folder):
     console = pipe()
     document = runs((path,), console=console)
     assert document["manifest"]["state"] == document["runs"][0]["state"] == "interrupted"
-    *_, times, note, hint = shown(console).splitlines()
+    *_, hint, times, note = shown(console).splitlines()
     assert re.fullmatch(r"started \S+, ended \S+; 61\.2 s", times)
     assert note == r"note: resumed on another \x1b[2J device"
     assert hint == f"{path}: interrupted (SIGINT); resume with: jaxlm train --resume {path}"
@@ -372,35 +362,29 @@ def test_runs_compares_in_one_table_and_one_plot(folder, tmp_path):
     one, two = map(str, paths)
     assert document["differing"] == {"num_steps": {one: 6000, two: 2}, "clip_norm": {one: 1.0, two: None}}
     assert [row["perplexity"] for row in document["runs"]] == pytest.approx([math.exp(3), math.exp(2)])
-    assert (document["notes"], document["plot"]) == ([], str(plot))
+    assert document["notes"] == []
     assert plot.read_bytes().startswith(b"\x89PNG")
     lines = [line.split() for line in shown(console).splitlines()]
-    assert ["--num-steps", "6000", "2"] in lines
-    assert ["--clip-norm", "1.0", "-"] in lines
-    assert ["plot:", str(plot)] in lines
+    assert ["num_steps", "6000", "2"] in lines
+    assert ["clip_norm", "1.0", "-"] in lines
 
 
-def test_runs_plots_curves_to_a_new_file_and_notes_what_differs(folder, monkeypatch):
-    monkeypatch.chdir(folder.parent)
+def test_runs_plots_curves_and_notes_what_differs(folder, monkeypatch):
+    monkeypatch.chdir(folder)
     calls = []
     monkeypatch.setattr("jaxlm.runs.report.plots.plot_curves", lambda *arguments: calls.append(arguments))
     names = {"same": ("a", "b"), "tokenizer": ("a", "c"), "text": ("d", "c")}
     for name, (text, tokenizer) in names.items():
         facts = {"corpus": {"sha256": text}, "tokenizer": {"sha256": tokenizer, "vocab_size": 64}}
         make_run(folder / name, losses=[3.0, 2.0], **facts)
-    notes = []
-    for name in ("tokenizer", "text"):
-        document = runs((Path("runs/same"), Path("runs", name)))
-        assert re.fullmatch(r"runs/comparison-\d{8}-\d{6}\.png", document["plot"])
-        notes += document["notes"]
-    path, curves, floors, vocab_size = calls[0]
-    assert path.parent == Path("runs")
-    assert {title: len(lines) for title, lines in curves.items()} == {
-        "runs/same: mlp": 2,
-        "runs/tokenizer: mlp": 2,
-    }
-    assert (floors, vocab_size) == ({}, 64)
-    assert [re.search("texts|tokenizers", note)[0] for note in notes] == ["tokenizers", "texts"]
+    (note,) = runs((Path("same"), Path("tokenizer")), plot=Path("plot.png"))["notes"]
+    assert "tokenizers" in note
+    ((path, curves, floors, vocab_size),) = calls
+    assert (path, floors, vocab_size) == (Path("plot.png"), {}, 64)
+    assert {title: len(lines) for title, lines in curves.items()} == {"same: mlp": 2, "tokenizer: mlp": 2}
+    (note,) = runs((Path("same"), Path("text")))["notes"]
+    assert "texts" in note
+    assert not list(folder.glob("*.png"))
 
 
 def test_runs_refuses_missing_runs_and_plots(folder, run, tmp_path):
@@ -415,11 +399,9 @@ def test_runs_refuses_missing_runs_and_plots(folder, run, tmp_path):
     ]:
         with pytest.raises(error, match=message):
             runs(paths)
-    with pytest.raises(ValueError, match=r"--plot x\.png needs two or more runs"):
-        runs((run,), plot=Path("x.png"))
-    for name in ("notes.txt", "plot"):
-        with pytest.raises(ValueError, match=rf"--plot must name a \.png file, got {name}"):
-            runs((run, folder / "done"), plot=Path(name))
+    for paths, plot in [((run,), "x.png"), ((run, folder / "done"), "notes.txt")]:
+        with pytest.raises(ValueError, match=rf"--plot must name a \.png file for two or more runs, got {plot}"):
+            runs(paths, plot=Path(plot))
 
 
 def test_devices_shows_failures_and_what_auto_chooses(monkeypatch):
@@ -466,12 +448,10 @@ def test_export_and_import_round_trip(mlp, tmp_path):
     loaded, loaded_variables, loaded_tokenizer = jaxlm.load_model(tmp_path / "model")
     assert (loaded, loaded_tokenizer) == (model, tokenizer)
     assert jax.tree.all(jax.tree.map(np.array_equal, variables, loaded_variables))
-    fields = {"vocab_size": 14, "context_length": 3, "embedding_dim": 4, "hidden_dim": 8}
-    fields |= {"dropout": 0.0, "direct_connections": False}
-    assert exported["model"] == imported["model"] == {"class": "MLPLanguageModel"} | fields
-    words = f"MLPLanguageModel({', '.join(f'{name}={value}' for name, value in fields.items())})"
-    assert shown(out) == f"wrote {tmp_path / 'model.safetensors'}: {exported['bytes']:,} bytes, {words}\n"
-    assert shown(back) == f"saved {tmp_path / 'model'}: {words}\n"
+    assert exported["model"] == imported["model"] == "MLPLanguageModel"
+    file = tmp_path / "model.safetensors"
+    assert shown(out) == f"wrote {file}: {file.stat().st_size:,} bytes, MLPLanguageModel\n"
+    assert shown(back) == f"saved {tmp_path / 'model'}: MLPLanguageModel\n"
 
 
 def test_export_and_import_overwrite_only_on_request(mlp, tmp_path):
@@ -482,5 +462,6 @@ def test_export_and_import_overwrite_only_on_request(mlp, tmp_path):
         export(mlp, tmp_path, overwrite=True)
     assert (tmp_path / "mine").read_text() == "years of work"
     export(mlp, tmp_path / "mine", overwrite=True)
-    with pytest.raises(FileExistsError, match="exists; save to another path"):
-        import_(tmp_path / "mine", tmp_path)
+    import_(tmp_path / "mine", tmp_path / "model")
+    with pytest.raises(FileExistsError, match="model"):
+        import_(tmp_path / "mine", tmp_path / "model")

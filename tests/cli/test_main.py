@@ -1,36 +1,46 @@
 import json
 import math
-import os
-import select
+import runpy
 import signal
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import jax
 import pytest
-from cli_helpers import SMALL, make_run, one_line, pipe
+from cli_helpers import SMALL, make_run, one_line
 
-from jaxlm.cli import main
+from jaxlm.cli import COMMANDS, defer_interrupt, main, needs_only_cpu
 from jaxlm.cli.devices import DevicesOptions
 from jaxlm.cli.evaluate import EvaluateOptions
 from jaxlm.cli.exchange import ExportOptions
-from jaxlm.cli.parser import COMMANDS
-from jaxlm.cli.runs import RunsOptions, show_runs
-from jaxlm.cli.startup import defer_interrupt, needs_only_cpu
 from jaxlm.cli.train import TrainOptions
-from jaxlm.runs.config import TrainConfig
+from jaxlm.runs.config import TrainConfig, config_to_json, resolve
+from jaxlm.runs.summary import summarise_run
 
 
 @pytest.fixture
 def command(monkeypatch):
     """Call it with a function of a console to make that what `jaxlm devices` does."""
 
-    def replace(function):
+    def replace_command(function):
         monkeypatch.setitem(COMMANDS, "devices", (DevicesOptions, lambda options, console: function(console)))
 
-    return replace
+    return replace_command
+
+
+@pytest.fixture
+def parse_train(monkeypatch):
+    """A function that returns the options with which `main` calls `train_model` for the words."""
+    calls = []
+    monkeypatch.setitem(COMMANDS, "train", (TrainOptions, lambda options, console: calls.append(options) or {}))
+
+    def parse(*words):
+        assert main(["train", *map(str, words)]) == 0
+        return calls.pop()
+
+    return parse
 
 
 def test_main_json_has_the_document_alone_on_standard_output(command, capsys):
@@ -47,23 +57,24 @@ def test_main_json_has_the_document_alone_on_standard_output(command, capsys):
     assert capsys.readouterr().out == "for a person\n"
 
 
-def test_main_failure_is_a_line_a_code_and_a_document(command, capsys):
-    missing = FileNotFoundError(2, "No such file or directory", "a.txt")
-    for failure, code, line in [
-        (missing, 2, "error: a.txt: No such file or directory"),
+@pytest.mark.parametrize(
+    ("failure", "code", "line"),
+    [
+        (FileNotFoundError(2, "No such file", "a\x1b[2J.txt"), 2, r"error: a\x1b[2J.txt: No such file"),
         (KeyboardInterrupt("by SIGINT; resume"), 130, "interrupted by SIGINT; resume"),
-    ]:
+    ],
+)
+def test_main_failure_is_a_line_a_code_and_a_document(failure, code, line, command, capsys):
+    def fail(console):
+        raise failure
 
-        def fail(console, failure=failure):
-            raise failure
-
-        command(fail)
-        document = {"error": line.removeprefix("error: ")}
-        for words, expected in (["devices"], None), (["devices", "--json"], document):
-            assert main(words) == code
-            captured = capsys.readouterr()
-            assert one_line(captured.err) == line
-            assert (json.loads(captured.out) if captured.out else None) == expected
+    command(fail)
+    for words in ["devices"], ["devices", "--json"]:
+        assert main(words) == code
+        captured = capsys.readouterr()
+        assert one_line(captured.err) == line
+        assert bool(captured.out) == ("--json" in words)
+    assert json.loads(captured.out)["error"].replace("\x1b", r"\x1b") == line.removeprefix("error: ")
 
 
 def test_main_hides_the_warning_about_donated_buffers(command, monkeypatch, capsys):
@@ -81,6 +92,76 @@ def test_main_hides_the_warning_about_donated_buffers(command, monkeypatch, caps
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.parametrize(
+    "words", ["", "trian", "train --num-stepz 3", "train --num-steps 1.5", "train --model foo", "sample"]
+)
+def test_main_exits_with_2_for_invalid_words(words, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(words.split())
+    assert stop.value.code == 2
+    captured = capsys.readouterr()
+    assert (captured.out, "Traceback" in captured.err) == ("", False)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("train --resume nowhere", "error: nowhere is not a run directory"),
+        ("train --config nowhere", "error: nowhere: No such file"),
+        ("train --config .", "error: .: Is a directory"),
+        ("train --resume a --config b", "error: --resume reads the options from the run; remove --config"),
+        ("train --lr nan", "error: lr must be in [0, 2147483647], got nan"),
+        ("runs nowhere", "error: nowhere does not exist; jaxlm train creates runs"),
+    ],
+)
+def test_main_reports_invalid_values_in_one_line(words, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(words.split()) == 2
+    assert one_line(capsys.readouterr().err).startswith(message)
+
+
+def test_train_config_file_gives_the_defaults(parse_train, tmp_path):
+    (tmp_path / "options.json").write_text('{"model": "bigram", "lr": 0.3, "seed": 4}')
+    words = ["--config", tmp_path / "options.json", "--seed", 5]
+    assert parse_train(*words).training == TrainConfig(model="bigram", lr=0.3, seed=5)
+    assert parse_train(*words, "--lr", None).training == TrainConfig(model="bigram", seed=5)
+    assert parse_train(*words, "--seed", 0).training == TrainConfig(model="bigram", lr=0.3)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("--model counts", {"model": "counts", "text": "/a.txt"}),
+        ("--model bigram --lr 0.5", {"model": "bigram", "lr": 0.5, "text": "/a.txt"}),
+        ("--model mlp", {"hidden_dim": 200, "direct_connections": True, "text": "/a.txt"}),
+        (
+            "--tokenizer char",
+            {"tokenizer": "char", "hidden_dim": 200, "direct_connections": True, "text": "/a.txt"},
+        ),
+        ("--corpus tinyshakespeare", {"hidden_dim": 200, "direct_connections": True}),
+        ("--text /b.txt", {"hidden_dim": 200, "direct_connections": True, "text": "/b.txt"}),
+    ],
+)
+def test_train_config_file_resets_options_of_another_choice(words, expected, parse_train, tmp_path):
+    config = resolve(TrainConfig(text="/a.txt", hidden_dim=200, direct_connections=True, seed=3))
+    (tmp_path / "config.json").write_text(json.dumps(config_to_json(config)))
+    training = parse_train("--config", tmp_path / "config.json", *words.split()).training
+    assert resolve(training) == resolve(TrainConfig(**expected, seed=3))
+
+
+def test_train_text_replaces_the_corpus_of_a_config_file(parse_train, tmp_path):
+    (tmp_path / "options.json").write_text('{"corpus": "shakespeare"}')
+    training = parse_train("--config", tmp_path / "options.json", "--text", "a.txt").training
+    assert training == TrainConfig(text="a.txt")
+
+
+def test_train_resume_gives_the_options_of_the_run(parse_train, tmp_path):
+    config = resolve(TrainConfig(model="bigram", num_steps=30, tokenizer="char"))
+    path = make_run(tmp_path / "run", config=config_to_json(config))
+    options = parse_train(f"--resume={path}", "--num-steps", "50")
+    assert options == TrainOptions(replace(config, num_steps=50), resume=path)
+
+
 def test_needs_only_cpu(monkeypatch):
     for options, variable, expected in [
         (TrainOptions(TrainConfig(device="cpu")), "", True),
@@ -93,15 +174,6 @@ def test_needs_only_cpu(monkeypatch):
         assert needs_only_cpu(options) == expected, options
 
 
-@pytest.fixture
-def default_interrupt():
-    """SIGINT as at a terminal; a process in the background may ignore it."""
-    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, previous)
-
-
-@pytest.mark.usefixtures("default_interrupt")
 def test_defer_interrupt_raises_after_the_block():
     done = []
 
@@ -110,70 +182,54 @@ def test_defer_interrupt_raises_after_the_block():
             signal.raise_signal(signal.SIGINT)
             done.append(True)
 
-    with pytest.raises(KeyboardInterrupt):
-        block()
+    previous = signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # a process in the background may ignore it
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            block()
+    finally:
+        signal.signal(signal.SIGINT, previous)
     assert done == [True]
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    with ThreadPoolExecutor() as executor:  # threads cannot handle signals, and need not
-        executor.submit(lambda: defer_interrupt().__enter__()).result()
 
 
-# Make standard input the controlling terminal, so that Ctrl-C reaches the process, and do not ignore SIGINT.
-TAKE_TERMINAL = """
-import fcntl, os, signal, sys, termios
-signal.signal(signal.SIGINT, signal.SIG_DFL)
-fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-os.execv(sys.executable, [sys.executable, "-m", "jaxlm", *sys.argv[1:]])
-"""
-
-
-def run_on_terminal(words, *, interrupt_at=None):
-    """Run the command on a terminal of its own; return its code and its output."""
-    pty = pytest.importorskip("pty")
-    master, slave = pty.openpty()
-    command = [sys.executable, "-c", TAKE_TERMINAL, *words]
-    process = subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, start_new_session=True)
-    os.close(slave)
-    output = b""
-    while select.select([master], [], [], 60)[0]:
-        try:
-            output += os.read(master, 4096)
-        except OSError:  # how Linux reports the end
-            break
-        if interrupt_at is not None and interrupt_at in output:
-            os.write(master, b"\x03")
-            interrupt_at = None
-    os.close(master)
-    return process.wait(60), output.decode().replace("\r\n", "\n")
+def test_python_m_jaxlm_is_the_command(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(sys, "argv", ["jaxlm", "runs", str(tmp_path)])
+    with pytest.raises(SystemExit) as stop:
+        runpy.run_module("jaxlm", run_name="__main__")
+    assert stop.value.code == 0
+    assert capsys.readouterr().out.startswith(f"no runs in {tmp_path}")
 
 
 @pytest.mark.slow
-def test_sample_on_a_terminal_equals_a_pipe(mlp):
-    words = ["sample", str(mlp), "--prompt", "to be", "--num-tokens", "300"]
-    code, output = run_on_terminal(words)
-    assert code == 0
-    piped = subprocess.run([sys.executable, "-m", "jaxlm", *words], capture_output=True, text=True, check=True)
-    assert output == piped.stderr + piped.stdout
+def test_main_help_imports_no_heavy_library():
+    program = (
+        "import sys\n"
+        "from jaxlm.cli import main\n"
+        "for words in ['--help'], ['train', '--help'], ['train', '--num-stepz', '3']:\n"
+        "    try: main(words)\n"
+        "    except SystemExit: pass\n"
+        "print(sorted(set('jax numpy matplotlib orbax rich'.split()) & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
 
 
 @pytest.mark.slow
-def test_train_ctrl_c_says_how_to_resume(text, tmp_path):
+def test_train_interrupted_says_how_to_resume(text, tmp_path):
     options = [f"--{name.replace('_', '-')}={value}" for name, value in SMALL.items() if name != "num_steps"]
     path = tmp_path / "run"
     words = ["train", f"--text={text}", *options, "--num-steps=1000000", f"--out={path}"]
-    code, output = run_on_terminal(words, interrupt_at=b"validation perplexity")
-    assert code == 130
-    assert output.endswith(f"interrupted by SIGINT; resume with: jaxlm train --resume {path}\n")
-    assert show_runs(RunsOptions((path,)), pipe())["runs"][0]["state"] == "interrupted"
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("words", [["runs"], ["runs", "--json"]], ids=" ".join)
-def test_main_ends_quietly_when_the_reader_has_gone(words, tmp_path):
-    make_run(tmp_path / "run")
-    command = [sys.executable, "-m", "jaxlm", *words, str(tmp_path)]
+    program = (  # a process in the background may ignore SIGINT
+        "import runpy, signal\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "runpy.run_module('jaxlm', run_name='__main__', alter_sys=True)"
+    )
+    command = [sys.executable, "-c", program, *words]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        process.stdout.close()
-        error = process.stderr.read()
-    assert process.returncode == 0
-    assert "Error" not in error
+        assert any("validation perplexity" in line for line in process.stdout)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert errors.endswith(f"interrupted by SIGINT; resume with: jaxlm train --resume {path}\n")
+    assert summarise_run(path)["state"] == "interrupted"

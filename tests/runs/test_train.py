@@ -224,11 +224,11 @@ def test_an_extended_run_notes_its_new_length(finished, text_folder, no_plots):
 @pytest.mark.parametrize(
     ("options", "named"),
     [
-        ({"lr": 0.25}, "--lr 0.5, not 0.25"),
-        ({"model": "bigram", "context_length": None, "hidden_dim": None}, "--model mlp, not bigram"),
-        ({"keep": 9, "momentum": 0.5}, "--momentum 0.9, not 0.5, --keep 3, not 9"),
-        ({"num_steps": 11}, "--num-steps 12, not 11"),
-        ({"text": None}, r"--text .*text\.txt, not None"),
+        ({"lr": 0.25}, "lr 0.5, not 0.25"),
+        ({"model": "bigram", "context_length": None, "hidden_dim": None}, "model mlp, not bigram"),
+        ({"keep": 9, "momentum": 0.5}, "momentum 0.9, not 0.5, keep 3, not 9"),
+        ({"num_steps": 11}, "num_steps 12, not 11"),
+        ({"text": None}, r"text .*text\.txt, not None"),
     ],
 )
 def test_other_options_are_rejected_by_name(options, named, stopped, text_folder):
@@ -294,7 +294,7 @@ def test_an_edited_config_file_is_not_used(stopped, finished_run, caplog, no_plo
     path = stopped / "config.json"
     path.write_text('{"lr": 0.25, "seed": 7}')
     resume_run(stopped)
-    assert re.search(r"config\.json has .*--lr 0\.25, not 0\.5.*; using the options in manifest", caplog.text)
+    assert re.search(r"config\.json has .*lr 0\.25, not 0\.5.*; using the options in manifest", caplog.text)
     assert len(caplog.records) == 1
     assert_same_run(stopped, finished_run)
     assert read_json(path) == read_json(finished_run / "config.json")
