@@ -18,7 +18,7 @@ from .evaluation.mixture_weights import mixture_weights as mixture_weights
 from .models.baselines import UniformLM as UniformLM, UnigramLM as UnigramLM
 from .models.counts_bigram import CountsBigramLM as CountsBigramLM
 from .models.counts_ngram import CountsNgramLM as CountsNgramLM
-from .models.interface import LanguageModel as LanguageModel, init as init
+from .models.interface import LanguageModel as LanguageModel, compute_logits as compute_logits, init as init
 from .models.mixture import MixtureLM as MixtureLM
 from .models.mlp import MLPLanguageModel as MLPLanguageModel
 from .models.neural_bigram import NeuralBigramLM as NeuralBigramLM
@@ -33,7 +33,14 @@ from .runs.load import load_run as load_run, open_model as open_model
 from .runs.summary import list_runs as list_runs
 from .runs.train import resume_run as resume_run, start_run as start_run
 from .sampling.sample import sample as sample, sample_stream as sample_stream
-from .text.batching import check_ids as check_ids, get_batch as get_batch, split_ids as split_ids
+from .text.batching import (
+    Batch as Batch,
+    Split as Split,
+    check_ids as check_ids,
+    get_batch as get_batch,
+    split_ids as split_ids,
+    windows as windows,
+)
 from .text.corpora import Corpus as Corpus, load_corpus as load_corpus, read_text as read_text
 from .text.tokenizers import (
     BPETokenizer as BPETokenizer,

@@ -174,7 +174,11 @@ def check_collections(model: Any, variables: Any) -> None:
 def compute_logits(model: LanguageModel, variables: Any, contexts: Array) -> Array:
     """Return `model.apply(variables, contexts)` as logits [B, V] in at least float32, after checking their shape.
 
-    A model may compute in bfloat16, but sums over V in bfloat16 would lose small probabilities.
+    A model may compute in bfloat16, but sums over V in bfloat16 would lose small probabilities. A pure function.
+
+    >>> from jaxlm import UniformLM
+    >>> compute_logits(UniformLM(vocab_size=2), {}, np.zeros((1, 0), np.int32)).tolist()
+    [[0.0, 0.0]]
     """
     return _check_logits(model, model.apply(variables, contexts), contexts)
 

@@ -2,7 +2,7 @@
 
 import functools
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,28 @@ from numpy.typing import ArrayLike
 from jaxlm.utils.checks import check_at_least
 
 IdArray = Array | np.ndarray[Any, Any]
+
+
+class Batch(NamedTuple):
+    """Windows of a stream: B contexts, and the token that follows each.
+
+    >>> Batch(contexts=np.array([[5, 3]]), targets=np.array([8])).targets
+    array([8])
+    """
+
+    contexts: Array  # int32 [B, N]
+    targets: Array  # int32 [B]
+
+
+class Split(NamedTuple):
+    """The two parts of a stream.
+
+    >>> Split(train_ids=np.arange(3), val_ids=np.arange(1)).train_ids
+    array([0, 1, 2])
+    """
+
+    train_ids: Any
+    val_ids: Any
 
 
 def check_ids(ids: ArrayLike, vocab_size: int, *, name: str = "ids") -> IdArray:
@@ -47,7 +69,7 @@ def check_stream(ids: ArrayLike, vocab_size: int, *, min_length: int, name: str 
     return array
 
 
-def split_ids(ids: ArrayLike, val_fraction: float = 0.1) -> tuple[Any, Any]:
+def split_ids(ids: ArrayLike, val_fraction: float = 0.1) -> Split:
     """Split a stream by position: the last `ceil(T * val_fraction)` ids are for validation.
 
     Args:
@@ -71,10 +93,10 @@ def split_ids(ids: ArrayLike, val_fraction: float = 0.1) -> tuple[Any, Any]:
         raise ValueError(
             f"{len(array)} ids cannot be split with val_fraction={val_fraction}: a part would be empty"
         )
-    return array[:num_train], array[num_train:]
+    return Split(array[:num_train], array[num_train:])
 
 
-def get_batch(ids: ArrayLike, context_length: int, batch_size: int, *, key: Array) -> tuple[Array, Array]:
+def get_batch(ids: ArrayLike, context_length: int, batch_size: int, *, key: Array) -> Batch:
     """Draw random contexts of a stream, and the token that follows each.
 
     Start positions are uniform over [0, T - N), with replacement. Works under `jax.jit` and `jax.vmap`.
@@ -92,6 +114,38 @@ def get_batch(ids: ArrayLike, context_length: int, batch_size: int, *, key: Arra
     >>> contexts.shape, bool((contexts[:, -1] + 1 == targets).all())
     ((2, 3), True)
     """
+    stream = _as_stream(ids, context_length)
+    check_at_least("batch_size", batch_size, 1)
+    return random_windows(stream, len(stream) - context_length, context_length, batch_size, key=key)
+
+
+@functools.partial(jax.jit, static_argnames=("context_length", "batch_size"))
+def random_windows(
+    ids: Array, num_windows: Array | int, context_length: int, batch_size: int, *, key: Array
+) -> Batch:
+    """Draw as `get_batch` does, without checks, from the first `num_windows` windows of `ids` [T]."""
+    return _take_windows(ids, jax.random.randint(key, (batch_size,), 0, num_windows), context_length)
+
+
+def windows(ids: ArrayLike, context_length: int) -> Batch:
+    """Return all contexts of a stream, in order, and the token that follows each. Works under `jax.jit`.
+
+    Args:
+        ids: integers [T], where T is at least N + 1.
+        context_length: N, at least 0.
+
+    Returns:
+        contexts int32 [T - N, N] and targets int32 [T - N].
+
+    >>> contexts, targets = windows([5, 3, 8, 2], context_length=2)
+    >>> contexts.tolist(), targets.tolist()
+    ([[5, 3], [3, 8]], [8, 2])
+    """
+    stream = _as_stream(ids, context_length)
+    return _take_windows(stream, jnp.arange(len(stream) - context_length), context_length)
+
+
+def _as_stream(ids: ArrayLike, context_length: int) -> Array:
     # The values of a traced array cannot be checked. The vocabulary is unknown here, so ids need only fit int32.
     stream = _as_integers(ids, "ids") if isinstance(ids, Array) else check_ids(ids, vocab_size=2**31 - 1)
     if stream.ndim != 1 or len(stream) <= context_length:
@@ -100,19 +154,12 @@ def get_batch(ids: ArrayLike, context_length: int, batch_size: int, *, key: Arra
             f"got shape {list(stream.shape)}"
         )
     check_at_least("context_length", context_length, 0)
-    check_at_least("batch_size", batch_size, 1)
-    num_windows = len(stream) - context_length
-    return random_windows(jnp.asarray(stream), num_windows, context_length, batch_size, key=key)
+    return jnp.asarray(stream)
 
 
-@functools.partial(jax.jit, static_argnames=("context_length", "batch_size"))
-def random_windows(
-    ids: Array, num_windows: Array | int, context_length: int, batch_size: int, *, key: Array
-) -> tuple[Array, Array]:
-    """Draw as `get_batch` does, without checks, from the first `num_windows` windows of `ids` [T]."""
-    starts = jax.random.randint(key, (batch_size,), 0, num_windows)
-    windows = ids[starts[:, None] + jnp.arange(context_length + 1)[None, :]].astype(jnp.int32)  # [B, N + 1]
-    return windows[:, :-1], windows[:, -1]
+def _take_windows(ids: Array, starts: Array, context_length: int) -> Batch:
+    taken = ids[starts[:, None] + jnp.arange(context_length + 1)[None, :]].astype(jnp.int32)  # [B, N + 1]
+    return Batch(taken[:, :-1], taken[:, -1])
 
 
 def _as_integers(ids: ArrayLike, name: str) -> IdArray:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from jaxlm import check_ids, get_batch, split_ids
+from jaxlm import check_ids, get_batch, split_ids, windows
 from jaxlm.text.batching import check_stream
 
 
@@ -157,3 +157,17 @@ def test_get_batch_under_jit_and_vmap():
 def test_get_batch_refuses(ids, arguments, error, message):
     with pytest.raises(error, match=message):
         get_batch(ids, *arguments, key=jax.random.key(0))
+
+
+@pytest.mark.parametrize("context_length", [0, 1, 3])
+def test_windows_are_all_windows_in_order(context_length):
+    ids = np.array([5, 3, 8, 2, 2], np.uint16)
+    expected = [(ids[i : i + context_length].tolist(), ids[i + context_length]) for i in range(5 - context_length)]
+    for found in (windows(ids, context_length), jax.jit(lambda ids: windows(ids, context_length))(ids)):
+        assert (found.contexts.dtype, found.targets.dtype) == (np.int32, np.int32)
+        assert list(zip(found.contexts.tolist(), found.targets.tolist(), strict=True)) == expected
+
+
+def test_windows_of_a_short_stream_are_an_error():
+    with pytest.raises(ValueError, match=r"at least context_length \+ 1 = 4 ids, got shape \[3\]"):
+        windows(np.arange(3), 3)
