@@ -32,7 +32,7 @@ def evaluate_text(options: EvaluateOptions, console: Console) -> dict[str, Any]:
         raise ValueError(
             f"--text {options.text} and --corpus {options.corpus} both name a text; remove one of them"
         )
-    model, variables, tokenizer = open_model_on_cpu(path, options.checkpoint)
+    model, variables, tokenizer = open_model_on_cpu(options)
     config = read_run_config(path) if is_run(path) else None
     if config is None and not is_named:
         raise ValueError(f"{path} is not a run directory: name a text with --text FILE or --corpus NAME")

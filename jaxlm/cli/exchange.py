@@ -32,7 +32,7 @@ def export_file(options: ExportOptions, console: Console) -> dict[str, Any]:
     out = options.out
     if out.is_dir():
         raise IsADirectoryError(f"{out} is a directory; name a file, such as {out / 'model.safetensors'}")
-    model, variables, tokenizer = open_model_on_cpu(options.model, options.checkpoint)
+    model, variables, tokenizer = open_model_on_cpu(options)
     jaxlm.export_model(out, model, variables, tokenizer, overwrite=options.overwrite)
     num_bytes = out.stat().st_size
     print_plain(console, f"wrote {out}: {num_bytes:,} bytes, {type(model).__name__}")

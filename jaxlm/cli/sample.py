@@ -32,11 +32,10 @@ def sample_text(options: SampleOptions, console: Console) -> dict[str, Any]:
     from jaxlm.runs.setup import SAMPLE_FOLD
 
     streams = options.streams
-    if not 0 <= options.seed < 2**32:
-        raise ValueError(f"--seed must be in [0, {2**32 - 1}], got {options.seed}")
-    if streams < 1:
-        raise ValueError(f"--streams must be at least 1, got {streams}")
-    model, variables, tokenizer = open_model_on_cpu(options.model, options.checkpoint)
+    if streams < 1 or not 0 <= options.seed < 2**32:
+        limits = f"streams must be at least 1 and seed in [0, {2**32 - 1}]"
+        raise ValueError(f"{limits}, got {streams} and {options.seed}")
+    model, variables, tokenizer = open_model_on_cpu(options)
     device = select_device(options.device, variables, make_console(stderr=True))
     prompt_ids = tokenizer.encode(options.prompt)
     try:
@@ -45,9 +44,9 @@ def sample_text(options: SampleOptions, console: Console) -> dict[str, Any]:
         line_end = np.zeros(1, np.int32)
     padding = np.repeat(line_end, max(model.context_length - len(prompt_ids), 0))
     prompts = np.tile(np.concatenate([padding, prompt_ids]), (streams, 1))
-    key = jax.random.fold_in(jax.random.key(options.seed), SAMPLE_FOLD)
     settings: dict[str, Any] = {name: getattr(options, name) for name in ("temperature", "top_k", "top_p")}
-    pieces = jaxlm.sample_stream(model, variables, prompts, options.num_tokens, key=key, device=device, **settings)
+    settings["key"] = jax.random.fold_in(jax.random.key(options.seed), SAMPLE_FOLD)
+    pieces = jaxlm.sample_stream(model, variables, prompts, options.num_tokens, device=device, **settings)
     if streams == 1:
         pieces = _write_pieces(pieces, options.prompt, tokenizer, console)
     ids = np.concatenate([np.tile(prompt_ids, (streams, 1)), *pieces], axis=1)

@@ -39,20 +39,6 @@ class ModelOptions(CommandOptions):
     checkpoint: Literal["final", "best", "last"] | int = "final"
 
 
-def open_model_on_cpu(path: Path, checkpoint: str | int) -> tuple[Any, Any, Any]:
-    """Return `open_model(path, checkpoint)`. Explain a missing path and a run of several models."""
-    from jaxlm.runs.manifest import read_manifest
-
-    if not path.exists():
-        remedy = "name a run directory, a saved model directory or an exported file"
-        raise FileNotFoundError(f"{path} does not exist; {remedy}")
-    if (path / "manifest.json").exists() and read_manifest(path)["kind"] != "train":
-        models = sorted(str(model.parent) for model in path.glob("models/*/model.safetensors"))
-        raise ValueError(f"{path} is a run of several models; name one of {', '.join(models) or 'them'}")
-    with on_cpu():
-        return jaxlm.open_model(path, checkpoint)
-
-
 @contextlib.contextmanager
 def on_cpu() -> Iterator[None]:
     """Make the CPU the default device of JAX within the block, unless JAX_PLATFORMS excludes it."""
@@ -61,6 +47,12 @@ def on_cpu() -> Iterator[None]:
     has_cpu = "cpu" in (jax.config.jax_platforms or "cpu").split(",")  # type: ignore[attr-defined]
     with jax.default_device(jaxlm.resolve_device("cpu") if has_cpu else None):
         yield
+
+
+def open_model_on_cpu(options: ModelOptions) -> tuple[Any, Any, Any]:
+    """Return the model, its variables on the CPU, and its tokenizer."""
+    with on_cpu():
+        return jaxlm.open_model(options.model, options.checkpoint)
 
 
 def select_device(device: str, variables: Any, console: Console) -> Any:

@@ -44,32 +44,25 @@ def inspect_tokenizer(options: TokenizeOptions, console: Console) -> dict[str, A
     encoded = None if options.encode is None else tokenizer.encode(options.encode).tolist()
     if out is not None:
         tokenizer.save(out)
-    tokens = [tokenizer.decode([token]) for token in range(tokenizer.vocab_size)]
     counts = np.bincount(ids, minlength=tokenizer.vocab_size)
     frequent = [token for token in np.argsort(-counts, kind="stable")[:20].tolist() if counts[token]]
-    longest = sorted(range(len(tokens)), key=lambda token: -len(tokens[token]))[:10]
     document: dict[str, Any] = {
         **describe_text(corpus),
         "vocab_size": tokenizer.vocab_size,
         "tokens": len(ids),
         "bytes_per_token": len(corpus.text.encode()) / len(ids),
         "unused": int((counts == 0).sum()),
-        "frequent": [{"id": token, "token": tokens[token], "count": int(counts[token])} for token in frequent],
-        "longest": [{"id": token, "token": tokens[token]} for token in longest],
-        "encoded": None if encoded is None else [{"id": token, "token": tokens[token]} for token in encoded],
+        "frequent": [{"id": i, "token": tokenizer.decode([i]), "count": int(counts[i])} for i in frequent],
+        "encoded": encoded and [{"id": i, "token": tokenizer.decode([i])} for i in encoded],
         "out": None if out is None else str(out),
     }
-    print_plain(
-        console,
+    lines = [
         f"{document['text']}: {len(corpus.text):,} characters, {len(ids):,} tokens, "
         f"{document['bytes_per_token']:.3f} bytes/token, vocabulary {tokenizer.vocab_size:,} "
-        f"({document['unused']:,} do not occur in this text)",
-    )
-    for name in ("frequent", "longest"):
-        print_plain(console, f"{name}: " + "  ".join(show_whitespace(row["token"]) for row in document[name]))
-    if encoded is not None:
-        pieces = (f"{show_whitespace(tokens[token])}[{token}]" for token in encoded)
-        print_plain(console, "encoded: " + " ".join(pieces))
-    if out is not None:
-        print_plain(console, f"saved: {out}")
+        f"({document['unused']:,} do not occur in this text)"
+    ]
+    for name in ("frequent", "encoded"):
+        pieces = (f"{show_whitespace(row['token'])}[{row['id']}]" for row in document[name] or ())
+        lines.append(f"{name}: {' '.join(pieces)}")
+    print_plain(console, "\n".join(lines))
     return document
