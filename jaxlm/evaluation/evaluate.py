@@ -2,6 +2,7 @@
 
 import functools
 import math
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, TypeAlias
 
@@ -14,10 +15,13 @@ from numpy.typing import ArrayLike
 from jaxlm.devices.selection import resolve_device
 from jaxlm.evaluation.loss import center_logits, nats_of_targets
 from jaxlm.evaluation.windows import WINDOWS_PER_CALL, GroupedWindows, group_windows
-from jaxlm.models.interface import LanguageModel, SupportsTargetLogProbs, compute_logits, num_params
+from jaxlm.models.interface import LanguageModel, SupportsTargetLogProbs, check_model, compute_logits, num_params
 from jaxlm.models.jit import jit_model
-from jaxlm.text.batching import check_stream
-from jaxlm.utils.checks import check_at_least
+from jaxlm.text.batching import check_stream, windows
+from jaxlm.utils.checks import check_at_least, check_not_traced
+
+# What host functions name as their alternative inside `jit`.
+PURE_NATS = "jaxlm.token_nats(jaxlm.compute_logits(model, variables, contexts), targets)"
 
 Device: TypeAlias = str | jax.Device  # a name for `resolve_device`, or a device
 
@@ -51,10 +55,13 @@ def evaluate(
     >>> evaluate(UniformLM(vocab_size=1), {}, [0, 0, 0])
     Evaluation(nats_per_token=0.0, perplexity=1.0, num_tokens=3)
     """
-    segments = _score_segments(model, variables, ids, batch_size, device)
-    sums = [(float(nats.sum(dtype=np.float64)), len(nats)) for nats, _ in segments]
-    num_windows = sum(length for _, length in sums)
-    nats_per_token = sum(total for total, _ in sums) / num_windows
+    check_not_traced("evaluate", PURE_NATS, variables, ids)
+    total, num_windows, lowest, highest = 0.0, 0, math.inf, -math.inf
+    for nats, _ in _score_segments(model, variables, ids, batch_size, device):
+        total, num_windows = total + float(nats.sum(dtype=np.float64)), num_windows + len(nats)
+        lowest, highest = min(lowest, float(nats.min())), max(highest, float(nats.max()))
+    _warn_if_probabilities(model, variables, ids, lowest, highest)
+    nats_per_token = total / num_windows
     try:
         return Evaluation(nats_per_token, math.exp(nats_per_token), num_windows)
     except OverflowError:
@@ -72,6 +79,7 @@ def window_nats(
     >>> window_nats(UniformLM(vocab_size=1), {}, [0, 0, 0]).tolist()
     [0.0, 0.0, 0.0]
     """
+    check_not_traced("window_nats", PURE_NATS, variables, ids)
     segments = _score_segments(model, variables, ids, batch_size, device)
     return np.concatenate([nats[np.argsort(order)] for nats, order in segments])
 
@@ -88,6 +96,7 @@ def perplexity(
     >>> round(perplexity(UniformLM(vocab_size=50), {}, [7, 0, 49]), 3)
     50.0
     """
+    check_not_traced("perplexity", PURE_NATS, variables, ids)
     return evaluate(model, variables, ids, batch_size=batch_size, device=device).perplexity
 
 
@@ -95,6 +104,7 @@ def _score_segments(
     model: LanguageModel, variables: Any, ids: ArrayLike, batch_size: int, device: Device
 ) -> Iterator[tuple[np.ndarray[Any, np.dtype[np.float32]], np.ndarray[Any, np.dtype[np.int32]]]]:
     """Yield, for each segment of the text, the nats of its windows and the position of each window."""
+    check_model(model)
     context_length = model.context_length
     stream = np.asarray(check_stream(ids, model.vocab_size, min_length=context_length + 1))
     check_at_least("batch_size", batch_size, 1)
@@ -107,35 +117,55 @@ def _score_segments(
     batch_size = min(batch_size, max(1 << (num_windows - 1).bit_length(), 256), WINDOWS_PER_CALL)
     for start in range(0, num_windows, WINDOWS_PER_CALL):
         segment = stream[start : start + WINDOWS_PER_CALL + context_length]
-        windows, order = group_windows(segment, model, batch_size)
-        nats = score_windows(model, variables, jax.device_put(windows, target_device), batch_size)
+        grouped, order = group_windows(segment, model, batch_size)
+        nats = score_windows(model, variables, jax.device_put(grouped, target_device), batch_size)
         yield jax.device_get(nats)[: len(order)], order
 
 
+def _warn_if_probabilities(
+    model: LanguageModel, variables: Any, ids: ArrayLike, lowest: float, highest: float
+) -> None:
+    """Warn if `apply` returns probabilities, given the lowest and the highest nats of a token."""
+    # The nats of probabilities used as logits are at most log(V - 1 + e), and at least 1 less.
+    bound = math.log(model.vocab_size - 1 + math.e) + 1e-3
+    if isinstance(model, SupportsTargetLogProbs) or lowest < bound - 1.002 or highest > bound:
+        return
+    first_ids = np.asarray(ids)[: model.context_length + 8]
+    logits = _compute_logits(model, variables, windows(first_ids, model.context_length).contexts)
+    if (logits >= 0).all() and np.allclose(logits.sum(axis=1), 1, atol=1e-3):
+        warnings.warn(
+            f"{type(model).__name__}.apply returns probabilities; return their logarithms, which are logits",
+            stacklevel=3,
+        )
+
+
+_compute_logits = jit_model(compute_logits)
+
+
 @functools.partial(jit_model, static_argnames="batch_size")
-def score_windows(model: LanguageModel, variables: Any, windows: GroupedWindows, batch_size: int) -> Array:
+def score_windows(model: LanguageModel, variables: Any, grouped: GroupedWindows, batch_size: int) -> Array:
     """Return the nats of each window, float32, followed by arbitrary values for the padding."""
     offsets = jnp.arange(model.context_length)[None, :]
 
     def score_batch(batch: Array, nats: Array) -> Array:
         first_row = batch * batch_size
-        begins = lax.dynamic_slice_in_dim(windows.contexts, first_row, batch_size)
-        target_nats = _target_nats(model, variables, windows.ids[begins[:, None] + offsets])
-        first_window = windows.bounds[batch]
+        begins = lax.dynamic_slice_in_dim(grouped.contexts, first_row, batch_size)
+        target_nats = _target_nats(model, variables, grouped.ids[begins[:, None] + offsets])
+        first_window = grouped.bounds[batch]
 
         def score_piece(piece: Array, nats: Array) -> Array:
             # A piece may extend into the next batch, which later overwrites those values.
             start = first_window + piece * batch_size
-            rows = lax.dynamic_slice_in_dim(windows.rows, start, batch_size) - first_row
-            targets = lax.dynamic_slice_in_dim(windows.targets, start, batch_size)
+            rows = lax.dynamic_slice_in_dim(grouped.rows, start, batch_size) - first_row
+            targets = lax.dynamic_slice_in_dim(grouped.targets, start, batch_size)
             piece_nats = target_nats(rows, targets).astype(jnp.float32)
             return lax.dynamic_update_slice_in_dim(nats, piece_nats, start, axis=0)
 
-        num_pieces = -(-(windows.bounds[batch + 1] - first_window) // batch_size)
+        num_pieces = -(-(grouped.bounds[batch + 1] - first_window) // batch_size)
         return lax.fori_loop(0, num_pieces, score_piece, nats)
 
-    nats = jnp.zeros(len(windows.rows), jnp.float32)
-    return lax.fori_loop(0, windows.num_batches, score_batch, nats)
+    nats = jnp.zeros(len(grouped.rows), jnp.float32)
+    return lax.fori_loop(0, grouped.num_batches, score_batch, nats)
 
 
 def _target_nats(model: LanguageModel, variables: Any, contexts: Array) -> Callable[[Array, Array], Array]:

@@ -21,15 +21,15 @@ def token_nats(logits: Array, targets: Array) -> Array:
 def center_logits(logits: Array) -> tuple[Array, Array]:
     """Return logits [B, V] minus the maximum of their row, and the log of the sum of their exponentials [B]."""
     largest = lax.stop_gradient(logits.max(axis=1, keepdims=True))
-    # A row of -inf is not changed, because -inf - -inf is NaN.
+    # -inf - -inf is NaN, so a row of -inf stays as it is, with the sum 1.
     centered = logits - jnp.where(largest == -jnp.inf, 0, largest)
-    return centered, jnp.log(jnp.exp(centered).sum(axis=1))
+    sums = jnp.exp(centered).sum(axis=1)
+    return centered, jnp.log(jnp.where(sums == 0, 1, sums))
 
 
 def nats_of_targets(centered: Array, log_sums: Array, rows: Array, targets: Array) -> Array:
     """Return the nats [W] of `targets` [W] in `rows` [W], given the results of `center_logits`."""
-    target_logits = centered[rows, targets]
-    return jnp.where(target_logits == -jnp.inf, jnp.inf, log_sums[rows] - target_logits)
+    return log_sums[rows] - centered[rows, targets]
 
 
 def bits_per_byte(nats_per_token: float, bytes_per_token: float) -> float:

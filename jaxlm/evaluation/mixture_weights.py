@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from jaxlm.evaluation.evaluate import Device, window_nats
+from jaxlm.evaluation.evaluate import PURE_NATS, Device, window_nats
 from jaxlm.models.interface import LanguageModel
 from jaxlm.text.batching import check_stream
+from jaxlm.utils.checks import check_not_traced
 
 _MAX_STEPS = 1000
 _TOLERANCE = 1e-9  # nats per token; EM stops if a step gains less
@@ -41,6 +42,7 @@ def mixture_weights(
     >>> [round(weight, 2) for weight in mixture_weights(models, variables, [0, 0, 0, 0, 1])]  # P(0) = 0.8
     [0.25, 0.75]
     """
+    check_not_traced("mixture_weights", PURE_NATS, variables, held_out_ids)
     if not models or len(models) != len(variables):
         raise ValueError(f"{len(models)} models need as many variables, at least one, got {len(variables)}")
     longest = max(model.context_length for model in models)

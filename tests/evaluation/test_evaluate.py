@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from table_models import TableLM, nats_in_numpy, random_ids, random_table
 
-from jaxlm import CountsBigramLM, Evaluation, evaluate, init, perplexity, window_nats
+from jaxlm import CountsBigramLM, CountsNgramLM, Evaluation, evaluate, init, perplexity, token_nats, window_nats
 from jaxlm.evaluation.evaluate import score_windows
 from jaxlm.evaluation.windows import group_windows
 
@@ -202,3 +202,42 @@ def test_evaluate_computes_in_float32_for_a_bfloat16_model():
     ids = random_ids(1000, 200)
     nats = nats_in_numpy(rounded, ids, 1).mean()
     assert evaluate(HalfPrecisionLM(1000, 1), table, ids).nats_per_token == pytest.approx(nats, rel=1e-6)
+
+
+@pytest.mark.parametrize("function", [evaluate, perplexity, window_nats])
+def test_host_functions_name_a_pure_function_for_jit(function):
+    model, variables = random_table(3, 1)
+    with pytest.raises(TypeError, match=rf"^{function.__name__} does not work inside jit.*use jaxlm.token_nats"):
+        jax.jit(lambda variables: function(model, variables, [0, 1]))(variables)
+
+
+def test_evaluate_of_a_model_that_is_not_hashable_is_an_error():
+    model = dataclasses.make_dataclass("NotFrozen", ["vocab_size", "context_length"])(3, 1)
+    with pytest.raises(TypeError, match="NotFrozen must be hashable"):
+        evaluate(model, {}, [0, 1])
+
+
+class ProbabilitiesLM(TableLM):
+    """The mistake of returning probabilities instead of their logarithms."""
+
+    def apply(self, variables, contexts):
+        return jax.nn.softmax(super().apply(variables, contexts))
+
+
+def test_evaluate_warns_of_probabilities():
+    model, table = random_table(5, 1)
+    ids = random_ids(5, 50)
+    with pytest.warns(UserWarning, match="ProbabilitiesLM.apply returns probabilities; return their logarithms"):
+        evaluate(ProbabilitiesLM(5, 1), 3 * table, ids)
+    for small in (table, 0 * table, np.eye(5, dtype=np.float32) - 1):  # no warnings, which would be errors
+        evaluate(model, small, ids)
+
+
+@pytest.mark.parametrize("model", [CountsBigramLM(4, 0.0), CountsNgramLM(4, 1, 0.0, "sparse")], ids=str)
+def test_debug_nans_accepts_impossible_tokens(model):
+    """Without smoothing, the token 3 and all that follows it have the log-probability -inf."""
+    variables = model.fit(init(model, jax.random.key(0)), [0, 1, 2, 0])
+    with jax.debug_nans(True):
+        assert evaluate(model, variables, [0, 3, 1]).perplexity == math.inf
+        logits = model.apply(variables, np.array([[0], [3]]))
+        assert token_nats(logits, np.array([1, 1])).tolist() == [0, math.inf]
