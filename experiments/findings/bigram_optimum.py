@@ -1,6 +1,6 @@
 """How close does a neural bigram come to the best possible bigram, and what does a small embedding cost?
 
-    python -m experiments.findings.bigram_optimum           # characters, about 140 s on 2 CPU cores
+    python -m experiments.findings.bigram_optimum           # characters, about 70 s on 2 CPU cores
     python -m experiments.findings.bigram_optimum --quick   # two embedding dimensions, 200 steps
     python -m experiments.findings.bigram_optimum --tokenizer bpe --vocab-size 512
 
@@ -28,19 +28,17 @@ import numpy as np
 import jaxlm
 from experiments.shared.experiment import Experiment, Findings, RunContext, main
 from experiments.shared.options import TokenizerOptions
-from experiments.shared.plots import new_panels, plot_lines
+from experiments.shared.plots import plot_lines
 from experiments.shared.synthetic import Floats, conditional_entropy
 from experiments.shared.tables import format_records
 from experiments.shared.training import fit_counts, momentum_sgd, train_side_by_side
 from jaxlm.runs.report.tables import show_whitespace
 from jaxlm.text.dataset import Dataset, load_dataset
-from jaxlm.training.state import TrainState, join_variables
 from jaxlm.utils.checks import check_at_least
 
 _DIMS = 1, 2, 4, 8, 16, 32  # and V
 _BATCH_SIZE = 512
 _LEARNING_RATES = 0.5, 1.0, 2.0
-_CURVE_INTERVAL = 10  # the KL is computed at multiples of this number of steps
 _NUM_WORST = 5  # contexts listed in the table
 
 
@@ -64,7 +62,7 @@ def prepare(options: BigramOptimumOptions) -> Experiment:
 
 
 def measure(options: BigramOptimumOptions, data: Dataset, run: RunContext) -> Findings:
-    """Measure KL(counts || neural) by step and by embedding dimension."""
+    """Measure KL(counts || neural) by embedding dimension."""
     vocab_size = data.tokenizer.vocab_size
     counts = fit_counts(jaxlm.CountsBigramLM(vocab_size, smoothing=0), data.train_ids)
     pairs = np.asarray(counts["counts"]["table"], np.float64)
@@ -72,50 +70,40 @@ def measure(options: BigramOptimumOptions, data: Dataset, run: RunContext) -> Fi
     rows = []
     for dim in (*(dim for dim in dims if dim < vocab_size), vocab_size):
         rows.append(train_dim(dim, pairs, options, data))
-        run.log(f"D = {dim}: KL {rows[-1]['kl_nats'][-1]:.5f} nats per token, lr {rows[-1]['lr']:g}")
+        run.log(f"D = {dim}: KL {rows[-1]['kl_nats']:.5f} nats per token, lr {rows[-1]['lr']:g}")
     results: dict[str, Any] = {"vocab_size": vocab_size, "num_pairs": int(pairs.sum()), "dims": rows}
     results["counts_nats_per_token"] = conditional_entropy(pairs / pairs.sum())
     return Findings(results, format_results(results), {"picture": plot(results)})
 
 
 def train_dim(dim: int, pairs: Floats, options: BigramOptimumOptions, data: Dataset) -> dict[str, Any]:
-    """Train the neural bigram with each learning rate, and with the best again to record its KL by step."""
+    """Train the neural bigram with each learning rate and describe the run with the smallest KL."""
     model = jaxlm.NeuralBigramLM(len(pairs), dim)
     num_steps = min(options.steps, 200) if options.quick else options.steps
-    make_optimizer = partial(momentum_sgd, num_steps=num_steps, clip_norm=None)
-    training: dict[str, Any] = {"batch_size": _BATCH_SIZE, "num_steps": num_steps, "log_every": num_steps}
-    key = jax.random.key(options.seed)
-    keys, hyperparams = jaxlm.sweep_grid(key[None], lr=_LEARNING_RATES)
-    sweep = {"keys": keys, "hyperparams": hyperparams, "optimizer": make_optimizer}
-    runs, _ = train_side_by_side(model, data.train_ids, **sweep, **training)
-    final_kl = [float(kl_by_context(model, variables, pairs).sum()) for variables in runs]
-    best_lr = _LEARNING_RATES[int(np.argmin(np.nan_to_num(final_kl, nan=np.inf)))]
-    curve: dict[int, float] = {}
-    curve_steps = log_spaced_steps(num_steps)
-
-    def record_kl(state: TrainState) -> None:
-        if (step := int(state.step)) in curve_steps:
-            curve[step] = float(kl_by_context(model, join_variables(state.params, {}), pairs).sum())
-
-    training |= {"optimizer": make_optimizer(best_lr), "on_pause": record_kl, "pause_every": _CURVE_INTERVAL}
-    variables, _ = jaxlm.train_lm(model, data.train_ids, key=key, **training)
-    kl = kl_by_context(model, variables, pairs)
-    worst_contexts = [
-        {
-            "token": data.tokenizer.decode([int(token)]),
-            "kl_nats": float(kl[token]),
-            "share_of_kl_percent": float(100 * kl[token] / kl.sum()),
-            "share_of_pairs_percent": float(100 * pairs[token].sum() / pairs.sum()),
-        }
+    keys, hyperparams = jaxlm.sweep_grid(jax.random.key(options.seed)[None], lr=_LEARNING_RATES)
+    runs, _ = train_side_by_side(
+        model,
+        data.train_ids,
+        keys=keys,
+        hyperparams=hyperparams,
+        optimizer=partial(momentum_sgd, num_steps=num_steps, clip_norm=None),
+        batch_size=_BATCH_SIZE,
+        num_steps=num_steps,
+        log_every=num_steps,
+    )
+    kl_by_lr = np.array([kl_by_context(model, variables, pairs) for variables in runs])  # [learning rates, V]
+    best = int(np.nanargmin(kl_by_lr.sum(axis=1)))
+    kl = kl_by_lr[best]
+    worst = {
+        data.tokenizer.decode([int(token)]): float(100 * kl[token] / kl.sum())
         for token in np.argsort(-kl)[:_NUM_WORST]
-    ]
-    by_step = {"steps": list(curve), "kl_nats": list(curve.values())}
+    }
     return {
         "dim": dim,
-        "lr": best_lr,
-        "final_kl_nats_by_lr": final_kl,
-        "worst_contexts": worst_contexts,
-        **by_step,
+        "lr": _LEARNING_RATES[best],
+        "kl_nats": float(kl.sum()),
+        "kl_nats_by_lr": kl_by_lr.sum(axis=1).tolist(),
+        "percent_of_kl_by_worst_context": worst,
     }
 
 
@@ -132,35 +120,22 @@ def kl_by_context(model: jaxlm.LanguageModel, variables: Any, pairs: Floats) -> 
     return np.asarray((pairs * (log_rows - log_probs)).sum(axis=1) / pairs.sum())
 
 
-def log_spaced_steps(num_steps: int) -> list[int]:
-    """Return about thirty step counts, evenly spaced on a logarithmic axis, ending with `num_steps`.
-
-    >>> log_spaced_steps(100)[:4], log_spaced_steps(100)[-1]
-    ([10, 20, 30, 40], 100)
-    """
-    spaced = np.geomspace(_CURVE_INTERVAL, max(num_steps, _CURVE_INTERVAL), 30)
-    rounded = (int(step // _CURVE_INTERVAL * _CURVE_INTERVAL) for step in spaced)
-    return sorted({*(step for step in rounded if step < num_steps), num_steps})
-
-
 def format_results(results: Mapping[str, Any]) -> str:
     """Return one row for the counts and one for each embedding dimension."""
     counts_nats = results["counts_nats_per_token"]
-    records: list[dict[str, Any]] = [{"dim": "counts", "kl": 0.0}]
+    records: list[dict[str, Any]] = [{"dim": "counts", "kl_nats": 0.0}]
     for row in results["dims"]:
-        worst = "  ".join(
-            f"{show_whitespace(each['token'])} {each['share_of_kl_percent']:.0f} %"
-            for each in row["worst_contexts"]
-        )
-        records.append({**row, "worst": worst, "kl": row["kl_nats"][-1]})
+        worst = row["percent_of_kl_by_worst_context"].items()
+        shares = "  ".join(f"{show_whitespace(token)} {percent:.0f} %" for token, percent in worst)
+        records.append({**row, "worst": shares})
     for record in records:
-        record["loss"] = counts_nats + record["kl"]
+        record["loss"] = counts_nats + record["kl_nats"]
         record["perplexity"] = math.exp(record["loss"])
     columns = {
         "D": "{dim}",
         "contexts with the largest share of the KL": "{worst}",
         "learning rate": "{lr}",
-        "KL (nats/token)": "{kl:.5f}",
+        "KL (nats/token)": "{kl_nats:.5f}",
         "training loss (nats/token)": "{loss:.5f}",
         "training perplexity": "{perplexity:.4f}",
     }
@@ -168,23 +143,10 @@ def format_results(results: Mapping[str, Any]) -> str:
 
 
 def plot(results: Mapping[str, Any]) -> Any:
-    """Plot the KL by step for each embedding dimension, and the final KL by dimension."""
-    figure, (by_step, by_dim) = new_panels(2, 5.5, 4.6)
-    rows = results["dims"]
-    plot_lines(by_step, {f"D = {row['dim']}": (row["steps"], row["kl_nats"]) for row in rows}, markers="." * 7)
-    by_step.set(xscale="log", yscale="log", xlabel="training step", title="during training")
-    by_step.set_ylabel("KL(counts || neural bigram), nats per token")
-    by_step.legend(loc="lower left", fontsize=9)
-    dims, final = [row["dim"] for row in rows], [row["kl_nats"][-1] for row in rows]
-    by_dim.plot(dims, final, color="#333333", marker="o")
-    for dim, nats in zip(dims, final, strict=True):
-        by_dim.annotate(f"{nats:.2g}", (dim, nats), (5, 5), textcoords="offset points", fontsize=9)
-    by_dim.set(xscale="log", yscale="log", xlabel="embedding dimension D", title="after training")
-    by_dim.set_xticks(dims, [str(dim) for dim in dims])
-    by_dim.minorticks_off()
-    by_dim.margins(0.12)
-    figure.suptitle(f"Neural bigrams against the counts ({results['counts_nats_per_token']:.4f} nats per token)")
-    return figure
+    """Plot the KL by embedding dimension."""
+    line = [[row[name] for row in results["dims"]] for name in ("dim", "kl_nats")]
+    panels = {"KL(counts || neural bigram), nats per token": {"best learning rate": line}}
+    return plot_lines(panels, xlabel="embedding dimension D", xscale="log", yscale="log")
 
 
 if __name__ == "__main__":

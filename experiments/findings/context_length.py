@@ -16,7 +16,7 @@ by about 0.5). A dense table takes 134 MB for N = 1, 550 GB for 2 and 2.3 PB for
 50,257.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -26,19 +26,18 @@ import jax
 import jaxlm
 from experiments.shared.experiment import Experiment, Findings, RunContext, main
 from experiments.shared.options import TextOptions
-from experiments.shared.plots import new_panels, plot_lines
+from experiments.shared.plots import plot_lines
 from experiments.shared.recipes import read_recipe, train_recipe
 from experiments.shared.tables import format_records
 from experiments.shared.training import fit_counts
 from jaxlm.models.interface import num_params
 from jaxlm.runs.config import TrainConfig, resolve
-from jaxlm.runs.report.plots import COLORS
 from jaxlm.runs.results import describe_dataset
 from jaxlm.text.dataset import Dataset, load_dataset
 from jaxlm.utils.checks import check_at_least
 
 _LONGEST_COUNTED = 5
-_MEMORY_BYTES = 16.0 * 2**30
+_MEMORY_GIB = 16
 _BYTES_PER_CELL = 8  # a count and a log-probability, as in `CountsNgramLM`
 _VOCAB_SIZES = (27, 65, 384, 4096, 50_257)  # letters, characters, bytes and some merges, the ladder's, GPT-2's
 
@@ -70,20 +69,22 @@ def measure(options: ContextLengthOptions, config: TrainConfig, data: Dataset, r
     """Evaluate the counts and the MLP at every context length."""
     run.log(f"{data.corpus.source}: {len(data.train_ids):,} training, {len(data.val_ids):,} validation tokens")
     longest = min(options.longest, 3) if options.quick else options.longest
-    counts = [evaluate_counts(data, length) for length in range(min(longest, _LONGEST_COUNTED) + 1)]
-    mlps = []
-    for length in range(1, longest + 1):
-        mlps.append(evaluate_mlp(data, replace(config, context_length=length)))
-        run.log(f"MLP, N = {length}: validation perplexity {mlps[-1]['perplexity']:.2f}")
-    results = {
-        **describe_dataset(data, "bpe"),
-        "counts": counts,
-        "mlp": mlps,
-        "memory_bytes": _MEMORY_BYTES,
-        "longest_dense_by_vocab_size": {
-            str(size): longest_dense_context(size, _MEMORY_BYTES) for size in _VOCAB_SIZES
-        },
-    }
+    rows: list[dict[str, Any]] = []
+    for length in range(longest + 1):
+        rows.append(
+            {
+                "context_length": length,
+                "counts": evaluate_counts(data, length) if length <= _LONGEST_COUNTED else None,
+                "mlp": evaluate_mlp(data, replace(config, context_length=length)) if length else None,
+                "dense_megabytes": dense_bytes(data.tokenizer.vocab_size, length) / 1e6,
+            }
+        )
+        perplexities = [
+            f"{name} {rows[-1][name]['perplexity']:.2f}" for name in ("counts", "mlp") if rows[-1][name]
+        ]
+        run.log(f"N = {length}: validation perplexity of {', '.join(perplexities)}")
+    fitting = {str(size): longest_dense_context(size, _MEMORY_GIB * 2**30) for size in _VOCAB_SIZES}
+    results = {**describe_dataset(data, "bpe"), "rows": rows, "longest_dense_by_vocab_size": fitting}
     return Findings(results, format_results(results), {"picture": plot(results)})
 
 
@@ -91,26 +92,21 @@ def evaluate_counts(data: Dataset, context_length: int) -> dict[str, Any]:
     """Return perplexity and memory of n-gram counts with modified Kneser-Ney smoothing."""
     model = jaxlm.CountsNgramLM(data.tokenizer.vocab_size, context_length, table="sparse")
     variables = fit_counts(model, data.train_ids)
-    ngrams, _ = model.ngrams_of(variables)
-    return {
-        "context_length": context_length,
-        "perplexity": jaxlm.perplexity(model, variables, data.val_ids),
-        "num_ngrams": len(ngrams),
-        "bytes": num_bytes(variables),
-        "dense_bytes": dense_bytes(data.tokenizer.vocab_size, context_length),
-    }
+    perplexity = jaxlm.perplexity(model, variables, data.val_ids)
+    num_ngrams = len(model.ngrams_of(variables)[0])
+    return {"perplexity": perplexity, "num_ngrams": num_ngrams, "megabytes": count_megabytes(variables)}
 
 
 def evaluate_mlp(data: Dataset, config: TrainConfig) -> dict[str, Any]:
     """Return perplexity and size of a trained MLP."""
     mlp = train_recipe(config, data.tokenizer.vocab_size, data.train_ids, data.val_ids)
-    row = {"context_length": config.context_length, "perplexity": mlp.perplexity}
-    return row | {"num_parameters": num_params(mlp.variables), "bytes": num_bytes(mlp.variables)}
+    sizes = {"num_parameters": num_params(mlp.variables), "megabytes": count_megabytes(mlp.variables)}
+    return {"perplexity": mlp.perplexity, **sizes}
 
 
-def num_bytes(variables: Any) -> int:
-    """Return the memory of the variables in bytes."""
-    return sum(leaf.nbytes for leaf in jax.tree.leaves(variables))
+def count_megabytes(variables: Any) -> float:
+    """Return the memory of the variables in MB."""
+    return sum(leaf.nbytes for leaf in jax.tree.leaves(variables)) / 1e6
 
 
 def dense_bytes(vocab_size: int, context_length: int) -> int:
@@ -136,69 +132,33 @@ def longest_dense_context(vocab_size: int, memory_bytes: float) -> int:
 
 def format_results(results: Mapping[str, Any]) -> str:
     """Return perplexities and sizes by context length, and the longest dense contexts."""
-    records: dict[int, dict[str, Any]] = {}
-    for name in ("counts", "mlp"):
-        for row in results[name]:
-            record = records.setdefault(row["context_length"], {"N": row["context_length"]})
-            record |= {f"{name}_{field}": value for field, value in row.items()}
-            record[f"{name}_memory"] = format_bytes(row["bytes"])
-    for length, record in records.items():
-        record["dense"] = format_bytes(dense_bytes(results["tokenizer"]["vocab_size"], length))
     columns = {
-        "N": "{N}",
-        "counts:\nperplexity": "{counts_perplexity:.2f}",
-        "n-grams\nthat occur": "{counts_num_ngrams:,}",
-        "counts:\nmemory": "{counts_memory}",
-        "dense\ntable": "{dense}",
-        "MLP:\nperplexity": "{mlp_perplexity:.2f}",
-        "MLP:\nparameters": "{mlp_num_parameters:,}",
-        "MLP:\nmemory": "{mlp_memory}",
+        "N": "{context_length}",
+        "counts:\nperplexity": "{counts[perplexity]:.2f}",
+        "n-grams\nthat occur": "{counts[num_ngrams]:,}",
+        "counts:\nMB": "{counts[megabytes]:.3g}",
+        "dense table:\nMB": "{dense_megabytes:.3g}",
+        "MLP:\nperplexity": "{mlp[perplexity]:.2f}",
+        "MLP:\nparameters": "{mlp[num_parameters]:,}",
+        "MLP:\nMB": "{mlp[megabytes]:.3g}",
     }
-    table = format_records(records.values(), columns, text_columns=0)
-    longest = ", ".join(
-        f"{length} with V = {size}" for size, length in results["longest_dense_by_vocab_size"].items()
-    )
-    return f"{table}\n\nLongest N whose dense table fits into {format_bytes(results['memory_bytes'])}: {longest}"
-
-
-def format_bytes(num_bytes: float) -> str:
-    """Return a number of bytes with two or three digits and a decimal unit.
-
-    >>> format_bytes(27**2 * 8), format_bytes(4096**3 * 8), format_bytes(8.0 * 4096**9)
-    ('5.8 kB', '550 GB', '2.6e+33 B')
-    """
-    size = float(num_bytes)
-    for unit in ("B", "kB", "MB", "GB", "TB", "PB", "EB"):
-        if size < 1000:
-            return f"{size:.3g} {unit}" if size >= 9.95 else f"{size:.2g} {unit}"
-        size /= 1000
-    return f"{float(num_bytes):.2g} B"
+    longest = ", ".join(f"{n} with V = {size}" for size, n in results["longest_dense_by_vocab_size"].items())
+    table = format_records(results["rows"], columns, text_columns=0)
+    return f"{table}\n\nLongest N whose dense table fits into {_MEMORY_GIB} GiB: {longest}"
 
 
 def plot(results: Mapping[str, Any]) -> Any:
     """Plot perplexity and memory by context length."""
-    figure, (left, right) = new_panels(2, 5, 4.4)
-    vocab_size, memory = results["tokenizer"]["vocab_size"], results["memory_bytes"]
-    lengths = range(max(row["context_length"] for row in results["mlp"]) + 1)
-    for axes, field in ((left, "perplexity"), (right, "bytes")):
-        lines: dict[str, tuple[Sequence[int], Sequence[float]]] = {
-            title: ([row["context_length"] for row in results[name]], [row[field] for row in results[name]])
-            for name, title in (("counts", "counts, modified Kneser-Ney"), ("mlp", "MLP"))
-        }
-        if axes is right:
-            dense = [float(dense_bytes(vocab_size, length)) for length in lengths]
-            lines["dense table of all n-grams"] = lengths, dense
-            axes.axhline(memory, color=COLORS[-1], linestyle="--", label=format_bytes(memory))
-        plot_lines(axes, lines)
-        axes.set(xlabel="context length N (tokens)", yscale="log")
-        axes.set_xticks(lengths)
-        axes.legend(frameon=False, fontsize=9)
-    left.set(title=f"validation perplexity, V = {vocab_size:,}")
-    left.yaxis.set_major_formatter("{x:,.0f}")
-    left.yaxis.set_minor_formatter("{x:,.0f}")
-    left.tick_params(which="minor", labelsize=7)
-    right.set(title="memory (bytes)")
-    return figure
+    rows = results["rows"]
+    lengths = [row["context_length"] for row in rows]
+    panels: dict[str, dict[str, Any]] = {}
+    for title, field in (("validation perplexity", "perplexity"), ("memory (MB)", "megabytes")):
+        panels[title] = {}
+        for label, name in (("counts, modified Kneser-Ney", "counts"), ("MLP", "mlp")):
+            points = [(row["context_length"], row[name][field]) for row in rows if row[name]]
+            panels[title][label] = list(zip(*points, strict=True))
+    panels["memory (MB)"]["dense table of all n-grams"] = lengths, [row["dense_megabytes"] for row in rows]
+    return plot_lines(panels, xlabel="context length N (tokens)", yscale="log")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ floors 2.7216 nats for N = 1 and 2.0981 (perplexity 8.151) for N = 2: counts big
 3-gram 0.09 %, MLP with N = 2 0.54 % (perplexity 8.243), mixture 0.09 %.
 """
 
-import time
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -29,15 +29,12 @@ import jaxlm
 from experiments.shared import synthetic
 from experiments.shared.experiment import Experiment, Findings, RunContext, main
 from experiments.shared.options import SeedOptions
-from experiments.shared.plots import new_panels
 from experiments.shared.tables import format_records
 from experiments.shared.training import Ids, fit_counts, momentum_sgd, train
 from experiments.shared.unit_embeddings import UnitEmbeddings
-from jaxlm.runs.report.plots import COLORS
 from jaxlm.utils.checks import check_at_least
 
 _CONCENTRATION = 0.5  # of the Dirichlet distribution
-_GOAL_PERCENT = 1.0  # a model that can represent the source should be this close to its floor
 
 # The MLP's rate is the best of 0.05, 0.1 and 0.3 by the exact loss after 6000 steps, on another stream of the
 # source of order 2. The bigram's rate was not tuned.
@@ -67,11 +64,11 @@ def prepare(options: EntropyFloorOptions) -> Experiment:
 
 def measure(options: EntropyFloorOptions, orders: Sequence[int], run: RunContext) -> Findings:
     """Measure every model on a source of each order."""
-    sources = [measure_source(order, options, run) for order in orders]
-    return Findings({"sources": sources}, format_results(sources), {"picture": plot(sources)})
+    rows = [row for order in orders for row in measure_source(order, options, run)]
+    return Findings({"rows": rows}, format_results(rows))
 
 
-def measure_source(order: int, options: EntropyFloorOptions, run: RunContext) -> dict[str, Any]:
+def measure_source(order: int, options: EntropyFloorOptions, run: RunContext) -> list[dict[str, Any]]:
     """Fit every model to a source and measure its distance from the floor in nats per token."""
     source, log_rows, windows = synthetic.draw_source(options.vocab_size, order, _CONCENTRATION, options.seed)
     sample_key, fit_key = jax.random.split(jax.random.fold_in(jax.random.key(options.seed), order))
@@ -79,33 +76,25 @@ def measure_source(order: int, options: EntropyFloorOptions, run: RunContext) ->
     num_other = max(num_train // 10, 10)
     ids = synthetic.sample_source(source, log_rows, num_train + 2 * num_other, key=sample_key)
     train_ids, held_out_ids, val_ids = np.split(ids, [num_train, num_train + num_other])
-    models = []
-    begin = time.perf_counter()
-    for title, model, variables in fit_models(train_ids, held_out_ids, options, fit_key):
-        seconds = time.perf_counter() - begin
+    fitted = fit_models(train_ids, held_out_ids, options, fit_key)
+    rows = []
+    for title, model, variables in itertools.chain([("the source itself", source, log_rows)], fitted):
         floor = synthetic.conditional_entropy(windows, model.context_length)
         exact = synthetic.cross_entropy(model, variables, windows)
-        models.append(
+        rows.append(
             {
+                "order": order,
                 "model": title,
                 "context_length": model.context_length,
                 "floor_nats": floor,
                 "exact_nats": exact,
                 "sampled_nats": jaxlm.evaluate(model, variables, val_ids).nats_per_token,
                 "excess_percent": 100 * (exact / floor - 1),
-                "floor_perplexity": float(np.exp(floor)),
                 "exact_perplexity": float(np.exp(exact)),
-                "seconds": seconds,  # of fitting, compilation included
             }
         )
         run.log(f"order {order}, {title}: {exact:.4f} nats, floor {floor:.4f}")
-        begin = time.perf_counter()
-    return {
-        "order": order,
-        "entropy_rate_nats": synthetic.conditional_entropy(windows, 2),
-        "source_sampled_nats": jaxlm.evaluate(source, log_rows, val_ids).nats_per_token,
-        "models": models,
-    }
+    return rows
 
 
 def fit_models(
@@ -138,15 +127,8 @@ def fit_models(
     yield "mixture of all", jaxlm.MixtureLM(models, weights), variables
 
 
-def format_results(sources: Sequence[Mapping[str, Any]]) -> str:
+def format_results(rows: Sequence[Mapping[str, Any]]) -> str:
     """Return one row for each source and model."""
-    records = []
-    for source in sources:
-        nats, own = source["entropy_rate_nats"], {"model": "the source itself", "context_length": source["order"]}
-        own |= {"floor_nats": nats, "exact_nats": nats, "sampled_nats": source["source_sampled_nats"]}
-        own |= {"exact_perplexity": np.exp(nats), "floor_perplexity": np.exp(nats)}
-        own |= {"excess_percent": 0.0, "seconds": 0.0}
-        records += [{**row, "order": source["order"]} for row in (own, *source["models"])]
     columns = {
         "order of\nthe source": "{order}",
         "model": "{model}",
@@ -156,27 +138,8 @@ def format_results(sources: Sequence[Mapping[str, Any]]) -> str:
         "sampled loss\n(nats)": "{sampled_nats:.4f}",
         "above the\nfloor (%)": "{excess_percent:.3f}",
         "perplexity": "{exact_perplexity:.3f}",
-        "floor\nperplexity": "{floor_perplexity:.3f}",
-        "fit (s)": "{seconds:.1f}",
     }
-    return format_records(records, columns, text_columns=2)
-
-
-def plot(sources: Sequence[Mapping[str, Any]]) -> Any:
-    """Plot how far each model is above its floor, one panel per source."""
-    figure, panels = new_panels(len(sources), 5.5, 4.4)
-    for axes, source, color in zip(panels, sources, COLORS, strict=False):
-        rows = source["models"][::-1]
-        excess = [max(row["excess_percent"], 1e-4) for row in rows]  # float32 rounding can put one below its floor
-        bars = axes.barh([row["model"] for row in rows], excess, color=color, height=0.6)
-        axes.bar_label(bars, fmt="%.2g %%", padding=4, fontsize=9)
-        axes.axvline(_GOAL_PERCENT, color="black", linestyle="--", linewidth=1)
-        floors = {row["context_length"]: row["floor_nats"] for row in rows}
-        entropies = ", ".join(f"H(next | last {length}) = {floors[length]:.4f}" for length in sorted(floors))
-        axes.set_title(f"source of order {source['order']}\n{entropies}", fontsize=9)
-        axes.set(xscale="log", xlabel="exact loss above the floor (%)")
-        axes.margins(x=0.3)
-    return figure
+    return format_records(rows, columns, text_columns=2)
 
 
 if __name__ == "__main__":

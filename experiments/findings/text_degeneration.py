@@ -27,7 +27,7 @@ import jaxlm
 from experiments.ladder import rungs
 from experiments.shared.experiment import Experiment, Findings, RunContext, main
 from experiments.shared.options import TextOptions
-from experiments.shared.plots import new_panels, plot_lines
+from experiments.shared.plots import plot_lines
 from experiments.shared.tables import format_records
 from experiments.shared.training import Ids, fit_counts
 from jaxlm.runs.setup import SAMPLE_FOLD
@@ -37,7 +37,7 @@ from jaxlm.utils.compilation_cache import enable_compilation_cache
 
 _PROMPT_TOKENS = 4  # the longest context of the models
 _REPEATED_ORDER, _COPIED_ORDER = 4, 8
-_EXCERPT_TOKENS = 40
+_EXCERPT_CHARACTERS = 120
 _REAL = "real text"
 _MEASURES = {
     "repeated_4grams": "4-grams repeated\nin the stream",
@@ -77,13 +77,7 @@ class TrainingText(NamedTuple):
 def prepare(options: TextDegenerationOptions) -> Experiment:
     """Check the options and load the text."""
     plan = Plan(4, 100, (0.0, 1.0), (3,), 300) if options.quick else Plan()
-    data = rungs.load_text(options)
-    minimum = plan.num_streams * (_PROMPT_TOKENS + plan.num_tokens)
-    if len(data.val_ids) < minimum:
-        raise ValueError(
-            f"{data.corpus.source} has {len(data.val_ids)} validation tokens; at least {minimum} are needed: "
-            "use a longer text"
-        )
+    data = rungs.load_text(options, min_tokens=_PROMPT_TOKENS + plan.num_tokens)
     models = fit_models(plan, rungs.NetworkOptions(quick=options.quick), data, options.seed)
     return Experiment("text-degeneration", partial(measure, plan, models, data, options.seed))
 
@@ -114,8 +108,8 @@ def fit_models(plan: Plan, networks: rungs.NetworkOptions, data: Dataset, seed: 
         model = jaxlm.CountsNgramLM(vocab_size, order - 1)
         yield f"Kneser-Ney, order {order}", model, fit_counts(model, data.train_ids)
     for network in rungs.make_networks(vocab_size, networks, rungs.RECIPES["momentum"], plan.num_steps):
-        variables, _ = rungs.train_network(network, data, seed=seed, log_every=network.num_steps)
-        yield network.title, network.model, variables
+        *_, (state, _) = rungs.train_network(network, data, seed=seed, log_every=network.num_steps)
+        yield network.title, network.model, state.variables
 
 
 def summarize_training_text(data: Dataset) -> TrainingText:
@@ -193,11 +187,8 @@ def describe(
     """Return every share of the continuations in the streams [B, P + T], and the first stream."""
     failures = [count_failures(ids, training_text, tokenizer) for ids in streams[:, _PROMPT_TOKENS:]]
     shares = {name: estimate_share([each[name] for each in failures]) for name in _MEASURES}
-    texts = {
-        "excerpt": tokenizer.decode(streams[0, : _PROMPT_TOKENS + _EXCERPT_TOKENS]),
-        "first_stream": tokenizer.decode(streams[0]),
-    }
-    return {"model": title, "temperature": temperature, **shares, **texts}
+    first_stream = tokenizer.decode(streams[0])
+    return {"model": title, "temperature": temperature, **shares, "first_stream": first_stream}
 
 
 def format_results(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -210,7 +201,7 @@ def format_results(rows: Sequence[Mapping[str, Any]]) -> str:
     excerpts = []
     for row in rows:
         suffix = "" if row["temperature"] is None else f", temperature {row['temperature']:g}"
-        excerpts.append(f"--- {row['model']}{suffix}\n{row['excerpt']}\n")
+        excerpts.append(f"--- {row['model']}{suffix}\n{row['first_stream'][:_EXCERPT_CHARACTERS]}\n")
     return "\n".join([f"{table}\n", *excerpts])
 
 
@@ -226,24 +217,18 @@ def format_share(share: Mapping[str, float]) -> str:
 
 
 def plot(rows: Sequence[Mapping[str, Any]]) -> Any:
-    """Plot every share by temperature, one line per model and a dashed line for real text."""
-    figure, panels = new_panels(len(_MEASURES), 13 / 3, 7.5 / 2)
-    real, generated = rows[0], rows[1:]
-    for axes, (name, label) in zip(panels, _MEASURES.items(), strict=True):
-        axes.axhline(100 * real[name]["share"], color="black", linestyle="--", label=_REAL)
-        lines = {}
+    """Plot every share by temperature, one line per model and one for real text."""
+    real, *generated = rows
+    temperatures = sorted({row["temperature"] for row in generated})
+    panels: dict[str, dict[str, Any]] = {}
+    for name, title in _MEASURES.items():
+        lines: dict[str, Any] = {_REAL: (temperatures, [100 * real[name]["share"]] * len(temperatures))}
         for model in dict.fromkeys(row["model"] for row in generated):
             own = [row for row in generated if row["model"] == model]
             shares = [[100 * row[name][part] for row in own] for part in ("share", "standard_error")]
             lines[model] = [row["temperature"] for row in own], *shares
-        plot_lines(axes, lines)
-        axes.set(xlabel="temperature (0: greedy)", ylabel="%", title=label.replace("\n", " "))
-        if name == "longest_loop":  # from one repeated token to the whole stream
-            axes.set_yscale("log")
-        else:
-            axes.set_ylim(bottom=0)
-    figure.axes[-1].legend(*panels[0].get_legend_handles_labels(), loc="center")
-    return figure
+        panels[title] = lines
+    return plot_lines(panels, xlabel="temperature (0: greedy)", ylabel="%")
 
 
 if __name__ == "__main__":

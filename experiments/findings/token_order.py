@@ -20,7 +20,6 @@ without order 1.6009, sums 1.6092 and 1.6149, mean 1.6133. The mean selects the 
 and for the source, and the wider sum the lowest for the source: a longer grid may give slightly better figures.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -35,11 +34,10 @@ import jaxlm
 from experiments.shared import synthetic
 from experiments.shared.experiment import Experiment, Findings, RunContext, main
 from experiments.shared.options import TextOptions
-from experiments.shared.plots import new_panels, plot_lines
+from experiments.shared.plots import plot_lines
 from experiments.shared.tables import format_records
 from experiments.shared.training import Ids, momentum_sgd, train_side_by_side
 from jaxlm.models.interface import num_params
-from jaxlm.runs.report.plots import COLORS
 from jaxlm.text.dataset import Dataset, load_dataset
 from jaxlm.utils.compilation_cache import enable_compilation_cache
 
@@ -188,7 +186,7 @@ def describe(
         "lr": lr,
         f"{figure_name}_by_seed": figures,
         "mean": float(np.mean(figures)),
-        "deviation": float(np.std(figures, ddof=1)) if len(figures) > 1 else 0.0,
+        "deviation": float(np.std(figures, ddof=1)),
     }
 
 
@@ -211,27 +209,12 @@ def format_results(results: Mapping[str, Any]) -> str:
 
 
 def plot(results: Mapping[str, Any]) -> Any:
-    """Plot the perplexity on the text by N (one network at N = 1), and the loss on the source with both floors."""
-    figure, (left, right) = new_panels(2, 5.5, 4.5)
-    source, rows = results["source"], results["text"]["rows"]
-    titles, markers = [row["network"] for row in source["rows"]], "osD^"
-    lines = {}
-    for title in titles:
+    """Plot the perplexity on the text by N; at N = 1 all networks are one."""
+    rows, lines = results["text"]["rows"], {}
+    for title in dict.fromkeys(row["network"] for row in rows):
         own = [row for row in rows if row["network"] == title or row["context_length"] == 1]
         lines[title] = [[row[name] for row in own] for name in ("context_length", "mean", "deviation")]
-    plot_lines(left, lines, markers)
-    left.set_xticks(sorted({row["context_length"] for row in rows}))
-    left.set(xlabel="context length N (characters)", ylabel="validation perplexity", title="Text")
-    left.legend()
-    points = {row["network"]: ([row["network"]], [row["mean"]], [row["deviation"]]) for row in source["rows"]}
-    plot_lines(right, points, markers)
-    floors = {"floor without order": source["floor_without_order_nats"], "entropy": source["entropy_nats"]}
-    for (label, nats), style in zip(floors.items(), ("--", ":"), strict=True):
-        right.axhline(nats, color=COLORS[-1], linestyle=style, label=f"{label}: {nats:.3f}")
-    right.legend(handles=right.lines[-2:])
-    uniform_nats = math.log(source["vocab_size"])
-    right.set(ylabel="nats per token", title=f"Markov source, N = 2 (uniform: {uniform_nats:.3f} nats)")
-    return figure
+    return plot_lines({"validation perplexity": lines}, xlabel="context length N (characters)")
 
 
 if __name__ == "__main__":

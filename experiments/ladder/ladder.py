@@ -12,9 +12,8 @@ counts bigram 462 with add-one and 181 with the best add-k, neural bigram 121, M
 (`--tokenizer char`): counts bigram 11.96, neural bigram 12.03, MLP 7.01.
 """
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -25,7 +24,6 @@ import numpy as np
 import jaxlm
 from experiments.ladder import rungs
 from experiments.shared.experiment import Experiment, Findings, RunContext, main
-from experiments.shared.options import check_seeds
 from experiments.shared.statistics import mean_and_interval
 from experiments.shared.training import Ids
 from jaxlm.devices.selection import choose_device, format_device
@@ -37,7 +35,7 @@ from jaxlm.runs.report.plots import plot_counts, plot_curves
 from jaxlm.runs.report.tables import format_samples, results_table
 from jaxlm.runs.results import describe_dataset, describe_results, metrics_line, model_row
 from jaxlm.runs.setup import SAMPLE_FOLD
-from jaxlm.text.dataset import Dataset
+from jaxlm.text.dataset import Dataset, line_start_prompt
 from jaxlm.utils.atomic_files import write_atomically
 from jaxlm.utils.checks import check_at_least
 from jaxlm.utils.compilation_cache import enable_compilation_cache
@@ -57,8 +55,6 @@ class LadderOptions(rungs.NetworkOptions):
     windows. course: plain SGD, 500 steps of 64 windows."""
     steps: int | None = None
     """Training steps of each network. None: the recipe's, at most 1000 with --quick."""
-    prompt: str | None = None
-    """Start of every sample. None: the start of a line of the validation text."""
     device: str = "auto"
     """auto, cpu, gpu, cuda, rocm, tpu or metal."""
 
@@ -67,11 +63,12 @@ def prepare(options: LadderOptions) -> Experiment:
     """Check the options, load the text and choose the device."""
     if options.steps is not None:
         check_at_least("--steps", options.steps, 1)
-    check_seeds("--seeds", options.seeds, options.seed)
+    check_at_least("--seeds", options.seeds, 1)
     check_at_least("--num-tokens", options.num_tokens, 0)
-    context_length = max(options.mlp_context_length, 1)  # the model itself refuses 0
-    data = rungs.load_text(options, options.tokenizer, options.vocab_size, context_length=context_length)
-    prompt_ids = rungs.choose_prompt(options.prompt, data, context_length)
+    # Twice a window: the last tenth of the training text, which selects k, is the shortest part.
+    min_tokens = 2 * (options.mlp_context_length + 1)
+    data = rungs.load_text(options, options.tokenizer, options.vocab_size, min_tokens=min_tokens)
+    prompt_ids = line_start_prompt(data, options.mlp_context_length)
     networks = rungs.make_networks(
         data.tokenizer.vocab_size, options, rungs.RECIPES[options.recipe], options.steps
     )
@@ -81,7 +78,6 @@ def prepare(options: LadderOptions) -> Experiment:
         "ladder",
         partial(measure, options, data, prompt_ids, networks, reason),
         device=device,
-        label=f"{'text' if options.text else options.corpus}-{options.tokenizer}",
         details=describe_dataset(data, options.tokenizer),
     )
 
@@ -118,41 +114,27 @@ def measure(
 
 def train_rung(network: rungs.Network, options: LadderOptions, data: Dataset, run: RunContext) -> rungs.Rung:
     """Train the network from each seed. The records of the first go to `metrics.jsonl` as they arrive."""
-    records: list[jaxlm.Record] = []
+    records, interval = [], rungs.validation_interval(network.num_steps)
     with measure_time() as timing, progress(run.console, network.title, network.num_steps) as update:
-
-        def log_record(record: jaxlm.Record) -> None:
-            records.append(record)
-            line = metrics_line(network.name, record)
-            append_metrics(run.path / "metrics.jsonl", line)
-            status = f"loss {line['train_loss']:.3f}, validation perplexity {line['val_perplexity']:.1f}"
-            update(record.step + 1, status)
-
-        interval = rungs.validation_interval(network.num_steps)
-        variables, _ = rungs.train_network(
-            network, data, seed=options.seed, log_every=interval, on_record=log_record
-        )
-    evaluation = records[-1].validation
-    assert evaluation is not None  # because `train_network` passes val_ids
-    rung = rungs.Rung(network.name, network.title, network.model, variables, evaluation, timing, records)
-    if options.seeds == 1:
-        return rung
+        for state, record in rungs.train_network(network, data, seed=options.seed, log_every=interval):
+            if record is not None:
+                records.append(record)
+                variables = state.variables
+                line = metrics_line(network.name, record)
+                append_metrics(run.path / "metrics.jsonl", line)
+                status = f"loss {line['train_loss']:.3f}, validation perplexity {line['val_perplexity']:.1f}"
+                update(record.step + 1, status)
+    evaluations = [records[-1].validation]
     # One training after another: at these sizes `train_many` takes as long and differs in the last bits.
-    later_seeds = range(options.seed + 1, options.seed + options.seeds)
-    perplexities = [evaluation.perplexity, *(train_again(network, data, seed, run) for seed in later_seeds)]
-    return replace(rung, perplexities=perplexities)
-
-
-def train_again(network: rungs.Network, data: Dataset, seed: int, run: RunContext) -> float:
-    """Train the network from another seed and return its validation perplexity, infinite if it diverges."""
-    perplexity = math.inf
-    try:
-        _, history = rungs.train_network(network, data, seed=seed, log_every=network.num_steps)
-        perplexity = history["val_perplexities"][-1]
-    except FloatingPointError as error:  # the other seeds keep their figures
-        run.log(f"{network.title}, seed {seed}: {error}")
-    run.log(f"{network.title}, seed {seed}: validation perplexity {perplexity:.2f}")
-    return perplexity
+    for seed in range(options.seed + 1, options.seed + options.seeds):
+        *_, (_, last) = rungs.train_network(network, data, seed=seed, log_every=network.num_steps)
+        assert last is not None  # the last step is recorded
+        evaluations.append(last.validation)
+    perplexities = [evaluation.perplexity for evaluation in evaluations if evaluation is not None]
+    run.log(f"{network.title}, by seed: {', '.join(f'{perplexity:.2f}' for perplexity in perplexities)}")
+    assert evaluations[0] is not None  # there are validation ids
+    arguments = (network.name, network.title, network.model, variables, evaluations[0], timing)
+    return rungs.Rung(*arguments, records, perplexities)
 
 
 def draw_sample(rung: rungs.Rung, options: LadderOptions, data: Dataset, prompt_ids: Ids) -> str:
@@ -175,7 +157,7 @@ def describe_rung(rung: rungs.Rung, data: Dataset) -> dict[str, Any]:
         compile_seconds=rung.timing.compile_seconds,
         train_seconds=rung.timing.run_seconds,
     )
-    if not rung.perplexities:
+    if len(rung.perplexities) < 2:
         return row
     mean, half_width = mean_and_interval(rung.perplexities)
     nats = float(np.mean(np.log(rung.perplexities)))

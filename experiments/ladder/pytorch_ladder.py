@@ -24,85 +24,66 @@ import jaxlm
 from experiments.ladder import rungs
 from experiments.shared.experiment import Experiment, Findings, RunContext, main
 from experiments.shared.machine import import_torch
-from experiments.shared.tables import format_table
-from experiments.shared.training import Ids
-from jaxlm.text.dataset import Dataset
-from jaxlm.utils.checks import check_at_least
+from experiments.shared.tables import format_records
+from jaxlm.text.dataset import Dataset, line_start_prompt
 
 
 @dataclass(frozen=True, kw_only=True)
 class PyTorchLadderOptions(rungs.NetworkOptions):
     """Train the models of the ladder with the recipe "course" in PyTorch on the CPU."""
 
-    steps: int = rungs.RECIPES["course"].num_steps
-    """Training steps of each network, at most 100 with --quick."""
-
 
 def prepare(options: PyTorchLadderOptions) -> Experiment:
-    """Check the options, load the text and import PyTorch."""
-    check_at_least("--steps", options.steps, 1)
-    check_at_least("--num-tokens", options.num_tokens, 0)
+    """Load the text and import PyTorch."""
     torch = import_torch()
-    data = rungs.load_text(
-        options, options.tokenizer, options.vocab_size, context_length=max(options.mlp_context_length, 1)
-    )
-    prompt_ids = rungs.choose_prompt(None, data, options.mlp_context_length)
+    min_tokens = options.mlp_context_length + 1
+    data = rungs.load_text(options, options.tokenizer, options.vocab_size, min_tokens=min_tokens)
     # On the CPU, because PyTorch's tensors are there.
     device = jaxlm.resolve_device("cpu")
-    return Experiment("pytorch-ladder", partial(measure, options, torch, data, prompt_ids), device=device)
+    return Experiment("pytorch-ladder", partial(measure, options, torch, data), device=device)
 
 
-def measure(
-    options: PyTorchLadderOptions, torch: Any, data: Dataset, prompt_ids: Ids, run: RunContext
-) -> Findings:
+def measure(options: PyTorchLadderOptions, torch: Any, data: Dataset, run: RunContext) -> Findings:
     """Time each of the three models, from its training to its sample."""
     torch.manual_seed(options.seed)
     rows: list[dict[str, Any]] = []
     begin = time.perf_counter()
-    for title, perplexity in train_models(options, torch, data, prompt_ids):
-        seconds = time.perf_counter() - begin
-        rows.append({"title": title, "perplexity": perplexity, "seconds": seconds})
-        run.log(f"{title}: validation perplexity {perplexity:.2f}, {seconds:.1f} s")
+    for title, perplexity in train_models(options, torch, data):
+        rows.append({"title": title, "perplexity": perplexity, "seconds": time.perf_counter() - begin})
+        run.log(f"{title}: validation perplexity {perplexity:.2f}, {rows[-1]['seconds']:.1f} s")
         begin = time.perf_counter()
-    table = [[row["title"], f"{row['perplexity']:.2f}", f"{row['seconds']:.1f}"] for row in rows]
-    table.append(["all models", "", f"{sum(row['seconds'] for row in rows):.1f}"])
-    results = {"models": rows, "torch": torch.__version__}
-    return Findings(results, format_table(["model in PyTorch", "validation perplexity", "seconds"], table))
+    total = {"title": "all models", "seconds": sum(row["seconds"] for row in rows)}
+    columns = {
+        "model in PyTorch": "{title}",
+        "validation perplexity": "{perplexity:.2f}",
+        "seconds": "{seconds:.1f}",
+    }
+    return Findings({"models": rows, "torch": torch.__version__}, format_records([*rows, total], columns))
 
 
-def train_models(
-    options: PyTorchLadderOptions, torch: Any, data: Dataset, prompt_ids: Ids
-) -> Iterator[tuple[str, float]]:
+def train_models(options: PyTorchLadderOptions, torch: Any, data: Dataset) -> Iterator[tuple[str, float]]:
     """Train and sample one model after another; yield its title and validation perplexity."""
     from experiments.speed.pytorch import reference  # imports torch
 
-    vocab_size = data.tokenizer.vocab_size
+    vocab_size, recipe = data.tokenizer.vocab_size, rungs.RECIPES["course"]
+    prompt_ids = line_start_prompt(data, options.mlp_context_length)
     train_ids, val_ids, prompt = (ids.tolist() for ids in (data.train_ids, data.val_ids, prompt_ids))
     table = torch.zeros((vocab_size, vocab_size), dtype=torch.int32)
     reference.count_one_by_one(table, train_ids)
-    perplexity = reference.table_perplexity_by_table(table, torch.tensor(val_ids))
+    perplexity = reference.table_perplexity(table, torch.tensor(val_ids))
     reference.generate_from_table_in_python(reference.normalize_counts(table), prompt[-1], options.num_tokens)
     yield "counts bigram, add 1", perplexity
 
-    recipe, stream = rungs.RECIPES["course"], torch.tensor(train_ids)
-    num_steps = min(options.steps, 100) if options.quick else options.steps
-    validated_steps = sorted({*range(0, num_steps, rungs.validation_interval(num_steps)), num_steps - 1})
+    stream, num_steps = torch.tensor(train_ids), 100 if options.quick else recipe.num_steps
+    interval = rungs.validation_interval(num_steps)
     networks = rungs.make_networks(vocab_size, options, recipe)
     for network, lr in zip(networks, (recipe.bigram_lr, recipe.mlp_lr), strict=True):
         context_length = network.model.context_length
         module = reference.from_flax(network.model, jaxlm.init(network.model, jax.random.key(options.seed)))
-        steps_done = 0
-        for step in validated_steps:
-            reference.train(
-                module,
-                stream,
-                context_length=context_length,
-                batch_size=recipe.batch_size,
-                num_steps=step + 1 - steps_done,
-                lr=lr,
-                cut=reference.cut_in_python,
-            )
-            steps_done = step + 1
+        training: dict[str, Any] = {"context_length": context_length, "batch_size": recipe.batch_size, "lr": lr}
+        for first in range(0, num_steps, interval):
+            steps = min(interval, num_steps - first)
+            reference.train(module, stream, num_steps=steps, cut=reference.cut_in_python, **training)
             perplexity = reference.perplexity_in_python(
                 module, val_ids, context_length=context_length, batch_size=256
             )

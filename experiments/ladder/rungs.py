@@ -1,6 +1,6 @@
 """The rungs of the ladder: two baselines, the bigram counts, and two networks with their training recipes."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,9 +12,9 @@ import optax
 import jaxlm
 from experiments.shared.options import TextOptions, TokenizerOptions
 from experiments.shared.smoothing import find_best_smoothing
-from experiments.shared.training import Ids, fit_counts, momentum_sgd
+from experiments.shared.training import fit_counts, momentum_sgd
 from jaxlm.models.baselines import UniformLM, UnigramLM
-from jaxlm.text.dataset import Dataset, line_start_prompt, load_dataset
+from jaxlm.text.dataset import Dataset, load_dataset
 from jaxlm.training.optimizers import sgd
 from jaxlm.utils.timing import Timing, measure_time
 
@@ -61,7 +61,7 @@ class Rung:
 
     Args:
         records: of a network's training.
-        perplexities: one per seed, if the network was trained from several.
+        perplexities: of a network, one per seed.
     """
 
     name: str
@@ -88,36 +88,11 @@ class Network:
 
 
 def load_text(
-    options: TextOptions, tokenizer: Any = "bpe", vocab_size: int | None = None, *, context_length: int = 3
+    options: TextOptions, tokenizer: Any = "bpe", vocab_size: int | None = None, *, min_tokens: int
 ) -> Dataset:
-    """Load the text and encode it with a tokenizer of the given kind, trained on the whole text.
-
-    Raises:
-        ValueError: the text is too short for a model with this context length.
-    """
-    if vocab_size is None:
-        vocab_size = 512 if options.quick else 4096
-    data = load_dataset(options.corpus, options.text, tokenizer, vocab_size=vocab_size)
-    num_tokens = len(data.train_ids) + len(data.val_ids)
-    minimum = 12 * (context_length + 1)  # one window in the validation text, and one in the part that selects k
-    if num_tokens < minimum:
-        raise ValueError(
-            f"{data.corpus.source} has {num_tokens} tokens; the ladder needs at least {minimum}: use a longer text"
-        )
-    return data
-
-
-def choose_prompt(prompt: str | None, data: Dataset, context_length: int) -> Ids:
-    """Return the ids [P] that every sample continues; None takes the start of a line of the validation text."""
-    if prompt is None:
-        return line_start_prompt(data, context_length)
-    prompt_ids = data.tokenizer.encode(prompt)
-    if len(prompt_ids) < context_length:
-        raise ValueError(
-            f"--prompt {prompt!r} has {len(prompt_ids)} tokens; --mlp-context-length {context_length} needs at "
-            f"least {context_length}: use a longer prompt"
-        )
-    return prompt_ids
+    """Load the text and encode it with a tokenizer of the given kind, trained on the whole text."""
+    size = vocab_size or (512 if options.quick else 4096)
+    return load_dataset(options.corpus, options.text, tokenizer, vocab_size=size, min_tokens=min_tokens)
 
 
 def fit_rung(name: str, title: str, fit: Callable[[], tuple[jaxlm.LanguageModel, Any]], data: Dataset) -> Rung:
@@ -177,10 +152,10 @@ def make_networks(
 
 
 def train_network(
-    network: Network, data: Dataset, *, seed: int, log_every: int, **options: Any
-) -> tuple[Any, dict[str, list[Any]]]:
-    """Train the network from a seed with `jaxlm.train_lm` and return its variables and history."""
-    return jaxlm.train_lm(
+    network: Network, data: Dataset, *, seed: int, log_every: int
+) -> Iterator[tuple[jaxlm.TrainState, jaxlm.Record | None]]:
+    """Train the network from a seed; see `jaxlm.train`."""
+    return jaxlm.train(
         network.model,
         data.train_ids,
         key=jax.random.fold_in(jax.random.key(seed), network.fold),
@@ -189,7 +164,6 @@ def train_network(
         num_steps=network.num_steps,
         optimizer=network.optimizer,
         log_every=log_every,
-        **options,
     )
 
 

@@ -71,17 +71,15 @@ class Experiment:
     """An experiment with checked options.
 
     Args:
-        name: the `kind` in the manifest, and by default the first part of the run directory's name.
+        name: the `kind` in the manifest, and the first part of the run directory's name.
         measure: does the work, on `device`.
         device: None selects the device that `--device auto` selects.
-        label: first part of the run directory's name, if not `name`.
         details: further entries of the manifest, such as the checksum of the text.
     """
 
     name: str
     measure: Callable[[RunContext], Findings]
     device: jax.Device | None = None
-    label: str = ""
     details: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -96,7 +94,7 @@ def run_experiment(prepare: Callable[[Options], Experiment], options: Options, c
     check_options(options)
     experiment = prepare(options)
     device = jaxlm.resolve_device("auto") if experiment.device is None else experiment.device
-    path = options.out or new_run_path(experiment.label or experiment.name)
+    path = options.out or new_run_path(experiment.name)
     settings = json.loads(json.dumps(asdict(options), default=str))
     with (
         create_run(

@@ -21,16 +21,10 @@ def cpu_name() -> str:
 
 
 def import_torch() -> Any:
-    """Import PyTorch and let it use every core.
-
-    Raises:
-        ValueError: PyTorch is not installed or cannot be imported.
-    """
+    """Import PyTorch and let it use every core. Raise ValueError if it cannot be imported."""
     try:
         torch = importlib.import_module("torch")
     except (ImportError, OSError) as error:
-        if isinstance(error, ModuleNotFoundError) and error.name == "torch":
-            raise ValueError("torch is not installed: pip install '.[bench]'") from None
-        raise ValueError(f"torch cannot be imported: {str(error).strip().partition(chr(10))[0]}") from None
+        raise ValueError(f"torch cannot be imported ({error}): pip install '.[bench]'") from None
     torch.set_num_threads(num_cores())
     return torch

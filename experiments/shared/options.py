@@ -74,13 +74,3 @@ def check_options(options: RunOptions) -> None:
             f"--vocab-size {options.vocab_size} requires --tokenizer bpe; "
             f"--tokenizer {options.tokenizer} has a fixed vocabulary"
         )
-
-
-def check_seeds(name: str, num_seeds: int, first_seed: int, *, at_least: int = 1) -> None:
-    """Raise ValueError unless the seeds `first_seed`, `first_seed + 1`, ... are all below 2**32.
-
-    >>> check_seeds("--seeds", 3, first_seed=0)
-    """
-    most = 2**32 - first_seed
-    if not at_least <= num_seeds <= most:
-        raise ValueError(f"{name} must be in [{at_least}, {most}] with --seed {first_seed}, got {num_seeds}")

@@ -20,7 +20,17 @@ def new_panels(count: int, width: float, height: float, columns: int = 3) -> tup
     return figure, panels[:count]
 
 
-def plot_lines(axes: Any, lines: Mapping[str, Sequence[Any]], markers: str = "osD^vXP") -> None:
-    """Plot a line for each title: its x values, its y values, and optionally the errors of y."""
-    for (title, line), color, marker in zip(lines.items(), COLORS, markers, strict=False):
-        axes.errorbar(*line, color=color, marker=marker, markersize=5, capsize=2, label=title)
+def plot_lines(panels: Mapping[str, Mapping[str, Sequence[Any]]], **settings: Any) -> Any:
+    """Return a figure with one panel per title and one line per label.
+
+    Args:
+        panels: title -> label -> x values, y values, and optionally the errors of y.
+        settings: of every panel, such as `xlabel` and `yscale`; see `matplotlib.axes.Axes.set`.
+    """
+    figure, all_axes = new_panels(len(panels), 5, 4.4)
+    for axes, (title, lines) in zip(all_axes, panels.items(), strict=True):
+        for (label, line), color, marker in zip(lines.items(), COLORS, "osD^vXP", strict=False):
+            axes.errorbar(*line, color=color, marker=marker, markersize=5, capsize=2, label=label)
+        axes.set(title=title, **settings)
+        axes.legend(fontsize=8)
+    return figure

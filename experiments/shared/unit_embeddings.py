@@ -41,7 +41,3 @@ class UnitEmbeddings:
         """Return the logits [B, V] after the contexts [B, N]."""
         logits: Array = self.network.apply(variables, contexts)  # type: ignore[assignment]  # Flax returns Any
         return logits
-
-    def apply_in_training(self, variables: Any, contexts: Array, key: Array) -> Any:
-        """Return the network's logits with dropout."""
-        return self.network.apply_in_training(variables, contexts, key)

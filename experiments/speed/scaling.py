@@ -23,7 +23,6 @@ from typing import Any
 import jax
 import numpy as np
 
-import jaxlm
 from experiments.shared.experiment import Experiment, Findings, RunContext, main
 from experiments.shared.options import BenchmarkOptions
 from experiments.shared.plots import new_panels
@@ -32,6 +31,7 @@ from experiments.speed.scaling_workloads import PANELS, WORKLOADS, Panel, Shape,
 from jaxlm.runs.report.plots import COLORS
 from jaxlm.utils.timing import benchmark_interleaved, measure_time
 
+_CLEAR_REFS = Path("/proc/self/clear_refs")
 UNITS = {"time": "µs per", "compile": "s to compile", "memory": "MiB beyond ids and variables"}
 
 
@@ -51,30 +51,20 @@ def prepare(options: ScalingOptions) -> Experiment:
     if not chosen:
         titles = "; ".join(panel.title for panel in PANELS)
         raise ValueError(f"no panel's title contains {options.panels!r}; the panels are {titles}")
-    device = jaxlm.resolve_device()
-    problem = check_memory_support(device)
-    if problem and all(panel.cost == "memory" for panel in chosen):
-        raise ValueError(f"cannot measure {chosen[0].title}: {problem}")
-    return Experiment("scaling", partial(measure, options, chosen, problem), device)
+    return Experiment("scaling", partial(measure, options, chosen))
 
 
-def check_memory_support(device: jax.Device) -> str:
-    """Return why the memory of a call cannot be measured, or ""."""
-    if device.platform != "cpu":
-        return f"the memory of a {device.platform} is not the process's"
-    return "" if Path("/proc/self/clear_refs").exists() else "only Linux can reset the peak memory"
-
-
-def measure(options: ScalingOptions, panels: Sequence[Panel], problem: str, run: RunContext) -> Findings:
-    """Measure each panel. Panels of memory are skipped if there is a problem with measuring it."""
+def measure(options: ScalingOptions, panels: Sequence[Panel], run: RunContext) -> Findings:
+    """Measure each panel; those of memory on a CPU under Linux only, which can reset the peak memory."""
+    can_measure_memory = run.device.platform == "cpu" and _CLEAR_REFS.exists()
     described = []
     for panel in panels:
-        if problem and panel.cost == "memory":
-            run.log(f"{panel.title}: skipped, {problem}")
+        if panel.cost == "memory" and not can_measure_memory:
+            run.log(f"{panel.title}: skipped")
             continue
         values = panel.values[:2] if options.quick else panel.values
         costs = measure_panel(panel, values, 1 if options.quick else options.repeats)
-        described.append(describe(panel, values, costs) | ({"grows_as_work": None} if options.quick else {}))
+        described.append(describe(panel, values, costs))
         run.log(f"{panel.title}: slope {described[-1]['slope']:.2f}, work {described[-1]['work_slope']:.2f}")
     results = {"shape": asdict(Shape()), "panels": described}
     return Findings(results, format_slopes(described), {"growth": plot(described)})
@@ -105,7 +95,7 @@ def measure_memory(call: Callable[[], Any]) -> float:
     """Return the MiB by which a second call raises the peak memory of the process, at least 1."""
     jax.block_until_ready(call())  # type: ignore[no-untyped-call]
     gc.collect()
-    Path("/proc/self/clear_refs").write_text("5")  # reset the peak
+    _CLEAR_REFS.write_text("5")  # reset the peak
     before = _read_status_mebibytes("VmRSS")
     jax.block_until_ready(call())  # type: ignore[no-untyped-call]
     return max(_read_status_mebibytes("VmHWM") - before, 1.0)
@@ -147,18 +137,20 @@ def format_slopes(panels: Sequence[Mapping[str, Any]]) -> str:
     for panel in panels:
         ends = (f"{panel['costs'][end]:.3g} at {panel['values'][end]:,}" for end in (0, -1))
         slopes = (f"{panel[name]:.2f}" for name in ("slope", "work_slope"))
-        verdict = "FASTER" if panel["grows_as_work"] is False else ""
+        verdict = "" if panel["grows_as_work"] else "FASTER"
         rows.append([panel["workload"], panel["measure"], panel["field"], *ends, *slopes, verdict])
     return format_table(["workload", "cost", "by", "from", "to", "slope", "work", ""], rows, text_columns=5)
 
 
 def plot(panels: Sequence[Mapping[str, Any]]) -> Any:
     """Plot every panel: the measured cost, and a line that grows as the work does and meets the last point."""
+    from matplotlib.ticker import EngFormatter  # imported late, like all of matplotlib
+
     figure, grid = new_panels(len(panels), 3.6, 2.9, columns=4)
     figure.set_dpi(70)
     for axes, panel in zip(grid, panels, strict=True):
         values, costs, work = (np.asarray(panel[name], float) for name in ("values", "costs", "work"))
-        color = COLORS[1] if panel["grows_as_work"] is False else COLORS[0]
+        color = COLORS[0] if panel["grows_as_work"] else COLORS[1]
         axes.plot(values, costs, color=color, marker="o", label=f"measured, slope {panel['slope']:.2f}")
         ideal = work / work[-1] * costs[-1]
         style = {"color": COLORS[-1], "linestyle": "--"}
@@ -168,17 +160,10 @@ def plot(panels: Sequence[Mapping[str, Any]]) -> Any:
         low, high = min(costs.min(), ideal.min()), max(costs.max(), ideal.max())
         middle = (low * high) ** 0.5  # show at least two decades, so that noise does not look like growth
         axes.set_ylim(min(low / 1.5, middle / 10), max(high * 1.5, middle * 10))
-        axes.set_xticks(values, [_abbreviate(value) for value in panel["values"]], fontsize=8)
+        axes.set_xticks(values, [EngFormatter(sep="")(value) for value in values], fontsize=8)
         axes.set_xticks([], minor=True)
         axes.legend(frameon=False, fontsize=8)
     return figure
-
-
-def _abbreviate(value: int) -> str:
-    """Return an integer in few characters: 64, 16k, 10M."""
-    if value >= 1_000_000:
-        return f"{value / 1_000_000:.0f}M"
-    return f"{value / 1000:.0f}k" if value >= 10_000 else str(value)
 
 
 def _read_status_mebibytes(field: str) -> float:

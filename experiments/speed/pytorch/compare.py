@@ -10,16 +10,13 @@ faster of an idiomatic eager loop, which cuts its windows by one gather, and `to
 as in a course: windows cut in a Python list, one eager step at a time, a Python loop that samples. The tokens are
 a fixed stream with Zipf's frequencies.
 
-Expected: the ratios in `experiments/speed/README.md`. The table shows a target for most ratios; a NO marks a
-missed one, and the README explains why.
+Expected: the ratios in `experiments/speed/README.md`.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
-
-import jax
 
 import jaxlm
 from experiments.shared.benchmark import Benchmark, format_benchmarks, run_benchmark
@@ -63,14 +60,13 @@ def measure(
         rows[title] = run_benchmark(
             build(),
             repeats=1 if options.quick else options.repeats,
-            with_targets=not options.quick,
             # PyTorch's OpenMP threads keep spinning after its last call, and slow down the next variant.
             rest_seconds=0.0 if options.quick else 0.3,
             on_failure=run.log,
         )
         results = {
             "rows": rows,
-            "cpu": {"name": cpu_name(), "cores": num_cores(), "jax_devices": len(jax.devices("cpu"))},
+            "cpu": {"name": cpu_name(), "cores": num_cores()},
             "torch": {"version": torch.__version__, "threads": torch.get_num_threads()},
         }
         findings = Findings(results, format_benchmarks(rows))
@@ -79,6 +75,4 @@ def measure(
 
 
 if __name__ == "__main__":
-    # Each core is a device of its own, so that vmapped runs are spread over them. All else runs on the first.
-    jax.config.update("jax_num_cpu_devices", num_cores())  # type: ignore[no-untyped-call]
     main(ComparisonOptions, prepare)

@@ -35,11 +35,6 @@ def from_jax(array: Array) -> Tensor:
     return torch.tensor(np.asarray(array))
 
 
-def compile_function(function: Callable[..., Any], backend: str) -> Callable[..., Any]:
-    """Compile a function with `torch.compile`, one program per shape."""
-    return torch.compile(function, fullgraph=True, dynamic=False, backend=backend)
-
-
 def count_by_index_put(table: Tensor, ids: Tensor) -> None:
     """Add the pairs of `ids` [T] to `table`, int32 [V, V], by `index_put_`."""
     keys = ids[:-1] * len(table) + ids[1:]
@@ -101,10 +96,16 @@ def train(
     optimizer = torch.optim.SGD(module.parameters(), lr=lr)
     for _ in range(num_steps):
         starts = torch.randint(len(ids) - context_length, (batch_size,))
-        loss = nats(module, cut(ids, starts, context_length))
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
+        train_step(module, optimizer, cut(ids, starts, context_length), nats)
+
+
+def train_step(module: Any, optimizer: Any, windows: Tensor, nats: Callable[..., Tensor] = window_nats) -> Tensor:
+    """Update the module in place and return the loss before the update."""
+    loss = nats(module, windows)
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    optimizer.step()
+    return loss.detach()
 
 
 def next_token_probabilities(module: Any, window: Tensor) -> Tensor:
@@ -122,10 +123,17 @@ def generate(
     drawn = []
     with torch.inference_mode():
         for _ in range(num_tokens):
-            token = torch.multinomial(probabilities(module, window), 1)
-            window = torch.cat([window[:, 1:], token], dim=1)
-            drawn.append(token)
+            window = append_token(module, window, probabilities)
+            drawn.append(window[:, -1:])
     return torch.cat(drawn, dim=1)
+
+
+def append_token(
+    module: Any, window: Tensor, probabilities: Callable[..., Tensor] = next_token_probabilities
+) -> Tensor:
+    """Sample a token after each context [B, N] and return the contexts that end with it, [B, N]."""
+    token = torch.multinomial(probabilities(module, window), 1)
+    return torch.cat([window[:, 1:], token], dim=1)
 
 
 def generate_in_python(module: Any, context: Sequence[int], num_tokens: int) -> list[int]:
@@ -193,16 +201,7 @@ def perplexity_in_python(module: Any, ids: Sequence[int], *, context_length: int
     return math.exp(total / num_windows)
 
 
-def table_perplexity_by_rows(table: Tensor, ids: Tensor, *, batch_size: int) -> float:
-    """Return the add-one perplexity under counts [V, V], smoothing the rows that each batch needs."""
-    total = torch.zeros((), dtype=torch.float64)
-    for contexts, targets in zip(ids[:-1].split(batch_size), ids[1:].split(batch_size), strict=True):
-        rows = table[contexts].float() + 1
-        total += (rows.sum(1).log() - rows.gather(1, targets[:, None])[:, 0].log()).sum()
-    return math.exp(float(total) / (len(ids) - 1))
-
-
-def table_perplexity_by_table(table: Tensor, ids: Tensor) -> float:
+def table_perplexity(table: Tensor, ids: Tensor) -> float:
     """Return the perplexity by normalizing the whole table first, as in makemore's notebook."""
     return math.exp(float(-normalize_counts(table)[ids[:-1], ids[1:]].log().mean(dtype=torch.float64)))
 

@@ -1,4 +1,4 @@
-"""The workloads of the comparison with PyTorch: the variants of each, and the targets for their ratios.
+"""The workloads of the comparison with PyTorch: the variants of each, and their ratios.
 
 This module imports torch.
 """
@@ -7,7 +7,6 @@ import ctypes
 import shutil
 import subprocess
 import tempfile
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -15,13 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import torch
 from jax import Array
 
 import jaxlm
-from experiments.shared.benchmark import Benchmark, RatioTarget, Variant
+from experiments.shared.benchmark import Benchmark, Ratio, Variant
 from experiments.shared.synthetic import zipf_ids
 from experiments.shared.training import Ids, fit_counts
 from experiments.speed.pytorch import reference
@@ -47,7 +45,7 @@ LR = 0.1
 
 BATCH_SIZES = 256, 1024, 4096  # for perplexity; the fastest counts for PyTorch
 
-Bounds = tuple[float | None, float | None]  # least ratios of best PyTorch and of course to jaxlm
+RATIOS = Ratio("best PyTorch / jaxlm", "PyTorch", "jaxlm"), Ratio("course / jaxlm", "course", "jaxlm")
 
 
 def make_workloads(sizes: Sizes) -> dict[str, Callable[[], Benchmark]]:
@@ -62,20 +60,17 @@ def make_workloads(sizes: Sizes) -> dict[str, Callable[[], Benchmark]]:
     v = f"V={vocab_size}"
     return {
         f"fit, {v}": lambda: fit_workload(counts, sizes),
-        f"step, neural bigram {v} D=32 B=64": lambda: step_workload(bigram, 64, 400, (1.6, 2.5), sizes),
-        f"step, MLP {v} N=3 D=32 H=64 B=64": lambda: step_workload(mlp, 64, 400, (1.8, 6), sizes),
-        f"step, MLP {v} N=8 D=64 H=256 B=256": lambda: add_ceiling(
-            step_workload(large, 256, 50, (1.2, 1.4), sizes), count_step_flops(large, 256)
-        ),
-        "step, MLP V=27 N=3 D=10 H=200 B=32": lambda: step_workload(small, 32, 5000, (8, 10), sizes),
-        "step, neural bigram V=27 D=27 B=32": lambda: step_workload(small_bigram, 32, 10_000, (15, 35), sizes),
-        f"sample, MLP {v}, one stream": lambda: sample_workload(mlp, 1, (6, 6), sizes),
-        f"sample, MLP {v}, 64 streams": lambda: sample_workload(mlp, 64, (2, None), sizes),
-        f"sample, counts {v}, one stream": lambda: sample_table_workload(counts, (60, 60), sizes),
-        f"perplexity, MLP {v}": lambda: perplexity_workload(mlp, (3.5, 4), sizes),
-        f"perplexity, neural bigram {v}": lambda: perplexity_workload(bigram, (6, None), sizes),
-        f"perplexity, counts {v}": lambda: perplexity_table_workload(counts, (15, None), sizes),
-        "16 runs, MLP V=27 N=3 D=10 H=200 B=32": lambda: sweep_workload(small, 32, sizes),
+        f"step, neural bigram {v} D=32 B=64": lambda: step_workload(bigram, 64, 400, sizes),
+        f"step, MLP {v} N=3 D=32 H=64 B=64": lambda: step_workload(mlp, 64, 400, sizes),
+        f"step, MLP {v} N=8 D=64 H=256 B=256": lambda: step_workload(large, 256, 50, sizes),
+        "step, MLP V=27 N=3 D=10 H=200 B=32": lambda: step_workload(small, 32, 5000, sizes),
+        "step, neural bigram V=27 D=27 B=32": lambda: step_workload(small_bigram, 32, 10_000, sizes),
+        f"sample, MLP {v}, one stream": lambda: sample_workload(mlp, 1, sizes),
+        f"sample, MLP {v}, 64 streams": lambda: sample_workload(mlp, 64, sizes),
+        f"sample, counts {v}, one stream": lambda: sample_table_workload(counts, sizes),
+        f"perplexity, MLP {v}": lambda: perplexity_workload(mlp, sizes),
+        f"perplexity, neural bigram {v}": lambda: perplexity_workload(bigram, sizes),
+        f"perplexity, counts {v}": lambda: perplexity_table_workload(counts, sizes),
     }
 
 
@@ -101,13 +96,10 @@ def fit_workload(model: jaxlm.CountsBigramLM, sizes: Sizes) -> Benchmark:
     variants["course"] = Variant(partial(reference.count_one_by_one, table, excerpt), sizes.course_pairs)
     if (loop := compile_c_loop()) is not None:
         variants["C"] = Variant(partial(loop, ids, np.zeros(shape, np.int32)), sizes.num_pairs)
-    against_c = RatioTarget("jaxlm / C loop", "jaxlm", "C", 2, at_most=True)
-    return Benchmark("pair", variants, (*pytorch_targets((2.5, 1000)), against_c))
+    return Benchmark("pair", variants, (*RATIOS, Ratio("jaxlm / C loop", "jaxlm", "C")))
 
 
-def step_workload(
-    model: jaxlm.LanguageModel, batch_size: int, num_steps: int, bounds: Bounds, sizes: Sizes
-) -> Benchmark:
+def step_workload(model: jaxlm.LanguageModel, batch_size: int, num_steps: int, sizes: Sizes) -> Benchmark:
     """Do SGD steps on random windows, `num_steps` per call of jaxlm and a tenth of that per call of PyTorch.
 
     PyTorch's compiled variant compiles model and loss. Windows and updates stay eager: compiling the whole step
@@ -131,34 +123,17 @@ def step_workload(
         num_steps=few_steps,
         lr=LR,
     )
-    nats = reference.compile_function(reference.window_nats, sizes.compile_backend)
+    nats = compile_function(reference.window_nats, sizes)
     variants = {
         "jaxlm": Variant(train, steps),
         "PyTorch eager": Variant(train_torch, few_steps),
         "PyTorch compiled": Variant(partial(train_torch, nats=nats), few_steps, compiles_itself=True),
         "course": Variant(partial(train_torch, cut=reference.cut_in_python), few_steps),
     }
-    return Benchmark("step", variants, pytorch_targets(bounds))
+    return Benchmark("step", variants, RATIOS)
 
 
-def add_ceiling(benchmark: Benchmark, step_flops: float) -> Benchmark:
-    """Add square matrix products, as the time of a step that consists of nothing else."""
-    multiply = jax.jit(jnp.matmul)
-    products = {}
-    for size in (512, 1024, 2048):
-        square = jax.random.normal(jax.random.key(size), (size, size))
-        products[f"product {size}"] = Variant(partial(multiply, square, square), 2 * size**3 / step_flops)
-    target = RatioTarget("matrix-product ceiling / jaxlm", "product", "jaxlm", 0.65)
-    return Benchmark(benchmark.unit, {**benchmark.variants, **products}, (*benchmark.targets, target))
-
-
-def count_step_flops(model: jaxlm.MLPLanguageModel, batch_size: int) -> float:
-    """Count the FLOPs of a step's matrix products: forward, gradient of the inputs, gradient of the weights."""
-    inputs = model.context_length * model.embedding_dim
-    return 6 * batch_size * model.hidden_dim * (inputs + model.vocab_size)
-
-
-def sample_workload(model: jaxlm.LanguageModel, num_streams: int, bounds: Bounds, sizes: Sizes) -> Benchmark:
+def sample_workload(model: jaxlm.LanguageModel, num_streams: int, sizes: Sizes) -> Benchmark:
     """Sample tokens from a network. A call of PyTorch samples a twentieth of the tokens of jaxlm."""
     variables = jaxlm.init(model, jax.random.key(0))
     prompt = zipf_ids(model.vocab_size, model.context_length)
@@ -167,7 +142,7 @@ def sample_workload(model: jaxlm.LanguageModel, num_streams: int, bounds: Bounds
     few_tokens = max(num_tokens // 20, 1)
     module = reference.from_flax(model, variables)
     window = torch.tensor(np.atleast_2d(prompts), dtype=torch.int64)
-    compiled = reference.compile_function(reference.next_token_probabilities, sizes.compile_backend)
+    compiled = compile_function(reference.next_token_probabilities, sizes)
     generate = partial(reference.generate, module, window, few_tokens)
     generate_compiled = partial(generate, probabilities=compiled)
 
@@ -182,10 +157,10 @@ def sample_workload(model: jaxlm.LanguageModel, num_streams: int, bounds: Bounds
     if num_streams == 1:
         in_python = partial(reference.generate_in_python, module, prompt.tolist(), few_tokens)
         variants["course"] = Variant(in_python, few_tokens)
-    return Benchmark("token", variants, pytorch_targets(bounds))
+    return Benchmark("token", variants, RATIOS)
 
 
-def sample_table_workload(model: jaxlm.CountsBigramLM, bounds: Bounds, sizes: Sizes) -> Benchmark:
+def sample_table_workload(model: jaxlm.CountsBigramLM, sizes: Sizes) -> Benchmark:
     """Sample tokens from a table: normalized beforehand for PyTorch, raw counts for jaxlm.
 
     The text is long, so that the 30 ms in which `sample` computes its own table are spread over 100,000 tokens.
@@ -202,88 +177,47 @@ def sample_table_workload(model: jaxlm.CountsBigramLM, bounds: Bounds, sizes: Si
         "PyTorch eager": Variant(partial(reference.generate_from_table, table, 0, few_tokens), few_tokens),
         "course": Variant(partial(reference.generate_from_table_in_python, table, 0, few_tokens), few_tokens),
     }
-    return Benchmark("token", variants, pytorch_targets(bounds))
+    return Benchmark("token", variants, RATIOS)
 
 
-def perplexity_workload(model: jaxlm.LanguageModel, bounds: Bounds, sizes: Sizes) -> Benchmark:
-    """Score windows with a network. PyTorch uses the fastest of several batch sizes."""
+def perplexity_workload(model: jaxlm.LanguageModel, sizes: Sizes) -> Benchmark:
+    """Score windows with a network."""
     variables = jaxlm.init(model, jax.random.key(0))
     ids = zipf_ids(model.vocab_size, sizes.num_windows + model.context_length)
     module = reference.from_flax(model, variables)
     options: dict[str, Any] = {"context_length": model.context_length}
     score = partial(reference.perplexity, module, torch.tensor(ids, dtype=torch.int64), **options)
-    compiled = reference.compile_function(reference.sum_window_nats, sizes.compile_backend)
-    in_python = partial(reference.perplexity_in_python, module, ids.tolist(), batch_size=256, **options)
-    calls = {
-        "jaxlm": partial(jaxlm.perplexity, model, variables, ids),
-        "PyTorch eager": select_batch_size(score),
-        **{
-            f"PyTorch compiled, B={batch_size}": partial(score, batch_size=batch_size, sum_nats=compiled)
-            for batch_size in BATCH_SIZES
-        },
-        "course": in_python,
-    }
+    compiled = compile_function(reference.sum_window_nats, sizes)
+    calls: dict[str, Callable[[], Any]] = {"jaxlm": partial(jaxlm.perplexity, model, variables, ids)}
+    for size in BATCH_SIZES:
+        calls[f"PyTorch eager, B={size}"] = partial(score, batch_size=size)
+        calls[f"PyTorch compiled, B={size}"] = partial(score, batch_size=size, sum_nats=compiled)
+    calls["course"] = partial(reference.perplexity_in_python, module, ids.tolist(), batch_size=256, **options)
     variants = {name: Variant(call, sizes.num_windows, "compiled" in name) for name, call in calls.items()}
-    return Benchmark("window", variants, pytorch_targets(bounds))
+    return Benchmark("window", variants, RATIOS)
 
 
-def perplexity_table_workload(model: jaxlm.CountsBigramLM, bounds: Bounds, sizes: Sizes) -> Benchmark:
-    """Score windows with a table of counts. PyTorch smooths the needed rows, or the whole table first."""
+def perplexity_table_workload(model: jaxlm.CountsBigramLM, sizes: Sizes) -> Benchmark:
+    """Score windows with a table of counts. PyTorch smooths the whole table first."""
     variables = fit_counts(model, zipf_ids(model.vocab_size, sizes.train_tokens))
     ids = zipf_ids(model.vocab_size, sizes.num_windows + 1, seed=1)
     table, stream = reference.from_jax(variables["counts"]["table"]), torch.tensor(ids, dtype=torch.int64)
     calls = {
         "jaxlm": partial(jaxlm.perplexity, model, variables, ids),
-        "PyTorch eager, rows": select_batch_size(partial(reference.table_perplexity_by_rows, table, stream)),
-        "PyTorch eager, table": partial(reference.table_perplexity_by_table, table, stream),
+        "PyTorch eager": partial(reference.table_perplexity, table, stream),
     }
     variants = {name: Variant(call, sizes.num_windows) for name, call in calls.items()}
-    return Benchmark("window", variants, pytorch_targets(bounds))
+    return Benchmark("window", variants, RATIOS)
 
 
-def sweep_workload(model: jaxlm.LanguageModel, batch_size: int, sizes: Sizes) -> Benchmark:
-    """Train 16 runs, four learning rates with four keys each, side by side and one after another."""
-    ids = zipf_ids(model.vocab_size, sizes.train_tokens)
-    lrs = np.repeat([0.05, 0.1, 0.2, 0.4], 4)
-    keys = jax.random.split(jax.random.key(0), len(lrs))
-    num_steps = max(int(2000 * sizes.step_share), 1)
-    options: dict[str, Any] = {"batch_size": batch_size, "num_steps": num_steps, "log_every": num_steps}
-
-    def one_by_one() -> Any:
-        pairs = zip(lrs.tolist(), keys, strict=True)
-        return [jaxlm.train_lm(model, ids, key=key, lr=lr, **options)[0] for lr, key in pairs]
-
-    def together() -> Any:
-        return jaxlm.train_many(model, ids, keys=keys, hyperparams={"lr": lrs}, **options)[0]
-
-    calls = {"jaxlm, one program": together, "jaxlm, one by one": one_by_one}
-    variants = {name: Variant(call, num_steps) for name, call in calls.items()}
-    target = RatioTarget("one program / one by one", "jaxlm, one program", "jaxlm, one by one", 0.35, at_most=True)
-    return Benchmark("step of all", variants, (target,))
-
-
-def pytorch_targets(bounds: Bounds) -> tuple[RatioTarget, ...]:
-    """Return the targets for best PyTorch / jaxlm and course / jaxlm, where there is a bound."""
-    return tuple(
-        RatioTarget(f"{title} / jaxlm", prefix, "jaxlm", bound)
-        for title, prefix, bound in zip(("best PyTorch", "course"), ("PyTorch", "course"), bounds, strict=True)
-        if bound is not None
-    )
-
-
-def select_batch_size(score: Any) -> Any:
-    """Return `score` with the fastest of `BATCH_SIZES`, by the minimum of five calls each."""
-    seconds: dict[int, list[float]] = {batch_size: [] for batch_size in BATCH_SIZES}
-    for batch_size in [*seconds] * 5:
-        begin = time.perf_counter()
-        score(batch_size=batch_size)
-        seconds[batch_size].append(time.perf_counter() - begin)
-    return partial(score, batch_size=min(seconds, key=lambda batch_size: min(seconds[batch_size])))
+def compile_function(function: Callable[..., Any], sizes: Sizes) -> Callable[..., Any]:
+    """Compile a function with `torch.compile`, one program per shape."""
+    return torch.compile(function, fullgraph=True, dynamic=False, backend=sizes.compile_backend)
 
 
 def compile_c_loop() -> Callable[[Ids, Ids], None] | None:
     """Return a C loop that adds the pairs of int32 ids [T] to a table [V, V], or None without a compiler."""
-    if (compiler := shutil.which("cc")) is None:
+    if shutil.which("cc") is None:
         return None
     with tempfile.TemporaryDirectory() as folder:
         source, library = Path(folder, "count.c"), Path(folder, "count.so")
@@ -292,15 +226,11 @@ def compile_c_loop() -> Callable[[Ids, Ids], None] | None:
             "  for (long i = 0; i + 1 < num_ids; i++) table[ids[i] * vocab_size + ids[i + 1]]++;\n"
             "}\n"
         )
-        command = [compiler, "-O3", "-shared", "-fPIC", "-o", str(library), str(source)]
-        try:
-            subprocess.run(command, check=True, capture_output=True)  # noqa: S603
-            count = ctypes.CDLL(str(library)).count
-        except (subprocess.CalledProcessError, OSError):
-            return None
+        subprocess.run(["cc", "-O3", "-shared", "-fPIC", "-o", library, source], check=True)  # noqa: S603, S607
+        count = ctypes.CDLL(str(library)).count
 
     def add_pairs(ids: Ids, table: Ids) -> None:
-        pointers = (array.ctypes.data_as(ctypes.c_void_p) for array in (ids, table))
-        count(next(pointers), ctypes.c_long(len(ids)), next(pointers), ctypes.c_long(len(table)))
+        ids_pointer, table_pointer = (ctypes.c_void_p(array.ctypes.data) for array in (ids, table))
+        count(ids_pointer, ctypes.c_long(len(ids)), table_pointer, ctypes.c_long(len(table)))
 
     return add_pairs

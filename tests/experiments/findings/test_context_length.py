@@ -16,7 +16,7 @@ from experiments.findings.context_length import (
 from experiments.shared.training import fit_counts
 from jaxlm.text.dataset import load_dataset
 
-TEXT = "the cat sat on the mat. a rat sat on a hat: the cat sat on the rat!\n" * 40
+TEXT = "the cat sat on the mat. a rat sat on a hat: the cat sat on the rat!\n" * 10
 
 
 @pytest.mark.slow
@@ -26,23 +26,21 @@ def test_measure_reports_perplexity_and_memory(run_measure, tmp_path):
     config = replace(make_config(options), vocab_size=256, num_steps=2, embedding_dim=2, hidden_dim=3)
     data = load_dataset("", tmp_path / "text.txt", "bpe", vocab_size=256)
     results, table = run_measure(partial(measure, options, config, data))
-    assert [row["context_length"] for row in results["counts"]] == [0, 1]
-    assert [row["context_length"] for row in results["mlp"]] == [1]
+    assert [row["context_length"] for row in results["rows"]] == [0, 1]
     train_ids = data.train_ids.tolist()
-    for row in results["counts"]:
-        length = row["context_length"]
+    for length, row in enumerate(results["rows"]):
         model = jaxlm.CountsNgramLM(256, length)
         perplexity = jaxlm.perplexity(model, fit_counts(model, data.train_ids), data.val_ids)
-        assert row["perplexity"] == pytest.approx(perplexity, rel=1e-5)
+        assert row["counts"]["perplexity"] == pytest.approx(perplexity, rel=1e-5)
         ngrams = {tuple(train_ids[begin : begin + length + 1]) for begin in range(len(train_ids) - length)}
-        assert row["num_ngrams"] == len(ngrams)
-        assert row["dense_bytes"] == 8 * 256 ** (length + 1)
-    for row in results["mlp"]:
-        hidden = row["context_length"] * 2 * 3 + 3
-        assert row["num_parameters"] == 256 * 2 + hidden + 3 * 256 + 256
-        assert row["bytes"] == 4 * row["num_parameters"]
+        assert row["counts"]["num_ngrams"] == len(ngrams)
+        assert row["dense_megabytes"] == 8 * 256 ** (length + 1) / 1e6
+    assert results["rows"][0]["mlp"] is None
+    mlp = results["rows"][1]["mlp"]
+    assert mlp["num_parameters"] == 256 * 2 + (2 * 3 + 3) + 3 * 256 + 256
+    assert mlp["megabytes"] == 4 * mlp["num_parameters"] / 1e6
     assert table.endswith(
-        "17.2 GB: 5 with V = 27, 4 with V = 65, 2 with V = 384, 1 with V = 4096, 0 with V = 50257\n"
+        "16 GiB: 5 with V = 27, 4 with V = 65, 2 with V = 384, 1 with V = 4096, 0 with V = 50257\n"
     )
 
 

@@ -11,12 +11,13 @@ from experiments.findings.entropy_floor import EntropyFloorOptions, measure
 def test_measure_finds_no_model_below_its_floor(run_measure):
     options = EntropyFloorOptions(vocab_size=4, num_tokens=40_000, steps=40, quick=True)
     results, table = run_measure(partial(measure, options, [1]))
-    (source,) = results["sources"]
-    assert source["order"] == 1
-    assert len(source["models"]) == 7
-    for row in source["models"]:
-        assert row["floor_nats"] == pytest.approx(source["entropy_rate_nats"])
+    source, *models = results["rows"]
+    assert source["exact_nats"] == pytest.approx(source["floor_nats"], rel=1e-6)
+    assert len(models) == 7
+    for row in models:
+        assert row["order"] == 1
+        assert row["floor_nats"] == pytest.approx(source["floor_nats"])
         assert row["exact_nats"] >= row["floor_nats"] - 1e-6
         if row["model"].startswith("counts"):  # 2000 tokens determine 12 probabilities to a few per cent
             assert row["excess_percent"] < 10
-    assert f"{source['entropy_rate_nats']:.4f}" in table
+    assert f"{source['floor_nats']:.4f}" in table

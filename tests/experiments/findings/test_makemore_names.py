@@ -97,4 +97,3 @@ def test_measure_evaluates_counts_and_mlps(run_measure):
     mean = (first + second) / 2
     assert mlp["interval_95_percent"] == pytest.approx([mean - half, mean + half], rel=1e-5)
     assert f"{mean:.4f}" in table
-    assert mlp["steps"] == [1, 2, 3, 4, 5]

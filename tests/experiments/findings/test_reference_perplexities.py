@@ -11,11 +11,8 @@ import jaxlm
 from experiments.findings.reference_perplexities import (
     ReferencePerplexitiesOptions,
     fit_mixture,
-    format_results,
     make_config,
-    make_row,
     measure,
-    meets_goal,
 )
 from experiments.shared.training import fit_counts
 from jaxlm.text.dataset import load_dataset
@@ -43,22 +40,11 @@ def test_measure_compares_eight_rows_with_goals(run_measure, load):
     assert [row["goal"] for row in rows] == [126, 104, 105, 98, 94, 85, 4.85, 4.9]
     assert [len(row["perplexities"]) for row in rows] == [1, 1, 1, 2, 1, 1, 1, 2]
     for row in rows:
-        assert row["met"] is None  # goals apply to the classic file only
         assert row["perplexity"] == pytest.approx(np.mean(row["perplexities"]))
         assert (row["interval_half_width"] is None) == (len(row["perplexities"]) == 1)
         assert f"{row['perplexity']:.2f}" in table
     assert sum(rows[5]["weights"]) == pytest.approx(1)
     assert rows[5]["perplexity"] <= min(row["perplexity"] for row in rows[1:5]) * 1.01
-
-
-@pytest.mark.parametrize(
-    ("perplexity", "seconds", "max_seconds", "met"),
-    [(97, [50, 59], 60, True), (99, [50, 59], 60, False), (97, [50, 61], 60, False), (97, [500], None, True)],
-)
-def test_meets_goal_in_perplexity_and_time(perplexity, seconds, max_seconds, met):
-    row = make_row("MLP", 98.0, [perplexity]) | {"train_seconds": seconds, "max_seconds": max_seconds}
-    assert meets_goal(row) is met
-    assert ("MISSED" in format_results([row | {"met": met}])) is not met
 
 
 @pytest.mark.stress

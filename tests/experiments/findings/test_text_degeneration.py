@@ -104,8 +104,7 @@ def test_measure_compares_a_model_with_real_text(run_measure, tmp_path):
     assert greedy["unseen_pairs"]["share"] == sampled["unseen_pairs"]["share"] == 0
     assert greedy["longest_loop"]["share"] > sampled["longest_loop"]["share"]
     for row in results["rows"]:
-        assert row["first_stream"].startswith(row["excerpt"])
         share = row["repeated_4grams"]
         assert f"{100 * share['share']:.1f} ({100 * share['standard_error']:.1f})" in table
     assert "--- bigram, temperature 1\n" in table
-    assert real["excerpt"] in table
+    assert real["first_stream"][:30] in table

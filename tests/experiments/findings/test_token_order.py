@@ -14,7 +14,7 @@ from experiments.shared.synthetic import conditional_entropy
 from jaxlm.models.interface import num_params
 from jaxlm.text.dataset import load_dataset
 
-PLAN = Plan(num_steps=200, num_seeds=2)
+PLAN = Plan(num_steps=50, num_seeds=2)
 V = 4
 
 
@@ -62,7 +62,7 @@ def test_wider_sum_has_the_parameters_of_the_concatenation(vocab_size, context_l
 
 @pytest.mark.slow
 def test_train_best_rate_returns_every_seed_with_that_rate():
-    ids = np.tile(np.array([0, 1, 0, 2], np.int32), 500)  # 0 follows (0, 1), 2 follows (1, 0)
+    ids = np.tile(np.array([0, 1, 0, 2], np.int32), 100)  # 0 follows (0, 1), 2 follows (1, 0)
     plan = PLAN._replace(learning_rates=(1e-6, 0.5, 1e-5))
     model = jaxlm.MLPLanguageModel(3, 2, 4, 8)
     lr, runs = train_best_rate(model, ids, plan, jax.random.key(0))

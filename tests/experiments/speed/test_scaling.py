@@ -21,14 +21,7 @@ from experiments.speed.scaling_workloads import PANELS, WORKLOADS, Panel, Shape
 from jaxlm.utils.timing import measure_time
 
 TINY = Shape(12, 2, 3, 4, 5, corpus_length=60, num_windows=30, num_streams=2, num_tokens=7, num_steps=6)
-UNITS = {
-    "training step": 6,
-    "sampled token": 14,
-    "sampled token, counts": 14,
-    "scored window": 30,
-    "scored window, counts": 30,
-    "counted pair": 59,
-}
+UNITS = {"training step": 6, "sampled token, counts": 14, "scored window, counts": 30, "counted pair": 59}
 
 
 @pytest.mark.parametrize("power", [0.0, 1.0, 2.5])
@@ -66,14 +59,14 @@ def test_work_of_the_mlp_is_its_matrix_products():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", WORKLOADS)
+@pytest.mark.parametrize("name", UNITS)  # the MLP is sampled and scored by the same functions
 def test_workload_compiles_once(name):
     call, units = WORKLOADS[name].build(TINY)
     assert units == UNITS[name]
     assert measure_compilation(call) > 0
     with measure_time() as timing:
         call()
-    assert timing.compile_seconds == 0
+    assert timing.num_programs == 0
 
 
 def test_panels_vary_fields_of_the_shape():
@@ -88,7 +81,7 @@ def test_panels_vary_fields_of_the_shape():
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux can reset the peak memory")
 def test_measure_memory_is_the_peak_of_a_call():
-    assert measure_memory(lambda: np.ones(256 * 2**20, np.uint8).sum()) > 128 > measure_memory(lambda: 0)
+    assert measure_memory(lambda: np.ones(64 * 2**20, np.uint8).sum()) > 32 > measure_memory(lambda: 0)
 
 
 @pytest.mark.slow
@@ -98,7 +91,6 @@ def test_run_writes_its_files(tmp_path):
     (panel,) = json.loads((path / "results.json").read_text("utf-8"))["panels"]
     assert panel["values"] == [256, 1024]
     assert all(cost > 0 for cost in panel["costs"])
-    assert panel["grows_as_work"] is None
     assert (path / "growth.png").read_bytes().startswith(b"\x89PNG")
     assert "counted pair" in (path / "table.txt").read_text("utf-8")
 

@@ -16,6 +16,3 @@ def test_variants_train_the_same_runs():
     for run, variables in enumerate(single):
         stacked = jax.tree.map(lambda leaf, run=run: leaf[run], many)
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), stacked, variables)
-    (target,) = benchmark.targets
-    assert (target.bound, target.at_most) == (0.35, True)
-    assert list(benchmark.variants) == [target.denominator, target.numerator]
