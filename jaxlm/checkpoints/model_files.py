@@ -1,17 +1,16 @@
-"""Save and load models as a directory of JSON and arrays, or as one safetensors file. Loading executes no code."""
+"""Save and load models as safetensors files. Loading executes no code."""
 
 import hashlib
 import json
-import shutil
+import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxlm.checkpoints.arrays import Name, check_arrays, format_name, named_leaves, read_arrays, write_arrays
 from jaxlm.checkpoints.model_spec import (
     expected_arrays,
     is_library_model,
@@ -20,160 +19,148 @@ from jaxlm.checkpoints.model_spec import (
     variables_from_arrays,
     variables_to_arrays,
 )
+from jaxlm.checkpoints.named_arrays import Name, check_arrays, format_name, named_leaves
 from jaxlm.models import LanguageModel
 from jaxlm.text.tokenizers import Tokenizer, tokenizer_from_json, tokenizer_to_json
-from jaxlm.utils.atomic_files import commit_directory, open_regular, read_regular, temporary_path, write_atomically
-from jaxlm.utils.checksums import add_checksum, sha256_of, verify_checksum
-from jaxlm.utils.json_files import MAX_JSON_BYTES, check_version, parse_json, read_json
+from jaxlm.utils.atomic_files import open_regular, write_atomically
+from jaxlm.utils.checksums import add_checksum, verify_checksum
+from jaxlm.utils.json_files import check_version, parse_json
 
+MODEL_FILE = "model.safetensors"
 _VERSION = 2
 _MAX_DEPTH = 100  # of nested dicts; JAX's recursion fails at a depth of about 1,000
 
 _NamedArrays = list[tuple[Name, np.ndarray[Any, Any]]]
 
 
-def save_model(path: str | Path, model: LanguageModel, variables: Any, tokenizer: Tokenizer | None = None) -> None:
-    """Save a model as the directory `path`: `model.json`, `variables/` and, with a tokenizer, `tokenizer.json`.
+class SavedModel(NamedTuple):
+    """What `load_model` returns."""
 
-    The directory appears atomically. To load a model of your own class, pass it to `load_model`.
-    Host function; not for use inside `jit`.
-
-    Args:
-        variables: nested dicts with string keys and arrays as leaves.
-
-    Raises:
-        OSError: `path` exists or cannot be written; nothing is left behind.
-        TypeError: the variables are not such dicts.
-        ValueError: the variables do not match the model or are not finite, or the tokenizer is too large for it.
-
-    >>> import tempfile, jaxlm
-    >>> model = jaxlm.NeuralBigramLM(vocab_size=5, embedding_dim=2)
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     jaxlm.save_model(f"{folder}/bigram", model, jaxlm.init(model, jax.random.key(0)))
-    ...     jaxlm.load_model(f"{folder}/bigram")[0] == model
-    True
-    """
-    path = Path(path).absolute()
-    if path.exists():
-        raise FileExistsError(f"{path} exists; save to another path, or remove it first")
-    arrays = _prepare_arrays(model, variables, tokenizer)
-    unfinished = temporary_path(path)
-    try:
-        unfinished.mkdir(parents=True)
-        index = write_arrays(unfinished / "variables", arrays)
-        document = {"version": _VERSION, **model_to_spec(model), "tokenizer_sha256": None, **index}
-        if tokenizer is not None:
-            tokenizer.save(unfinished / "tokenizer.json")
-            document["tokenizer_sha256"] = sha256_of((unfinished / "tokenizer.json").read_bytes())
-        write_atomically(unfinished / "model.json", add_checksum(document))
-        commit_directory(unfinished, path)
-    except OSError as error:
-        raise OSError(f"cannot save to {path}: {error}; free some space, or choose another path") from error
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+    model: Any
+    variables: Any  # on JAX's default device
+    tokenizer: Tokenizer | None  # None if none was saved
 
 
-def load_model(path: str | Path, *, model: LanguageModel | None = None) -> tuple[Any, Any, Tokenizer | None]:
-    """Return the model, its variables and its tokenizer from the directory that `save_model` wrote.
-
-    All files are verified by their checksums. Host function; not for use inside `jit`.
-
-    Args:
-        model: the saved model, if it is of your own class.
-
-    Returns:
-        Model, variables on JAX's default device, and tokenizer (None when none was saved).
-
-    Raises:
-        FileNotFoundError: `path` is not a saved model.
-        ValueError: it is damaged, of another version, or does not match `model`; the message names the path.
-
-    >>> import tempfile, jaxlm
-    >>> model = jaxlm.NeuralBigramLM(vocab_size=5, embedding_dim=2)
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     save_model(f"{folder}/bigram", model, jaxlm.init(model, jax.random.key(0)))
-    ...     load_model(f"{folder}/bigram")[0] == model
-    True
-    """
-    path = Path(path).absolute()
-    origin = path / "model.json"
-    try:
-        document = read_json(origin, follow_links=False)
-    except (FileNotFoundError, NotADirectoryError):
-        raise FileNotFoundError(f"{path} is not a saved model: {origin.name} is missing") from None
-    spec, model = _read_spec(document, origin, model)
-    arrays = read_arrays(path / "variables", spec, expected_arrays(model, str(path)))
-    tokenizer = None
-    if spec.get("tokenizer_sha256") is not None:
-        tokenizer = _read_tokenizer(path / "tokenizer.json", spec["tokenizer_sha256"])
-    return model, _load_variables(str(path), model, arrays, tokenizer), tokenizer
-
-
-def export_model(
-    path: str | Path,
+def save_model(
+    path: str | os.PathLike[str],
     model: LanguageModel,
     variables: Any,
     tokenizer: Tokenizer | None = None,
     *,
     overwrite: bool = False,
 ) -> None:
-    """Write a model as one safetensors file, for `import_model`.
+    """Save a model as one safetensors file: at `path` if it ends in .safetensors, else in the directory `path`.
 
     Tensor names are paths such as `params/embedding/embedding`. The file's metadata holds the model and the
     tokenizer as JSON, under the key `jaxlm`. Host function; not for use inside `jit`.
 
+    Args:
+        path: The file, or the directory for `model.safetensors`, which is created if it does not exist.
+        variables: Nested dicts with string keys and arrays as leaves.
+        overwrite: Replace an existing model.
+
     Raises:
-        OSError: `path` exists and `overwrite` is False, or it cannot be written; an existing file is unchanged.
-        TypeError, ValueError: as for `save_model`; also if safetensors does not support an array's dtype.
+        OSError: The file exists and `overwrite` is False, or it cannot be written; an existing file is unchanged.
+        TypeError: The variables are not such dicts, or safetensors does not support an array's dtype.
+        ValueError: The variables do not match the model or are not finite, or the tokenizer is too large for it.
 
     >>> import tempfile, jaxlm
     >>> model = jaxlm.NeuralBigramLM(vocab_size=5, embedding_dim=2)
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     jaxlm.export_model(f"{folder}/a.safetensors", model, jaxlm.init(model, jax.random.key(0)))
-    ...     jaxlm.import_model(f"{folder}/a.safetensors")[0] == model
+    ...     jaxlm.save_model(f"{folder}/bigram", model, jaxlm.init(model, jax.random.key(0)))
+    ...     jaxlm.load_model(f"{folder}/bigram").model == model
     True
     """
+    path = Path(path)
+    file = path if path.suffix == ".safetensors" else path / MODEL_FILE
+    _write_file(file, model, variables, tokenizer, overwrite)
+
+
+def export_model(
+    path: str | os.PathLike[str],
+    model: LanguageModel,
+    variables: Any,
+    tokenizer: Tokenizer | None = None,
+    *,
+    overwrite: bool = False,
+) -> None:
+    """Save a model as the file `path`, whatever its suffix. Otherwise the same as `save_model`.
+
+    >>> import tempfile, jaxlm
+    >>> model = jaxlm.NeuralBigramLM(vocab_size=5, embedding_dim=2)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     jaxlm.export_model(f"{folder}/bigram", model, jaxlm.init(model, jax.random.key(0)))
+    ...     jaxlm.load_model(f"{folder}/bigram").model == model
+    True
+    """
+    _write_file(Path(path), model, variables, tokenizer, overwrite)
+
+
+def load_model(path: str | os.PathLike[str], *, model: LanguageModel | None = None) -> SavedModel:
+    """Load a model, its variables and its tokenizer from a file or directory that `save_model` wrote.
+
+    The file is verified by its checksums. Host function; not for use inside `jit`.
+
+    Args:
+        path: The file, or the directory that contains `model.safetensors`.
+        model: The saved model, if it is of your own class.
+
+    Raises:
+        FileNotFoundError: There is no model at `path`.
+        ValueError: It is damaged, of another version, or does not match `model`; the message names the path.
+
+    >>> import tempfile, jaxlm
+    >>> model = jaxlm.NeuralBigramLM(vocab_size=5, embedding_dim=2)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_model(f"{folder}/bigram.safetensors", model, jaxlm.init(model, jax.random.key(0)))
+    ...     load_model(f"{folder}/bigram.safetensors").model == model
+    True
+    """
+    path = Path(path)
+    file = path / MODEL_FILE if path.is_dir() else path
+    if not file.exists():
+        raise FileNotFoundError(f"{path} is not a saved model: {file} does not exist")
+    metadata, tensors = _read_tensors(file)
+    if "jaxlm" not in metadata:
+        raise ValueError(f"{file} is not a model file: its metadata has no entry jaxlm; use one from save_model")
+    document = parse_json(metadata["jaxlm"], origin=file)
+    check_version(document, _VERSION, origin=file, what="saved model")
+    match spec := verify_checksum(document, origin=file):
+        case {"class": str(), "vocab_size": int(), "context_length": int(), "fields": dict(), "of_jaxlm": bool()}:
+            model = model_from_spec(spec, file, model)
+        case _:
+            raise ValueError(f"{file} is damaged: its fields are not those of a saved model")
+    if spec.get("tensors_sha256") != _tensors_sha256(tensors):
+        raise ValueError(f"checksum mismatch in {file}: its tensors have changed since it was saved")
+    tokenizer = None
+    if spec.get("tokenizer") is not None:
+        tokenizer = tokenizer_from_json(spec["tokenizer"], origin=file)
+    arrays = [(tuple(name.split("/")), tensor) for name, tensor in tensors.items()]
+    _check_values(str(file), model, arrays, tokenizer)
+    variables = variables_from_arrays(model, _nest(arrays, str(file)), str(file))
+    return SavedModel(model, jax.device_put(variables), tokenizer)
+
+
+import_model = load_model
+
+
+def _write_file(
+    file: Path, model: LanguageModel, variables: Any, tokenizer: Tokenizer | None, overwrite: bool
+) -> None:
     import safetensors.numpy
 
-    path = Path(path)
-    if path.exists() and not overwrite:
-        raise FileExistsError(f"{path} exists; export to another path, or replace it with --overwrite")
+    if file.exists() and not overwrite:
+        raise FileExistsError(f"{file} exists; choose another path, or replace it with --overwrite")
     arrays = _prepare_arrays(model, variables, tokenizer)
     tensors = {"/".join(name): np.asarray(array, order="C") for name, array in arrays}
-    tokenizer_document = None if tokenizer is None else json.loads(tokenizer_to_json(tokenizer))
-    document = {"version": _VERSION, **model_to_spec(model), "tokenizer": tokenizer_document}
-    document["tensors_sha256"] = _tensors_sha256(tensors)
+    document = {"version": _VERSION, **model_to_spec(model), "tensors_sha256": _tensors_sha256(tensors)}
+    document["tokenizer"] = None if tokenizer is None else json.loads(tokenizer_to_json(tokenizer))
     try:
         content = safetensors.numpy.save(tensors, metadata={"jaxlm": add_checksum(document)})
     except (safetensors.SafetensorError, KeyError) as error:
         raise TypeError(f"safetensors cannot store these variables: {error}") from None
-    write_atomically(path, content)
-
-
-def import_model(path: str | Path, *, model: LanguageModel | None = None) -> tuple[Any, Any, Tokenizer | None]:
-    """Return the model, its variables and its tokenizer from the file that `export_model` wrote.
-
-    Like `load_model`, but a missing file is an OSError. Host function; not for use inside `jit`.
-
-    >>> import tempfile, jaxlm
-    >>> model = jaxlm.NeuralBigramLM(vocab_size=5, embedding_dim=2)
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     export_model(f"{folder}/bigram.safetensors", model, jaxlm.init(model, jax.random.key(0)))
-    ...     import_model(f"{folder}/bigram.safetensors")[0] == model
-    True
-    """
-    path = Path(path)
-    metadata, tensors = _read_tensors(path)
-    if "jaxlm" not in metadata:
-        raise ValueError(f"{path} is not a model file: its metadata has no entry jaxlm; use one from jaxlm export")
-    spec, model = _read_spec(parse_json(metadata["jaxlm"], origin=path), path, model)
-    if spec.get("tensors_sha256") != _tensors_sha256(tensors):
-        raise ValueError(f"checksum mismatch in {path}: its tensors have changed since the export")
-    arrays = [(tuple(name.split("/")), tensor) for name, tensor in tensors.items()]
-    tokenizer = None
-    if spec.get("tokenizer") is not None:
-        tokenizer = tokenizer_from_json(spec["tokenizer"], origin=path)
-    return model, _load_variables(str(path), model, arrays, tokenizer), tokenizer
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(file, content)
 
 
 def _prepare_arrays(model: LanguageModel, variables: Any, tokenizer: Tokenizer | None) -> _NamedArrays:
@@ -189,12 +176,6 @@ def _prepare_arrays(model: LanguageModel, variables: Any, tokenizer: Tokenizer |
         check_arrays(f"variables of a {type(model).__name__}", named, expected)
     _check_values("cannot save", model, named, tokenizer)
     return named
-
-
-def _load_variables(origin: str, model: LanguageModel, arrays: _NamedArrays, tokenizer: Tokenizer | None) -> Any:
-    """Return the variables on JAX's default device, after checking them and the tokenizer."""
-    _check_values(origin, model, arrays, tokenizer)
-    return jax.device_put(variables_from_arrays(model, _nest(arrays, origin), origin))
 
 
 def _to_numpy(tree: Any) -> Any:
@@ -225,15 +206,6 @@ def _nest(arrays: _NamedArrays, origin: str) -> dict[str, Any]:
     return tree
 
 
-def _read_spec(document: Any, origin: Path, own: LanguageModel | None) -> tuple[dict[str, Any], LanguageModel]:
-    """Return the fields of a saved model's JSON document, and the model, after checking both."""
-    check_version(document, _VERSION, origin=origin, what="saved model")
-    match spec := verify_checksum(document, origin=origin):
-        case {"class": str(), "vocab_size": int(), "context_length": int(), "fields": dict(), "of_jaxlm": bool()}:
-            return spec, model_from_spec(spec, origin, own)
-    raise ValueError(f"{origin} is damaged: its fields are not those of a saved model")
-
-
 def _check_values(origin: str, model: LanguageModel, arrays: _NamedArrays, tokenizer: Tokenizer | None) -> None:
     """Raise a ValueError for dtypes that JAX would narrow, and for a tokenizer larger than the model.
 
@@ -252,16 +224,6 @@ def _check_values(origin: str, model: LanguageModel, arrays: _NamedArrays, token
     if tokenizer is not None and tokenizer.vocab_size > model.vocab_size:
         sizes = f"{tokenizer.vocab_size} tokens, more than the model's vocab_size={model.vocab_size}"
         raise ValueError(f"{origin}: the tokenizer has {sizes}")
-
-
-def _read_tokenizer(path: Path, sha256: Any) -> Tokenizer:
-    try:
-        content = read_regular(path, max_bytes=MAX_JSON_BYTES, follow_links=False)
-    except OSError as error:
-        raise ValueError(f"{path} is damaged: {error}") from None
-    if sha256_of(content) != sha256:
-        raise ValueError(f"checksum mismatch in {path}: it is not the tokenizer that was saved with the model")
-    return tokenizer_from_json(parse_json(content, origin=path), origin=path)
 
 
 def _read_tensors(path: Path) -> tuple[dict[str, str], dict[str, np.ndarray[Any, Any]]]:

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from jaxlm import models
-from jaxlm.checkpoints.arrays import Name, check_arrays, named_leaves
+from jaxlm.checkpoints.named_arrays import Name, check_arrays, named_leaves
 from jaxlm.models import CountsNgramLM, LanguageModel, MixtureLM, init
 from jaxlm.models.interface import num_contexts
 

@@ -1,175 +1,223 @@
-"""Save and load the checkpoints of a training run."""
+"""Save and load the checkpoints of a run, with Orbax and a list of checksums for each.
+
+A checkpoint is a directory `step_NNNNNNNNNN`: the state as Orbax's item `state`, with early stopping also `best`,
+the run's log `metrics.jsonl`, and `checkpoint.json`, which is written last: without it a checkpoint is unfinished.
+Orbax's `CheckpointManager` can read such directories, but does not write them: it removes an old step file by
+file, so that a process that is killed meanwhile leaves a part of it.
+"""
 
 import contextlib
-import itertools
+import hashlib
 import logging
 import math
-import re
-import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
-from jaxlm.checkpoints.arrays import named_leaves, read_arrays, write_arrays
 from jaxlm.training.early_stopping import EarlyStopping
 from jaxlm.training.state import TrainState
-from jaxlm.utils.atomic_files import commit_directory, remove, temporary_path, write_atomically
+from jaxlm.utils.atomic_files import remove, sync, write_atomically
 from jaxlm.utils.checksums import add_checksum, verify_checksum
 from jaxlm.utils.json_files import check_version, read_json
 
-_VERSION = 1
+_VERSION = 2
+_DOCUMENT, _LOG = "checkpoint.json", "metrics.jsonl"
+
+Arrays = tuple[TrainState, EarlyStopping | None]
 
 
 class Checkpoint(NamedTuple):
     """A training state, and what is needed to resume the run from it.
 
     Attributes:
-        nats_per_token: validation loss of this state; None if it was not validated.
-        log_position: length in bytes and SHA-256 of the run's `metrics.jsonl` at this step.
-        seconds: training time up to this step.
         best: the best validation so far; None without early stopping.
+        nats_per_token: validation loss of the state; None if it was not validated.
+        log: content of the run's `metrics.jsonl` at this step.
+        seconds: training time up to this step.
     """
 
     state: TrainState
+    best: EarlyStopping | None
     nats_per_token: float | None
-    log_position: tuple[int, str]
+    log: bytes
     seconds: float
-    best: EarlyStopping | None = None
 
-    @property
-    def arrays(self) -> tuple[TrainState, EarlyStopping | None]:
-        """The pytree of the saved arrays."""
-        return self.state, self.best
+
+@contextlib.contextmanager
+def save_in_background(directory: Path, keep: int) -> Iterator[Callable[..., None]]:
+    """Yield `save(*checkpoints, wait=False)`, which saves checkpoints in a thread, one call after another.
+
+    Keep the `keep` latest and the best. A later call raises the error of an earlier one.
+    """
+
+    def write(checkpoints: tuple[Checkpoint, ...]) -> None:
+        directory.mkdir(exist_ok=True)  # fails if the run directory was moved away
+        for checkpoint in checkpoints:
+            save_checkpoint(directory, checkpoint)
+        prune_checkpoints(directory, keep)
+
+    with ThreadPoolExecutor(1, thread_name_prefix="checkpoints") as executor:
+        pending: list[Future[None]] = []
+
+        def save(*checkpoints: Checkpoint, wait: bool = False) -> None:
+            if checkpoints:
+                save(wait=True)
+                pending.append(executor.submit(write, checkpoints))
+            if pending and (wait or pending[0].done()):
+                try:
+                    pending.pop().result()
+                except OSError as error:
+                    remedy = f"if the disk is full, free space and continue with --resume {directory.parent}"
+                    raise OSError(f"{error}; {remedy}") from error
+
+        yield save
 
 
 def save_checkpoint(directory: Path, checkpoint: Checkpoint) -> Path:
-    """Atomically save a checkpoint as `directory/step-NNNNNNNNNN`, replacing one of the same step.
+    """Save a checkpoint as `directory/step_NNNNNNNNNN`, unless there is one of its step.
 
     Raises:
-        TypeError: a leaf of the state is empty or not numeric.
         OSError: it cannot be written; all other checkpoints are unchanged.
     """
-    step = int(checkpoint.state.step)
-    path = checkpoint_path(directory, step)
-    unfinished = temporary_path(path)
+    path = checkpoint_path(directory, int(checkpoint.state.step))
+    if (path / _DOCUMENT).exists():
+        return path
+    nats = checkpoint.nats_per_token
+    document: dict[str, Any] = {"version": _VERSION, "seconds": checkpoint.seconds}
+    document["nats_per_token"] = float(nats) if nats is not None and math.isfinite(nats) else None
     try:
-        unfinished.mkdir(parents=True)
-        index = write_arrays(unfinished / "arrays", named_leaves(checkpoint.arrays))
-        document = {"version": _VERSION, "step": step, **_metadata(checkpoint), **index}
-        write_atomically(unfinished / "checkpoint.json", add_checksum(document))
-        commit_directory(unfinished, path, replace=True)
-    except OSError as error:
-        raise OSError(f"cannot save {path}: {error}") from error
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+        remove(path)
+        _save_arrays(path, checkpoint)
+        write_atomically(path / _LOG, checkpoint.log)
+        document["files"] = _file_checksums(path)
+        for each in (directory, path, *path.rglob("*")):
+            sync(each)
+        write_atomically(path / _DOCUMENT, add_checksum(document))
+    except (OSError, ValueError, RuntimeError) as error:
+        raise OSError(f"cannot save {path}: {_first_line(error)}") from error
     return path
 
 
-def load_checkpoint(path: Path, like: tuple[TrainState, EarlyStopping | None]) -> Checkpoint:
-    """Return the checkpoint at `path`, its state as NumPy arrays.
+def load_checkpoint(directory: Path, step: int, like: Arrays) -> Checkpoint:
+    """Return the checkpoint of a step, its arrays as NumPy arrays.
 
     Args:
-        like: `Checkpoint.arrays` with the expected structure, shapes and dtypes, such as from `jax.eval_shape`.
+        like: its state and best with the expected structure, shapes and dtypes, such as from `jax.eval_shape`.
 
     Raises:
-        FileNotFoundError: there is no checkpoint at `path`.
+        FileNotFoundError: there is no such checkpoint.
         ValueError: it is damaged or does not match `like`.
     """
-    document = _read_document(path)
-    expected = named_leaves(like)
-    arrays = dict(read_arrays(path / "arrays", document, expected))
-    state, best = jax.tree.unflatten(jax.tree.structure(like), [arrays[name] for name, _ in expected])
-    if int(state.step) != document["step"]:
-        raise ValueError(f"{path} is damaged: its state is at step {int(state.step)}, not {document['step']}")
-    return Checkpoint(state, document["nats_per_token"], tuple(document["metrics"]), document["seconds"], best)
+    path = checkpoint_path(directory, step)
+    document = _read_verified(path)
+    try:
+        # In a new thread, because Orbax fails in one with an event loop, as in Jupyter, without nest_asyncio.
+        with ThreadPoolExecutor(1) as executor:
+            state, best = executor.submit(_load_arrays, path, like).result()
+    except Exception as error:
+        raise ValueError(f"{path} does not match the model and the optimizer: {_first_line(error)}") from error
+    log = (path / _LOG).read_bytes()
+    return Checkpoint(state, best, document["nats_per_token"], log, document["seconds"])
 
 
-def amend_checkpoint(directory: Path, checkpoint: Checkpoint) -> None:
-    """Replace the other fields of the saved checkpoint of this step, but not its state.
-
-    After an OSError or a ValueError, the saved checkpoint is unchanged.
-    """
-    path = checkpoint_path(directory, int(checkpoint.state.step))
-    write_atomically(path / "checkpoint.json", add_checksum(_read_document(path) | _metadata(checkpoint)))
-
-
-def checkpoint_path(directory: Path, step: int) -> Path:
-    """Return the path of the checkpoint after `step` steps."""
-    return directory / f"step-{step:010d}"
-
-
-def checkpoint_steps(directory: Path) -> list[int]:
-    """Return the steps of all checkpoints in `directory` in ascending order, including damaged ones."""
-    matches = (re.fullmatch(r"step-([0-9]{10})", path.name) for path in directory.glob("step-*"))
-    return sorted(int(match[1]) for match in matches if match)
-
-
-def latest_checkpoint(
-    directory: Path,
-    like: tuple[TrainState, EarlyStopping | None],
-    check: Callable[[Checkpoint], None] | None = None,
-) -> Checkpoint | None:
-    """Return the latest valid checkpoint, or None. `check` can raise a ValueError to skip one.
-
-    Log a warning for each checkpoint that is skipped.
-    """
+def latest_checkpoint(directory: Path, like: Arrays) -> Checkpoint | None:
+    """Return the latest intact checkpoint, or None. Log a warning for each damaged one."""
     for step in reversed(checkpoint_steps(directory)):
         try:
-            checkpoint = load_checkpoint(checkpoint_path(directory, step), like)
-            if check is not None:
-                check(checkpoint)
-            return checkpoint
+            return load_checkpoint(directory, step, like)
         except (ValueError, OSError) as error:
             logging.getLogger(__name__).warning("%s; this checkpoint is skipped", error)
     return None
 
 
-def quarantine(path: Path) -> None:
-    """Rename a checkpoint to `unusable-...`, so that it is never loaded but remains for inspection."""
-    suffixes = itertools.chain([""], (f"-{number}" for number in itertools.count(2)))
-    names = (path.with_name(f"unusable-{path.name}{suffix}") for suffix in suffixes)
-    path.rename(next(name for name in names if not name.exists()))
+def checkpoint_path(directory: Path, step: int) -> Path:
+    """Return the path of the checkpoint after `step` steps."""
+    return directory / f"step_{step:010d}"
 
 
-def validation_losses(directory: Path) -> dict[int, float | None]:
-    """Return the validation loss by step (None if not validated) of each checkpoint with a valid JSON file."""
-    losses = {}
-    for step in checkpoint_steps(directory):
-        with contextlib.suppress(ValueError, OSError):
-            losses[step] = _read_document(checkpoint_path(directory, step))["nats_per_token"]
-    return losses
+def checkpoint_steps(directory: Path) -> list[int]:
+    """Return the steps of all finished checkpoints in ascending order, including damaged ones."""
+    return sorted(int(path.parent.name[5:]) for path in directory.glob(f"step_{10 * '[0-9]'}/{_DOCUMENT}"))
 
 
 def best_step(directory: Path) -> int | None:
-    """Return the first step with the lowest validation loss, or None."""
-    losses = ((loss, step) for step, loss in validation_losses(directory).items() if loss is not None)
-    return min(losses, default=(None, None))[1]
+    """Return the first step with the lowest validation loss, or None. Ignore damaged documents."""
+    losses = []
+    for step in checkpoint_steps(directory):
+        with contextlib.suppress(ValueError, OSError):
+            losses.append((_read_document(checkpoint_path(directory, step))["nats_per_token"], step))
+    return min(((nats, step) for nats, step in losses if nats is not None), default=(None, None))[1]
 
 
 def prune_checkpoints(directory: Path, keep: int) -> None:
-    """Remove all checkpoints except the `keep` latest, the best by validation loss, and damaged ones."""
-    best, losses = best_step(directory), validation_losses(directory)
+    """Remove all checkpoints except the `keep` latest and the best by validation loss."""
+    best = best_step(directory)
     for step in checkpoint_steps(directory)[:-keep]:
-        if step != best and step in losses:
+        if step != best:
             remove(checkpoint_path(directory, step))
 
 
-def _metadata(checkpoint: Checkpoint) -> dict[str, Any]:
-    nats = checkpoint.nats_per_token
-    return {
-        "nats_per_token": float(nats) if nats is not None and math.isfinite(nats) else None,
-        "metrics": list(checkpoint.log_position),
-        "seconds": float(checkpoint.seconds),
-    }
+def discard_after(directory: Path, step: int) -> None:
+    """Rename the checkpoints after `step` to `unusable-*`, and remove unfinished ones."""
+    steps = checkpoint_steps(directory)
+    for path in directory.glob("step_*"):
+        if path not in (checkpoint_path(directory, each) for each in steps):
+            remove(path)
+    for path in (checkpoint_path(directory, each) for each in steps if each > step):
+        unusable = path.with_name(f"unusable-{path.name}")
+        remove(unusable)
+        path.rename(unusable)
+
+
+def _save_arrays(path: Path, checkpoint: Checkpoint) -> None:
+    import orbax.checkpoint as ocp
+
+    # NumPy arrays, because Orbax 0.11.24 cannot save those of JAX 0.5.0.
+    arrays = jax.tree.map(np.asarray, {"state": checkpoint.state, "best": checkpoint.best})
+    items = {name: ocp.args.StandardSave(tree) for name, tree in arrays.items() if tree is not None}
+    with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
+        checkpointer.save(path.absolute(), args=ocp.args.Composite(**items))
+
+
+def _load_arrays(path: Path, like: Arrays) -> Arrays:
+    import orbax.checkpoint as ocp
+
+    state, best = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), like)
+    trees = {"state": state, "best": best}
+    items = {name: ocp.args.StandardRestore(tree) for name, tree in trees.items() if tree is not None}
+    with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
+        restored = checkpointer.restore(path.absolute(), args=ocp.args.Composite(**items))
+    return restored["state"], restored.get("best")
+
+
+def _read_verified(path: Path) -> dict[str, Any]:
+    """Return the document of a checkpoint whose files all have its checksums; others are ignored."""
+    document, checksums = _read_document(path), _file_checksums(path)
+    for name, checksum in document["files"].items():
+        if checksums.get(name) != checksum:
+            raise ValueError(f"{path} is damaged: checksum mismatch in {name}")
+    return document
 
 
 def _read_document(path: Path) -> dict[str, Any]:
-    origin = path / "checkpoint.json"
-    document = read_json(origin, follow_links=False)
+    origin = path / _DOCUMENT
+    document = read_json(origin)
     check_version(document, _VERSION, origin=origin, what="checkpoint")
-    match fields := verify_checksum(document, origin=origin):
-        case {"step": int(), "nats_per_token": float() | None, "metrics": [int(), str()], "seconds": float()}:
-            return fields
-    raise ValueError(f"{origin} is damaged: its fields are not those of a checkpoint")
+    return verify_checksum(document, origin=origin)
+
+
+def _file_checksums(path: Path) -> dict[str, str]:
+    checksums = {}
+    for each in sorted(path.rglob("*")):
+        if each.is_file():
+            with each.open("rb") as file:
+                checksums[each.relative_to(path).as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
+    return checksums
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).partition("\n")[0][:1000]  # Orbax's messages can have hundreds of lines

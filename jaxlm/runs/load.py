@@ -132,11 +132,8 @@ def _load_checkpoint(
         if (latest := train_states.latest_checkpoint(folder, like)) is None:
             raise ValueError(f"{path} has no intact checkpoint; {_RESUME_REMEDY}")
         return latest
-    if checkpoint == "best" and (damaged := set(steps) - train_states.validation_losses(folder).keys()):
-        message = "%s: checkpoint %d is damaged and may have been the best; using the best of the others"
-        _log.warning(message, folder, min(damaged))
     step = best if checkpoint == "best" else checkpoint
     if step not in steps:
         available = ", ".join(map(str, ["final", *([] if best is None else ["best"]), "last", *steps]))
         raise FileNotFoundError(f"{path} has no checkpoint {checkpoint!r}; available: {available}")
-    return train_states.load_checkpoint(train_states.checkpoint_path(folder, int(step)), like)
+    return train_states.load_checkpoint(folder, int(step), like)

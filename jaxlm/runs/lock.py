@@ -1,20 +1,15 @@
 """Lock a run directory, so that only one process writes to it."""
 
-import os
-import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 import filelock
 
 from jaxlm.utils.json_files import read_json
 
-if sys.platform != "win32":
-    import fcntl
-
 LOCK_NAME = ".lock"
-_TIMEOUT = 1.0  # seconds; longer than a reader holds the shared lock
+_TIMEOUT = 1.0  # seconds; longer than a reader holds the lock
 
 
 @contextmanager
@@ -36,24 +31,17 @@ def lock_run(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def try_shared_lock(path: Path) -> Iterator[bool]:
-    """Try to hold a shared lock, which excludes writers but not readers, and yield whether no process writes.
+def try_lock(path: Path) -> Iterator[bool]:
+    """Hold the lock of a run directory if that is possible, and yield whether it is.
 
-    Read permission is enough.
+    It is not if another process holds the lock, or if the directory is not writable.
     """
-    with ExitStack() as stack:
-        try:
-            if sys.platform == "win32":
-                stack.enter_context(filelock.FileLock(path / LOCK_NAME, timeout=_TIMEOUT / 10))
-            else:
-                descriptor = os.open(path / LOCK_NAME, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
-                stack.callback(os.close, descriptor)
-                fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except FileNotFoundError:
-            pass  # a run directory copied without hidden files
-        except OSError:  # held by a writer, or not readable
-            yield False
-            return
+    try:
+        lock = filelock.FileLock(path / LOCK_NAME).acquire(timeout=_TIMEOUT / 10, poll_interval=_TIMEOUT / 200)
+    except (filelock.Timeout, OSError):
+        yield False
+        return
+    with lock:
         yield True
 
 

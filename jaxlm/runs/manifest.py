@@ -11,7 +11,7 @@ from typing import Any
 
 import jax
 
-from jaxlm.runs.lock import try_shared_lock
+from jaxlm.runs.lock import try_lock
 from jaxlm.runs.metrics_log import replace_nonfinite
 from jaxlm.utils.atomic_files import write_atomically
 from jaxlm.utils.checksums import add_checksum, verify_checksum
@@ -32,7 +32,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
     """
     manifest = _read_checked(path)
     if manifest["state"] == "running":
-        with try_shared_lock(path) as is_idle:
+        with try_lock(path) as is_idle:
             if is_idle:
                 manifest = _read_checked(path)  # again, because the run may have ended since
                 if manifest["state"] == "running":

@@ -9,19 +9,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from jaxlm.utils.atomic_files import read_regular, write_atomically
+from jaxlm.utils.atomic_files import read_regular
 
 
 def append_metrics(path: Path, metrics: dict[str, Any]) -> None:
-    """Append a record as one line."""
-    append_bytes(path, (json.dumps(replace_nonfinite(metrics), allow_nan=False) + "\n").encode())
-
-
-def append_bytes(path: Path, data: bytes) -> None:
-    """Append all of `data` to a file, or raise an OSError and leave the file unchanged."""
-    if path.is_symlink():
-        raise OSError(errno.ELOOP, "symbolic link out of the run directory", str(path))
-    with path.open("ab", buffering=0) as file:  # unbuffered: readers see all of the data or none
+    """Append a record as one line, or raise an OSError and leave the file unchanged."""
+    data = (json.dumps(replace_nonfinite(metrics), allow_nan=False) + "\n").encode()
+    with path.open("ab", buffering=0) as file:  # unbuffered: readers see all of the line or none
         end = file.seek(0, os.SEEK_END)
         try:
             if file.write(data) != len(data):
@@ -46,19 +40,12 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     return records
 
 
-def read_log(path: Path, *, follow_links: bool = True) -> bytes:
+def read_log(path: Path) -> bytes:
     """Return the bytes of a log; none if the file is missing."""
     try:
-        return read_regular(path, follow_links=follow_links)
+        return read_regular(path)
     except FileNotFoundError:
         return b""
-
-
-def truncate_metrics(path: Path, num_bytes: int) -> None:
-    """Atomically truncate the log to its first `num_bytes` bytes."""
-    content = read_log(path)
-    if len(content) != num_bytes:
-        write_atomically(path, content[:num_bytes])
 
 
 def is_number_or_null(value: Any) -> bool:

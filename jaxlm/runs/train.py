@@ -20,7 +20,7 @@ from jaxlm.runs.load import config_from_manifest, load_run_tokenizer, tokenizer_
 from jaxlm.runs.lock import lock_run
 from jaxlm.runs.manifest import describe_environment, read_manifest, write_json
 from jaxlm.runs.results import describe_dataset
-from jaxlm.runs.session import latest_usable_checkpoint, restore_position, train_with_checkpoints
+from jaxlm.runs.session import latest_usable_checkpoint, return_to_checkpoint, train_with_checkpoints
 from jaxlm.runs.setup import TrainingSetup, prepare_training
 from jaxlm.text.corpora import load_corpus, read_text
 from jaxlm.utils.atomic_files import remove
@@ -135,7 +135,8 @@ def resume_run(
             for name in ARTIFACTS:
                 remove(path / name)
             write_json(path / "config.json", options)
-            _train(path, setup, restore_position(path, setup, checkpoint), console)
+            return_to_checkpoint(path, setup, checkpoint)
+            _train(path, setup, checkpoint, console)
     return path
 
 

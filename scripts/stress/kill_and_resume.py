@@ -28,7 +28,7 @@ import numpy as np
 import tyro
 from training_process import KINDS, PHASES, Kill, start
 
-from jaxlm.checkpoints.train_states import best_step, checkpoint_path, checkpoint_steps, load_checkpoint
+from jaxlm.checkpoints.train_states import best_step, checkpoint_steps, load_checkpoint
 from jaxlm.runs.load import load_run, read_run_config
 from jaxlm.runs.manifest import read_manifest
 from jaxlm.runs.metrics_log import read_metrics
@@ -225,13 +225,13 @@ def check_directory(bench: Bench, path: Path) -> list[str]:
         return wrong
     if (path / "manifest.json").exists() and (state := read_manifest(path)["state"]) not in ("killed", "done"):
         wrong.append(f"unreadable: the state is {state}")
-    checkpoints = sorted((path / "checkpoints").glob("step-*"))
-    for each in [path / "config.json", path / "results.json", path / "tokenizer.json", *checkpoints]:
+    steps = checkpoint_steps(path / "checkpoints")
+    for each in ["config.json", "results.json", "tokenizer.json", *steps]:
         try:
-            if each in checkpoints:
-                load_checkpoint(each, bench.like)
-            elif each.exists():
-                read_json(each)
+            if isinstance(each, int):
+                load_checkpoint(path / "checkpoints", each, bench.like)
+            elif (path / each).exists():
+                read_json(path / each)
         except (OSError, ValueError) as error:
             wrong.append(f"unreadable: {error}")
     return wrong
@@ -245,7 +245,7 @@ def compare(bench: Bench, path: Path) -> list[str]:
 
     def state(path: Path, step: int | None) -> Any:
         assert step is not None
-        return step, bits(load_checkpoint(checkpoint_path(path / "checkpoints", step), bench.like).state)
+        return step, bits(load_checkpoint(path / "checkpoints", step, bench.like).state)
 
     names = ("metrics.jsonl", "samples.txt", "config.json", "tokenizer.json")
     parts: dict[str, Callable[[Path], Any]] = {

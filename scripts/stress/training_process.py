@@ -1,5 +1,6 @@
 """A `jaxlm` process that reports its phase and can be slowed down or killed at a chosen system call."""
 
+import functools
 import itertools
 import multiprocessing
 import os
@@ -120,7 +121,7 @@ def _is_change(event: str, arguments: tuple[Any, ...], folder: str) -> bool:
 
 def _report_phases(progress: Progress) -> None:
     from jaxlm.checkpoints import train_states
-    from jaxlm.runs import session
+    from jaxlm.runs import session, train
 
     def around(
         module: Any, name: str, before: Callable[[], None], after: Callable[[], None] = lambda: None
@@ -136,7 +137,8 @@ def _report_phases(progress: Progress) -> None:
 
         setattr(module, name, wrapped)
 
-    around(session, "train_lm", lambda: progress.enter("first compile"), lambda: progress.enter("finishing"))
+    names = "first compile", "finishing"
+    around(train, "train_with_checkpoints", *(functools.partial(progress.enter, name) for name in names))
     around(session, "append_metrics", lambda: progress.enter("training"))
     for name in ("save_checkpoint", "prune_checkpoints"):
         around(train_states, name, lambda: progress.save(1), lambda: progress.save(-1))

@@ -3,9 +3,23 @@
 import json
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
+import jaxlm
 from jaxlm.utils.checksums import add_checksum, verify_checksum
+
+MLP = jaxlm.MLPLanguageModel(300, 3, 4, 5)
+
+
+def make_variables(model):
+    """Return normally distributed parameters, or the counts of a short text."""
+    if isinstance(model, jaxlm.MixtureLM):
+        return tuple(map(make_variables, model.models))
+    if hasattr(model, "fit"):
+        return model.fit(jaxlm.init(model, jax.random.key(0)), np.arange(900) % 300)
+    random, like = np.random.default_rng(7), jax.eval_shape(lambda: jaxlm.init(model, jax.random.key(0)))
+    return jax.tree.map(lambda leaf: jnp.asarray(random.normal(size=leaf.shape), leaf.dtype), like)
 
 
 def assert_same_bits(tree, other):

@@ -34,8 +34,8 @@ def test_the_final_model_of_an_unfinished_run_is_its_last_checkpoint(stopped, fi
     assert bits(load_run(stopped)[1]) == bits(load_run(stopped, 6)[1]) != bits(load_run(finished_run)[1])
     flip_bit(largest_file(checkpoint_path(stopped / "checkpoints", 6)))
     assert bits(load_run(stopped)[1]) == bits(load_run(stopped, 4)[1])
-    assert "step-0000000006" in caplog.text
-    with pytest.raises(ValueError, match="step-0000000006"):
+    assert "step_0000000006" in caplog.text
+    with pytest.raises(ValueError, match="step_0000000006"):
         load_run(stopped, 6)
     for step in (1, 4):
         shutil.rmtree(checkpoint_path(stopped / "checkpoints", step))
@@ -51,16 +51,6 @@ def test_the_final_model_of_a_finished_run_is_never_another(finished):
     shutil.rmtree(finished / "model")
     with pytest.raises(FileNotFoundError, match=r"model.*; resume the run with --resume"):
         load_run(finished)
-
-
-@slow
-def test_a_damaged_checkpoint_that_may_be_the_best_is_reported(finished, caplog):
-    best = best_step(finished / "checkpoints")
-    (checkpoint_path(finished / "checkpoints", best) / "checkpoint.json").write_text("{")
-    load_run(finished, "last")
-    assert not caplog.records
-    load_run(finished, "best")
-    assert f"checkpoint {best} is damaged and may have been the best" in caplog.text
 
 
 @slow
@@ -97,7 +87,7 @@ def test_open_model_explains_what_is_missing(tmp_path):
     jaxlm.save_model(tmp_path / "saved", model, jaxlm.init(model, jax.random.key(0)))
     with pytest.raises(ValueError, match="was saved without a tokenizer"):
         open_model(tmp_path / "saved")
-    with pytest.raises(FileNotFoundError, match="is neither a run directory nor a saved model"):
+    with pytest.raises(FileNotFoundError, match="is not a saved model"):
         open_model(tmp_path)
     with pytest.raises(FileNotFoundError, match="nowhere"):
         open_model(tmp_path / "nowhere")

@@ -10,7 +10,7 @@ import jax
 import pytest
 
 from jaxlm.runs.directory import create_run
-from jaxlm.runs.lock import lock_run, try_shared_lock
+from jaxlm.runs.lock import lock_run, try_lock
 from jaxlm.runs.manifest import read_manifest, write_manifest
 
 CPU = jax.devices("cpu")[0]
@@ -52,12 +52,10 @@ def test_lock_run_names_a_read_only_directory(public_folder, read_only):
         lock_run(public_folder).__enter__()
 
 
-def test_try_shared_lock_excludes_writers(run):
-    with try_shared_lock(run) as is_idle:
+def test_try_lock_fails_while_a_writer_works(run):
+    with try_lock(run) as is_idle:
         assert is_idle
-        with pytest.raises(BlockingIOError), lock_run(run):
-            pass
-    with lock_run(run), try_shared_lock(run) as is_idle:
+    with lock_run(run), try_lock(run) as is_idle:
         assert not is_idle
 
 
@@ -73,7 +71,7 @@ def test_readers_disturb_neither_writers_nor_each_other(run):
         futures = [executor.submit(read) for _ in range(3)]
         try:
             time.sleep(0.2)
-            assert states == {"killed"}
+            assert "killed" in states
             for _ in range(10):
                 with lock_run(run):
                     pass

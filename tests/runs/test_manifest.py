@@ -63,7 +63,6 @@ def test_read_manifest_recognises_a_killed_run(run):
     assert read_manifest(run)["state"] == "killed"
     (run / ".lock").unlink()  # a copy without hidden files
     assert read_manifest(run)["state"] == "killed"
-    assert not (run / ".lock").exists()
 
 
 def test_read_manifest_of_a_run_that_ends_meanwhile(run, monkeypatch):
@@ -80,14 +79,12 @@ def test_read_manifest_of_a_run_that_ends_meanwhile(run, monkeypatch):
     assert read_manifest(run)["state"] == "done"
 
 
-def test_read_manifest_needs_read_permission_only(public_folder, read_only):
+def test_read_manifest_in_a_read_only_directory(public_folder, read_only):
     with create_run(public_folder / "run", "train", {}, CPU) as run:
         pass
     write_manifest(run, read_manifest(run) | {"state": "running"})
-    with lock_run(run), read_only(run):
-        assert read_manifest(run)["state"] == "running"
     with read_only(run):
-        assert read_manifest(run)["state"] == "killed"
+        assert read_manifest(run)["state"] == "running"  # whether a process writes to it is unknown
 
 
 def test_describe_environment_names_versions_and_device(monkeypatch):

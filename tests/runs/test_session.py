@@ -17,7 +17,7 @@ from tiny_runs import QUIET, bits, call_when, contents, flip_bit, largest_file, 
 import jaxlm
 from jaxlm.checkpoints.train_states import best_step, checkpoint_path, checkpoint_steps, load_checkpoint
 from jaxlm.runs.metrics_log import read_metrics
-from jaxlm.runs.session import latest_usable_checkpoint, restore_position, train_with_checkpoints
+from jaxlm.runs.session import latest_usable_checkpoint, return_to_checkpoint, train_with_checkpoints
 from jaxlm.runs.setup import abstract_state, prepare_training, train_options
 
 pytestmark = pytest.mark.slow  # each set of options compiles a training step
@@ -31,7 +31,8 @@ def train(run, config, console=QUIET):
     """Start or resume in the directory `run`, and return the variables."""
     run.mkdir(exist_ok=True)
     setup = prepare_training(config, None, QUIET)
-    checkpoint = restore_position(run, setup, latest_usable_checkpoint(run, setup))
+    checkpoint = latest_usable_checkpoint(run, setup)
+    return_to_checkpoint(run, setup, checkpoint)
     return train_with_checkpoints(run, setup, checkpoint, console)[0]
 
 
@@ -54,7 +55,7 @@ def outcome(run, variables):
 def load_state(run, step, config):
     setup = prepare_training(config, None, QUIET)
     like = abstract_state(setup.model, setup.optimizer, config)
-    return load_checkpoint(checkpoint_path(run / "checkpoints", step), like)
+    return load_checkpoint(run / "checkpoints", step, like)
 
 
 def states_of(config):
@@ -121,11 +122,10 @@ def test_a_checkpoint_is_the_state_of_its_step(text_folder, tmp_path):
     config = tiny_config(text_folder, save_every=1, keep=99)
     variables, states = train(tmp_path, config), states_of(config)
     assert steps_kept(tmp_path) == [*range(1, 13)]
-    log = (tmp_path / "metrics.jsonl").read_bytes()
     for step in steps_kept(tmp_path):
         saved = load_state(tmp_path, step, config)
         assert bits(saved.state) == bits(states[step])
-        assert len(log[: saved.log_position[0]].splitlines()) == sum(step > each for each in (0, 5, 10, 11))
+        assert len(saved.log.splitlines()) == sum(step > each for each in (0, 5, 10, 11))
     assert bits(variables["params"]) == bits(states[12].params)
 
 
@@ -218,7 +218,7 @@ def crash_at(patch, number):
 
 
 @pytest.mark.parametrize(
-    "number", [1, 3, 5, *(pytest.param(each, marks=pytest.mark.stress) for each in (2, 4, *range(6, 60)))]
+    "number", [3, *(pytest.param(each, marks=pytest.mark.stress) for each in (1, 2, *range(4, 60)))]
 )
 def test_a_crash_while_extending_changes_no_bit(number, text_folder, extended_expected, tmp_path, monkeypatch):
     train(tmp_path, tiny_config(text_folder, **EXTENSIBLE))
@@ -230,7 +230,7 @@ def test_a_crash_while_extending_changes_no_bit(number, text_folder, extended_ex
     assert outcome(tmp_path, train(tmp_path, longer))[:3] == extended_expected[5][:3]
 
 
-@pytest.mark.parametrize("number", [1, 3, *(pytest.param(each, marks=pytest.mark.stress) for each in (2, 4, 5))])
+@pytest.mark.parametrize("number", [1, *(pytest.param(each, marks=pytest.mark.stress) for each in (2, 3, 4, 5))])
 def test_a_crash_while_returning_to_a_checkpoint_changes_no_bit(number, config, expected, tmp_path, monkeypatch):
     for step in (1, 6, 11):
         stop(tmp_path, config, step)
@@ -311,7 +311,7 @@ def setup(text_folder):
     return prepare_training(tiny_config(text_folder), None, QUIET)
 
 
-def test_a_damaged_checkpoint_is_skipped_and_quarantined(stopped, setup, caplog):
+def test_a_damaged_checkpoint_is_skipped_and_put_aside(stopped, setup, caplog):
     damaged = checkpoint_path(stopped / "checkpoints", 6)
     flip_bit(largest_file(damaged))
     before = contents(stopped)
@@ -320,37 +320,24 @@ def test_a_damaged_checkpoint_is_skipped_and_quarantined(stopped, setup, caplog)
     assert checkpoint.state.step == 4
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
     assert str(damaged) in caplog.text
-    restore_position(stopped, setup, checkpoint)
+    return_to_checkpoint(stopped, setup, checkpoint)
     assert steps_kept(stopped) == [1, 4]
     assert [path.name for path in (stopped / "checkpoints").glob("unusable-*")] == [f"unusable-{damaged.name}"]
     assert [line["step"] for line in read_metrics(stopped / "metrics.jsonl")] == [0]
 
 
-@pytest.mark.parametrize(
-    ("damage", "is_last"),
-    [
-        (lambda content: content + b'{"model": "ml', True),
-        (lambda content: content + b'{"step": 7}\n', True),
-        (lambda content: content[:-9], False),
-        (lambda content: content[: content[:-1].rindex(b"\n") + 1], False),
-        (lambda content: content[:-9] + bytes([content[-9] ^ 1]) + content[-8:], False),
-    ],
-    ids=["incomplete line", "further line", "last line incomplete", "last line missing", "last line flipped"],
-)
-def test_a_checkpoint_must_match_the_log(damage, is_last, stopped, setup, caplog):
+@pytest.mark.parametrize("damage", [lambda content: content + b"x", lambda content: content[:-9], lambda _: b""])
+def test_return_to_checkpoint_restores_the_log(damage, stopped, setup):
     log = stopped / "metrics.jsonl"
-    log.write_bytes(damage(log.read_bytes()))
-    checkpoint = latest_usable_checkpoint(stopped, setup)
-    assert checkpoint.state.step == (6 if is_last else 4)
-    assert len(caplog.records) == (not is_last)
-    restore_position(stopped, setup, checkpoint)
-    assert len(read_metrics(log)) == (2 if is_last else 1)
+    content = log.read_bytes()
+    log.write_bytes(damage(content))
+    return_to_checkpoint(stopped, setup, latest_usable_checkpoint(stopped, setup))
+    assert log.read_bytes() == content
 
 
-@pytest.mark.parametrize("damage", [lambda content: b"x" + content[1:], lambda content: b""])
-def test_nothing_is_changed_if_no_checkpoint_is_usable(damage, stopped, setup):
-    log = stopped / "metrics.jsonl"
-    log.write_bytes(damage(log.read_bytes()))
+def test_nothing_is_changed_if_no_checkpoint_is_usable(stopped, setup):
+    for step in steps_kept(stopped):
+        flip_bit(largest_file(checkpoint_path(stopped / "checkpoints", step)))
     before = contents(stopped)
     with pytest.raises(ValueError, match="has no usable checkpoint to resume from; start another run"):
         latest_usable_checkpoint(stopped, setup)
