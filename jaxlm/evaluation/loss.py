@@ -2,6 +2,7 @@
 
 import math
 
+import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
@@ -18,6 +19,7 @@ def token_nats(logits: Array, targets: Array) -> Array:
     return nats_of_targets(*center_logits(logits), jnp.arange(len(logits)), targets)
 
 
+@jax.named_scope("nats")
 def center_logits(logits: Array) -> tuple[Array, Array]:
     """Return logits [B, V] minus the maximum of their row, and the log of the sum of their exponentials [B]."""
     largest = lax.stop_gradient(logits.max(axis=1, keepdims=True))
@@ -27,6 +29,7 @@ def center_logits(logits: Array) -> tuple[Array, Array]:
     return centered, jnp.log(jnp.where(sums == 0, 1, sums))
 
 
+@jax.named_scope("nats")
 def nats_of_targets(centered: Array, log_sums: Array, rows: Array, targets: Array) -> Array:
     """Return the nats [W] of `targets` [W] in `rows` [W], given the results of `center_logits`."""
     return log_sums[rows] - centered[rows, targets]

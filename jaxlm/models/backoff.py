@@ -107,6 +107,7 @@ def tabulate_levels(levels: Sequence[BackoffLevel], base: float, num_contexts: i
     return np.tile(table, (num_contexts // len(table), 1))
 
 
+@jax.named_scope("find_entries")
 def find_entries(level: BackoffLevel, contexts: Array) -> Entries:
     """Look up the last `level.length` tokens of each of `contexts` [B, N]."""
     rows, is_known = jnp.zeros(len(contexts), jnp.int32), jnp.ones(len(contexts), bool)
@@ -119,6 +120,7 @@ def find_entries(level: BackoffLevel, contexts: Array) -> Entries:
     return Entries(begins, jnp.where(is_known, ends, begins), jnp.where(is_known, backoffs, 1))
 
 
+@jax.named_scope("interpolate")
 def interpolate(level: BackoffLevel, entries: Entries, shorter: Array) -> Array:
     """Return the probabilities [B, V] after contexts with `entries`, given those after the shorter ones."""
     index = entries.begins[:, None] + jnp.arange(level.max_entries)[None, :]  # [B, max_entries]
@@ -129,6 +131,7 @@ def interpolate(level: BackoffLevel, entries: Entries, shorter: Array) -> Array:
     return scaled.at[jnp.arange(len(scaled))[:, None], tokens].add(weights, mode="drop")
 
 
+@jax.named_scope("interpolate")
 def interpolate_targets(level: BackoffLevel, entries: Entries, targets: Array, shorter: Array) -> Array:
     """Return the probabilities of `targets` [W] only, given those after the shorter contexts."""
     index = _search(level.tokens[:, None], targets[:, None], entries.begins, entries.ends)

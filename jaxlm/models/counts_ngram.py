@@ -22,7 +22,7 @@ from jaxlm.models.interface import (
 from jaxlm.models.ngram_counts import Counts, Ngrams, merge_ngrams, numbers_to_ngrams
 from jaxlm.models.smoothing import AddK, ModifiedKneserNey, Smoothing
 from jaxlm.text.batching import check_ids, check_stream
-from jaxlm.utils.checks import check_at_least
+from jaxlm.utils.checks import check_at_least, check_not_traced
 from jaxlm.utils.padding import pad_rows
 
 _MAX_COUNT = np.iinfo(np.int32).max
@@ -107,6 +107,7 @@ class CountsNgramLM:
             variables: from `init` or an earlier `fit`; they stay valid.
             ids: integers [T], T > N, so few that no count exceeds 2^31 - 1.
         """
+        check_not_traced("fit", "variables that were fitted before", variables, ids)
         order = self.context_length + 1
         stream = np.asarray(check_stream(ids, self.vocab_size, min_length=order), np.int32)
         windows = np.lib.stride_tricks.sliding_window_view(stream, order)

@@ -171,6 +171,7 @@ def check_collections(model: Any, variables: Any) -> None:
         )
 
 
+@jax.named_scope("logits")
 def compute_logits(model: LanguageModel, variables: Any, contexts: Array) -> Array:
     """Return `model.apply(variables, contexts)` as logits [B, V] in at least float32, after checking their shape.
 
@@ -183,6 +184,7 @@ def compute_logits(model: LanguageModel, variables: Any, contexts: Array) -> Arr
     return _check_logits(model, model.apply(variables, contexts), contexts)
 
 
+@jax.named_scope("logits")
 def compute_training_logits(model: LanguageModel, variables: Any, contexts: Array, key: Array) -> Array:
     """Return the logits [B, V] of a training step. `key` is consumed if the model has dropout."""
     if not isinstance(model, SupportsTraining):

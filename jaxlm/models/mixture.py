@@ -114,6 +114,7 @@ class MixtureLM:
             for model, own in zip(self.models, self.variables_of_each(variables), strict=True)
         ]
 
+    @jax.named_scope("mix")
     def _mix(self, log_probs: list[Array]) -> Array:
         stacked = jnp.stack(log_probs)
         weights = jnp.array(self.weights, stacked.dtype).reshape(-1, *[1] * (stacked.ndim - 1))
