@@ -96,8 +96,8 @@ def needs_only_cpu(options: Any) -> bool:
 @contextlib.contextmanager
 def defer_interrupt() -> Iterator[None]:
     """Delay Ctrl-C to the end of the block: a KeyboardInterrupt during `import jax` would abort the process."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)

@@ -16,11 +16,6 @@ from jaxlm.utils.json_files import read_json
 class TrainConfig:
     """Options of a training run. None selects the default of the chosen model or tokenizer.
 
-    NumPy scalars become Python numbers, and `text` becomes a `Path`. `resolve` checks the ranges.
-
-    Raises:
-        ValueError: An option has a wrong type.
-
     >>> TrainConfig(model="bigram", lr=0.5).num_steps
     6000
     """
@@ -58,6 +53,7 @@ class TrainConfig:
     tensorboard: bool = False  # Also write TensorBoard events; requires pip install 'jaxlm[tensorboard]'.
 
     def __post_init__(self) -> None:
+        """Check the types. NumPy scalars become Python numbers, and a `text` of type `str` becomes a `Path`."""
         for field in dataclasses.fields(self):
             object.__setattr__(self, field.name, _convert(field, getattr(self, field.name)))
 
@@ -125,10 +121,7 @@ def config_to_json(config: TrainConfig) -> dict[str, Any]:
 
 
 def config_from_json(document: Any, *, origin: str | Path) -> TrainConfig:
-    """Return the config in a JSON object; missing options take their defaults.
-
-    Raises a ValueError that names `origin` and the option.
-    """
+    """Return the config in a JSON object, with defaults for missing options. Errors name `origin`."""
     if not isinstance(document, dict):
         raise ValueError(f"{origin} is not a config: expected a JSON object of options such as {{'model': 'mlp'}}")
     names = [field.name for field in dataclasses.fields(TrainConfig)]

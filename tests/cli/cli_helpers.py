@@ -1,14 +1,16 @@
 """Helpers of the tests of the command: consoles that record, and run directories made without training."""
 
 import io
+import json
 import math
 
 import jax
 from rich.console import Console
 
+from jaxlm.cli import COMMANDS
 from jaxlm.runs.config import TrainConfig, config_to_json
 from jaxlm.runs.directory import create_run
-from jaxlm.runs.metrics_log import append_metrics
+from jaxlm.runs.metrics_log import append_metrics, replace_nonfinite
 
 TEXT = "to be or not to be that is the question\n" * 60
 SMALL = {
@@ -43,6 +45,14 @@ def terminal():
 
 def shown(console):
     return console.file.getvalue()
+
+
+def call(name, *arguments, console=None, **options):
+    """Run a subcommand and check that its document is JSON."""
+    record, function = COMMANDS[name]
+    document = function(record(*arguments, **options), console or pipe())
+    json.dumps(replace_nonfinite(document), allow_nan=False)
+    return document
 
 
 def make_run(path, *, error=None, kind="train", config=None, losses=(), **details):
