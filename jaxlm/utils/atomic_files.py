@@ -42,28 +42,6 @@ def write_atomically(path: str | Path, content: str | bytes) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def commit_directory(unfinished: Path, path: Path, *, replace: bool = False) -> None:
-    """Sync the directory `unfinished` and all that it contains, then rename it to `path`.
-
-    Without `replace`, an existing `path` is a FileExistsError. After an OSError, an existing `path` is unchanged.
-    """
-    for each in (unfinished, *unfinished.rglob("*")):
-        sync(each)
-    replaced = temporary_path(path)
-    if os.path.lexists(path):
-        if not replace:
-            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
-        path.rename(replaced)
-    try:
-        unfinished.rename(path)
-    except BaseException:
-        if os.path.lexists(replaced):
-            replaced.rename(path)
-        raise
-    sync(path.parent)
-    remove(replaced)
-
-
 def remove(path: Path) -> None:
     """Remove a file, link or directory if it exists. A directory is renamed first, to vanish at once."""
     if path.is_dir() and not path.is_symlink():
@@ -74,9 +52,9 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def read_regular(path: str | Path, *, max_bytes: int | None = None, follow_links: bool = True) -> bytes:
+def read_regular(path: str | Path, *, max_bytes: int | None = None) -> bytes:
     """Return the content of a file, after the checks of `open_regular`. Above `max_bytes`, raise a ValueError."""
-    with open_regular(Path(path), follow_links=follow_links) as file:
+    with open_regular(Path(path)) as file:
         if max_bytes is not None and os.fstat(file.fileno()).st_size > max_bytes:
             raise ValueError(f"{path} is larger than {max_bytes:,} bytes, the limit for such a file")
         try:
@@ -85,25 +63,14 @@ def read_regular(path: str | Path, *, max_bytes: int | None = None, follow_links
             raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM), str(path)) from None
 
 
-def open_regular(path: Path, *, follow_links: bool = True) -> io.BufferedReader:
-    """Open a file for reading. Raise a ValueError for a pipe or a device, because reading it may never end.
-
-    Unless `follow_links` is true, also raise a ValueError for a symbolic link.
-    """
-    if not follow_links:
-        refuse_link(path)
+def open_regular(path: Path) -> io.BufferedReader:
+    """Open a file for reading. Raise a ValueError for a pipe or a device, because reading it may never end."""
     nonblock = getattr(os, "O_NONBLOCK", 0)  # without it, opening a pipe that has no writer would block forever
     file = open(path, "rb", opener=lambda path, flags: os.open(path, flags | nonblock))  # noqa: SIM115
     if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         return file
     file.close()
     raise ValueError(f"{path} is a pipe or a device; save its output to a file first")
-
-
-def refuse_link(path: Path) -> None:
-    """Raise a ValueError if `path` is a symbolic link."""
-    if path.is_symlink():
-        raise ValueError(f"{path} is a symbolic link; replace it by a copy of its target")
 
 
 def sync(path: Path) -> None:

@@ -11,12 +11,12 @@ from jaxlm.utils.atomic_files import read_regular
 MAX_JSON_BYTES = 16 * 2**20
 
 
-def read_json(path: str | Path, *, follow_links: bool = True) -> Any:
+def read_json(path: str | Path) -> Any:
     """Return the JSON document in a file.
 
     Raises a ValueError that names `path` if it is not a regular file, not valid JSON, or above `MAX_JSON_BYTES`.
     """
-    return parse_json(read_regular(path, max_bytes=MAX_JSON_BYTES, follow_links=follow_links), origin=path)
+    return parse_json(read_regular(path, max_bytes=MAX_JSON_BYTES), origin=path)
 
 
 def parse_json(content: bytes | str, *, origin: str | Path) -> Any:

@@ -2,7 +2,7 @@
 
     scripts/fuzz --inputs 10000 --seed 0    # 6 minutes on one core
 
-The inputs are saved models, exported files, tokenizers, configurations and texts, damaged in one of many ways:
+The inputs are saved models, tokenizers, configurations and texts, damaged in one of many ways:
 random bytes, truncation, flipped bits, deep JSON, huge numbers, names with `../`, NaN, links, pipes, directories,
 swapped files. About half of the changed files get valid checksums again, to reach the checks behind those.
 
@@ -65,7 +65,7 @@ def run_input(
     for folder in (path.parent, outside):
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-    (shutil.copytree if original.is_dir() else shutil.copy)(original, path)
+    shutil.copy(original, path)
     may_differ = mutate(rng, target, kind, path, originals[target], outside)
     before, size = list_entries(root), sum(entry[1] for entry in list_entries(path.parent).values())
     found, outcome = None, "same"

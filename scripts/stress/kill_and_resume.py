@@ -33,7 +33,6 @@ from jaxlm.runs.load import load_run, read_run_config
 from jaxlm.runs.manifest import read_manifest
 from jaxlm.runs.metrics_log import read_metrics
 from jaxlm.runs.setup import abstract_state, make_model, make_optimizer
-from jaxlm.training.state import TrainState
 from jaxlm.utils.json_files import read_json
 
 _MODEL = "--tokenizer char --embedding-dim 4 --hidden-dim 8 --batch-size 16 --device cpu --save-seconds 600"

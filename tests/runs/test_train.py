@@ -19,7 +19,6 @@ from tiny_runs import (
     bits,
     contents,
     flip_bit,
-    largest_file,
     read_json,
     signal_when,
     tiny_config,

@@ -10,7 +10,6 @@ from unittest.mock import Mock
 import pytest
 
 from jaxlm.utils.atomic_files import (
-    commit_directory,
     is_temporary,
     open_regular,
     read_regular,
@@ -103,56 +102,6 @@ def test_temporary_path_is_new_hidden_and_recognised(tmp_path):
     assert not any(map(is_temporary, ["file", ".file", ".git", "." + "0" * 31, "0" * 32, "." + "0" * 33]))
 
 
-def test_commit_directory_syncs_all_before_the_rename(tmp_path, monkeypatch):
-    unfinished, path = make_directory(tmp_path / "unfinished"), tmp_path / "directory"
-    written = {each.stat().st_ino for each in [unfinished, *unfinished.rglob("*")]}
-    synced = []
-
-    def record_fsync(descriptor):
-        synced.append((os.fstat(descriptor).st_ino, path.exists()))
-
-    monkeypatch.setattr(os, "fsync", record_fsync)
-    commit_directory(unfinished, path)
-    assert sorted(synced[:-1]) == sorted((inode, False) for inode in written)
-    assert synced[-1] == (tmp_path.stat().st_ino, True)
-    assert files_below(tmp_path) == {"directory/file": "new", "directory/deep/file": "deep new"}
-
-
-OCCUPY = {
-    "directory": lambda path: make_directory(path, "old"),
-    "empty": lambda path: path.mkdir(),
-    "file": lambda path: path.touch(),
-    "link": lambda path: path.symlink_to("nowhere"),
-}
-
-
-@pytest.mark.parametrize("occupy", OCCUPY.values(), ids=OCCUPY)
-def test_commit_directory_replaces_only_if_requested(tmp_path, occupy):
-    unfinished, path = make_directory(tmp_path / "unfinished"), tmp_path / "directory"
-    occupy(path)
-    before = files_below(tmp_path)
-    with pytest.raises(FileExistsError, match="directory"):
-        commit_directory(unfinished, path)
-    assert files_below(tmp_path) == before
-    assert os.path.lexists(path)
-    commit_directory(unfinished, path, replace=True)
-    assert files_below(tmp_path) == {"directory/file": "new", "directory/deep/file": "deep new"}
-    assert list(tmp_path.iterdir()) == [path]
-
-
-@pytest.mark.parametrize("step", ["sync", "rename"])
-def test_commit_directory_failure_keeps_the_old_one(tmp_path, monkeypatch, step):
-    old, unfinished = make_directory(tmp_path / "directory", "old"), make_directory(tmp_path / "unfinished")
-    before, rename, fail = files_below(tmp_path), Path.rename, fail_with(errno.ENOSPC)
-    if step == "sync":
-        monkeypatch.setattr(os, "fsync", fail)
-    else:
-        monkeypatch.setattr(Path, "rename", lambda path, to: (fail if path == unfinished else rename)(path, to))
-    with pytest.raises(OSError, match="No space"):
-        commit_directory(unfinished, old, replace=True)
-    assert files_below(tmp_path) == before
-
-
 def test_remove_takes_everything_and_follows_no_link(tmp_path):
     kept = make_directory(tmp_path / "kept")
     before = files_below(tmp_path)
@@ -178,9 +127,6 @@ def test_read_regular_reads_files_and_links(tmp_path):
     (tmp_path / "link").symlink_to("file")
     open_regular(tmp_path / "link").close()
     assert read_regular(tmp_path / "file") == read_regular(str(tmp_path / "link")) == b"\x00content\r\n"
-    assert read_regular(tmp_path / "file", follow_links=False) == b"\x00content\r\n"
-    with pytest.raises(ValueError, match="link is a symbolic link"):
-        read_regular(tmp_path / "link", follow_links=False)
 
 
 @pytest.mark.parametrize("read", [read_regular, open_regular])
