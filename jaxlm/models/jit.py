@@ -2,10 +2,11 @@
 
 import functools
 from collections.abc import Callable, Iterable
-from typing import Any, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 import jax
 import numpy as np
+from jax.tree_util import Partial
 from typing_extensions import Protocol, runtime_checkable
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -22,56 +23,6 @@ class HasNumbers(Protocol):
         """Return the model with each of its numbers replaced by `function(number)`."""
 
 
-@jax.tree_util.register_pytree_node_class
-class _SplitModel:
-    """A pytree of the numbers of a model. Its structure, the model with placeholders, is static."""
-
-    def __init__(self, structure: Any, numbers: Any) -> None:
-        self.structure, self.numbers = structure, numbers
-
-    def tree_flatten(self) -> tuple[Any, Any]:
-        # With the type, because named tuples of two types can be equal.
-        return self.numbers, (type(self.structure), self.structure)
-
-    @classmethod
-    def tree_unflatten(cls, static: Any, numbers: Any) -> "_SplitModel":
-        return cls(static[1], numbers)
-
-    def join(self) -> Any:
-        numbers = iter(self.numbers)
-
-        def fill(number: Any) -> Any:
-            return next(numbers) if number is _PLACEHOLDER else number
-
-        return self.structure.map_numbers(fill) if self.numbers else self.structure
-
-
-def _split_model(model: Any) -> _SplitModel:
-    numbers: list[Any] = []
-
-    def take(number: Any) -> Any:
-        if is_abstract(number):
-            numbers.append(number)
-        elif number == 0:
-            return number
-        else:
-            numbers.append(float(number))
-        return _PLACEHOLDER
-
-    structure = model.map_numbers(take) if isinstance(model, HasNumbers) else model
-    return _SplitModel(structure, tuple(numbers))
-
-
-_split_model_cached = functools.lru_cache(maxsize=1024, typed=True)(_split_model)
-
-
-def _split(model: Any) -> _SplitModel:
-    try:
-        return _split_model_cached(model)  # copying a Linen module takes 0.3 ms
-    except TypeError:  # a model with numbers that are traced already cannot be hashed
-        return _split_model(model)
-
-
 def jit_model(
     fun: Function, *, static_argnames: str | Iterable[str] = (), donate_argnames: str | Iterable[str] = ()
 ) -> Function:
@@ -83,20 +34,56 @@ def jit_model(
 
     @functools.partial(jax.jit, static_argnames=static_argnames, donate_argnames=donate_argnames)
     @functools.wraps(fun)
-    def jitted(model: Any, /, *args: Any, **kwargs: Any) -> Any:
-        return fun(model.join(), *args, **kwargs)
+    def jitted(make_model: Partial, /, *args: Any, **kwargs: Any) -> Any:
+        return fun(make_model(), *args, **kwargs)
 
     @functools.wraps(fun)
     def call(model: Any, /, *args: Any, **kwargs: Any) -> Any:
         return jitted(_split(model), *args, **kwargs)
 
-    program: Any = jitted
-    attributes: Any = call
-    attributes.lower = lambda model, *args, **kwargs: program.lower(_split(model), *args, **kwargs)
-    attributes._cache_size = lambda: program._cache_size()
+    program, function = cast(Any, jitted), cast(Any, call)
+    function.lower = lambda model, *args, **kwargs: program.lower(_split(model), *args, **kwargs)
+    function._cache_size = lambda: program._cache_size()
     return cast(Function, call)
 
 
 def is_abstract(number: Any) -> bool:
     """Return whether the value of a number is unknown because it is traced."""
     return isinstance(number, jax.core.Tracer | jax.ShapeDtypeStruct)
+
+
+class _Structure(NamedTuple):
+    """The static part of a model: the model with placeholders. Called with its numbers, it returns the model."""
+
+    model: Any
+    type: type  # because named tuples of two types can be equal
+
+    def __call__(self, *numbers: Any) -> Any:
+        waiting = iter(numbers)
+
+        def fill(number: Any) -> Any:
+            return next(waiting) if number is _PLACEHOLDER else number
+
+        return self.model.map_numbers(fill) if numbers else self.model
+
+
+def _split(model: Any) -> Partial:
+    """Return a function that makes the model, as a pytree of the model's numbers."""
+    try:
+        return _split_cached(model)
+    except TypeError:  # a model whose numbers are traced already cannot be hashed
+        return _split_cached.__wrapped__(model)
+
+
+@functools.lru_cache(maxsize=1024, typed=True)  # because copying a Linen module takes 0.3 ms
+def _split_cached(model: Any) -> Partial:
+    numbers: list[Any] = []
+
+    def take(number: Any) -> Any:
+        if not is_abstract(number) and number == 0:
+            return number
+        numbers.append(number if is_abstract(number) else float(number))
+        return _PLACEHOLDER
+
+    structure = model.map_numbers(take) if isinstance(model, HasNumbers) else model
+    return Partial(_Structure(structure, type(model)), *numbers)  # type: ignore[no-untyped-call]
