@@ -1,9 +1,9 @@
 """`jaxlm corpus`."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from jaxlm.cli.shared import CommandOptions, Console
 from jaxlm.utils.terminal import print_plain
@@ -15,7 +15,7 @@ class CorpusOptions(CommandOptions):
 
     # list: show the cached files. fetch: download for use without a network. verify: compare the SHA-256.
     action: Positional[Literal["list", "fetch", "verify"]] = "list"
-    name: Positional[str | None] = None  # Name of a corpus. None means all.
+    name: Annotated[str | None, Positional, arg(metavar="[NAME]")] = None  # Name of a corpus. None means all.
 
 
 def manage_corpora(options: CorpusOptions, console: Console) -> dict[str, Any]:

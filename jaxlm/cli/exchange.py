@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 import jaxlm
 from jaxlm.cli.shared import CommandOptions, Console, ModelOptions, on_cpu, open_model_on_cpu
@@ -15,7 +15,7 @@ from jaxlm.utils.terminal import print_plain
 class ExportOptions(ModelOptions):
     """Write a trained model as a single safetensors file."""
 
-    out: Positional[Path]  # File to write, such as model.safetensors.
+    out: Annotated[Path, Positional, arg(metavar="OUT")]  # File to write, such as model.safetensors.
     overwrite: bool = False  # Replace an existing file.
 
 
@@ -23,8 +23,8 @@ class ExportOptions(ModelOptions):
 class ImportOptions(CommandOptions):
     """Save a file from `jaxlm export` as a model directory, after checking it."""
 
-    file: Positional[Path]  # File that `jaxlm export` wrote.
-    out: Positional[Path]  # Directory to create for the model.
+    file: Annotated[Path, Positional, arg(metavar="FILE")]  # File that `jaxlm export` wrote.
+    out: Annotated[Path, Positional, arg(metavar="OUT")]  # Directory to create for the model.
 
 
 def export_file(options: ExportOptions, console: Console) -> dict[str, Any]:

@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 import jaxlm
 from jaxlm.cli.shared import CommandOptions, Console, print_table, resume_hint
@@ -21,7 +21,7 @@ class RunsOptions(CommandOptions):
     """List runs with their results, show one run, or compare several."""
 
     # A directory of runs to list, one run directory to show, or several to compare.
-    paths: Positional[tuple[Path, ...]] = (Path("runs"),)
+    paths: Annotated[tuple[Path, ...], Positional, arg(metavar="[RUN ...]")] = (Path("runs"),)
     plot: Path | None = None  # PNG file to write with the loss curves of several runs.
 
 

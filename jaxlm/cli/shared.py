@@ -5,9 +5,9 @@ import shlex
 from collections.abc import Iterable, Iterator
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, PositionalMetavarFromFieldName
+from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, arg
 
 import jaxlm
 from jaxlm.utils.terminal import escape_controls, print_plain
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 else:
     Console = Any  # rich takes 0.1 s to import, and --help does not need it
 
-TYRO_CONFIG = FlagCreatePairsOff, OmitArgPrefixes, PositionalMetavarFromFieldName
+TYRO_CONFIG = FlagCreatePairsOff, OmitArgPrefixes
 
 
 # The comments after the fields of all options are their help text.
@@ -33,7 +33,9 @@ class CommandOptions:
 class ModelOptions(CommandOptions):
     """Options of a subcommand that opens a model."""
 
-    model: Positional[Path]  # Run directory, saved model directory, or exported file.
+    model: Annotated[
+        Path, Positional, arg(metavar="MODEL")
+    ]  # Run directory, saved model directory, or exported file.
     _: KW_ONLY
     # Checkpoint of a run: final, best (lowest validation loss), last, or a number of steps.
     checkpoint: Literal["final", "best", "last"] | int = "final"

@@ -10,7 +10,7 @@ from typing import Any
 import tyro
 
 import jaxlm
-from jaxlm.cli.shared import TYRO_CONFIG, CommandOptions, Console, resume_hint
+from jaxlm.cli.shared import TYRO_CONFIG, CommandOptions, Console
 from jaxlm.runs.config import TrainConfig, read_config, reset_dependent_options
 from jaxlm.utils.json_files import read_json
 from jaxlm.utils.terminal import print_plain, write
@@ -57,24 +57,17 @@ def parse_over_saved_options(words: Sequence[str], options: TrainOptions) -> Tra
 
 
 def train_model(options: TrainOptions, console: Console) -> dict[str, Any]:
-    """Start or resume a run; return its summary and its `results.json`. An interrupt says how to resume."""
+    """Start or resume a run; return its summary and its `results.json`."""
     from jaxlm.runs.report.tables import results_table
     from jaxlm.runs.summary import summarise_run
 
     resume, out, overwrite = options.resume, options.out, options.overwrite
     if resume is not None and (out is not None or overwrite):
         raise ValueError("--resume continues the run in its own directory; remove --out and --overwrite")
-    started = [] if resume is None else [resume]
-    try:
-        if resume is not None:
-            path = jaxlm.resume_run(resume, options.training, console=console)
-        else:
-            settings: dict[str, Any] = {"overwrite": overwrite, "console": console, "on_start": started.append}
-            path = jaxlm.start_run(options.training, out, **settings)
-    except KeyboardInterrupt as stop:
-        if not started:
-            raise
-        raise KeyboardInterrupt(f"by {str(stop) or 'SIGINT'}; {resume_hint(started[0])}") from None
+    if resume is not None:
+        path = jaxlm.resume_run(resume, options.training, console=console)
+    else:
+        path = jaxlm.start_run(options.training, out, overwrite=overwrite, console=console)
     results, quoted = read_json(path / "results.json"), shlex.quote(str(path))
     console.print(results_table(results["models"]))
     write(console, f"\n{next(iter(results['samples'].values()))}\n\n")
