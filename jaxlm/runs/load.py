@@ -1,118 +1,157 @@
-"""Load the model, options and tokenizer of a run."""
+"""Open a run, and load models from runs and from files."""
 
 import logging
 import os
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
-from jaxlm.checkpoints import train_states
-from jaxlm.checkpoints.model_files import load_model
-from jaxlm.checkpoints.train_states import Checkpoint
+from jaxlm.checkpoints import model_files, train_states
+from jaxlm.checkpoints.model_files import SavedModel
+from jaxlm.models import LanguageModel
 from jaxlm.runs.config import TrainConfig, config_from_json, fill_defaults
 from jaxlm.runs.manifest import read_manifest
 from jaxlm.runs.setup import abstract_state, make_model, make_optimizer
 from jaxlm.text.tokenizers import Tokenizer, load_tokenizer, tokenizer_to_json
-from jaxlm.training.early_stopping import EarlyStopping
-from jaxlm.training.state import TrainState
 from jaxlm.utils.checksums import sha256_of
 
 _RESUME_REMEDY = "resume the run with --resume to restore it"
-_log = logging.getLogger(__name__)
 
 
-def open_model(path: str | os.PathLike[str], checkpoint: str | int = "final") -> tuple[Any, Any, Tokenizer]:
-    """Load a model, its variables and its tokenizer from a run, a saved model, or an exported file.
+class Run(NamedTuple):
+    """A training run as its manifest describes it.
+
+    >>> Run(Path("runs/mlp"), {"state": "done"}, TrainConfig()).config.num_steps
+    6000
+    """
+
+    path: Path
+    manifest: dict[str, Any]
+    config: TrainConfig  # with all defaults filled in
+
+
+def open_run(path: str | os.PathLike[str]) -> Run:
+    """Read the manifest and the options of a training run.
 
     Host function; not for use inside `jit`.
 
-    Args:
-        path: A run directory, a directory of `save_model`, or a file of `export_model`.
-        checkpoint: As in `load_run`; only for runs.
-
     Raises:
-        FileNotFoundError: There is no model at `path`.
-        ValueError: A file is damaged, or the model was saved without a tokenizer.
+        FileNotFoundError: `path` is not a run directory.
+        ValueError: It is not a training run, or the manifest is damaged.
 
     >>> import jaxlm, tempfile
     >>> config = TrainConfig(model="counts", tokenizer="byte", text=Path(__file__))
-    >>> run = jaxlm.start_run(config, tempfile.mkdtemp())
-    >>> model, variables, tokenizer = open_model(run / "model")
+    >>> run = open_run(jaxlm.start_run(config, tempfile.mkdtemp()))
+    >>> run.manifest["state"], run.config.smoothing
+    ('done', 1.0)
+    """
+    path = Path(path)
+    manifest = read_manifest(path)
+    if (kind := manifest["kind"]) != "train":
+        raise ValueError(f"{path} is a {kind} run, not a train run; its models are in {path / 'models'}")
+    # Options that an older version of jaxlm did not have take their defaults.
+    config = fill_defaults(config_from_json(manifest["config"], origin=path / "manifest.json"))
+    return Run(path, manifest, config)
+
+
+def read_run_config(path: str | os.PathLike[str]) -> TrainConfig:
+    """Return the options of a training run."""
+    return open_run(path).config
+
+
+def load_model(
+    path: str | os.PathLike[str], checkpoint: str | int = "final", *, model: LanguageModel | None = None
+) -> SavedModel:
+    """Load a model, its variables and its tokenizer from a run, a saved model directory, or a saved model file.
+
+    All files are verified by their checksums. Host function; not for use inside `jit`.
+
+    Args:
+        path: A run directory, or the directory or file that `save_model` wrote.
+        checkpoint: Only for runs: "final" (the result, or the last checkpoint of an unfinished run), "last",
+            "best" (by validation), or a number of steps.
+        model: The saved model, if it is of your own class.
+
+    Returns:
+        Model, variables on JAX's default device, and tokenizer (None if none was saved).
+
+    Raises:
+        FileNotFoundError: There is no model at `path`, or the run has no such checkpoint.
+        ValueError: A file is damaged, of another version, or does not match `model`; the message names it.
+
+    >>> import jaxlm, tempfile
+    >>> model = jaxlm.NeuralBigramLM(vocab_size=5, embedding_dim=2)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     jaxlm.save_model(f"{folder}/bigram", model, jaxlm.init(model, jax.random.key(0)))
+    ...     load_model(f"{folder}/bigram").model == model
+    True
     """
     path = Path(path)
     if (path / "manifest.json").exists():
         return load_run(path, checkpoint)
     if checkpoint != "final":
         raise ValueError(f"{path} is not a run directory, so it has no checkpoint {checkpoint!r}")
-    model, variables, tokenizer = load_model(path)
-    if tokenizer is None:
-        raise ValueError(f"{path} was saved without a tokenizer; use load_model(path) and your own ids")
-    return model, variables, tokenizer
+    return model_files.load_model(path, model=model)
 
 
-def load_run(path: str | os.PathLike[str], checkpoint: str | int = "final") -> tuple[Any, Any, Tokenizer]:
-    """Load the model of a training run, its variables and its tokenizer.
+import_model = load_model
+
+
+def open_model(path: str | os.PathLike[str], checkpoint: str | int = "final") -> SavedModel:
+    """Return `load_model(path, checkpoint)`. Raise a ValueError if the model was saved without a tokenizer.
 
     Host function; not for use inside `jit`.
 
-    Args:
-        path: The run directory.
-        checkpoint: "final" (the result, or the last checkpoint of an unfinished run), "last", "best" (by
-            validation), or a number of steps.
+    >>> import jaxlm, tempfile
+    >>> config = TrainConfig(model="counts", tokenizer="byte", text=Path(__file__))
+    >>> run = jaxlm.start_run(config, tempfile.mkdtemp())
+    >>> model, variables, tokenizer = open_model(run / "model")
+    """
+    saved = load_model(path, checkpoint)
+    if saved.tokenizer is None:
+        raise ValueError(f"{path} was saved without a tokenizer; use load_model(path) and your own ids")
+    return saved
 
-    Raises:
-        FileNotFoundError: `path` is not a run directory, or has no such checkpoint.
-        ValueError: A file is damaged.
+
+def load_run(path: str | os.PathLike[str], checkpoint: str | int = "final") -> SavedModel:
+    """Return `load_model(path, checkpoint)`. Raise a FileNotFoundError if `path` is not a run directory.
+
+    Host function; not for use inside `jit`.
 
     >>> import jaxlm, tempfile
     >>> config = TrainConfig(model="counts", tokenizer="byte", text=Path(__file__))
     >>> model, variables, tokenizer = load_run(jaxlm.start_run(config, tempfile.mkdtemp()))
     """
-    path = Path(path)
-    manifest = read_manifest(path)
-    config = config_from_manifest(path, manifest)
-    if checkpoint == "final" and (manifest["state"] == "done" or (path / "model").exists()):
+    run = open_run(path)
+    if checkpoint == "final" and (run.manifest["state"] == "done" or (run.path / "model").exists()):
         try:
-            return open_model(path / "model")
+            return model_files.load_model(run.path / "model")
         except FileNotFoundError as error:
             raise FileNotFoundError(f"{error}; {_RESUME_REMEDY}") from None
-    tokenizer = load_run_tokenizer(path, manifest)
+    tokenizer = load_run_tokenizer(run)
     if tokenizer is None:
-        raise ValueError(f"{path / 'tokenizer.json'} is damaged or missing; {_RESUME_REMEDY}")
-    model, optimizer = make_model(config, tokenizer.vocab_size), make_optimizer(config)
+        raise ValueError(f"{run.path / 'tokenizer.json'} is damaged or missing; {_RESUME_REMEDY}")
+    model, optimizer = make_model(run.config, tokenizer.vocab_size), make_optimizer(run.config)
     if optimizer is None:
         raise FileNotFoundError(f"{path} has no checkpoint {checkpoint!r}; a counts model has only 'final'")
-    state = _load_checkpoint(path, checkpoint, abstract_state(model, optimizer, config)).state
-    return model, jax.device_put(state.variables), tokenizer
+    like = abstract_state(model, optimizer, run.config)
+    state = _load_checkpoint(run.path, checkpoint, like).state
+    return SavedModel(model, jax.device_put(state.variables), tokenizer)
 
 
-def read_run_config(path: Path) -> TrainConfig:
-    """Return the options of a training run."""
-    return config_from_manifest(path, read_manifest(path))
-
-
-def config_from_manifest(path: Path, manifest: Mapping[str, Any]) -> TrainConfig:
-    """Return the options in the manifest of the training run `path`."""
-    if (kind := manifest["kind"]) != "train":
-        raise ValueError(f"{path} is a {kind} run, not a train run; its models are in {path / 'models'}")
-    # Options that an older version of jaxlm did not have take their defaults.
-    return fill_defaults(config_from_json(manifest["config"], origin=path / "manifest.json"))
-
-
-def load_run_tokenizer(path: Path, manifest: Mapping[str, Any]) -> Tokenizer | None:
+def load_run_tokenizer(run: Run) -> Tokenizer | None:
     """Return the tokenizer of a run, or None if its file is missing or damaged."""
-    origin = path / "tokenizer.json"
+    origin = run.path / "tokenizer.json"
     try:
         tokenizer = load_tokenizer(origin)
-        if tokenizer_checksum(tokenizer) == manifest["tokenizer"]["sha256"]:
+        if tokenizer_checksum(tokenizer) == run.manifest["tokenizer"]["sha256"]:
             return tokenizer
-        _log.warning("%s is not the tokenizer of this run", origin)
+        raise ValueError(f"{origin} is not the tokenizer of this run")
     except FileNotFoundError:
         pass  # the run was stopped before the file was written
     except (ValueError, OSError) as error:
-        _log.warning("%s", error)
+        logging.getLogger(__name__).warning("%s", error)
     return None
 
 
@@ -121,9 +160,7 @@ def tokenizer_checksum(tokenizer: Tokenizer) -> str:
     return sha256_of(tokenizer_to_json(tokenizer).encode())
 
 
-def _load_checkpoint(
-    path: Path, checkpoint: str | int, like: tuple[TrainState, EarlyStopping | None]
-) -> Checkpoint:
+def _load_checkpoint(path: Path, checkpoint: str | int, like: train_states.Arrays) -> train_states.Checkpoint:
     folder = path / "checkpoints"
     steps, best = train_states.checkpoint_steps(folder), train_states.best_step(folder)
     if not steps:

@@ -3,7 +3,9 @@
 import dataclasses
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping
+import shlex
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from jaxlm.models import CountsBigramLM, init
 from jaxlm.runs.artifacts import ARTIFACTS, write_artifacts
 from jaxlm.runs.config import TrainConfig, config_to_json, diff_configs, fill_defaults, read_config, resolve
 from jaxlm.runs.directory import check_run_path, create_run, new_run_path, run_session
-from jaxlm.runs.load import config_from_manifest, load_run_tokenizer, tokenizer_checksum
+from jaxlm.runs.load import load_run_tokenizer, open_run, tokenizer_checksum
 from jaxlm.runs.lock import lock_run
 from jaxlm.runs.manifest import describe_environment, read_manifest, write_json
 from jaxlm.runs.results import describe_dataset
@@ -38,19 +40,17 @@ def start_run(
     *,
     overwrite: bool = False,
     console: Console | None = None,
-    on_start: Callable[[Path], object] | None = None,
 ) -> Path:
     """Train a model in a new run directory and return its path.
 
     Host function; not for use inside `jit`. `resume_run` continues a stopped run with equal bits. The first SIGINT
-    or SIGTERM saves a checkpoint and raises KeyboardInterrupt.
+    or SIGTERM saves a checkpoint and raises KeyboardInterrupt, whose message says how to resume.
 
     Args:
         config: Options of the run.
         out: The run directory; None creates `runs/MODEL-CORPUS-TOKENIZER-DATE-TIME`.
         overwrite: Replace the run in `out`.
         console: Where to print progress; None prints nothing.
-        on_start: Called with the path as soon as the run can be resumed.
 
     Raises:
         FileExistsError: `out` is not empty, and not a run to overwrite.
@@ -77,9 +77,8 @@ def start_run(
         details = describe_dataset(setup.data, config.tokenizer)
         details["tokenizer"] |= {"sha256": tokenizer_checksum(setup.data.tokenizer)}
         options = config_to_json(config)
-        with create_run(path, "train", options, setup.device, details=details, overwrite=overwrite):
-            if on_start is not None:
-                on_start(path)
+        run = create_run(path, "train", options, setup.device, details=details, overwrite=overwrite)
+        with _interrupt_with_remedy(path), run:
             _train(path, setup, None, console)
     return path
 
@@ -112,9 +111,9 @@ def resume_run(
     """
     path, console = Path(path), console or Console(quiet=True)
     read_manifest(path)  # do not create a lock file in a directory that is not a run directory
-    with terminate_as_interrupt(), lock_run(path):
-        manifest = read_manifest(path)
-        before = config_from_manifest(path, manifest)
+    with terminate_as_interrupt(), _interrupt_with_remedy(path), lock_run(path):
+        run = open_run(path)
+        manifest, before = run.manifest, run.config
         config = resolve(before if config is None else config)
         _check_resumable(path, before, config)
         if manifest["state"] == "done" and config == before and _is_complete(path):
@@ -124,7 +123,7 @@ def resume_run(
         # Compare the text before its encoding with the tokenizer of the run, which could fail.
         corpus = load_corpus(config.corpus) if config.text is None else read_text(config.text)
         _check_sha256(path, manifest, "corpus", corpus.sha256, f" ({corpus.source})")
-        setup = prepare_training(config, load_run_tokenizer(path, manifest), console)
+        setup = prepare_training(config, load_run_tokenizer(run), console)
         _check_sha256(path, manifest, "tokenizer", tokenizer_checksum(setup.data.tokenizer))
         changes = list(_describe_changes(manifest, before, config, setup.device))
         for change in changes:
@@ -138,6 +137,16 @@ def resume_run(
             return_to_checkpoint(path, setup, checkpoint)
             _train(path, setup, checkpoint, console)
     return path
+
+
+@contextmanager
+def _interrupt_with_remedy(path: Path) -> Iterator[None]:
+    """Add to a KeyboardInterrupt how to resume the run."""
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        remedy = f"resume with: jaxlm train --resume {shlex.quote(str(path))}"
+        raise KeyboardInterrupt(f"by {str(stop) or 'SIGINT'}; {remedy}") from None
 
 
 def _train(path: Path, setup: TrainingSetup, checkpoint: Checkpoint | None, console: Console) -> None:
