@@ -33,12 +33,12 @@ def describe_devices() -> dict[str, list[dict[str, Any]]]:
         owner = fastest_plugin(of_platform) or next(iter(of_platform), None)
         listed.add(owner)
         for device in jax.devices(platform):
-            row = {"platform": platform, "device": format_device(device), **_plugin_columns(owner)}
             sizes = [size for size, choice in choices.items() if choice.device == device]
+            row = {"platform": platform, "device": format_device(device), **_describe_plugin(owner)}
             rows.append({**row, **measure_throughput(device), "auto": sizes})
     for plugin, result in results.items():
         if plugin not in listed:
-            row = {"platform": result.platform, "device": None, **_plugin_columns(plugin)}
+            row = {"platform": result.platform, "device": None, **_describe_plugin(plugin)}
             rows.append({**row, "gflops": None, "gbytes": None, "auto": []})
     auto = [
         {"num_weights": num_weights, "device": format_device(choices[size].device), "reason": choices[size].reason}
@@ -47,7 +47,7 @@ def describe_devices() -> dict[str, list[dict[str, Any]]]:
     return {"devices": rows, "auto": auto}
 
 
-def _plugin_columns(plugin: Plugin | None) -> dict[str, Any]:
+def _describe_plugin(plugin: Plugin | None) -> dict[str, Any]:
     if plugin is None:
         return {"plugin": None, "version": None, "result": "built in", "reason": None}
     probed = probe_results()[plugin]

@@ -9,13 +9,12 @@ import sys
 import time
 import types
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import NamedTuple
 
 
-@dataclass(frozen=True)
-class Plugin:
+class Plugin(NamedTuple):
     """An installed plugin: the module that JAX imports, and its distribution's name and version."""
 
     module: str
@@ -38,7 +37,7 @@ def installed_plugins() -> tuple[Plugin, ...]:
             plugins[entry_point.value] = Plugin(entry_point.value, distribution.name, distribution.version)
     with contextlib.suppress(metadata.PackageNotFoundError):
         plugins["libtpu"] = Plugin("libtpu", "libtpu", metadata.version("libtpu"))
-    return tuple(plugins[module] for module in sorted(plugins))
+    return tuple(sorted(plugins.values()))
 
 
 def known_incompatibility(plugin: Plugin) -> str | None:
@@ -46,8 +45,7 @@ def known_incompatibility(plugin: Plugin) -> str | None:
     if plugin.name.replace("_", "-").lower() != "jax-metal":
         return None
     version = metadata.version("jax")
-    numbers = re.match(r"(\d+)\.(\d+)\.(\d+)", version)
-    if numbers is None or tuple(map(int, numbers.groups())) <= (0, 5, 0):
+    if [int(number) for number in re.findall(r"\d+", version)[:3]] <= [0, 5, 0]:
         return None
     remedy = "pip install 'jaxlm[metal]' for a matching set, or pip uninstall jax-metal"
     if sys.version_info >= (3, 12):
@@ -56,10 +54,7 @@ def known_incompatibility(plugin: Plugin) -> str | None:
 
 
 def disable_plugins(plugins: Iterable[Plugin]) -> None:
-    """Replace the plugins' modules by empty ones, so that JAX in this process does not start the plugins.
-
-    This has no effect on plugins that JAX has already started.
-    """
+    """Replace the modules of plugins that JAX has not started yet, so that it does not start them."""
     for plugin in plugins:
         module = types.ModuleType(plugin.module, f"{plugin}, disabled by jaxlm.")
         module.initialize = lambda: None  # type: ignore[attr-defined]
@@ -69,9 +64,9 @@ def disable_plugins(plugins: Iterable[Plugin]) -> None:
 def _namespace_plugins() -> Iterator[Plugin]:
     """Yield the modules of the package `jax_plugins`. Their version is the time of their last change."""
     spec = importlib.util.find_spec("jax_plugins")
-    for directory in (spec.submodule_search_locations or []) if spec else []:
-        for info in pkgutil.iter_modules([directory]):
-            file = Path(directory, info.name, "__init__.py") if info.ispkg else Path(directory, f"{info.name}.py")
-            modified = time.gmtime(file.stat().st_mtime if file.exists() else 0)
-            module = f"jax_plugins.{info.name}"
-            yield Plugin(module, module, time.strftime("%Y-%m-%dT%H:%M:%SZ", modified))
+    for info in pkgutil.iter_modules(spec.submodule_search_locations if spec else []):
+        module = f"jax_plugins.{info.name}"
+        origin = Path(info.module_finder.path, info.name)  # type: ignore[union-attr]
+        file = origin / "__init__.py" if info.ispkg else origin.with_suffix(".py")
+        modified = time.gmtime(file.stat().st_mtime if file.exists() else 0)
+        yield Plugin(module, module, time.strftime("%Y-%m-%dT%H:%M:%SZ", modified))

@@ -24,30 +24,31 @@ _FAILURE_SECONDS = 86_400  # how long to cache a failure, whose cause may be tem
 _MAX_ENTRIES = 100  # of all versions, machines and settings; reading 100 takes 1 ms
 # Prefixes of environment variables that can change a probe's result.
 _VARIABLES = (*INHERITED, "CUDA_", "HIP_", "LD_LIBRARY_PATH", "LIBTPU_", "ROCR_", "XLA_")
+_DEVICE_FILES = "nvidia[0-9]*", "kfd", "accel[0-9]*", "dxg"  # in /dev
 
 
 @functools.cache
 def probe_results() -> Mapping[Plugin, ProbeResult]:
     """Return the probe result of each installed plugin. Host function; not for use inside `jit`.
 
-    Plugins without a cached result are probed in subprocesses, all at the same time, for `probe_seconds`. Results
-    are cached in the user's cache directory by plugin, versions, machine and settings; failures only for one day,
-    and only while the time limit does not grow. If no probe can run, a plugin without a result counts as failing.
+    Plugins without a cached result are probed in subprocesses, all at the same time, for `probe_seconds`. If no
+    probe can run, such a plugin counts as failing.
     """
     plugins = installed_plugins()
     results = _known_results(plugins)
-    if len(results) < len(plugins):
-        try:
-            with _acquire_lock():
-                results = _known_results(plugins)  # another process may have added some
-                if missing := [plugin for plugin in plugins if plugin not in results]:
-                    new = run_probes(missing)
-                    _add_to_cache(new)
-                    results |= new
-        except OSError as error:
-            failure = ProbeResult(False, None, f"could not be probed: {to_one_line(str(error))}")
-            results = dict.fromkeys(plugins, failure) | results
-    return results
+    if len(results) == len(plugins):
+        return results
+    try:
+        with _acquire_lock():
+            results = _known_results(plugins)  # another process may have added some
+            if missing := [plugin for plugin in plugins if plugin not in results]:
+                new = run_probes(missing)
+                _add_to_cache(new)
+                results |= new
+        return results
+    except OSError as error:
+        failure = ProbeResult(False, None, f"could not be probed: {to_one_line(str(error))}")
+        return dict.fromkeys(plugins, failure) | results
 
 
 def clear_probe_cache() -> None:
@@ -88,10 +89,7 @@ def _acquire_lock() -> AbstractContextManager[Any]:
 
 
 def _read_cache() -> dict[str, Any]:
-    """Return the cached entries by key; none if the file is missing, damaged or of another version.
-
-    An entry has the "result", the "time" of the probe (seconds since the epoch) and its "limit" in seconds.
-    """
+    """Return the cached entries; none if the file is missing, damaged or of another version."""
     try:
         document = read_json(_cache_path())
         return document["results"] if document["version"] == _VERSION else {}
@@ -100,11 +98,12 @@ def _read_cache() -> dict[str, Any]:
 
 
 def _add_to_cache(results: Mapping[Plugin, ProbeResult]) -> None:
-    entries, now, limit = _read_cache(), time.time(), probe_seconds()
-    for plugin, result in results.items():
-        key = _cache_key(plugin)
-        entries.pop(key, None)  # so that the newest entries come last
-        entries[key] = {"result": result._asdict(), "time": now, "limit": limit}
+    now, limit = time.time(), probe_seconds()
+    new = {
+        _cache_key(plugin): {"result": result._asdict(), "time": now, "limit": limit}
+        for plugin, result in results.items()
+    }
+    entries = {key: entry for key, entry in _read_cache().items() if key not in new} | new  # the newest come last
     document = {"version": _VERSION, "results": dict(list(entries.items())[-_MAX_ENTRIES:])}
     with contextlib.suppress(OSError):  # without a writable directory, every process probes
         write_atomically(_cache_path(), json.dumps(document, indent=2) + "\n")
@@ -116,15 +115,13 @@ def _cache_path() -> Path:
 
 def _cache_key(plugin: Plugin) -> str:
     """Return all that a result may depend on, including the machine: several can share a home directory."""
-    patterns = "nvidia[0-9]*", "kfd", "accel[0-9]*", "dxg"
-    devices = sorted(path.name for pattern in patterns for path in Path("/dev").glob(pattern))
     driver = Path("/sys/module/nvidia/version")
-    variables = sorted(name for name in os.environ if name.startswith(_VARIABLES))
     parts = (
         *(plugin.module, str(plugin), metadata.version("jax"), metadata.version("jaxlib")),
         # `platform.platform()` would take 40 ms to find the version of the C library.
         *(platform.python_version(), sys.prefix, platform.system(), platform.release(), platform.machine()),
-        *(*devices, driver.read_text().strip() if driver.exists() else ""),
-        *(f"{name}={os.environ[name]}" for name in variables),
+        *sorted(path.name for pattern in _DEVICE_FILES for path in Path("/dev").glob(pattern)),
+        driver.read_text().strip() if driver.exists() else "",
+        *sorted(f"{name}={value}" for name, value in os.environ.items() if name.startswith(_VARIABLES)),
     )
     return "|".join(parts)

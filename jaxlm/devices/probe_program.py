@@ -82,8 +82,8 @@ def find_difference(actual: Any, expected: Any) -> str:
 def compare_speed(platform: str, seconds: float, cpu_seconds: float) -> ProbeResult:
     """Return the result of a plugin that passed every check, from its and the CPU's seconds per training step.
 
-    On an accelerator, a small step takes the time of its dispatch, whatever the size of the model. On the CPU, the
-    time grows with the number of weights. So the accelerator is faster from about the size where both are equal.
+    On an accelerator, the time of a small step does not depend on the model's size. On the CPU, it is proportional
+    to the size. So the accelerator is faster from about the size where both times are equal.
     """
     if seconds > _MAX_SLOWDOWN * cpu_seconds:
         reason = f"computes the CPU's values, {seconds / cpu_seconds:.0f} times slower"

@@ -15,10 +15,8 @@ from typing import IO, NamedTuple
 
 from jaxlm.devices.plugins import Plugin, installed_plugins
 
-# A probe prints this and, in the same line, its result as JSON.
-RESULT_MARKER = "jaxlm probe result: "
-# Below this number of weights, a step takes 0.1 ms on the CPU, and no accelerator is faster.
-SMALL_MODEL = 10_000
+RESULT_MARKER = "jaxlm probe result: "  # a probe prints this and, in the same line, its result as JSON
+SMALL_MODEL = 10_000  # weights; a smaller model takes 0.1 ms a step on the CPU, and no accelerator is faster
 
 _GRACE_SECONDS = 1.0  # how long processes that the plugin started may outlive the probe
 _MAX_OUTPUT_BYTES = 2**20  # a hundred times what JAX logs; a plugin that prints more would do so in every run

@@ -37,18 +37,11 @@ def resolve_device(device: str | jax.Device = "auto", *, num_weights: int | None
 def choose_device(device: str | jax.Device = "auto", *, num_weights: int | None = None) -> Choice:
     """Return a JAX device and the reason for choosing it. Host function; not for use inside `jit`.
 
-    The name of a platform means its first device. "auto" means the first of these that applies:
-
-    1. the device in `JAXLM_DEVICE`;
-    2. JAX's default device, if `JAX_PLATFORMS`, `JAX_PLATFORM_NAME` or `jax.default_device` sets it;
-    3. the fastest accelerator whose plugin works, if the model has enough weights to run faster there;
-    4. the CPU, if a plugin is installed; otherwise JAX's default device.
-
-    JAX starts all plugins together, and one that fails breaks the others. So "auto", "cpu" and "metal" probe the
-    plugins and disable all but the fastest that works. With `JAX_PLATFORMS=cpu` they disable all and probe none.
+    "auto", "cpu" and "metal" probe the installed plugins and disable all but the fastest that works. README.md in
+    this folder gives the rules of "auto".
 
     Args:
-        device: "auto", "cpu", "gpu", "cuda", "rocm", "tpu", "metal" or a `jax.Device`.
+        device: "auto", or a `jax.Device`, or the first device of "cpu", "gpu", "cuda", "rocm", "tpu" or "metal".
         num_weights: number of weights of the model, if known.
 
     Raises:
@@ -63,8 +56,11 @@ def choose_device(device: str | jax.Device = "auto", *, num_weights: int | None 
         return Choice(_find_device(device), "requested")
     if (name := os.environ.get("JAXLM_DEVICE") or "auto") != "auto":
         return Choice(_find_device(name), f"JAXLM_DEVICE={name}")
-    platforms: str | None = jax.config.jax_platforms  # type: ignore[attr-defined]
-    for name, value in (("JAX_PLATFORMS", platforms), ("JAX_PLATFORM_NAME", os.environ.get("JAX_PLATFORM_NAME"))):
+    settings = {
+        "JAX_PLATFORMS": jax.config.jax_platforms,  # type: ignore[attr-defined]
+        "JAX_PLATFORM_NAME": os.environ.get("JAX_PLATFORM_NAME"),
+    }
+    for name, value in settings.items():
         if value:
             if value == "cpu":
                 disable_plugins(installed_plugins())  # JAX would import them all
@@ -98,7 +94,7 @@ def _find_device(name: str) -> jax.Device:
         _enable_fastest_plugin()
     if name == "metal":
         fastest = _enable_fastest_plugin(_PLATFORMS[name])
-        reason = "; ".join(_describe_failures()) or "no plugin for it is installed"
+        reason = "; ".join(_describe_failures()) or reason
         if fastest:
             try:
                 return _start_plugin(fastest)

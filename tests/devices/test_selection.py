@@ -136,7 +136,7 @@ def test_metal_is_the_fastest_working_apple_plugin(choose):
 @pytest.mark.parametrize(
     ("results", "reason"),
     [
-        ({}, "no plugin for it is installed"),
+        ({}, "plugins installed: none"),
         (RESULTS, "bad-chip 1.0 crashed"),
         (
             {FAST: RESULTS[FAST]._replace(platform="METAL")},
