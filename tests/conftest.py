@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+from collections import Counter
 from pathlib import Path
 
 import jax
@@ -10,11 +11,26 @@ import numpy as np
 import pytest
 
 import jaxlm
+from jaxlm.utils.compilation_cache import enable_compilation_cache
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_debug_key_reuse", True)
 
 _DATA = Path(__file__).parents[2] / "shared" / "data"
+
+
+def pytest_configure():
+    """Let test files, workers, subprocesses and the next run share compiled programs."""
+    programs = enable_compilation_cache()
+    if programs is not None:
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = programs
+        os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+
+
+def pytest_collection_modifyitems(items):
+    """Run the files with the most slow tests first, so that all workers end at about the same time."""
+    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    items.sort(key=lambda item: -slow[item.path])
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -1,6 +1,5 @@
 """Every code block of every README runs, and every link leads to a file."""
 
-import functools
 import re
 import runpy
 import shlex
@@ -9,6 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from jaxlm.cli import main
 
 ROOT = Path(__file__).parents[1]
 READMES = sorted(
@@ -46,23 +47,18 @@ def program_of(words):
     return tuple(words[:1]), words[1:]
 
 
-@functools.cache
-def help_of(program):
-    if program[0] in (
-        "scripts/setup",
-        "scripts/test",
-        "scripts/check",
-        "scripts/test-lines",
-        "scripts/experiments",
-    ):
-        return (ROOT / program[0]).read_text("utf-8")
-    if program[0].endswith("python"):
-        program = (sys.executable, *program[1:])
-    elif program[0] == "jaxlm":
-        program = (sys.executable, "-m", *program)
-    done = subprocess.run([*program, "--help"], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+def help_of(program, monkeypatch, capsys):
+    """Return what `--help` prints. Python programs run in this process, which has imported their libraries."""
+    if program[0].startswith("scripts/"):
+        script = (ROOT / program[0]).read_text("utf-8")
+        if program[0] not in ("scripts/ladder", "scripts/fuzz", "scripts/torture"):
+            return script
+        return subprocess.check_output([program[0], "--help"], cwd=ROOT, text=True)
+    module = "jaxlm" if program[0] == "jaxlm" else program[-1]
+    monkeypatch.setattr(sys, "argv", [module, *program[1:], "--help"] if module == "jaxlm" else [module, "--help"])
+    with pytest.raises(SystemExit, match="0"):
+        runpy.run_module(module, run_name="__main__")
+    return capsys.readouterr().out
 
 
 @pytest.mark.slow
@@ -79,29 +75,30 @@ def test_python_block_runs(block, tmp_path, monkeypatch, capsys, request):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*found in sys.modules")
 @pytest.mark.parametrize("program", sorted({program_of(words)[0] for words in find_commands()}), ids=" ".join)
-def test_documented_options_exist(program):
+def test_documented_options_exist(program, monkeypatch, capsys):
     if "pip" in program:
         pytest.skip("tests/devices/test_extras.py resolves the extras")
+    text = help_of(program, monkeypatch, capsys)
     for words in find_commands():
         if program_of(words)[0] == program:
             for option in (word.partition("=")[0] for word in program_of(words)[1] if word.startswith("--")):
-                assert re.search(rf"{option}\b", help_of(program)), f"{' '.join(words)}: no {option}"
+                assert re.search(rf"{option}\b", text), f"{' '.join(words)}: no {option}"
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("readme", [name for name in READMES if name in ("README.md", "jaxlm/runs/README.md")])
-def test_jaxlm_commands_run_in_order(readme, tmp_path):
+def test_jaxlm_commands_run_in_order(readme, tmp_path, monkeypatch):
     """Run the `jaxlm` commands of one README, on a small text and with few steps."""
-    (tmp_path / "mine.txt").write_text("the cat sat on the mat; ROMEO: the dog ran after the cat\n" * 30, "utf-8")
+    monkeypatch.chdir(tmp_path)
+    Path("mine.txt").write_text("the cat sat on the mat; ROMEO: the dog ran after the cat\n" * 30, "utf-8")
     text = (ROOT / readme).read_text("utf-8")
     lines = re.findall(r"^(?:\.venv/bin/)?jaxlm .*", text, re.MULTILINE)
     for words in (shlex.split(line, comments=True)[1:] for line in lines):
         if words[0] == "train" and not {"--resume", "--config"} & set(words):
             words += SHORT
-        command = [sys.executable, "-m", "jaxlm", *words]
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, f"{' '.join(words)}: {done.stderr}"
+        assert main(words) == 0, " ".join(words)
 
 
 @pytest.mark.parametrize("readme", READMES)
