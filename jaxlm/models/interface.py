@@ -10,14 +10,14 @@ import numpy as np
 from flax import linen as nn
 from flax.errors import ModifyScopeVariableError
 from jax import Array
+
+# Protocols of `typing_extensions`, because Python 3.11 finds in a wrapper what its `__getattr__` forwards.
 from typing_extensions import Protocol, runtime_checkable
 
 from jaxlm.models.jit import jit_model
 from jaxlm.utils.checks import check_at_least
 
 T = TypeVar("T")
-
-# Protocols of `typing_extensions`, because Python 3.11 finds in a wrapper what its `__getattr__` forwards.
 
 
 class LanguageModel(Protocol):
