@@ -2,7 +2,6 @@
 
     python -m experiments.findings.bigram_optimum           # characters, about 70 s on 2 CPU cores
     python -m experiments.findings.bigram_optimum --quick   # two embedding dimensions, 200 steps
-    python -m experiments.findings.bigram_optimum --tokenizer bpe --vocab-size 512
 
 Unsmoothed bigram counts are the maximum-likelihood bigram of their text. A `NeuralBigramLM` with embedding
 dimension D is a table of logits of rank D plus a bias. Its training loss is the loss of the counts plus KL(counts
@@ -19,7 +18,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -27,10 +26,9 @@ import numpy as np
 
 import jaxlm
 from experiments.shared.experiment import Experiment, Findings, RunContext, main
-from experiments.shared.options import TokenizerOptions
-from experiments.shared.plots import plot_lines
+from experiments.shared.options import TextOptions
+from experiments.shared.report import format_records, plot_lines
 from experiments.shared.synthetic import Floats, conditional_entropy
-from experiments.shared.tables import format_records
 from experiments.shared.training import fit_counts, momentum_sgd, train_side_by_side
 from jaxlm.runs.report.tables import show_whitespace
 from jaxlm.text.dataset import Dataset, load_dataset
@@ -39,17 +37,12 @@ from jaxlm.utils.checks import check_at_least
 _DIMS = 1, 2, 4, 8, 16, 32  # and V
 _BATCH_SIZE = 512
 _LEARNING_RATES = 0.5, 1.0, 2.0
-_NUM_WORST = 5  # contexts listed in the table
 
 
 @dataclass(frozen=True, kw_only=True)
-class BigramOptimumOptions(TokenizerOptions):
+class BigramOptimumOptions(TextOptions):
     """Train neural bigrams of several embedding dimensions and measure their distance from the bigram counts."""
 
-    tokenizer: Literal["char", "byte", "bpe"] = "char"
-    """What a token is: a character, a byte, or a unit of byte-pair encoding."""
-    vocab_size: int | None = None
-    """Vocabulary size of --tokenizer bpe, at least 256. None: 512."""
     steps: int = 6000
     """Training steps of 512 pairs each, for every dimension and learning rate; at most 200 with --quick."""
 
@@ -57,7 +50,7 @@ class BigramOptimumOptions(TokenizerOptions):
 def prepare(options: BigramOptimumOptions) -> Experiment:
     """Check the options and load the text."""
     check_at_least("--steps", options.steps, 1)
-    data = load_dataset(options.corpus, options.text, options.tokenizer, vocab_size=options.vocab_size or 512)
+    data = load_dataset(options.corpus, options.text, "char")
     return Experiment("bigram-optimum", partial(measure, options, data))
 
 
@@ -84,19 +77,17 @@ def train_dim(dim: int, pairs: Floats, options: BigramOptimumOptions, data: Data
     runs, _ = train_side_by_side(
         model,
         data.train_ids,
+        num_steps,
         keys=keys,
         hyperparams=hyperparams,
         optimizer=partial(momentum_sgd, num_steps=num_steps, clip_norm=None),
         batch_size=_BATCH_SIZE,
-        num_steps=num_steps,
-        log_every=num_steps,
     )
     kl_by_lr = np.array([kl_by_context(model, variables, pairs) for variables in runs])  # [learning rates, V]
     best = int(np.nanargmin(kl_by_lr.sum(axis=1)))
     kl = kl_by_lr[best]
     worst = {
-        data.tokenizer.decode([int(token)]): float(100 * kl[token] / kl.sum())
-        for token in np.argsort(-kl)[:_NUM_WORST]
+        data.tokenizer.decode([int(token)]): float(100 * kl[token] / kl.sum()) for token in np.argsort(-kl)[:5]
     }
     return {
         "dim": dim,

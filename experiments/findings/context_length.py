@@ -26,9 +26,8 @@ import jax
 import jaxlm
 from experiments.shared.experiment import Experiment, Findings, RunContext, main
 from experiments.shared.options import TextOptions
-from experiments.shared.plots import plot_lines
 from experiments.shared.recipes import read_recipe, train_recipe
-from experiments.shared.tables import format_records
+from experiments.shared.report import format_records, plot_lines
 from experiments.shared.training import fit_counts
 from jaxlm.models.interface import num_params
 from jaxlm.runs.config import TrainConfig, resolve
@@ -53,9 +52,8 @@ class ContextLengthOptions(TextOptions):
 def prepare(options: ContextLengthOptions) -> Experiment:
     """Check the options and load the text."""
     check_at_least("--longest", options.longest, 1)
-    config, longest = make_config(options), max(options.longest, _LONGEST_COUNTED)
-    size = config.vocab_size
-    data = load_dataset(options.corpus, options.text, "bpe", vocab_size=size, min_tokens=longest + 1)
+    config, least = make_config(options), max(options.longest, _LONGEST_COUNTED) + 1
+    data = load_dataset(options.corpus, options.text, "bpe", vocab_size=config.vocab_size, min_tokens=least)
     return Experiment("context-length", partial(measure, options, config, data))
 
 

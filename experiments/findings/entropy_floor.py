@@ -29,7 +29,7 @@ import jaxlm
 from experiments.shared import synthetic
 from experiments.shared.experiment import Experiment, Findings, RunContext, main
 from experiments.shared.options import SeedOptions
-from experiments.shared.tables import format_records
+from experiments.shared.report import format_records
 from experiments.shared.training import Ids, fit_counts, momentum_sgd, train
 from experiments.shared.unit_embeddings import UnitEmbeddings
 from jaxlm.utils.checks import check_at_least

@@ -32,8 +32,7 @@ import numpy as np
 import jaxlm
 from experiments.shared.experiment import Experiment, Findings, RunContext, main
 from experiments.shared.options import SeedOptions
-from experiments.shared.statistics import mean_and_interval
-from experiments.shared.tables import format_records
+from experiments.shared.report import format_records, mean_and_interval
 from experiments.shared.training import Ids, fit_counts, momentum_sgd, train_side_by_side
 from experiments.shared.unit_embeddings import UnitEmbeddings
 from jaxlm.utils.checks import check_at_least
@@ -91,7 +90,6 @@ def measure(options: MakemoreNamesOptions, names: Sequence[str], run: RunContext
         rows.append({"model": title, "evaluated_on": evaluated_on, "nats_per_token": nats, "names": samples})
         run.log(f"{title}: {nats:.4f} nats per token")
     results = {
-        "vocab_size": tokenizer.vocab_size,
         "num_names": {"all": len(names), "train": len(train), "validation": len(validation)},
         "counts": rows,
         "mlp": train_mlps(options, train, validation, tokenizer),
@@ -152,12 +150,11 @@ def train_mlps(
     runs, _ = train_side_by_side(
         model,
         names_to_stream(train, tokenizer, _CONTEXT_LENGTH),
+        num_steps,
         keys=jax.random.split(jax.random.key(options.seed), num_runs),
         hyperparams={"lr": np.full(num_runs, _LR)},
         optimizer=partial(momentum_sgd, num_steps=num_steps, clip_norm=None),
         batch_size=_BATCH_SIZE,
-        num_steps=num_steps,
-        log_every=num_steps,
     )
     nats = [nats_per_token(model, variables, validation, tokenizer) for variables in runs]
     mean, half_width = mean_and_interval(nats)
@@ -167,7 +164,6 @@ def train_mlps(
         "nats_per_token": mean,
         "interval_95_percent": [mean - half_width, mean + half_width],
         "validation_nats": nats,
-        "train_nats": [nats_per_token(model, variables, train, tokenizer) for variables in runs],
         "names": sample_names(model, runs[0], tokenizer, options.seed),
     }
 

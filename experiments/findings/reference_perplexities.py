@@ -30,8 +30,7 @@ import jaxlm
 from experiments.shared.experiment import Experiment, Findings, RunContext, main
 from experiments.shared.options import TextOptions
 from experiments.shared.recipes import read_recipe, train_recipe
-from experiments.shared.statistics import mean_and_interval
-from experiments.shared.tables import format_records
+from experiments.shared.report import format_records, mean_and_interval
 from experiments.shared.training import Trained, fit_counts, train
 from experiments.shared.unit_embeddings import UnitEmbeddings
 from jaxlm.runs.config import TrainConfig, resolve

@@ -27,8 +27,7 @@ import jaxlm
 from experiments.ladder import rungs
 from experiments.shared.experiment import Experiment, Findings, RunContext, main
 from experiments.shared.options import TextOptions
-from experiments.shared.plots import plot_lines
-from experiments.shared.tables import format_records
+from experiments.shared.report import format_records, plot_lines
 from experiments.shared.training import Ids, fit_counts
 from jaxlm.runs.setup import SAMPLE_FOLD
 from jaxlm.text.dataset import Dataset
@@ -37,8 +36,6 @@ from jaxlm.utils.compilation_cache import enable_compilation_cache
 
 _PROMPT_TOKENS = 4  # the longest context of the models
 _REPEATED_ORDER, _COPIED_ORDER = 4, 8
-_EXCERPT_CHARACTERS = 120
-_REAL = "real text"
 _MEASURES = {
     "repeated_4grams": "4-grams repeated\nin the stream",
     "longest_loop": "tokens of the\nlongest loop",
@@ -89,7 +86,7 @@ def measure(plan: Plan, models: Iterable[Writer], data: Dataset, seed: int, run:
     real = data.val_ids[starts[:, None] + np.arange(length)]  # [B, P + T]
     prompts, training_text = real[:, :_PROMPT_TOKENS], summarize_training_text(data)
     key = jax.random.fold_in(jax.random.key(seed), SAMPLE_FOLD)
-    rows = [describe(_REAL, None, real, training_text, data.tokenizer)]
+    rows = [describe("real text", None, real, training_text, data.tokenizer)]
     for title, model, variables in models:
         for temperature in plan.temperatures:
             ids = jaxlm.sample(model, variables, prompts, plan.num_tokens, key=key, temperature=temperature)
@@ -102,7 +99,7 @@ def measure(plan: Plan, models: Iterable[Writer], data: Dataset, seed: int, run:
 def fit_models(plan: Plan, networks: rungs.NetworkOptions, data: Dataset, seed: int) -> Iterator[Writer]:
     """Fit one model after another."""
     vocab_size = data.tokenizer.vocab_size
-    for rung in (rungs.fit_baselines(data)[1], *rungs.fit_bigrams(data)):
+    for rung in rungs.fit_baselines(data)[1:]:  # without the uniform model
         yield rung.title, rung.model, rung.variables
     for order in plan.orders:
         model = jaxlm.CountsNgramLM(vocab_size, order - 1)
@@ -187,8 +184,7 @@ def describe(
     """Return every share of the continuations in the streams [B, P + T], and the first stream."""
     failures = [count_failures(ids, training_text, tokenizer) for ids in streams[:, _PROMPT_TOKENS:]]
     shares = {name: estimate_share([each[name] for each in failures]) for name in _MEASURES}
-    first_stream = tokenizer.decode(streams[0])
-    return {"model": title, "temperature": temperature, **shares, "first_stream": first_stream}
+    return {"model": title, "temperature": temperature, **shares, "first_stream": tokenizer.decode(streams[0])}
 
 
 def format_results(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -201,7 +197,7 @@ def format_results(rows: Sequence[Mapping[str, Any]]) -> str:
     excerpts = []
     for row in rows:
         suffix = "" if row["temperature"] is None else f", temperature {row['temperature']:g}"
-        excerpts.append(f"--- {row['model']}{suffix}\n{row['first_stream'][:_EXCERPT_CHARACTERS]}\n")
+        excerpts.append(f"--- {row['model']}{suffix}\n{row['first_stream'][:120]}\n")
     return "\n".join([f"{table}\n", *excerpts])
 
 
@@ -222,7 +218,7 @@ def plot(rows: Sequence[Mapping[str, Any]]) -> Any:
     temperatures = sorted({row["temperature"] for row in generated})
     panels: dict[str, dict[str, Any]] = {}
     for name, title in _MEASURES.items():
-        lines: dict[str, Any] = {_REAL: (temperatures, [100 * real[name]["share"]] * len(temperatures))}
+        lines: dict[str, Any] = {"real text": (temperatures, [100 * real[name]["share"]] * len(temperatures))}
         for model in dict.fromkeys(row["model"] for row in generated):
             own = [row for row in generated if row["model"] == model]
             shares = [[100 * row[name][part] for row in own] for part in ("share", "standard_error")]

@@ -20,7 +20,7 @@ without order 1.6009, sums 1.6092 and 1.6149, mean 1.6133. The mean selects the 
 and for the source, and the wider sum the lowest for the source: a longer grid may give slightly better figures.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, NamedTuple
@@ -34,8 +34,7 @@ import jaxlm
 from experiments.shared import synthetic
 from experiments.shared.experiment import Experiment, Findings, RunContext, main
 from experiments.shared.options import TextOptions
-from experiments.shared.plots import plot_lines
-from experiments.shared.tables import format_records
+from experiments.shared.report import format_records, plot_lines
 from experiments.shared.training import Ids, momentum_sgd, train_side_by_side
 from jaxlm.models.interface import num_params
 from jaxlm.text.dataset import Dataset, load_dataset
@@ -102,20 +101,14 @@ def measure(seed: int, plan: Plan, data: Dataset, run: RunContext) -> Findings:
     text_key, stream_key, source_key = jax.random.split(jax.random.key(seed), 3)
     vocab_size = int(max(data.train_ids.max(), data.val_ids.max())) + 1
     text_rows = []
-    for context_length in plan.context_lengths:
-        for title, model in make_models(vocab_size, context_length, plan).items():
-            lr, runs = train_best_rate(model, data.train_ids, plan, text_key)
-            perplexities = [jaxlm.perplexity(model, variables, data.val_ids) for variables in runs]
-            text_rows.append(describe(title, model, runs[0], lr, "val_perplexity", perplexities))
-            run.log(f"text, N = {context_length}, {title}: perplexity {np.mean(perplexities):.3f}")
+    for length in plan.context_lengths:
+        models = make_models(vocab_size, length, plan)
+        score = partial(jaxlm.perplexity, ids=data.val_ids)
+        text_rows += compare_models(models, data.train_ids, score, plan, text_key, run)
     source, log_rows, joint = synthetic.draw_source(_SOURCE_VOCAB_SIZE, 2, _SOURCE_CONCENTRATION, seed)
     stream = synthetic.sample_source(source, log_rows, plan.source_tokens, key=stream_key)
-    source_rows = []
-    for title, model in make_models(source.vocab_size, source.context_length, plan).items():
-        lr, runs = train_best_rate(model, stream, plan, source_key)
-        nats = [synthetic.cross_entropy(model, variables, joint) for variables in runs]
-        source_rows.append(describe(title, model, runs[0], lr, "nats_per_token", nats))
-        run.log(f"source, {title}: {np.mean(nats):.4f} nats per token")
+    models = make_models(source.vocab_size, source.context_length, plan)
+    score = partial(synthetic.cross_entropy, windows=joint)
     results = {
         "learning_rates": plan.learning_rates,
         "steps": plan.num_steps,
@@ -125,10 +118,34 @@ def measure(seed: int, plan: Plan, data: Dataset, run: RunContext) -> Findings:
             "tokens": plan.source_tokens,
             "entropy_nats": synthetic.conditional_entropy(joint),
             "floor_without_order_nats": synthetic.conditional_entropy(symmetrize(joint)),
-            "rows": source_rows,
+            "rows": compare_models(models, stream, score, plan, source_key, run),
         },
     }
     return Findings(results, format_results(results), {"picture": plot(results)})
+
+
+def compare_models(
+    models: Mapping[str, Any], ids: Ids, score: Callable[..., float], plan: Plan, key: Array, run: RunContext
+) -> list[dict[str, Any]]:
+    """Train the networks on ids [T]; return their sizes and rates, and the scores of the seeds."""
+    rows = []
+    for title, model in models.items():
+        lr, runs = train_best_rate(model, ids, plan, key)
+        scores = [score(model, variables) for variables in runs]
+        rows.append(
+            {
+                "network": title,
+                "context_length": model.context_length,
+                "hidden_dim": len(runs[0]["params"]["hidden"]["bias"]),
+                "num_parameters": num_params(runs[0]),
+                "lr": lr,
+                "scores": scores,
+                "mean": float(np.mean(scores)),
+                "deviation": float(np.std(scores, ddof=1)),
+            }
+        )
+        run.log(f"N = {model.context_length}, V = {model.vocab_size}, {title}: {rows[-1]['mean']:.4f}")
+    return rows
 
 
 def make_models(vocab_size: int, context_length: int, plan: Plan) -> dict[str, Any]:
@@ -156,13 +173,12 @@ def train_best_rate(model: jaxlm.LanguageModel, train_ids: Ids, plan: Plan, key:
     runs, histories = train_side_by_side(
         model,
         fit_ids,
+        plan.num_steps,
         keys=keys,
         hyperparams=hyperparams,
         optimizer=partial(momentum_sgd, num_steps=plan.num_steps),
         val_ids=held_out_ids,
         batch_size=_BATCH_SIZE,
-        num_steps=plan.num_steps,
-        log_every=plan.num_steps,
     )
     perplexities = np.array([history["val_perplexities"][-1] for history in histories])
     best = int(np.nanargmin(np.log(perplexities).reshape(plan.num_seeds, -1).mean(axis=0)))
@@ -172,22 +188,6 @@ def train_best_rate(model: jaxlm.LanguageModel, train_ids: Ids, plan: Plan, key:
 def symmetrize(joint: synthetic.Floats) -> synthetic.Floats:
     """Return the window probabilities [V, V, V] with the first two tokens in random order."""
     return (joint + joint.transpose(1, 0, 2)) / 2
-
-
-def describe(
-    title: str, model: Any, variables: Any, lr: float, figure_name: str, figures: Sequence[float]
-) -> dict[str, Any]:
-    """Return the network's sizes and learning rate, the figure of each seed, their mean and standard deviation."""
-    return {
-        "network": title,
-        "context_length": model.context_length,
-        "hidden_dim": len(variables["params"]["hidden"]["bias"]),
-        "num_parameters": num_params(variables),
-        "lr": lr,
-        f"{figure_name}_by_seed": figures,
-        "mean": float(np.mean(figures)),
-        "deviation": float(np.std(figures, ddof=1)),
-    }
 
 
 def format_results(results: Mapping[str, Any]) -> str:
@@ -203,9 +203,10 @@ def format_results(results: Mapping[str, Any]) -> str:
         "mean": "{mean:.4f}",
         "standard deviation": "{deviation:.4f}",
     }
-    text_table = format_records(results["text"]["rows"], columns, title="Characters: validation perplexity")
-    title = f"Markov source: nats per token; {floors}"
-    return f"{text_table}\n\n{format_records(source['rows'], columns, title=title)}"
+    tables = [format_records(results[name]["rows"], columns) for name in ("text", "source")]
+    return (
+        f"Characters: validation perplexity\n{tables[0]}\n\nMarkov source: nats per token; {floors}\n{tables[1]}"
+    )
 
 
 def plot(results: Mapping[str, Any]) -> Any:

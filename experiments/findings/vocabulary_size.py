@@ -32,11 +32,10 @@ import jax
 import numpy as np
 
 import jaxlm
-from experiments.ladder.rungs import RECIPES, fit_baselines, fit_bigrams
+from experiments.ladder.rungs import RECIPES, fit_baselines
 from experiments.shared.experiment import Experiment, Findings, RunContext, main
 from experiments.shared.options import TextOptions
-from experiments.shared.plots import plot_lines
-from experiments.shared.tables import format_records
+from experiments.shared.report import format_records, plot_lines
 from experiments.shared.training import Ids, fit_counts, train
 from jaxlm.text.dataset import Dataset
 from jaxlm.text.tokenizers import Tokenizer
@@ -56,13 +55,12 @@ class Plan(NamedTuple):
     bpe_sizes: tuple[int, ...] = (256, 512, 1024, 2048, 4096, 8192)
     max_order: int = 6
     num_steps: int = RECIPES["momentum"].num_steps // 2
-    with_bytes: bool = True
 
 
 def prepare(options: VocabularySizeOptions) -> Experiment:
     """Check the options and load the text."""
     corpus = jaxlm.load_corpus(options.corpus) if options.text is None else jaxlm.read_text(options.text)
-    plan = Plan((512,), max_order=3, num_steps=100, with_bytes=False) if options.quick else Plan()
+    plan = Plan((512,), max_order=3, num_steps=100) if options.quick else Plan()
     return Experiment("vocabulary-size", partial(measure, options.seed, plan, corpus))
 
 
@@ -97,8 +95,7 @@ def split_at_line(text: str) -> tuple[str, str]:
 def train_tokenizers(plan: Plan, text: str, train_text: str) -> Iterator[tuple[str, Tokenizer]]:
     """Yield the tokenizers by name, from the smallest vocabulary to the largest."""
     yield "char", jaxlm.CharTokenizer.train(text)
-    if plan.with_bytes:
-        yield "byte", jaxlm.ByteTokenizer()
+    yield "byte", jaxlm.ByteTokenizer()
     for size in plan.bpe_sizes:
         yield f"bpe {size}", jaxlm.BPETokenizer.train(train_text, size)
 
@@ -108,7 +105,7 @@ def fit_models(
 ) -> Iterator[tuple[str, jaxlm.LanguageModel, Any, Mapping[str, float]]]:
     """Yield title, model, variables, and hyper-parameters selected on the last tenth of the training tokens."""
     vocab_size, recipe = data.tokenizer.vocab_size, RECIPES["momentum"]
-    uniform, bigram = fit_baselines(data)[0], fit_bigrams(data)[1]
+    uniform, *_, bigram = fit_baselines(data)
     yield "uniform", uniform.model, uniform.variables, {}
     assert isinstance(bigram.model, jaxlm.CountsBigramLM)
     yield "counts bigram, best k", bigram.model, bigram.variables, {"smoothing": bigram.model.smoothing}

@@ -24,7 +24,7 @@ import numpy as np
 import jaxlm
 from experiments.ladder import rungs
 from experiments.shared.experiment import Experiment, Findings, RunContext, main
-from experiments.shared.statistics import mean_and_interval
+from experiments.shared.report import mean_and_interval
 from experiments.shared.training import Ids
 from jaxlm.devices.selection import choose_device, format_device
 from jaxlm.models.interface import num_init_params
@@ -96,9 +96,13 @@ def measure(
         f"{len(data.val_ids):,} validation tokens, vocabulary {data.tokenizer.vocab_size:,}"
     )
     run.log(f"device: {format_device(run.device)}: {device_reason}")
-    trained = [*rungs.fit_baselines(data), *rungs.fit_bigrams(data)]
+    trained = rungs.fit_baselines(data)
     trained += [train_rung(network, options, data, run) for network in networks]
-    samples = {rung.title: draw_sample(rung, options, data, prompt_ids) for rung in trained}
+    samples = {}
+    for rung in trained:
+        key = jax.random.fold_in(jax.random.key(options.seed), SAMPLE_FOLD)  # the same for every model
+        ids = jaxlm.sample(rung.model, rung.variables, prompt_ids, options.num_tokens, key=key)
+        samples[rung.title] = data.tokenizer.decode(ids)
     models = [describe_rung(rung, data) for rung in trained]
     prompt, environment = data.tokenizer.decode(prompt_ids), describe_environment(run.device)
     results = describe_results(data, options.tokenizer, options.seed, models, prompt, samples, environment)
@@ -114,7 +118,7 @@ def measure(
 
 def train_rung(network: rungs.Network, options: LadderOptions, data: Dataset, run: RunContext) -> rungs.Rung:
     """Train the network from each seed. The records of the first go to `metrics.jsonl` as they arrive."""
-    records, interval = [], rungs.validation_interval(network.num_steps)
+    records, interval = [], max(network.num_steps // 24, 1)
     with measure_time() as timing, progress(run.console, network.title, network.num_steps) as update:
         for state, record in rungs.train_network(network, data, seed=options.seed, log_every=interval):
             if record is not None:
@@ -124,24 +128,16 @@ def train_rung(network: rungs.Network, options: LadderOptions, data: Dataset, ru
                 append_metrics(run.path / "metrics.jsonl", line)
                 status = f"loss {line['train_loss']:.3f}, validation perplexity {line['val_perplexity']:.1f}"
                 update(record.step + 1, status)
-    evaluations = [records[-1].validation]
     # One training after another: at these sizes `train_many` takes as long and differs in the last bits.
+    last_records = [records[-1]]
     for seed in range(options.seed + 1, options.seed + options.seeds):
-        *_, (_, last) = rungs.train_network(network, data, seed=seed, log_every=network.num_steps)
-        assert last is not None  # the last step is recorded
-        evaluations.append(last.validation)
-    perplexities = [evaluation.perplexity for evaluation in evaluations if evaluation is not None]
+        *_, (_, record) = rungs.train_network(network, data, seed=seed, log_every=network.num_steps)
+        last_records += [record] if record else []
+    evaluations = [record.validation for record in last_records if record.validation]
+    perplexities = [evaluation.perplexity for evaluation in evaluations]
     run.log(f"{network.title}, by seed: {', '.join(f'{perplexity:.2f}' for perplexity in perplexities)}")
-    assert evaluations[0] is not None  # there are validation ids
     arguments = (network.name, network.title, network.model, variables, evaluations[0], timing)
     return rungs.Rung(*arguments, records, perplexities)
-
-
-def draw_sample(rung: rungs.Rung, options: LadderOptions, data: Dataset, prompt_ids: Ids) -> str:
-    """Continue the prompt with a model. Every model samples with the same key."""
-    key = jax.random.fold_in(jax.random.key(options.seed), SAMPLE_FOLD)
-    ids = jaxlm.sample(rung.model, rung.variables, prompt_ids, options.num_tokens, key=key)
-    return data.tokenizer.decode(ids)
 
 
 def describe_rung(rung: rungs.Rung, data: Dataset) -> dict[str, Any]:

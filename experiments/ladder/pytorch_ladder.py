@@ -24,7 +24,7 @@ import jaxlm
 from experiments.ladder import rungs
 from experiments.shared.experiment import Experiment, Findings, RunContext, main
 from experiments.shared.machine import import_torch
-from experiments.shared.tables import format_records
+from experiments.shared.report import format_records
 from jaxlm.text.dataset import Dataset, line_start_prompt
 
 
@@ -75,12 +75,15 @@ def train_models(options: PyTorchLadderOptions, torch: Any, data: Dataset) -> It
     yield "counts bigram, add 1", perplexity
 
     stream, num_steps = torch.tensor(train_ids), 100 if options.quick else recipe.num_steps
-    interval = rungs.validation_interval(num_steps)
-    networks = rungs.make_networks(vocab_size, options, recipe)
-    for network, lr in zip(networks, (recipe.bigram_lr, recipe.mlp_lr), strict=True):
+    interval = max(num_steps // 24, 1)
+    for network in rungs.make_networks(vocab_size, options, recipe):
         context_length = network.model.context_length
         module = reference.from_flax(network.model, jaxlm.init(network.model, jax.random.key(options.seed)))
-        training: dict[str, Any] = {"context_length": context_length, "batch_size": recipe.batch_size, "lr": lr}
+        training: dict[str, Any] = {
+            "context_length": context_length,
+            "batch_size": recipe.batch_size,
+            "lr": network.lr,
+        }
         for first in range(0, num_steps, interval):
             steps = min(interval, num_steps - first)
             reference.train(module, stream, num_steps=steps, cut=reference.cut_in_python, **training)

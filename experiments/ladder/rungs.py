@@ -11,7 +11,6 @@ import optax
 
 import jaxlm
 from experiments.shared.options import TextOptions, TokenizerOptions
-from experiments.shared.smoothing import find_best_smoothing
 from experiments.shared.training import fit_counts, momentum_sgd
 from jaxlm.models.baselines import UniformLM, UnigramLM
 from jaxlm.text.dataset import Dataset, load_dataset
@@ -81,8 +80,8 @@ class Network:
     name: str
     title: str
     model: jaxlm.NeuralBigramLM | jaxlm.MLPLanguageModel
-    optimizer: optax.GradientTransformation
-    batch_size: int
+    recipe: Recipe
+    lr: float
     num_steps: int
     fold: int
 
@@ -104,34 +103,40 @@ def fit_rung(name: str, title: str, fit: Callable[[], tuple[jaxlm.LanguageModel,
 
 
 def fit_baselines(data: Dataset) -> list[Rung]:
-    """Return the uniform model and the add-one unigram."""
+    """Return the uniform model, the unigram, and the bigram counts with add-one and with the best add-k."""
     vocab_size = data.tokenizer.vocab_size
+    bigram = jaxlm.CountsBigramLM(vocab_size)
 
     def fit_unigram() -> tuple[jaxlm.LanguageModel, Any]:
         return UnigramLM(vocab_size), jnp.bincount(jnp.asarray(data.train_ids), length=vocab_size)
 
-    return [
-        fit_rung("uniform", "uniform", lambda: (UniformLM(vocab_size), {}), data),
-        fit_rung("unigram", "unigram, add 1", fit_unigram, data),
-    ]
-
-
-def fit_bigrams(data: Dataset) -> list[Rung]:
-    """Return the bigram counts with add-one, and with the add-k that predicts held-out training text best."""
-    model = jaxlm.CountsBigramLM(data.tokenizer.vocab_size)
-
-    def fit_add_one() -> tuple[jaxlm.LanguageModel, Any]:
-        return model, fit_counts(model, data.train_ids)
-
     def fit_best_k() -> tuple[jaxlm.LanguageModel, Any]:
         # The last tenth of the training text selects k, not the validation text.
         fit_ids, held_out_ids = jaxlm.split_ids(data.train_ids)
-        table = fit_counts(model, fit_ids)["counts"]["table"]
+        table = fit_counts(bigram, fit_ids)["counts"]["table"]
         k = find_best_smoothing(table, held_out_ids, np.logspace(-4, 1, 101).tolist())
-        return jaxlm.CountsBigramLM(model.vocab_size, smoothing=k), add_one.variables
+        return jaxlm.CountsBigramLM(vocab_size, smoothing=k), fit_counts(bigram, data.train_ids)
 
-    add_one = fit_rung("counts_bigram", "counts bigram, add 1", fit_add_one, data)
-    return [add_one, fit_rung("counts_bigram_best_k", "counts bigram, best k", fit_best_k, data)]
+    return [
+        fit_rung("uniform", "uniform", lambda: (UniformLM(vocab_size), {}), data),
+        fit_rung("unigram", "unigram, add 1", fit_unigram, data),
+        fit_rung(
+            "counts_bigram", "counts bigram, add 1", lambda: (bigram, fit_counts(bigram, data.train_ids)), data
+        ),
+        fit_rung("counts_bigram_best_k", "counts bigram, best k", fit_best_k, data),
+    ]
+
+
+def find_best_smoothing(table: Any, held_out_ids: Any, candidates: Sequence[float]) -> float:
+    """Return the k > 0 of `candidates` with which counts [V, V] predict a text [T] best.
+
+    For 101 candidates and 140,000 tokens at V = 4096 it takes 0.6 s, and 8 s with `jaxlm.evaluate`.
+    """
+    table, vocab_size = np.asarray(table), len(table)
+    contexts, targets = held_out_ids[:-1], held_out_ids[1:]
+    counts, totals = table[contexts, targets], table.sum(axis=1, dtype=np.int64)[contexts]
+    nats = [np.mean(np.log(totals + k * vocab_size) - np.log(counts + k)) for k in candidates]
+    return candidates[int(np.argmin(nats))]
 
 
 def make_networks(
@@ -144,10 +149,9 @@ def make_networks(
     mlp = jaxlm.MLPLanguageModel(
         vocab_size, options.mlp_context_length, options.mlp_embedding_dim, options.mlp_hidden_dim
     )
-    bigram_optimizer, mlp_optimizer = (recipe.optimizer(lr, num_steps) for lr in (recipe.bigram_lr, recipe.mlp_lr))
     return (
-        Network("neural_bigram", "neural bigram", bigram, bigram_optimizer, recipe.batch_size, num_steps, fold=0),
-        Network("mlp", "MLP", mlp, mlp_optimizer, recipe.batch_size, num_steps, fold=1),
+        Network("neural_bigram", "neural bigram", bigram, recipe, recipe.bigram_lr, num_steps, fold=0),
+        Network("mlp", "MLP", mlp, recipe, recipe.mlp_lr, num_steps, fold=1),
     )
 
 
@@ -160,13 +164,8 @@ def train_network(
         data.train_ids,
         key=jax.random.fold_in(jax.random.key(seed), network.fold),
         val_ids=data.val_ids,
-        batch_size=network.batch_size,
+        batch_size=network.recipe.batch_size,
         num_steps=network.num_steps,
-        optimizer=network.optimizer,
+        optimizer=network.recipe.optimizer(network.lr, network.num_steps),
         log_every=log_every,
     )
-
-
-def validation_interval(num_steps: int) -> int:
-    """Return the number of steps between two of about 25 validations."""
-    return max(num_steps // 24, 1)

@@ -5,7 +5,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from experiments.shared.tables import format_table
+from experiments.shared.experiment import Findings, RunContext
+from experiments.shared.report import format_table
 from jaxlm.utils.timing import Measurement, benchmark_interleaved
 
 
@@ -73,6 +74,15 @@ def run_benchmark(
             variants[name]["compile_seconds"] = first_calls[name]
     ratios = {ratio.title: compute_ratio(ratio, variants) for ratio in benchmark.ratios}
     return {"unit": benchmark.unit, "variants": variants, "ratios": ratios}
+
+
+def run_benchmarks(builders: Mapping[str, Callable[[], Benchmark]], run: RunContext, **timing: Any) -> Findings:
+    """Build and run one benchmark after another. `timing`: see `run_benchmark`."""
+    rows = {}
+    for title, build in builders.items():
+        run.log(f"timing: {title}")
+        rows[title] = run_benchmark(build(), on_failure=run.log, **timing)
+    return Findings({"rows": rows}, format_benchmarks(rows))
 
 
 def describe_measurement(measurement: Measurement, units: float) -> dict[str, Any]:

@@ -43,14 +43,9 @@ def draw_source(
     vocab_size: int, order: int, concentration: float, seed: int
 ) -> tuple[MarkovSource, Array, Floats]:
     """Draw a Markov source of order 1 or 2; return it, its variables, and its window probabilities [V, V, V]."""
-    rows = sample_rows(vocab_size, order, concentration, seed)
-    return MarkovSource(vocab_size, order), jnp.asarray(np.log(rows), jnp.float32), window_probabilities(rows)
-
-
-def sample_rows(vocab_size: int, order: int, concentration: float, seed: int) -> Floats:
-    """Return transition probabilities [V^order, V], each row drawn from Dirichlet(concentration)."""
     random = np.random.default_rng([seed, order])
-    return random.dirichlet(np.full(vocab_size, concentration), size=vocab_size**order)
+    rows = random.dirichlet(np.full(vocab_size, concentration), size=vocab_size**order)  # [V^N, V]
+    return MarkovSource(vocab_size, order), jnp.asarray(np.log(rows), jnp.float32), window_probabilities(rows)
 
 
 def sample_source(source: MarkovSource, log_rows: Array, num_tokens: int, *, key: Array) -> np.ndarray[Any, Any]:

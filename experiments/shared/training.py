@@ -39,7 +39,9 @@ def train(model: jaxlm.LanguageModel, train_ids: Any, num_steps: int, **options:
     return Trained(model, variables, (history["val_perplexities"] or [float("nan")])[-1], timing)
 
 
-def train_side_by_side(model: jaxlm.LanguageModel, train_ids: Any, **options: Any) -> tuple[list[Any], list[Any]]:
+def train_side_by_side(
+    model: jaxlm.LanguageModel, train_ids: Any, num_steps: int, **options: Any
+) -> tuple[list[Any], list[Any]]:
     """Train with `jaxlm.train_many` and return each run's variables and history."""
-    stacked, histories = jaxlm.train_many(model, train_ids, **options)
+    stacked, histories = jaxlm.train_many(model, train_ids, num_steps=num_steps, log_every=num_steps, **options)
     return [jax.tree.map(lambda leaf, run=run: leaf[run], stacked) for run in range(len(histories))], histories

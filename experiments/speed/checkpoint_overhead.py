@@ -21,7 +21,7 @@ import jax
 from rich.console import Console
 
 import jaxlm
-from experiments.shared.benchmark import Benchmark, Ratio, Variant, format_benchmarks, run_benchmark
+from experiments.shared.benchmark import Benchmark, Ratio, Variant, run_benchmarks
 from experiments.shared.experiment import Experiment, Findings, RunContext, main
 from experiments.shared.options import BenchmarkOptions
 from jaxlm.runs.config import TrainConfig, resolve
@@ -45,8 +45,7 @@ def measure(options: OverheadOptions, setup: TrainingSetup, run: RunContext) -> 
     """Train with each variant in turn. Checkpoints go to a temporary folder in the run directory."""
     with tempfile.TemporaryDirectory(dir=run.path) as folder:
         repeats = 2 if options.quick else options.repeats
-        figures = {"default MLP": run_benchmark(make_benchmark(setup, Path(folder)), repeats=repeats)}
-    return Findings({"rows": figures}, format_benchmarks(figures))
+        return run_benchmarks({"default MLP": partial(make_benchmark, setup, Path(folder))}, run, repeats=repeats)
 
 
 def make_benchmark(setup: TrainingSetup, path: Path) -> Benchmark:

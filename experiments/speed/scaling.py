@@ -25,8 +25,7 @@ import numpy as np
 
 from experiments.shared.experiment import Experiment, Findings, RunContext, main
 from experiments.shared.options import BenchmarkOptions
-from experiments.shared.plots import new_panels
-from experiments.shared.tables import format_table
+from experiments.shared.report import format_table, new_panels
 from experiments.speed.scaling_workloads import PANELS, WORKLOADS, Panel, Shape, constant_work
 from jaxlm.runs.report.plots import COLORS
 from jaxlm.utils.timing import benchmark_interleaved, measure_time
@@ -137,15 +136,12 @@ def format_slopes(panels: Sequence[Mapping[str, Any]]) -> str:
     for panel in panels:
         ends = (f"{panel['costs'][end]:.3g} at {panel['values'][end]:,}" for end in (0, -1))
         slopes = (f"{panel[name]:.2f}" for name in ("slope", "work_slope"))
-        verdict = "" if panel["grows_as_work"] else "FASTER"
-        rows.append([panel["workload"], panel["measure"], panel["field"], *ends, *slopes, verdict])
-    return format_table(["workload", "cost", "by", "from", "to", "slope", "work", ""], rows, text_columns=5)
+        rows.append([panel["workload"], panel["measure"], panel["field"], *ends, *slopes])
+    return format_table(["workload", "cost", "by", "from", "to", "slope", "work"], rows, text_columns=5)
 
 
 def plot(panels: Sequence[Mapping[str, Any]]) -> Any:
     """Plot every panel: the measured cost, and a line that grows as the work does and meets the last point."""
-    from matplotlib.ticker import EngFormatter  # imported late, like all of matplotlib
-
     figure, grid = new_panels(len(panels), 3.6, 2.9, columns=4)
     figure.set_dpi(70)
     for axes, panel in zip(grid, panels, strict=True):
@@ -160,8 +156,6 @@ def plot(panels: Sequence[Mapping[str, Any]]) -> Any:
         low, high = min(costs.min(), ideal.min()), max(costs.max(), ideal.max())
         middle = (low * high) ** 0.5  # show at least two decades, so that noise does not look like growth
         axes.set_ylim(min(low / 1.5, middle / 10), max(high * 1.5, middle * 10))
-        axes.set_xticks(values, [EngFormatter(sep="")(value) for value in values], fontsize=8)
-        axes.set_xticks([], minor=True)
         axes.legend(frameon=False, fontsize=8)
     return figure
 

@@ -19,7 +19,7 @@ from typing import Any
 import jax
 
 import jaxlm
-from experiments.shared.benchmark import Benchmark, Ratio, Variant, format_benchmarks, run_benchmark
+from experiments.shared.benchmark import Benchmark, Ratio, Variant, run_benchmarks
 from experiments.shared.experiment import Experiment, Findings, RunContext, main
 from experiments.shared.options import BenchmarkOptions
 from experiments.shared.synthetic import zipf_ids
@@ -44,12 +44,9 @@ def prepare(options: SweepOptions) -> Experiment:
 def measure(options: SweepOptions, run: RunContext) -> Findings:
     """Time each model."""
     num_steps = 10 if options.quick else 1000
-    repeats = 1 if options.quick else options.repeats
-    rows = {
-        title: run_benchmark(make_benchmark(model, num_steps), repeats=repeats) for title, model in _MODELS.items()
-    }
-    results = {"num_devices": len(jax.devices()), "rows": rows}
-    return Findings(results, format_benchmarks(rows))
+    builders = {title: partial(make_benchmark, model, num_steps) for title, model in _MODELS.items()}
+    findings = run_benchmarks(builders, run, repeats=1 if options.quick else options.repeats)
+    return findings._replace(results={"num_devices": len(jax.devices()), **findings.results})
 
 
 def make_benchmark(model: jaxlm.LanguageModel, num_steps: int) -> Benchmark:

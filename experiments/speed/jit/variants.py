@@ -1,6 +1,6 @@
-"""Make every variant of a stage from its one pure function, and time the variants against each other."""
+"""Make every variant of a stage from its one pure function, and measure the machine's ceiling."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -8,21 +8,22 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from experiments.shared.benchmark import Variant
-from experiments.speed.jit.stages import VMAP_WIDTH, Stage
-from jaxlm.utils.timing import Measurement, RecompilationError, benchmark_interleaved
+from experiments.speed.jit.stages import Stage
+from jaxlm.utils.timing import benchmark_interleaved
 
-# The OpenMP threads of PyTorch spin for up to 0.2 s after its last operation, those of NumPy's BLAS less.
-REST_SECONDS, REST_SECONDS_WITH_TORCH = 0.05, 0.25
+VMAP_WIDTH = 8  # items that `vmap` processes side by side
+MAX_VMAP_BYTES = 2**28  # of the vmapped copies of a state
 
 
-def make_variants(
-    stage: Stage, items: int, device: jax.Device, torch: Any = None
-) -> tuple[dict[str, Variant], dict[str, str]]:
-    """Return the variants of a stage by name, and the reason for each missing one.
+def make_variants(stage: Stage, items: int, others: Mapping[str, Callable[[Any, int], Any]]) -> dict[str, Variant]:
+    """Return the variants of a stage by name; no `vmap` if its copies of the state are too large.
 
     A call processes `items` items and waits once, at its end, so that dispatch can run ahead; `eager` processes
     one. Each item waits for the previous one even if it does not use its state: a CPU could otherwise run two at
     a time.
+
+    Args:
+        others: functions (None, i) in other libraries that do item i.
     """
 
     def loop(inputs: Any, state: Any, first: Array, num_items: Array) -> Any:
@@ -39,46 +40,28 @@ def make_variants(
     step_program, loop_program, vmap_program = (
         jax.jit(each, donate_argnums=1, keep_unused=True) for each in (stage.step, loop, vmapped)
     )
-    inputs, missing = stage.inputs, {}
+    inputs = stage.inputs
     variants = {
         "eager": repeat(eager, stage.state),
         "jit": repeat(lambda state, i: step_program(inputs, state, i), stage.state, calls=items),
         "loop": repeat(lambda state, i: loop_program(inputs, state, i, items), stage.state, width=items),
     }
-    if stage.no_vmap:
-        missing["vmap"] = stage.no_vmap
-    else:
+    if VMAP_WIDTH * sum(leaf.nbytes for leaf in jax.tree.leaves(stage.state)) <= MAX_VMAP_BYTES:
         states = jax.tree.map(lambda leaf: jnp.stack([leaf] * VMAP_WIDTH), stage.state)
-        calls = max(items // VMAP_WIDTH, 1)
         step = lambda states, i: vmap_program(inputs, states, i)  # noqa: E731
-        variants["vmap"] = repeat(step, states, calls=calls, width=VMAP_WIDTH)
-    on_cpu = device.platform == "cpu"
-    if on_cpu:
-        variants["numpy"] = repeat(lambda _, i: stage.numpy(i), None, calls=items)
-    if torch is not None:
-        torch_step = stage.torch(torch, "cpu" if on_cpu else "cuda")
-        wait = None if on_cpu else torch.cuda.synchronize
-        variant = repeat(lambda _, i: torch_step(i), None, calls=items, wait=wait)
-        without_gradients = variant._replace(call=torch.no_grad()(variant.call))
-        variants["torch"] = variant if stage.needs_gradients else without_gradients
-    return variants, missing
+        variants["vmap"] = repeat(step, states, calls=max(items // VMAP_WIDTH, 1), width=VMAP_WIDTH)
+    for name, run in others.items():
+        variants[name] = repeat(run, None, calls=items)
+    return variants
 
 
-def repeat(
-    step: Callable[[Any, int], Any],
-    state: Any,
-    *,
-    calls: int = 1,
-    width: int = 1,
-    wait: Callable[[], None] | None = None,
-) -> Variant:
+def repeat(step: Callable[[Any, int], Any], state: Any, *, calls: int = 1, width: int = 1) -> Variant:
     """Return a variant whose call continues where the last one stopped.
 
     Args:
         step: (state, index of the first item) -> state.
         calls: calls of `step` in one call of the variant.
         width: items that `step` processes.
-        wait: called at the end, to wait for another library's device.
     """
     state, first = jax.tree.map(jnp.copy, state), 0
 
@@ -87,25 +70,9 @@ def repeat(
         for _ in range(calls):
             state = step(state, first)
             first += width
-        if wait is not None:
-            wait()
         return state
 
     return Variant(call, calls * width)
-
-
-def measure_variants(variants: dict[str, Variant], repeats: int, title: str) -> dict[str, Measurement]:
-    """Time one call of each variant, A B A B.
-
-    Raises:
-        ValueError: something was compiled while it was timed.
-    """
-    calls = {name: variant.call for name, variant in variants.items()}
-    rest_seconds = REST_SECONDS_WITH_TORCH if "torch" in variants else REST_SECONDS
-    try:
-        return benchmark_interleaved(calls, repeats=repeats, rest_seconds=rest_seconds, tracing=["eager"])
-    except RecompilationError as error:
-        raise ValueError(f"{title}: {error}") from None
 
 
 def measure_ceiling(device: jax.Device, repeats: int, *, quick: bool) -> dict[str, float]:
@@ -122,15 +89,16 @@ def measure_ceiling(device: jax.Device, repeats: int, *, quick: bool) -> dict[st
     for width in widths:  # the square of this matrix is the matrix itself
         square = jnp.full((width, width), 1 / width)
         variants[str(width)] = repeat(lambda square, _: product(square, square), square)
-    measurements = measure_variants(variants, repeats, f"ceiling of {device.platform}")
+    calls = {name: variant.call for name, variant in variants.items()}
+    measurements = benchmark_interleaved(calls, repeats=repeats)
     return {
         "flops_per_second": max(2 * width**3 / measurements[str(width)].minimum for width in widths),
         "bytes_per_second": 2 * 4 * num_floats / measurements["copy"].minimum,
     }
 
 
-def analyze_cost(jitted: Any, *arguments: Any) -> dict[str, float | None]:
-    """Return the FLOPs and bytes of a call by XLA's cost analysis, None where it gives none."""
-    analysis = jitted.lower(*arguments).compile().cost_analysis() or {}
+def analyze_cost(function: Callable[..., Any], *arguments: Any) -> dict[str, float | None]:
+    """Return the FLOPs and bytes of a compiled call by XLA's cost analysis, None where it gives none."""
+    analysis = jax.jit(function).lower(*arguments).compile().cost_analysis() or {}
     costs = analysis[0] if isinstance(analysis, list) else analysis  # a list in some versions of JAX
     return {"flops": costs.get("flops"), "bytes": costs.get("bytes accessed")}

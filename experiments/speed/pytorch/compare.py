@@ -19,7 +19,7 @@ from functools import partial
 from typing import Any
 
 import jaxlm
-from experiments.shared.benchmark import Benchmark, format_benchmarks, run_benchmark
+from experiments.shared.benchmark import Benchmark, run_benchmarks
 from experiments.shared.experiment import Experiment, Findings, RunContext, main
 from experiments.shared.machine import cpu_name, import_torch, num_cores
 from experiments.shared.options import BenchmarkOptions
@@ -45,33 +45,21 @@ def prepare(options: ComparisonOptions) -> Experiment:
     chosen = {title: build for title, build in builders.items() if options.rows in title}
     if not chosen:
         raise ValueError(f"no workload's title contains {options.rows!r}; the workloads are {'; '.join(builders)}")
-    work = partial(measure, options, torch, chosen)
-    return Experiment("pytorch-comparison", work, jaxlm.resolve_device("cpu"))
+    return Experiment("pytorch-comparison", partial(measure, options, torch, chosen), jaxlm.resolve_device("cpu"))
 
 
 def measure(
     options: ComparisonOptions, torch: Any, builders: dict[str, Callable[[], Benchmark]], run: RunContext
 ) -> Findings:
-    """Time each workload and save the figures measured so far."""
-    rows: dict[str, Any] = {}
-    for title, build in builders.items():
-        run.log(f"timing: {title}")
-        torch.compiler.reset()  # it keeps eight programs per function, then stops compiling
-        rows[title] = run_benchmark(
-            build(),
-            repeats=1 if options.quick else options.repeats,
-            # PyTorch's OpenMP threads keep spinning after its last call, and slow down the next variant.
-            rest_seconds=0.0 if options.quick else 0.3,
-            on_failure=run.log,
-        )
-        results = {
-            "rows": rows,
-            "cpu": {"name": cpu_name(), "cores": num_cores()},
-            "torch": {"version": torch.__version__, "threads": torch.get_num_threads()},
-        }
-        findings = Findings(results, format_benchmarks(rows))
-        run.save(findings)
-    return findings
+    """Time each workload."""
+    # PyTorch's OpenMP threads keep spinning after its last call, and slow down the next variant.
+    repeats, rest_seconds = (1, 0.0) if options.quick else (options.repeats, 0.3)
+    findings = run_benchmarks(builders, run, repeats=repeats, rest_seconds=rest_seconds)
+    machine = {
+        "cpu": {"name": cpu_name(), "cores": num_cores()},
+        "torch": {"version": torch.__version__, "threads": torch.get_num_threads()},
+    }
+    return findings._replace(results=machine | dict(findings.results))
 
 
 if __name__ == "__main__":

@@ -3,14 +3,9 @@
 This module imports torch.
 """
 
-import ctypes
-import shutil
-import subprocess
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -21,7 +16,7 @@ from jax import Array
 import jaxlm
 from experiments.shared.benchmark import Benchmark, Ratio, Variant
 from experiments.shared.synthetic import zipf_ids
-from experiments.shared.training import Ids, fit_counts
+from experiments.shared.training import fit_counts
 from experiments.speed.pytorch import reference
 
 
@@ -83,8 +78,8 @@ def fit_workload(model: jaxlm.CountsBigramLM, sizes: Sizes) -> Benchmark:
         kept[0] = model.fit(kept[0], ids, donate=True)
         return kept[0]
 
-    shape = model.vocab_size, model.vocab_size
-    table, stream = torch.zeros(shape, dtype=torch.int32), torch.tensor(ids, dtype=torch.int64)
+    table = torch.zeros((model.vocab_size, model.vocab_size), dtype=torch.int32)
+    stream = torch.tensor(ids, dtype=torch.int64)
     calls: dict[str, Callable[[], Any]] = {
         "jaxlm": fit,
         "PyTorch index_put_": partial(reference.count_by_index_put, table, stream),
@@ -94,9 +89,7 @@ def fit_workload(model: jaxlm.CountsBigramLM, sizes: Sizes) -> Benchmark:
     variants = {name: Variant(call, sizes.num_pairs) for name, call in calls.items()}
     excerpt = ids[: sizes.course_pairs + 1].tolist()
     variants["course"] = Variant(partial(reference.count_one_by_one, table, excerpt), sizes.course_pairs)
-    if (loop := compile_c_loop()) is not None:
-        variants["C"] = Variant(partial(loop, ids, np.zeros(shape, np.int32)), sizes.num_pairs)
-    return Benchmark("pair", variants, (*RATIOS, Ratio("jaxlm / C loop", "jaxlm", "C")))
+    return Benchmark("pair", variants, RATIOS)
 
 
 def step_workload(model: jaxlm.LanguageModel, batch_size: int, num_steps: int, sizes: Sizes) -> Benchmark:
@@ -212,25 +205,5 @@ def perplexity_table_workload(model: jaxlm.CountsBigramLM, sizes: Sizes) -> Benc
 
 def compile_function(function: Callable[..., Any], sizes: Sizes) -> Callable[..., Any]:
     """Compile a function with `torch.compile`, one program per shape."""
+    torch.compiler.reset()  # it keeps eight programs per function, then stops compiling
     return torch.compile(function, fullgraph=True, dynamic=False, backend=sizes.compile_backend)
-
-
-def compile_c_loop() -> Callable[[Ids, Ids], None] | None:
-    """Return a C loop that adds the pairs of int32 ids [T] to a table [V, V], or None without a compiler."""
-    if shutil.which("cc") is None:
-        return None
-    with tempfile.TemporaryDirectory() as folder:
-        source, library = Path(folder, "count.c"), Path(folder, "count.so")
-        source.write_text(
-            "void count(const int *ids, long num_ids, int *table, long vocab_size) {\n"
-            "  for (long i = 0; i + 1 < num_ids; i++) table[ids[i] * vocab_size + ids[i + 1]]++;\n"
-            "}\n"
-        )
-        subprocess.run(["cc", "-O3", "-shared", "-fPIC", "-o", library, source], check=True)  # noqa: S603, S607
-        count = ctypes.CDLL(str(library)).count
-
-    def add_pairs(ids: Ids, table: Ids) -> None:
-        ids_pointer, table_pointer = (ctypes.c_void_p(array.ctypes.data) for array in (ids, table))
-        count(ids_pointer, ctypes.c_long(len(ids)), table_pointer, ctypes.c_long(len(table)))
-
-    return add_pairs

@@ -80,8 +80,8 @@ def test_measure_reports_text_and_source(run_measure, tmp_path):
     vocab_size = len(set("the cat sat on the mat\n"))
     for row in results["text"]["rows"]:
         assert row["mean"] == pytest.approx(vocab_size, rel=0.02)  # an untrained network is uniform
-        assert row["mean"] == pytest.approx(np.mean(row["val_perplexity_by_seed"]))
-        assert row["deviation"] == pytest.approx(np.std(row["val_perplexity_by_seed"], ddof=1))
+        assert row["mean"] == pytest.approx(np.mean(row["scores"]))
+        assert row["deviation"] == pytest.approx(np.std(row["scores"], ddof=1))
     for row in results["source"]["rows"]:
         assert row["mean"] == pytest.approx(math.log(8), abs=0.02)
     floors = results["source"]["entropy_nats"], results["source"]["floor_without_order_nats"]

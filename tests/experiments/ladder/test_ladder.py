@@ -11,7 +11,7 @@ from rich.console import Console
 
 import jaxlm
 from experiments.ladder.ladder import LadderOptions, prepare
-from experiments.ladder.rungs import RECIPES, fit_bigrams, load_text, validation_interval
+from experiments.ladder.rungs import RECIPES, find_best_smoothing, fit_baselines, load_text
 from experiments.shared.experiment import run_experiment
 from jaxlm.runs.manifest import read_manifest
 from jaxlm.runs.summary import summarise_run
@@ -134,12 +134,22 @@ def test_several_seeds_are_those_of_single_runs(finished):
     assert all("seeds" not in row for row in results["models"][:4])
 
 
+def test_find_best_smoothing_has_the_lowest_perplexity():
+    table = 12 * np.roll(np.eye(6, dtype=np.int32), 1, axis=1)
+    held_out_ids = np.append(np.arange(75) % 6, [5, 2, 0, 4, 1])
+    candidates = [100.0, 0.3, 0.001]
+    variables = {"counts": {"table": table}}
+    perplexities = [jaxlm.perplexity(jaxlm.CountsBigramLM(6, k), variables, held_out_ids) for k in candidates]
+    assert min(perplexities) == perplexities[1]
+    assert find_best_smoothing(table, held_out_ids, candidates) == 0.3
+
+
 def test_best_k_does_not_depend_on_the_validation_text(tmp_path):
     num_train = len(TEXT) * 9 // 10
     (tmp_path / "text.txt").write_text(TEXT)
     (tmp_path / "other.txt").write_text(TEXT[:num_train] + TEXT[num_train:][::-1])
     best, other = (
-        fit_bigrams(load_text(small_options(tmp_path / name), "char", min_tokens=8))[1]
+        fit_baselines(load_text(small_options(tmp_path / name), "char", min_tokens=8))[3]
         for name in ("text.txt", "other.txt")
     )
     assert best.model.smoothing == other.model.smoothing
@@ -160,11 +170,6 @@ def test_prepare_refuses_an_option(tmp_path, options, message):
     (tmp_path / "text.txt").write_text(TEXT)
     with pytest.raises(ValueError, match=re.escape(message)):
         prepare(small_options(tmp_path / "text.txt", **options))
-
-
-@pytest.mark.parametrize(("num_steps", "interval"), [(500, 20), (6000, 250), (10, 1)])
-def test_validation_interval_gives_about_25_validations(num_steps, interval):
-    assert validation_interval(num_steps) == interval
 
 
 @pytest.mark.stress

@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from experiments.ladder.pytorch_ladder import PyTorchLadderOptions, prepare
-from experiments.ladder.rungs import fit_bigrams, load_text
+from experiments.ladder.rungs import fit_baselines, load_text
 from experiments.shared.experiment import run_experiment
 
 TEXT = "the cat sat on the mat. a rat sat on a hat: the cat sat on the rat!\n" * 20
@@ -22,7 +22,7 @@ def test_pytorch_ladder_does_the_work_of_the_ladder(tmp_path):
     results = json.loads((path / "results.json").read_text("utf-8"))
     data = load_text(options, "char", min_tokens=8)
     counts, *networks = results["models"]
-    assert counts["perplexity"] == pytest.approx(fit_bigrams(data)[0].evaluation.perplexity, rel=1e-5)
+    assert counts["perplexity"] == pytest.approx(fit_baselines(data)[2].evaluation.perplexity, rel=1e-5)
     assert [row["title"] for row in networks] == ["neural bigram", "MLP"]
     for row in networks:
         assert 1 < row["perplexity"] < 0.9 * data.tokenizer.vocab_size  # a new network is uniform

@@ -3,15 +3,13 @@
 import math
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from experiments.shared.synthetic import (
-    MarkovSource,
     conditional_entropy,
     cross_entropy,
-    sample_rows,
+    draw_source,
     sample_source,
     window_probabilities,
     zipf_ids,
@@ -59,9 +57,7 @@ def test_noisy_parity_looks_random_to_one_token():
 
 @pytest.mark.parametrize("order", [1, 2])
 def test_cross_entropy_of_the_source_is_its_entropy(order):
-    rows = sample_rows(5, order, 0.5, 0)
-    source, log_rows = MarkovSource(5, order), jnp.asarray(np.log(rows), jnp.float32)
-    windows = window_probabilities(rows)
+    source, log_rows, windows = draw_source(5, order, 0.5, 0)
     assert cross_entropy(source, log_rows, windows) == pytest.approx(conditional_entropy(windows, order), rel=1e-6)
     uniform = UniformLM(5, context_length=order)
     assert cross_entropy(uniform, {}, windows) == pytest.approx(math.log(5), rel=1e-6)
@@ -69,8 +65,7 @@ def test_cross_entropy_of_the_source_is_its_entropy(order):
 
 @pytest.mark.slow
 def test_sample_source_has_the_window_probabilities():
-    rows = sample_rows(3, 2, 0.5, 0)
-    source, log_rows = MarkovSource(3, 2), jnp.asarray(np.log(rows), jnp.float32)
+    source, log_rows, windows = draw_source(3, 2, 0.5, 0)
     ids = sample_source(source, log_rows, 200_000, key=jax.random.key(0))
     counts = np.bincount(ids[:-2] * 9 + ids[1:-1] * 3 + ids[2:], minlength=27).reshape(3, 3, 3)
-    np.testing.assert_allclose(counts / (len(ids) - 2), window_probabilities(rows), atol=0.01)
+    np.testing.assert_allclose(counts / (len(ids) - 2), windows, atol=0.01)

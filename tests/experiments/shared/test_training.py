@@ -20,7 +20,7 @@ IDS = np.tile([0, 1, 2], 30)
 def test_train_side_by_side_returns_the_runs_in_order():
     model, steps = jaxlm.NeuralBigramLM(3, 2), {"batch_size": 4, "num_steps": 5}
     keys, hyperparams = jaxlm.sweep_grid(jax.random.split(jax.random.key(0), 2), lr=[0.1, 0.5])
-    runs, histories = train_side_by_side(model, IDS, keys=keys, hyperparams=hyperparams, log_every=5, **steps)
+    runs, histories = train_side_by_side(model, IDS, keys=keys, hyperparams=hyperparams, **steps)
     assert len(runs) == len(histories) == 4
     for key, lr, run in zip(keys, hyperparams["lr"], runs, strict=True):
         alone = train(model, IDS, 5, key=key, lr=float(lr), batch_size=4)

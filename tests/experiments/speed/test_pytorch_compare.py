@@ -37,11 +37,6 @@ def test_counting_writes_every_variant(workloads, tmp_path):
     assert "scatter_add_" in table
 
 
-def test_counting_without_a_c_compiler(workloads, monkeypatch, tmp_path):
-    monkeypatch.setenv("PATH", str(tmp_path))
-    assert "C" not in workloads.make_workloads(workloads.QUICK)["fit, V=64"]().variants
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "rows",

@@ -8,7 +8,7 @@ import pytest
 import jaxlm
 
 torch = pytest.importorskip("torch")
-from experiments.speed.pytorch import reference, workloads  # noqa: E402
+from experiments.speed.pytorch import reference  # noqa: E402
 
 MODELS = {"mlp": jaxlm.MLPLanguageModel(11, 3, 4, 6), "bigram": jaxlm.NeuralBigramLM(11, 4)}
 IDS = np.random.default_rng(0).integers(0, 11, 80).astype(np.int32)
@@ -99,15 +99,6 @@ def test_counting_adds_every_pair(count):
     table = torch.full((11, 11), 2, dtype=torch.int32)
     count(table, STREAM)
     np.testing.assert_array_equal(table.numpy(), count_pairs() + 2)
-
-
-def test_c_loop_adds_every_pair():
-    count = workloads.compile_c_loop()
-    if count is None:
-        pytest.skip("no C compiler")
-    table = np.full((11, 11), 2, np.int32)
-    count(IDS, table)
-    np.testing.assert_array_equal(table, count_pairs() + 2)
 
 
 def test_table_perplexity_matches_jaxlm():
