@@ -83,15 +83,20 @@ def save_checkpoint(directory: Path, checkpoint: Checkpoint) -> Path:
     Raises:
         OSError: it cannot be written; all other checkpoints are unchanged.
     """
-    path = checkpoint_path(directory, int(checkpoint.state.step))
+    import orbax.checkpoint as ocp
+
+    path, nats = checkpoint_path(directory, int(checkpoint.state.step)), checkpoint.nats_per_token
     if (path / _DOCUMENT).exists():
         return path
-    nats = checkpoint.nats_per_token
-    document: dict[str, Any] = {"version": _VERSION, "seconds": checkpoint.seconds}
-    document["nats_per_token"] = float(nats) if nats is not None and math.isfinite(nats) else None
+    # NumPy arrays, because Orbax 0.11.24 cannot save those of JAX 0.5.0.
+    trees = jax.tree.map(np.asarray, {"state": checkpoint.state, "best": checkpoint.best})
+    items = {name: ocp.args.StandardSave(tree) for name, tree in trees.items() if tree is not None}
+    nats = None if nats is None or not math.isfinite(nats) else float(nats)
+    document: dict[str, Any] = {"version": _VERSION, "seconds": checkpoint.seconds, "nats_per_token": nats}
     try:
         remove(path)
-        _save_arrays(path, checkpoint)
+        with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
+            checkpointer.save(path.absolute(), args=ocp.args.Composite(**items))
         write_atomically(path / _LOG, checkpoint.log)
         document["files"] = _file_checksums(path)
         for each in (directory, path, *path.rglob("*")):
@@ -167,27 +172,17 @@ def discard_after(directory: Path, step: int) -> None:
     for path in directory.glob("step_*"):
         if path not in (checkpoint_path(directory, each) for each in steps):
             remove(path)
-    for path in (checkpoint_path(directory, each) for each in steps if each > step):
-        unusable = path.with_name(f"unusable-{path.name}")
-        remove(unusable)
-        path.rename(unusable)
-
-
-def _save_arrays(path: Path, checkpoint: Checkpoint) -> None:
-    import orbax.checkpoint as ocp
-
-    # NumPy arrays, because Orbax 0.11.24 cannot save those of JAX 0.5.0.
-    arrays = jax.tree.map(np.asarray, {"state": checkpoint.state, "best": checkpoint.best})
-    items = {name: ocp.args.StandardSave(tree) for name, tree in arrays.items() if tree is not None}
-    with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
-        checkpointer.save(path.absolute(), args=ocp.args.Composite(**items))
+        elif path > checkpoint_path(directory, step):
+            unusable = path.with_name(f"unusable-{path.name}")
+            remove(unusable)
+            path.rename(unusable)
 
 
 def _load_arrays(path: Path, like: Arrays) -> Arrays:
     import orbax.checkpoint as ocp
 
-    state, best = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), like)
-    trees = {"state": state, "best": best}
+    trees = dict(zip(("state", "best"), like, strict=True))
+    trees = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), trees)
     items = {name: ocp.args.StandardRestore(tree) for name, tree in trees.items() if tree is not None}
     with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
         restored = checkpointer.restore(path.absolute(), args=ocp.args.Composite(**items))
