@@ -24,25 +24,22 @@ class EvaluateOptions(ModelOptions):
 def evaluate_text(options: EvaluateOptions, console: Console) -> dict[str, Any]:
     """Evaluate a model on a text, or on a part of it."""
     from jaxlm.runs.directory import is_run
-    from jaxlm.runs.load import read_run_config
-    from jaxlm.runs.manifest import read_manifest
+    from jaxlm.runs.load import open_run
 
     path, is_named = options.model, options.text is not None or options.corpus is not None
     if options.text is not None and options.corpus is not None:
-        raise ValueError(
-            f"--text {options.text} and --corpus {options.corpus} both name a text; remove one of them"
-        )
+        raise ValueError(f"text {options.text} and corpus {options.corpus} exclude each other; remove one")
     model, variables, tokenizer = open_model_on_cpu(options)
-    config = read_run_config(path) if is_run(path) else None
-    if config is None and not is_named:
+    run = open_run(path) if is_run(path) else None
+    if run is None and not is_named:
         raise ValueError(f"{path} is not a run directory: name a text with --text FILE or --corpus NAME")
-    source = options if config is None or is_named else config
+    source = options if run is None or is_named else run.config
     corpus, part = load_text(source.text, source.corpus), options.part or ("all" if is_named else "validation")
-    if not is_named and corpus.sha256 != read_manifest(path)["corpus"]["sha256"]:
+    if run is not None and not is_named and corpus.sha256 != run.manifest["corpus"]["sha256"]:
         raise ValueError(f"{corpus.source} has changed since {path} was trained; use --text to evaluate on it")
     device, ids = select_device(options.device, variables, console), tokenizer.encode(corpus.text)
     if part != "all":
-        train_ids, val_ids = jaxlm.split_ids(ids, 0.1 if config is None else config.val_fraction)
+        train_ids, val_ids = jaxlm.split_ids(ids, 0.1 if run is None else run.config.val_fraction)
         ids = train_ids if part == "train" else val_ids
     result = jaxlm.evaluate(model, variables, ids, batch_size=options.batch_size, device=device)
     bits = jaxlm.bits_per_byte(result.nats_per_token, len(tokenizer.decode_bytes(ids)) / len(ids))

@@ -13,6 +13,10 @@ from jaxlm.utils.terminal import escape_controls, print_plain
 
 _Rows = Sequence[Mapping[str, Any]]  # of `summarise_run`
 _Manifests = Mapping[str, Mapping[str, Any]]  # by path of the run
+_COMPARED = {  # parts of a manifest, and what follows if they differ
+    "corpus": "these runs use different texts: their figures are not comparable",
+    "tokenizer": "these runs use different tokenizers: compare bits/byte, not perplexity or nats/token",
+}
 _REMEDY = "jaxlm train creates runs, in runs/ or at its --out"
 
 
@@ -76,18 +80,11 @@ def _compare_runs(manifests: _Manifests, console: Console) -> dict[str, Any]:
     if differing:
         console.print()
         print_table(console, ["", *configs], *([name, *by_run.values()] for name, by_run in differing.items()))
-    notes = []
-    if _differ(manifests, "corpus"):
-        notes = ["these runs use different texts: their figures are not comparable"]
-    elif _differ(manifests, "tokenizer"):
-        notes = ["these runs use different tokenizers: compare bits/byte, not perplexity or nats/token"]
+    shas = [{repr(each.get(name, {}).get("sha256")) for each in manifests.values()} for name in _COMPARED]
+    notes = [note for note, values in zip(_COMPARED.values(), shas, strict=True) if len(values) > 1][:1]
     for note in notes:
         print_plain(console, f"note: {note}")
     return {"differing": differing, "notes": notes}
-
-
-def _differ(manifests: _Manifests, name: str) -> bool:
-    return len({repr(manifest.get(name, {}).get("sha256")) for manifest in manifests.values()}) > 1
 
 
 def _plot_runs(plot: Path, rows: _Rows, manifests: _Manifests) -> None:

@@ -34,7 +34,7 @@ def parse_over_saved_options(words: Sequence[str], options: TrainOptions) -> Tra
         words: The words after `jaxlm train`.
         options: The same words parsed with the defaults of `TrainConfig`.
     """
-    from jaxlm.runs.load import read_run_config
+    from jaxlm.runs.load import open_run
 
     def parse(defaults: TrainConfig) -> TrainOptions:
         return tyro.cli(TrainOptions, args=words, default=TrainOptions(defaults), config=TYRO_CONFIG)
@@ -42,7 +42,7 @@ def parse_over_saved_options(words: Sequence[str], options: TrainOptions) -> Tra
     if options.resume is not None and options.config is not None:
         raise ValueError("--resume reads the options from the run; remove --config")
     if options.resume is not None:
-        saved = read_run_config(options.resume)
+        saved = open_run(options.resume).config
     elif options.config is not None:
         saved = read_config(options.config)
     else:

@@ -11,7 +11,7 @@ from cli_helpers import TEXT, call, make_run, pipe, shown, terminal
 import jaxlm
 from jaxlm.cli import shared
 from jaxlm.devices.selection import Choice
-from jaxlm.runs.load import read_run_config
+from jaxlm.runs.load import open_run
 from jaxlm.runs.manifest import read_manifest, write_manifest
 from jaxlm.runs.setup import SAMPLE_FOLD
 
@@ -42,7 +42,7 @@ def test_train_returns_and_prints_results_and_a_sample(trained):
 
 def test_train_resume_of_a_finished_run_shows_it(run):
     console = pipe()
-    document = train(read_run_config(run), resume=run, console=console)
+    document = train(open_run(run).config, resume=run, console=console)
     assert document["state"] == "done"
     assert str(run) in shown(console)
     with pytest.raises(ValueError, match="remove --out and --overwrite"):
@@ -87,7 +87,7 @@ def test_evaluate_refuses_a_changed_missing_or_second_text(run, text, tmp_path):
         ({}, r"hamlet\.txt has changed since .*run was trained; use --text"),
         (
             {"text": text, "corpus": "shakespeare"},
-            r"--text .* and --corpus shakespeare both name a text; remove one",
+            "text .* and corpus shakespeare exclude each other; remove one",
         ),
     ]:
         with pytest.raises(ValueError, match=message):
