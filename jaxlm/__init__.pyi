@@ -1,5 +1,6 @@
 __version__: str
 
+from . import reference as reference
 from .checkpoints.model_files import (
     export_model as export_model,
     import_model as import_model,
@@ -32,6 +33,7 @@ from .runs.config import TrainConfig as TrainConfig
 from .runs.load import load_run as load_run, open_model as open_model
 from .runs.summary import list_runs as list_runs
 from .runs.train import resume_run as resume_run, start_run as start_run
+from .sampling.generate import generate as generate, tabulate as tabulate
 from .sampling.sample import sample as sample, sample_stream as sample_stream
 from .text.batching import (
     Batch as Batch,
@@ -49,9 +51,8 @@ from .text.tokenizers import (
     Tokenizer as Tokenizer,
     load_tokenizer as load_tokenizer,
 )
-from .training.loop import Record as Record, train as train
+from .training.loop import train as train, train_lm as train_lm
 from .training.optimizers import sgd as sgd
-from .training.state import TrainState as TrainState, init_state as init_state
+from .training.state import Record as Record, TrainState as TrainState, init_state as init_state
 from .training.step import train_step as train_step
 from .training.sweep import sweep_grid as sweep_grid, train_many as train_many
-from .training.train_lm import train_lm as train_lm

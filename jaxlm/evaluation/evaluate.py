@@ -130,8 +130,8 @@ def _warn_if_probabilities(
     bound = math.log(model.vocab_size - 1 + math.e) + 1e-3
     if isinstance(model, SupportsTargetLogProbs) or lowest < bound - 1.002 or highest > bound:
         return
-    first_ids = np.asarray(ids)[: model.context_length + 8]
-    logits = _compute_logits(model, variables, windows(first_ids, model.context_length).contexts)
+    first_ids = np.asarray(ids)[: model.context_length + 8].astype(np.int32)
+    logits = jax.device_get(_compute_window_logits(model, variables, jax.device_put(first_ids)))
     if (logits >= 0).all() and np.allclose(logits.sum(axis=1), 1, atol=1e-3):
         warnings.warn(
             f"{type(model).__name__}.apply returns probabilities; return their logarithms, which are logits",
@@ -139,7 +139,9 @@ def _warn_if_probabilities(
         )
 
 
-_compute_logits = jit_model(compute_logits)
+@jit_model
+def _compute_window_logits(model: LanguageModel, variables: Any, ids: Array) -> Array:
+    return compute_logits(model, variables, windows(ids, model.context_length).contexts)
 
 
 @functools.partial(jit_model, static_argnames="batch_size")

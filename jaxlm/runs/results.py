@@ -9,7 +9,7 @@ from jaxlm.evaluation.loss import bits_per_byte
 from jaxlm.models import CountsBigramLM, LanguageModel
 from jaxlm.models.interface import num_params
 from jaxlm.text.dataset import Dataset
-from jaxlm.training.loop import Record
+from jaxlm.training.state import Record
 
 _SCHEMA_VERSION = 1
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from jaxlm.training.loop import Record
+from jaxlm.training.state import Record
 
 
 def check_tensorboard() -> None:
@@ -22,7 +22,9 @@ def open_tensorboard(folder: Path, first_step: int) -> Iterator[Callable[[Record
     """
     import tensorboardX
 
-    with tensorboardX.SummaryWriter(str(folder), purge_step=first_step, flush_secs=1) as writer:
+    options = {"purge_step": first_step, "flush_secs": 1}
+    suffix = f".{len(list(folder.glob('*'))):06}"  # names that differ only in this are read in its order
+    with tensorboardX.SummaryWriter(str(folder), filename_suffix=suffix, **options) as writer:
 
         def write_record(record: Record) -> None:
             writer.add_scalar("train/nats_per_token", record.train_loss, record.step)

@@ -5,8 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxlm.training.loop import Record
-from jaxlm.training.state import TrainState
+from jaxlm.training.state import Record, TrainState
 from jaxlm.utils.checks import check_at_least
 
 

@@ -1,10 +1,10 @@
-"""The training loop: compiled chunks of many steps, with records and validation between them."""
+"""Train one model: compiled chunks of many steps, with records and validation between them."""
 
 import functools
 import math
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, TypedDict
 
 import jax
 import numpy as np
@@ -14,12 +14,14 @@ from numpy.typing import ArrayLike
 
 from jaxlm.devices.selection import resolve_device
 from jaxlm.evaluation.evaluate import Evaluation, evaluate
-from jaxlm.models.interface import LanguageModel, num_params
+from jaxlm.models.interface import LanguageModel, check_model, num_params
 from jaxlm.text.batching import check_stream
+from jaxlm.training.early_stopping import stop_early
 from jaxlm.training.optimizers import HyperparamState, sgd
-from jaxlm.training.state import TrainState, check_state, init_state
+from jaxlm.training.state import Record, TrainState, check_state, init_state
 from jaxlm.training.step import train_chunk
-from jaxlm.utils.checks import check_at_least
+from jaxlm.utils.checks import check_at_least, check_not_traced
+from jaxlm.utils.keys import check_key
 from jaxlm.utils.padding import pad_rows
 
 _DEFAULT_LR = 0.1
@@ -28,16 +30,94 @@ _DEFAULT_LR = 0.1
 _MIN_CHUNK_SECONDS, _MAX_CHUNK_SECONDS = 0.2, 0.5
 
 
-class Record(NamedTuple):
-    """One entry of the training log.
+class History(TypedDict):
+    """The log of a training run, with one value per recorded step."""
 
-    >>> Record(step=0, train_loss=1.5, validation=None).train_loss
-    1.5
+    steps: list[int]
+    train_losses: list[float]
+    val_perplexities: list[float]  # empty without validation
+
+
+def empty_history() -> History:
+    """Return a history without records."""
+    return {"steps": [], "train_losses": [], "val_perplexities": []}
+
+
+def train_lm(
+    model: LanguageModel,
+    train_ids: ArrayLike,
+    *,
+    key: Array,
+    variables: Any = None,
+    val_ids: ArrayLike | None = None,
+    batch_size: int = 32,
+    num_steps: int = 1000,
+    lr: float | None = None,
+    weight_decay: float = 0.0,
+    optimizer: optax.GradientTransformation | None = None,
+    log_every: int = 100,
+    patience: int | None = None,
+    device: str | jax.Device = "auto",
+) -> tuple[Any, History]:
+    """Train a model on random windows of `train_ids` to minimize the mean nats per token.
+
+    Host function; not for use inside `jit`: use `init_state` and `train_step` there.
+
+    Step i trains on `get_batch(train_ids, N, batch_size, key=jax.random.fold_in(key, i))`. Dropout in step i uses
+    `fold_in(fold_in(key, 2**31 - 2), i)`. Nothing else is random, so a resumed run ends in the same bits.
+
+    Args:
+        train_ids: integers [T], T > N.
+        variables: initial variables, not modified; None means `init(model, jax.random.fold_in(key, 2**31 - 1))`.
+            Only the collection "params" is trained if there is one, otherwise everything.
+        val_ids: integers [T'], T' > N, evaluated after every recorded step.
+        batch_size: windows per step.
+        lr: learning rate of SGD; None means 0.1.
+        weight_decay: L2 coefficient of SGD; `weight_decay * param` is added to the gradient, as in PyTorch.
+        optimizer: replaces SGD with a constant rate, as in `optimizer=jaxlm.sgd(0.3, 1000, momentum=0.9)`. With
+            another optax optimizer, pass the same object again to reuse the compiled program.
+        log_every: record the steps 0, log_every, 2 * log_every, ... and the last one.
+        patience: stop after this many records in a row without a better validation, and return the variables of
+            the best one. Its perplexity is optimistic, because it was selected on `val_ids`.
+
+    Returns:
+        the trained variables, and the history, with one value per recorded step:
+        `{"steps": [...], "train_losses": [...], "val_perplexities": [...]}`, the last empty without `val_ids`.
+
+    Raises:
+        FloatingPointError: a loss, or a param at a recorded step, is not finite; the message names the step.
+
+    >>> from jaxlm import NeuralBigramLM
+    >>> model, key = NeuralBigramLM(vocab_size=3, embedding_dim=4), jax.random.key(0)
+    >>> variables, history = train_lm(model, [0, 1, 2] * 9, key=key, num_steps=50, lr=1.0)
+    >>> history["steps"], history["train_losses"][-1] < 0.1
+    ([0, 49], True)
     """
-
-    step: int  # from 0
-    train_loss: float  # mean nats per token of the step's batch, before the update
-    validation: Evaluation | None  # on `val_ids`, after the update
+    training = train(
+        model,
+        train_ids,
+        key=key,
+        variables=variables,
+        val_ids=val_ids,
+        batch_size=batch_size,
+        num_steps=num_steps,
+        lr=lr,
+        weight_decay=weight_decay,
+        optimizer=optimizer,
+        log_every=log_every,
+        device=device,
+    )
+    if patience is not None and val_ids is None:
+        raise ValueError(f"patience={patience} needs a validation; pass val_ids")
+    history = empty_history()
+    for state, record, best in stop_early(training, patience):
+        result = state if best is None else state._replace(params=best.params)
+        if record is not None:
+            history["steps"].append(record.step)
+            history["train_losses"].append(record.train_loss)
+            if record.validation is not None:
+                history["val_perplexities"].append(record.validation.perplexity)
+    return result.variables, history
 
 
 def train(
@@ -82,16 +162,12 @@ def train(
     ...         print(record.step)
     49
     """
-    check_at_least("batch_size", batch_size, 1)
-    check_at_least("num_steps", num_steps, 0)
-    check_at_least("log_every", log_every, 1)
     if yield_every is not None:
         check_at_least("yield_every", yield_every, 1)
     optimizer = _resolve_optimizer(optimizer, lr, weight_decay, num_steps)
-    window_length = model.context_length + 1
-    train_stream = check_stream(train_ids, model.vocab_size, min_length=window_length, name="train_ids")
-    if val_ids is not None:
-        val_ids = check_stream(val_ids, model.vocab_size, min_length=window_length, name="val_ids")
+    key = check_key(key)
+    sizes = {"batch_size": batch_size, "num_steps": num_steps, "log_every": log_every}
+    ids, num_windows, val_ids = check_training(model, train_ids, val_ids, **sizes)
     make_state = functools.partial(init_state, model, optimizer, key=key)
     if state is None:
         state = make_state(variables=variables)
@@ -101,10 +177,7 @@ def train(
             hyperparams = optimizer.init(state.params).hyperparams
             state = state._replace(opt_state=state.opt_state._replace(hyperparams=hyperparams))
     target_device = resolve_device(device, num_weights=num_params(state.params))
-    num_windows = len(train_stream) - model.context_length
-    padded = pad_rows(np.asarray(train_stream), 0)
-    data = jax.device_put((padded, num_windows, key), target_device)
-    state = jax.device_put(state, target_device)
+    *data, state = jax.device_put((ids, num_windows, key, state), target_device)
     # Equal for all optimizers that share an `update`, which is all that the compiled program uses.
     update_only = optimizer._replace(init=None)
     run_chunk = functools.partial(train_chunk, model, update_only, batch_size, *data)
@@ -112,6 +185,32 @@ def train(
     if val_ids is not None:
         validate = functools.partial(evaluate, model, ids=val_ids, device=target_device)
     return _iterate(state, run_chunk, validate, num_steps, log_every, yield_every)
+
+
+def check_training(
+    model: LanguageModel,
+    train_ids: ArrayLike,
+    val_ids: ArrayLike | None,
+    *,
+    batch_size: int,
+    num_steps: int,
+    log_every: int,
+) -> tuple[np.ndarray[Any, Any], int, Any]:
+    """Check the arguments that `train` and `train_many` share.
+
+    Return the training ids, padded so that streams of many lengths share a compiled program, the number of windows
+    in them, and the validation ids.
+    """
+    check_not_traced("training", "init_state and train_step", train_ids)
+    check_model(model)
+    check_at_least("batch_size", batch_size, 1)
+    check_at_least("num_steps", num_steps, 0)
+    check_at_least("log_every", log_every, 1)
+    window_length = model.context_length + 1
+    stream = np.asarray(check_stream(train_ids, model.vocab_size, min_length=window_length, name="train_ids"))
+    if val_ids is not None:
+        val_ids = check_stream(val_ids, model.vocab_size, min_length=window_length, name="val_ids")
+    return pad_rows(stream, 0), len(stream) - model.context_length, val_ids
 
 
 def is_recorded(step: int, num_steps: int, log_every: int) -> bool:

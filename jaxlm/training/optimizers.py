@@ -47,7 +47,7 @@ def _make_update(make_optimizer: Callable[..., optax.GradientTransformation]) ->
 
 def sgd(
     lr: float | Array,
-    num_steps: int | Array,
+    num_steps: int | Array | None = None,
     *,
     schedule: Literal["constant", "cosine"] = "constant",
     warmup_steps: int | Array = 0,
@@ -89,19 +89,22 @@ def sgd(
         raise ValueError(f"unknown schedule {schedule!r}; choose constant or cosine")
     if not _is_traced(warmup_steps) and warmup_steps < 0:
         raise ValueError(f"warmup_steps must be at least 0, got {warmup_steps}")
-    is_cosine = schedule == "cosine"
-    is_known = not (_is_traced(warmup_steps) or _is_traced(num_steps))
-    if is_cosine and is_known and warmup_steps >= max(num_steps, 1):
-        raise ValueError(f"warmup_steps must be below {num_steps=} for a cosine, got {warmup_steps}")
+    numbers: dict[str, Any] = {"lr": lr}
+    if schedule == "cosine":
+        if num_steps is None:
+            raise ValueError("a cosine schedule needs num_steps, the step at which it ends")
+        is_known = not (_is_traced(warmup_steps) or _is_traced(num_steps))
+        if is_known and warmup_steps >= max(num_steps, 1):
+            raise ValueError(f"warmup_steps must be below {num_steps=} for a cosine, got {warmup_steps}")
+        numbers["num_steps"] = num_steps
     optional = {"warmup_steps": warmup_steps, "momentum": momentum, "weight_decay": weight_decay}
-    numbers = {"lr": lr} | {name: value for name, value in optional.items() if _is_traced(value) or value != 0}
-    numbers |= {"num_steps": num_steps} if is_cosine else {}
+    numbers |= {name: value for name, value in optional.items() if _is_traced(value) or value != 0}
     numbers |= {} if clip_norm is None else {"clip_norm": clip_norm}
-    return inject_hyperparams(_sgd_factory(is_cosine, decoupled_decay), numbers)
+    return inject_hyperparams(_sgd_factory(schedule, decoupled_decay), numbers)
 
 
 @functools.cache
-def _sgd_factory(is_cosine: bool, decoupled_decay: bool) -> Callable[..., optax.GradientTransformation]:
+def _sgd_factory(schedule: str, decoupled_decay: bool) -> Callable[..., optax.GradientTransformation]:
     def make_sgd(
         lr: Array,
         num_steps: Array | None = None,
@@ -119,7 +122,7 @@ def _sgd_factory(is_cosine: bool, decoupled_decay: bool) -> Callable[..., optax.
             return lr * jnp.where(step < warmup, (step + 1) / (warmup + 1), factor)
 
         decay = [] if weight_decay is None else [optax.add_decayed_weights(weight_decay)]
-        is_constant = not is_cosine and warmup_steps is None
+        is_constant = schedule == "constant" and warmup_steps is None
         return optax.chain(
             *([] if clip_norm is None else [optax.clip_by_global_norm(clip_norm)]),
             *([] if decoupled_decay else decay),
@@ -129,11 +132,6 @@ def _sgd_factory(is_cosine: bool, decoupled_decay: bool) -> Callable[..., optax.
         )
 
     return make_sgd
-
-
-def plain_sgd(lr: float | Array, weight_decay: float | Array = 0.0) -> optax.GradientTransformation:
-    """Return SGD with a constant learning rate, the default optimizer of `train_many`."""
-    return sgd(lr, num_steps=1, weight_decay=weight_decay)
 
 
 def _is_traced(number: Any) -> bool:

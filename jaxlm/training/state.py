@@ -8,7 +8,9 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from jaxlm.models.interface import LanguageModel, init
+from jaxlm.evaluation.evaluate import Evaluation
+from jaxlm.models.interface import LanguageModel, check_collections, init
+from jaxlm.utils.keys import check_key
 
 # Folds of a run's key that are not steps.
 INIT_FOLD = 2**31 - 1
@@ -33,6 +35,18 @@ class TrainState(NamedTuple):
         return self.params if self.constants is None else {"params": self.params, **self.constants}
 
 
+class Record(NamedTuple):
+    """One entry of the training log.
+
+    >>> Record(step=0, train_loss=1.5, validation=None).train_loss
+    1.5
+    """
+
+    step: int  # from 0
+    train_loss: float  # mean nats per token of the step's batch, before the update
+    validation: Evaluation | None  # on `val_ids`, after the update
+
+
 def init_state(
     model: LanguageModel, optimizer: optax.GradientTransformation, *, key: Array, variables: Any = None
 ) -> TrainState:
@@ -51,7 +65,8 @@ def init_state(
     Array(0, dtype=int32)
     """
     if variables is None:
-        variables = init(model, jax.random.fold_in(key, INIT_FOLD))
+        variables = init(model, jax.random.fold_in(check_key(key), INIT_FOLD))
+    check_collections(model, variables)
     params, constants = split_variables(model, variables)
     return TrainState(jnp.int32(0), params, optimizer.init(params), constants)
 
@@ -73,14 +88,17 @@ def split_variables(model: LanguageModel, variables: Any) -> tuple[Any, Any]:
 
 def check_state(state: TrainState, expected: TrainState, num_steps: int) -> None:
     """Raise a ValueError unless `state` has the arrays of `expected` and is at most at step `num_steps`."""
-    problem = "state belongs to another model or optimizer"
-    structure: Any = jax.tree.structure  # its type lacks !=
-    if structure(state) != structure(expected):
-        raise ValueError(f"{problem}: its arrays have other names")
-    leaves = jax.tree_util.tree_leaves_with_path(state)
-    for (path, leaf), wanted in zip(leaves, jax.tree.leaves(expected), strict=True):
-        found, needed = (f"{each.dtype}{list(each.shape)}" for each in (leaf, wanted))
-        if found != needed:
-            raise ValueError(f"{problem}: {jax.tree_util.keystr(path)} is {found}, expected {needed}")
+
+    def describe(state: TrainState) -> dict[str, str]:
+        leaves = jax.tree_util.tree_leaves_with_path(state)
+        return {jax.tree_util.keystr(path): f"{leaf.dtype}{list(leaf.shape)}" for path, leaf in leaves}
+
+    found, needed = describe(state), describe(expected)
+    for name in found | needed:
+        if found.get(name) != needed.get(name):
+            raise ValueError(
+                f"state belongs to another model or optimizer: {name} is {found.get(name)}, "
+                f"expected {needed.get(name)}"
+            )
     if not 0 <= int(state.step) <= num_steps:
         raise ValueError(f"state is at step {int(state.step)}, outside 0..num_steps={num_steps}")

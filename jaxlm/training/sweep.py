@@ -17,14 +17,10 @@ from jaxlm.devices.selection import resolve_device
 from jaxlm.evaluation.evaluate import evaluate
 from jaxlm.models.interface import LanguageModel, num_init_params
 from jaxlm.models.jit import jit_model
-from jaxlm.text.batching import check_stream
-from jaxlm.training.loop import is_recorded
-from jaxlm.training.optimizers import inject_hyperparams, plain_sgd
+from jaxlm.training.loop import History, check_training, empty_history, is_recorded
+from jaxlm.training.optimizers import inject_hyperparams, sgd
 from jaxlm.training.state import TrainState, init_state
 from jaxlm.training.step import SWEEP_AXES, train_chunk
-from jaxlm.training.train_lm import History, empty_history
-from jaxlm.utils.checks import check_at_least
-from jaxlm.utils.padding import pad_rows
 
 
 def sweep_grid(keys: Array, **values: ArrayLike) -> tuple[Array, dict[str, np.ndarray[Any, Any]]]:
@@ -51,7 +47,7 @@ def train_many(
     *,
     keys: Array,
     hyperparams: Mapping[str, ArrayLike],
-    optimizer: Callable[..., optax.GradientTransformation] = plain_sgd,
+    optimizer: Callable[..., optax.GradientTransformation] = sgd,
     val_ids: ArrayLike | None = None,
     batch_size: int = 32,
     num_steps: int = 1000,
@@ -74,7 +70,7 @@ def train_many(
         keys: random keys [R].
         hyperparams: the arguments of `optimizer`, finite numbers [R] each. `sweep_grid` returns all combinations.
         optimizer: returns an Optax optimizer, such as `lambda lr: optax.adam(lr)`. Pass the same function again to
-            reuse the compiled program. The default takes `lr` and `weight_decay`.
+            reuse the compiled program. The default takes the numbers of `jaxlm.sgd`.
         val_ids, batch_size, num_steps, log_every, device: as in `train_lm`.
 
     Returns:
@@ -87,22 +83,16 @@ def train_many(
     >>> float(hyperparams["lr"][1]), histories[1]["train_losses"][-1] < 0.1
     (1.0, True)
     """
-    check_at_least("batch_size", batch_size, 1)
-    check_at_least("num_steps", num_steps, 0)
-    check_at_least("log_every", log_every, 1)
     numbers: Any = _check_hyperparams(keys, hyperparams)
-    window_length = model.context_length + 1
-    train_stream = check_stream(train_ids, model.vocab_size, min_length=window_length, name="train_ids")
-    if val_ids is not None:
-        val_ids = check_stream(val_ids, model.vocab_size, min_length=window_length, name="val_ids")
+    sizes = {"batch_size": batch_size, "num_steps": num_steps, "log_every": log_every}
+    ids, num_windows, val_ids = check_training(model, train_ids, val_ids, **sizes)
     target_device = resolve_device(device, num_weights=len(keys) * num_init_params(model))
     devices = [target_device] if isinstance(device, jax.Device) else jax.devices(target_device.platform)
     num_devices = next(count for count in range(len(devices), 0, -1) if len(keys) % count == 0)
     mesh = Mesh(np.array(devices[:num_devices]), ("runs",))
     replicated = NamedSharding(mesh, PartitionSpec())  # type: ignore[no-untyped-call]
     split_by_run = NamedSharding(mesh, PartitionSpec("runs"))  # type: ignore[no-untyped-call]
-    num_windows = len(train_stream) - model.context_length
-    stream, num_windows = jax.device_put((pad_rows(np.asarray(train_stream), 0), num_windows), replicated)
+    stream, num_windows = jax.device_put((ids, num_windows), replicated)
     keys, numbers = jax.device_put((keys, numbers), split_by_run)
     states = _init_states(model, optimizer, keys, numbers)
     update_only = inject_hyperparams(optimizer, {})._replace(init=None)  # equal in each call

@@ -11,7 +11,7 @@ import jaxlm
 from jaxlm.runs.config import TrainConfig
 from jaxlm.runs.results import TITLES, describe_dataset, describe_results, metrics_line, model_row
 from jaxlm.text.dataset import Dataset
-from jaxlm.training.loop import Record
+from jaxlm.training.state import Record
 
 EVALUATION = jaxlm.Evaluation(nats_per_token=2.0, perplexity=math.exp(2.0), num_tokens=99)
 TEXT = "a text of its own " * 10

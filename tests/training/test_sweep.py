@@ -14,7 +14,7 @@ import pytest
 from tiny_training import DROPOUT_MLP, IDS, MLP, VOCAB, assert_close, assert_same_bits
 
 import jaxlm
-from jaxlm.training.optimizers import plain_sgd, sgd
+from jaxlm.training.optimizers import sgd
 from jaxlm.training.step import train_chunk
 from jaxlm.training.sweep import sweep_grid, train_many
 
@@ -51,7 +51,7 @@ LRS, MOMENTA, DECAYS = [0.5, 0.3], [0.9, 0.0], [0.1, 0.2]
 @pytest.mark.parametrize(
     ("model", "optimizer", "hyperparams"),
     [
-        pytest.param(MLP, plain_sgd, {"lr": LRS}, id="sgd"),
+        pytest.param(MLP, sgd, {"lr": LRS}, id="sgd"),
         pytest.param(MLP, momentum_sgd, {"lr": LRS, "momentum": MOMENTA}, id="momentum"),
         pytest.param(
             MLP,
@@ -59,8 +59,8 @@ LRS, MOMENTA, DECAYS = [0.5, 0.3], [0.9, 0.0], [0.1, 0.2]
             {"lr": [1.0, 2.0], "momentum": MOMENTA, "weight_decay": DECAYS},
             id="schedule",
         ),
-        pytest.param(DROPOUT_MLP, plain_sgd, {"lr": LRS}, id="dropout"),
-        pytest.param(ShiftedModel(), plain_sgd, {"lr": LRS, "weight_decay": DECAYS}, id="constants"),
+        pytest.param(DROPOUT_MLP, sgd, {"lr": LRS}, id="dropout"),
+        pytest.param(ShiftedModel(), sgd, {"lr": LRS, "weight_decay": DECAYS}, id="constants"),
     ],
 )
 def test_train_many_equals_train_lm(model, optimizer, hyperparams):
@@ -69,7 +69,7 @@ def test_train_many_equals_train_lm(model, optimizer, hyperparams):
     )
     for run, key in enumerate(KEYS):
         numbers = {name: values[run] for name, values in hyperparams.items()}
-        options = numbers if optimizer is plain_sgd else {"optimizer": optimizer(**numbers)}
+        options = numbers if optimizer is sgd else {"optimizer": optimizer(**numbers)}
         alone, history = jaxlm.train_lm(model, IDS, key=key, val_ids=VAL_IDS, **options, **OPTIONS)
         assert_close(jax.tree.map(lambda leaf, run=run: leaf[run], variables), alone, rtol=2e-4, atol=2e-6)
         assert histories[run]["steps"] == history["steps"] == [0, 5, 10, 11]
