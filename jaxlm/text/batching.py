@@ -99,7 +99,8 @@ def split_ids(ids: ArrayLike, val_fraction: float = 0.1) -> Split:
 def get_batch(ids: ArrayLike, context_length: int, batch_size: int, *, key: Array) -> Batch:
     """Draw random contexts of a stream, and the token that follows each.
 
-    Start positions are uniform over [0, T - N), with replacement. Works under `jax.jit` and `jax.vmap`.
+    Start positions are uniform over [0, T - N), with replacement. Works under `jax.jit` and `jax.vmap`. Of a NumPy
+    array, such as a memory-mapped file, only the batch is read and checked.
 
     Args:
         ids: integers [T], where T is at least N + 1.
@@ -116,7 +117,13 @@ def get_batch(ids: ArrayLike, context_length: int, batch_size: int, *, key: Arra
     """
     stream = _as_stream(ids, context_length)
     check_at_least("batch_size", batch_size, 1)
-    return random_windows(stream, len(stream) - context_length, context_length, batch_size, key=key)
+    num_windows = len(stream) - context_length
+    if isinstance(stream, Array):
+        return random_windows(stream, num_windows, context_length, batch_size, key=key)
+    starts = _draw_starts(num_windows, batch_size, key=key)
+    if isinstance(starts, jax.core.Tracer):  # under `jit` or `vmap`, the host does not know the starts
+        return _take_windows(jnp.asarray(_check_range(stream)), starts, context_length)
+    return _take_windows(stream, np.asarray(starts), context_length)
 
 
 @functools.partial(jax.jit, static_argnames=("context_length", "batch_size"))
@@ -124,7 +131,7 @@ def random_windows(
     ids: Array, num_windows: Array | int, context_length: int, batch_size: int, *, key: Array
 ) -> Batch:
     """Draw as `get_batch` does, without checks, from the first `num_windows` windows of `ids` [T]."""
-    return _take_windows(ids, jax.random.randint(key, (batch_size,), 0, num_windows), context_length)
+    return _take_windows(ids, _draw_starts(num_windows, batch_size, key=key), context_length)
 
 
 def windows(ids: ArrayLike, context_length: int) -> Batch:
@@ -142,24 +149,34 @@ def windows(ids: ArrayLike, context_length: int) -> Batch:
     ([[5, 3], [3, 8]], [8, 2])
     """
     stream = _as_stream(ids, context_length)
-    return _take_windows(stream, jnp.arange(len(stream) - context_length), context_length)
+    return _take_windows(stream, np.arange(len(stream) - context_length, dtype=np.int32), context_length)
 
 
-def _as_stream(ids: ArrayLike, context_length: int) -> Array:
-    # The values of a traced array cannot be checked. The vocabulary is unknown here, so ids need only fit int32.
-    stream = _as_integers(ids, "ids") if isinstance(ids, Array) else check_ids(ids, vocab_size=2**31 - 1)
+def _as_stream(ids: ArrayLike, context_length: int) -> IdArray:
+    stream = _as_integers(ids, "ids")
     if stream.ndim != 1 or len(stream) <= context_length:
         raise ValueError(
             f"ids must be one stream of at least context_length + 1 = {context_length + 1} ids, "
             f"got shape {list(stream.shape)}"
         )
     check_at_least("context_length", context_length, 0)
-    return jnp.asarray(stream)
+    return stream
 
 
-def _take_windows(ids: Array, starts: Array, context_length: int) -> Batch:
-    taken = ids[starts[:, None] + jnp.arange(context_length + 1)[None, :]].astype(jnp.int32)  # [B, N + 1]
+@functools.partial(jax.jit, static_argnames="batch_size")
+def _draw_starts(num_windows: Array | int, batch_size: int, *, key: Array) -> Array:
+    return jax.random.randint(key, (batch_size,), 0, num_windows)
+
+
+def _take_windows(ids: IdArray, starts: IdArray, context_length: int) -> Batch:
+    taken = ids[starts[:, None] + np.arange(context_length + 1, dtype=np.int32)[None, :]]  # [B, N + 1]
+    taken = jnp.asarray(_check_range(taken), jnp.int32)
     return Batch(taken[:, :-1], taken[:, -1])
+
+
+def _check_range(ids: IdArray) -> IdArray:
+    """Check that a NumPy array fits int32, because the vocabulary is unknown. A JAX array may be traced."""
+    return ids if isinstance(ids, Array) else check_ids(ids, vocab_size=2**31 - 1)
 
 
 def _as_integers(ids: ArrayLike, name: str) -> IdArray:

@@ -131,8 +131,20 @@ def test_get_batch_of_the_only_window():
     np.testing.assert_array_equal(targets, [7] * 3)
 
 
-def test_get_batch_under_jit_and_vmap():
-    ids = jnp.arange(100)
+def test_get_batch_reads_only_the_batch_of_a_file(tmp_path):
+    """A copy of the whole as int32 would take 8 GiB."""
+    with (tmp_path / "ids").open("wb") as file:
+        file.truncate(2**31)
+    ids = np.memmap(tmp_path / "ids", np.uint8, "r")
+    contexts, targets = get_batch(ids[: 2**31 - 9], 3, 2, key=jax.random.key(0))
+    assert (contexts.shape, targets.shape) == ((2, 3), (2,))
+    same = get_batch(jnp.arange(50), 3, 2, key=jax.random.key(0))
+    jax.tree.map(np.testing.assert_array_equal, get_batch(np.arange(50), 3, 2, key=jax.random.key(0)), same)
+
+
+@pytest.mark.parametrize("array", [np, jnp])
+def test_get_batch_under_jit_and_vmap(array):
+    ids = array.arange(100)
     alone = [get_batch(ids, 3, 64, key=jax.random.key(seed)) for seed in range(4)]
     jitted = jax.jit(get_batch, static_argnums=(1, 2))(ids, 3, 64, key=jax.random.key(2))
     jax.tree.map(np.testing.assert_array_equal, jitted, alone[2])
