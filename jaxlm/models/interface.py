@@ -25,7 +25,7 @@ class LanguageModel(Protocol):
 
     A model holds hyperparameters only; its arrays are the `variables`. Equal models share compiled programs.
 
-    Three methods are optional: those of `SupportsInit`, `SupportsTraining` and `SupportsTargetLogProbs`.
+    The methods of `SupportsInit`, `SupportsTraining`, `SupportsTargetLogProbs` and `jit.HasNumbers` are optional.
 
     >>> from typing import NamedTuple
     >>> class RepeatLM(NamedTuple):  # the variables are the logit of repeating the last token

@@ -1,7 +1,7 @@
 """The mixture: a convex combination of the probabilities of several language models."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, final
 
 import jax
@@ -47,8 +47,10 @@ class MixtureLM:
 
     models: tuple[LanguageModel, ...]
     weights: tuple[float, ...]
+    _types: tuple[type, ...] = field(init=False, repr=False)  # because named tuples of two types can be equal
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "_types", tuple(map(type, self.models)))
         if not self.models:
             raise ValueError("MixtureLM: models must not be empty")
         if len(self.weights) != len(self.models):

@@ -81,6 +81,7 @@ def test_zero_is_static():
 
 class Constant(NamedTuple):
     logit: float
+    vocab_size: int = 3
 
     def apply(self, variables, contexts):
         return self.logit if self.logit > 1 else -1.0
@@ -96,6 +97,12 @@ class Negated(Constant):
 def test_models_of_others_are_static():
     apply = jit_model(lambda model, *arguments: model.apply(*arguments))
     assert [float(apply(model, {}, 0)) for model in (Constant(2.0), Negated(2.0), Constant(3.0))] == [2, -2, 3]
+
+
+def test_equal_models_of_two_types_differ_in_a_mixture():
+    first_logit = jit_model(lambda model: model.models[0].apply({}, 0))
+    mixtures = [MixtureLM((part(2.0),), (1.0,)) for part in (Constant, Negated)]
+    assert [float(first_logit(mixture)) for mixture in mixtures] == [2, -2]
 
 
 def test_static_and_donated_names_are_those_of_the_function():
