@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +18,7 @@ from jaxlm.checkpoints.model_spec import (
     variables_from_arrays,
     variables_to_arrays,
 )
-from jaxlm.checkpoints.named_arrays import Name, check_arrays, format_name, named_leaves
+from jaxlm.checkpoints.named_arrays import check_arrays, flatten, unflatten
 from jaxlm.models import LanguageModel
 from jaxlm.text.tokenizers import Tokenizer, tokenizer_from_json, tokenizer_to_json
 from jaxlm.utils.atomic_files import open_regular, write_atomically
@@ -28,9 +27,8 @@ from jaxlm.utils.json_files import check_version, parse_json
 
 MODEL_FILE = "model.safetensors"
 _VERSION = 2
-_MAX_DEPTH = 100  # of nested dicts; JAX's recursion fails at a depth of about 1,000
 
-_NamedArrays = list[tuple[Name, np.ndarray[Any, Any]]]
+_Arrays = dict[str, np.ndarray[Any, Any]]
 
 
 class SavedModel(NamedTuple):
@@ -135,9 +133,8 @@ def load_model(path: str | os.PathLike[str], *, model: LanguageModel | None = No
     tokenizer = None
     if spec.get("tokenizer") is not None:
         tokenizer = tokenizer_from_json(spec["tokenizer"], origin=file)
-    arrays = [(tuple(name.split("/")), tensor) for name, tensor in tensors.items()]
-    _check_values(str(file), model, arrays, tokenizer)
-    variables = variables_from_arrays(model, _nest(arrays, str(file)), str(file))
+    _check_values(str(file), model, tensors, tokenizer)
+    variables = variables_from_arrays(model, unflatten(tensors, str(file)), str(file))
     return SavedModel(model, jax.device_put(variables), tokenizer)
 
 
@@ -151,8 +148,7 @@ def _write_file(
 
     if file.exists() and not overwrite:
         raise FileExistsError(f"{file} exists; choose another path, or replace it with --overwrite")
-    arrays = _prepare_arrays(model, variables, tokenizer)
-    tensors = {"/".join(name): np.asarray(array, order="C") for name, array in arrays}
+    tensors = _prepare_arrays(model, variables, tokenizer)
     document = {"version": _VERSION, **model_to_spec(model), "tensors_sha256": _tensors_sha256(tensors)}
     document["tokenizer"] = None if tokenizer is None else json.loads(tokenizer_to_json(tokenizer))
     try:
@@ -163,56 +159,29 @@ def _write_file(
     write_atomically(file, content)
 
 
-def _prepare_arrays(model: LanguageModel, variables: Any, tokenizer: Tokenizer | None) -> _NamedArrays:
-    """Return the named NumPy arrays to save. Raise an error if `load_model` would refuse them."""
+def _prepare_arrays(model: LanguageModel, variables: Any, tokenizer: Tokenizer | None) -> _Arrays:
+    """Return the arrays to save. Raise an error if `load_model` would refuse them."""
     try:
-        arrays = variables_to_arrays(model, variables)
+        arrays = flatten(variables_to_arrays(model, variables))
     except (KeyError, IndexError, AttributeError) as error:
         raise TypeError(f"variables are not those of a {type(model).__name__}: {error!r}") from None
-    named = named_leaves(_to_numpy(arrays))
-    if not isinstance(arrays, Mapping) or max(len(name) for name, _ in named) > _MAX_DEPTH:
-        raise TypeError(f"variables must be nested dicts of arrays, at most {_MAX_DEPTH} levels deep")
+    for name, leaf in arrays.items():
+        if not isinstance(leaf, jax.Array | np.ndarray | np.generic | float | int):
+            raise TypeError(f"variables must be nested dicts of arrays, but {name!r} is a {type(leaf).__name__}")
+        arrays[name] = np.asarray(jnp.asarray(leaf) if isinstance(leaf, float | int) else leaf, order="C")
     if (expected := expected_arrays(model, "variables")) is not None:
-        check_arrays(f"variables of a {type(model).__name__}", named, expected)
-    _check_values("cannot save", model, named, tokenizer)
-    return named
+        check_arrays(f"variables of a {type(model).__name__}", arrays, expected)
+    _check_values("cannot save", model, arrays, tokenizer)
+    return arrays
 
 
-def _to_numpy(tree: Any) -> Any:
-    """Return nested dicts of NumPy arrays. Raise a TypeError for any other container, key or leaf."""
-    if isinstance(tree, float | int):
-        tree = jnp.asarray(tree)
-    if isinstance(tree, jax.Array | np.ndarray | np.generic):
-        return np.asarray(tree)
-    if not isinstance(tree, Mapping) or not tree:
-        found = "an empty dict" if isinstance(tree, Mapping) else type(tree).__name__
-        raise TypeError(f"variables must be nested dicts of arrays, none empty, got {found}")
-    for name in tree:
-        if not isinstance(name, str) or not name or "/" in name:
-            raise TypeError(f"the keys of variables must be non-empty strings without slashes, got {name!r}")
-    return {name: _to_numpy(subtree) for name, subtree in tree.items()}
-
-
-def _nest(arrays: _NamedArrays, origin: str) -> dict[str, Any]:
-    """Return the named arrays as nested dicts. Raise a ValueError if one name is a prefix of another."""
-    tree: dict[str, Any] = {}
-    for name, array in arrays:
-        branch = tree
-        for part in name[:-1]:
-            branch = branch.setdefault(part, {}) if isinstance(branch, dict) else branch
-        if len(name) > _MAX_DEPTH or not isinstance(branch, dict) or name[-1] in branch:
-            raise ValueError(f"{origin} is damaged: the names of its arrays do not form a tree")
-        branch[name[-1]] = array
-    return tree
-
-
-def _check_values(origin: str, model: LanguageModel, arrays: _NamedArrays, tokenizer: Tokenizer | None) -> None:
+def _check_values(origin: str, model: LanguageModel, arrays: _Arrays, tokenizer: Tokenizer | None) -> None:
     """Raise a ValueError for dtypes that JAX would narrow, and for a tokenizer larger than the model.
 
     For library models, also refuse non-finite parameters and negative counts.
     """
-    for name, array in arrays:
-        message = f"{origin}: array {format_name(name)}"
+    for name, array in arrays.items():
+        message = f"{origin}: array {name!r:.200}"
         if jax.dtypes.canonicalize_dtype(array.dtype) != array.dtype:
             raise ValueError(f"{message} is {array.dtype}, which JAX narrows; set jax_enable_x64")
         if not is_library_model(model):
@@ -226,7 +195,7 @@ def _check_values(origin: str, model: LanguageModel, arrays: _NamedArrays, token
         raise ValueError(f"{origin}: the tokenizer has {sizes}")
 
 
-def _read_tensors(path: Path) -> tuple[dict[str, str], dict[str, np.ndarray[Any, Any]]]:
+def _read_tensors(path: Path) -> tuple[dict[str, str], _Arrays]:
     import safetensors
 
     open_regular(path).close()  # safetensors would block on a pipe
@@ -239,7 +208,7 @@ def _read_tensors(path: Path) -> tuple[dict[str, str], dict[str, np.ndarray[Any,
         raise ValueError(f"{path} is not a model file, or is damaged: {error!s:.200}") from None
 
 
-def _tensors_sha256(tensors: Mapping[str, np.ndarray[Any, Any]]) -> str:
+def _tensors_sha256(tensors: _Arrays) -> str:
     digest = hashlib.sha256()
     for name in sorted(tensors):
         digest.update(f"{name} {tensors[name].dtype}{list(tensors[name].shape)}".encode())

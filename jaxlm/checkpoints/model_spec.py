@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from jaxlm import models
-from jaxlm.checkpoints.named_arrays import Name, check_arrays, named_leaves
+from jaxlm.checkpoints.named_arrays import check_arrays, flatten
 from jaxlm.models import CountsNgramLM, LanguageModel, MixtureLM, init
 from jaxlm.models.interface import num_contexts
 
@@ -71,8 +71,8 @@ def model_from_spec(
     return model
 
 
-def expected_arrays(model: LanguageModel, origin: str) -> list[tuple[Name, Any]] | None:
-    """Return the name, shape and dtype of each array to save, or None if the model does not determine them.
+def expected_arrays(model: LanguageModel, origin: str) -> dict[str, Any] | None:
+    """Return the shape and dtype of each array to save by name, or None if the model does not determine them.
 
     Raises:
         ValueError: the sizes are too large for any array; the message starts with `origin`.
@@ -83,9 +83,9 @@ def expected_arrays(model: LanguageModel, origin: str) -> list[tuple[Name, Any]]
         if not model.is_dense:  # the number of n-grams depends on the text
             return None
         shape = (num_contexts(model), int(model.vocab_size))
-        return [(("table",), jax.ShapeDtypeStruct(shape, np.int32))]  # type: ignore[no-untyped-call]
+        return {"table": jax.ShapeDtypeStruct(shape, np.int32)}  # type: ignore[no-untyped-call]
     try:
-        return named_leaves(jax.eval_shape(lambda: init(model, jax.random.key(0))))
+        return flatten(jax.eval_shape(lambda: init(model, jax.random.key(0))))
     except (TypeError, ValueError, OverflowError) as error:
         reason = str(error).partition("\n")[0]
         raise ValueError(f"{origin}: a {type(model).__name__} cannot have these sizes ({reason:.100})") from None
@@ -121,7 +121,7 @@ def variables_from_arrays(model: LanguageModel, arrays: Any, origin: str) -> Any
             for part, name in zip(model.models, names, strict=True)
         )
     if (expected := expected_arrays(model, origin)) is not None:
-        check_arrays(origin, named_leaves(arrays), expected)
+        check_arrays(origin, flatten(arrays), expected)
     if not isinstance(model, CountsNgramLM):
         return arrays
     if not model.is_dense:

@@ -1,34 +1,55 @@
-"""Name the arrays of a pytree, and compare their names, shapes and dtypes."""
+"""Name the arrays of nested dicts by their paths, and compare their shapes and dtypes."""
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from typing import Any
 
-import jax
-
-Name = tuple[str, ...]
+_MAX_DEPTH = 100  # of nested dicts; JAX's recursion fails at a depth of about 1,000
 
 
-def named_leaves(tree: Any) -> list[tuple[Name, Any]]:
-    """Return the leaves of nested dicts, each with its path of keys."""
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return [(tuple(str(entry.key) for entry in path), leaf) for path, leaf in leaves]
+def flatten(tree: Any) -> dict[str, Any]:
+    """Return the leaves of nested dicts by path, such as `params/embedding/embedding`.
 
-
-def check_arrays(origin: str, arrays: Iterable[tuple[Name, Any]], expected: Iterable[tuple[Name, Any]]) -> None:
-    """Raise a ValueError that starts with `origin` if names, dtypes or shapes differ. The order is ignored."""
-    found = {name: _signature(array) for name, array in arrays}
-    wanted = {name: _signature(array) for name, array in expected}
-    for name in sorted(found.keys() | wanted.keys()):
-        if found.get(name) != wanted.get(name):
-            raise ValueError(
-                f"{origin}: array {format_name(name)} is {found.get(name, 'missing'):.100}, "
-                f"expected {wanted.get(name, 'no array of that name')}"
+    Raises a TypeError for an empty dict, a key that is not a non-empty string without slashes, and deep nesting.
+    """
+    if not isinstance(tree, Mapping):
+        raise TypeError(f"variables must be nested dicts of arrays, got {type(tree).__name__}")
+    leaves, stack = {}, [("", tree, 0)]
+    for path, branch, depth in stack:
+        if not branch or depth >= _MAX_DEPTH:
+            raise TypeError(
+                f"variables must be nested dicts of arrays, none empty, at most {_MAX_DEPTH} levels deep"
             )
+        for name, subtree in branch.items():
+            if not isinstance(name, str) or not name or "/" in name:
+                raise TypeError(f"the keys of variables must be non-empty strings without slashes, got {name!r}")
+            if isinstance(subtree, Mapping):
+                stack.append((f"{path}{name}/", subtree, depth + 1))
+            else:
+                leaves[path + name] = subtree
+    return leaves
 
 
-def format_name(name: Name) -> str:
-    """Return an array's name as shown in messages, at most 200 characters."""
-    return f"{'/'.join(name)!r:.200}"
+def unflatten(arrays: Mapping[str, Any], origin: str) -> dict[str, Any]:
+    """Invert `flatten`. Raise a ValueError that starts with `origin` if the paths do not form a tree."""
+    tree: dict[str, Any] = {}
+    for path, array in arrays.items():
+        *parents, name = path.split("/")
+        branch: Any = tree
+        for part in parents[:_MAX_DEPTH]:
+            branch = branch.setdefault(part, {}) if isinstance(branch, dict) else branch
+        if len(parents) >= _MAX_DEPTH or not isinstance(branch, dict) or name in branch:
+            raise ValueError(f"{origin} is damaged: the names of its arrays do not form a tree")
+        branch[name] = array
+    return tree
+
+
+def check_arrays(origin: str, arrays: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
+    """Raise a ValueError that starts with `origin` if names, dtypes or shapes differ. The order is ignored."""
+    for name in sorted(arrays.keys() | expected.keys()):
+        found, wanted = (_signature(each[name]) if name in each else "missing" for each in (arrays, expected))
+        if found != wanted:
+            wanted = "no array of that name" if wanted == "missing" else wanted
+            raise ValueError(f"{origin}: array {name!r:.200} is {found:.100}, expected {wanted}")
 
 
 def _signature(array: Any) -> str:
