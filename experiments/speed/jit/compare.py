@@ -52,7 +52,7 @@ class JitOptions(BenchmarkOptions):
     size: Literal["small", "medium", "large", "huge", "all"] = "medium"
     """Size of the model; small with --quick. huge: for a GPU. all: small, medium and large."""
     repeats: int = 7
-    """Samples per variant; 3 with --quick."""
+    """Samples per variant; at most 3 with --quick."""
     device: str = "auto"
     """auto, cpu, gpu, cuda, rocm, tpu or metal."""
 
@@ -67,7 +67,7 @@ def prepare(options: JitOptions) -> Experiment:
 
 def measure(options: JitOptions, run: RunContext) -> Findings:
     """Measure the ceiling of the device, then every variant of every stage."""
-    repeats, size = (3, "small") if options.quick else (options.repeats, options.size)
+    repeats, size = (min(options.repeats, 3), "small") if options.quick else (options.repeats, options.size)
     sizes = {name: SIZES[name] for name in (("small", "medium", "large") if size == "all" else (size,))}
     ceiling = measure_ceiling(run.device, repeats, quick=options.quick)
     libraries = find_libraries(run)

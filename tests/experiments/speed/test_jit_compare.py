@@ -11,7 +11,7 @@ from experiments.speed.jit.compare import JitOptions, prepare
 
 
 def run(**options):
-    options = JitOptions(**{"quick": True, "device": "cpu"} | options)
+    options = JitOptions(**{"quick": True, "repeats": 1, "device": "cpu"} | options)
     return run_experiment(prepare, options, Console(file=io.StringIO()))
 
 
@@ -27,7 +27,7 @@ def test_comparison_writes_consistent_rows(tmp_path):
     ceiling = results["ceiling"]
     matrix_products = 2 * 32 * (30 * 200 + 200 * 27)
     for row in rows.values():
-        assert (row["size"], row["stage"], row["repeats"]) == ("small", "forward", 3)
+        assert (row["size"], row["stage"], row["repeats"]) == ("small", "forward", 1)
         assert 0 < row["minimum_us"] <= row["median_us"]
         assert row["speedup"] == pytest.approx(rows["eager"]["median_us"] / row["median_us"])
         assert matrix_products <= row["flops"] <= 1.05 * matrix_products
