@@ -38,9 +38,8 @@ def text(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def run_jaxlm(tmp_path_factory):
+def run_jaxlm():
     """Return a function that runs the `jaxlm` command, with the plugins in `directory`, and returns its output."""
-    programs = str(tmp_path_factory.mktemp("programs"))
 
     def run(directory, *words, **environment):
         cleared = {"JAX_PLATFORMS", "JAX_PLATFORM_NAME", "JAXLM_DEVICE"}
@@ -48,8 +47,6 @@ def run_jaxlm(tmp_path_factory):
             **{name: value for name, value in os.environ.items() if name not in cleared},
             "PYTHONPATH": os.pathsep.join([str(Path(jaxlm.__file__).parents[1]), str(directory)]),
             "JAXLM_DATA_DIR": str(directory / "data"),
-            "JAX_COMPILATION_CACHE_DIR": programs,
-            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
             **environment,
         }
         command = [sys.executable, "-m", "jaxlm", *words]
