@@ -16,13 +16,12 @@ _SHOW_CURSOR = "\x1b[?25h"  # a progress bar hides it
 def catch_stop_signals() -> Iterator[Callable[[], str | None]]:
     """Within the block, let the first SIGINT or SIGTERM set a flag, and the second end the process.
 
-    Yields a function that returns the name of the first signal, or None. Call it once more after the block: a
+    Yields a function that returns the name of the first signal, or None. Call it again after the block, because a
     signal may arrive after the loop's last call.
 
     Python runs the handler when the current call, such as a compiled program, returns. The handler prints a line
-    and restores the operating system's defaults, so the second signal ends the process even during a call (with
-    status 130 or 143 in a shell). Ignored signals stay ignored. Nothing changes outside of the main thread, which
-    alone can handle signals.
+    and restores the operating system's defaults, so the second signal ends the process even during a call. Ignored
+    signals stay ignored. In a thread other than the main thread, nothing changes.
 
     >>> with catch_stop_signals() as stop_requested:
     ...     for step in range(1000):

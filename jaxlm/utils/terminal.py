@@ -73,7 +73,7 @@ def progress(console: "Console", title: str, total: int) -> Iterator[Callable[[i
 def run_command(command: Callable[[], object], on_failure: Callable[[str], object] | None = None) -> int:
     """Run `command` and return its exit code: 0 success, 2 an error that the user can fix, 130 interrupted.
 
-    The error is printed on standard error in one line, and passed to `on_failure`. A closed pipe, as in
+    Print the error in one line on standard error, and pass it to `on_failure`. A closed pipe, as in
     `jaxlm ... | head`, ends the command with code 0. Other exceptions are bugs and propagate.
     """
     try:
