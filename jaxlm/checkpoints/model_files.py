@@ -32,7 +32,13 @@ _Arrays = dict[str, np.ndarray[Any, Any]]
 
 
 class SavedModel(NamedTuple):
-    """What `load_model` returns."""
+    """A model as `load_model` returns it.
+
+    >>> import jaxlm
+    >>> saved = SavedModel(jaxlm.UniformLM(5), {}, None)
+    >>> saved.model.vocab_size
+    5
+    """
 
     model: Any
     variables: Any  # on JAX's default device
@@ -69,52 +75,28 @@ def save_model(
     ...     jaxlm.load_model(f"{folder}/bigram").model == model
     True
     """
+    import safetensors.numpy
+
     path = Path(path)
     file = path if path.suffix == ".safetensors" else path / MODEL_FILE
-    _write_file(file, model, variables, tokenizer, overwrite)
+    if file.exists() and not overwrite:
+        raise FileExistsError(f"{file} exists; choose another path, or replace it with --overwrite")
+    tensors = _prepare_arrays(model, variables, tokenizer)
+    document = {"version": _VERSION, **model_to_spec(model), "tensors_sha256": _tensors_sha256(tensors)}
+    document["tokenizer"] = None if tokenizer is None else json.loads(tokenizer_to_json(tokenizer))
+    try:
+        content = safetensors.numpy.save(tensors, metadata={"jaxlm": add_checksum(document)})
+    except (safetensors.SafetensorError, KeyError) as error:
+        raise TypeError(f"safetensors cannot store these variables: {error}") from None
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(file, content)
 
 
-def export_model(
-    path: str | os.PathLike[str],
-    model: LanguageModel,
-    variables: Any,
-    tokenizer: Tokenizer | None = None,
-    *,
-    overwrite: bool = False,
-) -> None:
-    """Save a model as the file `path`, whatever its suffix. Otherwise the same as `save_model`.
-
-    >>> import tempfile, jaxlm
-    >>> model = jaxlm.NeuralBigramLM(vocab_size=5, embedding_dim=2)
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     jaxlm.export_model(f"{folder}/bigram", model, jaxlm.init(model, jax.random.key(0)))
-    ...     jaxlm.load_model(f"{folder}/bigram").model == model
-    True
-    """
-    _write_file(Path(path), model, variables, tokenizer, overwrite)
+export_model = save_model  # an earlier name
 
 
-def load_model(path: str | os.PathLike[str], *, model: LanguageModel | None = None) -> SavedModel:
-    """Load a model, its variables and its tokenizer from a file or directory that `save_model` wrote.
-
-    The file is verified by its checksums. Host function; not for use inside `jit`.
-
-    Args:
-        path: The file, or the directory that contains `model.safetensors`.
-        model: The saved model, if it is of your own class.
-
-    Raises:
-        FileNotFoundError: There is no model at `path`.
-        ValueError: It is damaged, of another version, or does not match `model`; the message names the path.
-
-    >>> import tempfile, jaxlm
-    >>> model = jaxlm.NeuralBigramLM(vocab_size=5, embedding_dim=2)
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     save_model(f"{folder}/bigram.safetensors", model, jaxlm.init(model, jax.random.key(0)))
-    ...     load_model(f"{folder}/bigram.safetensors").model == model
-    True
-    """
-    path = Path(path)
+def read_model(path: Path, *, model: LanguageModel | None = None) -> SavedModel:
+    """Return what `save_model` wrote to `path`. `load_model` is the public function, which also opens runs."""
     file = path / MODEL_FILE if path.is_dir() else path
     if not file.exists():
         raise FileNotFoundError(f"{path} is not a saved model: {file} does not exist")
@@ -136,27 +118,6 @@ def load_model(path: str | os.PathLike[str], *, model: LanguageModel | None = No
     _check_values(str(file), model, tensors, tokenizer)
     variables = variables_from_arrays(model, unflatten(tensors, str(file)), str(file))
     return SavedModel(model, jax.device_put(variables), tokenizer)
-
-
-import_model = load_model
-
-
-def _write_file(
-    file: Path, model: LanguageModel, variables: Any, tokenizer: Tokenizer | None, overwrite: bool
-) -> None:
-    import safetensors.numpy
-
-    if file.exists() and not overwrite:
-        raise FileExistsError(f"{file} exists; choose another path, or replace it with --overwrite")
-    tensors = _prepare_arrays(model, variables, tokenizer)
-    document = {"version": _VERSION, **model_to_spec(model), "tensors_sha256": _tensors_sha256(tensors)}
-    document["tokenizer"] = None if tokenizer is None else json.loads(tokenizer_to_json(tokenizer))
-    try:
-        content = safetensors.numpy.save(tensors, metadata={"jaxlm": add_checksum(document)})
-    except (safetensors.SafetensorError, KeyError) as error:
-        raise TypeError(f"safetensors cannot store these variables: {error}") from None
-    file.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(file, content)
 
 
 def _prepare_arrays(model: LanguageModel, variables: Any, tokenizer: Tokenizer | None) -> _Arrays:

@@ -30,8 +30,8 @@ class ImportOptions(CommandOptions):
 def export_file(options: ExportOptions, console: Console) -> dict[str, Any]:
     """Export a model of a run, a model directory or an exported file."""
     out = options.out
-    if out.is_dir():
-        raise IsADirectoryError(f"{out} is a directory; name a file, such as {out / 'model.safetensors'}")
+    if out.suffix != ".safetensors":
+        raise ValueError(f"the file must end in .safetensors, got {out}")
     model, variables, tokenizer = open_model_on_cpu(options)
     jaxlm.export_model(out, model, variables, tokenizer, overwrite=options.overwrite)
     num_bytes = out.stat().st_size

@@ -92,7 +92,7 @@ def load_model(
         return load_run(path, checkpoint)
     if checkpoint != "final":
         raise ValueError(f"{path} is not a run directory, so it has no checkpoint {checkpoint!r}")
-    return model_files.load_model(path, model=model)
+    return model_files.read_model(path, model=model)
 
 
 import_model = load_model
@@ -126,7 +126,7 @@ def load_run(path: str | os.PathLike[str], checkpoint: str | int = "final") -> S
     run = open_run(path)
     if checkpoint == "final" and (run.manifest["state"] == "done" or (run.path / "model").exists()):
         try:
-            return model_files.load_model(run.path / "model")
+            return model_files.read_model(run.path / "model")
         except FileNotFoundError as error:
             raise FileNotFoundError(f"{error}; {_RESUME_REMEDY}") from None
     tokenizer = load_run_tokenizer(run)

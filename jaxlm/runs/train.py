@@ -12,7 +12,7 @@ from typing import Any
 import jax
 from rich.console import Console
 
-from jaxlm.checkpoints.model_files import load_model
+from jaxlm.checkpoints.model_files import read_model
 from jaxlm.checkpoints.train_states import Checkpoint
 from jaxlm.models import CountsBigramLM, init
 from jaxlm.runs.artifacts import ARTIFACTS, write_artifacts
@@ -183,7 +183,7 @@ def _check_resumable(path: Path, before: TrainConfig, config: TrainConfig) -> No
 def _is_complete(path: Path) -> bool:
     """Return whether the results of a finished run exist and its model is intact."""
     try:
-        load_model(path / "model")
+        read_model(path / "model")
         read_json(path / "results.json")
         for name in ("report.html", "samples.txt"):
             (path / name).stat()

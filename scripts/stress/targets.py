@@ -30,7 +30,8 @@ def make_originals(folder: Path) -> dict[str, list[Path]]:
         variables = jaxlm.init(model, jax.random.key(number))
         if isinstance(model, jaxlm.MixtureLM):
             variables = (variables[0], ngrams.fit(variables[1], np.arange(40) ** 2 % 5))
-        jaxlm.export_model(originals["model"][number], model, variables, tokenizer)
+        path = originals["model"][number] = folder / f"model{number}.safetensors"
+        jaxlm.save_model(path, model, variables, tokenizer)
     for path, tokenizer in zip(originals["tokenizer"], [*tokenizers, jaxlm.CharTokenizer("ab")], strict=True):
         tokenizer.save(path)
     configs = [{}, {"model": "counts", "smoothing": 0.5}, {"tokenizer": "char", "lr": 1, "text": "a/b.txt"}]

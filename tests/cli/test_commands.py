@@ -302,13 +302,14 @@ def test_export_and_import_round_trip(mlp, tmp_path):
 
 
 def test_export_and_import_overwrite_only_on_request(mlp, tmp_path):
-    (tmp_path / "mine").write_text("years of work")
+    file = tmp_path / "mine.safetensors"
+    file.write_text("years of work")
     with pytest.raises(FileExistsError, match="--overwrite"):
-        export(mlp, tmp_path / "mine")
-    with pytest.raises(IsADirectoryError, match=r"is a directory; name a file, such as .*/model\.safetensors"):
-        export(mlp, tmp_path, overwrite=True)
-    assert (tmp_path / "mine").read_text() == "years of work"
-    export(mlp, tmp_path / "mine", overwrite=True)
-    import_(tmp_path / "mine", tmp_path / "model")
+        export(mlp, file)
+    with pytest.raises(ValueError, match=r"must end in \.safetensors, got .*mine"):
+        export(mlp, tmp_path / "mine", overwrite=True)
+    assert file.read_text() == "years of work"
+    export(mlp, file, overwrite=True)
+    import_(file, tmp_path / "model")
     with pytest.raises(FileExistsError, match="model"):
-        import_(tmp_path / "mine", tmp_path / "model")
+        import_(file, tmp_path / "model")
