@@ -124,7 +124,8 @@ def measure_stage(
             if amount is not None
         }
         limit = max(shares, key=lambda unit: shares[unit], default="")
-        row = {"variant": variant, "items_per_call": items, **describe_measurement(measurement, items), **cost}
+        row = {"variant": variant, "item": stage.item, "items_per_call": items, **cost}
+        row |= describe_measurement(measurement, items)
         row |= {"speedup": measurements["eager"].median / seconds, "share": shares.get(limit), "share_of": limit}
         rows.append(row)
     return rows

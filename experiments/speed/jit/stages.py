@@ -60,14 +60,12 @@ class Stage(NamedTuple):
         step: (inputs, state, i) -> state. The state must hold the result, since compilers remove what is unused.
         inputs: constant arrays.
         state: initial state.
-        output: selects the result from a state.
     """
 
     item: str
     step: Callable[[Any, Any, Any], Any]
     inputs: Any
     state: Any
-    output: Callable[[Any], Any] = lambda state: state
 
 
 def make_problem(sizes: Sizes) -> Problem:
@@ -143,7 +141,7 @@ def training_step(problem: Problem) -> Stage:
 
     state = jaxlm.init_state(problem.model, optimizer, key=key, variables=problem.variables), jnp.float32(0)
     item = f"{problem.sizes.batch_size} windows"
-    return Stage(item, step, jnp.asarray(problem.windows), state, output=lambda state: state[1])
+    return Stage(item, step, jnp.asarray(problem.windows), state)
 
 
 def sampling(problem: Problem) -> Stage:
