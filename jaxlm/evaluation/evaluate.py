@@ -57,10 +57,11 @@ def evaluate(
     """
     check_not_traced("evaluate", PURE_NATS, variables, ids)
     total, num_windows, lowest, highest = 0.0, 0, math.inf, -math.inf
+    device = resolve_device(device, num_weights=num_params(variables))
     for nats, _ in _score_segments(model, variables, ids, batch_size, device):
         total, num_windows = total + float(nats.sum(dtype=np.float64)), num_windows + len(nats)
         lowest, highest = min(lowest, float(nats.min())), max(highest, float(nats.max()))
-    _warn_if_probabilities(model, variables, ids, lowest, highest)
+    _warn_if_probabilities(model, variables, ids, lowest, highest, device)
     nats_per_token = total / num_windows
     try:
         return Evaluation(nats_per_token, math.exp(nats_per_token), num_windows)
@@ -123,7 +124,7 @@ def _score_segments(
 
 
 def _warn_if_probabilities(
-    model: LanguageModel, variables: Any, ids: ArrayLike, lowest: float, highest: float
+    model: LanguageModel, variables: Any, ids: ArrayLike, lowest: float, highest: float, device: jax.Device
 ) -> None:
     """Warn if `apply` returns probabilities, given the lowest and the highest nats of a token."""
     # The nats of probabilities used as logits are at most log(V - 1 + e), and at least 1 less.
@@ -131,7 +132,7 @@ def _warn_if_probabilities(
     if isinstance(model, SupportsTargetLogProbs) or lowest < bound - 1.002 or highest > bound:
         return
     first_ids = np.asarray(ids)[: model.context_length + 8].astype(np.int32)
-    logits = jax.device_get(_compute_window_logits(model, variables, jax.device_put(first_ids)))
+    logits = jax.device_get(_compute_window_logits(model, *jax.device_put((variables, first_ids), device)))
     if (logits >= 0).all() and np.allclose(logits.sum(axis=1), 1, atol=1e-3):
         warnings.warn(
             f"{type(model).__name__}.apply returns probabilities; return their logarithms, which are logits",
