@@ -3,9 +3,12 @@
 from typing import NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
+from jax.typing import ArrayLike
 
 BLOCK_SIZE = 64  # tokens per block of a large vocabulary
+TINY = float(np.finfo(np.float32).tiny)  # float32 flushes smaller numbers to zero
 
 
 class Distributions(NamedTuple):
@@ -18,22 +21,21 @@ class Distributions(NamedTuple):
 
 
 def compute_distributions(
-    logits: Array,
-    *,
-    temperature: Array | float = 1.0,
-    top_k: int | None = None,
-    top_p: Array | float | None = None,
+    logits: Array, *, temperature: ArrayLike = 1.0, top_k: int | None = None, top_p: ArrayLike | None = None
 ) -> Distributions:
     """Return the distributions of logits [R, V] after temperature, then top-k, then top-p, as in `sample`."""
-    # Subtract the maximum first, so that a small temperature cannot overflow.
-    weights = (logits - logits.max(axis=1, keepdims=True)) / temperature
+    largest = logits.max(axis=1, keepdims=True)
+    centered = logits - jnp.where(largest == -jnp.inf, 0, largest)  # -inf - -inf would be NaN
+    # At temperature 0, only the largest logits have a weight above zero.
+    weights = centered / jnp.clip(temperature, TINY, 1 / TINY)
     ranked_tokens = None
     if top_k is not None or top_p is not None:
         weights, ranked_tokens = lax.top_k(weights, top_k or logits.shape[1])
     weights = jnp.exp(weights)
     if top_p is not None:
         mass_before = jnp.cumsum(weights, axis=1) - weights
-        weights = jnp.where(mass_before < top_p * weights.sum(axis=1, keepdims=True), weights, 0)
+        mass_kept = jnp.maximum(top_p, TINY) * weights.sum(axis=1, keepdims=True)
+        weights = jnp.where(mass_before < mass_kept, weights, 0)
     num_rows, num_weights = weights.shape
     block_size = num_weights if num_weights <= 2 * BLOCK_SIZE else BLOCK_SIZE  # one level is faster up to 128
     num_blocks = -(-num_weights // block_size)
@@ -53,7 +55,7 @@ def sample_tokens(rows: Distributions, uniforms: Array) -> Array:
     On 2 CPU cores a token of the MLP at V = 4096 takes 16 us, with a search in one level 56 us, and with
     `jax.random.categorical`, which draws V random numbers per token, 115 us.
     """
-    total = rows.block_cumsums[:, -1:]  # NaN if every logit is -inf, or one is NaN
+    total = rows.block_cumsums[:, -1:]  # NaN if a logit is NaN
     threshold = uniforms[:, None] * total
     block, sum_before = _find_first_above(rows.block_sums, rows.block_cumsums, threshold)
     weights = jnp.take_along_axis(rows.weights, block[:, :, None], axis=1)[:, 0]

@@ -1,25 +1,31 @@
-"""Sample text from a language model."""
+"""Sample text from a language model: check the arguments, and call `generate` in blocks of one length."""
 
+import functools
+import itertools
 import math
 from collections.abc import Iterator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from numpy.typing import ArrayLike
 
 from jaxlm.devices.selection import resolve_device
-from jaxlm.models.interface import LanguageModel, num_params
-from jaxlm.sampling.generate import generate_tokens, is_table_worthwhile, tabulate_distributions
+from jaxlm.models.interface import LanguageModel, num_contexts, num_params
+from jaxlm.models.jit import jit_model
+from jaxlm.sampling.distributions import BLOCK_SIZE, TINY
+from jaxlm.sampling.generate import generate, tabulate
 from jaxlm.text.batching import check_ids
-from jaxlm.utils.checks import check_at_least
+from jaxlm.utils.checks import check_at_least, check_not_traced, check_number
+from jaxlm.utils.keys import check_key
 
-# In one call of the compiled loop.
-_MAX_TOKENS_PER_CALL = 1024  # per stream
-_MAX_IDS_PER_CALL = 2**18  # of all streams
-
-_TINY = float(np.finfo(np.float32).tiny)  # float32 flushes smaller numbers to zero
+# Tokens per stream and compiled call. A token from a table at V = 4096 takes 5.1 us in blocks of 64, 3.5 us in
+# blocks of 128, 2.4 us in blocks of 512 (2 CPU cores). But the shortest sample computes a whole block.
+BLOCK_LENGTH = 256
+_MAX_IDS_PER_BLOCK = 2**18  # of all streams
+_MAX_TABLE_SIZE = 40 * 2**20  # numbers, 160 MiB: enough for a bigram at V = 4096 with ranked tokens
 
 
 def sample(
@@ -36,12 +42,12 @@ def sample(
 ) -> Array:
     """Continue a prompt by `num_tokens` tokens, each sampled given the tokens before it.
 
-    Host function; not for use inside `jit`.
+    Host function; not for use inside `jit`: use `generate` there.
 
     Token t of the B streams inverts their cumulative distributions at the numbers
     `jax.random.uniform(jax.random.fold_in(key, t), (B,))`. So the same key gives the same ids, and a longer sample
-    starts with the shorter one. (V^N tokens or more come from a table of all contexts, computed once, whose logits
-    may differ in the last bit.)
+    starts with the shorter one. (Long samples of a small model come from a table of all contexts, computed once,
+    whose logits may differ in the last bit.)
 
     Args:
         prompt_ids: integers [P] or [B, P], P >= N.
@@ -64,9 +70,9 @@ def sample(
     """
     target_device = resolve_device(device, num_weights=num_params(variables))
     options: dict[str, Any] = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "device": target_device}
-    pieces = sample_stream(model, variables, prompt_ids, num_tokens, key=key, **options)
+    blocks = sample_stream(model, variables, prompt_ids, num_tokens, key=key, **options)
     prompt = np.asarray(prompt_ids, np.int32)  # checked by `sample_stream`
-    return jax.device_put(np.concatenate([prompt, *pieces], axis=-1), target_device)
+    return jax.device_put(np.concatenate([prompt, *blocks], axis=-1), target_device)
 
 
 def sample_stream(
@@ -80,34 +86,29 @@ def sample_stream(
     top_k: int | None = None,
     top_p: float | None = None,
     device: str | jax.Device = "auto",
-    tokens_per_piece: int | None = None,
 ) -> Iterator[np.ndarray[Any, Any]]:
-    """Yield the tokens of `sample` after the prompt in pieces, as they are generated.
+    """Yield the tokens of `sample` after the prompt in blocks, as they are generated.
 
-    Host function; not for use inside `jit`. Arguments and errors are those of `sample`. The call checks the
-    arguments; an error about probabilities is raised by the piece in which it occurs.
-
-    Args:
-        tokens_per_piece: at least 1; None means the maximum, 1024, or fewer for more than 256 streams. The tokens
-            do not depend on it.
+    Host function; not for use inside `jit`: use `generate` there. Arguments and errors are those of `sample`. The
+    call checks the arguments; an error about probabilities is raised by the block in which it occurs.
 
     Yields:
-        int32 [n] for a prompt [P], [B, n] for [B, P].
+        int32 [n] for a prompt [P], [B, n] for [B, P]; n is 256, or less at the end and for more than 1024 streams.
 
     >>> from jaxlm import UniformLM
-    >>> pieces = sample_stream(UniformLM(5), {}, [0], 7, key=jax.random.key(0), tokens_per_piece=4)
-    >>> [len(piece) for piece in pieces]
-    [4, 3]
+    >>> [len(block) for block in sample_stream(UniformLM(5), {}, [0], 300, key=jax.random.key(0))]
+    [256, 44]
     """
+    check_not_traced("sample", "generate", variables, prompt_ids, key)
+    key = check_key(key)
     check_at_least("num_tokens", num_tokens, 0)
-    if not 0 <= temperature < math.inf:
+    if not 0 <= (temperature := check_number("temperature", temperature)) < math.inf:
         raise ValueError(f"temperature must be finite and at least 0 (0 is greedy), got {temperature}")
     if top_k is not None:
         check_at_least("top_k", top_k, 1)
-    if top_p is not None and not 0 < top_p <= 1:
+        top_k = int(top_k) if top_k < model.vocab_size else None
+    if top_p is not None and not 0 < (top_p := check_number("top_p", top_p)) <= 1:
         raise ValueError(f"top_p must be in (0, 1] (None keeps all tokens), got {top_p}")
-    if tokens_per_piece is not None:
-        check_at_least("tokens_per_piece", tokens_per_piece, 1)
     prompt = np.asarray(check_ids(prompt_ids, model.vocab_size, name="prompt"))
     if prompt.ndim not in (1, 2):
         raise ValueError(f"prompt must have shape [P] or [B, P], got {list(prompt.shape)}")
@@ -119,53 +120,61 @@ def sample_stream(
             f"least context_length={model.context_length}: use a longer prompt"
         )
     contexts = prompts[:, prompt_length - model.context_length :].copy()  # the caller may change the prompt
-    target_device = resolve_device(device, num_weights=num_params(variables))
     options = {
-        "temperature": float(temperature),
-        "top_k": None if top_k is None or top_k >= model.vocab_size else top_k,
-        "top_p": None if top_p is None or top_p == 1 else max(float(top_p), _TINY),
+        "temperature": min(temperature, 1 / TINY),
+        "top_k": top_k,
+        "top_p": None if top_p == 1 or top_p is None else max(top_p, TINY),
     }
-    pieces = _generate_pieces(
-        model, variables, contexts, num_tokens, key, tokens_per_piece, target_device, options
-    )
-    return pieces if prompt.ndim == 2 else (piece[0] for piece in pieces)
+    target_device = resolve_device(device, num_weights=num_params(variables))
+    variables, context, key = jax.device_put((variables, contexts, key), target_device)
+    blocks = _generate_blocks(model, variables, context, key, int(num_tokens), options)
+    return blocks if prompt.ndim == 2 else (block[0] for block in blocks)
 
 
-def _generate_pieces(
-    model: LanguageModel,
-    variables: Any,
-    contexts: np.ndarray[Any, Any],
-    num_tokens: int,
-    key: Array,
-    tokens_per_piece: int | None,
-    device: jax.Device,
-    options: dict[str, Any],
+@functools.partial(jit_model, static_argnames=("num_tokens", "top_k"))
+def generate_block(
+    model: LanguageModel, variables: Any, context: Array, *, num_tokens: int, **options: Any
+) -> tuple[Array, Array]:
+    """Return the context [B, N] after `generate`, and its tokens [B, num_tokens]."""
+    tokens = generate(model, variables, context, num_tokens=num_tokens, **options)
+    return jnp.concatenate([context, tokens], axis=1)[:, num_tokens:], tokens
+
+
+def is_table_worthwhile(model: LanguageModel, num_ids: int, *, is_ranked: bool) -> bool:
+    """Return whether a table of all contexts takes at most half of `num_ids` predictions, and fits in memory."""
+    row_size = int(model.vocab_size) * (2 if is_ranked else 1) + 2 * BLOCK_SIZE  # with padding and block sums
+    return 2 * num_contexts(model) <= num_ids and num_contexts(model) * row_size <= _MAX_TABLE_SIZE
+
+
+def _generate_blocks(
+    model: LanguageModel, variables: Any, context: Array, key: Array, num_tokens: int, options: dict[str, Any]
 ) -> Iterator[np.ndarray[Any, Any]]:
-    """Yield the tokens after contexts [B, N] in pieces [B, n]."""
-    greedy = options["temperature"] < _TINY
+    """Yield the tokens after contexts [B, N] in blocks [B, n]. Raise a ValueError in a block with a token -1."""
     is_ranked = options["top_k"] is not None or options["top_p"] is not None
-    previous = contexts[:, -1:]
-    variables, key, window = jax.device_put((variables, key, contexts), device)
-    options |= jax.device_put({name: options[name] for name in ("temperature", "top_p")}, device)
-    table = None
-    if not greedy and is_table_worthwhile(model, num_tokens * len(contexts), is_ranked=is_ranked):
-        table = tabulate_distributions(model, variables, **options)
-    max_tokens = min(_MAX_TOKENS_PER_CALL, max(_MAX_IDS_PER_CALL // max(len(contexts), 1), 1))
-    piece_size = min(tokens_per_piece or max_tokens, max_tokens)
-    for start in range(0, num_tokens, piece_size):
-        size = min(num_tokens - start, piece_size)
-        numbers = jax.device_put((start, size), device)
-        window, tokens = generate_tokens(
-            model, variables, table, window, key, *numbers, max_tokens, greedy=greedy, **options
-        )
-        piece = jax.device_get(tokens)[:size].T.copy()
-        if (piece < 0).any():
-            row, column = np.argwhere(piece < 0)[0]
-            before = np.concatenate([previous[row], piece[row, :column]])  # empty if the context is
+    length = min(BLOCK_LENGTH, max(_MAX_IDS_PER_BLOCK // max(len(context), 1), 1))
+    if jax.config.jax_disable_jit:  # type: ignore[attr-defined]
+        length = max(num_tokens, 1)  # no length compiles a program, and a token takes milliseconds
+    num_ids = max(num_tokens, length) * len(context)
+    if options["temperature"] > 0 and is_table_worthwhile(model, num_ids, is_ranked=is_ranked):
+        (model, variables), options = tabulate(model, variables, **options), {}
+    options = {**options, "key": key, "num_tokens": length}
+
+    def start_blocks(context: Array) -> Iterator[tuple[int, Array]]:
+        for start in range(0, num_tokens, length):
+            context, tokens = generate_block(model, variables, context, start=start, **options)
+            yield start, tokens
+
+    previous = np.asarray(context)[:, -1:]
+    # In pairs, so that the device computes the next block while the caller uses this one.
+    for (start, tokens), _ in itertools.pairwise(itertools.chain(start_blocks(context), [(0, context)])):
+        block = np.asarray(tokens)[:, : num_tokens - start]
+        if (block < 0).any():
+            column, row = np.argwhere(block.T < 0)[0]
+            before = np.concatenate([previous[row], block[row, :column]])  # empty if the context is
             after = f" after token {before[-1]}" if before.size else ""
             raise ValueError(
                 f"no token has any probability{after} (drawing token {start + column}, stream {row}): the logits "
                 "are -inf or NaN; counts need smoothing > 0, a network needs finite variables"
             )
-        previous = piece[:, -1:]
-        yield piece
+        previous = block[:, -1:]
+        yield block.copy()

@@ -1,4 +1,4 @@
-"""Samples against a plain loop, frequencies in a large vocabulary, pieces, tables and limits."""
+"""Samples against a plain loop, frequencies in a large vocabulary, blocks, tables and limits."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,8 @@ import pytest
 from scipy import stats
 
 import jaxlm
-from jaxlm.sampling.generate import generate_tokens, is_table_worthwhile, tabulate_distributions
+from jaxlm.sampling.generate import compute_table
+from jaxlm.sampling.sample import BLOCK_LENGTH, generate_block, is_table_worthwhile
 
 VOCAB = 8
 P_VALUE = 1e-4  # the keys are fixed, so a test either always passes or always fails
@@ -139,7 +140,7 @@ def test_sample_uses_the_last_context_only(model):
     ids=["counts", "unigram", "bigram_all_options", "mlp", "mlp_top_p", "mlp_top_k", "temperature", "impossible"],
 )
 def test_sample_equals_plain_loop(model, options):
-    """Token t inverts the cumulative probabilities at `uniform(fold_in(key, t))`. 64 tokens are drawn at once."""
+    """Token t inverts the cumulative probabilities at `uniform(fold_in(key, t))`."""
     key, context_length, ids = jax.random.key(0), model[0].context_length, PROMPTS.tolist()
     for step in range(70):
         contexts = np.array([row[len(row) - context_length :] for row in ids], np.int32).reshape(2, -1)
@@ -152,31 +153,23 @@ def test_sample_equals_plain_loop(model, options):
     assert draw(model, PROMPTS, 70, **options).tolist() == ids
 
 
-@pytest.mark.parametrize(
-    ("model", "options", "num_tokens"),
-    [
-        (BIGRAM, {}, 7),
-        pytest.param(MLP, {}, 511, marks=pytest.mark.slow),
-        pytest.param(MLP, {"temperature": 0.6, "top_k": 5, "top_p": 0.7}, 511, marks=pytest.mark.slow),
-        pytest.param(LARGE_COUNTS, {}, 1999, marks=pytest.mark.slow),
-    ],
-    ids=["bigram", "mlp", "mlp_ranked", "blocks"],
-)
-def test_table_gives_the_same_ids(model, options, num_tokens):
-    """A sample of at least V^N tokens comes from a table of all V^N contexts."""
-    assert not is_table_worthwhile(model[0], num_tokens, is_ranked=bool(options))
-    assert is_table_worthwhile(model[0], num_tokens + 1, is_ranked=bool(options))
-    from_table = draw(model, num_tokens=20_000, **options)  # enough to reveal sums that round differently
-    np.testing.assert_array_equal(from_table[: 5 + num_tokens], draw(model, num_tokens=num_tokens, **options))
-
-
 @pytest.mark.slow
-def test_table_depends_on_the_tokens_of_all_streams_and_pieces():
-    tabulate_distributions.clear_cache()
-    list(stream(BIGRAM, PROMPTS, num_tokens=3, tokens_per_piece=1))  # 6 tokens
-    assert tabulate_distributions._cache_size() == 0
-    list(stream(BIGRAM, PROMPTS, num_tokens=4, tokens_per_piece=1))  # 8 tokens
-    assert tabulate_distributions._cache_size() == 1
+@pytest.mark.parametrize(
+    ("model", "options"),
+    [(BIGRAM, {}), (MLP, {"temperature": 0.6, "top_k": 5, "top_p": 0.7}), (LARGE_COUNTS, {})],
+    ids=["bigram", "mlp_ranked", "blocks"],
+)
+def test_table_gives_the_same_ids(model, options):
+    """`sample` uses a table of all V^N contexts here, `generate` does not."""
+    assert is_table_worthwhile(model[0], 20_000, is_ranked=bool(options))
+    context, key = jnp.asarray(PROMPTS[:, 5 - model[0].context_length :]), jax.random.key(0)
+    expected = jaxlm.generate(*model, context, key=key, num_tokens=10_000, **options)
+    np.testing.assert_array_equal(draw(model, PROMPTS, 10_000, **options)[:, 5:], expected)
+
+
+@pytest.mark.parametrize(("num_ids", "pays"), [(2 * VOCAB**3 - 1, False), (2 * VOCAB**3, True)])
+def test_table_takes_at_most_half_of_the_predictions(num_ids, pays):
+    assert is_table_worthwhile(MLP[0], num_ids, is_ranked=False) == pays
 
 
 @pytest.mark.slow
@@ -191,7 +184,7 @@ def test_table_takes_at_most_160_mib(vocab_size, context_length, fits):
     assert is_table_worthwhile(model, 10**9, is_ranked=True) == fits
     if fits:
         logits = jnp.zeros(vocab_size)
-        lowered = tabulate_distributions.lower(model, logits, temperature=1.0, top_p=0.5, top_k=None)
+        lowered = compute_table.lower(model, logits, temperature=1.0, top_p=0.5, top_k=None)
         memory = lowered.compile().memory_analysis()
         assert memory.output_size_in_bytes <= 160 * 2**20
         assert memory.temp_size_in_bytes <= 32 * 2**20
@@ -259,7 +252,7 @@ def test_no_tokens_return_the_prompt():
     ids = draw(MLP, PROMPTS, num_tokens=0)
     np.testing.assert_array_equal(ids, PROMPTS)
     assert ids.dtype == np.int32
-    assert list(stream(MLP, num_tokens=0)) == list(stream(MLP, PROMPTS, num_tokens=0, tokens_per_piece=1)) == []
+    assert list(stream(MLP, num_tokens=0)) == list(stream(MLP, PROMPTS, num_tokens=0)) == []
 
 
 @pytest.mark.parametrize(
@@ -272,57 +265,52 @@ def test_no_tokens_return_the_prompt():
     ],
     ids=["table", "mlp", "greedy", "ranked"],
 )
-def test_sample_stream_pieces_are_the_sample(model, prompt, options):
-    ids = draw(model, prompt, num_tokens=70, **options)
-    for tokens_per_piece, lengths in ((1, [1] * 70), (7, [7] * 10), (64, [64, 6]), (71, [70]), (None, [70])):
-        drawn = list(stream(model, prompt, num_tokens=70, tokens_per_piece=tokens_per_piece, **options))
-        assert [piece.shape for piece in drawn] == [(*prompt.shape[:-1], length) for length in lengths]
-        assert all(isinstance(piece, np.ndarray) and piece.dtype == np.int32 for piece in drawn)
-        np.testing.assert_array_equal(np.concatenate(drawn, axis=-1), ids[..., 5:])
-
-
-def test_sample_stream_pieces_hold_at_most_1024_tokens():
-    large, small = (list(stream(BIGRAM, num_tokens=2500, tokens_per_piece=size)) for size in (2000, 700))
-    assert [len(piece) for piece in large] == [1024, 1024, 452]
-    assert [len(piece) for piece in small] == [700, 700, 700, 400]
-    np.testing.assert_array_equal(np.concatenate(large), np.concatenate(small))
+def test_sample_stream_blocks_are_the_sample(model, prompt, options):
+    num_tokens = 2 * BLOCK_LENGTH + 3
+    blocks = list(stream(model, prompt, num_tokens, **options))
+    shapes = [(*prompt.shape[:-1], length) for length in (BLOCK_LENGTH, BLOCK_LENGTH, 3)]
+    assert [block.shape for block in blocks] == shapes
+    assert all(isinstance(block, np.ndarray) and block.dtype == np.int32 for block in blocks)
+    np.testing.assert_array_equal(
+        np.concatenate(blocks, axis=-1), draw(model, prompt, num_tokens, **options)[..., 5:]
+    )
 
 
 @pytest.mark.slow
-def test_another_top_p_compiles_nothing():
-    draw(MLP, top_p=0.5)
-    compiled = generate_tokens._cache_size()
-    draw(MLP, top_p=0.7)
-    assert generate_tokens._cache_size() == compiled
+def test_blocks_of_many_streams_hold_at_most_a_quarter_million_ids():
+    model = LogitsModel(2), jnp.zeros(2)
+    assert [block.shape for block in stream(model, np.zeros((2**17, 1), int), 5)] == [
+        (2**17, n) for n in (2, 2, 1)
+    ]
 
 
-def test_all_lengths_share_one_program():
-    draw(BIGRAM, num_tokens=VOCAB - 1)
-    draw(BIGRAM, num_tokens=VOCAB)  # with a table
-    before = generate_tokens._cache_size(), tabulate_distributions._cache_size()
-    for num_tokens in (0, 1, VOCAB, 70, 1100):
-        draw(BIGRAM, PROMPT[1:], num_tokens, key=num_tokens, temperature=0.8)
-        list(stream(BIGRAM, num_tokens=num_tokens, tokens_per_piece=300))
-    assert (generate_tokens._cache_size(), tabulate_distributions._cache_size()) == before
+@pytest.mark.slow
+@pytest.mark.parametrize("vocab_size", [5, 14])  # with a table, and without one, which would need 5,488 tokens
+def test_other_numbers_and_lengths_compile_nothing(vocab_size):
+    model = with_normal_variables(jaxlm.MLPLanguageModel(vocab_size, 3, embedding_dim=2, hidden_dim=4))
+    draw(model, [0, 1, 2], 1, temperature=0.7, top_p=0.5)
+    before = generate_block._cache_size(), compute_table._cache_size()
+    for length in (2, 9, 70, 100, 255, 256, 257, 700, 1000, 2500, 5000):
+        draw(model, [0, 1, 2], length, key=length, temperature=length / 100, top_p=1 / length)
+    assert (generate_block._cache_size(), compute_table._cache_size()) == before
 
 
 def test_sample_stream_owns_the_prompt_and_the_caller_the_pieces():
     prompt, drawn = PROMPTS.astype(np.int32), []
-    pieces = stream(MLP, prompt, tokens_per_piece=4)
+    blocks = stream(MLP, prompt, 300)
     prompt[:] = 0
-    for piece in pieces:
-        drawn.append(piece.copy())
-        piece[:] = 0
-    np.testing.assert_array_equal(np.concatenate(drawn, axis=1), draw(MLP, PROMPTS)[:, 5:])
+    for block in blocks:
+        drawn.append(block.copy())
+        block[:] = 0
+    np.testing.assert_array_equal(np.concatenate(drawn, axis=1), draw(MLP, PROMPTS, 300)[:, 5:])
 
 
-@pytest.mark.parametrize("tokens_per_piece", [1, 3, 4, None])
-def test_sample_stream_raises_in_the_piece_without_a_token(tokens_per_piece):
-    pieces = stream(with_counts(CHAIN, 0.0), [[0], [3]], 7, tokens_per_piece=tokens_per_piece)
-    for _ in range(4 // (tokens_per_piece or 7)):
-        next(pieces)
-    with pytest.raises(ValueError, match=r"after token 7 \(drawing token 4, stream 1\)"):
-        next(pieces)
+def test_sample_stream_raises_in_the_block_without_a_token():
+    chain = np.eye(300, k=1)
+    blocks = stream(with_counts(chain, 0.0), [[0], [20]], 290)
+    np.testing.assert_array_equal(next(blocks)[0], np.arange(1, BLOCK_LENGTH + 1))
+    with pytest.raises(ValueError, match=r"after token 299 \(drawing token 279, stream 1\)"):
+        next(blocks)
 
 
 @pytest.mark.slow
@@ -346,7 +334,9 @@ def test_sample_without_a_possible_token_is_a_value_error(temperature):
         ({"top_p": 0.0}, ValueError, r"top_p must be in \(0, 1\].*got 0.0"),
         ({"top_p": 1.01}, ValueError, r"top_p must be in \(0, 1\].*got 1.01"),
         ({"top_p": float("nan")}, ValueError, r"top_p must be in \(0, 1\].*got nan"),
-        ({"tokens_per_piece": 0}, ValueError, "tokens_per_piece must be at least 1, got 0"),
+        ({"temperature": None}, TypeError, "temperature must be a number, got None"),
+        ({"temperature": "0.7"}, TypeError, "temperature must be a number, got '0.7'"),
+        ({"top_k": 1.5}, TypeError, "top_k must be an integer, got 1.5"),
         ({"prompt": [1]}, ValueError, "prompt has 1 token; MLPLanguageModel needs at least context_length=3"),
         ({"prompt": np.zeros((4, 2), int)}, ValueError, "prompt has 2 tokens; .* context_length=3"),
         ({"prompt": np.zeros(0, int)}, ValueError, "prompt has 0 tokens; .* context_length=3"),
@@ -361,6 +351,51 @@ def test_sample_without_a_possible_token_is_a_value_error(temperature):
 def test_sample_stream_checks_arguments_when_called(options, error, message):
     with pytest.raises(error, match=message):
         stream(MLP, **options)
-    if "tokens_per_piece" not in options:
-        with pytest.raises(error, match=message):
-            draw(MLP, **options)
+    with pytest.raises(error, match=message):
+        draw(MLP, **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "same"),
+    [
+        ({"temperature": jnp.float32(0.5)}, {"temperature": 0.5}),
+        ({"temperature": np.float64(0.5)}, {"temperature": 0.5}),
+        ({"top_k": np.int64(3)}, {"top_k": 3}),
+        ({"top_k": jnp.int32(3)}, {"top_k": 3}),
+        ({"top_p": jnp.float32(0.5)}, {"top_p": 0.5}),
+    ],
+    ids=str,
+)
+def test_options_may_be_scalars_of_numpy_and_jax(options, same):
+    np.testing.assert_array_equal(draw(MLP, **options), draw(MLP, **same))
+
+
+def test_largest_temperature_samples_what_is_possible():
+    drawn = draw(LOGITS_MODEL, num_tokens=300, temperature=1e300)[5:]
+    assert set(drawn.tolist()) == set(range(VOCAB)) - {4}
+
+
+def test_legacy_key_gives_the_ids_of_the_typed_key():
+    ids = jaxlm.sample(*MLP, PROMPT, 12, key=jax.random.PRNGKey(3))
+    np.testing.assert_array_equal(ids, draw(MLP, key=3))
+    with pytest.raises(TypeError, match=r"such as jax.random.key\(0\), got 0"):
+        jaxlm.sample(*MLP, PROMPT, 12, key=0)
+
+
+def test_sample_under_a_trace_names_generate():
+    keys = jax.random.split(jax.random.key(0), 2)
+    with pytest.raises(TypeError, match="sample does not work inside jit, vmap or grad; use generate"):
+        jax.vmap(lambda key: jaxlm.sample(*MLP, PROMPT, 12, key=key))(keys)
+
+
+@pytest.mark.slow
+def test_sample_works_without_jit():
+    expected = draw(MLP)
+    with jax.disable_jit():
+        np.testing.assert_array_equal(draw(MLP), expected)
+
+
+def test_debug_nans_changes_nothing_for_counts_without_smoothing():
+    model = with_counts(np.vstack([CHAIN[:7], CHAIN[6]]), 0.0)  # token 3 is followed by 4, ...
+    with jax.debug_nans(True):
+        assert draw(model, [0], 300)[:8].tolist() == list(range(8))

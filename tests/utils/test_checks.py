@@ -1,12 +1,13 @@
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import platformdirs
 import pytest
 
 from jaxlm.utils.cache_directory import cache_directory
-from jaxlm.utils.checks import check_at_least, check_not_traced
+from jaxlm.utils.checks import check_at_least, check_not_traced, check_number
 
 
 @pytest.mark.parametrize("value", [3, 4, np.int64(3), np.uint8(200)])
@@ -28,6 +29,18 @@ def test_check_at_least_accepts_integers(value):
 def test_check_at_least_names_value_and_limit(value, error, message):
     with pytest.raises(error, match=message):
         check_at_least("num_steps", value, 3)
+
+
+@pytest.mark.parametrize("value", [2, 2.0, np.float32(2), np.int64(2), np.array(2), jnp.float32(2)], ids=repr)
+def test_check_number_returns_a_float(value):
+    assert isinstance(check_number("rate", value), float)
+    assert check_number("rate", value) == 2
+
+
+@pytest.mark.parametrize("value", [None, "2", 2j, [2.0], np.ones(2)], ids=repr)
+def test_check_number_names_the_value(value):
+    with pytest.raises(TypeError, match="rate must be a number, got "):
+        check_number("rate", value)
 
 
 def test_check_not_traced_names_the_alternative():
