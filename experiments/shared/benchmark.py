@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from experiments.shared.experiment import Findings, RunContext
+from experiments.shared.interleaved import Measurement, benchmark_interleaved
 from experiments.shared.report import format_table
-from jaxlm.utils.timing import Measurement, benchmark_interleaved
 
 
 class Variant(NamedTuple):

@@ -24,11 +24,12 @@ import jax
 import numpy as np
 
 from experiments.shared.experiment import Experiment, Findings, RunContext, main
+from experiments.shared.interleaved import benchmark_interleaved
 from experiments.shared.options import BenchmarkOptions
 from experiments.shared.report import format_table, new_panels
 from experiments.speed.scaling_workloads import PANELS, WORKLOADS, Panel, Shape, constant_work
 from jaxlm.runs.report.plots import COLORS
-from jaxlm.utils.timing import benchmark_interleaved, measure_time
+from jaxlm.utils.timing import measure_time
 
 _CLEAR_REFS = Path("/proc/self/clear_refs")
 UNITS = {"time": "µs per", "compile": "s to compile", "memory": "MiB beyond ids and variables"}

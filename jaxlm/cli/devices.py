@@ -22,11 +22,10 @@ def show_devices(options: DevicesOptions, console: Console) -> dict[str, Any]:
     if options.probe:
         clear_probe_cache()
     document = describe_devices()
-    rows, lines = [("platform", "device", "plugin", "result", "GFLOP/s", "GB/s")], []
+    rows, lines = [("platform", "device", "plugin", "result")], []
     for row in document["devices"]:
         plugin = row["plugin"] and f"{row['plugin']} {row['version']}"
-        gflops, gbytes = (row[name] and f"{row[name]:,.0f}" for name in ("gflops", "gbytes"))
-        rows.append((row["platform"], row["device"], plugin, row["result"], gflops, gbytes))
+        rows.append((row["platform"], row["device"], plugin, row["result"]))
         if row["reason"]:
             lines.append(f"{plugin}: {row['result']}: {row['reason']}")
     choices = {(choice["device"], choice["reason"]): choice["num_weights"] for choice in document["auto"]}

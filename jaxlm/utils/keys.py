@@ -10,7 +10,8 @@ from jax import Array, lax
 
 def check_key(key: Any) -> Array:
     """Return one typed random key. A legacy key from `jax.random.PRNGKey` is wrapped; all else is a TypeError."""
-    dtype, shape = getattr(key, "dtype", None), getattr(key, "shape", None)
+    dtype: Any = getattr(key, "dtype", None)
+    shape: Any = getattr(key, "shape", None)
     if shape == () and jnp.issubdtype(dtype, jax.dtypes.prng_key):
         return key
     if dtype == jnp.uint32 and len(shape) == 1:

@@ -256,8 +256,8 @@ def test_devices_shows_failures_and_what_auto_chooses(monkeypatch):
     metal = {"platform": "METAL", "device": None, "plugin": "jax-metal", "version": "0.1.1", "result": "fails"}
     described = {
         "devices": [
-            cpu | {"reason": None, "gflops": 123.4, "gbytes": 10.6, "auto": ["small", "large"]},
-            metal | {"reason": "crashes\x1b[2J", "gflops": None, "gbytes": None, "auto": []},
+            cpu | {"reason": None, "auto": ["small", "large"]},
+            metal | {"reason": "crashes\x1b[2J", "auto": []},
         ],
         "auto": [
             {"num_weights": 1000, "device": "cpu:0 (cpu)", "reason": "nothing else works"},
@@ -271,8 +271,8 @@ def test_devices_shows_failures_and_what_auto_chooses(monkeypatch):
     assert devices(console=console) == described
     assert not cleared
     lines = [line.split() for line in shown(console).splitlines()]
-    assert ["cpu", "cpu:0", "(cpu)", "-", "built", "in", "123", "11"] in lines
-    assert ["METAL", "-", "jax-metal", "0.1.1", "fails", "-", "-"] in lines
+    assert ["cpu", "cpu:0", "(cpu)", "-", "built", "in"] in lines
+    assert ["METAL", "-", "jax-metal", "0.1.1", "fails"] in lines
     assert shown(console).splitlines()[-2:] == [
         r"jax-metal 0.1.1: fails: crashes\x1b[2J",
         "auto chooses cpu:0 (cpu): nothing else works",

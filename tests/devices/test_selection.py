@@ -208,11 +208,9 @@ def test_describe_devices_lists_devices_and_plugins(install):
     install(results)
     document = describe_devices()
     first, *rest = document["devices"]
-    assert first.pop("gflops") > 0.1
-    assert first.pop("gbytes") > 0.1
     row = {"platform": "cpu", "plugin": "fast-chip", "version": "1.0", "result": "works", "reason": "works"}
     assert first == row | {"device": format_device(CPU), "auto": ["small", "large"]}
-    row |= {"device": None, "gflops": None, "gbytes": None, "auto": []}
+    row |= {"device": None, "auto": []}
     bad = {"platform": None, "plugin": "bad-chip", "result": "fails", "reason": "crashed"}
     assert rest == [row | bad, row | {"plugin": "slow-chip"}]
     small = "bad-chip 1.0 crashed; fast-chip 1.0 is faster from 20,000 weights, the model has 1,000"

@@ -107,7 +107,7 @@ def find_statements_with_jit(package):
 
 
 def call_everything(jaxlm):
-    from jaxlm.devices import listing, probe_program
+    from jaxlm.devices import probe_program
     from jaxlm.models.counts_bigram import add_pairs
 
     key, cpu = jax.random.key(0), jax.devices("cpu")[0]
@@ -147,7 +147,6 @@ def call_everything(jaxlm):
     add_pairs(jax.ShapeDtypeStruct((50_000, 50_000), np.int32), np.zeros(3, np.int32), 2)
     for name in probe_program.CHECKS:
         probe_program.run_check(name, cpu)
-    listing.measure_throughput(cpu)
 
 
 def main():

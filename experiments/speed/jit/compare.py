@@ -26,13 +26,13 @@ from typing import Any, Literal
 import jaxlm
 from experiments.shared.benchmark import describe_measurement
 from experiments.shared.experiment import Experiment, Findings, RunContext, main
+from experiments.shared.interleaved import benchmark_interleaved
 from experiments.shared.machine import import_torch, num_cores
 from experiments.shared.options import BenchmarkOptions
 from experiments.speed.jit.numpy_stages import NUMPY_STAGES
 from experiments.speed.jit.plots import format_results, plot_roofline, plot_speedups
 from experiments.speed.jit.stages import STAGES, Problem, Sizes, make_problem
 from experiments.speed.jit.variants import analyze_cost, make_variants, measure_ceiling
-from jaxlm.utils.timing import benchmark_interleaved
 
 SIZES = {
     "small": Sizes(27, 3, 10, 200, 32, items=256),

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from experiments.shared.benchmark import Variant
+from experiments.shared.interleaved import benchmark_interleaved
 from experiments.speed.jit.stages import Stage
-from jaxlm.utils.timing import benchmark_interleaved
 
 VMAP_WIDTH = 8  # items that `vmap` processes side by side
 MAX_VMAP_BYTES = 2**28  # of the vmapped copies of a state
