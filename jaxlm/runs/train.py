@@ -15,13 +15,12 @@ from rich.console import Console
 from jaxlm.checkpoints.model_files import read_model
 from jaxlm.checkpoints.train_states import Checkpoint
 from jaxlm.models import CountsBigramLM, init
-from jaxlm.runs.artifacts import ARTIFACTS, write_artifacts
 from jaxlm.runs.config import TrainConfig, config_to_json, diff_configs, fill_defaults, read_config, resolve
 from jaxlm.runs.directory import check_run_path, create_run, new_run_path, run_session
 from jaxlm.runs.load import load_run_tokenizer, open_run, tokenizer_checksum
 from jaxlm.runs.lock import lock_run
 from jaxlm.runs.manifest import describe_environment, read_manifest, write_json
-from jaxlm.runs.results import describe_dataset
+from jaxlm.runs.results import ARTIFACTS, describe_dataset, write_artifacts
 from jaxlm.runs.session import latest_usable_checkpoint, return_to_checkpoint, train_with_checkpoints
 from jaxlm.runs.setup import TrainingSetup, prepare_training
 from jaxlm.text.corpora import load_corpus, read_text
