@@ -1,6 +1,7 @@
 """The parts of a report: text tables, figures in the package's palette, and means with confidence intervals."""
 
 import io
+import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from string import Formatter
@@ -71,7 +72,7 @@ def new_panels(count: int, width: float, height: float, columns: int = 3) -> tup
 
 
 def plot_lines(panels: Mapping[str, Mapping[str, Sequence[Any]]], **settings: Any) -> Any:
-    """Return a figure with one panel per title and one line per label.
+    """Return a figure with one panel per title and one line per label, at most eight; the last has all labels.
 
     Args:
         panels: title -> label -> x values, y values, and optionally the errors of y.
@@ -79,10 +80,11 @@ def plot_lines(panels: Mapping[str, Mapping[str, Sequence[Any]]], **settings: An
     """
     figure, all_axes = new_panels(len(panels), 5, 4.4)
     for axes, (title, lines) in zip(all_axes, panels.items(), strict=True):
-        for (label, line), color, marker in zip(lines.items(), COLORS, "osD^vXP", strict=False):
+        styles = zip(lines.items(), itertools.cycle(COLORS), "osD^vXP*", strict=False)
+        for (label, line), color, marker in styles:
             axes.errorbar(*line, color=color, marker=marker, markersize=5, capsize=2, label=label)
         axes.set(title=title, **settings)
-        axes.legend(fontsize=8)
+    figure.legend(*all_axes[-1].get_legend_handles_labels(), loc="outside right upper", fontsize=9)
     return figure
 
 
