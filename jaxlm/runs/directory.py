@@ -28,19 +28,13 @@ _ENTRIES = (
 
 def new_run_path(label: str) -> Path:
     """Create an empty directory `runs/LABEL-DATE-TIME` below the working directory and return its path."""
-    paths = timestamped_paths(label)
-    while True:
-        path = next(paths)
+    path = first = Path("runs") / f"{label}-{datetime.now():%Y%m%d-%H%M%S}"
+    for number in itertools.count(2):
         with suppress(FileExistsError):
             path.mkdir(parents=True)
-            return path
-
-
-def timestamped_paths(label: str, suffix: str = "") -> Iterator[Path]:
-    """Yield `runs/LABEL-DATE-TIME` plus the suffix, then the same with -2, -3 and so on before the suffix."""
-    name = f"{label}-{datetime.now():%Y%m%d-%H%M%S}"
-    for number in itertools.count(1):
-        yield Path("runs") / f"{name}{f'-{number}' if number > 1 else ''}{suffix}"
+            break
+        path = first.with_name(f"{first.name}-{number}")
+    return path
 
 
 def check_run_path(path: Path, *, overwrite: bool) -> None:

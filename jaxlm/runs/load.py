@@ -55,11 +55,6 @@ def open_run(path: str | os.PathLike[str]) -> Run:
     return Run(path, manifest, config)
 
 
-def read_run_config(path: str | os.PathLike[str]) -> TrainConfig:
-    """Return the options of a training run."""
-    return open_run(path).config
-
-
 def load_model(
     path: str | os.PathLike[str], checkpoint: str | int = "final", *, model: LanguageModel | None = None
 ) -> SavedModel:

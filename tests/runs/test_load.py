@@ -9,7 +9,7 @@ from tiny_runs import bits, flip_bit, largest_file
 import jaxlm
 from jaxlm.checkpoints.train_states import best_step, checkpoint_path, checkpoint_steps
 from jaxlm.runs.directory import create_run
-from jaxlm.runs.load import load_run, open_model, read_run_config
+from jaxlm.runs.load import load_run, open_model, open_run
 from jaxlm.runs.train import resume_run
 
 slow = pytest.mark.slow
@@ -64,7 +64,7 @@ def test_an_unvalidated_state_is_never_the_best(stopped):
 @slow
 def test_a_damaged_manifest_is_refused_by_every_function(stopped):
     flip_bit(stopped / "manifest.json", 20)
-    for function in (resume_run, load_run, open_model, read_run_config):
+    for function in (resume_run, load_run, open_model, open_run):
         with pytest.raises(ValueError, match=r"manifest\.json"):
             function(stopped)
 

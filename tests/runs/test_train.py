@@ -28,7 +28,7 @@ import jaxlm
 from jaxlm.checkpoints.train_states import checkpoint_steps
 from jaxlm.runs.config import TrainConfig, resolve
 from jaxlm.runs.directory import create_run
-from jaxlm.runs.load import load_run, read_run_config
+from jaxlm.runs.load import load_run, open_run
 from jaxlm.runs.lock import lock_run
 from jaxlm.runs.manifest import read_manifest, write_manifest
 from jaxlm.runs.metrics_log import read_metrics
@@ -62,7 +62,7 @@ def counts(text_folder, tmp_path_factory):
 
 
 def test_a_run_of_counts(counts):
-    data = load_dataset("", read_run_config(counts).text, "char")
+    data = load_dataset("", open_run(counts).config.text, "char")
     model, variables, tokenizer = load_run(counts)
     assert (model, tokenizer) == (jaxlm.CountsBigramLM(16), data.tokenizer)
     assert bits(variables) == bits(model.fit(jaxlm.init(model, jax.random.key(0)), data.train_ids))
@@ -80,7 +80,7 @@ def test_interrupted_counts_are_computed_again(counts, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(Figure, "savefig", lambda *_, **__: signal.raise_signal(signal.SIGTERM))
         with pytest.raises(KeyboardInterrupt):
-            start_run(read_run_config(counts), tmp_path / "run")
+            start_run(open_run(counts).config, tmp_path / "run")
     manifest = read_manifest(tmp_path / "run")
     assert (manifest["state"], manifest["why"]) == ("interrupted", "SIGTERM")
     resume_run(tmp_path / "run")
@@ -120,7 +120,7 @@ def test_a_run_leaves_model_figures_and_report(finished, text_folder):
     names |= {".lock", "config.json", "manifest.json", "metrics.jsonl"}
     assert {entry.name for entry in finished.iterdir()} == names
     assert (finished / "curves.png").read_bytes().startswith(PNG)
-    assert read_run_config(finished) == tiny_config(text_folder)
+    assert open_run(finished).config == tiny_config(text_folder)
     assert [line["step"] for line in read_metrics(finished / "metrics.jsonl")] == [0, 5, 10, 11]
     data = load_dataset("", text_folder / "text.txt", "char")
     model, variables, tokenizer = load_run(finished)
@@ -151,7 +151,7 @@ def test_the_defaults_give_the_bits_of_train_lm(text_folder, tmp_path, no_plots)
 
 def test_a_run_without_a_path_has_a_new_directory(counts, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    path = start_run(read_run_config(counts))
+    path = start_run(open_run(counts).config)
     assert re.fullmatch(r"runs/counts-text-char-\d{8}-\d{6}", path.as_posix())
 
 
@@ -215,7 +215,7 @@ def test_an_extended_run_notes_its_new_length(finished, text_folder, no_plots):
     assert read_manifest(finished)["notes"] == [
         "--num-steps increased from 12 to 20; the cosine schedule now ends there"
     ]
-    assert read_json(finished / "config.json")["num_steps"] == read_run_config(finished).num_steps == 20
+    assert read_json(finished / "config.json")["num_steps"] == open_run(finished).config.num_steps == 20
     assert [line["step"] for line in read_metrics(finished / "metrics.jsonl")] == [0, 5, 10, 15, 19]
 
 
@@ -251,7 +251,7 @@ def test_the_text_may_move(stopped, finished_run, text_folder, tmp_path, caplog,
     (stopped / "config.json").unlink()  # as after a crash; it is written again
     resume_run(stopped, tiny_config(text_folder, text=moved))
     assert_same_run(stopped, finished_run)
-    assert read_run_config(stopped).text == moved
+    assert open_run(stopped).config.text == moved
     assert not caplog.records
 
 
@@ -347,13 +347,13 @@ def test_a_model_without_checkpoints_is_not_extended(finished):
     shutil.rmtree(finished / "checkpoints")
     before = contents(finished)
     with pytest.raises(ValueError, match="has no usable checkpoint to resume from"):
-        resume_run(finished, replace(read_run_config(finished), num_steps=20))
+        resume_run(finished, replace(open_run(finished).config, num_steps=20))
     assert contents(finished) == before
 
 
 @slow
 def test_an_option_that_an_old_run_lacks_takes_its_default(stopped):
-    manifest, config = read_manifest(stopped), read_run_config(stopped)
+    manifest, config = read_manifest(stopped), open_run(stopped).config
     options = {name: value for name, value in manifest["config"].items() if name not in ("dropout", "patience")}
     write_manifest(stopped, manifest | {"config": options})
-    assert read_run_config(stopped) == config
+    assert open_run(stopped).config == config
