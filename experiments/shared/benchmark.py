@@ -5,9 +5,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import jax
+import numpy as np
+
 from experiments.shared.experiment import Findings, RunContext
-from experiments.shared.interleaved import Measurement, benchmark_interleaved
 from experiments.shared.report import format_table
+from jaxlm.utils.timing import measure_time
+
+_MIN_SAMPLE_SECONDS = 5e-3  # long enough that the clock and the loop around the calls do not matter
 
 
 class Variant(NamedTuple):
@@ -17,11 +22,13 @@ class Variant(NamedTuple):
         call: function to time, without arguments.
         units: units of work (pairs, steps, tokens, ...) in one call.
         compiles_itself: the first call compiles with a compiler other than JAX, which may fail on this machine.
+        traces: a sample may trace and compile, as Flax and optax do under `jax.disable_jit`.
     """
 
     call: Callable[[], Any]
     units: float
     compiles_itself: bool = False
+    traces: bool = False
 
 
 class Ratio(NamedTuple):
@@ -47,7 +54,7 @@ def run_benchmark(
 
     Args:
         repeats: samples per variant.
-        rest_seconds: pause before each sample, see `benchmark_interleaved`.
+        rest_seconds: pause before each sample, see `time_variants`.
         on_failure: called with a message when a variant that compiles itself fails to compile.
 
     Returns:
@@ -55,7 +62,7 @@ def run_benchmark(
         ratio of medians, None without measurements.
     """
     first_calls: dict[str, float] = {}
-    calls = {name: variant.call for name, variant in benchmark.variants.items()}
+    variants = dict(benchmark.variants)
     for name, variant in benchmark.variants.items():
         if variant.compiles_itself:
             begin = time.perf_counter()
@@ -64,16 +71,14 @@ def run_benchmark(
             except Exception as error:  # any failure of the compiler excludes this variant alone
                 reason = str(error).strip().partition("\n")[0]
                 on_failure(f"{name} skipped: {type(error).__name__}: {reason}")
-                del calls[name]
+                del variants[name]
             first_calls[name] = time.perf_counter() - begin
-    variants: dict[str, Any] = dict.fromkeys(benchmark.variants)
-    for name, measurement in benchmark_interleaved(calls, repeats=repeats, rest_seconds=rest_seconds).items():
-        units = benchmark.variants[name].units
-        variants[name] = {"units_per_call": units, **describe_measurement(measurement, units)}
-        if name in first_calls:
-            variants[name]["compile_seconds"] = first_calls[name]
-    ratios = {ratio.title: compute_ratio(ratio, variants) for ratio in benchmark.ratios}
-    return {"unit": benchmark.unit, "variants": variants, "ratios": ratios}
+    rows: dict[str, Any] = dict.fromkeys(benchmark.variants)
+    rows |= time_variants(variants, repeats=repeats, rest_seconds=rest_seconds)
+    for name in first_calls.keys() & variants.keys():
+        rows[name]["compile_seconds"] = first_calls[name]
+    ratios = {ratio.title: compute_ratio(ratio, rows) for ratio in benchmark.ratios}
+    return {"unit": benchmark.unit, "variants": rows, "ratios": ratios}
 
 
 def run_benchmarks(builders: Mapping[str, Callable[[], Benchmark]], run: RunContext, **timing: Any) -> Findings:
@@ -85,15 +90,60 @@ def run_benchmarks(builders: Mapping[str, Callable[[], Benchmark]], run: RunCont
     return Findings({"rows": rows}, format_benchmarks(rows))
 
 
-def describe_measurement(measurement: Measurement, units: float) -> dict[str, Any]:
-    """Return the microseconds per unit, the number of samples and the compile seconds."""
-    return {
-        "median_us": measurement.median / units * 1e6,
-        "minimum_us": measurement.minimum / units * 1e6,
-        "spread_us": measurement.spread / units * 1e6,
-        "repeats": measurement.repeats,
-        "compile_seconds": measurement.compile_seconds,
-    }
+def time_variants(
+    variants: Mapping[str, Variant], *, repeats: int, rest_seconds: float = 0.0
+) -> dict[str, dict[str, Any]]:
+    """Time the variants in turn, A B C, A B C, ..., so that noise of the machine affects all of them.
+
+    Each is first called at least twice, untimed, which compiles it. A sample repeats a short call for 5 ms.
+
+    Args:
+        repeats: samples per variant.
+        rest_seconds: pause before each sample, followed by an untimed call. Threads of another library, such as
+            OpenMP in PyTorch, can spin after a call and slow down the next.
+
+    Returns:
+        name -> microseconds per unit (median, minimum, interquartile range), and the compile seconds.
+
+    Raises:
+        ValueError: a call compiled within a sample.
+    """
+    compile_seconds, loops = {}, {}
+    for name, variant in variants.items():
+        with measure_time() as first:
+            _run(variant.call)
+        compile_seconds[name] = first.compile_seconds
+        loops[name] = 1
+        while _run(variant.call, loops[name]) < _MIN_SAMPLE_SECONDS:
+            loops[name] *= 2
+    samples: dict[str, list[float]] = {name: [] for name in variants}
+    for _ in range(repeats):
+        for name, variant in variants.items():
+            if rest_seconds:
+                time.sleep(rest_seconds)
+                _run(variant.call)  # after a pause, caches and clocks are cold
+            with measure_time() as timing:
+                seconds = _run(variant.call, loops[name])
+            if timing.compile_seconds and not variant.traces:
+                raise ValueError(
+                    f"{name} compiled for {timing.compile_seconds:.3f} s while it was timed: build its jitted "
+                    "function once, outside the call, and give it the same shapes and static arguments each time"
+                )
+            samples[name].append(seconds / loops[name] / variant.units * 1e6)
+    rows = {}
+    for name, each in samples.items():
+        lower, median, upper = np.percentile(each, [25, 50, 75]).tolist()
+        figures = {"median_us": median, "minimum_us": min(each), "spread_us": upper - lower}
+        rows[name] = {**figures, "repeats": repeats, "compile_seconds": compile_seconds[name]}
+        rows[name]["units_per_call"] = variants[name].units
+    return rows
+
+
+def _run(call: Callable[[], Any], times: int = 1) -> float:
+    begin = time.perf_counter()
+    for _ in range(times):
+        jax.block_until_ready(call())  # type: ignore[no-untyped-call]
+    return time.perf_counter() - begin
 
 
 def compute_ratio(ratio: Ratio, variants: Mapping[str, Any]) -> float | None:

@@ -23,8 +23,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from experiments.shared.benchmark import Variant, time_variants
 from experiments.shared.experiment import Experiment, Findings, RunContext, main
-from experiments.shared.interleaved import benchmark_interleaved
 from experiments.shared.options import BenchmarkOptions
 from experiments.shared.report import format_table, new_panels
 from experiments.speed.scaling_workloads import PANELS, WORKLOADS, Panel, Shape, constant_work
@@ -78,9 +78,8 @@ def measure_panel(panel: Panel, values: Sequence[int], repeats: int) -> list[flo
         return [measure_compilation(build(shape)[0]) for shape in shapes]
     if panel.cost == "memory":
         return [measure_memory(build(shape)[0]) for shape in shapes]
-    built = {str(value): build(shape) for value, shape in zip(values, shapes, strict=True)}
-    measurements = benchmark_interleaved({name: call for name, (call, _) in built.items()}, repeats=repeats)
-    return [measurements[name].minimum / units * 1e6 for name, (_, units) in built.items()]
+    variants = {str(value): Variant(*build(shape)) for value, shape in zip(values, shapes, strict=True)}
+    return [row["minimum_us"] for row in time_variants(variants, repeats=repeats).values()]
 
 
 def measure_compilation(call: Callable[[], Any]) -> float:

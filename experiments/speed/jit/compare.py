@@ -24,9 +24,8 @@ from importlib import metadata
 from typing import Any, Literal
 
 import jaxlm
-from experiments.shared.benchmark import describe_measurement
+from experiments.shared.benchmark import time_variants
 from experiments.shared.experiment import Experiment, Findings, RunContext, main
-from experiments.shared.interleaved import benchmark_interleaved
 from experiments.shared.machine import import_torch, num_cores
 from experiments.shared.options import BenchmarkOptions
 from experiments.speed.jit.numpy_stages import NUMPY_STAGES
@@ -110,23 +109,21 @@ def measure_stage(
     stage = STAGES[name](problem)
     others = {library: stages[name](problem) for library, stages in libraries.items()}
     variants = make_variants(stage, problem.sizes.items, others)
-    calls = {variant: each.call for variant, each in variants.items()}
     rest_seconds = REST_SECONDS if "torch" in others else 0.0
-    measurements = benchmark_interleaved(calls, repeats=repeats, rest_seconds=rest_seconds, tracing=["eager"])
+    measured = time_variants(variants, repeats=repeats, rest_seconds=rest_seconds)
     cost = analyze_cost(stage.step, stage.inputs, stage.state, 0)
     rows: list[dict[str, Any]] = []
-    for variant, measurement in measurements.items():
-        items = variants[variant].units
-        seconds = measurement.median / items
+    for variant, figures in measured.items():
+        seconds = figures["median_us"] / 1e6
         shares = {
             unit: amount / seconds / ceiling[f"{unit}_per_second"]
             for unit, amount in cost.items()
             if amount is not None
         }
         limit = max(shares, key=lambda unit: shares[unit], default="")
-        row = {"variant": variant, "item": stage.item, "items_per_call": items, **cost}
-        row |= describe_measurement(measurement, items)
-        row |= {"speedup": measurements["eager"].median / seconds, "share": shares.get(limit), "share_of": limit}
+        row = {"variant": variant, "item": stage.item, **figures, **cost}
+        row["speedup"] = measured["eager"]["median_us"] / figures["median_us"]
+        row |= {"share": shares.get(limit), "share_of": limit}
         rows.append(row)
     return rows
 

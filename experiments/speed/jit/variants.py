@@ -7,8 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from experiments.shared.benchmark import Variant
-from experiments.shared.interleaved import benchmark_interleaved
+from experiments.shared.benchmark import Variant, time_variants
 from experiments.speed.jit.stages import Stage
 
 VMAP_WIDTH = 8  # items that `vmap` processes side by side
@@ -42,7 +41,7 @@ def make_variants(stage: Stage, items: int, others: Mapping[str, Callable[[Any, 
     )
     inputs = stage.inputs
     variants = {
-        "eager": repeat(eager, stage.state),
+        "eager": repeat(eager, stage.state)._replace(traces=True),
         "jit": repeat(lambda state, i: step_program(inputs, state, i), stage.state, calls=items),
         "loop": repeat(lambda state, i: loop_program(inputs, state, i, items), stage.state, width=items),
     }
@@ -89,11 +88,10 @@ def measure_ceiling(device: jax.Device, repeats: int, *, quick: bool) -> dict[st
     for width in widths:  # the square of this matrix is the matrix itself
         square = jnp.full((width, width), 1 / width)
         variants[str(width)] = repeat(lambda square, _: product(square, square), square)
-    calls = {name: variant.call for name, variant in variants.items()}
-    measurements = benchmark_interleaved(calls, repeats=repeats)
+    measured = time_variants(variants, repeats=repeats)
     return {
-        "flops_per_second": max(2 * width**3 / measurements[str(width)].minimum for width in widths),
-        "bytes_per_second": 2 * 4 * num_floats / measurements["copy"].minimum,
+        "flops_per_second": max(2 * width**3 / measured[str(width)]["minimum_us"] for width in widths) * 1e6,
+        "bytes_per_second": 2 * 4 * num_floats / measured["copy"]["minimum_us"] * 1e6,
     }
 
 

@@ -1,10 +1,58 @@
-"""Times are per unit of work, ratios compare the fastest variants, and a failed compiler excludes one variant."""
+"""Variants are timed in turn, per unit of work, and never while they compile; ratios compare the fastest."""
 
 import time
 
+import jax
+import jax.numpy as jnp
 import pytest
 
-from experiments.shared.benchmark import Benchmark, Ratio, Variant, compute_ratio, format_benchmarks, run_benchmark
+from experiments.shared.benchmark import (
+    Benchmark,
+    Ratio,
+    Variant,
+    compute_ratio,
+    format_benchmarks,
+    run_benchmark,
+    time_variants,
+)
+
+
+def test_time_variants_takes_turns():
+    order = []
+    square = jax.jit(lambda x: x * x)
+
+    def call(name):
+        order.append(name)
+        time.sleep(0.006)  # longer than a sample must last
+        return square(jnp.float32(3))
+
+    variants = {name: Variant(lambda name=name: call(name), 2) for name in "AB"}
+    measured = time_variants(variants, repeats=3)
+    assert "".join(order) == "AABB" + "AB" * 3
+    assert measured["A"]["compile_seconds"] > 0 == measured["B"]["compile_seconds"]
+    for each in measured.values():
+        assert (each["repeats"], each["units_per_call"]) == (3, 2)
+        assert 3000 <= each["minimum_us"] <= each["median_us"]
+        assert each["spread_us"] >= 0
+    order.clear()
+    time_variants(variants, repeats=2, rest_seconds=1e-3)  # one untimed call after each rest
+    assert "".join(order) == "AABB" + "AABB" * 2
+
+
+def test_time_variants_repeats_short_calls():
+    count = iter(range(10**9))
+    measured = time_variants({"next": Variant(lambda: next(count), 1)}, repeats=1)["next"]
+    assert next(count) > 1000
+    assert measured["median_us"] < 1000
+
+
+def test_time_variants_refuses_compilation_unless_it_traces():
+    sizes = iter(range(1, 100))
+    triple = jax.jit(lambda x: x * 3)
+    growing = Variant(lambda: triple(jnp.ones(next(sizes))), 1)
+    with pytest.raises(ValueError, match="grows compiled for"):
+        time_variants({"grows": growing}, repeats=2)
+    assert time_variants({"grows": growing._replace(traces=True)}, repeats=2)["grows"]["median_us"] > 0
 
 
 def test_compute_ratio_takes_the_fastest_with_the_prefix():
@@ -16,14 +64,6 @@ def test_compute_ratio_takes_the_fastest_with_the_prefix():
     assert compute_ratio(Ratio("", "theirs", "ours"), variants) == 2.5
     assert compute_ratio(Ratio("", "theirs", "ours"), variants | {"theirs, compiled": None}) == 4
     assert compute_ratio(Ratio("", "C", "ours"), variants) is None
-
-
-def test_run_benchmark_divides_by_the_units():
-    benchmark = Benchmark("step", {"sleep": Variant(lambda: time.sleep(0.01), 100)})
-    outcome = run_benchmark(benchmark, repeats=2)
-    figures = outcome["variants"]["sleep"]
-    assert 100 <= figures["minimum_us"] <= figures["median_us"] < 1e4
-    assert (figures["repeats"], figures["units_per_call"]) == (2, 100)
 
 
 def test_run_benchmark_skips_a_variant_that_fails_to_compile():

@@ -35,8 +35,8 @@ def test_comparison_writes_consistent_rows(tmp_path):
         shares = {unit: rate / ceiling[f"{unit}_per_second"] for unit, rate in rates.items()}
         assert row["share"] == pytest.approx(max(shares.values()))
         assert row["share_of"] == max(shares, key=shares.get)
-    assert rows["eager"]["items_per_call"] == 1
-    assert rows["loop"]["items_per_call"] == rows["jit"]["items_per_call"] == rows["vmap"]["items_per_call"] > 1
+    assert rows["eager"]["units_per_call"] == 1
+    assert rows["loop"]["units_per_call"] == rows["jit"]["units_per_call"] == rows["vmap"]["units_per_call"] > 1
     assert rows["jit"]["compile_seconds"] > 0 == rows["numpy"]["compile_seconds"]
 
 
