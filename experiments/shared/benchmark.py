@@ -55,28 +55,14 @@ def run_benchmark(
     Args:
         repeats: samples per variant.
         rest_seconds: pause before each sample, see `time_variants`.
-        on_failure: called with a message when a variant that compiles itself fails to compile.
+        on_failure: see `time_variants`.
 
     Returns:
         unit; variants: name -> microseconds per unit, None for a variant that failed to compile; ratios: title ->
         ratio of medians, None without measurements.
     """
-    first_calls: dict[str, float] = {}
-    variants = dict(benchmark.variants)
-    for name, variant in benchmark.variants.items():
-        if variant.compiles_itself:
-            begin = time.perf_counter()
-            try:
-                variant.call()
-            except Exception as error:  # any failure of the compiler excludes this variant alone
-                reason = str(error).strip().partition("\n")[0]
-                on_failure(f"{name} skipped: {type(error).__name__}: {reason}")
-                del variants[name]
-            first_calls[name] = time.perf_counter() - begin
     rows: dict[str, Any] = dict.fromkeys(benchmark.variants)
-    rows |= time_variants(variants, repeats=repeats, rest_seconds=rest_seconds)
-    for name in first_calls.keys() & variants.keys():
-        rows[name]["compile_seconds"] = first_calls[name]
+    rows |= time_variants(benchmark.variants, repeats=repeats, rest_seconds=rest_seconds, on_failure=on_failure)
     ratios = {ratio.title: compute_ratio(ratio, rows) for ratio in benchmark.ratios}
     return {"unit": benchmark.unit, "variants": rows, "ratios": ratios}
 
@@ -91,7 +77,11 @@ def run_benchmarks(builders: Mapping[str, Callable[[], Benchmark]], run: RunCont
 
 
 def time_variants(
-    variants: Mapping[str, Variant], *, repeats: int, rest_seconds: float = 0.0
+    variants: Mapping[str, Variant],
+    *,
+    repeats: int,
+    rest_seconds: float = 0.0,
+    on_failure: Callable[[str], None] = print,
 ) -> dict[str, dict[str, Any]]:
     """Time the variants in turn, A B C, A B C, ..., so that noise of the machine affects all of them.
 
@@ -101,6 +91,7 @@ def time_variants(
         repeats: samples per variant.
         rest_seconds: pause before each sample, followed by an untimed call. Threads of another library, such as
             OpenMP in PyTorch, can spin after a call and slow down the next.
+        on_failure: called with a message when a variant that compiles itself fails to compile.
 
     Returns:
         name -> microseconds per unit (median, minimum, interquartile range), and the compile seconds.
@@ -110,15 +101,22 @@ def time_variants(
     """
     compile_seconds, loops = {}, {}
     for name, variant in variants.items():
-        with measure_time() as first:
-            _run(variant.call)
-        compile_seconds[name] = first.compile_seconds
+        try:
+            with measure_time() as first:
+                _run(variant.call)
+        except Exception as error:  # any failure of another compiler excludes this variant alone
+            if not variant.compiles_itself:
+                raise
+            on_failure(f"{name} skipped: {type(error).__name__}: {str(error).strip().partition(chr(10))[0]}")
+            continue
+        compile_seconds[name] = first.compile_seconds + (first.run_seconds if variant.compiles_itself else 0)
         loops[name] = 1
         while _run(variant.call, loops[name]) < _MIN_SAMPLE_SECONDS:
             loops[name] *= 2
-    samples: dict[str, list[float]] = {name: [] for name in variants}
+    samples: dict[str, list[float]] = {name: [] for name in loops}
     for _ in range(repeats):
-        for name, variant in variants.items():
+        for name in samples:
+            variant = variants[name]
             if rest_seconds:
                 time.sleep(rest_seconds)
                 _run(variant.call)  # after a pause, caches and clocks are cold
