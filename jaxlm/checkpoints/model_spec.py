@@ -164,11 +164,16 @@ def _value_to_json(value: Any) -> Any:
 def _record_from_json(class_name: str, fields: Mapping[str, Any]) -> Any:
     record_class = _CLASSES[class_name]
     # Linen adds `name` and `parent` to every module for its own use.
-    names = {field.name for field in dataclasses.fields(record_class) if field.init} - {"name", "parent"}
+    types = {field.name: field.type for field in dataclasses.fields(record_class) if field.init}
+    names = types.keys() - {"name", "parent"}
     if not names - _OPTIONAL_FIELDS.keys() <= fields.keys() <= names:
         raise ValueError(f"the fields of {class_name} must be {', '.join(sorted(names))}")
     try:
-        return record_class(**{name: _value_from_json(value) for name, value in fields.items()})
+        values = {name: _value_from_json(value) for name, value in fields.items()}
+        for name, value in values.items():
+            if type(value) is int and types[name] in (float, "float"):
+                values[name] = float(value)  # JAX cannot convert an int above 2^31
+        return record_class(**values)
     except (TypeError, ValueError, OverflowError, AttributeError) as error:
         raise ValueError(f"{error!s:.200}") from None
 
