@@ -12,6 +12,7 @@ counts bigram 462 with add-one and 181 with the best add-k, neural bigram 121, M
 (`--tokenizer char`): counts bigram 11.96, neural bigram 12.03, MLP 7.01.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -128,16 +129,26 @@ def train_rung(network: rungs.Network, options: LadderOptions, data: Dataset, ru
                 append_metrics(run.path / "metrics.jsonl", line)
                 status = f"loss {line['train_loss']:.3f}, validation perplexity {line['val_perplexity']:.1f}"
                 update(record.step + 1, status)
+    evaluation = records[-1].validation
+    assert evaluation is not None  # because `train_network` passes val_ids
     # One training after another: at these sizes `train_many` takes as long and differs in the last bits.
-    last_records = [records[-1]]
-    for seed in range(options.seed + 1, options.seed + options.seeds):
-        *_, (_, record) = rungs.train_network(network, data, seed=seed, log_every=network.num_steps)
-        last_records += [record] if record else []
-    evaluations = [record.validation for record in last_records if record.validation]
-    perplexities = [evaluation.perplexity for evaluation in evaluations]
+    later_seeds = range(options.seed + 1, options.seed + options.seeds)
+    perplexities = [evaluation.perplexity, *(train_again(network, data, seed, run) for seed in later_seeds)]
     run.log(f"{network.title}, by seed: {', '.join(f'{perplexity:.2f}' for perplexity in perplexities)}")
-    arguments = (network.name, network.title, network.model, variables, evaluations[0], timing)
+    arguments = (network.name, network.title, network.model, variables, evaluation, timing)
     return rungs.Rung(*arguments, records, perplexities)
+
+
+def train_again(network: rungs.Network, data: Dataset, seed: int, run: RunContext) -> float:
+    """Train the network from another seed and return its validation perplexity, infinite if it diverges."""
+    try:
+        *_, (_, record) = rungs.train_network(network, data, seed=seed, log_every=network.num_steps)
+    except FloatingPointError as error:  # the other seeds keep their figures
+        run.log(f"{network.title}, seed {seed}: {error}")
+        return math.inf
+    assert record is not None
+    assert record.validation is not None
+    return record.validation.perplexity
 
 
 def describe_rung(rung: rungs.Rung, data: Dataset) -> dict[str, Any]:

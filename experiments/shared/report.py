@@ -91,7 +91,7 @@ def plot_lines(panels: Mapping[str, Mapping[str, Sequence[Any]]], **settings: An
 def mean_and_interval(values: Sequence[float]) -> tuple[float, float]:
     """Return the mean and the half-width of its 95 % confidence interval by Student's t.
 
-    The half-width is infinite for a single value.
+    The half-width is infinite for a single value or a value that is not finite.
 
     >>> mean_and_interval([1.0, 2.0, 3.0])
     (2.0, 2.484...)
@@ -99,6 +99,6 @@ def mean_and_interval(values: Sequence[float]) -> tuple[float, float]:
     from scipy import stats  # type: ignore[import-untyped]  # a dependency of JAX; imported late to keep --help fast
 
     mean, num_values = float(np.mean(values)), len(values)
-    if num_values < 2:
+    if num_values < 2 or not math.isfinite(mean):
         return mean, math.inf
     return mean, float(stats.t.ppf(0.975, num_values - 1) * np.std(values, ddof=1) / math.sqrt(num_values))

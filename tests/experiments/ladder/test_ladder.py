@@ -2,7 +2,10 @@
 
 import io
 import json
+import math
 import re
+from dataclasses import replace
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -10,11 +13,12 @@ import pytest
 from rich.console import Console
 
 import jaxlm
-from experiments.ladder.ladder import LadderOptions, prepare
-from experiments.ladder.rungs import RECIPES, find_best_smoothing, fit_baselines, load_text
-from experiments.shared.experiment import run_experiment
+from experiments.ladder.ladder import LadderOptions, describe_rung, prepare, train_again
+from experiments.ladder.rungs import RECIPES, Rung, find_best_smoothing, fit_baselines, load_text, make_networks
+from experiments.shared.experiment import RunContext, run_experiment
 from jaxlm.runs.manifest import read_manifest
 from jaxlm.runs.summary import summarise_run
+from jaxlm.utils.timing import Timing
 
 TEXT = "the cat sat on the mat. a rat sat on a hat: the cat sat on the rat!\n" * 20
 NAMES = ["uniform", "unigram", "counts_bigram", "counts_bigram_best_k", "neural_bigram", "mlp"]
@@ -132,6 +136,22 @@ def test_several_seeds_are_those_of_single_runs(finished):
         assert f"{mean:.2f}" in output
         assert f"± {half_width:.2f}" in output
     assert all("seeds" not in row for row in results["models"][:4])
+
+
+@pytest.mark.slow
+def test_later_seed_that_diverges_has_infinite_perplexity(tmp_path):
+    (tmp_path / "text.txt").write_text(TEXT)
+    options = small_options(tmp_path / "text.txt", steps=30)
+    data = load_text(options, "char", min_tokens=8)
+    recipe = replace(RECIPES["course"], bigram_lr=1e38)
+    network = make_networks(data.tokenizer.vocab_size, options, recipe, options.steps)[0]
+    console = Console(file=io.StringIO(), width=200)
+    context = RunContext(Path(), jax.devices("cpu")[0], {}, console)
+    assert train_again(network, data, 1, context) == math.inf
+    assert re.search(r"neural bigram, seed 1: .* at step", console.file.getvalue())
+    evaluation = jaxlm.Evaluation(math.log(9), 9.0, 10)
+    rung = Rung("x", "x", network.model, {}, evaluation, Timing(), perplexities=[9.0, math.inf])
+    assert describe_rung(rung, data)["seeds"]["interval_half_width"] == math.inf
 
 
 def test_find_best_smoothing_has_the_lowest_perplexity():
