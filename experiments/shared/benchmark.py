@@ -55,14 +55,20 @@ def run_benchmark(
     Args:
         repeats: samples per variant.
         rest_seconds: pause before each sample, see `time_variants`.
-        on_failure: see `time_variants`.
+        on_failure: called with a message when a variant that compiles itself fails.
 
     Returns:
         unit; variants: name -> microseconds per unit, None for a variant that failed to compile; ratios: title ->
         ratio of medians, None without measurements.
     """
+
+    def skip(name: str, error: Exception) -> None:
+        if not benchmark.variants[name].compiles_itself:
+            raise error
+        on_failure(f"{name} skipped: {format_error(error)}")
+
     rows: dict[str, Any] = dict.fromkeys(benchmark.variants)
-    rows |= time_variants(benchmark.variants, repeats=repeats, rest_seconds=rest_seconds, on_failure=on_failure)
+    rows |= time_variants(benchmark.variants, repeats=repeats, rest_seconds=rest_seconds, on_failure=skip)
     ratios = {ratio.title: compute_ratio(ratio, rows) for ratio in benchmark.ratios}
     return {"unit": benchmark.unit, "variants": rows, "ratios": ratios}
 
@@ -81,7 +87,7 @@ def time_variants(
     *,
     repeats: int,
     rest_seconds: float = 0.0,
-    on_failure: Callable[[str], None] = print,
+    on_failure: Callable[[str, Exception], None] | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Time the variants in turn, A B C, A B C, ..., so that noise of the machine affects all of them.
 
@@ -91,7 +97,8 @@ def time_variants(
         repeats: samples per variant.
         rest_seconds: pause before each sample, followed by an untimed call. Threads of another library, such as
             OpenMP in PyTorch, can spin after a call and slow down the next.
-        on_failure: called with a message when a variant that compiles itself fails to compile.
+        on_failure: called with the name of a variant that raises, which is then dropped, and the exception. None
+            lets the exception pass.
 
     Returns:
         name -> microseconds per unit (median, minimum, interquartile range), and the compile seconds.
@@ -100,34 +107,38 @@ def time_variants(
         ValueError: a call compiled within a sample.
     """
     compile_seconds, loops = {}, {}
-    for name, variant in variants.items():
-        try:
-            with measure_time() as first:
-                _run(variant.call)
-        except Exception as error:  # any failure of another compiler excludes this variant alone
-            if not variant.compiles_itself:
-                raise
-            on_failure(f"{name} skipped: {type(error).__name__}: {str(error).strip().partition(chr(10))[0]}")
-            continue
+    samples: dict[str, list[float]] = {name: [] for name in variants}
+
+    def prepare(name: str, variant: Variant) -> None:
+        with measure_time() as first:
+            _run(variant.call)
         compile_seconds[name] = first.compile_seconds + (first.run_seconds if variant.compiles_itself else 0)
         loops[name] = 1
         while _run(variant.call, loops[name]) < _MIN_SAMPLE_SECONDS:
             loops[name] *= 2
-    samples: dict[str, list[float]] = {name: [] for name in loops}
-    for _ in range(repeats):
-        for name in samples:
-            variant = variants[name]
-            if rest_seconds:
-                time.sleep(rest_seconds)
-                _run(variant.call)  # after a pause, caches and clocks are cold
-            with measure_time() as timing:
-                seconds = _run(variant.call, loops[name])
-            if timing.compile_seconds and not variant.traces:
-                raise ValueError(
-                    f"{name} compiled for {timing.compile_seconds:.3f} s while it was timed: build its jitted "
-                    "function once, outside the call, and give it the same shapes and static arguments each time"
-                )
-            samples[name].append(seconds / loops[name] / variant.units * 1e6)
+
+    def sample(name: str, variant: Variant) -> None:
+        if rest_seconds:
+            time.sleep(rest_seconds)
+            _run(variant.call)  # after a pause, caches and clocks are cold
+        with measure_time() as timing:
+            seconds = _run(variant.call, loops[name])
+        if timing.compile_seconds and not variant.traces:
+            raise ValueError(
+                f"{name} compiled for {timing.compile_seconds:.3f} s while it was timed: build its jitted "
+                "function once, outside the call, and give it the same shapes and static arguments each time"
+            )
+        samples[name].append(seconds / loops[name] / variant.units * 1e6)
+
+    for act in (prepare, *[sample] * repeats):
+        for name in list(samples):
+            try:
+                act(name, variants[name])
+            except Exception as error:
+                if on_failure is None:
+                    raise
+                on_failure(name, error)
+                del samples[name]
     rows = {}
     for name, each in samples.items():
         lower, median, upper = np.percentile(each, [25, 50, 75]).tolist()
@@ -168,6 +179,11 @@ def format_benchmarks(benchmarks: Mapping[str, Mapping[str, Any]]) -> str:
     times_table = format_table(headers, times, text_columns=2)
     ratios_table = format_table(["benchmark", "ratio", "of medians"], ratios, text_columns=2)
     return f"{times_table}\n\n{ratios_table}"
+
+
+def format_error(error: Exception) -> str:
+    """Return the type of the exception and the first line of its message."""
+    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
 
 
 def format_digits(number: float) -> str:
