@@ -1,11 +1,7 @@
 __version__: str
 
 from . import reference as reference
-from .checkpoints.model_files import (
-    SavedModel as SavedModel,
-    export_model as export_model,
-    save_model as save_model,
-)
+from .checkpoints.model_files import SavedModel as SavedModel, save_model as save_model
 from .devices.selection import resolve_device as resolve_device
 from .evaluation.evaluate import (
     Evaluation as Evaluation,
@@ -29,14 +25,7 @@ from .models.smoothing import (
     WittenBell as WittenBell,
 )
 from .runs.config import TrainConfig as TrainConfig
-from .runs.load import (
-    Run as Run,
-    import_model as import_model,
-    load_model as load_model,
-    load_run as load_run,
-    open_model as open_model,
-    open_run as open_run,
-)
+from .runs.load import Run as Run, load_model as load_model, open_run as open_run
 from .runs.summary import list_runs as list_runs
 from .runs.train import resume_run as resume_run, start_run as start_run
 from .sampling.generate import generate as generate, tabulate as tabulate

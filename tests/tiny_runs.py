@@ -10,7 +10,7 @@ from rich.console import Console
 
 from jaxlm.checkpoints.train_states import best_step, checkpoint_steps
 from jaxlm.runs.config import TrainConfig, resolve
-from jaxlm.runs.load import load_run
+from jaxlm.runs.load import load_model
 from jaxlm.runs.manifest import read_manifest
 
 QUIET = Console(quiet=True)
@@ -87,4 +87,4 @@ def assert_same_run(run, other):
     assert checkpoint_steps(folder)[-1] == checkpoint_steps(other_folder)[-1]
     assert best_step(folder) == best_step(other_folder)
     for checkpoint in ("final", "last", "best"):
-        assert bits(load_run(run, checkpoint)[1]) == bits(load_run(other, checkpoint)[1]), checkpoint
+        assert bits(load_model(run, checkpoint)[1]) == bits(load_model(other, checkpoint)[1]), checkpoint

@@ -80,7 +80,7 @@ def save_model(
     path = Path(path)
     file = path if path.suffix == ".safetensors" else path / MODEL_FILE
     if file.exists() and not overwrite:
-        raise FileExistsError(f"{file} exists; choose another path, or replace it with --overwrite")
+        raise FileExistsError(f"{file} exists; choose another path, or set overwrite")
     tensors = _prepare_arrays(model, variables, tokenizer)
     document = {"version": _VERSION, **model_to_spec(model), "tensors_sha256": _tensors_sha256(tensors)}
     document["tokenizer"] = None if tokenizer is None else json.loads(tokenizer_to_json(tokenizer))
@@ -90,9 +90,6 @@ def save_model(
         raise TypeError(f"safetensors cannot store these variables: {error}") from None
     file.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(file, content)
-
-
-export_model = save_model  # an earlier name
 
 
 def read_model(path: Path, *, model: LanguageModel | None = None) -> SavedModel:

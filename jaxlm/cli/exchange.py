@@ -33,7 +33,7 @@ def export_file(options: ExportOptions, console: Console) -> dict[str, Any]:
     if out.suffix != ".safetensors":
         raise ValueError(f"the file must end in .safetensors, got {out}")
     model, variables, tokenizer = open_model_on_cpu(options)
-    jaxlm.export_model(out, model, variables, tokenizer, overwrite=options.overwrite)
+    jaxlm.save_model(out, model, variables, tokenizer, overwrite=options.overwrite)
     num_bytes = out.stat().st_size
     print_plain(console, f"wrote {out}: {num_bytes:,} bytes, {type(model).__name__}")
     return {"file": str(out), "bytes": num_bytes, "model": type(model).__name__}
@@ -42,7 +42,7 @@ def export_file(options: ExportOptions, console: Console) -> dict[str, Any]:
 def import_file(options: ImportOptions, console: Console) -> dict[str, Any]:
     """Import an exported file and save it as a model directory."""
     with on_cpu():
-        model, variables, tokenizer = jaxlm.import_model(options.file)
+        model, variables, tokenizer = jaxlm.load_model(options.file)
     jaxlm.save_model(options.out, model, variables, tokenizer)
     print_plain(console, f"saved {options.out}: {type(model).__name__}")
     return {"path": str(options.out), "model": type(model).__name__}

@@ -52,9 +52,12 @@ def on_cpu() -> Iterator[None]:
 
 
 def open_model_on_cpu(options: ModelOptions) -> tuple[Any, Any, Any]:
-    """Return the model, its variables on the CPU, and its tokenizer."""
+    """Return the model, its variables on the CPU, and its tokenizer, which it must have."""
     with on_cpu():
-        return jaxlm.open_model(options.model, options.checkpoint)
+        saved = jaxlm.load_model(options.model, options.checkpoint)
+    if saved.tokenizer is None:
+        raise ValueError(f"{options.model} was saved without a tokenizer, which the command needs")
+    return saved
 
 
 def select_device(device: str, variables: Any, console: Console) -> Any:

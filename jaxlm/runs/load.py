@@ -84,40 +84,13 @@ def load_model(
     """
     path = Path(path)
     if (path / "manifest.json").exists():
-        return load_run(path, checkpoint)
+        return _load_from_run(path, checkpoint)
     if checkpoint != "final":
         raise ValueError(f"{path} is not a run directory, so it has no checkpoint {checkpoint!r}")
     return model_files.read_model(path, model=model)
 
 
-import_model = load_model
-
-
-def open_model(path: str | os.PathLike[str], checkpoint: str | int = "final") -> SavedModel:
-    """Return `load_model(path, checkpoint)`. Raise a ValueError if the model was saved without a tokenizer.
-
-    Host function; not for use inside `jit`.
-
-    >>> import jaxlm, tempfile
-    >>> config = TrainConfig(model="counts", tokenizer="byte", text=Path(__file__))
-    >>> run = jaxlm.start_run(config, tempfile.mkdtemp())
-    >>> model, variables, tokenizer = open_model(run / "model")
-    """
-    saved = load_model(path, checkpoint)
-    if saved.tokenizer is None:
-        raise ValueError(f"{path} was saved without a tokenizer; use load_model(path) and your own ids")
-    return saved
-
-
-def load_run(path: str | os.PathLike[str], checkpoint: str | int = "final") -> SavedModel:
-    """Return `load_model(path, checkpoint)`. Raise a FileNotFoundError if `path` is not a run directory.
-
-    Host function; not for use inside `jit`.
-
-    >>> import jaxlm, tempfile
-    >>> config = TrainConfig(model="counts", tokenizer="byte", text=Path(__file__))
-    >>> model, variables, tokenizer = load_run(jaxlm.start_run(config, tempfile.mkdtemp()))
-    """
+def _load_from_run(path: Path, checkpoint: str | int) -> SavedModel:
     run = open_run(path)
     if checkpoint == "final" and (run.manifest["state"] == "done" or (run.path / "model").exists()):
         try:

@@ -29,7 +29,7 @@ import tyro
 from training_process import KINDS, PHASES, Kill, start
 
 from jaxlm.checkpoints.train_states import best_step, checkpoint_steps, load_checkpoint
-from jaxlm.runs.load import load_run, open_run
+from jaxlm.runs.load import load_model, open_run
 from jaxlm.runs.manifest import read_manifest
 from jaxlm.runs.metrics_log import read_metrics
 from jaxlm.runs.setup import abstract_state, make_model, make_optimizer
@@ -134,7 +134,7 @@ def prepare(folder: Path, options: str) -> Bench:
         process.join()
         if process.exitcode != 0:
             raise SystemExit(f"the undisturbed run failed; see {path}.log")
-    config, (model, _, _) = open_run(path).config, load_run(path)
+    config, (model, _, _) = open_run(path).config, load_model(path)
     optimizer = make_optimizer(config)
     assert optimizer is not None
     like = abstract_state(make_model(config, model.vocab_size), optimizer, config)
@@ -250,7 +250,7 @@ def compare(bench: Bench, path: Path) -> list[str]:
     names = ("metrics.jsonl", "samples.txt", "config.json", "tokenizer.json")
     parts: dict[str, Callable[[Path], Any]] = {
         "content of files": lambda path: [(path / name).read_bytes() for name in names],
-        "model": lambda path: bits(load_run(path)[1]),
+        "model": lambda path: bits(load_model(path)[1]),
         "last checkpoint": lambda path: state(path, checkpoint_steps(path / "checkpoints")[-1]),
         "best checkpoint": lambda path: state(path, best_step(path / "checkpoints")),
         "results.json": results_without_times,

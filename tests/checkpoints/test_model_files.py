@@ -70,7 +70,7 @@ def test_save_model_places_the_file_by_its_suffix(name, file, tmp_path):
         jaxlm.save_model(tmp_path / name, MLP, variables)
     other = jax.tree.map(lambda leaf: leaf + 1, variables)
     jaxlm.save_model(tmp_path / name, MLP, other, overwrite=True)
-    assert_same_bits(jaxlm.import_model(tmp_path / name).variables, other)
+    assert_same_bits(jaxlm.load_model(tmp_path / name).variables, other)
 
 
 def test_save_model_of_a_user_needs_it_again_to_load(tmp_path):

@@ -99,8 +99,11 @@ def test_evaluate_refuses_a_changed_missing_or_second_text(run, text, tmp_path):
 
 def test_evaluate_refuses_what_is_not_a_model(tmp_path):
     ladder = make_run(tmp_path / "ladder", kind="ladder", config={"seed": 0})
+    bare = jaxlm.NeuralBigramLM(3, 2)
+    jaxlm.save_model(tmp_path / "bare.safetensors", bare, jaxlm.init(bare, jax.random.key(0)))
     for path, error, message in [
         (tmp_path / "nowhere", FileNotFoundError, "nowhere is not a saved model"),
+        (tmp_path / "bare.safetensors", ValueError, "was saved without a tokenizer"),
         (ladder, ValueError, "ladder/models"),
     ]:
         with pytest.raises(error, match=message):
@@ -108,7 +111,7 @@ def test_evaluate_refuses_what_is_not_a_model(tmp_path):
 
 
 def test_sample_equals_the_library(mlp):
-    model, variables, tokenizer = jaxlm.open_model(mlp)
+    model, variables, tokenizer = jaxlm.load_model(mlp)
     key = jax.random.fold_in(jax.random.key(3), SAMPLE_FOLD)
     ids = jaxlm.sample(model, variables, tokenizer.encode("to be"), 30, key=key)
     for console in pipe(), terminal():
@@ -291,7 +294,7 @@ def test_export_and_import_round_trip(mlp, tmp_path):
     out, back = pipe(), pipe()
     exported = export(mlp, tmp_path / "model.safetensors", console=out)
     imported = import_(tmp_path / "model.safetensors", tmp_path / "model", console=back)
-    model, variables, tokenizer = jaxlm.open_model(mlp)
+    model, variables, tokenizer = jaxlm.load_model(mlp)
     loaded, loaded_variables, loaded_tokenizer = jaxlm.load_model(tmp_path / "model")
     assert (loaded, loaded_tokenizer) == (model, tokenizer)
     assert jax.tree.all(jax.tree.map(np.array_equal, variables, loaded_variables))
@@ -304,7 +307,7 @@ def test_export_and_import_round_trip(mlp, tmp_path):
 def test_export_and_import_overwrite_only_on_request(mlp, tmp_path):
     file = tmp_path / "mine.safetensors"
     file.write_text("years of work")
-    with pytest.raises(FileExistsError, match="--overwrite"):
+    with pytest.raises(FileExistsError, match="overwrite"):
         export(mlp, file)
     with pytest.raises(ValueError, match=r"must end in \.safetensors, got .*mine"):
         export(mlp, tmp_path / "mine", overwrite=True)

@@ -9,48 +9,48 @@ from tiny_runs import bits, flip_bit, largest_file
 import jaxlm
 from jaxlm.checkpoints.train_states import best_step, checkpoint_path, checkpoint_steps
 from jaxlm.runs.directory import create_run
-from jaxlm.runs.load import load_run, open_model, open_run
+from jaxlm.runs.load import load_model, open_run
 from jaxlm.runs.train import resume_run
 
 slow = pytest.mark.slow
 
 
 @slow
-def test_load_run_finds_every_checkpoint(finished_run):
+def test_load_model_finds_every_checkpoint(finished_run):
     steps, best = checkpoint_steps(finished_run / "checkpoints"), best_step(finished_run / "checkpoints")
     assert (steps[-1], best) == (12, 6)
-    by_step = {step: bits(load_run(finished_run, step)[1]) for step in steps}
+    by_step = {step: bits(load_model(finished_run, step)[1]) for step in steps}
     assert len({str(each) for each in by_step.values()}) == len(steps)
-    assert bits(load_run(str(finished_run))[1]) == bits(load_run(finished_run, "last")[1]) == by_step[12]
-    assert bits(load_run(finished_run, "best")[1]) == by_step[best]
+    assert bits(load_model(str(finished_run))[1]) == bits(load_model(finished_run, "last")[1]) == by_step[12]
+    assert bits(load_model(finished_run, "best")[1]) == by_step[best]
     available = ", ".join(map(str, steps))
     for unknown in (5, "5", "newest"):
         with pytest.raises(FileNotFoundError, match=f"{unknown!r}; available: final, best, last, {available}"):
-            load_run(finished_run, unknown)
+            load_model(finished_run, unknown)
 
 
 @slow
 def test_the_final_model_of_an_unfinished_run_is_its_last_checkpoint(stopped, finished_run, caplog):
-    assert bits(load_run(stopped)[1]) == bits(load_run(stopped, 6)[1]) != bits(load_run(finished_run)[1])
+    assert bits(load_model(stopped)[1]) == bits(load_model(stopped, 6)[1]) != bits(load_model(finished_run)[1])
     flip_bit(largest_file(checkpoint_path(stopped / "checkpoints", 6)))
-    assert bits(load_run(stopped)[1]) == bits(load_run(stopped, 4)[1])
+    assert bits(load_model(stopped)[1]) == bits(load_model(stopped, 4)[1])
     assert "step_0000000006" in caplog.text
     with pytest.raises(ValueError, match="step_0000000006"):
-        load_run(stopped, 6)
+        load_model(stopped, 6)
     for step in (1, 4):
         shutil.rmtree(checkpoint_path(stopped / "checkpoints", step))
     with pytest.raises(ValueError, match="has no intact checkpoint; resume the run with --resume"):
-        load_run(stopped)
+        load_model(stopped)
     shutil.rmtree(stopped / "checkpoints")
     with pytest.raises(FileNotFoundError, match="has no checkpoint yet; resume the run with --resume"):
-        load_run(stopped)
+        load_model(stopped)
 
 
 @slow
 def test_the_final_model_of_a_finished_run_is_never_another(finished):
     shutil.rmtree(finished / "model")
     with pytest.raises(FileNotFoundError, match=r"model.*; resume the run with --resume"):
-        load_run(finished)
+        load_model(finished)
 
 
 @slow
@@ -58,40 +58,36 @@ def test_an_unvalidated_state_is_never_the_best(stopped):
     for step in (1, 6):
         shutil.rmtree(checkpoint_path(stopped / "checkpoints", step))
     with pytest.raises(FileNotFoundError, match="no checkpoint 'best'; available: final, last, 4"):
-        load_run(stopped, "best")
+        load_model(stopped, "best")
 
 
 @slow
 def test_a_damaged_manifest_is_refused_by_every_function(stopped):
     flip_bit(stopped / "manifest.json", 20)
-    for function in (resume_run, load_run, open_model, open_run):
+    for function in (resume_run, load_model, open_run):
         with pytest.raises(ValueError, match=r"manifest\.json"):
             function(stopped)
 
 
 @slow
-def test_open_model_reads_runs_directories_and_files(finished_run, tmp_path):
-    model, variables, tokenizer = open_model(finished_run)
-    jaxlm.export_model(tmp_path / "model.safetensors", model, variables, tokenizer)
+def test_load_model_reads_runs_directories_and_files(finished_run, tmp_path):
+    model, variables, tokenizer = load_model(finished_run)
+    jaxlm.save_model(tmp_path / "model.safetensors", model, variables, tokenizer)
     for path in (tmp_path / "model.safetensors", finished_run / "model"):
-        opened = open_model(str(path))
+        opened = load_model(str(path))
         assert (opened[0], opened[2]) == (model, tokenizer)
         assert bits(opened[1]) == bits(variables)
         with pytest.raises(ValueError, match="is not a run directory, so it has no checkpoint 'best'"):
-            open_model(path, "best")
-    assert bits(open_model(finished_run, "best")[1]) == bits(load_run(finished_run, "best")[1])
+            load_model(path, "best")
+    assert bits(load_model(finished_run, "best")[1]) == bits(load_model(finished_run, "best")[1])
 
 
-def test_open_model_explains_what_is_missing(tmp_path):
-    model = jaxlm.NeuralBigramLM(3, 2)
-    jaxlm.save_model(tmp_path / "saved", model, jaxlm.init(model, jax.random.key(0)))
-    with pytest.raises(ValueError, match="was saved without a tokenizer"):
-        open_model(tmp_path / "saved")
+def test_load_model_explains_what_is_missing(tmp_path):
     with pytest.raises(FileNotFoundError, match="is not a saved model"):
-        open_model(tmp_path)
+        load_model(tmp_path)
     with pytest.raises(FileNotFoundError, match="nowhere"):
-        open_model(tmp_path / "nowhere")
+        load_model(tmp_path / "nowhere")
     with create_run(tmp_path / "ladder", "ladder", {}, jax.devices("cpu")[0]):
         pass
     with pytest.raises(ValueError, match=r"is a ladder run, not a train run; its models are in .*ladder/models"):
-        open_model(tmp_path / "ladder")
+        load_model(tmp_path / "ladder")

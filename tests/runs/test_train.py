@@ -28,7 +28,7 @@ import jaxlm
 from jaxlm.checkpoints.train_states import checkpoint_steps
 from jaxlm.runs.config import TrainConfig, resolve
 from jaxlm.runs.directory import create_run
-from jaxlm.runs.load import load_run, open_run
+from jaxlm.runs.load import load_model, open_run
 from jaxlm.runs.lock import lock_run
 from jaxlm.runs.manifest import read_manifest, write_manifest
 from jaxlm.runs.metrics_log import read_metrics
@@ -63,7 +63,7 @@ def counts(text_folder, tmp_path_factory):
 
 def test_a_run_of_counts(counts):
     data = load_dataset("", open_run(counts).config.text, "char")
-    model, variables, tokenizer = load_run(counts)
+    model, variables, tokenizer = load_model(counts)
     assert (model, tokenizer) == (jaxlm.CountsBigramLM(16), data.tokenizer)
     assert bits(variables) == bits(model.fit(jaxlm.init(model, jax.random.key(0)), data.train_ids))
     (row,) = read_json(counts / "results.json")["models"]
@@ -72,7 +72,7 @@ def test_a_run_of_counts(counts):
     assert (counts / "counts.png").read_bytes().startswith(PNG)
     assert not (counts / "metrics.jsonl").exists()
     with pytest.raises(FileNotFoundError, match="a counts model has only 'final'"):
-        load_run(counts, "best")
+        load_model(counts, "best")
 
 
 @slow
@@ -85,7 +85,7 @@ def test_interrupted_counts_are_computed_again(counts, tmp_path, monkeypatch):
     assert (manifest["state"], manifest["why"]) == ("interrupted", "SIGTERM")
     resume_run(tmp_path / "run")
     assert read_manifest(tmp_path / "run")["state"] == "done"
-    assert bits(load_run(tmp_path / "run")[1]) == bits(load_run(counts)[1])
+    assert bits(load_model(tmp_path / "run")[1]) == bits(load_model(counts)[1])
     assert (tmp_path / "run" / "samples.txt").read_bytes() == (counts / "samples.txt").read_bytes()
 
 
@@ -123,7 +123,7 @@ def test_a_run_leaves_model_figures_and_report(finished, text_folder):
     assert open_run(finished).config == tiny_config(text_folder)
     assert [line["step"] for line in read_metrics(finished / "metrics.jsonl")] == [0, 5, 10, 11]
     data = load_dataset("", text_folder / "text.txt", "char")
-    model, variables, tokenizer = load_run(finished)
+    model, variables, tokenizer = load_model(finished)
     assert tokenizer == data.tokenizer
     (row,) = read_json(finished / "results.json")["models"]
     assert row["perplexity"] == jaxlm.perplexity(model, variables, data.val_ids)
@@ -140,7 +140,7 @@ def test_a_run_leaves_model_figures_and_report(finished, text_folder):
 def test_the_defaults_give_the_bits_of_train_lm(text_folder, tmp_path, no_plots):
     text = tiny_config(text_folder).text
     config = TrainConfig(text=text, tokenizer="char", num_steps=5, seed=3)
-    model, variables, _ = load_run(start_run(config, tmp_path / "run"))
+    model, variables, _ = load_model(start_run(config, tmp_path / "run"))
     assert model == jaxlm.MLPLanguageModel(16, context_length=3, embedding_dim=32, hidden_dim=64)
     options = {"batch_size": 128, "num_steps": 5, "optimizer": make_optimizer(resolve(config))}
     key, train_ids = jax.random.fold_in(jax.random.key(3), 1), load_dataset("", text, "char").train_ids
@@ -209,7 +209,7 @@ def test_an_extended_run_notes_its_new_length(finished, text_folder, no_plots):
     with pytest.raises(KeyboardInterrupt):
         resume_run(finished, longer, console=signal_when("step 16/", signal.SIGTERM))
     # Until it is done, the final model is that of the last checkpoint, not the earlier result.
-    assert bits(load_run(finished)[1]) == bits(load_run(finished, 16)[1]) != bits(load_run(finished, 12)[1])
+    assert bits(load_model(finished)[1]) == bits(load_model(finished, 16)[1]) != bits(load_model(finished, 12)[1])
     assert not {"model", "results.json", "report.html", "samples.txt"} & {path.name for path in finished.iterdir()}
     resume_run(finished)
     assert read_manifest(finished)["notes"] == [
@@ -309,7 +309,7 @@ def test_a_damaged_tokenizer_is_trained_again(damage, stopped, finished_run, cap
     (stopped / "tokenizer.json").unlink()
     damage(stopped / "tokenizer.json")
     with pytest.raises(ValueError, match=r"tokenizer\.json is damaged or missing; resume the run with --resume"):
-        load_run(stopped)
+        load_model(stopped)
     caplog.clear()
     resume_run(stopped)
     assert len(caplog.records) == 1

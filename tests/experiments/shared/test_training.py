@@ -54,6 +54,6 @@ def test_train_recipe_gives_the_bits_of_jaxlm_train(tmp_path):
     config = replace(resolve(read_recipe("ten_minutes")), text=text, device="cpu", **sizes)
     data = load_dataset("", text, "bpe", vocab_size=256)
     here = train_recipe(config, 256, data.train_ids, data.val_ids)
-    _, variables, _ = jaxlm.load_run(start_run(config, tmp_path / "run"))
+    _, variables, _ = jaxlm.load_model(start_run(config, tmp_path / "run"))
     assert jax.tree.all(jax.tree.map(np.array_equal, here.variables, variables))
     assert here.perplexity == jaxlm.perplexity(here.model, variables, data.val_ids)
