@@ -13,7 +13,7 @@ from jaxlm.text.tokenizers import Tokenizer, train_tokenizer
 
 @dataclass(frozen=True)
 class Dataset:
-    """A corpus, its tokenizer, and its ids for training and for validation, int32 [T] each."""
+    """A corpus, its tokenizer, and its ids for training and validation, int32 [T] each."""
 
     corpus: Corpus
     tokenizer: Tokenizer
@@ -48,11 +48,8 @@ def load_dataset(
     source = load_corpus(corpus) if text is None else read_text(text)
     trained = train_tokenizer(tokenizer, source.text, vocab_size) if isinstance(tokenizer, str) else tokenizer
     ids = trained.encode(source.text)
-    if len(ids) < 2:
-        raise ValueError(f"{source.source} has {len(ids)} token; training and validation need one each")
     train_ids, val_ids = split_ids(ids, val_fraction)
-    shorter = min(len(train_ids), len(val_ids))
-    if shorter < min_tokens:
+    if (shorter := min(len(train_ids), len(val_ids))) < min_tokens:
         raise ValueError(
             f"{source.source} has {len(ids)} tokens; the shorter of its training and validation parts has "
             f"{shorter} and needs {min_tokens}: use a longer text"

@@ -2,7 +2,6 @@
 
 import functools
 import json
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -21,6 +20,11 @@ Ids = np.ndarray[Any, np.dtype[np.int32]]
 
 _SCHEMA_VERSION = 2
 
+# GPT-2's alphabet: a printable byte is its own character, the others are the characters from U+0100.
+_PRINTABLE = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+_OTHERS = sorted({*range(256)} - {*_PRINTABLE})
+_BYTE_OF_CHARACTER = {chr(byte): byte for byte in _PRINTABLE} | {chr(256 + n): b for n, b in enumerate(_OTHERS)}
+
 
 class Tokenizer(Protocol):
     """Encode text as ids in [0, vocab_size), and decode them.
@@ -37,18 +41,20 @@ class Tokenizer(Protocol):
     def encode(self, text: str) -> Ids:
         """Return the ids of `text`, int32 [T]."""
 
-    def decode(self, ids: "ArrayLike") -> str:
-        """Return the text of `ids` [T]. Invalid UTF-8, which sampling can produce, becomes U+FFFD."""
-
     def decode_bytes(self, ids: "ArrayLike") -> bytes:
         """Return the bytes of `ids` [T], which may start or end within a character."""
 
+    def decode(self, ids: "ArrayLike") -> str:
+        """Return the text of `ids` [T]. Invalid UTF-8, which sampling can produce, becomes U+FFFD."""
+        return self.decode_bytes(ids).decode("utf-8", "replace")
+
     def save(self, path: str | Path) -> None:
         """Write the JSON file that `load_tokenizer` reads."""
+        write_atomically(path, tokenizer_to_json(self))
 
 
 @dataclass(frozen=True)
-class CharTokenizer:
+class CharTokenizer(Tokenizer):
     """One token per character of the training text, ordered by code point.
 
     >>> tokenizer = CharTokenizer.train("hello")
@@ -80,23 +86,17 @@ class CharTokenizer:
         if (unknown := known[ids] != points).any():
             position = int(unknown.argmax())
             raise ValueError(
-                f"character {text[position]!r} at position {position} is not among the "
-                f"{self.vocab_size} of this tokenizer; train it on text that has it, or use a byte tokenizer"
+                f"character {text[position]!r} at position {position} is not among the {self.vocab_size} of "
+                "this tokenizer; train it on text that has it, or use a byte tokenizer"
             )
         return ids.astype(np.int32)
 
-    def decode(self, ids: "ArrayLike") -> str:
-        return "".join(self.characters[token] for token in _check_decodable(ids, self.vocab_size))
-
     def decode_bytes(self, ids: "ArrayLike") -> bytes:
-        return self.decode(ids).encode()
-
-    def save(self, path: str | Path) -> None:
-        _save(path, "char", {"characters": self.characters})
+        return "".join(self.characters[token] for token in _check_decodable(ids, self.vocab_size)).encode()
 
 
 @dataclass(frozen=True)
-class ByteTokenizer:
+class ByteTokenizer(Tokenizer):
     """One token per byte of the text as UTF-8: a vocabulary of 256 for any text.
 
     >>> ByteTokenizer().encode("é")
@@ -110,18 +110,12 @@ class ByteTokenizer:
     def encode(self, text: str) -> Ids:
         return np.frombuffer(_to_utf8(text), np.uint8).astype(np.int32)
 
-    def decode(self, ids: "ArrayLike") -> str:
-        return self.decode_bytes(ids).decode("utf-8", "replace")
-
     def decode_bytes(self, ids: "ArrayLike") -> bytes:
         return _check_decodable(ids, self.vocab_size).astype(np.uint8).tobytes()
 
-    def save(self, path: str | Path) -> None:
-        _save(path, "byte", {})
-
 
 @dataclass(frozen=True)
-class BPETokenizer:
+class BPETokenizer(Tokenizer):
     """Byte-level byte-pair encoding: one token for each of the 256 bytes, and one for each merged pair.
 
     `decode(encode(text)) == text` for every text. The `tokenizers` library learns and applies the merges. Words
@@ -166,14 +160,8 @@ class BPETokenizer:
         _to_utf8(text)
         return np.array(self._library.encode(text).ids, np.int32)
 
-    def decode(self, ids: "ArrayLike") -> str:
-        return self.decode_bytes(ids).decode("utf-8", "replace")
-
     def decode_bytes(self, ids: "ArrayLike") -> bytes:
         return b"".join([self._token_bytes[token] for token in _check_decodable(ids, self.vocab_size)])
-
-    def save(self, path: str | Path) -> None:
-        _save(path, "bpe", {"merges": [list(pair) for pair in self.merges]})
 
     @functools.cached_property
     def _id_of_token(self) -> dict[str, int]:
@@ -197,10 +185,8 @@ class BPETokenizer:
 
 def train_tokenizer(kind: Literal["char", "byte", "bpe"], text: str, vocab_size: int | None = None) -> Tokenizer:
     """Train a tokenizer of the given kind. BPE needs a `vocab_size`; the others ignore it."""
-    if kind == "char":
-        return CharTokenizer.train(text)
-    if kind == "byte":
-        return ByteTokenizer()
+    if kind != "bpe":
+        return CharTokenizer.train(text) if kind == "char" else ByteTokenizer()
     if vocab_size is None:
         raise ValueError("a BPE tokenizer needs a vocab_size, such as 4096")
     return BPETokenizer.train(text, vocab_size)
@@ -213,6 +199,7 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
         OSError: the file is missing (FileNotFoundError) or cannot be read.
         ValueError: it is damaged, not a tokenizer's file, or of another version.
 
+    >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     ByteTokenizer().save(f"{folder}/tokenizer.json")
     ...     load_tokenizer(f"{folder}/tokenizer.json")
@@ -222,11 +209,17 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
 
 
 def tokenizer_to_json(tokenizer: Tokenizer) -> str:
-    """Return the text that `save` writes."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "tokenizer.json")
-        tokenizer.save(path)
-        return path.read_text("utf-8")
+    """Return the text that `save` writes. Raises a TypeError for a tokenizer of your own class."""
+    match tokenizer:
+        case CharTokenizer(characters=characters):
+            fields: dict[str, Any] = {"tokenizer": "char", "characters": characters}
+        case ByteTokenizer():
+            fields = {"tokenizer": "byte"}
+        case BPETokenizer(merges=merges):
+            fields = {"tokenizer": "bpe", "merges": merges}
+        case _:
+            raise TypeError(f"only char, byte and bpe tokenizers can be saved, got {tokenizer!r}")
+    return add_checksum({"version": _SCHEMA_VERSION, **fields})
 
 
 def tokenizer_from_json(document: Any, *, origin: str | Path) -> Tokenizer:
@@ -244,16 +237,6 @@ def tokenizer_from_json(document: Any, *, origin: str | Path) -> Tokenizer:
     except ValueError as error:
         raise ValueError(f"{origin} is damaged: {error}") from None
     raise ValueError(f"{origin} is damaged: its fields are not those of a char, byte or bpe tokenizer")
-
-
-def _gpt2_alphabet() -> dict[str, int]:
-    """Map GPT-2's characters to bytes. A printable byte is its own character, the others are U+0100 and up."""
-    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
-    others = [byte for byte in range(256) if byte not in printable]
-    return {chr(byte): byte for byte in printable} | {chr(256 + n): byte for n, byte in enumerate(others)}
-
-
-_BYTE_OF_CHARACTER = _gpt2_alphabet()
 
 
 def _is_pair(merge: Any) -> bool:
@@ -274,10 +257,8 @@ def _to_utf8(text: str) -> bytes:
     try:
         return text.encode()
     except UnicodeEncodeError as error:
-        raise ValueError(
-            f"character {text[error.start]!r} at position {error.start} is half of a surrogate pair, which UTF-8 "
-            "cannot encode; decode the text correctly"
-        ) from None
+        character = f"character {text[error.start]!r} at position {error.start}"
+        raise ValueError(f"{character} is half of a surrogate pair; decode the text correctly") from None
 
 
 def _check_decodable(ids: "ArrayLike", vocab_size: int) -> Ids:
@@ -290,8 +271,3 @@ def _check_decodable(ids: "ArrayLike", vocab_size: int) -> Ids:
     if unknown.size:
         raise ValueError(f"cannot decode id {unknown[0]}: this tokenizer's ids are 0..{vocab_size - 1}")
     return array.astype(np.int32)
-
-
-def _save(path: str | Path, kind: str, fields: dict[str, Any]) -> None:
-    document = {"version": _SCHEMA_VERSION, "tokenizer": kind, **fields}
-    write_atomically(path, add_checksum(document))

@@ -82,12 +82,14 @@ def test_load_corpus_damaged_is_fetched_again(cache, contents, installer, caplog
     cache.mkdir()
     path.write_text("damaged")
     assert load_corpus("tinyshakespeare").text.encode() == contents["tinyshakespeare"] == path.read_bytes()
-    assert f"{path} is damaged" in caplog.text
     path.write_text("damaged")
     installer(OFFLINE)
-    with pytest.raises(OSError, match="damaged") as error:
+    caplog.clear()
+    with pytest.raises(OSError, match="no network") as error:
         load_corpus("tinyshakespeare")
-    assert_one_line(error, path, sha256(b"damaged"), CORPORA["tinyshakespeare"], "no network", "--text FILE")
+    assert_one_line(error, "--text FILE")
+    hashes = f"its sha256 is {sha256(b'damaged')}, expected {CORPORA['tinyshakespeare']}"
+    assert f"{path} is damaged: {hashes}; fetching it again" in caplog.text
 
 
 def test_load_corpus_refuses_unexpected_plays(cache, contents, monkeypatch):
@@ -103,11 +105,6 @@ def test_load_corpus_unusable_cache(cache, contents):
     with pytest.raises(OSError, match="cannot write") as error:
         load_corpus("tinyshakespeare")
     assert_one_line(error, cache, os.strerror(errno.EEXIST), "JAXLM_DATA_DIR", "--text FILE")
-    cache.unlink()
-    (cache / "tinyshakespeare.txt").mkdir(parents=True)
-    with pytest.raises(OSError, match="cannot read") as error:
-        load_corpus("tinyshakespeare")
-    assert_one_line(error, cache / "tinyshakespeare.txt", "JAXLM_DATA_DIR", "--text FILE")
 
 
 @pytest.mark.parametrize("function", [load_corpus, verify_corpus, cached_corpus_path])
@@ -122,7 +119,8 @@ def test_verify_corpus_fetches_nothing(cache, contents):
     with pytest.raises(FileNotFoundError, match=f"not cached at {path}.*jaxlm corpus fetch shakespeare"):
         verify_corpus("shakespeare")
     load_corpus("shakespeare")
-    assert verify_corpus("shakespeare") == cached_corpus_path("shakespeare") == path
+    verify_corpus("shakespeare")
+    assert cached_corpus_path("shakespeare") == path
     path.write_text("damaged")
     with pytest.raises(ValueError, match=f"{path} is damaged") as error:
         verify_corpus("shakespeare")
@@ -169,18 +167,6 @@ def test_load_corpus_installer_failure_is_one_line(cache, installer, stderr, exp
         load_corpus("tinyshakespeare")
     assert_one_line(error, f": {expected};", "connect", "JAXLM_DATA_DIR", "--text FILE")
     assert not cache.exists()
-
-
-def test_load_corpus_installer_timeout(installer, monkeypatch):
-    def run(command, *, timeout, **_):
-        raise subprocess.TimeoutExpired(command, timeout)
-
-    installer("")
-    monkeypatch.setattr(subprocess, "run", run)
-    with pytest.raises(OSError, match="no answer within 300 s") as error:
-        load_corpus("tinyshakespeare")
-    assert_one_line(error, "connect", "--text FILE")
-    assert error.value.__suppress_context__
 
 
 def test_load_corpus_without_an_installer(cache, installer, tmp_path, monkeypatch):
