@@ -12,7 +12,7 @@ The mixture combines `ten_minutes` with modified Kneser-Ney of orders 3 and 5. E
 tenth of the training text, for models fitted to the nine tenths before it.
 
 Expected on the classic tiny Shakespeare file: Kneser-Ney of order 2 125.98, modified of orders 3 and 5 102.86 and
-103.45; MLP `minute` 95.43 ± 1.25 (three seeds, 58 s each), `ten_minutes` 90.42 (132 s), their mixture 78.59.
+103.45; MLP `minute` 95.43 ± 1.25 (three seeds, 58 s each), `ten_minutes` 90.07 (132 s), their mixture 78.35.
 Characters: modified Kneser-Ney of order 5 4.76; MLP 5.20 ± 0.03 (44 s each), which misses its goal of 4.9. The
 seconds are those of a machine with no other load.
 """
