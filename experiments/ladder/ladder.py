@@ -29,7 +29,6 @@ from experiments.shared.report import mean_and_interval
 from experiments.shared.training import Ids
 from jaxlm.devices.selection import choose_device, format_device
 from jaxlm.models.interface import num_init_params
-from jaxlm.runs.manifest import describe_environment
 from jaxlm.runs.metrics_log import append_metrics
 from jaxlm.runs.report.page import render_page
 from jaxlm.runs.report.plots import plot_counts, plot_curves
@@ -105,8 +104,8 @@ def measure(
         ids = jaxlm.sample(rung.model, rung.variables, prompt_ids, options.num_tokens, key=key)
         samples[rung.title] = data.tokenizer.decode(ids)
     models = [describe_rung(rung, data) for rung in trained]
-    prompt, environment = data.tokenizer.decode(prompt_ids), describe_environment(run.device)
-    results = describe_results(data, options.tokenizer, options.seed, models, prompt, samples, environment)
+    prompt = data.tokenizer.decode(prompt_ids)
+    results = describe_results(data, options.tokenizer, options.seed, models, prompt, samples, run.device)
     results["recipe"] = options.recipe
     write_artifacts(run.path, trained, data, results)
     run.console.print(results_table(models))

@@ -42,22 +42,17 @@ def check_run_path(path: Path, *, overwrite: bool) -> None:
 
     Allowed are a new path, an empty directory, and, with `overwrite`, a run directory without other files.
     """
-    if not path.exists():
-        return
     names = sorted(entry.name for entry in path.iterdir()) if path.is_dir() else []
     entries = [name for name in names if name != LOCK_NAME and not is_temporary(name)]
-    if path.is_dir() and not entries:
+    if not path.exists() or (path.is_dir() and not entries):
         return
     if not is_run(path):
-        raise FileExistsError(f"{path} exists and is not a run directory; choose another --out")
+        raise FileExistsError(f"{path} exists and is not a run directory; choose another path")
     if not overwrite:
-        raise FileExistsError(
-            f"{path} already contains a run; choose another --out, continue it with --resume, or replace it with "
-            "--overwrite"
-        )
+        raise FileExistsError(f"{path} contains a run; resume it, set overwrite, or choose another path")
     if foreign := [name for name in entries if name not in _ENTRIES]:
         raise FileExistsError(
-            f"{path} contains {foreign[0]!r}, which was not written by a run; move it, or choose another --out"
+            f"{path} contains {foreign[0]!r}, which no run wrote; move it, or choose another path"
         )
 
 
@@ -71,21 +66,16 @@ def create_run(
     details: Mapping[str, Any] | None = None,
     overwrite: bool = False,
 ) -> Iterator[Path]:
-    """Create a run directory with manifest and config, and hold its lock within the block.
+    """Create a run directory with manifest and `config.json`, and hold its lock within the block.
 
-    The state in the manifest is "running" within the block, and then "done", "interrupted" or "failed".
+    `kind` says what the run does, such as "train"; `details` are further fields of the manifest.
     Raises the errors of `check_run_path` and `lock_run`.
-
-    Args:
-        kind: What the run does, such as "train".
-        config: Its options, for `config.json`.
-        details: Further fields of the manifest, such as the checksum of the text.
     """
-    check_run_path(path, overwrite=overwrite)
+    check_run_path(path, overwrite=overwrite)  # before the lock, which is a file in the directory
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OSError(f"{path} is not writable ({error.strerror or error}); choose another --out") from None
+        raise OSError(f"{path} is not writable ({error.strerror or error}); choose another path") from None
     with lock_run(path):
         check_run_path(path, overwrite=overwrite)
         manifest = {"version": MANIFEST_VERSION, "kind": kind, "started": utc_now(), "sessions": 0, "seconds": 0.0}

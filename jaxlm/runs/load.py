@@ -16,7 +16,7 @@ from jaxlm.runs.setup import abstract_state, make_model, make_optimizer
 from jaxlm.text.tokenizers import Tokenizer, load_tokenizer, tokenizer_to_json
 from jaxlm.utils.checksums import sha256_of
 
-_RESUME_REMEDY = "resume the run with --resume to restore it"
+_RESUME_REMEDY = "resume the run to restore it"
 
 
 class Run(NamedTuple):

@@ -1,6 +1,5 @@
 """Write the results of a finished run: figures as plain JSON, model, sample, plots and report."""
 
-from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,7 @@ _SCHEMA_VERSION = 1
 ARTIFACTS = ("results.json", "report.html", "samples.txt", "curves.png", "counts.png", "model")
 _SAMPLE_TOKENS = 100
 
-# Titles in tables and plots, by --model.
+# Titles in tables and plots, by option `model`.
 TITLES = {"counts": "counts bigram", "bigram": "neural bigram", "mlp": "MLP"}
 
 
@@ -44,11 +43,9 @@ def model_row(
     compile_seconds: float | None,
     train_seconds: float | None,
 ) -> dict[str, Any]:
-    """Return the figures of a model: an object of `results.json` and a row of the tables.
+    """Return the figures of a model, trained or counted: an object of `results.json` and a row of the tables.
 
-    Args:
-        evaluation: Result on the validation tokens, which have `bytes_per_token` UTF-8 bytes on average.
-        is_trained: True for trained parameters, False for counts.
+    `evaluation` is on the validation tokens, which have `bytes_per_token` UTF-8 bytes on average.
     """
     row = {
         "name": name,
@@ -67,24 +64,11 @@ def model_row(
 
 
 def describe_results(
-    data: Dataset,
-    tokenizer_name: str,
-    seed: int,
-    models: Sequence[Mapping[str, Any]],
-    prompt: str,
-    samples: Mapping[str, str],
-    environment: Mapping[str, Any],
+    data: Dataset, tokenizer_name: str, seed: int, models: Any, prompt: str, samples: Any, device: jax.Device
 ) -> dict[str, Any]:
-    """Return the document `results.json`. `models` are of `model_row`; `samples` start with the prompt."""
-    return {
-        "schema_version": _SCHEMA_VERSION,
-        "seed": seed,
-        **describe_dataset(data, tokenizer_name),
-        "models": list(models),
-        "prompt": prompt,
-        "samples": dict(samples),
-        **environment,
-    }
+    """Return the document `results.json`, with rows of `model_row` and samples by title."""
+    document = {"schema_version": _SCHEMA_VERSION, "seed": seed, **describe_dataset(data, tokenizer_name)}
+    return document | {"models": models, "prompt": prompt, "samples": samples} | describe_environment(device)
 
 
 def describe_dataset(data: Dataset, tokenizer_name: str) -> dict[str, Any]:
@@ -99,14 +83,9 @@ def describe_dataset(data: Dataset, tokenizer_name: str) -> dict[str, Any]:
 
 def metrics_line(name: str, record: Record) -> dict[str, Any]:
     """Return a record as a line of `metrics.jsonl`, without times, so that equal runs write equal bytes."""
-    validation = record.validation
-    return {
-        "model": name,
-        "step": record.step,
-        "train_loss": record.train_loss,
-        "val_nats_per_token": None if validation is None else validation.nats_per_token,
-        "val_perplexity": None if validation is None else validation.perplexity,
-    }
+    nats, perplexity, _ = record.validation or (None, None, None)
+    line = {"model": name, "step": record.step, "train_loss": record.train_loss}
+    return line | {"val_nats_per_token": nats, "val_perplexity": perplexity}
 
 
 def write_artifacts(
@@ -130,14 +109,13 @@ def write_artifacts(
     prompt = data.tokenizer.decode(prompt_ids)
     key = jax.random.fold_in(jax.random.key(config.seed), SAMPLE_FOLD)
     try:
-        text = data.tokenizer.decode(
-            sample(model, variables, prompt_ids, _SAMPLE_TOKENS, key=key, device=setup.device)
-        )
+        ids = sample(model, variables, prompt_ids, _SAMPLE_TOKENS, key=key, device=setup.device)
+        text = data.tokenizer.decode(ids)
     except ValueError as error:  # without smoothing, a token that the counts lack has no successor
         text = f"{prompt} ({error})"
-    environment = describe_environment(setup.device)
-    results = describe_results(data, config.tokenizer, config.seed, [row], prompt, {title: text}, environment)
-    write_atomically(path / "samples.txt", format_samples({title: text}))
+    samples = {title: text}
+    results = describe_results(data, config.tokenizer, config.seed, [row], prompt, samples, setup.device)
+    write_atomically(path / "samples.txt", format_samples(samples))
     if setup.optimizer is not None:
         plot_curves(path / "curves.png", {title: read_metrics(path / "metrics.jsonl")}, {}, model.vocab_size)
     else:

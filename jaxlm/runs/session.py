@@ -29,13 +29,8 @@ def train_with_checkpoints(
     """Train from a checkpoint, or from the start, and return the variables and the total training seconds.
 
     Append the records to `metrics.jsonl` in the run directory `path`. Save the state at the intervals of the
-    config, at the end and on a signal, together with the best state by validation since the last save. A thread
-    writes the checkpoints; training does not wait for it.
-
-    Raises:
-        KeyboardInterrupt: SIGINT or SIGTERM arrived; the current state is saved.
-        FloatingPointError: Training diverged; the best state is saved.
-        OSError: A file cannot be written.
+    config, at the end and on a signal, together with the best state by validation since the last save.
+    Raises a KeyboardInterrupt on SIGINT or SIGTERM, and a FloatingPointError if training diverged.
     """
     config, log = setup.config, path / "metrics.jsonl"
     start, start_best, seconds = None, None, 0.0
@@ -105,7 +100,7 @@ def latest_usable_checkpoint(path: Path, setup: TrainingSetup) -> Checkpoint | N
     like = abstract_state(setup.model, setup.optimizer, setup.config)
     checkpoint = train_states.latest_checkpoint(folder, like)
     if checkpoint is None and (train_states.checkpoint_steps(folder) or (path / "model").exists()):
-        raise ValueError(f"{path} has no usable checkpoint to resume from; start another run (--config)")
+        raise ValueError(f"{path} has no usable checkpoint to resume from; start another run")
     return checkpoint
 
 

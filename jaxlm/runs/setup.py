@@ -40,12 +40,8 @@ class TrainingSetup(NamedTuple):
 def prepare_training(config: TrainConfig, tokenizer: Tokenizer | None, console: Console) -> TrainingSetup:
     """Load the text, build the model and the optimizer, and choose the device.
 
-    Args:
-        config: Resolved options.
-        tokenizer: An existing tokenizer; None trains the one in `config`.
-
-    Raises:
-        OSError, ValueError: The text or the device is not available, the text too short, or the model too large.
+    `config` is resolved. None as the tokenizer trains one. Raises an OSError or a ValueError if the text or the
+    device is not available, the text too short, or the model too large.
     """
     if config.tensorboard:
         check_tensorboard()

@@ -54,6 +54,6 @@ def _read_figures(path: Path, config: Mapping[str, Any]) -> dict[str, Any]:
         return {"model": config.get("model"), "steps": steps, "nats_per_token": nats, "perplexity": perplexity}
     best = min(rows, key=lambda row: float("inf") if row["nats_per_token"] is None else row["nats_per_token"])
     figures = {name: best[name] for name in _FIGURES}
-    if not isinstance(best["title"], str) or not all(map(is_number_or_null, figures.values())):
+    if not isinstance(best["name"], str) or not all(map(is_number_or_null, figures.values())):
         raise ValueError(f"{path / 'results.json'} is damaged: a figure is not a number")
-    return {"model": best["title"], "steps": steps, **figures}
+    return {"model": best["name"], "steps": steps, **figures}

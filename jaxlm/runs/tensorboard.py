@@ -11,7 +11,7 @@ from jaxlm.training.state import Record
 def check_tensorboard() -> None:
     """Raise a ValueError if tensorboardX is not installed."""
     if importlib.util.find_spec("tensorboardX") is None:
-        raise ValueError("--tensorboard requires tensorboardX; install it: pip install 'jaxlm[tensorboard]'")
+        raise ValueError("tensorboard requires tensorboardX; install it: pip install 'jaxlm[tensorboard]'")
 
 
 @contextmanager

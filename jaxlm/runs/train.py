@@ -15,11 +15,11 @@ from rich.console import Console
 from jaxlm.checkpoints.model_files import read_model
 from jaxlm.checkpoints.train_states import Checkpoint
 from jaxlm.models import CountsBigramLM, init
-from jaxlm.runs.config import TrainConfig, config_to_json, diff_configs, fill_defaults, read_config, resolve
+from jaxlm.runs.config import TrainConfig, config_to_json, diff_configs, resolve
 from jaxlm.runs.directory import check_run_path, create_run, new_run_path, run_session
 from jaxlm.runs.load import load_run_tokenizer, open_run, tokenizer_checksum
 from jaxlm.runs.lock import lock_run
-from jaxlm.runs.manifest import describe_environment, read_manifest, write_json
+from jaxlm.runs.manifest import describe_environment, read_manifest, to_json, write_json
 from jaxlm.runs.results import ARTIFACTS, describe_dataset, write_artifacts
 from jaxlm.runs.session import latest_usable_checkpoint, return_to_checkpoint, train_with_checkpoints
 from jaxlm.runs.setup import TrainingSetup, prepare_training
@@ -66,7 +66,7 @@ def start_run(
     console = console or Console(quiet=True)
     config = resolve(config)
     if config.decoupled_decay and not config.weight_decay:
-        raise ValueError("--decoupled-decay requires a --weight-decay above 0")
+        raise ValueError("decoupled_decay requires a weight_decay above 0")
     if out is not None:
         check_run_path(Path(out), overwrite=overwrite)
     with terminate_as_interrupt():
@@ -111,14 +111,16 @@ def resume_run(
     path, console = Path(path), console or Console(quiet=True)
     read_manifest(path)  # do not create a lock file in a directory that is not a run directory
     with terminate_as_interrupt(), _interrupt_with_remedy(path), lock_run(path):
-        run = open_run(path)
-        manifest, before = run.manifest, run.config
+        _, manifest, before = run = open_run(path)
         config = resolve(before if config is None else config)
         _check_resumable(path, before, config)
         if manifest["state"] == "done" and config == before and _is_complete(path):
-            print_plain(console, f"{path} is done: {config.num_steps} steps; extend it with --num-steps")
+            print_plain(console, f"{path} is done: {config.num_steps} steps; raise num_steps to extend it")
             return path
-        _warn_if_edited(path / "config.json", before)
+        if (edited := path / "config.json").exists() and edited.read_bytes() != to_json(
+            manifest["config"]
+        ).encode():
+            _log.warning("%s has been edited; using the options in manifest.json", edited)
         # Compare the text before its encoding with the tokenizer of the run, which could fail.
         corpus = load_corpus(config.corpus) if config.text is None else read_text(config.text)
         _check_sha256(path, manifest, "corpus", corpus.sha256, f" ({corpus.source})")
@@ -169,14 +171,12 @@ def _check_resumable(path: Path, before: TrainConfig, config: TrainConfig) -> No
     """Raise a ValueError unless `config` has the options of the run, or extends it."""
     if config.num_steps > before.num_steps:
         if config.patience is not None:  # it counted the last record, which a longer run does not have
-            raise ValueError(f"{path} uses --patience {config.patience} and cannot be extended; start another run")
+            raise ValueError(f"{path} uses patience {config.patience} and cannot be extended; start another run")
         before = dataclasses.replace(before, num_steps=config.num_steps)
     if None not in (before.text, config.text):  # the file may move, because the caller compares its checksum
         before = dataclasses.replace(before, text=config.text)
     if differences := diff_configs(before, config):
-        raise ValueError(
-            f"{path} was started with {differences}; only --num-steps may increase: start another run instead"
-        )
+        raise ValueError(f"{path} was started with {differences}; only num_steps may increase: start another run")
 
 
 def _is_complete(path: Path) -> bool:
@@ -192,17 +192,6 @@ def _is_complete(path: Path) -> bool:
     return True
 
 
-def _warn_if_edited(origin: Path, config: TrainConfig) -> None:
-    """Log a warning if `config.json` differs from `config`, the options in the manifest."""
-    try:
-        if differences := diff_configs(fill_defaults(read_config(origin)), config):
-            raise ValueError(f"{origin} has {differences}")
-    except FileNotFoundError:
-        pass  # the run was stopped before the file was written
-    except (ValueError, OSError) as error:
-        _log.warning("%s; using the options in manifest.json", error)
-
-
 def _check_sha256(path: Path, manifest: Mapping[str, Any], name: str, sha256: str, source: str = "") -> None:
     if sha256 != (expected := manifest[name]["sha256"]):
         raise ValueError(f"{path} was trained with another {name}: sha256 {expected}, not {sha256}{source}")
@@ -215,7 +204,7 @@ def _describe_changes(
     if config.num_steps > before.num_steps:
         is_cosine = config.schedule == "cosine" and config.lr is not None  # counts have no learning rate
         schedule = "; the cosine schedule now ends there" if is_cosine else ""
-        yield f"--num-steps increased from {before.num_steps} to {config.num_steps}{schedule}"
+        yield f"num_steps increased from {before.num_steps} to {config.num_steps}{schedule}"
     environment = describe_environment(device)
     old_versions, versions = manifest["versions"], environment["versions"]
     names = ("jaxlm", "jax", "jaxlib", "flax", "optax")

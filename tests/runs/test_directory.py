@@ -119,7 +119,7 @@ def test_create_run_replaces_a_run_only_with_overwrite(tmp_path):
     run = finish_run(tmp_path / "run", {"seed": 1})  # an empty directory is accepted
     (run / "results.json").write_text("{}")
     (run / "models" / "mlp").mkdir(parents=True)
-    with pytest.raises(FileExistsError, match="--overwrite"):
+    with pytest.raises(FileExistsError, match="overwrite"):
         finish_run(run, {"seed": 2})
     assert read_json(run / "config.json")["seed"] == 1
     finish_run(run, {"seed": 2}, overwrite=True)
@@ -145,14 +145,14 @@ def test_create_run_never_replaces_a_file(tmp_path):
     (tmp_path / "run").write_text("a file")
     with pytest.raises(FileExistsError, match="is not a run directory"):
         check_run_path(tmp_path / "run", overwrite=True)
-    with pytest.raises(OSError, match=r"run/below is not writable .* choose another --out"):
+    with pytest.raises(OSError, match=r"run/below is not writable .* choose another path"):
         finish_run(tmp_path / "run" / "below")
 
 
 def test_create_run_never_replaces_a_run_with_other_files(tmp_path):
     run = finish_run(tmp_path / "run", {"seed": 1})
     (run / "notes.txt").write_text("what I saw")
-    with pytest.raises(FileExistsError, match=r"'notes\.txt', which was not written by a run"):
+    with pytest.raises(FileExistsError, match=r"'notes\.txt', which no run wrote"):
         finish_run(run, {"seed": 2}, overwrite=True)
     assert (run / "notes.txt").read_text() == "what I saw"
     assert read_json(run / "config.json")["seed"] == 1

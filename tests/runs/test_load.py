@@ -39,17 +39,17 @@ def test_the_final_model_of_an_unfinished_run_is_its_last_checkpoint(stopped, fi
         load_model(stopped, 6)
     for step in (1, 4):
         shutil.rmtree(checkpoint_path(stopped / "checkpoints", step))
-    with pytest.raises(ValueError, match="has no intact checkpoint; resume the run with --resume"):
+    with pytest.raises(ValueError, match="has no intact checkpoint; resume the run to restore it"):
         load_model(stopped)
     shutil.rmtree(stopped / "checkpoints")
-    with pytest.raises(FileNotFoundError, match="has no checkpoint yet; resume the run with --resume"):
+    with pytest.raises(FileNotFoundError, match="has no checkpoint yet; resume the run to restore it"):
         load_model(stopped)
 
 
 @slow
 def test_the_final_model_of_a_finished_run_is_never_another(finished):
     shutil.rmtree(finished / "model")
-    with pytest.raises(FileNotFoundError, match=r"model.*; resume the run with --resume"):
+    with pytest.raises(FileNotFoundError, match=r"model.*; resume the run to restore it"):
         load_model(finished)
 
 

@@ -9,6 +9,7 @@ import pytest
 
 import jaxlm
 from jaxlm.runs.config import TrainConfig
+from jaxlm.runs.manifest import describe_environment
 from jaxlm.runs.results import TITLES, describe_dataset, describe_results, metrics_line, model_row
 from jaxlm.text.dataset import Dataset
 from jaxlm.training.state import Record
@@ -52,8 +53,9 @@ def test_model_row_of_counts():
 
 def test_describe_results_omits_the_text():
     rows = [make_row(jaxlm.NeuralBigramLM(11, 2), is_trained=True)]
-    results = describe_results(DATA, "char", 7, rows, "a ", {"a title": "a text"}, {"platform": "somewhere"})
-    assert results == {
+    results = describe_results(DATA, "char", 7, rows, "a ", {"a title": "a text"}, jax.devices("cpu")[0])
+    environment = describe_environment(jax.devices("cpu")[0])
+    assert results == environment | {
         "schema_version": 1,
         "seed": 7,
         "corpus": {"name": "mine", "source": "mine.txt", "license": "CC0-1.0", "sha256": "0f" * 32},
@@ -63,7 +65,6 @@ def test_describe_results_omits_the_text():
         "models": rows,
         "prompt": "a ",
         "samples": {"a title": "a text"},
-        "platform": "somewhere",
     }
     assert json.loads(json.dumps(results, allow_nan=False)) == results
     assert results.items() >= describe_dataset(DATA, "char").items()

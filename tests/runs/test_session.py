@@ -245,7 +245,7 @@ def test_a_crash_while_returning_to_a_checkpoint_changes_no_bit(number, config, 
 
 def test_a_failed_save_ends_training_with_the_remedy(config, expected, tmp_path):
     (tmp_path / "checkpoints").write_text("in the way")
-    with pytest.raises(OSError, match=rf"free space and continue with --resume {tmp_path}"):
+    with pytest.raises(OSError, match=rf"free space and resume {tmp_path}"):
         train(tmp_path, config)
     (tmp_path / "checkpoints").unlink()
     assert outcome(tmp_path, train(tmp_path, config)) == expected

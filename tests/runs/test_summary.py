@@ -12,7 +12,7 @@ from jaxlm.runs.summary import list_runs, summarise_run
 
 CPU = jax.devices("cpu")[0]
 FIGURES = {"nats_per_token": 4.5, "perplexity": 90.0, "bits_per_byte": 2.1, "train_seconds": 3.0}
-ROW = {"title": "MLP", **FIGURES}
+ROW = {"name": "MLP", **FIGURES}
 
 
 def make_run(path, *, kind="train", started=None, rows=None, nats=()):
@@ -45,8 +45,8 @@ def test_an_unfinished_run_has_the_figures_of_its_last_record(tmp_path):
 
 
 def test_a_run_of_several_models_has_the_figures_of_the_best(tmp_path):
-    titles = {"counts": None, "neural bigram": 4.8, "MLP": 4.7, "trigram": 4.9}  # None: infinite, in JSON
-    rows = [ROW | {"title": title, "nats_per_token": nats} for title, nats in titles.items()]
+    names = {"counts": None, "neural bigram": 4.8, "MLP": 4.7, "trigram": 4.9}  # None: infinite, in JSON
+    rows = [ROW | {"name": name, "nats_per_token": nats} for name, nats in names.items()]
     summary = summarise_run(make_run(tmp_path, kind="ladder", rows=rows))
     assert (summary["kind"], summary["model"], summary["nats_per_token"]) == ("ladder", "MLP", 4.7)
 
@@ -60,12 +60,12 @@ def test_a_run_without_models_has_no_figures(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content"),
     [
-        ("results.json", '{"models": [{"title": "MLP"}]}'),
+        ("results.json", '{"models": [{"name": "MLP"}]}'),
         ("results.json", '{"models": ['),
         ("results.json", "[]"),
         ("results.json", '{"models": {"mlp": 1}}'),
         ("results.json", json.dumps({"models": [ROW | {"perplexity": 10**400}]})),
-        ("results.json", json.dumps({"models": [ROW | {"title": 5}]})),
+        ("results.json", json.dumps({"models": [ROW | {"name": 5}]})),
         ("metrics.jsonl", '{"model": "mlp", "step": 0}\n{"st\n'),
     ],
 )

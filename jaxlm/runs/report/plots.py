@@ -20,15 +20,12 @@ _MAX_DRAWN = 1e250  # near the largest float, matplotlib's margins overflow
 
 
 def plot_curves(
-    path: Path,
-    curves: Mapping[str, Sequence[Mapping[str, Any]]],
-    floors: Mapping[str, float | None],
-    vocab_size: int | None,
+    path: Path, curves: Mapping[str, Sequence[Any]], floors: Mapping[str, float | None], vocab_size: int | None
 ) -> None:
     """Plot training loss and validation perplexity by step.
 
     Args:
-        curves: Title -> records of `metrics.jsonl`. A missing or infinite value leaves a gap in that curve only.
+        curves: Title -> records of `metrics.jsonl`. A missing or infinite value leaves a gap.
         floors: Title -> perplexity of a model without steps, drawn as a horizontal line; None means infinite.
         vocab_size: Perplexity of the uniform distribution, drawn as a line; None if the curves do not share one.
     """
@@ -60,7 +57,7 @@ def plot_curves(
         if not any(np.isfinite(line.get_ydata()).any() for line in axes.lines):
             axes.set_axis_off()
             axes.text(0.5, 0.5, "no data", ha="center", transform=axes.transAxes)
-    _add_legends(figure)
+    _add_legend(figure)
     save_figure(figure, path)
 
 
@@ -107,28 +104,17 @@ def _plot_records(axes: Any, title: str, records: Sequence[Mapping[str, Any]], n
         axes.plot(*zip(*points, strict=True), **look)[0].set_label(title)
 
 
-def _add_legends(figure: Any) -> None:
-    """Add a legend to each of the axes, or one shared legend below them if the labels need more room."""
+def _add_legend(figure: Any) -> None:
+    """Add one legend for all axes below them, and make the figure higher by its height."""
     lines = {line.get_label(): line for axes in figure.axes for line in axes.lines}
-    longest = max(map(len, lines), default=0)
-    if len(lines) <= 7 and longest <= 40:
-        for axes in figure.axes:
-            _add_legend(axes, axes.lines, fontsize=9, loc="upper right", bbox_to_anchor=(1, 0.95))
-        return
-    ncols = max(1, min(4, 150 // (longest + 8)))
-    place = {"loc": "outside lower center", "ncols": ncols, "handlelength": 4, "numpoints": 2}
-    legend = _add_legend(figure, lines.values(), fontsize=8, **place)
+    ncols = max(1, min(4, 150 // (max(map(len, lines), default=0) + 8)))
+    look = {"loc": "outside lower center", "frameon": False, "fontsize": 8, "handlelength": 4, "numpoints": 2}
+    legend = figure.legend(lines.values(), [""] * len(lines), ncols=ncols, **look)
+    for text, label in zip(legend.get_texts(), lines, strict=True):
+        # Set the text afterwards: a legend drops labels that start with "_", and parses "$" as mathematics.
+        text.set(parse_math=False, text=textwrap.fill(escape_unprintable(label), 120))
     num_lines = sum(text.get_text().count("\n") + 1 for text in legend.get_texts())
     figure.set_figheight(figure.get_figheight() + 0.17 * math.ceil(num_lines / ncols))
-
-
-def _add_legend(owner: Any, lines: Any, **look: Any) -> Any:
-    lines = list(lines)
-    legend = owner.legend(lines, [""] * len(lines), frameon=False, **look)
-    for text, line in zip(legend.get_texts(), lines, strict=True):
-        # Set the text afterwards: a legend drops labels that start with "_", and parses "$" as mathematics.
-        text.set(parse_math=False, text=textwrap.fill(escape_unprintable(line.get_label()), 120))
-    return legend
 
 
 def save_figure(figure: Any, path: Path) -> None:

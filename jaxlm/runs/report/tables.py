@@ -7,6 +7,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+_HEADERS = "nats/\ntoken", "perplexity", "bits/\nbyte"
 _DECIMALS = {"nats_per_token": 4, "perplexity": 2, "bits_per_byte": 3, "compile_seconds": 1, "train_seconds": 1}
 
 
@@ -16,8 +17,7 @@ def results_table(models: Sequence[Mapping[str, Any]]) -> Table:
     None is shown as "-" for seconds, and otherwise as "inf", which JSON cannot represent. A row with `seeds` shows
     their means, the half-width of the 95 % interval of the perplexity, and the seconds of the first seed.
     """
-    headers = "nats/\ntoken", "perplexity", "bits/\nbyte", "compile\n(s)", "train\n(s)"
-    table = _make_table("model", "context", "parameters\nor counts", *headers)
+    table = _make_table("model", "context", "parameters\nor counts", *_HEADERS, "compile\n(s)", "train\n(s)")
     for row in models:
         figures = (format_cell(row, name) for name in _DECIMALS)
         title = Text(escape_unprintable(row["title"]))
@@ -27,16 +27,14 @@ def results_table(models: Sequence[Mapping[str, Any]]) -> Table:
 
 def runs_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     """Return a table of `summarise_run` of several runs. None is shown as "-"; long names are wrapped."""
-    headers = "nats/\ntoken", "perplexity", "bits/\nbyte", "train\n(s)"
-    table = _make_table("run", "state", "model", "steps", *headers, num_texts=3)
+    table = _make_table("run", "state", "model", "steps", *_HEADERS, "train\n(s)", num_texts=3)
     for row in rows:
         texts = ["-" if row[name] is None else escape_unprintable(row[name]) for name in ("run", "state", "model")]
         steps = "-" if row["steps"] is None else f"{row['steps']:,}"
         names = "nats_per_token", "perplexity", "bits_per_byte", "train_seconds"
-        cells = {name: "-" if row[name] is None else format_cell(row, name) for name in names}
-        if row["nats_per_token"] is not None:  # then a perplexity of None is infinite
-            cells["perplexity"] = format_cell(row, "perplexity")
-        table.add_row(*map(Text, texts), steps, *cells.values())
+        infinite = () if row["nats_per_token"] is None else ("perplexity",)  # JSON stores it as null
+        cells = ["-" if row[name] is None and name not in infinite else format_cell(row, name) for name in names]
+        table.add_row(*map(Text, texts), steps, *cells)
     return table
 
 

@@ -89,7 +89,7 @@ def test_run_experiment_names_the_directory(tmp_path, monkeypatch):
 
 def test_run_experiment_replaces_a_run_only_on_request(tmp_path):
     run(CoinOptions(out=tmp_path / "run"))
-    with pytest.raises(FileExistsError, match="--overwrite"):
+    with pytest.raises(FileExistsError, match="overwrite"):
         run(CoinOptions(out=tmp_path / "run"), refuse)
     run(CoinOptions(out=tmp_path / "run", overwrite=True, tosses=8))
     assert json.loads((tmp_path / "run" / "results.json").read_text("utf-8"))["config"]["tosses"] == 8
