@@ -4,11 +4,10 @@ import contextlib
 import functools
 import importlib.util
 import pkgutil
-import re
 import sys
-import time
 import types
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
@@ -30,8 +29,15 @@ def installed_plugins() -> tuple[Plugin, ...]:
     """Return the plugins that JAX would load, without importing them.
 
     JAX finds plugins by entry point and as modules of the package `jax_plugins`, and the TPU's `libtpu` by name.
+    The version of a module without a distribution is the time of its last change.
     """
-    plugins = {plugin.module: plugin for plugin in _namespace_plugins()}
+    plugins = {}
+    namespace = importlib.util.find_spec("jax_plugins")
+    for _, name, _ in pkgutil.iter_modules(namespace.submodule_search_locations if namespace else []):
+        module = f"jax_plugins.{name}"
+        file = Path(importlib.util.find_spec(module).origin)  # type: ignore[arg-type, union-attr]
+        modified = datetime.fromtimestamp(file.stat().st_mtime, UTC)
+        plugins[module] = Plugin(module, module, f"{modified:%Y-%m-%dT%H:%M:%SZ}")
     for entry_point in metadata.entry_points(group="jax_plugins"):
         if distribution := entry_point.dist:
             plugins[entry_point.value] = Plugin(entry_point.value, distribution.name, distribution.version)
@@ -42,10 +48,8 @@ def installed_plugins() -> tuple[Plugin, ...]:
 
 def known_incompatibility(plugin: Plugin) -> str | None:
     """Return why a plugin cannot work with the installed JAX, and the remedy; None if no problem is known."""
-    if plugin.name.replace("_", "-").lower() != "jax-metal":
-        return None
     version = metadata.version("jax")
-    if [int(number) for number in re.findall(r"\d+", version)[:3]] <= [0, 5, 0]:
+    if plugin.name != "jax-metal" or version == "0.5.0":
         return None
     remedy = "pip install 'jaxlm[metal]' for a matching set, or pip uninstall jax-metal"
     if sys.version_info >= (3, 12):
@@ -59,14 +63,3 @@ def disable_plugins(plugins: Iterable[Plugin]) -> None:
         module = types.ModuleType(plugin.module, f"{plugin}, disabled by jaxlm.")
         module.initialize = lambda: None  # type: ignore[attr-defined]
         sys.modules[plugin.module] = module
-
-
-def _namespace_plugins() -> Iterator[Plugin]:
-    """Yield the modules of the package `jax_plugins`. Their version is the time of their last change."""
-    spec = importlib.util.find_spec("jax_plugins")
-    for info in pkgutil.iter_modules(spec.submodule_search_locations if spec else []):
-        module = f"jax_plugins.{info.name}"
-        origin = Path(info.module_finder.path, info.name)  # type: ignore[union-attr]
-        file = origin / "__init__.py" if info.ispkg else origin.with_suffix(".py")
-        modified = time.gmtime(file.stat().st_mtime if file.exists() else 0)
-        yield Plugin(module, module, time.strftime("%Y-%m-%dT%H:%M:%SZ", modified))

@@ -46,18 +46,13 @@ def run_probes(plugins: Sequence[Plugin]) -> dict[Plugin, ProbeResult]:
     seconds = probe_seconds()
     if not sys.executable or getattr(sys, "frozen", False):
         raise FileNotFoundError("sys.executable is not a Python interpreter")
-    probes: dict[Plugin, _ProbeProcess] = {}
-    try:
-        for plugin in plugins:
-            probes[plugin] = _start_probe(plugin, seconds)
+    with contextlib.ExitStack() as stack:
+        probes = {plugin: _start_probe(plugin, seconds, stack) for plugin in plugins}
         deadline = time.monotonic() + seconds
         for probe in probes.values():
             with contextlib.suppress(subprocess.TimeoutExpired):
                 probe.process.wait(max(0, deadline - time.monotonic()))
         return {plugin: _get_result(probe, seconds) for plugin, probe in probes.items()}
-    finally:
-        for probe in probes.values():
-            _kill(probe.process)
 
 
 def probe_seconds() -> float:
@@ -80,11 +75,12 @@ def to_one_line(text: str) -> str:
 
 class _ProbeProcess(NamedTuple):
     process: subprocess.Popen[bytes]
-    output: bytearray  # so far
+    output: list[bytes]  # empty while `reader` reads
     reader: threading.Thread
 
 
-def _start_probe(plugin: Plugin, seconds: float) -> _ProbeProcess:
+def _start_probe(plugin: Plugin, seconds: float, stack: contextlib.ExitStack) -> _ProbeProcess:
+    """Start a probe, and let `stack` end it."""
     others = [other.module for other in installed_plugins() if other.module != plugin.module]
     kept = [name for name in os.environ if name.startswith(INHERITED) or not name.startswith(_NOT_INHERITED)]
     environment = {name: os.environ[name] for name in kept}
@@ -99,40 +95,38 @@ def _start_probe(plugin: Plugin, seconds: float) -> _ProbeProcess:
         env=environment,
         start_new_session=True,  # so that its child processes can be killed with it
     )
-    output = bytearray()
+    stack.callback(_kill, process)
+    output: list[bytes] = []
     reader = threading.Thread(target=_read_output, args=(process.stdout, output), daemon=True)
     reader.start()
     return _ProbeProcess(process, output, reader)
 
 
-def _read_output(pipe: IO[bytes], output: bytearray) -> None:
+def _read_output(pipe: IO[bytes], output: list[bytes]) -> None:
     """Read until no process holds the other end of the pipe, or there is too much output."""
     with pipe:
-        while len(output) <= _MAX_OUTPUT_BYTES and (chunk := os.read(pipe.fileno(), 2**16)):
-            output += chunk
+        output.append(pipe.read(_MAX_OUTPUT_BYTES + 1))
 
 
 def _get_result(probe: _ProbeProcess, seconds: float) -> ProbeResult:
-    if (status := probe.process.poll()) is not None:
-        probe.reader.join(_GRACE_SECONDS)
-    if len(probe.output) > _MAX_OUTPUT_BYTES:
-        return _failure(f"printed more than {_MAX_OUTPUT_BYTES:,} bytes")
-    if status is None:
+    if (status := probe.process.poll()) is None:
         more = f"for more time: JAXLM_PROBE_SECONDS={math.ceil(seconds * 3)} jaxlm devices --probe"
         return ProbeResult(False, None, f"did not finish in {seconds:g} s ({more})")
+    probe.reader.join(_GRACE_SECONDS)
+    output = b"".join(probe.output)
+    if len(output) > _MAX_OUTPUT_BYTES:
+        return _failure(f"printed more than {_MAX_OUTPUT_BYTES:,} bytes")
     if status < 0:
         return _failure(f"was terminated by signal {-status} ({signal.strsignal(-status)})")
-    _, marker, text = probe.output.decode("utf-8", "replace").rpartition(RESULT_MARKER)
+    if probe.reader.is_alive():
+        # In a run too, such processes would keep the output open and block a reader that waits for its end.
+        return _failure("left processes running")
+    _, marker, text = output.decode(errors="replace").rpartition(RESULT_MARKER)
     if not marker:
         last_line = to_one_line(text.strip().rpartition("\n")[2])
         return _failure(f"exited with code {status}" + (f": {last_line}" if last_line else ""))
     result = ProbeResult(**json.loads(text.partition("\n")[0]))
-    if not result.works:
-        return _failure(result.reason, result.platform)
-    if probe.reader.is_alive():
-        # In a run too, such processes would keep the output open and block a reader that waits for its end.
-        return _failure("left processes running")
-    return result
+    return result if result.works else _failure(result.reason, result.platform)
 
 
 def _failure(reason: str, platform: str | None = None) -> ProbeResult:

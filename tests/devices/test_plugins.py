@@ -54,20 +54,17 @@ def test_installed_plugins_finds_libtpu_by_name(site):
     assert Plugin("libtpu", "libtpu", "0.0.40") in installed_plugins()
 
 
-@pytest.mark.parametrize("version", ["0.4.35", "0.5.0", "0.5.0.dev20250101", "unknown"])
-def test_jax_metal_is_compatible_with_old_jax(monkeypatch, version):
-    monkeypatch.setattr(metadata, "version", lambda name: version)
+def test_jax_metal_is_compatible_with_old_jax(monkeypatch):
+    monkeypatch.setattr(metadata, "version", lambda name: "0.5.0")
     assert known_incompatibility(Plugin("any", "jax-metal", "0.1.1")) is None
 
 
-@pytest.mark.parametrize("version", ["0.5.1", "0.5.3rc1", "0.10.2", "1.0.0"])
-@pytest.mark.parametrize(
-    ("name", "python"), [("jax-metal", (3, 11)), ("jax_metal", (3, 12)), ("JAX-Metal", (3, 13))]
-)
-def test_jax_metal_is_incompatible_with_newer_jax(monkeypatch, version, name, python):
+@pytest.mark.parametrize("version", ["0.5.1", "0.10.2"])
+@pytest.mark.parametrize("python", [(3, 11), (3, 12)])
+def test_jax_metal_is_incompatible_with_newer_jax(monkeypatch, version, python):
     monkeypatch.setattr(metadata, "version", lambda name: version)
     monkeypatch.setattr(sys, "version_info", python)
-    reason = known_incompatibility(Plugin("any", name, "0.1.1"))
+    reason = known_incompatibility(Plugin("any", "jax-metal", "0.1.1"))
     assert f"jax {version}; pip install 'jaxlm[metal]'" in reason
     assert ("pip install 'jaxlm[apple]'" in reason) == (python >= (3, 12))
     assert known_incompatibility(Plugin("any", "jax-mps", "0.1.1")) is None

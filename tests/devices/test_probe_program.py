@@ -8,17 +8,20 @@ import jax
 import numpy as np
 import pytest
 
-from jaxlm.devices.probe_program import CHECKS, compare_speed, find_difference, run_check
+from jaxlm.devices.probe_program import IDS, PARAMS, TABLE, compare_speed, find_difference, run_checks
 from jaxlm.devices.probe_runner import SMALL_MODEL
 
 CPU = jax.devices("cpu")[0]
 
 
+@pytest.fixture(scope="module")
+def values():
+    return run_checks(CPU)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", CHECKS)
-def test_every_array_of_a_check_is_compared(name):
-    values = run_check(name, CPU)
-    assert find_difference(run_check(name, CPU), values) == ""
+def test_every_array_of_a_check_is_compared(values):
+    assert find_difference(run_checks(CPU), values) == ""
     leaves, structure = jax.tree.flatten(values)
     for number, leaf in enumerate(leaves):
         wrong = np.array(leaf)
@@ -28,28 +31,25 @@ def test_every_array_of_a_check_is_compared(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("name", "compute"),
-    [
-        ("matrix product", lambda matrix: matrix @ matrix),
-        ("gather", lambda table, ids: table[ids]),
-        ("scatter-add", lambda ids: np.bincount(ids, minlength=27)),
-        ("running sum", lambda ids: np.cumsum(ids, axis=1)),
-        ("top k", lambda scores: -np.sort(-scores, axis=1)[:, :7]),
-        ("embedding gradient", lambda table, ids: np.bincount(ids, minlength=27)[:, None] / np.cosh(table) ** 2),
-    ],
-)
-def test_check_computes_what_numpy_does(name, compute):
-    value = jax.tree.leaves(run_check(name, CPU))[0]
-    np.testing.assert_allclose(value, compute(*CHECKS[name][1:]), rtol=1e-4, atol=1e-4)
+def test_checks_compute_what_numpy_does(values):
+    gradient = np.bincount(IDS[:50], minlength=27)[:, None] / np.cosh(TABLE) ** 2
+    for value, expected in (
+        (values["matrix product"], PARAMS["hidden"] @ PARAMS["logits"]),
+        (values["gather"], TABLE[IDS[:50]]),
+        (values["scatter-add"], np.bincount(IDS, minlength=27)),
+        (values["running sum"], np.cumsum(IDS.reshape(5, 100) % 4, axis=1)),
+        (values["top k"][0], -np.sort(-TABLE, axis=1)[:, :7]),
+        (values["embedding gradient"], gradient),
+    ):
+        np.testing.assert_allclose(value, expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.slow
-def test_random_checks_vary_and_training_trains():
-    assert len(set(run_check("sample", CPU))) > 3
-    assert len(np.unique(run_check("random number", CPU)[1])) == 100
-    params, loss = run_check("training", CPU)
-    assert all((param != CHECKS["training"][1][name]).any() for name, param in params.items())
+def test_random_checks_vary_and_training_trains(values):
+    assert len(set(values["sample"])) > 3
+    assert len(np.unique(values["random number"][1])) == 100
+    params, loss = values["training"]
+    assert all((param != PARAMS[name]).any() for name, param in params.items())
     assert 1 < loss < np.log(27) + 1
 
 
@@ -67,7 +67,8 @@ def test_random_checks_vary_and_training_trains():
     ],
 )
 def test_find_difference_describes_the_first(actual, expected, difference):
-    assert find_difference({"a": np.int32(0), "b": actual}, {"a": np.int32(0), "b": expected}) == difference
+    difference = difference and f"has a wrong sum: {difference}"
+    assert find_difference({"a": np.int32(0), "sum": actual}, {"a": np.int32(0), "sum": expected}) == difference
 
 
 @pytest.mark.parametrize(

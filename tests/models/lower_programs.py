@@ -145,8 +145,7 @@ def call_everything(jaxlm):
     wide.fit(jaxlm.init(wide, key), ids)
     # So large that its pairs have no 32-bit number.
     add_pairs(jax.ShapeDtypeStruct((50_000, 50_000), np.int32), np.zeros(3, np.int32), 2)
-    for name in probe_program.CHECKS:
-        probe_program.run_check(name, cpu)
+    probe_program.run_checks(cpu)
 
 
 def main():
