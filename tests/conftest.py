@@ -1,4 +1,4 @@
-"""Strict JAX flags for every test, and fixtures that several folders share."""
+"""Strict JAX flags and checked array types for every test, and fixtures that several folders share."""
 
 import contextlib
 import os
@@ -9,12 +9,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jaxtyping import install_import_hook
 
 import jaxlm
 from jaxlm.utils.compilation_cache import enable_compilation_cache
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_debug_key_reuse", True)
+
+# Check the array types of the core. The modules must not have been imported before.
+_CORE = ["text.batching", "models", "evaluation", "training", "sampling", "utils.keys"]
+install_import_hook([f"jaxlm.{name}" for name in _CORE], "array_types.check_arrays")
 
 _DATA = Path(__file__).parents[2] / "shared" / "data"
 

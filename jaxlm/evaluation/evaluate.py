@@ -4,14 +4,15 @@ import functools
 import math
 import warnings
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array, lax
-from numpy.typing import ArrayLike
+from jax import lax
+from numpy.typing import ArrayLike, NDArray
 
+from jaxlm._types import Device, FloatBV, FloatW, IntBN, IntScalar, IntT, IntW, NpFloatW, Variables
 from jaxlm.devices.selection import resolve_device
 from jaxlm.evaluation.loss import center_logits, nats_of_targets
 from jaxlm.evaluation.windows import WINDOWS_PER_CALL, GroupedWindows, group_windows
@@ -22,8 +23,6 @@ from jaxlm.utils.checks import check_at_least, check_not_traced
 
 # What host functions name as their alternative inside `jit`.
 PURE_NATS = "jaxlm.token_nats(jaxlm.compute_logits(model, variables, contexts), targets)"
-
-Device: TypeAlias = str | jax.Device  # a name for `resolve_device`, or a device
 
 
 class Evaluation(NamedTuple):
@@ -39,7 +38,7 @@ class Evaluation(NamedTuple):
 
 
 def evaluate(
-    model: LanguageModel, variables: Any, ids: ArrayLike, *, batch_size: int = 256, device: Device = "auto"
+    model: LanguageModel, variables: Variables, ids: ArrayLike, *, batch_size: int = 256, device: Device = "auto"
 ) -> Evaluation:
     """Score all windows of `ids`. Host function; not for use inside `jit`.
 
@@ -70,9 +69,9 @@ def evaluate(
 
 
 def window_nats(
-    model: LanguageModel, variables: Any, ids: ArrayLike, *, batch_size: int = 256, device: Device = "auto"
-) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """Return the nats of each window, float32 [T - context_length]. Host function; not for use inside `jit`.
+    model: LanguageModel, variables: Variables, ids: ArrayLike, *, batch_size: int = 256, device: Device = "auto"
+) -> NpFloatW:
+    """Return the nats of each of the W = T - N windows. Host function; not for use inside `jit`.
 
     Element i belongs to the target `ids[i + context_length]`. The arguments are those of `evaluate`.
 
@@ -86,7 +85,7 @@ def window_nats(
 
 
 def perplexity(
-    model: LanguageModel, variables: Any, ids: ArrayLike, *, batch_size: int = 256, device: Device = "auto"
+    model: LanguageModel, variables: Variables, ids: ArrayLike, *, batch_size: int = 256, device: Device = "auto"
 ) -> float:
     """Return `exp` of the mean nats over all windows of `ids`. Host function; not for use inside `jit`.
 
@@ -102,8 +101,8 @@ def perplexity(
 
 
 def _score_segments(
-    model: LanguageModel, variables: Any, ids: ArrayLike, batch_size: int, device: Device
-) -> Iterator[tuple[np.ndarray[Any, np.dtype[np.float32]], np.ndarray[Any, np.dtype[np.int32]]]]:
+    model: LanguageModel, variables: Variables, ids: ArrayLike, batch_size: int, device: Device
+) -> Iterator[tuple[NpFloatW, NDArray[np.int32]]]:
     """Yield, for each segment of the text, the nats of its windows and the position of each window."""
     check_model(model)
     context_length = model.context_length
@@ -124,7 +123,7 @@ def _score_segments(
 
 
 def _warn_if_probabilities(
-    model: LanguageModel, variables: Any, ids: ArrayLike, lowest: float, highest: float, device: jax.Device
+    model: LanguageModel, variables: Variables, ids: ArrayLike, lowest: float, highest: float, device: jax.Device
 ) -> None:
     """Warn if `apply` returns probabilities, given the lowest and the highest nats of a token."""
     # The nats of probabilities used as logits are at most log(V - 1 + e), and at least 1 less.
@@ -141,22 +140,22 @@ def _warn_if_probabilities(
 
 
 @jit_model
-def _compute_window_logits(model: LanguageModel, variables: Any, ids: Array) -> Array:
+def _compute_window_logits(model: LanguageModel, variables: Variables, ids: IntT) -> FloatBV:
     return compute_logits(model, variables, windows(ids, model.context_length).contexts)
 
 
 @functools.partial(jit_model, static_argnames="batch_size")
-def score_windows(model: LanguageModel, variables: Any, grouped: GroupedWindows, batch_size: int) -> Array:
+def score_windows(model: LanguageModel, variables: Variables, grouped: GroupedWindows, batch_size: int) -> FloatW:
     """Return the nats of each window, float32, followed by arbitrary values for the padding."""
     offsets = jnp.arange(model.context_length)[None, :]
 
-    def score_batch(batch: Array, nats: Array) -> Array:
+    def score_batch(batch: IntScalar, nats: FloatW) -> FloatW:
         first_row = batch * batch_size
         begins = lax.dynamic_slice_in_dim(grouped.contexts, first_row, batch_size)
         target_nats = _target_nats(model, variables, grouped.ids[begins[:, None] + offsets])
         first_window = grouped.bounds[batch]
 
-        def score_piece(piece: Array, nats: Array) -> Array:
+        def score_piece(piece: IntScalar, nats: FloatW) -> FloatW:
             # A piece may extend into the next batch, which later overwrites those values.
             start = first_window + piece * batch_size
             rows = lax.dynamic_slice_in_dim(grouped.rows, start, batch_size) - first_row
@@ -171,8 +170,8 @@ def score_windows(model: LanguageModel, variables: Any, grouped: GroupedWindows,
     return lax.fori_loop(0, grouped.num_batches, score_batch, nats)
 
 
-def _target_nats(model: LanguageModel, variables: Any, contexts: Array) -> Callable[[Array, Array], Array]:
-    """Return a function of rows [W] of `contexts` [B, N] and targets [W] that returns nats [W]."""
+def _target_nats(model: LanguageModel, variables: Variables, contexts: IntBN) -> Callable[[IntW, IntW], FloatW]:
+    """Return a function of rows of `contexts` and of targets that returns nats."""
     if isinstance(model, SupportsTargetLogProbs):
         log_probs = model.target_log_probs(variables, contexts)
         return lambda rows, targets: -log_probs(rows, targets)

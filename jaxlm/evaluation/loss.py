@@ -4,11 +4,13 @@ import math
 
 import jax
 import jax.numpy as jnp
-from jax import Array, lax
+from jax import lax
+
+from jaxlm._types import FloatB, FloatBV, FloatW, IntB, IntW
 
 
-def token_nats(logits: Array, targets: Array) -> Array:
-    """Return `-log softmax(logits)[target]` in nats, [B], for logits [B, V] and integer targets [B].
+def token_nats(logits: FloatBV, targets: IntB) -> FloatB:
+    """Return `-log softmax(logits)[target]` in nats.
 
     Like `optax.softmax_cross_entropy_with_integer_labels`, but a target with the logit -inf costs inf even if all
     logits of its row are -inf (counts without smoothing, after a token never seen).
@@ -20,8 +22,8 @@ def token_nats(logits: Array, targets: Array) -> Array:
 
 
 @jax.named_scope("nats")
-def center_logits(logits: Array) -> tuple[Array, Array]:
-    """Return logits [B, V] minus the maximum of their row, and the log of the sum of their exponentials [B]."""
+def center_logits(logits: FloatBV) -> tuple[FloatBV, FloatB]:
+    """Return logits minus the maximum of their row, and the log of the sum of their exponentials."""
     largest = lax.stop_gradient(logits.max(axis=1, keepdims=True))
     # -inf - -inf is NaN, so a row of -inf stays as it is, with the sum 1.
     centered = logits - jnp.where(largest == -jnp.inf, 0, largest)
@@ -30,8 +32,8 @@ def center_logits(logits: Array) -> tuple[Array, Array]:
 
 
 @jax.named_scope("nats")
-def nats_of_targets(centered: Array, log_sums: Array, rows: Array, targets: Array) -> Array:
-    """Return the nats [W] of `targets` [W] in `rows` [W], given the results of `center_logits`."""
+def nats_of_targets(centered: FloatBV, log_sums: FloatB, rows: IntW, targets: IntW) -> FloatW:
+    """Return the nats of `targets` in `rows`, given the results of `center_logits`."""
     return log_sums[rows] - centered[rows, targets]
 
 

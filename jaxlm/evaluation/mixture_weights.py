@@ -1,12 +1,12 @@
 """Fit the weights of a mixture of language models on held-out text."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from jaxlm.evaluation.evaluate import PURE_NATS, Device, window_nats
+from jaxlm._types import Device, Variables
+from jaxlm.evaluation.evaluate import PURE_NATS, window_nats
 from jaxlm.models.interface import LanguageModel
 from jaxlm.text.batching import check_stream
 from jaxlm.utils.checks import check_not_traced
@@ -17,7 +17,7 @@ _TOLERANCE = 1e-9  # nats per token; EM stops if a step gains less
 
 def mixture_weights(
     models: Sequence[LanguageModel],
-    variables: Sequence[Any],
+    variables: Sequence[Variables],
     held_out_ids: ArrayLike,
     *,
     batch_size: int = 256,

@@ -1,9 +1,11 @@
 """Group the windows of a text by context, so that each context is scored only once."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
+from jaxlm._types import Integers, NpIntT
 from jaxlm.models.interface import LanguageModel, contexts_to_numbers, num_contexts
 
 # Windows that one compiled call scores, so that memory does not depend on the text's length.
@@ -13,17 +15,17 @@ WINDOWS_PER_CALL = 65_536
 class GroupedWindows(NamedTuple):
     """The windows of a text, sorted by context and padded to shapes that do not depend on the text."""
 
-    ids: Any  # the text
-    contexts: Any  # for each distinct context, where it begins in `ids`
-    rows: Any  # for each window, the index of its context in `contexts`
-    targets: Any  # for each window, the token that follows
-    bounds: Any  # batch b of the distinct contexts belongs to the windows in [bounds[b], bounds[b + 1])
+    ids: Integers  # the text
+    contexts: Integers  # for each distinct context, where it begins in `ids`
+    rows: Integers  # for each window, the index of its context in `contexts`
+    targets: Integers  # for each window, the token that follows
+    bounds: Integers  # batch b of the distinct contexts belongs to the windows in [bounds[b], bounds[b + 1])
     num_batches: int
 
 
 def group_windows(
-    segment: np.ndarray[Any, Any], model: LanguageModel, batch_size: int
-) -> tuple[GroupedWindows, np.ndarray[Any, np.dtype[np.int32]]]:
+    segment: NpIntT, model: LanguageModel, batch_size: int
+) -> tuple[GroupedWindows, NDArray[np.int32]]:
     """Return the windows of `segment`, grouped if the model has few possible contexts, and each one's position."""
     context_length = model.context_length
     num_windows = len(segment) - context_length
@@ -32,9 +34,7 @@ def group_windows(
     if num_contexts(model) <= WINDOWS_PER_CALL:
         contexts = np.lib.stride_tricks.sliding_window_view(segment, context_length)[:num_windows]
         numbers = contexts_to_numbers(contexts, model.vocab_size).astype(np.uint16)
-        order = np.argsort(numbers, kind="stable").astype(
-            np.int32
-        )  # linear time, because the numbers have 16 bits
+        order = np.argsort(numbers, kind="stable").astype(np.int32)  # linear time, for the 16 bits
         is_first[1:] = np.diff(numbers[order]) != 0
     firsts = np.flatnonzero(is_first)
     bounds = np.append(firsts[::batch_size], num_windows)
@@ -50,5 +50,5 @@ def group_windows(
     return windows, order
 
 
-def _pad(values: np.ndarray[Any, Any], length: int) -> np.ndarray[Any, Any]:
+def _pad(values: NpIntT, length: int) -> NDArray[np.int32]:
     return np.pad(values.astype(np.int32), (0, length - len(values)))

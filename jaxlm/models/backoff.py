@@ -15,8 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
+from jaxlm._types import Counts, FloatB, FloatBV, FloatW, IntB, IntBN, IntW, Ngrams
 from jaxlm.models.interface import contexts_to_numbers
-from jaxlm.models.ngram_counts import Counts, Ngrams, find_runs, merge_ngrams, sum_runs
+from jaxlm.models.ngram_counts import find_runs, merge_ngrams, sum_runs
 from jaxlm.models.smoothing import AddK, Smoothing, WittenBell, estimate_discounts
 from jaxlm.utils.padding import pad_rows
 
@@ -38,9 +39,9 @@ class BackoffLevel:
 class Entries(NamedTuple):
     """For each context [B], the range of its entries in a level, and its backoff."""
 
-    begins: Array
-    ends: Array
-    backoffs: Array
+    begins: IntB
+    ends: IntB
+    backoffs: FloatB
 
 
 def build_levels(ngrams: Ngrams, counts: Counts, vocab_size: int, smoothing: Smoothing) -> list[BackoffLevel]:
@@ -108,8 +109,8 @@ def tabulate_levels(levels: Sequence[BackoffLevel], base: float, num_contexts: i
 
 
 @jax.named_scope("find_entries")
-def find_entries(level: BackoffLevel, contexts: Array) -> Entries:
-    """Look up the last `level.length` tokens of each of `contexts` [B, N]."""
+def find_entries(level: BackoffLevel, contexts: IntBN) -> Entries:
+    """Look up the last `level.length` tokens of each of `contexts`."""
     rows, is_known = jnp.zeros(len(contexts), jnp.int32), jnp.ones(len(contexts), bool)
     if level.length:
         wanted = contexts[:, -level.length :]
@@ -121,8 +122,8 @@ def find_entries(level: BackoffLevel, contexts: Array) -> Entries:
 
 
 @jax.named_scope("interpolate")
-def interpolate(level: BackoffLevel, entries: Entries, shorter: Array) -> Array:
-    """Return the probabilities [B, V] after contexts with `entries`, given those after the shorter ones."""
+def interpolate(level: BackoffLevel, entries: Entries, shorter: FloatBV) -> FloatBV:
+    """Return the probabilities after contexts with `entries`, given those after the shorter ones."""
     index = entries.begins[:, None] + jnp.arange(level.max_entries)[None, :]  # [B, max_entries]
     is_entry = index < entries.ends[:, None]
     tokens = jnp.where(is_entry, level.tokens.at[index].get(mode="clip"), shorter.shape[1])
@@ -132,18 +133,18 @@ def interpolate(level: BackoffLevel, entries: Entries, shorter: Array) -> Array:
 
 
 @jax.named_scope("interpolate")
-def interpolate_targets(level: BackoffLevel, entries: Entries, targets: Array, shorter: Array) -> Array:
-    """Return the probabilities of `targets` [W] only, given those after the shorter contexts."""
+def interpolate_targets(level: BackoffLevel, entries: Entries, targets: IntW, shorter: FloatW) -> FloatW:
+    """Return the probabilities of `targets` only, given those after the shorter contexts."""
     index = _search(level.tokens[:, None], targets[:, None], entries.begins, entries.ends)
     is_seen = (index < entries.ends) & (level.tokens.at[index].get(mode="clip") == targets)
     weights = jnp.where(is_seen, level.weights.at[index].get(mode="clip"), 0)
     return weights + entries.backoffs * shorter
 
 
-def _search(rows: Array, wanted: Array, begins: Array, ends: Array) -> Array:
+def _search(rows: Array, wanted: Array, begins: IntB, ends: IntB) -> IntB:
     """Return the first index in [begins, ends) of sorted `rows` [R, k] not below `wanted` [B, k], or `ends`."""
 
-    def halve(_: Array, bounds: tuple[Array, Array]) -> tuple[Array, Array]:
+    def halve(_: Any, bounds: tuple[IntB, IntB]) -> tuple[IntB, IntB]:
         low, high = bounds
         middle = (low + high) // 2
         found = rows.at[middle].get(mode="clip")

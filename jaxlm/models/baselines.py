@@ -1,11 +1,12 @@
 """Baselines that every model should beat, as plain dataclasses: a language model does not need Flax."""
 
 from dataclasses import dataclass
-from typing import Any, final
+from typing import final
 
 import jax.numpy as jnp
 from jax import Array, lax
 
+from jaxlm._types import FloatBV, Variables
 from jaxlm.models.interface import refuse_subclasses
 
 
@@ -22,7 +23,7 @@ class UniformLM:
     vocab_size: int
     context_length: int = 0
 
-    def apply(self, variables: Any, contexts: Array) -> Array:
+    def apply(self, variables: Variables, contexts: Array) -> FloatBV:
         """Return logits [B, V], all zero, for contexts [B, N]."""
         # The barrier hides the constant from XLA, which would fold it for seconds.
         zero = lax.optimization_barrier(jnp.zeros(()))  # type: ignore[no-untyped-call]
@@ -43,6 +44,6 @@ class UnigramLM:
     vocab_size: int
     context_length: int = 0
 
-    def apply(self, variables: Array, contexts: Array) -> Array:
+    def apply(self, variables: Array, contexts: Array) -> FloatBV:
         """Return logits [B, V], the same in every row, for contexts [B, N]."""
         return jnp.broadcast_to(jnp.log(variables + 1.0), (len(contexts), self.vocab_size))

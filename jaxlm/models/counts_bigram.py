@@ -11,6 +11,7 @@ from flax import linen as nn
 from jax import Array
 from numpy.typing import ArrayLike
 
+from jaxlm._types import FloatBV, FloatW, IntScalar, IntT, IntVV, IntW, NpIntT, TargetLogProbs, Variables
 from jaxlm.models._linen import FrozenModule
 from jaxlm.models.interface import check_contexts, check_sizes, refuse_subclasses
 from jaxlm.models.jit import is_abstract
@@ -54,8 +55,8 @@ class CountsBigramLM(FrozenModule):
         shape = (self.vocab_size, self.vocab_size)
         self.table = self.variable("counts", "table", jnp.zeros, shape, jnp.int32)
 
-    def __call__(self, contexts: Array) -> Array:
-        """Return log-probabilities [B, V] for contexts [B] or [B, 1]."""
+    def __call__(self, contexts: ArrayLike) -> FloatBV:
+        """Return log-probabilities for contexts [B] or [B, 1]."""
         contexts = check_contexts(contexts, self.context_length)
         counts = self.table.value[contexts[:, 0]].astype(jnp.float32)  # [B, V]
         # Summed in float32, which is exact up to 2^24 and does not wrap like int32.
@@ -76,13 +77,13 @@ class CountsBigramLM(FrozenModule):
         return self.copy(smoothing=function(self.smoothing))
 
     @nn.nowrap
-    def target_log_probs(self, variables: Any, contexts: Array) -> Callable[[Array, Array], Array]:
+    def target_log_probs(self, variables: Variables, contexts: ArrayLike) -> TargetLogProbs:
         """See `SupportsTargetLogProbs`. Scoring 34,410 windows at V = 4096 takes 4 ms, and 11 ms with `apply`."""
         table = self._get_table(variables)
         tokens = check_contexts(contexts, self.context_length)[:, 0]
         totals = table[tokens].astype(jnp.float32).sum(axis=1)
 
-        def log_probs(rows: Array, targets: Array) -> Array:
+        def log_probs(rows: IntW, targets: IntW) -> FloatW:
             return self._log_probs(table[tokens[rows], targets].astype(jnp.float32), totals[rows])
 
         return log_probs
@@ -94,7 +95,7 @@ class CountsBigramLM(FrozenModule):
         return jnp.log(smoothed) - jnp.log(jnp.maximum(totals, _MIN_SMOOTHING))
 
     @nn.nowrap
-    def fit(self, variables: Any, ids: ArrayLike, *, donate: bool = False) -> Any:
+    def fit(self, variables: Variables, ids: ArrayLike, *, donate: bool = False) -> Variables:
         """Return `variables` with the pairs of `ids` added. Host function; not for use inside `jit`.
 
         T ids make T - 1 pairs. To fit a stream in pieces, begin each piece with the last id of the one before.
@@ -122,7 +123,7 @@ class CountsBigramLM(FrozenModule):
         return {**variables, "counts": {"table": table}}
 
     @nn.nowrap
-    def _get_table(self, variables: Any) -> Array:
+    def _get_table(self, variables: Variables) -> Array:
         table = jnp.asarray(variables["counts"]["table"])
         if table.shape != (self.vocab_size, self.vocab_size):
             wanted, got = f"int32[{self.vocab_size}, {self.vocab_size}]", f"{table.dtype}{list(table.shape)}"
@@ -130,14 +131,14 @@ class CountsBigramLM(FrozenModule):
         return table
 
 
-def _split_pairs(stream: np.ndarray[Any, Any]) -> Iterator[tuple[Array, Array]]:
+def _split_pairs(stream: NpIntT) -> Iterator[tuple[IntT, IntScalar]]:
     """Yield pieces of `stream`, padded to the same length, and the number of pairs in each, on the device."""
     for start in range(0, len(stream) - 1, PAIRS_PER_CALL):
         piece = stream[start : start + PAIRS_PER_CALL + 1]
         yield jax.device_put((np.pad(piece, (0, PAIRS_PER_CALL + 1 - len(piece))), len(piece) - 1))
 
 
-def _largest_count(table: Array, stream: np.ndarray[Any, Any]) -> int:
+def _largest_count(table: IntVV, stream: NpIntT) -> int:
     """Return the largest count of `table`, or for a short text the largest count of its pairs."""
     if len(stream) > table.size // 8:
         return int(jax.device_get(table.max()))
@@ -146,14 +147,14 @@ def _largest_count(table: Array, stream: np.ndarray[Any, Any]) -> int:
 
 
 @jax.jit
-def _largest_of_pairs(table: Array, ids: Array, num_pairs: Array) -> Array:
+def _largest_of_pairs(table: IntVV, ids: IntT, num_pairs: IntScalar) -> IntScalar:
     counts = table[ids[:-1], ids[1:]]
     return jnp.where(jnp.arange(len(counts)) < num_pairs, counts, 0).max()
 
 
 @functools.partial(jax.jit, donate_argnames="table")
-def add_pairs(table: Array, ids: Array, num_pairs: Array) -> Array:
-    """Add the first `num_pairs` pairs of `ids`, int32 [T] in [0, V), to `table`, int32 [V, V], which is donated.
+def add_pairs(table: IntVV, ids: IntT, num_pairs: IntScalar) -> IntVV:
+    """Add the first `num_pairs` pairs of `ids`, in [0, V), to `table`, which is donated.
 
     The ids are not checked; others than in [0, V) give an undefined result.
     """

@@ -8,9 +8,9 @@ from typing import Any, Literal, cast, final
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
 from numpy.typing import ArrayLike
 
+from jaxlm._types import Counts, FloatBV, FloatW, IntBN, IntW, KeyLike, Ngrams, TargetLogProbs, Variables
 from jaxlm.models import backoff
 from jaxlm.models.interface import (
     check_contexts,
@@ -19,7 +19,7 @@ from jaxlm.models.interface import (
     num_contexts,
     refuse_subclasses,
 )
-from jaxlm.models.ngram_counts import Counts, Ngrams, merge_ngrams, numbers_to_ngrams
+from jaxlm.models.ngram_counts import merge_ngrams, numbers_to_ngrams
 from jaxlm.models.smoothing import AddK, ModifiedKneserNey, Smoothing
 from jaxlm.text.batching import check_ids, check_stream
 from jaxlm.utils.checks import check_at_least, check_not_traced
@@ -93,11 +93,11 @@ class CountsNgramLM:
         """See `HasNumbers`. `apply` does not use the smoothing, so all methods share compiled programs."""
         return replace(self, smoothing=ModifiedKneserNey())
 
-    def init(self, key: Array, contexts: Array) -> Any:
+    def init(self, key: KeyLike, contexts: IntBN) -> Variables:
         """Return the variables of an empty table."""
         return self._make_variables(np.zeros((0, self.context_length + 1), np.int32), np.zeros(0, np.int64))
 
-    def fit(self, variables: Any, ids: ArrayLike) -> Any:
+    def fit(self, variables: Variables, ids: ArrayLike) -> Variables:
         """Return `variables` with the n-grams of `ids` added. Host function; not for use inside `jit`.
 
         T ids make T - N n-grams. To fit a stream in pieces, in any order, begin each piece with the last N ids of
@@ -115,7 +115,7 @@ class CountsNgramLM:
         counts = np.concatenate([counts, np.ones(len(windows), np.int64)])
         return self._make_variables(*merge_ngrams(np.concatenate([ngrams, windows]), counts))
 
-    def ngrams_of(self, variables: Any) -> tuple[Ngrams, Counts]:
+    def ngrams_of(self, variables: Variables) -> tuple[Ngrams, Counts]:
         """Return the distinct n-grams, int32 [M, n], sorted, and their counts, int64 [M]. Host function."""
         order, counts = self.context_length + 1, jax.device_get(variables["counts"])
         if ("table" in counts) != self.is_dense:
@@ -130,7 +130,7 @@ class CountsNgramLM:
             raise ValueError(f"n-grams must have shape [M, {order}], got {shape}; they belong to another model")
         return ngrams[is_real], counts["counts"][is_real].astype(np.int64)
 
-    def variables_of(self, ngrams: ArrayLike, counts: ArrayLike) -> Any:
+    def variables_of(self, ngrams: ArrayLike, counts: ArrayLike) -> Variables:
         """Return variables with integer n-grams [M, n], in any order, and counts [M] >= 1. Host function."""
         ngrams, counts, order = np.asarray(ngrams), np.asarray(counts), self.context_length + 1
         if not all(np.issubdtype(array.dtype, np.integer) for array in (ngrams, counts)):
@@ -143,7 +143,7 @@ class CountsNgramLM:
             raise ValueError(f"an n-gram's count must be at least 1, got {counts.min()}")
         return self._make_variables(*merge_ngrams(ngrams.astype(np.int32), counts.astype(np.int64)))
 
-    def _make_variables(self, ngrams: Ngrams, counts: Counts) -> Any:
+    def _make_variables(self, ngrams: Ngrams, counts: Counts) -> Variables:
         if counts.max(initial=0) > _MAX_COUNT:
             largest = counts.max()
             raise ValueError(f"an n-gram's count is {largest}, above the int32 limit {_MAX_COUNT}; fit fewer ids")
@@ -159,8 +159,8 @@ class CountsNgramLM:
         padded = tuple(backoff.pad_level(level, self.vocab_size) for level in levels)
         return jax.device_put({"counts": stored, "smoothed": {"base": np.float32(base), "levels": padded}})
 
-    def apply(self, variables: Any, contexts: Array) -> Array:
-        """Return log-probabilities [B, V] for contexts [B, N]."""
+    def apply(self, variables: Variables, contexts: ArrayLike) -> FloatBV:
+        """Return log-probabilities for contexts [B, N]."""
         contexts, smoothed = check_contexts(contexts, self.context_length), variables["smoothed"]
         if self.is_dense:
             return jnp.asarray(smoothed["log_probs"])[contexts_to_numbers(contexts, self.vocab_size)]
@@ -170,7 +170,7 @@ class CountsNgramLM:
             probabilities = backoff.interpolate(level, entries, probabilities)
         return jnp.log(probabilities)
 
-    def target_log_probs(self, variables: Any, contexts: Array) -> Callable[[Array, Array], Array]:
+    def target_log_probs(self, variables: Variables, contexts: ArrayLike) -> TargetLogProbs:
         """See `SupportsTargetLogProbs`. Searches for each target instead of computing V probabilities."""
         contexts, smoothed = check_contexts(contexts, self.context_length), variables["smoothed"]
         if self.is_dense:
@@ -178,7 +178,7 @@ class CountsNgramLM:
             return lambda rows, targets: table[numbers[rows], targets]
         levels = [(level, backoff.find_entries(level, contexts)) for level in smoothed["levels"]]
 
-        def log_probs(rows: Array, targets: Array) -> Array:
+        def log_probs(rows: IntW, targets: IntW) -> FloatW:
             probabilities = jnp.full(targets.shape, smoothed["base"])
             for level, entries in levels:
                 own_entries = backoff.Entries(*(each[rows] for each in entries))

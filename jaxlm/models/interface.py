@@ -1,7 +1,6 @@
 """The language-model interface, and functions that work with every model."""
 
 import functools
-from collections.abc import Callable
 from typing import Any, TypeVar
 
 import jax
@@ -10,16 +9,19 @@ import numpy as np
 from flax import linen as nn
 from flax.errors import ModifyScopeVariableError
 from jax import Array
+from numpy.typing import ArrayLike
 
 # Protocols of `typing_extensions`, because Python 3.11 finds in a wrapper what its `__getattr__` forwards.
 from typing_extensions import Protocol, runtime_checkable
 
+from jaxlm._types import Contexts, FloatBV, IntBN, KeyLike, TargetLogProbs, Variables
 from jaxlm.models.jit import jit_model
 from jaxlm.utils.checks import check_at_least
 
 T = TypeVar("T")
 
 
+@runtime_checkable
 class LanguageModel(Protocol):
     """Anything hashable with a vocabulary size, a context length and a pure `apply`.
 
@@ -46,8 +48,8 @@ class LanguageModel(Protocol):
     def context_length(self) -> int:
         """N, the number of tokens before the predicted one that the model reads."""
 
-    def apply(self, variables: Any, contexts: Array, /) -> Any:
-        """Return logits [B, V] of the token that follows each of `contexts`, int32 [B, N]."""
+    def apply(self, variables: Variables, contexts: IntBN, /) -> Any:
+        """Return logits [B, V] of the token that follows each of `contexts`."""
 
     def __hash__(self) -> int: ...
 
@@ -56,15 +58,15 @@ class LanguageModel(Protocol):
 class SupportsInit(Protocol):
     """A model that makes its variables. Every Flax module does."""
 
-    def init(self, key: Array, contexts: Array, /) -> Any:
-        """Return fresh variables, given any contexts [B, N]."""
+    def init(self, key: KeyLike, contexts: IntBN, /) -> Variables:
+        """Return fresh variables, given any contexts."""
 
 
 @runtime_checkable
 class SupportsTraining(Protocol):
     """A model with other logits in training, for example with dropout."""
 
-    def apply_in_training(self, variables: Any, contexts: Array, key: Array, /) -> Any:
+    def apply_in_training(self, variables: Variables, contexts: IntBN, key: KeyLike, /) -> Any:
         """Return logits [B, V] of a training step. `key` is consumed."""
 
 
@@ -72,8 +74,8 @@ class SupportsTraining(Protocol):
 class SupportsTargetLogProbs(Protocol):
     """A model that looks up one token faster than it computes V."""
 
-    def target_log_probs(self, variables: Any, contexts: Array, /) -> Callable[[Array, Array], Array]:
-        """Return a function of rows [W] of `contexts` and targets [W] that returns log-probabilities [W]."""
+    def target_log_probs(self, variables: Variables, contexts: IntBN, /) -> TargetLogProbs:
+        """Return a function of rows of `contexts` and of targets that returns log-probabilities."""
 
 
 def refuse_subclasses(cls: type[T]) -> type[T]:
@@ -86,7 +88,7 @@ def refuse_subclasses(cls: type[T]) -> type[T]:
     return cls
 
 
-def init(model: LanguageModel, key: Array) -> Any:
+def init(model: LanguageModel, key: KeyLike) -> Variables:
     """Return fresh variables for `model`, from its method `init`.
 
     >>> import jaxlm
@@ -101,14 +103,14 @@ def init(model: LanguageModel, key: Array) -> Any:
     return make_variables(model, key)
 
 
-def _init(model: Any, key: Array) -> Any:
+def _init(model: Any, key: KeyLike) -> Variables:
     return model.init(key, jnp.zeros((1, model.context_length), jnp.int32))
 
 
 _init_module = jit_model(_init)
 
 
-def num_params(variables: Any) -> int:
+def num_params(variables: Variables) -> int:
     """Return the number of elements in all arrays of `variables`."""
     return sum(np.size(leaf) for leaf in jax.tree.leaves(variables))
 
@@ -153,7 +155,7 @@ def _is_hashable(value: Any) -> bool:
     return True
 
 
-def check_collections(model: Any, variables: Any) -> None:
+def check_collections(model: Any, variables: Variables) -> None:
     """Raise a TypeError if a Flax module has variables that its `apply` updates: only params can be trained."""
     if not isinstance(model, nn.Module) or not (others := variables.keys() - {"params"}):
         return
@@ -172,8 +174,8 @@ def check_collections(model: Any, variables: Any) -> None:
 
 
 @jax.named_scope("logits")
-def compute_logits(model: LanguageModel, variables: Any, contexts: Array) -> Array:
-    """Return `model.apply(variables, contexts)` as logits [B, V] in at least float32, after checking their shape.
+def compute_logits(model: LanguageModel, variables: Variables, contexts: Contexts) -> FloatBV:
+    """Return `model.apply(variables, contexts)` as logits in at least float32, after checking their shape.
 
     A model may compute in bfloat16, but sums over V in bfloat16 would lose small probabilities. A pure function.
 
@@ -185,14 +187,14 @@ def compute_logits(model: LanguageModel, variables: Any, contexts: Array) -> Arr
 
 
 @jax.named_scope("logits")
-def compute_training_logits(model: LanguageModel, variables: Any, contexts: Array, key: Array) -> Array:
-    """Return the logits [B, V] of a training step. `key` is consumed if the model has dropout."""
+def compute_training_logits(model: LanguageModel, variables: Variables, contexts: Contexts, key: KeyLike) -> Array:
+    """Return the logits of a training step. `key` is consumed if the model has dropout."""
     if not isinstance(model, SupportsTraining):
         return compute_logits(model, variables, contexts)
     return _check_logits(model, model.apply_in_training(variables, contexts, key), contexts)
 
 
-def _check_logits(model: LanguageModel, values: Any, contexts: Array) -> Array:
+def _check_logits(model: LanguageModel, values: Any, contexts: Contexts) -> FloatBV:
     logits = jnp.asarray(values)
     if logits.shape != (len(contexts), model.vocab_size):
         raise ValueError(
@@ -202,7 +204,7 @@ def _check_logits(model: LanguageModel, values: Any, contexts: Array) -> Array:
     return logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
 
 
-def check_contexts(contexts: Array, context_length: int) -> Array:
+def check_contexts(contexts: ArrayLike, context_length: int) -> IntBN:
     """Return `contexts` [B, N], or [B] if N = 1, as integers [B, N]; raise an error for another type or shape."""
     contexts = jnp.asarray(contexts)
     if not jnp.issubdtype(contexts.dtype, jnp.integer):

@@ -8,7 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from numpy.typing import ArrayLike
 
+from jaxlm._types import FloatBV, IntBN, KeyLike, TargetLogProbs, Variables
 from jaxlm.models.interface import (
     LanguageModel,
     SupportsTargetLogProbs,
@@ -83,32 +85,32 @@ class MixtureLM:
         models = (each.map_numbers(function) if isinstance(each, HasNumbers) else each for each in self.models)
         return replace(self, models=tuple(models), weights=tuple(map(function, self.weights)))
 
-    def init(self, key: Array, contexts: Array) -> Any:
+    def init(self, key: KeyLike, contexts: IntBN) -> Variables:
         """Return fresh variables of each model."""
         return tuple(init(model, jax.random.fold_in(key, index)) for index, model in enumerate(self.models))
 
-    def apply(self, variables: Any, contexts: Array) -> Array:
-        """Return log-probabilities [B, V] for contexts [B, N]."""
+    def apply(self, variables: Variables, contexts: ArrayLike) -> FloatBV:
+        """Return log-probabilities for contexts [B, N]."""
         return self._mix([_log_softmax(compute_logits(*part)) for part in self._parts(variables, contexts)])
 
-    def apply_in_training(self, variables: Any, contexts: Array, key: Array) -> Array:
+    def apply_in_training(self, variables: Variables, contexts: ArrayLike, key: KeyLike) -> FloatBV:
         """See `SupportsTraining`. Each model has its own key."""
         parts = self._parts(variables, contexts)
         logits = [compute_training_logits(*part, jax.random.fold_in(key, i)) for i, part in enumerate(parts)]
         return self._mix([_log_softmax(each) for each in logits])
 
-    def target_log_probs(self, variables: Any, contexts: Array) -> Callable[[Array, Array], Array]:
+    def target_log_probs(self, variables: Variables, contexts: ArrayLike) -> TargetLogProbs:
         """See `SupportsTargetLogProbs`. Models of counts look up only the targets."""
         parts = [_target_log_probs(*part) for part in self._parts(variables, contexts)]
         return lambda rows, targets: self._mix([part(rows, targets) for part in parts])
 
-    def variables_of_each(self, variables: Any) -> tuple[Any, ...]:
+    def variables_of_each(self, variables: Variables) -> tuple[Variables, ...]:
         """Return `variables` as a tuple, after checking that there is one entry per model."""
         if not isinstance(variables, tuple | list) or len(variables) != len(self.models):
             raise ValueError(f"MixtureLM: variables must be a tuple of {len(self.models)}, one entry per model")
         return tuple(variables)
 
-    def _parts(self, variables: Any, contexts: Array) -> list[tuple[LanguageModel, Any, Array]]:
+    def _parts(self, variables: Variables, contexts: ArrayLike) -> list[tuple[LanguageModel, Variables, IntBN]]:
         """Return each model, its variables, and the contexts cut to its context length."""
         contexts = check_contexts(contexts, self.context_length)
         return [
@@ -125,13 +127,13 @@ class MixtureLM:
         return jnp.log((weights * jnp.exp(stacked - largest[None])).sum(axis=0)) + largest
 
 
-def _log_softmax(logits: Array) -> Array:
-    """Return log-probabilities [B, V]. A row of -inf stays so, where `jax.nn.log_softmax` returns NaN."""
+def _log_softmax(logits: FloatBV) -> FloatBV:
+    """Return log-probabilities. A row of -inf stays so, where `jax.nn.log_softmax` returns NaN."""
     is_impossible = (logits == -jnp.inf).all(axis=1, keepdims=True)
     return jnp.where(is_impossible, -jnp.inf, jax.nn.log_softmax(jnp.where(is_impossible, 0, logits)))
 
 
-def _target_log_probs(model: LanguageModel, variables: Any, contexts: Array) -> Callable[[Array, Array], Array]:
+def _target_log_probs(model: LanguageModel, variables: Variables, contexts: IntBN) -> TargetLogProbs:
     if isinstance(model, SupportsTargetLogProbs):
         return model.target_log_probs(variables, contexts)
     log_probs = _log_softmax(compute_logits(model, variables, contexts))

@@ -6,8 +6,9 @@ from typing import Any, final
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jax import Array
+from numpy.typing import ArrayLike
 
+from jaxlm._types import FloatBV, IntBN, KeyLike, Variables
 from jaxlm.models._linen import FrozenModule, small_init
 from jaxlm.models.interface import check_contexts, check_sizes, refuse_subclasses
 from jaxlm.models.jit import is_abstract
@@ -54,8 +55,8 @@ class MLPLanguageModel(FrozenModule):
         if self.direct_connections:
             self.direct = nn.Dense(self.vocab_size, use_bias=False, kernel_init=small_init())
 
-    def __call__(self, contexts: Array, *, deterministic: bool = True) -> Array:
-        """Return logits [B, V] for contexts [B, N]. Dropout needs `deterministic=False` and the RNG "dropout"."""
+    def __call__(self, contexts: ArrayLike, *, deterministic: bool = True) -> FloatBV:
+        """Return logits for contexts [B, N]. Dropout needs `deterministic=False` and the RNG "dropout"."""
         contexts = check_contexts(contexts, self.context_length)
         embedded = self.embedding(contexts)  # [B, N, D]
         concatenated = embedded.reshape(len(contexts), self.context_length * self.embedding_dim)
@@ -64,13 +65,13 @@ class MLPLanguageModel(FrozenModule):
             # The same as `nn.Dropout`, whose rate cannot be traced.
             is_kept = jax.random.bernoulli(self.make_rng("dropout"), 1 - self.dropout, hidden.shape)
             hidden = jnp.where(is_kept, hidden / (1 - self.dropout), 0)
-        logits: Array = self.projection(hidden)
+        logits: FloatBV = self.projection(hidden)
         return logits + self.direct(concatenated) if self.direct_connections else logits
 
     logits = __call__
 
     @nn.nowrap
-    def apply_in_training(self, variables: Any, contexts: Array, key: Array) -> Any:
+    def apply_in_training(self, variables: Variables, contexts: IntBN, key: KeyLike) -> Any:
         """See `SupportsTraining`."""
         return self.apply(variables, contexts, deterministic=False, rngs={"dropout": key})
 

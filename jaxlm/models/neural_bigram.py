@@ -3,8 +3,9 @@
 from typing import final
 
 from flax import linen as nn
-from jax import Array
+from numpy.typing import ArrayLike
 
+from jaxlm._types import FloatBV
 from jaxlm.models._linen import FrozenModule, small_init
 from jaxlm.models.interface import check_contexts, check_sizes, refuse_subclasses
 
@@ -37,8 +38,8 @@ class NeuralBigramLM(FrozenModule):
         self.embedding = nn.Embed(self.vocab_size, self.embedding_dim)
         self.projection = nn.Dense(self.vocab_size, kernel_init=small_init())
 
-    def __call__(self, contexts: Array) -> Array:
-        """Return logits [B, V] for contexts [B] or [B, 1]."""
+    def __call__(self, contexts: ArrayLike) -> FloatBV:
+        """Return logits for contexts [B] or [B, 1]."""
         contexts = check_contexts(contexts, self.context_length)
         embedded = self.embedding(contexts[:, 0])  # [B, D]
         return self.projection(embedded)

@@ -3,9 +3,9 @@
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-Ngrams = np.ndarray[Any, np.dtype[np.int32]]  # [M, n]
-Counts = np.ndarray[Any, np.dtype[np.int64]]  # [M]
+from jaxlm._types import Counts, Ngrams
 
 
 def merge_ngrams(ngrams: Ngrams, counts: Counts) -> tuple[Ngrams, Counts]:
@@ -16,14 +16,14 @@ def merge_ngrams(ngrams: Ngrams, counts: Counts) -> tuple[Ngrams, Counts]:
     return ngrams[firsts], sum_runs(counts, firsts)
 
 
-def find_runs(rows: Ngrams) -> np.ndarray[Any, np.dtype[np.intp]]:
+def find_runs(rows: Ngrams) -> NDArray[np.intp]:
     """Return the index of the first row of each run of equal rows."""
     differs = np.ones(len(rows), bool)
     differs[1:] = (rows[1:] != rows[:-1]).any(axis=1)
     return np.flatnonzero(differs)
 
 
-def sum_runs(values: np.ndarray[Any, Any], firsts: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+def sum_runs(values: NDArray[Any], firsts: NDArray[np.intp]) -> NDArray[Any]:
     """Return the sum of `values` over each run, given where the runs begin."""
     return np.add.reduceat(values, firsts) if len(firsts) else values  # reduceat rejects empty arrays
 

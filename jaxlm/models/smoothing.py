@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from jaxlm.models.ngram_counts import Counts
+from jaxlm._types import Counts
 
 
 @dataclass(frozen=True)

@@ -7,23 +7,25 @@ import numpy as np
 from jax import Array, lax
 from jax.typing import ArrayLike
 
+from jaxlm._types import FloatB, FloatBV, IntB
+
 BLOCK_SIZE = 64  # tokens per block of a large vocabulary
 TINY = float(np.finfo(np.float32).tiny)  # float32 flushes smaller numbers to zero
 
 
 class Distributions(NamedTuple):
-    """R unnormalized next-token distributions, with the sums that `sample_tokens` searches."""
+    """B unnormalized next-token distributions, with the sums that `sample_tokens` searches."""
 
-    weights: Array  # [R, num_blocks, block_size], zero after the last token
-    block_sums: Array  # [R, num_blocks], sums of `weights`
-    block_cumsums: Array  # [R, num_blocks], cumulative sums of `block_sums`
-    ranked_tokens: Array | None  # [R, K], the token of each weight; None if weight i belongs to token i
+    weights: Array  # [B, num_blocks, block_size], zero after the last token
+    block_sums: Array  # [B, num_blocks], sums of `weights`
+    block_cumsums: Array  # [B, num_blocks], cumulative sums of `block_sums`
+    ranked_tokens: Array | None  # [B, K], the token of each weight; None if weight i belongs to token i
 
 
 def compute_distributions(
-    logits: Array, *, temperature: ArrayLike = 1.0, top_k: int | None = None, top_p: ArrayLike | None = None
+    logits: FloatBV, *, temperature: ArrayLike = 1.0, top_k: int | None = None, top_p: ArrayLike | None = None
 ) -> Distributions:
-    """Return the distributions of logits [R, V] after temperature, then top-k, then top-p, as in `sample`."""
+    """Return the distributions of logits after temperature, then top-k, then top-p, as in `sample`."""
     largest = logits.max(axis=1, keepdims=True)
     centered = logits - jnp.where(largest == -jnp.inf, 0, largest)  # -inf - -inf would be NaN
     # At temperature 0, only the largest logits have a weight above zero.
@@ -45,11 +47,11 @@ def compute_distributions(
     return Distributions(weights, block_sums, jnp.cumsum(block_sums, axis=1), ranked_tokens)
 
 
-def sample_tokens(rows: Distributions, uniforms: Array) -> Array:
-    """Sample one token per row: int32 [R], or -1 where a row has no positive weight or holds NaN.
+def sample_tokens(rows: Distributions, uniforms: FloatB) -> IntB:
+    """Sample one token per row, or -1 where a row has no positive weight or holds NaN.
 
     The token is the first one whose cumulative weight exceeds u times the total, with the row's number u of
-    `uniforms` [R], in [0, 1). The search has two levels: first the block in which the cumulative sum exceeds that
+    `uniforms`, in [0, 1). The search has two levels: first the block in which the cumulative sum exceeds that
     threshold, then the token within the block. At V = 4096 it scans 64 block sums and 64 weights.
 
     On 2 CPU cores a token of the MLP at V = 4096 takes 16 us, with a search in one level 56 us, and with
@@ -67,7 +69,7 @@ def sample_tokens(rows: Distributions, uniforms: Array) -> Array:
 
 
 def _find_first_above(weights: Array, cumsums: Array, threshold: Array) -> tuple[Array, Array]:
-    """Return where `cumsums` of `weights` [R, K] first exceed `threshold`, and the sum before, both [R, 1]."""
+    """Return where `cumsums` of `weights` [B, K] first exceed `threshold`, and the sum before, both [B, 1]."""
     indices = jnp.arange(weights.shape[1])[None, :]
     # Zero weights are skipped, because rounding may move the threshold below zero or above the total.
     is_above = (cumsums > threshold) & (weights > 0)

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from jaxlm._types import FloatB, FloatBV, IntB, IntBN, IntBT, IntScalar, Variables
 from jaxlm.models.interface import LanguageModel, compute_logits, contexts_to_numbers, num_contexts
 from jaxlm.models.jit import jit_model
 from jaxlm.sampling.distributions import Distributions, compute_distributions, sample_tokens
@@ -17,8 +18,8 @@ _CONTEXTS_PER_CHUNK = 64  # whose distributions in a table are computed at once
 
 def generate(
     model: LanguageModel,
-    variables: Any,
-    context: Array,
+    variables: Variables,
+    context: IntBN,
     *,
     key: Array,
     num_tokens: int,
@@ -26,7 +27,7 @@ def generate(
     temperature: Array | float = 1.0,
     top_k: int | None = None,
     top_p: Array | float | None = None,
-) -> Array:
+) -> IntBT:
     """Continue each context by `num_tokens` tokens. A pure function, for use inside `jit`, `vmap` and `scan`.
 
     Token t inverts the cumulative distributions of the B streams at `jax.random.uniform(fold_in(key, t), (B,))`.
@@ -49,14 +50,14 @@ def generate(
     """
     is_default = isinstance(temperature, float) and (temperature, top_k, top_p) == (1.0, None, None)
 
-    def predict(context: Array) -> Distributions:
+    def predict(context: IntBN) -> Distributions:
         if isinstance(model, TableLM) and is_default:
             return model.look_up(variables, context)
         logits = compute_logits(model, variables, context)
         return compute_distributions(logits, temperature=temperature, top_k=top_k, top_p=top_p)
 
-    def append(context: Array, uniforms: Array) -> tuple[Array, Array]:
-        tokens = sample_tokens(predict(context), uniforms)  # [B]
+    def append(context: IntBN, uniforms: FloatB) -> tuple[IntBN, IntB]:
+        tokens = sample_tokens(predict(context), uniforms)
         return jnp.concatenate([context, tokens[:, None]], axis=1)[:, 1:], tokens
 
     draw = functools.partial(jax.random.uniform, shape=(len(context),))
@@ -72,13 +73,13 @@ class TableLM(NamedTuple):
     vocab_size: int
     context_length: int
 
-    def look_up(self, table: Distributions, contexts: Array) -> Distributions:
-        """Return the distributions after contexts [B, N]. At V = 4096 a token takes 3 us, and 11 with `apply`."""
+    def look_up(self, table: Distributions, contexts: IntBN) -> Distributions:
+        """Return the distributions after contexts. At V = 4096 a token takes 3 us, and 11 with `apply`."""
         numbers = contexts_to_numbers(contexts, self.vocab_size)
         return jax.tree.map(lambda leaf: leaf[numbers], table)
 
-    def apply(self, table: Distributions, contexts: Array) -> Array:
-        """Return logits [B, V] for contexts [B, N]."""
+    def apply(self, table: Distributions, contexts: IntBN) -> FloatBV:
+        """Return logits for contexts."""
         weights, _, _, ranked_tokens = self.look_up(table, contexts)
         weights = weights.reshape(len(contexts), -1)[:, : self.vocab_size]
         if ranked_tokens is not None:
@@ -88,7 +89,7 @@ class TableLM(NamedTuple):
         return jnp.log(weights)
 
 
-def tabulate(model: LanguageModel, variables: Any, **options: Any) -> tuple[TableLM, Distributions]:
+def tabulate(model: LanguageModel, variables: Variables, **options: Any) -> tuple[TableLM, Distributions]:
     """Return a model that looks up the predictions of `model`, and its variables: a table of all V^N contexts.
 
     `options` are the `temperature`, `top_k` and `top_p` of `sample`; the table includes their effect.
@@ -103,11 +104,11 @@ def tabulate(model: LanguageModel, variables: Any, **options: Any) -> tuple[Tabl
 
 
 @functools.partial(jit_model, static_argnames="top_k")
-def compute_table(model: LanguageModel, variables: Any, **options: Any) -> Distributions:
+def compute_table(model: LanguageModel, variables: Variables, **options: Any) -> Distributions:
     """Return the distributions after all V^N contexts, in the order of the contexts as numbers in base V."""
     powers = [int(model.vocab_size) ** power for power in reversed(range(model.context_length))]
 
-    def compute_chunk(first: Array) -> Distributions:
+    def compute_chunk(first: IntScalar) -> Distributions:
         numbers = (first + jnp.arange(_CONTEXTS_PER_CHUNK, dtype=jnp.int32))[:, None]
         contexts = numbers // jnp.array(powers, jnp.int32)[None, :] % model.vocab_size
         return compute_distributions(compute_logits(model, variables, contexts), **options)

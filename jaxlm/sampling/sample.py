@@ -11,8 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
+from jaxlm._types import Device, IntBN, IntBT, IntT, Variables
 from jaxlm.devices.selection import resolve_device
 from jaxlm.models.interface import LanguageModel, num_contexts, num_params
 from jaxlm.models.jit import jit_model
@@ -25,16 +26,15 @@ from jaxlm.utils.keys import check_key
 # Tokens per stream and compiled call. A token from a table at V = 4096 takes 5.1 us in blocks of 64, 3.5 us in
 # blocks of 128, 2.4 us in blocks of 512 (2 CPU cores). But the shortest sample computes a whole block.
 BLOCK_LENGTH = 256
-_BLOCKS_AHEAD = (
-    4  # with one or two, the device waits for the host: a block takes 0.3 ms, the host's wake-up as long
-)
+# With one or two, the device waits for the host: a block takes 0.3 ms, the host's wake-up as long.
+_BLOCKS_AHEAD = 4
 _MAX_IDS_PER_BLOCK = 2**18  # of all streams
 _MAX_TABLE_SIZE = 40 * 2**20  # numbers, 160 MiB: enough for a bigram at V = 4096 with ranked tokens
 
 
 def sample(
     model: LanguageModel,
-    variables: Any,
+    variables: Variables,
     prompt_ids: ArrayLike,
     num_tokens: int,
     *,
@@ -42,8 +42,8 @@ def sample(
     temperature: float = 1.0,
     top_k: int | None = None,
     top_p: float | None = None,
-    device: str | jax.Device = "auto",
-) -> Array:
+    device: Device = "auto",
+) -> IntT | IntBT:
     """Continue a prompt by `num_tokens` tokens, each sampled given the tokens before it.
 
     Host function; not for use inside `jit`: use `generate` there.
@@ -81,7 +81,7 @@ def sample(
 
 def sample_stream(
     model: LanguageModel,
-    variables: Any,
+    variables: Variables,
     prompt_ids: ArrayLike,
     num_tokens: int,
     *,
@@ -89,8 +89,8 @@ def sample_stream(
     temperature: float = 1.0,
     top_k: int | None = None,
     top_p: float | None = None,
-    device: str | jax.Device = "auto",
-) -> Iterator[np.ndarray[Any, Any]]:
+    device: Device = "auto",
+) -> Iterator[NDArray[np.int32]]:
     """Yield the tokens of `sample` after the prompt in blocks, as they are generated.
 
     Host function; not for use inside `jit`: use `generate` there. Arguments and errors are those of `sample`. The
@@ -131,15 +131,15 @@ def sample_stream(
     }
     target_device = resolve_device(device, num_weights=num_params(variables))
     variables, context, key = jax.device_put((variables, contexts, key), target_device)
-    blocks = _generate_blocks(model, variables, context, key, int(num_tokens), options)
+    blocks = _generate_blocks(model, variables, context, key, int(num_tokens), **options)
     return blocks if prompt.ndim == 2 else (block[0] for block in blocks)
 
 
 @functools.partial(jit_model, static_argnames=("num_tokens", "top_k"))
 def generate_block(
-    model: LanguageModel, variables: Any, context: Array, *, num_tokens: int, **options: Any
-) -> tuple[Array, Array]:
-    """Return the context [B, N] after `generate`, and its tokens [B, num_tokens]."""
+    model: LanguageModel, variables: Variables, context: IntBN, *, num_tokens: int, **options: Any
+) -> tuple[IntBN, IntBT]:
+    """Return the context after `generate`, and its tokens."""
     tokens = generate(model, variables, context, num_tokens=num_tokens, **options)
     return jnp.concatenate([context, tokens], axis=1)[:, num_tokens:], tokens
 
@@ -151,9 +151,9 @@ def is_table_worthwhile(model: LanguageModel, num_ids: int, *, is_ranked: bool) 
 
 
 def _generate_blocks(
-    model: LanguageModel, variables: Any, context: Array, key: Array, num_tokens: int, options: dict[str, Any]
-) -> Iterator[np.ndarray[Any, Any]]:
-    """Yield the tokens after contexts [B, N] in blocks [B, n]. Raise a ValueError in a block with a token -1."""
+    model: LanguageModel, variables: Variables, context: IntBN, key: Array, num_tokens: int, **options: Any
+) -> Iterator[NDArray[np.int32]]:
+    """Yield the tokens after each context in blocks. Raise a ValueError in a block with a token -1."""
     is_ranked = options["top_k"] is not None or options["top_p"] is not None
     length = min(BLOCK_LENGTH, max(_MAX_IDS_PER_BLOCK // max(len(context), 1), 1))
     if jax.config.jax_disable_jit:  # type: ignore[attr-defined]
@@ -163,7 +163,7 @@ def _generate_blocks(
         (model, variables), options = tabulate(model, variables, **options), {}
     options = {**options, "key": key, "num_tokens": length}
 
-    def start_blocks(context: Array) -> Iterator[tuple[int, Array]]:
+    def start_blocks(context: IntBN) -> Iterator[tuple[int, IntBT]]:
         for start in range(0, num_tokens, length):
             context, tokens = generate_block(model, variables, context, start=start, **options)
             yield start, tokens

@@ -10,9 +10,8 @@ import numpy as np
 from jax import Array
 from numpy.typing import ArrayLike
 
+from jaxlm._types import Ids, IntB, IntBN, Integers, IntScalar, IntT, KeyLike
 from jaxlm.utils.checks import check_at_least
-
-IdArray = Array | np.ndarray[Any, Any]
 
 
 class Batch(NamedTuple):
@@ -22,8 +21,8 @@ class Batch(NamedTuple):
     array([8])
     """
 
-    contexts: Array  # int32 [B, N]
-    targets: Array  # int32 [B]
+    contexts: IntBN
+    targets: IntB
 
 
 class Split(NamedTuple):
@@ -33,11 +32,11 @@ class Split(NamedTuple):
     array([0, 1, 2])
     """
 
-    train_ids: Any
+    train_ids: Any  # of the type of the stream, as `val_ids`
     val_ids: Any
 
 
-def check_ids(ids: ArrayLike, vocab_size: int, *, name: str = "ids") -> IdArray:
+def check_ids(ids: ArrayLike, vocab_size: int, *, name: str = "ids") -> Integers:
     """Return `ids` as int32 of the same shape, after checking that they are integers in [0, vocab_size).
 
     JAX does not check: a scatter drops an index out of range and a gather clamps it. A JAX array stays on its
@@ -58,7 +57,7 @@ def check_ids(ids: ArrayLike, vocab_size: int, *, name: str = "ids") -> IdArray:
     return array if array.dtype == np.int32 else array.astype(np.int32)
 
 
-def check_stream(ids: ArrayLike, vocab_size: int, *, min_length: int, name: str = "ids") -> IdArray:
+def check_stream(ids: ArrayLike, vocab_size: int, *, min_length: int, name: str = "ids") -> Ids:
     """Return `check_ids(ids, vocab_size)`, after checking that it has shape [T] and T is at least `min_length`."""
     array = check_ids(ids, vocab_size, name=name)
     _check_rank(array, name)
@@ -96,7 +95,7 @@ def split_ids(ids: ArrayLike, val_fraction: float = 0.1) -> Split:
     return Split(array[:num_train], array[num_train:])
 
 
-def get_batch(ids: ArrayLike, context_length: int, batch_size: int, *, key: Array) -> Batch:
+def get_batch(ids: ArrayLike, context_length: int, batch_size: int, *, key: KeyLike) -> Batch:
     """Draw random contexts of a stream, and the token that follows each.
 
     Start positions are uniform over [0, T - N), with replacement. Works under `jax.jit` and `jax.vmap`. Of a NumPy
@@ -128,7 +127,7 @@ def get_batch(ids: ArrayLike, context_length: int, batch_size: int, *, key: Arra
 
 @functools.partial(jax.jit, static_argnames=("context_length", "batch_size"))
 def random_windows(
-    ids: Array, num_windows: Array | int, context_length: int, batch_size: int, *, key: Array
+    ids: IntT, num_windows: IntScalar | int, context_length: int, batch_size: int, *, key: KeyLike
 ) -> Batch:
     """Draw as `get_batch` does, without checks, from the first `num_windows` windows of `ids` [T]."""
     return _take_windows(ids, _draw_starts(num_windows, batch_size, key=key), context_length)
@@ -152,7 +151,7 @@ def windows(ids: ArrayLike, context_length: int) -> Batch:
     return _take_windows(stream, np.arange(len(stream) - context_length, dtype=np.int32), context_length)
 
 
-def _as_stream(ids: ArrayLike, context_length: int) -> IdArray:
+def _as_stream(ids: ArrayLike, context_length: int) -> Ids:
     stream = _as_integers(ids, "ids")
     if stream.ndim != 1 or len(stream) <= context_length:
         raise ValueError(
@@ -164,22 +163,22 @@ def _as_stream(ids: ArrayLike, context_length: int) -> IdArray:
 
 
 @functools.partial(jax.jit, static_argnames="batch_size")
-def _draw_starts(num_windows: Array | int, batch_size: int, *, key: Array) -> Array:
+def _draw_starts(num_windows: IntScalar | int, batch_size: int, *, key: KeyLike) -> IntB:
     return jax.random.randint(key, (batch_size,), 0, num_windows)
 
 
-def _take_windows(ids: IdArray, starts: IdArray, context_length: int) -> Batch:
+def _take_windows(ids: Ids, starts: Integers, context_length: int) -> Batch:
     taken = ids[starts[:, None] + np.arange(context_length + 1, dtype=np.int32)[None, :]]  # [B, N + 1]
     taken = jnp.asarray(_check_range(taken), jnp.int32)
     return Batch(taken[:, :-1], taken[:, -1])
 
 
-def _check_range(ids: IdArray) -> IdArray:
+def _check_range(ids: Integers) -> Integers:
     """Check that a NumPy array fits int32, because the vocabulary is unknown. A JAX array may be traced."""
     return ids if isinstance(ids, Array) else check_ids(ids, vocab_size=2**31 - 1)
 
 
-def _as_integers(ids: ArrayLike, name: str) -> IdArray:
+def _as_integers(ids: ArrayLike, name: str) -> Integers:
     array = ids if isinstance(ids, Array) else np.asarray(ids)
     if not array.size and not isinstance(ids, Array | np.ndarray):
         array = array.astype(np.int32)  # NumPy makes an empty list an array of floats
@@ -188,6 +187,6 @@ def _as_integers(ids: ArrayLike, name: str) -> IdArray:
     return array
 
 
-def _check_rank(array: IdArray, name: str) -> None:
+def _check_rank(array: Integers, name: str) -> None:
     if array.ndim != 1:
         raise ValueError(f"{name} must be one stream of shape [T], got shape {list(array.shape)}")

@@ -12,6 +12,7 @@ import optax
 from jax import Array
 from numpy.typing import ArrayLike
 
+from jaxlm._types import Device, NpIntT, Variables
 from jaxlm.devices.selection import resolve_device
 from jaxlm.evaluation.evaluate import Evaluation, evaluate
 from jaxlm.models.interface import LanguageModel, check_model, num_params
@@ -38,17 +39,12 @@ class History(TypedDict):
     val_perplexities: list[float]  # empty without validation
 
 
-def empty_history() -> History:
-    """Return a history without records."""
-    return {"steps": [], "train_losses": [], "val_perplexities": []}
-
-
 def train_lm(
     model: LanguageModel,
     train_ids: ArrayLike,
     *,
     key: Array,
-    variables: Any = None,
+    variables: Variables = None,
     val_ids: ArrayLike | None = None,
     batch_size: int = 32,
     num_steps: int = 1000,
@@ -57,8 +53,8 @@ def train_lm(
     optimizer: optax.GradientTransformation | None = None,
     log_every: int = 100,
     patience: int | None = None,
-    device: str | jax.Device = "auto",
-) -> tuple[Any, History]:
+    device: Device = "auto",
+) -> tuple[Variables, History]:
     """Train a model on random windows of `train_ids` to minimize the mean nats per token.
 
     Host function; not for use inside `jit`: use `init_state` and `train_step` there.
@@ -109,7 +105,7 @@ def train_lm(
     )
     if patience is not None and val_ids is None:
         raise ValueError(f"patience={patience} needs a validation; pass val_ids")
-    history = empty_history()
+    history = History(steps=[], train_losses=[], val_perplexities=[])
     for state, record, best in stop_early(training, patience):
         result = state if best is None else state._replace(params=best.params)
         if record is not None:
@@ -125,7 +121,7 @@ def train(
     train_ids: ArrayLike,
     *,
     key: Array,
-    variables: Any = None,
+    variables: Variables = None,
     state: TrainState | None = None,
     val_ids: ArrayLike | None = None,
     batch_size: int = 32,
@@ -135,7 +131,7 @@ def train(
     optimizer: optax.GradientTransformation | None = None,
     log_every: int = 100,
     yield_every: int | None = None,
-    device: str | jax.Device = "auto",
+    device: Device = "auto",
 ) -> Iterator[tuple[TrainState, Record | None]]:
     """Train a model as `train_lm` does, and yield the state at the start and after each compiled chunk of steps.
 
@@ -149,8 +145,7 @@ def train(
         state: resume from this state; the other arguments must be those of the stopped run. The hyperparameters
             of `sgd` are taken from `optimizer`, not from the state.
         yield_every: also end a chunk at each multiple of this number of steps.
-        model, train_ids, key, variables, val_ids, batch_size, num_steps, lr, weight_decay, optimizer, log_every,
-            device: as in `train_lm`.
+        others: as in `train_lm`.
 
     Raises:
         FloatingPointError: as in `train_lm`.
@@ -195,7 +190,7 @@ def check_training(
     batch_size: int,
     num_steps: int,
     log_every: int,
-) -> tuple[np.ndarray[Any, Any], int, Any]:
+) -> tuple[NpIntT, int, Any]:
     """Check the arguments that `train` and `train_many` share.
 
     Return the training ids, padded so that streams of many lengths share a compiled program, the number of windows
@@ -237,7 +232,7 @@ def _resolve_optimizer(optimizer: Any, lr: float | None, weight_decay: float, nu
 def _iterate(
     state: TrainState,
     run_chunk: Callable[..., tuple[TrainState, Array, Array]],
-    validate: Callable[[Any], Evaluation] | None,
+    validate: Callable[[Variables], Evaluation] | None,
     num_steps: int,
     log_every: int,
     yield_every: int | None,

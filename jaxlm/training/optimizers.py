@@ -5,11 +5,12 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import optax
 from jax import Array
 from jax.typing import ArrayLike
+
+from jaxlm.models.jit import is_abstract
 
 
 class HyperparamState(NamedTuple):
@@ -83,22 +84,22 @@ def sgd(
         if callable(rate) or isinstance(rate, str):
             remedy = "for a schedule pass optimizer=optax.sgd(schedule)"
             raise TypeError(f"{name} must be a number, got {rate!r}; {remedy}")
-        if not (_is_traced(rate) or 0 <= rate < math.inf):
+        if not (is_abstract(rate) or 0 <= rate < math.inf):
             raise ValueError(f"{name} must be finite and at least 0, got {rate}")
     if schedule not in ("constant", "cosine"):
         raise ValueError(f"unknown schedule {schedule!r}; choose constant or cosine")
-    if not _is_traced(warmup_steps) and warmup_steps < 0:
+    if not is_abstract(warmup_steps) and warmup_steps < 0:
         raise ValueError(f"warmup_steps must be at least 0, got {warmup_steps}")
     numbers: dict[str, Any] = {"lr": lr}
     if schedule == "cosine":
         if num_steps is None:
             raise ValueError("a cosine schedule needs num_steps, the step at which it ends")
-        is_known = not (_is_traced(warmup_steps) or _is_traced(num_steps))
+        is_known = not (is_abstract(warmup_steps) or is_abstract(num_steps))
         if is_known and warmup_steps >= max(num_steps, 1):
             raise ValueError(f"warmup_steps must be below {num_steps=} for a cosine, got {warmup_steps}")
         numbers["num_steps"] = num_steps
     optional = {"warmup_steps": warmup_steps, "momentum": momentum, "weight_decay": weight_decay}
-    numbers |= {name: value for name, value in optional.items() if _is_traced(value) or value != 0}
+    numbers |= {name: value for name, value in optional.items() if is_abstract(value) or value != 0}
     numbers |= {} if clip_norm is None else {"clip_norm": clip_norm}
     return inject_hyperparams(_sgd_factory(schedule, decoupled_decay), numbers)
 
@@ -132,7 +133,3 @@ def _sgd_factory(schedule: str, decoupled_decay: bool) -> Callable[..., optax.Gr
         )
 
     return make_sgd
-
-
-def _is_traced(number: Any) -> bool:
-    return isinstance(number, jax.core.Tracer)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
+from jaxlm._types import IntScalar, Variables
 from jaxlm.evaluation.evaluate import Evaluation
 from jaxlm.models.interface import LanguageModel, check_collections, init
 from jaxlm.utils.keys import check_key
@@ -24,13 +25,13 @@ class TrainState(NamedTuple):
     {'w': 1.0}
     """
 
-    step: Array  # int32 [], number of steps done
+    step: IntScalar  # number of steps done
     params: Any
     opt_state: optax.OptState
     constants: Any = None  # collections besides "params"; None if the variables have no collections
 
     @property
-    def variables(self) -> Any:
+    def variables(self) -> Variables:
         """The variables for `model.apply`."""
         return self.params if self.constants is None else {"params": self.params, **self.constants}
 
@@ -48,7 +49,7 @@ class Record(NamedTuple):
 
 
 def init_state(
-    model: LanguageModel, optimizer: optax.GradientTransformation, *, key: Array, variables: Any = None
+    model: LanguageModel, optimizer: optax.GradientTransformation, *, key: Array, variables: Variables = None
 ) -> TrainState:
     """Return the state before the first step.
 
@@ -71,7 +72,7 @@ def init_state(
     return TrainState(jnp.int32(0), params, optimizer.init(params), constants)
 
 
-def split_variables(model: LanguageModel, variables: Any) -> tuple[Any, Any]:
+def split_variables(model: LanguageModel, variables: Variables) -> tuple[Any, Any]:
     """Return the trained params and the constant collections; without "params", all variables and None."""
     if isinstance(variables, Mapping) and "params" in variables:
         params = variables["params"]

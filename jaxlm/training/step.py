@@ -8,10 +8,11 @@ import jax.numpy as jnp
 import optax
 from jax import Array, lax
 
+from jaxlm._types import Contexts, FloatScalar, IntB, IntScalar, IntT, KeyLike
 from jaxlm.evaluation.loss import token_nats
 from jaxlm.models.interface import LanguageModel, compute_training_logits
 from jaxlm.models.jit import jit_model
-from jaxlm.text.batching import random_windows
+from jaxlm.text.batching import Batch, random_windows
 from jaxlm.training.state import DROPOUT_FOLD, TrainState
 from jaxlm.utils.keys import vmap_over_steps
 
@@ -28,17 +29,17 @@ def train_step(
     model: LanguageModel,
     optimizer: optax.GradientTransformation,
     state: TrainState,
-    batch: tuple[Array, Array],
+    batch: tuple[Contexts, IntB],
     *,
-    key: Array,
-) -> tuple[TrainState, Array]:
-    """Return the state after one step on a batch, and the loss before it, float32 [].
+    key: KeyLike,
+) -> tuple[TrainState, FloatScalar]:
+    """Return the state after one step on a batch, and the loss before it.
 
     A pure function, for use inside `jit`, `vmap` and `scan`. The loss is the mean nats per token. Steps on the
     batches below end in the same bits as `train_lm`.
 
     Args:
-        batch: contexts [B, N] and targets [B], as from `get_batch`.
+        batch: contexts and targets, as from `get_batch`.
         key: key of the run, the same in every step. Dropout in step i uses `fold_in(fold_in(key, 2**31 - 2), i)`.
 
     >>> from jaxlm import NeuralBigramLM, get_batch, init_state, sgd
@@ -54,7 +55,7 @@ def train_step(
     contexts, targets = batch
     dropout_key = jax.random.fold_in(jax.random.fold_in(key, DROPOUT_FOLD), state.step)
 
-    def mean_nats(params: Any) -> Array:
+    def mean_nats(params: Any) -> FloatScalar:
         variables = state._replace(params=params).variables
         return token_nats(compute_training_logits(model, variables, contexts, dropout_key), targets).mean()
 
@@ -72,11 +73,11 @@ def train_chunk(
     model: LanguageModel,
     optimizer: optax.GradientTransformation,
     batch_size: int,
-    train_ids: Array,
-    num_windows: Array,
+    train_ids: IntT,
+    num_windows: IntScalar,
     key: Array,
     state: TrainState,
-    stop: Array,
+    stop: IntScalar,
 ) -> tuple[TrainState, Array, Array]:
     """Train up to step `stop`, one run or, with keys [R] and a state of R runs, R runs at once.
 
@@ -112,15 +113,15 @@ def train_chunk(
 
 
 def _draw_batches(
-    model: LanguageModel, batch_size: int, train_ids: Array, num_windows: Array, key: Array, first_step: Array
-) -> tuple[Array, Array]:
-    """Draw the batches of S steps from `first_step` on: contexts [S, B, N] and targets [S, B]."""
+    model: LanguageModel, batch_size: int, ids: IntT, num_windows: IntScalar, key: KeyLike, first: IntScalar
+) -> Batch:
+    """Draw the contexts and targets of S steps from `first` on."""
     num_steps = min(_MAX_STEPS_PER_DRAW, max(_MAX_IDS_PER_DRAW // (batch_size * (model.context_length + 1)), 1))
 
-    def draw(step_key: Array) -> tuple[Array, Array]:
-        return random_windows(train_ids, num_windows, model.context_length, batch_size, key=step_key)
+    def draw(step_key: KeyLike) -> Batch:
+        return random_windows(ids, num_windows, model.context_length, batch_size, key=step_key)
 
-    return vmap_over_steps(draw, key, first_step + jnp.arange(num_steps))
+    return vmap_over_steps(draw, key, first + jnp.arange(num_steps))
 
 
 def _are_finite(params: Any) -> Array:

@@ -11,19 +11,20 @@ import numpy as np
 import optax
 from jax import Array
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
+from jaxlm._types import Device, FloatScalar, KeyLike, Variables
 from jaxlm.devices.selection import resolve_device
 from jaxlm.evaluation.evaluate import evaluate
 from jaxlm.models.interface import LanguageModel, num_init_params
 from jaxlm.models.jit import jit_model
-from jaxlm.training.loop import History, check_training, empty_history, is_recorded
+from jaxlm.training.loop import History, check_training, is_recorded
 from jaxlm.training.optimizers import inject_hyperparams, sgd
 from jaxlm.training.state import TrainState, init_state
 from jaxlm.training.step import SWEEP_AXES, train_chunk
 
 
-def sweep_grid(keys: Array, **values: ArrayLike) -> tuple[Array, dict[str, np.ndarray[Any, Any]]]:
+def sweep_grid(keys: Array, **values: ArrayLike) -> tuple[Array, dict[str, NDArray[Any]]]:
     """Return keys [R] and hyperparameters [R] for all combinations of keys and values, for `train_many`.
 
     The last hyperparameter varies fastest, the keys slowest.
@@ -52,8 +53,8 @@ def train_many(
     batch_size: int = 32,
     num_steps: int = 1000,
     log_every: int = 100,
-    device: str | jax.Device = "auto",
-) -> tuple[Any, list[History]]:
+    device: Device = "auto",
+) -> tuple[Variables, list[History]]:
     """Train R models at once, one per key and set of hyperparameters, as one vmapped program.
 
     Host function; not for use inside `jit`.
@@ -96,7 +97,7 @@ def train_many(
     keys, numbers = jax.device_put((keys, numbers), split_by_run)
     states = _init_states(model, optimizer, keys, numbers)
     update_only = inject_hyperparams(optimizer, {})._replace(init=None)  # equal in each call
-    histories = [empty_history() for _ in range(len(keys))]
+    histories = [History(steps=[], train_losses=[], val_perplexities=[]) for _ in range(len(keys))]
     for step in range(num_steps):
         if not is_recorded(step, num_steps, log_every):
             continue
@@ -119,7 +120,7 @@ def _check_keys(keys: Array) -> None:
         raise ValueError(f"keys must be an array of at least one random key, as from jax.random.split, got {got}")
 
 
-def _check_hyperparams(keys: Array, hyperparams: Mapping[str, ArrayLike]) -> dict[str, np.ndarray[Any, Any]]:
+def _check_hyperparams(keys: Array, hyperparams: Mapping[str, ArrayLike]) -> dict[str, NDArray[np.float32]]:
     """Return the hyperparameters as float32 [R], after checking them and the keys."""
     _check_keys(keys)
     arrays = {name: np.asarray(values, np.float32) for name, values in hyperparams.items()}
@@ -138,7 +139,7 @@ def _check_hyperparams(keys: Array, hyperparams: Mapping[str, ArrayLike]) -> dic
 def _init_states(
     model: LanguageModel, optimizer: Callable[..., Any], keys: Array, hyperparams: dict[str, Array]
 ) -> TrainState:
-    def init_run(key: Array, hyperparams: dict[str, Array]) -> TrainState:
+    def init_run(key: KeyLike, hyperparams: dict[str, FloatScalar]) -> TrainState:
         return init_state(model, inject_hyperparams(optimizer, hyperparams), key=key)
 
     return jax.vmap(init_run, out_axes=SWEEP_AXES)(keys, hyperparams)

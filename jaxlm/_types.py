@@ -1,0 +1,43 @@
+"""Types of arrays: dtype and shape. `FloatBV` is an array of floats [B, V]; `Np` marks a NumPy array.
+
+The letters: B batch, N context length, V vocabulary, T tokens, W windows. Within one call a letter is one number.
+Only tests check these types. A function that checks an argument itself takes `Array` or `ArrayLike`.
+"""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import jax
+from jax import Array
+from jaxtyping import Float, Float32, Int32, Int64, Integer, Key, UInt32
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    AnyArray: TypeAlias = Array
+else:  # functions of JAX arrays take NumPy arrays too
+    AnyArray = Array | NDArray[Any]
+
+Variables: TypeAlias = Any  # a pytree of arrays, as the model defines it
+Device: TypeAlias = str | jax.Device  # a name for `resolve_device`, or a device
+KeyLike: TypeAlias = Key[Array, ""] | UInt32[Array, "_"]  # the second is a legacy key, from `jax.random.PRNGKey`
+
+FloatScalar: TypeAlias = Float[AnyArray, ""]
+FloatB: TypeAlias = Float[AnyArray, "B"]
+FloatBV: TypeAlias = Float[AnyArray, "B V"]
+FloatW: TypeAlias = Float[AnyArray, "W"]
+IntScalar: TypeAlias = Integer[AnyArray, ""]
+IntB: TypeAlias = Integer[AnyArray, "B"]
+IntBN: TypeAlias = Integer[AnyArray, "B N"]
+IntBT: TypeAlias = Integer[AnyArray, "B T"]
+IntT: TypeAlias = Integer[AnyArray, "T"]
+IntVV: TypeAlias = Integer[AnyArray, "V V"]
+IntW: TypeAlias = Integer[AnyArray, "W"]
+Contexts: TypeAlias = IntBN | IntB  # [B] if N = 1
+TargetLogProbs: TypeAlias = Callable[[IntW, IntW], FloatW]  # from rows of a batch and targets
+
+NpFloatW: TypeAlias = Float32[NDArray[Any], "W"]
+NpIntT: TypeAlias = Integer[NDArray[Any], "T"]
+Ngrams: TypeAlias = Int32[NDArray[Any], "_ n"]
+Counts: TypeAlias = Int64[NDArray[Any], "_"]
+Ids: TypeAlias = Integer[Array | NDArray[Any], "T"]
+Integers: TypeAlias = Integer[Array | NDArray[Any], "..."]

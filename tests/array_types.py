@@ -1,0 +1,18 @@
+"""Check the types of `jaxlm._types` in every call of the core, as the type checker of jaxtyping's import hook."""
+
+import inspect
+from typing import get_args
+
+from beartype import beartype
+from jaxtyping import AbstractArray
+
+
+def check_arrays(function):
+    """Check the annotations that name an array. The others are for mypy: the functions check options themselves."""
+    hints = function.__annotations__
+    function.__annotations__ = {name: hint for name, hint in hints.items() if _names_array(hint)}
+    return beartype(function)
+
+
+def _names_array(hint) -> bool:
+    return (inspect.isclass(hint) and issubclass(hint, AbstractArray)) or any(map(_names_array, get_args(hint)))
