@@ -31,12 +31,8 @@ def describe_devices() -> dict[str, list[dict[str, Any]]]:
         listed.add(owner)
         for device in jax.devices(platform):
             sizes = [size for size, choice in choices.items() if choice.device == device]
-            row = {"platform": platform, "device": format_device(device), **_describe_plugin(owner)}
-            rows.append({**row, "auto": sizes})
-    for plugin, result in results.items():
-        if plugin not in listed:
-            row = {"platform": result.platform, "device": None, **_describe_plugin(plugin)}
-            rows.append({**row, "auto": []})
+            rows.append(_describe(platform, format_device(device), owner, sizes))
+    rows += [_describe(result.platform, None, p, []) for p, result in results.items() if p not in listed]
     auto = [
         {"num_weights": num_weights, "device": format_device(choices[size].device), "reason": choices[size].reason}
         for size, num_weights in _SIZES.items()
@@ -44,9 +40,9 @@ def describe_devices() -> dict[str, list[dict[str, Any]]]:
     return {"devices": rows, "auto": auto}
 
 
-def _describe_plugin(plugin: Plugin | None) -> dict[str, Any]:
-    if plugin is None:
-        return {"plugin": None, "version": None, "result": "built in", "reason": None}
-    probed = probe_results()[plugin]
-    result = "works" if probed.works else "fails"
-    return {"plugin": plugin.name, "version": plugin.version, "result": result, "reason": probed.reason}
+def _describe(platform: str | None, device: str | None, plugin: Plugin | None, sizes: list[str]) -> dict[str, Any]:
+    probed = plugin and probe_results()[plugin]
+    result = "built in" if probed is None else "works" if probed.works else "fails"
+    row = {"platform": platform, "device": device, "plugin": plugin and plugin.name}
+    row |= {"version": plugin and plugin.version, "result": result, "reason": probed and probed.reason}
+    return row | {"auto": sizes}

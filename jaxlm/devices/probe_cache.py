@@ -19,7 +19,7 @@ from jaxlm.utils.atomic_files import write_atomically
 from jaxlm.utils.cache_directory import cache_directory
 from jaxlm.utils.json_files import read_json
 
-_VERSION = 3
+_VERSION = 4
 _FAILURE_SECONDS = 86_400  # how long to cache a failure, whose cause may be temporary, such as full memory
 _MAX_ENTRIES = 100  # of all versions, machines and settings; reading 100 takes 1 ms
 # Prefixes of environment variables that can change a probe's result.
@@ -89,22 +89,16 @@ def _acquire_lock() -> AbstractContextManager[Any]:
 
 
 def _read_cache() -> dict[str, Any]:
-    """Return the cached entries; none if the file is missing, damaged or of another version."""
-    try:
-        document = read_json(_cache_path())
-        return document["results"] if document["version"] == _VERSION else {}
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}
+    """Return the cached entries; none if the file is missing or damaged."""
+    with contextlib.suppress(OSError, ValueError):
+        return dict(read_json(_cache_path()))
+    return {}
 
 
 def _add_to_cache(results: Mapping[Plugin, ProbeResult]) -> None:
-    now, limit = time.time(), probe_seconds()
-    new = {
-        _cache_key(plugin): {"result": result._asdict(), "time": now, "limit": limit}
-        for plugin, result in results.items()
-    }
-    entries = {key: entry for key, entry in _read_cache().items() if key not in new} | new  # the newest come last
-    document = {"version": _VERSION, "results": dict(list(entries.items())[-_MAX_ENTRIES:])}
+    entries, probed = _read_cache(), {"time": time.time(), "limit": probe_seconds()}
+    entries |= {_cache_key(plugin): {"result": result._asdict(), **probed} for plugin, result in results.items()}
+    document = dict(list(entries.items())[-_MAX_ENTRIES:])
     with contextlib.suppress(OSError):  # without a writable directory, every process probes
         write_atomically(_cache_path(), json.dumps(document, indent=2) + "\n")
 
@@ -117,7 +111,7 @@ def _cache_key(plugin: Plugin) -> str:
     """Return all that a result may depend on, including the machine: several can share a home directory."""
     driver = Path("/sys/module/nvidia/version")
     parts = (
-        *(plugin.module, str(plugin), metadata.version("jax"), metadata.version("jaxlib")),
+        *(str(_VERSION), plugin.module, str(plugin), metadata.version("jax"), metadata.version("jaxlib")),
         # `platform.platform()` would take 40 ms to find the version of the C library.
         *(platform.python_version(), sys.prefix, platform.system(), platform.release(), platform.machine()),
         *sorted(path.name for pattern in _DEVICE_FILES for path in Path("/dev").glob(pattern)),

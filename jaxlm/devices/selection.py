@@ -56,11 +56,8 @@ def choose_device(device: str | jax.Device = "auto", *, num_weights: int | None 
         return Choice(_find_device(device), "requested")
     if (name := os.environ.get("JAXLM_DEVICE") or "auto") != "auto":
         return Choice(_find_device(name), f"JAXLM_DEVICE={name}")
-    settings = {
-        "JAX_PLATFORMS": jax.config.jax_platforms,  # type: ignore[attr-defined]
-        "JAX_PLATFORM_NAME": os.environ.get("JAX_PLATFORM_NAME"),
-    }
-    for name, value in settings.items():
+    platforms, platform = jax.config.jax_platforms, os.environ.get("JAX_PLATFORM_NAME")  # type: ignore[attr-defined]
+    for name, value in (("JAX_PLATFORMS", platforms), ("JAX_PLATFORM_NAME", platform)):
         if value:
             if value == "cpu":
                 disable_plugins(installed_plugins())  # JAX would import them all
@@ -149,8 +146,8 @@ def _start_plugin(plugin: Plugin) -> jax.Device:
     try:
         return jax.devices(probe_results()[plugin].platform)[0]
     except RuntimeError as error:
-        message = f"{plugin} passed its probe but does not start here: {to_one_line(str(error))}"
-        raise RuntimeError(message) from None
+        reason = f"passed its probe but does not start here: {to_one_line(str(error))}"
+        raise RuntimeError(f"{plugin} {reason}") from None
 
 
 def _default_device() -> jax.Device:

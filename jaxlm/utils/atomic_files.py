@@ -26,11 +26,10 @@ def write_atomically(path: str | Path, content: str | bytes) -> None:
     Readers see the complete old or new file, even after a crash or an OSError.
     """
     path = Path(path)
-    data = content.encode() if isinstance(content, str) else content
     temporary = temporary_path(path)
     try:
         with temporary.open("xb") as file:
-            file.write(data)
+            file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
@@ -80,8 +79,7 @@ def sync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
-    except OSError as error:
-        # Some file systems cannot sync a directory.
+    except OSError as error:  # some file systems cannot sync a directory
         if not path.is_dir() or error.errno not in (errno.EINVAL, errno.ENOTSUP):
             raise
     finally:

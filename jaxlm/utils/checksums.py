@@ -22,9 +22,7 @@ def add_checksum(document: Mapping[str, Any]) -> str:
     """
     content = json.dumps({**document, "sha256": _document_checksum(document)}, indent=2) + "\n"
     if len(content) > MAX_JSON_BYTES:
-        raise ValueError(
-            f"the document has {len(content):,} bytes, but at most {MAX_JSON_BYTES:,} can be read back"
-        )
+        raise ValueError(f"{len(content):,} bytes of JSON, but at most {MAX_JSON_BYTES:,} can be read back")
     return content
 
 

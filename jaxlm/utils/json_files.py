@@ -21,11 +21,15 @@ def read_json(path: str | Path) -> Any:
 
 def parse_json(content: bytes | str, *, origin: str | Path) -> Any:
     """Return the JSON document in `content`. Raises the ValueErrors of `read_json`, which name `origin`."""
+
+    def refuse(constant: str) -> None:
+        raise ValueError(f"{constant} is not valid JSON")  # Python's parser would accept NaN and Infinity
+
     if len(content) > MAX_JSON_BYTES:
         raise ValueError(f"{origin}: the JSON is larger than {MAX_JSON_BYTES:,} bytes, the limit for a document")
     try:
         text = content.decode() if isinstance(content, bytes) else content
-        return json.loads(text, parse_constant=_refuse_constant)
+        return json.loads(text, parse_constant=refuse)
     except (ValueError, RecursionError):
         raise ValueError(f"{origin} is damaged: it is not valid JSON") from None
 
@@ -34,11 +38,6 @@ def check_version(document: Any, expected: int, *, origin: str | Path, what: str
     """Raise a ValueError unless the field "version" of `document` is `expected`."""
     version = document.get("version") if isinstance(document, dict) else None
     if type(version) is not int or version != expected:
-        raise ValueError(
-            f"{origin} is not a {what} of version {expected} (version: {reprlib.repr(version)}); "
-            "if a later jaxlm wrote it, use that one to read it"
-        )
-
-
-def _refuse_constant(constant: str) -> None:
-    raise ValueError(f"{constant} is not valid JSON")  # Python's parser would accept NaN and Infinity
+        remedy = "if a later jaxlm wrote it, use that one to read it"
+        found = f"version: {reprlib.repr(version)}"
+        raise ValueError(f"{origin} is not a {what} of version {expected} ({found}); {remedy}")

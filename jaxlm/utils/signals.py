@@ -9,8 +9,6 @@ import time
 from collections.abc import Callable, Iterator
 from types import FrameType
 
-_SHOW_CURSOR = "\x1b[?25h"  # a progress bar hides it
-
 
 @contextlib.contextmanager
 def catch_stop_signals() -> Iterator[Callable[[], str | None]]:
@@ -19,9 +17,9 @@ def catch_stop_signals() -> Iterator[Callable[[], str | None]]:
     Yields a function that returns the name of the first signal, or None. Call it again after the block, because a
     signal may arrive after the loop's last call.
 
-    Python runs the handler when the current call, such as a compiled program, returns. The handler prints a line
-    and restores the operating system's defaults, so the second signal ends the process even during a call. Ignored
-    signals stay ignored. In a thread other than the main thread, nothing changes.
+    Python runs a handler only when the current call, such as a compiled program, returns. The first signal's
+    handler restores the operating system's defaults, so the second signal ends the process even during a call.
+    Ignored signals stay ignored. In a thread other than the main thread, nothing changes.
 
     >>> with catch_stop_signals() as stop_requested:
     ...     for step in range(1000):
@@ -30,13 +28,13 @@ def catch_stop_signals() -> Iterator[Callable[[], str | None]]:
     >>> step, stop_requested()
     (999, None)
     """
-    received: list[int] = []
+    received: list[str] = []
     signals = (signal.SIGINT, signal.SIGTERM) if _in_main_thread() else ()
     kept = signal.SIG_IGN, None  # None is a handler that was not installed from Python and cannot be restored
     replaced = {signum: handler for signum in signals if (handler := signal.getsignal(signum)) not in kept}
 
     def request_stop(signum: int, frame: FrameType | None) -> None:
-        received.append(signum)
+        received.append(signal.Signals(signum).name)
         if len(received) == 1:
             time.sleep(0.1)  # `timeout` sends its signal twice, to the process and to its group: one request
             for each in replaced:
@@ -46,7 +44,7 @@ def catch_stop_signals() -> Iterator[Callable[[], str | None]]:
     try:
         for signum in replaced:
             signal.signal(signum, request_stop)
-        yield lambda: signal.Signals(received[0]).name if received else None
+        yield lambda: received[0] if received else None
     finally:
         for signum, handler in replaced.items():
             signal.signal(signum, handler)
@@ -58,11 +56,15 @@ def terminate_as_interrupt() -> Iterator[None]:
 
     Nothing changes if SIGTERM is ignored or already handled, or outside of the main thread.
     """
+
+    def interrupt(signum: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt(signal.Signals(signum).name)
+
     if not _in_main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
         yield
         return
     try:
-        signal.signal(signal.SIGTERM, _raise_interrupt)
+        signal.signal(signal.SIGTERM, interrupt)
         yield
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -72,13 +74,9 @@ def _in_main_thread() -> bool:
     return threading.current_thread() is threading.main_thread()
 
 
-def _raise_interrupt(signum: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt(signal.Signals(signum).name)
-
-
 def _print_stopping() -> None:
-    line = "stopping after this step; a second signal ends the process at once\n"
     with contextlib.suppress(AttributeError, ValueError, OSError):  # standard error is missing, closed or broken
         descriptor = sys.__stderr__.fileno()  # type: ignore[union-attr]
-        prefix = f"{_SHOW_CURSOR}\n" if os.isatty(descriptor) else ""
-        os.write(descriptor, (prefix + line).encode())  # the signal may have interrupted the stream's own `write`
+        show_cursor = b"\x1b[?25h\n" if os.isatty(descriptor) else b""  # a progress bar hides it
+        # Not the stream's own `write`, which the signal may have interrupted.
+        os.write(descriptor, show_cursor + b"stopping after this step; a second signal ends the process at once\n")

@@ -46,12 +46,12 @@ def escape_controls(text: str) -> str:
     >>> escape_controls("\x1b[2J clears the screen")
     '\\x1b[2J clears the screen'
     """
-    return "".join(
-        character
-        if character in "\n\t" or unicodedata.category(character) not in ("Cc", "Cf", "Cs")
-        else character.encode("unicode_escape").decode()
-        for character in text
-    )
+
+    def escape(character: str) -> str:
+        is_harmless = character in "\n\t" or unicodedata.category(character) not in ("Cc", "Cf", "Cs")
+        return character if is_harmless else character.encode("unicode_escape").decode()
+
+    return "".join(map(escape, text))
 
 
 @contextlib.contextmanager

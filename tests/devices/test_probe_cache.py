@@ -75,7 +75,7 @@ def test_results_depend_on_machine_and_settings(probes, monkeypatch, change):
     assert len(probes) == 2  # the first results are still cached
 
 
-@pytest.mark.parametrize("content", ["not JSON", "[]", "{}", '{"version": 2, "verdicts": {}}'])
+@pytest.mark.parametrize("content", ["not JSON", "[]", "{}", '{"version": 3, "results": {}}'])
 def test_damaged_or_old_cache_is_replaced(probes, cache, content):
     cache.write_text(content)
     assert probe_results() == in_new_process() == RESULTS
@@ -144,7 +144,7 @@ def test_cache_keeps_the_newest_100(probes, cache, results, monkeypatch):
         results.clear()
         results.update({Plugin("p", f"{batch}{i}", "1"): RESULTS[GOOD] for i in range(60)})
         in_new_process()
-    keys = json.loads(cache.read_text())["results"]
+    keys = json.loads(cache.read_text())
     assert (len(keys), sum("second" in key for key in keys)) == (100, 60)
 
 
