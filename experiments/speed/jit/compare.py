@@ -1,9 +1,10 @@
-"""What does `jit` buy? Each stage of the work eager, jitted, in one compiled loop and vmapped; NumPy and PyTorch.
+"""What does `jit` buy? Each stage of the work in every variant of `variants.py`, in NumPy and in PyTorch.
 
     python -m experiments.speed.jit.compare                           # about 2 min on 2 CPU cores with PyTorch
     python -m experiments.speed.jit.compare --size all                # small, medium and large: about 4 min
     python -m experiments.speed.jit.compare --quick                   # 50 s, or 20 s without PyTorch
     python -m experiments.speed.jit.compare --stages forward loss     # only these stages
+    python -m experiments.speed.jit.compare --stage-file mine.py      # your own; in a notebook, see `compare`
 
 Expected on 2 CPU cores, microseconds per training step with one jitted call per step, in one loop, and in PyTorch:
 small 44, 30 and 190; medium 650 to 730, 580 to 920 and 920; large 5500, 5100 and 11,200. Eager: 28,000 to 41,000.
@@ -18,19 +19,24 @@ operation reads and writes, cached or not, and charges a gather or a scatter wit
 works in the cache, or reads little of a large array (count, batch), can therefore exceed 100 %.
 """
 
+import runpy
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from importlib import metadata
+from pathlib import Path
 from typing import Any, Literal
 
+import jax
+
 import jaxlm
-from experiments.shared.benchmark import time_variants
+from experiments.shared.benchmark import format_error, time_variants
 from experiments.shared.experiment import Experiment, Findings, RunContext, main
 from experiments.shared.machine import import_torch, num_cores
 from experiments.shared.options import BenchmarkOptions
 from experiments.speed.jit.numpy_stages import NUMPY_STAGES
 from experiments.speed.jit.plots import format_results, plot_roofline, plot_speedups
-from experiments.speed.jit.stages import STAGES, Problem, Sizes, make_problem
+from experiments.speed.jit.stages import STAGES, Sizes, Stage, make_problem
 from experiments.speed.jit.variants import analyze_cost, make_variants, measure_ceiling
 
 SIZES = {
@@ -46,8 +52,11 @@ REST_SECONDS = 0.25  # the OpenMP threads of PyTorch spin for up to 0.2 s after 
 class JitOptions(BenchmarkOptions):
     """Time each stage of the work in every variant."""
 
-    stages: tuple[str, ...] = tuple(STAGES)
-    """The stages to time, in this order."""
+    stages: tuple[str, ...] = ()
+    """The stages to time, in this order. Without it: all."""
+    stage_file: Path | None = None
+    """A Python file with your own stages, which runs: STAGES = {"name": function}. The function takes a `Problem`
+    and returns (step, inputs, state) or a `Stage`."""
     size: Literal["small", "medium", "large", "huge", "all"] = "medium"
     """Size of the model; small with --quick. huge: for a GPU. all: small, medium and large."""
     repeats: int = 7
@@ -58,25 +67,59 @@ class JitOptions(BenchmarkOptions):
 
 def prepare(options: JitOptions) -> Experiment:
     """Check the options and choose the device."""
+    device, stages = jaxlm.resolve_device(options.device), STAGES
+    if options.stage_file is not None:
+        with jax.default_device(device):
+            stages = runpy.run_path(str(options.stage_file)).get("STAGES", {})
+        if not stages:
+            raise ValueError(f'{options.stage_file} defines no stages: add STAGES = {{"name": function}}')
     for stage in options.stages:
-        if stage not in STAGES:
-            raise ValueError(f"unknown stage {stage!r}; choose from {', '.join(STAGES)}")
-    return Experiment("jit", partial(measure, options), jaxlm.resolve_device(options.device))
+        if stage not in stages:
+            raise ValueError(f"unknown stage {stage!r}; choose from {', '.join(stages)}")
+    chosen = {name: stages[name] for name in options.stages or stages}
+    return Experiment("jit", partial(measure, options, chosen), device)
 
 
-def measure(options: JitOptions, run: RunContext) -> Findings:
+def compare(stages: Mapping[str, Any], *, items: int = 32, repeats: int = 7) -> list[dict[str, Any]]:
+    """Time your own stages in every variant on JAX's default device, and print the table.
+
+    Host function; not for use inside `jit`.
+
+    Args:
+        stages: name -> (step, inputs, state) or a `Stage`, where `step(inputs, state, i) -> state` is a pure
+            function and i is the number of the item.
+        items: items that one call of a compiled variant processes.
+        repeats: samples per variant.
+
+    Returns:
+        One row per variant and stage, as in `results.json`. `error` says why a variant failed.
+
+    >>> import jax.numpy as jnp
+    >>> rows = compare({"sum": (lambda x, total, i: total + x[i % 8].sum(), jnp.ones((8, 9)), jnp.float32(0))})
+    """
+    ceiling = measure_ceiling(jax.devices()[0], repeats, quick=True)
+    rows = []
+    for name, stage in stages.items():
+        own = measure_stage(Stage(*stage), items, {}, repeats, ceiling)
+        rows += [{"size": "own", "stage": name, **row} for row in own]
+    print(format_results({"ceiling": ceiling, "rows": rows}))
+    return rows
+
+
+def measure(options: JitOptions, stages: Mapping[str, Callable[..., Any]], run: RunContext) -> Findings:
     """Measure the ceiling of the device, then every variant of every stage."""
     repeats, size = (min(options.repeats, 3), "small") if options.quick else (options.repeats, options.size)
     sizes = {name: SIZES[name] for name in (("small", "medium", "large") if size == "all" else (size,))}
     ceiling = measure_ceiling(run.device, repeats, quick=options.quick)
-    libraries = find_libraries(run)
+    libraries = {} if options.stage_file else find_libraries(run)
     rows: list[dict[str, Any]] = []
     for size, values in sizes.items():
         problem = make_problem(values)
-        for stage in options.stages:
-            own = measure_stage(stage, problem, libraries, repeats, ceiling)
-            rows += [{"size": size, "stage": stage, **row} for row in own]
-            run.log(f"{size}: {stage}")
+        for name, stage in stages.items():
+            others = {library: functions[name](problem) for library, functions in libraries.items()}
+            own = measure_stage(Stage(*stage(problem)), values.items, others, repeats, ceiling)
+            rows += [{"size": size, "stage": name, **row} for row in own]
+            run.log(f"{size}: {name}")
     results: dict[str, Any] = {
         "sizes": {size: asdict(values) for size, values in sizes.items()},
         "cores": num_cores(),
@@ -103,27 +146,37 @@ def find_libraries(run: RunContext) -> dict[str, Any]:
 
 
 def measure_stage(
-    name: str, problem: Problem, libraries: dict[str, Any], repeats: int, ceiling: dict[str, float]
+    stage: Stage, items: int, others: dict[str, Any], repeats: int, ceiling: dict[str, float]
 ) -> list[dict[str, Any]]:
-    """Return one row per variant of a stage: microseconds per item, speed-up over eager, share of the ceiling."""
-    stage = STAGES[name](problem)
-    others = {library: stages[name](problem) for library, stages in libraries.items()}
-    variants = make_variants(stage, problem.sizes.items, others)
+    """Return one row per variant of a stage: microseconds per item, speed-up over eager, share of the ceiling.
+
+    A variant that raises has a row with its error instead.
+    """
+    variants = make_variants(stage, items, others)
     rest_seconds = REST_SECONDS if "torch" in others else 0.0
-    measured = time_variants(variants, repeats=repeats, rest_seconds=rest_seconds)
-    cost = analyze_cost(stage.step, stage.inputs, stage.state, 0)
+    errors: dict[str, str] = {}
+    measured = time_variants(
+        variants,
+        repeats=repeats,
+        rest_seconds=rest_seconds,
+        on_failure=lambda name, error: errors.update({name: format_error(error)}),
+    )
+    cost: dict[str, float | None] = {"flops": None, "bytes": None}
+    if "jit" in measured:
+        cost = analyze_cost(stage.step, stage.inputs, stage.state, 0)
     rows: list[dict[str, Any]] = []
-    for variant, figures in measured.items():
-        seconds = figures["median_us"] / 1e6
-        shares = {
-            unit: amount / seconds / ceiling[f"{unit}_per_second"]
-            for unit, amount in cost.items()
-            if amount is not None
-        }
-        limit = max(shares, key=lambda unit: shares[unit], default="")
-        row = {"variant": variant, "item": stage.item, **figures, **cost}
-        row["speedup"] = measured["eager"]["median_us"] / figures["median_us"]
-        row |= {"share": shares.get(limit), "share_of": limit}
+    for variant in variants:
+        row: dict[str, Any] = {"variant": variant, "item": stage.item, "error": errors.get(variant)}
+        if variant in measured:
+            figures = measured[variant]
+            shares = {
+                unit: amount / figures["median_us"] * 1e6 / ceiling[f"{unit}_per_second"]
+                for unit, amount in cost.items()
+                if amount is not None
+            }
+            limit = max(shares, key=lambda unit: shares[unit], default="")
+            speedup = measured["eager"]["median_us"] / figures["median_us"] if "eager" in measured else None
+            row |= {**figures, **cost, "speedup": speedup, "share": shares.get(limit), "share_of": limit}
         rows.append(row)
     return rows
 

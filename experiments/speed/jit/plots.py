@@ -10,16 +10,19 @@ from experiments.shared.report import format_table, new_panels
 from jaxlm.runs.report.plots import COLORS
 
 TITLES = {
-    "eager": "eager JAX",
+    "eager": "eager JAX (disable_jit)",
+    "no jit": "no jit",
     "jit": "jit, one call each",
-    "loop": "jit, one loop",
+    "donated": "the same, donated",
+    "loop": "jit, fori_loop",
+    "scan": "jit, scan",
     "vmap": "jit, vmapped",
     "numpy": "NumPy",
     "torch": "PyTorch",
 }
 VARIANTS = tuple(TITLES)
-VARIANT_COLORS = dict(zip(VARIANTS, (COLORS[-1], *COLORS), strict=False))
-MARKERS = dict(zip(VARIANTS, "Xos^Dv", strict=True))
+VARIANT_COLORS = dict(zip(VARIANTS, (COLORS[index] for index in (6, 6, 4, 0, 2, 2, 3, 5, 1)), strict=True))
+MARKERS = dict(zip(VARIANTS, "XPoos*^Dv", strict=True))
 
 Stages = Mapping[str, Mapping[str, Mapping[str, Any]]]  # stage -> variant -> row
 
@@ -43,12 +46,18 @@ def format_results(results: Mapping[str, Any]) -> str:
 
 
 def format_medians(size: str, stages: Stages) -> str:
-    """Return a table with a row per stage and a column per variant."""
-    rows = [
-        [stage, *(format_digits(rows[name]["median_us"]) if name in rows else "-" for name in VARIANTS)]
-        for stage, rows in stages.items()
-    ]
-    return f"{size}: median µs per item\n{format_table(['stage', *VARIANTS], rows)}"
+    """Return a table with a row per stage and a column per variant, and below it the errors."""
+    names = [name for name in VARIANTS if any(name in rows for rows in stages.values())]
+    table: list[list[str]] = []
+    errors: dict[str, list[str]] = {}
+    for stage, rows in stages.items():
+        cells = [rows.get(name, {}).get("median_us") for name in names]
+        table.append([stage, *("-" if cell is None else format_digits(cell) for cell in cells)])
+        for name, row in rows.items():
+            if row["error"]:
+                errors.setdefault(f"{stage}: {row['error']}", []).append(name)
+    lines = [f"{size}: median µs per item", format_table(["stage", *names], table)]
+    return "\n".join(lines + [f"{', '.join(names)} of {error}" for error, names in errors.items()])
 
 
 def format_figures(size: str, stages: Stages) -> str:
@@ -58,7 +67,10 @@ def format_figures(size: str, stages: Stages) -> str:
     table = []
     for stage, rows in stages.items():
         for name, row in rows.items():
-            times = (format_digits(row[each]) for each in ("median_us", "minimum_us", "spread_us", "speedup"))
+            if row["error"]:
+                continue
+            times = [format_digits(row[each]) for each in ("median_us", "minimum_us", "spread_us")]
+            times.append("-" if row["speedup"] is None else format_digits(row["speedup"]))
             costs = ("-" if row[unit] is None else format_digits(row[unit] / 1e6) for unit in ("flops", "bytes"))
             share = "-" if row["share"] is None else f"{row['share']:.1%} {row['share_of']}"
             table.append([stage, name, f"{row['compile_seconds']:.2f}", *times, *costs, share])
@@ -70,7 +82,7 @@ def plot_roofline(results: Mapping[str, Any]) -> Any:
 
     One panel per size. Stages with nearly equal FLOPs per byte are moved apart. Those without counts are left out.
     """
-    groups = group_rows([row for row in results["rows"] if row["flops"] and row["bytes"]])
+    groups = group_rows([row for row in results["rows"] if row.get("flops") and row.get("bytes")])
     figure, panels = _make_panels(max(len(groups), 1), height=5)
     gflops, gigabytes = (results["ceiling"][f"{unit}_per_second"] / 1e9 for unit in ("flops", "bytes"))
     ridge = gflops / gigabytes
@@ -97,14 +109,14 @@ def plot_roofline(results: Mapping[str, Any]) -> Any:
 
 def plot_speedups(results: Mapping[str, Any]) -> Any:
     """Plot each variant's speed-up over eager JAX by stage, one panel per size."""
-    groups = group_rows(results["rows"])
-    figure, panels = _make_panels(len(groups), height=0.4 * max(map(len, groups.values())) + 1.2)
-    for axes, (size, stages) in zip(panels, groups.items(), strict=True):
+    groups = group_rows([row for row in results["rows"] if row.get("speedup")])
+    most = max(map(len, groups.values()), default=1)
+    figure, panels = _make_panels(max(len(groups), 1), height=0.5 * most + 1.2)
+    for axes, (size, stages) in zip(panels, groups.items(), strict=False):
         for place, rows in enumerate(stages.values()):
             for name, row in rows.items():
-                axes.plot(
-                    row["speedup"], place, MARKERS[name], color=VARIANT_COLORS[name], markeredgecolor="white"
-                )
+                y = place + 0.09 * (VARIANTS.index(name) - len(VARIANTS) // 2)
+                axes.plot(row["speedup"], y, MARKERS[name], color=VARIANT_COLORS[name], markeredgecolor="white")
         axes.set_xscale("log")
         axes.set_yticks(range(len(stages)), [stage.replace("_", " ") for stage in stages])
         axes.set_ylim(len(stages) - 0.5, -0.5)
@@ -126,5 +138,5 @@ def _make_panels(count: int, *, height: float) -> tuple[Any, Any]:
         Line2D([], [], color=VARIANT_COLORS[name], marker=MARKERS[name], linestyle="", label=title)
         for name, title in TITLES.items()
     ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=6 if count > 2 else 3, frameon=False)
+    figure.legend(handles=handles, loc="outside lower center", ncols=5 if count > 2 else 3, frameon=False)
     return figure, panels

@@ -1,10 +1,10 @@
 """The stages that `experiments.speed.jit.compare` times: one function each, listed in `STAGES`.
 
 A stage defines one item of work as a pure function, `step(inputs, state, i) -> state`. All JAX variants are made
-from it: eager, one jitted call per item, one compiled loop, vmapped. `numpy_stages.py` and `pytorch_stages.py` do
-the same items as users of these libraries write them.
+from it, see `variants.py`. `numpy_stages.py` and `pytorch_stages.py` do the same items as users of these libraries
+write them.
 
-To add a stage, write a function `(Problem) -> Stage` and list it in `STAGES`.
+To add a stage, write a function `(Problem) -> Stage` and list it in `STAGES`, here or in your own `--stage-file`.
 """
 
 from collections.abc import Callable
@@ -56,16 +56,16 @@ class Stage(NamedTuple):
     """One item of work as a pure function.
 
     Args:
-        item: what an item is, such as "1 token".
         step: (inputs, state, i) -> state. The state must hold the result, since compilers remove what is unused.
         inputs: constant arrays.
         state: initial state.
+        item: what an item is, such as "1 token".
     """
 
-    item: str
     step: Callable[[Any, Any, Any], Any]
     inputs: Any
     state: Any
+    item: str = "1 item"
 
 
 def make_problem(sizes: Sizes) -> Problem:
@@ -95,7 +95,7 @@ def count(problem: Problem) -> Stage:
         return add_pairs(table, chunks[i % NUM_BATCHES], PAIRS)
 
     table = jnp.zeros((problem.sizes.vocab_size, problem.sizes.vocab_size), jnp.int32)
-    return Stage(f"{PAIRS:,} pairs", step, jnp.asarray(problem.chunks), table)
+    return Stage(step, jnp.asarray(problem.chunks), table, f"{PAIRS:,} pairs")
 
 
 def batch(problem: Problem) -> Stage:
@@ -107,7 +107,7 @@ def batch(problem: Problem) -> Stage:
         return jaxlm.get_batch(ids, sizes.context_length, sizes.batch_size, key=jax.random.fold_in(key, i))
 
     inputs = jnp.asarray(problem.ids), jax.random.key(1)
-    return Stage(f"{sizes.batch_size} windows", step, inputs, step(inputs, None, jnp.int32(0)))
+    return Stage(step, inputs, step(inputs, None, jnp.int32(0)), f"{sizes.batch_size} windows")
 
 
 def forward(problem: Problem) -> Stage:
@@ -118,7 +118,7 @@ def forward(problem: Problem) -> Stage:
         return compute_logits(problem.model, variables, select_batch(windows, i)[0])
 
     inputs, logits = (problem.variables, jnp.asarray(problem.windows)), jnp.zeros(problem.logits.shape[1:])
-    return Stage(f"{problem.sizes.batch_size} contexts", step, inputs, logits)
+    return Stage(step, inputs, logits, f"{problem.sizes.batch_size} contexts")
 
 
 def loss(problem: Problem) -> Stage:
@@ -129,7 +129,7 @@ def loss(problem: Problem) -> Stage:
         return jaxlm.token_nats(logits[i % NUM_BATCHES], select_batch(windows, i)[1]).mean()
 
     inputs = jnp.asarray(problem.logits), jnp.asarray(problem.windows)
-    return Stage(f"{problem.sizes.batch_size} rows of logits", step, inputs, jnp.float32(0))
+    return Stage(step, inputs, jnp.float32(0), f"{problem.sizes.batch_size} rows of logits")
 
 
 def training_step(problem: Problem) -> Stage:
@@ -140,8 +140,7 @@ def training_step(problem: Problem) -> Stage:
         return jaxlm.train_step(problem.model, optimizer, state[0], select_batch(windows, i), key=key)
 
     state = jaxlm.init_state(problem.model, optimizer, key=key, variables=problem.variables), jnp.float32(0)
-    item = f"{problem.sizes.batch_size} windows"
-    return Stage(item, step, jnp.asarray(problem.windows), state)
+    return Stage(step, jnp.asarray(problem.windows), state, f"{problem.sizes.batch_size} windows")
 
 
 def sampling(problem: Problem) -> Stage:
@@ -153,7 +152,7 @@ def sampling(problem: Problem) -> Stage:
         return jnp.concatenate([context, token], axis=1)[:, 1:]
 
     inputs, context = (problem.variables, jax.random.key(2)), jnp.asarray(problem.windows[0, :1, :-1])
-    return Stage("1 token", step, inputs, context)
+    return Stage(step, inputs, context, "1 token")
 
 
 STAGES = {stage.__name__: stage for stage in (count, batch, forward, loss, training_step, sampling)}

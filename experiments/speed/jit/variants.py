@@ -17,36 +17,49 @@ MAX_VMAP_BYTES = 2**28  # of the vmapped copies of a state
 def make_variants(stage: Stage, items: int, others: Mapping[str, Callable[[Any, int], Any]]) -> dict[str, Variant]:
     """Return the variants of a stage by name; no `vmap` if its copies of the state are too large.
 
-    A call processes `items` items and waits once, at its end, so that dispatch can run ahead; `eager` processes
-    one. Each item waits for the previous one even if it does not use its state: a CPU could otherwise run two at
-    a time.
+    `eager` is `disable_jit`; `no jit` compiles what the step itself jits, but not the step; `jit` is one call per
+    item; `donated` is the same with the state donated, as in `loop` (`fori_loop`), `scan` and `vmap`.
+    A call of a variant processes `items` items and waits once, at its end, so that dispatch can run ahead; `eager`
+    and `no jit` process one. Each item waits for the previous one even if it does not use its state: a CPU could
+    otherwise run two at a time.
 
     Args:
         others: functions (None, i) in other libraries that do item i.
     """
+    inputs, initial = jax.tree.map(jnp.asarray, (stage.inputs, stage.state))
 
     def loop(inputs: Any, state: Any, first: Array, num_items: Array) -> Any:
         return lax.fori_loop(first, first + num_items, lambda i, state: stage.step(inputs, state, i), state)
 
+    def scan(inputs: Any, state: Any, first: Array) -> Any:
+        indices = first + jnp.arange(items)
+        return lax.scan(lambda state, i: (stage.step(inputs, state, i), None), state, indices)[0]
+
     def vmapped(inputs: Any, states: Any, first: Array) -> Any:
         return jax.vmap(stage.step, (None, 0, 0))(inputs, states, first + jnp.arange(VMAP_WIDTH))
 
+    def no_jit(state: Any, i: int) -> Any:
+        return stage.step(inputs, state, jnp.int32(i))
+
     def eager(state: Any, i: int) -> Any:
         with jax.disable_jit():
-            return stage.step(stage.inputs, state, jnp.int32(i))
+            return no_jit(state, i)
 
-    # A call's result is the next call's argument, so its buffers are donated.
-    step_program, loop_program, vmap_program = (
-        jax.jit(each, donate_argnums=1, keep_unused=True) for each in (stage.step, loop, vmapped)
+    # A call's result is the next call's argument, so its buffers can be donated.
+    step_program = jax.jit(stage.step, keep_unused=True)
+    donated_program, loop_program, scan_program, vmap_program = (
+        jax.jit(each, donate_argnums=1, keep_unused=True) for each in (stage.step, loop, scan, vmapped)
     )
-    inputs = stage.inputs
     variants = {
-        "eager": repeat(eager, stage.state)._replace(traces=True),
-        "jit": repeat(lambda state, i: step_program(inputs, state, i), stage.state, calls=items),
-        "loop": repeat(lambda state, i: loop_program(inputs, state, i, items), stage.state, width=items),
+        "eager": repeat(eager, initial)._replace(traces=True),
+        "no jit": repeat(no_jit, initial)._replace(traces=True),
+        "jit": repeat(lambda state, i: step_program(inputs, state, i), initial, calls=items),
+        "donated": repeat(lambda state, i: donated_program(inputs, state, i), initial, calls=items),
+        "loop": repeat(lambda state, i: loop_program(inputs, state, i, items), initial, width=items),
+        "scan": repeat(lambda state, i: scan_program(inputs, state, i), initial, width=items),
     }
-    if VMAP_WIDTH * sum(leaf.nbytes for leaf in jax.tree.leaves(stage.state)) <= MAX_VMAP_BYTES:
-        states = jax.tree.map(lambda leaf: jnp.stack([leaf] * VMAP_WIDTH), stage.state)
+    if VMAP_WIDTH * sum(leaf.nbytes for leaf in jax.tree.leaves(initial)) <= MAX_VMAP_BYTES:
+        states = jax.tree.map(lambda leaf: jnp.stack([leaf] * VMAP_WIDTH), initial)
         step = lambda states, i: vmap_program(inputs, states, i)  # noqa: E731
         variants["vmap"] = repeat(step, states, calls=max(items // VMAP_WIDTH, 1), width=VMAP_WIDTH)
     for name, run in others.items():

@@ -2,12 +2,36 @@
 
 import io
 import json
+from pathlib import Path
 
+import jax.numpy as jnp
 import pytest
 from rich.console import Console
 
 from experiments.shared.experiment import run_experiment
-from experiments.speed.jit.compare import JitOptions, prepare
+from experiments.speed.jit.compare import JitOptions, compare, prepare
+
+OWN_STAGE = """
+import jax
+import jax.numpy as jnp
+import optax
+
+optimizer = optax.adamw(1e-3)
+
+
+def adamw(problem):
+    def step(inputs, state, i):
+        params, opt_state = state
+        gradients = jax.grad(lambda params: ((params - inputs) ** 2).sum())(params)
+        updates, opt_state = optimizer.update(gradients, opt_state, params)
+        return optax.apply_updates(params, updates), opt_state
+
+    params = jnp.zeros(3)
+    return step, jnp.ones(3), (params, optimizer.init(params))
+
+
+STAGES = {"adamw": adamw}
+"""
 
 
 def run(**options):
@@ -22,7 +46,7 @@ def test_comparison_writes_consistent_rows(tmp_path):
     for name in ("roofline.png", "speedups.png"):
         assert (path / name).read_bytes().startswith(b"\x89PNG")
     rows = {row["variant"]: row for row in results["rows"]}
-    assert {"eager", "jit", "loop", "vmap", "numpy"} <= set(rows)
+    assert {"eager", "no jit", "jit", "donated", "loop", "scan", "vmap", "numpy"} <= set(rows)
     assert all(name in (path / "table.txt").read_text("utf-8") for name in rows)
     ceiling = results["ceiling"]
     matrix_products = 2 * 32 * (30 * 200 + 200 * 27)
@@ -35,15 +59,37 @@ def test_comparison_writes_consistent_rows(tmp_path):
         shares = {unit: rate / ceiling[f"{unit}_per_second"] for unit, rate in rates.items()}
         assert row["share"] == pytest.approx(max(shares.values()))
         assert row["share_of"] == max(shares, key=shares.get)
-    assert rows["eager"]["units_per_call"] == 1
+    assert rows["eager"]["units_per_call"] == rows["no jit"]["units_per_call"] == 1
     assert rows["loop"]["units_per_call"] == rows["jit"]["units_per_call"] == rows["vmap"]["units_per_call"] > 1
     assert rows["jit"]["compile_seconds"] > 0 == rows["numpy"]["compile_seconds"]
+
+
+@pytest.mark.slow
+def test_stage_file_with_adamw_fills_a_row(tmp_path):
+    (tmp_path / "mine.py").write_text(OWN_STAGE)
+    path = run(out=tmp_path / "run", stage_file=tmp_path / "mine.py")
+    rows = json.loads((path / "results.json").read_text("utf-8"))["rows"]
+    assert [row["variant"] for row in rows] == ["eager", "no jit", "jit", "donated", "loop", "scan", "vmap"]
+    assert all(row["error"] is None and row["stage"] == "adamw" and row["median_us"] > 0 for row in rows)
+
+
+@pytest.mark.slow
+def test_compare_keeps_the_variants_that_work(capsys):
+    def step(inputs, state, i):
+        return state + inputs if i >= 0 else state  # a traced i has no truth value
+
+    rows = {row["variant"]: row for row in compare({"own": (step, jnp.ones(3), 0.0)}, items=2, repeats=1)}
+    assert {name for name, row in rows.items() if row["error"] is None} == {"eager", "no jit"}
+    assert rows["no jit"]["median_us"] > 0
+    assert "median_us" not in rows["scan"]
+    assert "jit, donated, loop, scan, vmap of own: TracerBoolConversionError" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"stages": ("forward", "backward")}, "unknown stage 'backward'; .*count, batch, forward, loss"),
+        ({"stage_file": Path(__file__)}, r"test_jit_compare\.py defines no stages"),
         ({"device": "abacus"}, "unknown device 'abacus'"),
         ({"repeats": 0}, "--repeats must be at least 1, got 0"),
     ],
