@@ -78,14 +78,12 @@ def _acquire_lock() -> AbstractContextManager[Any]:
     """Wait for the probes of other processes: they slow each other down, and some devices serve only one."""
     import filelock  # takes 30 ms and is rarely needed
 
-    path, seconds = _cache_path().with_suffix(".lock"), probe_seconds() + 5
+    path = _cache_path().with_suffix(".lock")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        return filelock.FileLock(path).acquire(timeout=seconds)
-    except filelock.Timeout:
-        raise TimeoutError(f"another process has been probing plugins for {seconds:g} s") from None
+        return filelock.FileLock(path).acquire(timeout=probe_seconds() + 5)
     except (OSError, NotImplementedError):
-        return contextlib.nullcontext()  # without a writable directory or file locks, do not wait
+        return contextlib.nullcontext()  # no writable directory, no file locks, or a process that does not end
 
 
 def _read_cache() -> dict[str, Any]:

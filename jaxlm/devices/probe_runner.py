@@ -16,7 +16,6 @@ from typing import IO, NamedTuple
 from jaxlm.devices.plugins import Plugin, installed_plugins
 
 RESULT_MARKER = "jaxlm probe result: "  # a probe prints this and, in the same line, its result as JSON
-SMALL_MODEL = 10_000  # weights; a smaller model takes 0.1 ms a step on the CPU, and no accelerator is faster
 
 _GRACE_SECONDS = 1.0  # how long processes that the plugin started may outlive the probe
 _MAX_OUTPUT_BYTES = 2**20  # a hundred times what JAX logs; a plugin that prints more would do so in every run
@@ -35,7 +34,7 @@ class ProbeResult(NamedTuple):
     platform: str | None  # JAX's name for it; None if the probe did not get that far
     reason: str  # a phrase that follows the plugin's name
     seconds: float | None = None  # per training step of a model of 255,000 weights
-    worthwhile_from: int | None = None  # number of weights from which it beats the CPU; None if it never does
+    worthwhile_from: int | None = None  # number of weights from which it beats the CPU
 
 
 def run_probes(plugins: Sequence[Plugin]) -> dict[Plugin, ProbeResult]:

@@ -108,9 +108,7 @@ def _choose_fastest(num_weights: int | None) -> Choice:
     plugin, reasons = _enable_fastest_plugin(), _describe_failures()
     if plugin:
         result = probe_results()[plugin]
-        if result.worthwhile_from is None:
-            reasons.append(f"{plugin} {result.reason}")
-        elif num_weights is not None and num_weights < (limit := result.worthwhile_from):
+        if num_weights is not None and num_weights < (limit := result.worthwhile_from or 0):
             reasons.append(f"{plugin} is faster from {limit:,} weights, the model has {num_weights:,}")
         else:
             try:
