@@ -30,8 +30,8 @@ def stop_early(
 
     Args:
         training: from `train`, with `val_ids`.
-        patience: end after this many records in a row without a lower validation loss, at least 1. None never ends
-            early and yields None as the best.
+        patience: stop after this many records in a row without a lower validation loss, at least 1; None never
+            stops early and yields None as the best.
         best: the best validation before the first item; None if there is none.
 
     >>> from jaxlm import NeuralBigramLM, train

@@ -70,8 +70,8 @@ def train_lm(
         batch_size: windows per step.
         lr: learning rate of SGD; None means 0.1.
         weight_decay: L2 coefficient of SGD; `weight_decay * param` is added to the gradient, as in PyTorch.
-        optimizer: replaces SGD with a constant rate, as in `optimizer=jaxlm.sgd(0.3, 1000, momentum=0.9)`. With
-            another optax optimizer, pass the same object again to reuse the compiled program.
+        optimizer: an Optax optimizer instead of SGD; then leave `lr` and `weight_decay` unset. `jaxlm.sgd` has
+            schedules and momentum. Pass the same object again to reuse the compiled program of another optimizer.
         log_every: record the steps 0, log_every, 2 * log_every, ... and the last one.
         patience: stop after this many records in a row without a better validation, and return the variables of
             the best one. Its perplexity is optimistic, because it was selected on `val_ids`.
@@ -106,14 +106,14 @@ def train_lm(
     if patience is not None and val_ids is None:
         raise ValueError(f"patience={patience} needs a validation; pass val_ids")
     history = History(steps=[], train_losses=[], val_perplexities=[])
-    for state, record, best in stop_early(training, patience):
-        result = state if best is None else state._replace(params=best.params)
-        if record is not None:
+    for item in stop_early(training, patience):
+        if (record := item[1]) is not None:
             history["steps"].append(record.step)
             history["train_losses"].append(record.train_loss)
             if record.validation is not None:
                 history["val_perplexities"].append(record.validation.perplexity)
-    return result.variables, history
+    state, _, best = item
+    return (state if best is None else state._replace(params=best.params)).variables, history
 
 
 def train(
@@ -157,6 +157,7 @@ def train(
     ...         print(record.step)
     49
     """
+    check_not_traced("train", "init_state and train_step", train_ids, key, variables, state, lr, weight_decay)
     if yield_every is not None:
         check_at_least("yield_every", yield_every, 1)
     optimizer = _resolve_optimizer(optimizer, lr, weight_decay, num_steps)
@@ -176,9 +177,7 @@ def train(
     # Equal for all optimizers that share an `update`, which is all that the compiled program uses.
     update_only = optimizer._replace(init=None)
     run_chunk = functools.partial(train_chunk, model, update_only, batch_size, *data)
-    validate = None
-    if val_ids is not None:
-        validate = functools.partial(evaluate, model, ids=val_ids, device=target_device)
+    validate = None if val_ids is None else functools.partial(evaluate, model, ids=val_ids, device=target_device)
     return _iterate(state, run_chunk, validate, num_steps, log_every, yield_every)
 
 
@@ -196,7 +195,6 @@ def check_training(
     Return the training ids, padded so that streams of many lengths share a compiled program, the number of windows
     in them, and the validation ids.
     """
-    check_not_traced("training", "init_state and train_step", train_ids)
     check_model(model)
     check_at_least("batch_size", batch_size, 1)
     check_at_least("num_steps", num_steps, 0)
@@ -249,7 +247,7 @@ def _iterate(
         train_loss, params_are_finite = map(float, jax.device_get(outcome))
         seconds = time.monotonic() - start
         recorded = stop - 1 == next_recorded
-        # Between records only the loss is checked, so that chunks do not change where a run fails.
+        # Checking the params only at records makes the failing step independent of the lengths of chunks.
         if not math.isfinite(train_loss) or (recorded and not params_are_finite):
             problem = "the params are no longer finite after"
             if not math.isfinite(train_loss):

@@ -59,8 +59,8 @@ def sgd(
 ) -> optax.GradientTransformationExtraArgs:
     """Return SGD in PyTorch's order: clip the gradient, add weight decay, accumulate momentum, scale by the rate.
 
-    The numbers are part of the optimizer's state, so that `train_lm` compiles nothing for other numbers. All may
-    be traced. A number that is zero is left out, with the arrays that it would need.
+    The numbers are part of the optimizer's state, so that `train_lm` compiles nothing for other numbers, except
+    that zero warmup steps and momentum compile a simpler program. All may be traced.
 
     Args:
         lr: learning rate after warmup, finite and at least 0.
@@ -68,29 +68,30 @@ def sgd(
         schedule: "cosine" is one period of Loshchilov & Hutter 2017, "SGDR", equation 5.
         warmup_steps: step i of the warmup has the rate `lr * (i + 1) / (warmup_steps + 1)`. A cosine needs
             `warmup_steps < num_steps`.
-        momentum: factor of the accumulated gradient.
+        momentum: factor of the accumulated gradient, in [0, 1).
         weight_decay: L2 coefficient; `weight_decay * param` is added to the gradient.
         decoupled_decay: add the decay after momentum instead, scaled by the learning rate as in `optax.adamw`
             (Loshchilov & Hutter 2019, "Decoupled Weight Decay Regularization", algorithm 1, scales it by the
             schedule alone).
-        clip_norm: maximum norm of the whole gradient; None does not clip.
+        clip_norm: maximum norm of the whole gradient, above 0; None does not clip.
 
     >>> optimizer = sgd(0.5, num_steps=100, weight_decay=0.1)
     >>> param, gradient = jnp.float32(2), jnp.float32(1)
     >>> optimizer.update(gradient, optimizer.init(param), param)[0]  # -0.5 * (1 + 0.1 * 2)
     Array(-0.6, dtype=float32)
     """
-    for name, rate in (("lr", lr), ("weight_decay", weight_decay)):
-        if callable(rate) or isinstance(rate, str):
-            remedy = "for a schedule pass optimizer=optax.sgd(schedule)"
-            raise TypeError(f"{name} must be a number, got {rate!r}; {remedy}")
-        if not (is_abstract(rate) or 0 <= rate < math.inf):
-            raise ValueError(f"{name} must be finite and at least 0, got {rate}")
     if schedule not in ("constant", "cosine"):
         raise ValueError(f"unknown schedule {schedule!r}; choose constant or cosine")
-    if not is_abstract(warmup_steps) and warmup_steps < 0:
-        raise ValueError(f"warmup_steps must be at least 0, got {warmup_steps}")
-    numbers: dict[str, Any] = {"lr": lr}
+    ends = {"lr": math.inf, "weight_decay": math.inf, "momentum": 1, "warmup_steps": math.inf}
+    for (name, end), number in zip(ends.items(), (lr, weight_decay, momentum, warmup_steps), strict=True):
+        if callable(number) or isinstance(number, str):
+            remedy = "for a schedule pass optimizer=optax.sgd(schedule)"
+            raise TypeError(f"{name} must be a number, got {number!r}; {remedy}")
+        if not (is_abstract(number) or 0 <= number < end):
+            raise ValueError(f"{name} must be in [0, {end}), got {number}")
+    if not (clip_norm is None or is_abstract(clip_norm) or clip_norm > 0):
+        raise ValueError(f"clip_norm must be above 0, got {clip_norm}")
+    numbers: dict[str, Any] = {"lr": lr, "weight_decay": weight_decay}
     if schedule == "cosine":
         if num_steps is None:
             raise ValueError("a cosine schedule needs num_steps, the step at which it ends")
@@ -98,7 +99,8 @@ def sgd(
         if is_known and warmup_steps >= max(num_steps, 1):
             raise ValueError(f"warmup_steps must be below {num_steps=} for a cosine, got {warmup_steps}")
         numbers["num_steps"] = num_steps
-    optional = {"warmup_steps": warmup_steps, "momentum": momentum, "weight_decay": weight_decay}
+    # Without warmup the rate is no function of the step, and momentum needs an array for each param.
+    optional = {"warmup_steps": warmup_steps, "momentum": momentum}
     numbers |= {name: value for name, value in optional.items() if is_abstract(value) or value != 0}
     numbers |= {} if clip_norm is None else {"clip_norm": clip_norm}
     return inject_hyperparams(_sgd_factory(schedule, decoupled_decay), numbers)
@@ -108,10 +110,10 @@ def sgd(
 def _sgd_factory(schedule: str, decoupled_decay: bool) -> Callable[..., optax.GradientTransformation]:
     def make_sgd(
         lr: Array,
+        weight_decay: Array,
         num_steps: Array | None = None,
         warmup_steps: Array | None = None,
         momentum: Array | None = None,
-        weight_decay: Array | None = None,
         clip_norm: Array | None = None,
     ) -> optax.GradientTransformation:
         def rate(step: Array) -> Array:
@@ -122,7 +124,7 @@ def _sgd_factory(schedule: str, decoupled_decay: bool) -> Callable[..., optax.Gr
                 factor = 0.5 * (1 + jnp.cos(jnp.pi * progress))
             return lr * jnp.where(step < warmup, (step + 1) / (warmup + 1), factor)
 
-        decay = [] if weight_decay is None else [optax.add_decayed_weights(weight_decay)]
+        decay = [optax.add_decayed_weights(weight_decay)]
         is_constant = schedule == "constant" and warmup_steps is None
         return optax.chain(
             *([] if clip_norm is None else [optax.clip_by_global_norm(clip_norm)]),

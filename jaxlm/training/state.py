@@ -10,10 +10,12 @@ from jax import Array
 
 from jaxlm._types import IntScalar, Variables
 from jaxlm.evaluation.evaluate import Evaluation
+from jaxlm.models.counts_bigram import CountsBigramLM
+from jaxlm.models.counts_ngram import CountsNgramLM
 from jaxlm.models.interface import LanguageModel, check_collections, init
 from jaxlm.utils.keys import check_key
 
-# Folds of a run's key that are not steps.
+# Values for `fold_in` that are not step numbers.
 INIT_FOLD = 2**31 - 1
 DROPOUT_FOLD = 2**31 - 2
 
@@ -69,20 +71,22 @@ def init_state(
         variables = init(model, jax.random.fold_in(check_key(key), INIT_FOLD))
     check_collections(model, variables)
     params, constants = split_variables(model, variables)
+    # Without weak types, which the first step would remove, so that the second would compile again.
+    params = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.result_type(leaf)), params)
     return TrainState(jnp.int32(0), params, optimizer.init(params), constants)
 
 
 def split_variables(model: LanguageModel, variables: Variables) -> tuple[Any, Any]:
     """Return the trained params and the constant collections; without "params", all variables and None."""
+    params, constants = variables, None
     if isinstance(variables, Mapping) and "params" in variables:
-        params = variables["params"]
         constants = {name: value for name, value in variables.items() if name != "params"}
-    else:
-        params, constants = variables, None
+        params = variables["params"]
     dtypes = {jnp.asarray(leaf).dtype for leaf in jax.tree.leaves(params)}
     if not dtypes or not all(jnp.issubdtype(dtype, jnp.floating) for dtype in dtypes):
         found = ", ".join(sorted(map(str, dtypes))) or "no arrays"
-        remedy = "call model.fit(variables, ids)" if hasattr(model, "fit") else "its params must be floats"
+        is_counts = isinstance(model, CountsBigramLM | CountsNgramLM)
+        remedy = "call model.fit(variables, ids)" if is_counts else "its params must be floats"
         raise TypeError(f"{type(model).__name__} cannot be trained by gradient: it holds {found}; {remedy}")
     return params, constants
 

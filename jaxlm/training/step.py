@@ -14,7 +14,7 @@ from jaxlm.models.interface import LanguageModel, compute_training_logits
 from jaxlm.models.jit import jit_model
 from jaxlm.text.batching import Batch, random_windows
 from jaxlm.training.state import DROPOUT_FOLD, TrainState
-from jaxlm.utils.keys import vmap_over_steps
+from jaxlm.utils.keys import check_key, vmap_over_steps
 
 # Batches are drawn ahead of the loop, for many steps at once: at most this many steps, and about this many ids.
 _MAX_STEPS_PER_DRAW = 32
@@ -40,7 +40,8 @@ def train_step(
 
     Args:
         batch: contexts and targets, as from `get_batch`.
-        key: key of the run, the same in every step. Dropout in step i uses `fold_in(fold_in(key, 2**31 - 2), i)`.
+        key: key of the run, the same in every step; under `vmap`, of the default generator threefry. Dropout in
+            step i uses `fold_in(fold_in(key, 2**31 - 2), i)`.
 
     >>> from jaxlm import NeuralBigramLM, get_batch, init_state, sgd
     >>> model, optimizer = NeuralBigramLM(vocab_size=3, embedding_dim=4), sgd(1.0, num_steps=50)
@@ -53,7 +54,7 @@ def train_step(
     True
     """
     contexts, targets = batch
-    dropout_key = jax.random.fold_in(jax.random.fold_in(key, DROPOUT_FOLD), state.step)
+    dropout_key = jax.random.fold_in(jax.random.fold_in(check_key(key), DROPOUT_FOLD), state.step)
 
     def mean_nats(params: Any) -> FloatScalar:
         variables = state._replace(params=params).variables
@@ -63,8 +64,9 @@ def train_step(
     # For line searches and for learning rates that depend on the loss.
     extra_args = {"value": loss, "grad": gradients, "value_fn": mean_nats}
     update = optax.with_extra_args_support(optimizer).update
-    updates, opt_state = update(gradients, state.opt_state, state.params, **extra_args)
-    params = optax.apply_updates(state.params, updates)
+    with jax.named_scope("update"):
+        updates, opt_state = update(gradients, state.opt_state, state.params, **extra_args)
+        params = optax.apply_updates(state.params, updates)
     return state._replace(step=state.step + 1, params=params, opt_state=opt_state), loss.astype(jnp.float32)
 
 
@@ -112,6 +114,7 @@ def train_chunk(
     return state, loss, check(state.params)
 
 
+@jax.named_scope("draw_batches")
 def _draw_batches(
     model: LanguageModel, batch_size: int, ids: IntT, num_windows: IntScalar, key: KeyLike, first: IntScalar
 ) -> Batch:

@@ -22,6 +22,7 @@ from jaxlm.training.loop import History, check_training, is_recorded
 from jaxlm.training.optimizers import inject_hyperparams, sgd
 from jaxlm.training.state import TrainState, init_state
 from jaxlm.training.step import SWEEP_AXES, train_chunk
+from jaxlm.utils.checks import check_not_traced
 
 
 def sweep_grid(keys: Array, **values: ArrayLike) -> tuple[Array, dict[str, NDArray[Any]]]:
@@ -33,7 +34,7 @@ def sweep_grid(keys: Array, **values: ArrayLike) -> tuple[Array, dict[str, NDArr
     >>> keys.shape, hyperparams["lr"].tolist()
     ((6,), [0.1, 0.3, 1.0, 0.1, 0.3, 1.0])
     """
-    _check_keys(keys)
+    keys = _check_keys(keys)
     for name, value in values.items():
         if np.ndim(value) != 1 or not np.size(value) or not np.issubdtype(np.asarray(value).dtype, np.number):
             raise ValueError(f"{name} must be a list of at least one number, got {value!r}")
@@ -68,7 +69,7 @@ def train_many(
 
     Args:
         train_ids: integers [T].
-        keys: random keys [R].
+        keys: random keys [R], of the default generator threefry.
         hyperparams: the arguments of `optimizer`, finite numbers [R] each. `sweep_grid` returns all combinations.
         optimizer: returns an Optax optimizer, such as `lambda lr: optax.adam(lr)`. Pass the same function again to
             reuse the compiled program. The default takes the numbers of `jaxlm.sgd`.
@@ -84,6 +85,8 @@ def train_many(
     >>> float(hyperparams["lr"][1]), histories[1]["train_losses"][-1] < 0.1
     (1.0, True)
     """
+    check_not_traced("train_many", "vmap over init_state and train_step", train_ids, keys, hyperparams)
+    keys = _check_keys(keys)
     numbers: Any = _check_hyperparams(keys, hyperparams)
     sizes = {"batch_size": batch_size, "num_steps": num_steps, "log_every": log_every}
     ids, num_windows, val_ids = check_training(model, train_ids, val_ids, **sizes)
@@ -98,9 +101,7 @@ def train_many(
     states = _init_states(model, optimizer, keys, numbers)
     update_only = inject_hyperparams(optimizer, {})._replace(init=None)  # equal in each call
     histories = [History(steps=[], train_losses=[], val_perplexities=[]) for _ in range(len(keys))]
-    for step in range(num_steps):
-        if not is_recorded(step, num_steps, log_every):
-            continue
+    for step in (each for each in range(num_steps) if is_recorded(each, num_steps, log_every)):
         states, *outcome = train_chunk(
             model, update_only, batch_size, stream, num_windows, keys, states, jax.device_put(step + 1, replicated)
         )
@@ -114,15 +115,28 @@ def train_many(
     return states.variables, histories
 
 
-def _check_keys(keys: Array) -> None:
-    if not jnp.issubdtype(keys.dtype, jax.dtypes.prng_key) or keys.ndim != 1 or not len(keys):
-        got = f"{keys.dtype}{list(keys.shape)}"
+def _check_keys(keys: Any) -> Array:
+    """Return typed threefry keys [R]. Legacy keys [R, 2] are wrapped."""
+    dtype, shape = getattr(keys, "dtype", type(keys).__name__), np.shape(keys)
+    if dtype == jnp.uint32 and len(shape) == 2:
+        return _check_keys(jax.random.wrap_key_data(keys))
+    if (
+        not isinstance(keys, Array)
+        or not jnp.issubdtype(dtype, jax.dtypes.prng_key)
+        or len(shape) != 1
+        or not shape[0]
+    ):
+        got = f"{dtype}{list(shape)}"
         raise ValueError(f"keys must be an array of at least one random key, as from jax.random.split, got {got}")
+    if (kind := jax.random.key_impl(keys)) != "threefry2x32":
+        raise ValueError(
+            f"keys must be threefry2x32, got {kind}: under vmap it draws the first key's numbers for all"
+        )
+    return keys
 
 
 def _check_hyperparams(keys: Array, hyperparams: Mapping[str, ArrayLike]) -> dict[str, NDArray[np.float32]]:
-    """Return the hyperparameters as float32 [R], after checking them and the keys."""
-    _check_keys(keys)
+    """Return the hyperparameters as float32 [R]."""
     arrays = {name: np.asarray(values, np.float32) for name, values in hyperparams.items()}
     for name, array in arrays.items():
         if array.shape != (len(keys),):

@@ -83,7 +83,7 @@ def test_sgd_learning_rates(num_steps, options, expected):
     optimizer = sgd(0.8, num_steps, **options)
     state, rates = optimizer.init(jnp.zeros(())), []
     for _ in expected:
-        update, state = optimizer.update(jnp.ones(()), state)
+        update, state = optimizer.update(jnp.ones(()), state, jnp.zeros(()))
         rates.append(-float(update))
     np.testing.assert_allclose(rates, 0.8 * np.array(expected), atol=1e-6)
 
@@ -91,7 +91,7 @@ def test_sgd_learning_rates(num_steps, options, expected):
 @pytest.mark.parametrize("norm", [0.0, 0.999, 1.0, 1.001, 1e15])
 def test_sgd_clips_the_norm(norm):
     optimizer = sgd(1.0, 1, clip_norm=1.0)
-    update, _ = optimizer.update(norm * jnp.array([0.6, -0.8]), optimizer.init(jnp.zeros(2)))
+    update, _ = optimizer.update(norm * jnp.array([0.6, -0.8]), optimizer.init(jnp.zeros(2)), jnp.zeros(2))
     np.testing.assert_allclose(-update, np.array([0.6, -0.8]) * min(norm, 1.0), rtol=1e-5)
 
 
@@ -99,10 +99,12 @@ def test_sgd_clips_the_norm(norm):
     ("options", "message"),
     [
         ({"schedule": "linear"}, "unknown schedule 'linear'; choose constant or cosine"),
-        ({"warmup_steps": -1}, "warmup_steps must be at least 0, got -1"),
+        ({"warmup_steps": -1}, r"warmup_steps must be in \[0, inf\), got -1"),
+        ({"clip_norm": -1}, "clip_norm must be above 0, got -1"),
+        ({"momentum": 1.5}, r"momentum must be in \[0, 1\), got 1.5"),
         ({"schedule": "cosine", "warmup_steps": 5}, "warmup_steps must be below num_steps=5 for a cosine, got 5"),
     ],
 )
-def test_sgd_of_invalid_schedule_is_a_value_error(options, message):
+def test_sgd_out_of_range_is_a_value_error(options, message):
     with pytest.raises(ValueError, match=message):
         sgd(1.0, 5, **options)

@@ -138,11 +138,22 @@ def test_sweep_grid_holds_all_combinations():
     assert sweep_grid(KEYS)[1] == {}
 
 
-@pytest.mark.parametrize("keys", [KEYS[:0], KEYS[0], np.zeros(3)], ids=["none", "scalar", "floats"])
+@pytest.mark.parametrize("keys", [KEYS[:0], KEYS[0], np.zeros(3), 0], ids=["none", "scalar", "floats", "int"])
 def test_sweep_without_keys_is_a_value_error(keys):
     for run in (lambda: sweep_grid(keys, lr=[0.1]), lambda: train_many(MLP, IDS, keys=keys, hyperparams={})):
         with pytest.raises(ValueError, match="keys must be an array of at least one random key"):
             run()
+
+
+def test_sweep_of_rbg_keys_is_a_value_error():
+    keys = jax.random.split(jax.random.key(0, impl="rbg"), 2)  # under vmap, all draw the numbers of the first
+    with pytest.raises(ValueError, match="keys must be threefry2x32, got rbg"):
+        train_many(MLP, IDS, keys=keys, hyperparams={"lr": LRS})
+
+
+def test_sweep_grid_accepts_legacy_keys():
+    keys, _ = sweep_grid(jax.random.split(jax.random.PRNGKey(5), 2))
+    assert (jax.random.key_data(keys) == jax.random.key_data(KEYS)).all()
 
 
 @pytest.mark.parametrize("numbers", [[], 0.1, [[0.1, 0.2]], ["a"]])
