@@ -14,8 +14,8 @@ from jaxlm.devices.probe_cache import probe_results
 from jaxlm.devices.probe_runner import ProbeResult, to_one_line
 
 # Device name -> JAX's names for the platform. Apple GPUs: jax-metal, metaljax, jax-mps and jax-graft.
-_PLATFORMS: dict[str, tuple[str, ...]] = {name: (name,) for name in ("cpu", "gpu", "cuda", "rocm", "tpu")}
-_PLATFORMS |= {"metal": ("METAL", "metal", "mps", "mtl")}
+_PLATFORMS = {name: [name] for name in ("cpu", "gpu", "cuda", "rocm", "tpu")}
+_PLATFORMS["metal"] = ["METAL", "metal", "mps", "mtl"]
 
 
 class Choice(NamedTuple):
@@ -45,7 +45,7 @@ def choose_device(device: str | jax.Device = "auto", *, num_weights: int | None 
         num_weights: number of weights of the model, if known.
 
     Raises:
-        ValueError: the name is unknown, this machine has no such device, or JAX cannot start it.
+        ValueError: the name is unknown, or this machine has no such device that starts.
 
     >>> choose_device("cpu").reason
     'requested'
@@ -129,8 +129,7 @@ def _enable_fastest_plugin(platforms: Collection[str] | None = None) -> Plugin |
         disable_plugins(installed_plugins())
         return None
     results = probe_results()
-    candidates = {p: result for p, result in results.items() if platforms is None or result.platform in platforms}
-    fastest = fastest_plugin(candidates)
+    fastest = fastest_plugin({p: r for p, r in results.items() if platforms is None or r.platform in platforms})
     enabled = fastest or fastest_plugin(results)
     disable_plugins(plugin for plugin in results if plugin != enabled)
     return fastest

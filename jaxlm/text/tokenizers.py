@@ -118,9 +118,8 @@ class ByteTokenizer(Tokenizer):
 class BPETokenizer(Tokenizer):
     """Byte-level byte-pair encoding: one token for each of the 256 bytes, and one for each merged pair.
 
-    `decode(encode(text)) == text` for every text. The `tokenizers` library learns and applies the merges. Words
-    are split by GPT-2's pattern, and bytes are written in GPT-2's printable alphabet (Radford et al. 2019).
-    Sennrich et al. (2016), "Neural Machine Translation of Rare Words with Subword Units".
+    The `tokenizers` library learns and applies the merges, with GPT-2's pattern of words and its alphabet of bytes
+    (Radford et al. 2019). Sennrich et al. (2016), "Neural Machine Translation of Rare Words with Subword Units".
 
     >>> tokenizer = BPETokenizer.train("low lower lowest", vocab_size=258)
     >>> tokenizer.merges, tokenizer.vocab_size
@@ -145,8 +144,7 @@ class BPETokenizer(Tokenizer):
         from tokenizers import trainers
 
         # A text has fewer merges than bytes, and the library allocates memory for all that are requested.
-        limit = min(vocab_size, 256 + len(text.encode()))
-        alphabet = list(_BYTE_OF_CHARACTER)
+        limit, alphabet = min(vocab_size, 256 + len(text.encode())), list(_BYTE_OF_CHARACTER)
         trainer = trainers.BpeTrainer(vocab_size=limit, initial_alphabet=alphabet, show_progress=False)
         library = cls(())._library
         library.train_from_iterator([text], trainer)
@@ -193,11 +191,7 @@ def train_tokenizer(kind: Literal["char", "byte", "bpe"], text: str, vocab_size:
 
 
 def load_tokenizer(path: str | Path) -> Tokenizer:
-    """Load the tokenizer that `save` wrote to `path`.
-
-    Raises:
-        OSError: the file is missing (FileNotFoundError) or cannot be read.
-        ValueError: it is damaged, not a tokenizer's file, or of another version.
+    """Load the tokenizer that `save` wrote. Raises a ValueError if the file is damaged or of another version.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
