@@ -60,11 +60,7 @@ def check_ids(ids: ArrayLike, vocab_size: int, *, name: str = "ids") -> Integers
 def check_stream(ids: ArrayLike, vocab_size: int, *, min_length: int, name: str = "ids") -> Ids:
     """Return `check_ids(ids, vocab_size)`, after checking that it has shape [T] and T is at least `min_length`."""
     array = check_ids(ids, vocab_size, name=name)
-    _check_rank(array, name)
-    if len(array) < min_length:
-        raise ValueError(
-            f"{name}: {len(array)} tokens are too few, one context and its target need {min_length}; use more text"
-        )
+    _check_shape(array, min_length, name)
     return array
 
 
@@ -83,15 +79,13 @@ def split_ids(ids: ArrayLike, val_fraction: float = 0.1) -> Split:
     (18, array([18, 19]))
     """
     array = _as_integers(ids, "ids")
-    _check_rank(array, "ids")
+    _check_shape(array, 0, "ids")
     if not 0 < val_fraction < 1:
         raise ValueError(f"val_fraction must be in (0, 1), got {val_fraction}")
     # Round before `ceil`, because 100 * 0.07 is 7.000000000000001.
     num_train = len(array) - math.ceil(round(len(array) * val_fraction, 6))
     if not 0 < num_train < len(array):
-        raise ValueError(
-            f"{len(array)} ids cannot be split with val_fraction={val_fraction}: a part would be empty"
-        )
+        raise ValueError(f"{len(array)} ids cannot be split with val_fraction={val_fraction}: a part is empty")
     return Split(array[:num_train], array[num_train:])
 
 
@@ -152,13 +146,9 @@ def windows(ids: ArrayLike, context_length: int) -> Batch:
 
 
 def _as_stream(ids: ArrayLike, context_length: int) -> Ids:
-    stream = _as_integers(ids, "ids")
-    if stream.ndim != 1 or len(stream) <= context_length:
-        raise ValueError(
-            f"ids must be one stream of at least context_length + 1 = {context_length + 1} ids, "
-            f"got shape {list(stream.shape)}"
-        )
     check_at_least("context_length", context_length, 0)
+    stream = _as_integers(ids, "ids")
+    _check_shape(stream, context_length + 1, "ids")
     return stream
 
 
@@ -187,6 +177,9 @@ def _as_integers(ids: ArrayLike, name: str) -> Integers:
     return array
 
 
-def _check_rank(array: Integers, name: str) -> None:
+def _check_shape(array: Integers, min_length: int, name: str) -> None:
     if array.ndim != 1:
         raise ValueError(f"{name} must be one stream of shape [T], got shape {list(array.shape)}")
+    if (length := len(array)) < min_length:
+        needed = f"one context and its target need {min_length}"
+        raise ValueError(f"{name}: {length} tokens are too few, {needed}; use more text")

@@ -70,7 +70,7 @@ def progress(console: "Console", title: str, total: int) -> Iterator[Callable[[i
         yield lambda done, status: bars.update(bar, completed=done, status=status)
 
 
-def run_command(command: Callable[[], object], on_failure: Callable[[str], object] | None = None) -> int:
+def run_command(command: Callable[[], object], on_failure: Callable[[str], object] = lambda message: None) -> int:
     """Run `command` and return its exit code: 0 success, 2 an error that the user can fix, 130 interrupted.
 
     Print the error in one line on standard error, and pass it to `on_failure`. A closed pipe, as in
@@ -92,8 +92,7 @@ def run_command(command: Callable[[], object], on_failure: Callable[[str], objec
     except KeyboardInterrupt as error:
         code, message = 130, " ".join(["interrupted", *map(str, error.args)])
     print_plain(make_console(stderr=True), escape_controls(message))
-    if on_failure is not None:
-        on_failure(message.removeprefix("error: "))
+    on_failure(message.removeprefix("error: "))
     return code
 
 

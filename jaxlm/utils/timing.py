@@ -27,8 +27,7 @@ def measure_time() -> Iterator[Timing]:
     >>> timing.compile_seconds > 0
     True
     """
-    timing = Timing()
-    spans: list[tuple[float, float]] = []
+    timing, spans = Timing(), list[tuple[float, float]]()
 
     def listen(event: str, duration_secs: float, **kwargs: Any) -> None:
         if event.startswith("/jax/core/compile/"):

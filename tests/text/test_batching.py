@@ -155,8 +155,8 @@ def test_get_batch_under_jit_and_vmap(array):
 @pytest.mark.parametrize(
     ("ids", "arguments", "error", "message"),
     [
-        (np.arange(0), (3, 2), ValueError, r"context_length \+ 1 = 4 ids, got shape \[0\]"),
-        (np.arange(3), (3, 2), ValueError, r"context_length \+ 1 = 4 ids, got shape \[3\]"),
+        (np.arange(0), (3, 2), ValueError, "ids: 0 tokens.*need 4"),
+        (np.arange(3), (3, 2), ValueError, "ids: 3 tokens.*need 4"),
         (jnp.zeros((2, 9), int), (3, 2), ValueError, r"got shape \[2, 9\]"),
         (np.arange(9), (-1, 2), ValueError, "context_length must be at least 0, got -1"),
         (np.arange(9), (3, 0), ValueError, "batch_size must be at least 1, got 0"),
@@ -181,5 +181,5 @@ def test_windows_are_all_windows_in_order(context_length):
 
 
 def test_windows_of_a_short_stream_are_an_error():
-    with pytest.raises(ValueError, match=r"at least context_length \+ 1 = 4 ids, got shape \[3\]"):
+    with pytest.raises(ValueError, match=r"ids: 3 tokens.*need 4"):
         windows(np.arange(3), 3)
