@@ -19,7 +19,7 @@ from jaxlm.utils.atomic_files import write_atomically
 from jaxlm.utils.cache_directory import cache_directory
 from jaxlm.utils.json_files import read_json
 
-_VERSION = 4
+_VERSION = 4  # of the probes and of the cached results
 _FAILURE_SECONDS = 86_400  # how long to cache a failure, whose cause may be temporary, such as full memory
 _MAX_ENTRIES = 100  # of all versions, machines and settings; reading 100 takes 1 ms
 # Prefixes of environment variables that can change a probe's result.
@@ -31,8 +31,7 @@ _DEVICE_FILES = "nvidia[0-9]*", "kfd", "accel[0-9]*", "dxg"  # in /dev
 def probe_results() -> Mapping[Plugin, ProbeResult]:
     """Return the probe result of each installed plugin. Host function; not for use inside `jit`.
 
-    Plugins without a cached result are probed in subprocesses, all at the same time, for `probe_seconds`. If no
-    probe can run, such a plugin counts as failing.
+    Plugins without a cached result are probed by `run_probes`. They count as failing if it cannot start a process.
     """
     plugins = installed_plugins()
     results = _known_results(plugins)

@@ -17,7 +17,7 @@ from jaxlm.devices.plugins import Plugin, installed_plugins
 
 RESULT_MARKER = "jaxlm probe result: "  # a probe prints this and, in the same line, its result as JSON
 
-_GRACE_SECONDS = 1.0  # how long processes that the plugin started may outlive the probe
+_GRACE_SECONDS = 1.0  # how long processes that a plugin started may outlive its probe
 _MAX_OUTPUT_BYTES = 2**20  # a hundred times what JAX logs; a plugin that prints more would do so in every run
 
 # Prefixes of environment variables. Of the settings of JAX and Python, a probe inherits only those for devices and
@@ -32,13 +32,13 @@ class ProbeResult(NamedTuple):
 
     works: bool  # every computation matched the CPU
     platform: str | None  # JAX's name for it; None if the probe did not get that far
-    reason: str  # a phrase that follows the plugin's name
+    reason: str  # completes a sentence that starts with the plugin's name
     seconds: float | None = None  # per training step of a model of 255,000 weights
     worthwhile_from: int | None = None  # number of weights from which it beats the CPU
 
 
 def run_probes(plugins: Sequence[Plugin]) -> dict[Plugin, ProbeResult]:
-    """Probe each plugin in a subprocess, which it may hang or crash. All run at once, with one time limit.
+    """Probe each plugin in its own subprocess, because it may hang or crash. All run at once, with one time limit.
 
     Raises an OSError if no process can be started.
     """
@@ -55,7 +55,7 @@ def run_probes(plugins: Sequence[Plugin]) -> dict[Plugin, ProbeResult]:
 
 
 def probe_seconds() -> float:
-    """Return the time limit of all probes together, in seconds: `JAXLM_PROBE_SECONDS` or 25."""
+    """Return the time limit of all probes together in seconds, `JAXLM_PROBE_SECONDS` or 25."""
     setting = os.environ.get("JAXLM_PROBE_SECONDS") or "25"
     with contextlib.suppress(ValueError):
         if 0 < (seconds := float(setting)) <= 86_400:

@@ -16,7 +16,7 @@ _CLASSIC_PLAYS = (
 )
 _CLASSIC_END = "Whiles thou art waking."
 
-_Rules = tuple[tuple[str, str], ...]  # patterns and replacements, applied to a whole play in order
+_Rules = tuple[tuple[str, str], ...]  # patterns and their replacements, applied in order
 
 # Fix irregularities of the edition.
 _REPAIRS: _Rules = (

@@ -31,13 +31,18 @@ def add_to_namespace(site, path, modified):
     os.utime(path, (0, modified))
 
 
-def test_installed_plugins_finds_modules_without_distribution(site):
+def test_installed_plugins_finds_modules_without_distribution(site, monkeypatch):
     add_to_namespace(site, "mine/__init__.py", 86_400)
     add_to_namespace(site, "mine_too.py", 172_800)
-    assert [plugin for plugin in installed_plugins() if "mine" in plugin.name] == [
+    expected = [
         Plugin("jax_plugins.mine", "jax_plugins.mine", "1970-01-02T00:00:00Z"),
         Plugin("jax_plugins.mine_too", "jax_plugins.mine_too", "1970-01-03T00:00:00Z"),
     ]
+    assert [plugin for plugin in installed_plugins() if "mine" in plugin.name] == expected
+    monkeypatch.setitem(sys.modules, "jax_plugins.mine", None)  # restores what was there
+    disable_plugins(expected[:1])
+    installed_plugins.cache_clear()
+    assert [plugin for plugin in installed_plugins() if "mine" in plugin.name] == expected
 
 
 def test_installed_plugins_finds_entry_points_first(site):
