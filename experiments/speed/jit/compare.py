@@ -152,19 +152,16 @@ def measure_stage(
 
     A variant that raises has a row with its error instead.
     """
-    variants = make_variants(stage, items, others)
+    variants, errors, rows = make_variants(stage, items, others), {}, []
+
+    def skip(name: str, error: Exception) -> None:
+        errors[name] = format_error(error)
+
     rest_seconds = REST_SECONDS if "torch" in others else 0.0
-    errors: dict[str, str] = {}
-    measured = time_variants(
-        variants,
-        repeats=repeats,
-        rest_seconds=rest_seconds,
-        on_failure=lambda name, error: errors.update({name: format_error(error)}),
-    )
+    measured = time_variants(variants, repeats=repeats, rest_seconds=rest_seconds, on_failure=skip)
     cost: dict[str, float | None] = {"flops": None, "bytes": None}
     if "jit" in measured:
         cost = analyze_cost(stage.step, stage.inputs, stage.state, 0)
-    rows: list[dict[str, Any]] = []
     for variant in variants:
         row: dict[str, Any] = {"variant": variant, "item": stage.item, "error": errors.get(variant)}
         if variant in measured:

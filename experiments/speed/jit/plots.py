@@ -22,7 +22,7 @@ TITLES = {
 }
 VARIANTS = tuple(TITLES)
 VARIANT_COLORS = dict(zip(VARIANTS, (COLORS[index] for index in (6, 6, 4, 0, 2, 2, 3, 5, 1)), strict=True))
-MARKERS = dict(zip(VARIANTS, "XPoos*^Dv", strict=True))
+MARKERS = dict(zip(VARIANTS, "XPoos<^Dv", strict=True))
 
 Stages = Mapping[str, Mapping[str, Mapping[str, Any]]]  # stage -> variant -> row
 
@@ -111,7 +111,7 @@ def plot_speedups(results: Mapping[str, Any]) -> Any:
     """Plot each variant's speed-up over eager JAX by stage, one panel per size."""
     groups = group_rows([row for row in results["rows"] if row.get("speedup")])
     most = max(map(len, groups.values()), default=1)
-    figure, panels = _make_panels(max(len(groups), 1), height=0.5 * most + 1.2)
+    figure, panels = _make_panels(max(len(groups), 1), height=0.6 * most + 1.2)
     for axes, (size, stages) in zip(panels, groups.items(), strict=False):
         for place, rows in enumerate(stages.values()):
             for name, row in rows.items():
