@@ -35,7 +35,7 @@ def installed_plugins() -> tuple[Plugin, ...]:
     namespace = importlib.util.find_spec("jax_plugins")
     for finder, name, _ in pkgutil.iter_modules(namespace.submodule_search_locations if namespace else []):
         module = f"jax_plugins.{name}"
-        file = Path(finder.find_spec(module, None).origin)  # type: ignore[arg-type, call-arg, union-attr]
+        file = Path(finder.find_spec(module, None).origin)  # type: ignore[arg-type, union-attr]
         modified = datetime.fromtimestamp(file.stat().st_mtime, UTC)
         plugins[module] = Plugin(module, module, f"{modified:%Y-%m-%dT%H:%M:%SZ}")
     for entry_point in metadata.entry_points(group="jax_plugins"):

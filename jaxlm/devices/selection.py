@@ -93,10 +93,9 @@ def _find_device(name: str) -> jax.Device:
         fastest = _enable_fastest_plugin(_PLATFORMS[name])
         reason = "; ".join(_describe_failures()) or reason
         if fastest:
-            try:
-                return _start_plugin(fastest)
-            except RuntimeError as error:
-                reason = str(error)
+            device, reason = _start_plugin(fastest)
+            if device:
+                return device
     for platform in _PLATFORMS[name] * 2:  # twice, because a plugin that does not start fails JAX's first call
         with contextlib.suppress(RuntimeError):
             return jax.devices(platform)[0]
@@ -107,14 +106,14 @@ def _find_device(name: str) -> jax.Device:
 def _choose_fastest(num_weights: int | None) -> Choice:
     plugin, reasons = _enable_fastest_plugin(), _describe_failures()
     if plugin:
-        result = probe_results()[plugin]
-        if num_weights is not None and num_weights < (limit := result.worthwhile_from or 0):
-            reasons.append(f"{plugin} is faster from {limit:,} weights, the model has {num_weights:,}")
+        limit = probe_results()[plugin].worthwhile_from or 0
+        if num_weights is not None and num_weights < limit:
+            reason = f"{plugin} is faster from {limit:,} weights, the model has {num_weights:,}"
         else:
-            try:
-                return Choice(_start_plugin(plugin), f"{plugin} {result.reason}")
-            except RuntimeError as error:
-                reasons.append(str(error))
+            device, reason = _start_plugin(plugin)
+            if device:
+                return Choice(device, reason)
+        reasons.append(reason)
     if reasons:
         return Choice(_find_device("cpu"), "; ".join(reasons))
     return Choice(_default_device(), "no accelerator plugin is installed")
@@ -139,12 +138,13 @@ def _describe_failures() -> list[str]:
     return [f"{plugin} {result.reason}" for plugin, result in probe_results().items() if not result.works]
 
 
-def _start_plugin(plugin: Plugin) -> jax.Device:
+def _start_plugin(plugin: Plugin) -> tuple[jax.Device | None, str]:
+    """Return the plugin's first device and the probe's reason, or None and the reason why it does not start."""
+    result = probe_results()[plugin]
     try:
-        return jax.devices(probe_results()[plugin].platform)[0]
+        return jax.devices(result.platform)[0], f"{plugin} {result.reason}"
     except RuntimeError as error:
-        reason = f"passed its probe but does not start here: {to_one_line(str(error))}"
-        raise RuntimeError(f"{plugin} {reason}") from None
+        return None, f"{plugin} passed its probe but does not start here: {to_one_line(str(error))}"
 
 
 def _default_device() -> jax.Device:
