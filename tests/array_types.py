@@ -8,7 +8,7 @@ from jaxtyping import AbstractArray
 
 
 def check_arrays(function):
-    """Check the annotations that name an array. The others are for mypy: the functions check options themselves."""
+    """Check the annotations that name an array. Functions check the other arguments themselves."""
     hints = function.__annotations__
     function.__annotations__ = {name: hint for name, hint in hints.items() if _names_array(hint)}
     return beartype(function)

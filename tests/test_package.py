@@ -6,7 +6,9 @@ import sys
 import tomllib
 from pathlib import Path
 
+import numpy as np
 import pytest
+from jaxtyping import TypeCheckError
 
 import jaxlm
 
@@ -85,6 +87,12 @@ def test_public_name_resolves_and_has_an_example(name):
     assert name in dir(jaxlm)
     if name != "TrainConfig":  # its docstring is the help text of `jaxlm train`
         assert ">>>" in getattr(jaxlm, name).__doc__
+
+
+def test_array_types_of_the_core_are_checked():
+    contexts = np.zeros((1, 1), np.float32)
+    with pytest.raises(TypeCheckError, match="'contexts'"):
+        jaxlm.compute_logits(jaxlm.UniformLM(3), {}, contexts)
 
 
 def test_unknown_name_is_an_attribute_error():
