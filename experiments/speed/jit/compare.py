@@ -94,8 +94,8 @@ def compare(stages: Mapping[str, Any], *, items: int = 32, repeats: int = 7) -> 
     Returns:
         One row per variant and stage, as in `results.json`. `error` says why a variant failed.
 
-    >>> import jax.numpy as jnp
-    >>> rows = compare({"sum": (lambda x, total, i: total + x[i % 8].sum(), jnp.ones((8, 9)), jnp.float32(0))})
+    >>> step = lambda inputs, total, i: total + inputs[i % 8].sum()
+    >>> rows = compare({"sum": (step, np.ones((8, 9)), 0.0)})  # doctest: +SKIP  (seconds)
     """
     ceiling = measure_ceiling(jax.devices()[0], repeats, quick=True)
     rows = []
