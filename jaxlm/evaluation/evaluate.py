@@ -3,8 +3,8 @@
 import functools
 import math
 import warnings
-from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,24 +12,34 @@ import numpy as np
 from jax import lax
 from numpy.typing import ArrayLike, NDArray
 
-from jaxlm._types import Device, FloatBV, FloatW, IntBN, IntScalar, IntT, IntW, NpFloatW, Variables
+from jaxlm._types import Device, FloatBV, FloatW, IntScalar, IntT, NpFloatW, Variables
 from jaxlm.devices.selection import resolve_device
-from jaxlm.evaluation.loss import center_logits, nats_of_targets
 from jaxlm.evaluation.windows import WINDOWS_PER_CALL, GroupedWindows, group_windows
-from jaxlm.models.interface import LanguageModel, SupportsTargetLogProbs, check_model, compute_logits, num_params
+from jaxlm.models.interface import (
+    LanguageModel,
+    SupportsTargetLogProbs,
+    compute_logits,
+    num_params,
+    target_log_probs,
+)
 from jaxlm.models.jit import jit_model
 from jaxlm.text.batching import check_stream, windows
 from jaxlm.utils.checks import check_at_least, check_not_traced
 
-# What host functions name as their alternative inside `jit`.
+# The pure alternative that errors of host functions name.
 PURE_NATS = "jaxlm.token_nats(jaxlm.compute_logits(model, variables, contexts), targets)"
+
+# How far the nats and the sum of probabilities may be from their exact values, for rounding.
+_TOLERANCE = 1e-3
 
 
 class Evaluation(NamedTuple):
     """The cross-entropy of a text under a model, its exponential, and the number of predicted tokens.
 
-    >>> Evaluation(nats_per_token=math.log(8), perplexity=8.0, num_tokens=100).num_tokens
-    100
+    >>> from jaxlm import UniformLM
+    >>> result = evaluate(UniformLM(vocab_size=8), {}, [3, 5, 0, 2])
+    >>> round(result.nats_per_token / math.log(2), 3), round(result.perplexity, 3), result.num_tokens
+    (3.0, 8.0, 4)
     """
 
     nats_per_token: float
@@ -50,22 +60,18 @@ def evaluate(
         batch_size: contexts per forward pass, at least 1; affects only speed and memory.
         device: "auto" chooses by the size of the model.
 
+    Returns:
+        the mean nats per token, its exponential, and T - N.
+
+    Raises:
+        ValueError: T <= N, or an id is outside [0, V).
+        TypeError: the ids are not integers, the model is not hashable, or the call is traced.
+
     >>> from jaxlm import UniformLM
     >>> evaluate(UniformLM(vocab_size=1), {}, [0, 0, 0])
     Evaluation(nats_per_token=0.0, perplexity=1.0, num_tokens=3)
     """
-    check_not_traced("evaluate", PURE_NATS, variables, ids)
-    total, num_windows, lowest, highest = 0.0, 0, math.inf, -math.inf
-    device = resolve_device(device, num_weights=num_params(variables))
-    for nats, _ in _score_segments(model, variables, ids, batch_size, device):
-        total, num_windows = total + float(nats.sum(dtype=np.float64)), num_windows + len(nats)
-        lowest, highest = min(lowest, float(nats.min())), max(highest, float(nats.max()))
-    _warn_if_probabilities(model, variables, ids, lowest, highest, device)
-    nats_per_token = total / num_windows
-    try:
-        return Evaluation(nats_per_token, math.exp(nats_per_token), num_windows)
-    except OverflowError:
-        return Evaluation(nats_per_token, math.inf, num_windows)
+    return _evaluate("evaluate", model, variables, ids, batch_size, device)
 
 
 def window_nats(
@@ -73,14 +79,18 @@ def window_nats(
 ) -> NpFloatW:
     """Return the nats of each of the W = T - N windows. Host function; not for use inside `jit`.
 
-    Element i belongs to the target `ids[i + context_length]`. The arguments are those of `evaluate`.
+    Arguments and errors are those of `evaluate`.
+
+    Returns:
+        float32 [W]; element i belongs to the target `ids[i + N]`.
 
     >>> from jaxlm import UniformLM
-    >>> window_nats(UniformLM(vocab_size=1), {}, [0, 0, 0]).tolist()
-    [0.0, 0.0, 0.0]
+    >>> print(window_nats(UniformLM(vocab_size=2), {}, [0, 1, 0]).round(3))
+    [0.693 0.693 0.693]
     """
     check_not_traced("window_nats", PURE_NATS, variables, ids)
-    segments = _score_segments(model, variables, ids, batch_size, device)
+    target_device = resolve_device(device, num_weights=num_params(variables))
+    segments = _score_segments(model, variables, ids, batch_size, target_device)
     return np.concatenate([nats[np.argsort(order)] for nats, order in segments])
 
 
@@ -89,53 +99,71 @@ def perplexity(
 ) -> float:
     """Return `exp` of the mean nats over all windows of `ids`. Host function; not for use inside `jit`.
 
-    It is the number of equally likely tokens that would be as hard to predict: V for a uniform model, and inf if a
-    token has the probability 0. The arguments are those of `evaluate`.
+    It is the number of equally likely tokens that would be as hard to predict. Arguments and errors are those of
+    `evaluate`.
+
+    Returns:
+        a number that is at least 1: V for a uniform model, and inf if a token has the probability 0.
 
     >>> from jaxlm import UniformLM
     >>> round(perplexity(UniformLM(vocab_size=50), {}, [7, 0, 49]), 3)
     50.0
     """
-    check_not_traced("perplexity", PURE_NATS, variables, ids)
-    return evaluate(model, variables, ids, batch_size=batch_size, device=device).perplexity
+    return _evaluate("perplexity", model, variables, ids, batch_size, device).perplexity
+
+
+def _evaluate(
+    name: str, model: LanguageModel, variables: Variables, ids: ArrayLike, batch_size: int, device: Device
+) -> Evaluation:
+    check_not_traced(name, PURE_NATS, variables, ids)
+    target_device = resolve_device(device, num_weights=num_params(variables))
+    total, num_windows, lowest, highest = 0.0, 0, math.inf, -math.inf
+    for nats, _ in _score_segments(model, variables, ids, batch_size, target_device):
+        total, num_windows = total + float(nats.sum(dtype=np.float64)), num_windows + len(nats)
+        lowest, highest = min(lowest, float(nats.min())), max(highest, float(nats.max()))
+    _warn_if_probabilities(model, variables, ids, lowest, highest, target_device)
+    nats_per_token = total / num_windows
+    try:
+        return Evaluation(nats_per_token, math.exp(nats_per_token), num_windows)
+    except OverflowError:
+        return Evaluation(nats_per_token, math.inf, num_windows)
 
 
 def _score_segments(
-    model: LanguageModel, variables: Variables, ids: ArrayLike, batch_size: int, device: Device
+    model: LanguageModel, variables: Variables, ids: ArrayLike, batch_size: int, device: jax.Device
 ) -> Iterator[tuple[NpFloatW, NDArray[np.int32]]]:
     """Yield, for each segment of the text, the nats of its windows and the position of each window."""
-    check_model(model)
     context_length = model.context_length
     stream = np.asarray(check_stream(ids, model.vocab_size, min_length=context_length + 1))
     check_at_least("batch_size", batch_size, 1)
-    target_device = resolve_device(device, num_weights=num_params(variables))
     # With jax_debug_key_reuse, `device_put` of jax 0.5.0 raises an IndexError for a tree without arrays.
     if jax.tree.leaves(variables):
-        variables = jax.device_put(variables, target_device)
+        variables = jax.device_put(variables, device)
     num_windows = len(stream) - context_length
     # A batch much larger than the text only takes memory.
     batch_size = min(batch_size, max(1 << (num_windows - 1).bit_length(), 256), WINDOWS_PER_CALL)
     for start in range(0, num_windows, WINDOWS_PER_CALL):
         segment = stream[start : start + WINDOWS_PER_CALL + context_length]
         grouped, order = group_windows(segment, model, batch_size)
-        nats = score_windows(model, variables, jax.device_put(grouped, target_device), batch_size)
+        nats = score_windows(model, variables, jax.device_put(grouped, device), batch_size)
         yield jax.device_get(nats)[: len(order)], order
 
 
 def _warn_if_probabilities(
-    model: LanguageModel, variables: Variables, ids: ArrayLike, lowest: float, highest: float, device: jax.Device
+    model: LanguageModel, variables: Variables, ids: Any, lowest: float, highest: float, device: jax.Device
 ) -> None:
     """Warn if `apply` returns probabilities, given the lowest and the highest nats of a token."""
-    # The nats of probabilities used as logits are at most log(V - 1 + e), and at least 1 less.
-    bound = math.log(model.vocab_size - 1 + math.e) + 1e-3
-    if isinstance(model, SupportsTargetLogProbs) or lowest < bound - 1.002 or highest > bound:
+    # Used as logits, probabilities give nats in [b - 1, b] with b = log(V - 1 + e).
+    bound = math.log(model.vocab_size - 1 + math.e)
+    is_possible = bound - 1 - _TOLERANCE <= lowest and highest <= bound + _TOLERANCE
+    if not is_possible or isinstance(model, SupportsTargetLogProbs):
         return
-    first_ids = np.asarray(ids)[: model.context_length + 8].astype(np.int32)
+    first_ids = np.asarray(ids[: model.context_length + 8], np.int32)
     logits = jax.device_get(_compute_window_logits(model, *jax.device_put((variables, first_ids), device)))
-    if (logits >= 0).all() and np.allclose(logits.sum(axis=1), 1, atol=1e-3):
+    if (logits >= 0).all() and np.allclose(logits.sum(axis=1), 1, atol=_TOLERANCE):
         warnings.warn(
             f"{type(model).__name__}.apply returns probabilities; return their logarithms, which are logits",
-            stacklevel=3,
+            stacklevel=1,  # so Python shows it once per model class, whoever called `evaluate`
         )
 
 
@@ -152,7 +180,7 @@ def score_windows(model: LanguageModel, variables: Variables, grouped: GroupedWi
     def score_batch(batch: IntScalar, nats: FloatW) -> FloatW:
         first_row = batch * batch_size
         begins = lax.dynamic_slice_in_dim(grouped.contexts, first_row, batch_size)
-        target_nats = _target_nats(model, variables, grouped.ids[begins[:, None] + offsets])
+        log_probs = target_log_probs(model, variables, grouped.ids[begins[:, None] + offsets])
         first_window = grouped.bounds[batch]
 
         def score_piece(piece: IntScalar, nats: FloatW) -> FloatW:
@@ -160,7 +188,7 @@ def score_windows(model: LanguageModel, variables: Variables, grouped: GroupedWi
             start = first_window + piece * batch_size
             rows = lax.dynamic_slice_in_dim(grouped.rows, start, batch_size) - first_row
             targets = lax.dynamic_slice_in_dim(grouped.targets, start, batch_size)
-            piece_nats = target_nats(rows, targets).astype(jnp.float32)
+            piece_nats = -log_probs(rows, targets).astype(jnp.float32)
             return lax.dynamic_update_slice_in_dim(nats, piece_nats, start, axis=0)
 
         num_pieces = -(-(grouped.bounds[batch + 1] - first_window) // batch_size)
@@ -168,11 +196,3 @@ def score_windows(model: LanguageModel, variables: Variables, grouped: GroupedWi
 
     nats = jnp.zeros(len(grouped.rows), jnp.float32)
     return lax.fori_loop(0, grouped.num_batches, score_batch, nats)
-
-
-def _target_nats(model: LanguageModel, variables: Variables, contexts: IntBN) -> Callable[[IntW, IntW], FloatW]:
-    """Return a function of rows of `contexts` and of targets that returns nats."""
-    if isinstance(model, SupportsTargetLogProbs):
-        log_probs = model.target_log_probs(variables, contexts)
-        return lambda rows, targets: -log_probs(rows, targets)
-    return functools.partial(nats_of_targets, *center_logits(compute_logits(model, variables, contexts)))

@@ -4,37 +4,37 @@ import math
 
 import jax
 import jax.numpy as jnp
-from jax import lax
+from jax import Array
 
-from jaxlm._types import FloatB, FloatBV, FloatW, IntB, IntW
+from jaxlm._types import FloatB
+from jaxlm.models.interface import center_logits
 
 
-def token_nats(logits: FloatBV, targets: IntB) -> FloatB:
-    """Return `-log softmax(logits)[target]` in nats.
+@jax.named_scope("nats")
+def token_nats(logits: Array, targets: Array) -> FloatB:
+    """Return `-log softmax(logits)[target]` in nats. A pure function.
 
     Like `optax.softmax_cross_entropy_with_integer_labels`, but a target with the logit -inf costs inf even if all
     logits of its row are -inf (counts without smoothing, after a token never seen).
 
+    Args:
+        logits: floats [B, V].
+        targets: integers [B] in [0, V), not checked.
+
+    Returns:
+        nats [B], at least 0.
+
+    Raises:
+        ValueError: the shapes differ from these.
+
     >>> token_nats(jnp.array([[1.0, -jnp.inf]]), jnp.array([1])).tolist()
     [inf]
     """
-    return nats_of_targets(*center_logits(logits), jnp.arange(len(logits)), targets)
-
-
-@jax.named_scope("nats")
-def center_logits(logits: FloatBV) -> tuple[FloatBV, FloatB]:
-    """Return logits minus the maximum of their row, and the log of the sum of their exponentials."""
-    largest = lax.stop_gradient(logits.max(axis=1, keepdims=True))
-    # -inf - -inf is NaN, so a row of -inf stays as it is, with the sum 1.
-    centered = logits - jnp.where(largest == -jnp.inf, 0, largest)
-    sums = jnp.exp(centered).sum(axis=1)
-    return centered, jnp.log(jnp.where(sums == 0, 1, sums))
-
-
-@jax.named_scope("nats")
-def nats_of_targets(centered: FloatBV, log_sums: FloatB, rows: IntW, targets: IntW) -> FloatW:
-    """Return the nats of `targets` in `rows`, given the results of `center_logits`."""
-    return log_sums[rows] - centered[rows, targets]
+    if len(logits.shape) != 2 or targets.shape != logits.shape[:1]:
+        shapes = f"{list(logits.shape)} and {list(targets.shape)}"
+        raise ValueError(f"logits must have shape [B, V] and targets [B], got {shapes}")
+    centered, log_sums = center_logits(logits)
+    return log_sums - centered[jnp.arange(len(logits)), targets]
 
 
 def bits_per_byte(nats_per_token: float, bytes_per_token: float) -> float:

@@ -11,6 +11,9 @@ from jaxlm.models.interface import LanguageModel, contexts_to_numbers, num_conte
 # Windows that one compiled call scores, so that memory does not depend on the text's length.
 WINDOWS_PER_CALL = 65_536
 
+# Sorting numbers of 16 bits takes linear time.
+_MAX_GROUPED_CONTEXTS = 2**16
+
 
 class GroupedWindows(NamedTuple):
     """The windows of a text, sorted by context and padded to shapes that do not depend on the text."""
@@ -26,15 +29,18 @@ class GroupedWindows(NamedTuple):
 def group_windows(
     segment: NpIntT, model: LanguageModel, batch_size: int
 ) -> tuple[GroupedWindows, NDArray[np.int32]]:
-    """Return the windows of `segment`, grouped if the model has few possible contexts, and each one's position."""
+    """Return the windows of `segment`, and the position of each window in the text.
+
+    The windows are grouped by context if the model has few possible contexts.
+    """
     context_length = model.context_length
     num_windows = len(segment) - context_length
     order = np.arange(num_windows, dtype=np.int32)
     is_first = np.ones(num_windows, bool)
-    if num_contexts(model) <= WINDOWS_PER_CALL:
+    if num_contexts(model) <= _MAX_GROUPED_CONTEXTS:
         contexts = np.lib.stride_tricks.sliding_window_view(segment, context_length)[:num_windows]
         numbers = contexts_to_numbers(contexts, model.vocab_size).astype(np.uint16)
-        order = np.argsort(numbers, kind="stable").astype(np.int32)  # linear time, for the 16 bits
+        order = np.argsort(numbers, kind="stable").astype(np.int32)
         is_first[1:] = np.diff(numbers[order]) != 0
     firsts = np.flatnonzero(is_first)
     bounds = np.append(firsts[::batch_size], num_windows)

@@ -28,7 +28,7 @@ class BackoffLevel:
     """The contexts of one length. Context c has the entries in [starts[c], starts[c + 1])."""
 
     length: int = field(metadata={"static": True})
-    max_entries: int = field(metadata={"static": True})  # an upper bound of the entries of a context
+    max_entries: int = field(metadata={"static": True})  # at least the number of entries of any context
     contexts: Any  # int32 [C, length], sorted
     starts: Any  # int32 [C + 1]
     backoffs: Any  # [C]

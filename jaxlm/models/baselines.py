@@ -7,11 +7,9 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxlm._types import FloatBV, Variables
-from jaxlm.models.interface import refuse_subclasses
 
 
 @final
-@refuse_subclasses
 @dataclass(frozen=True)
 class UniformLM:
     """Give every token the same probability. The model has no variables; its perplexity is V.
@@ -31,7 +29,6 @@ class UniformLM:
 
 
 @final
-@refuse_subclasses
 @dataclass(frozen=True)
 class UnigramLM:
     """Give every token its add-one smoothed frequency. Variables: the counts of the tokens, int32 [V].

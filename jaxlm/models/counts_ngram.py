@@ -12,13 +12,7 @@ from numpy.typing import ArrayLike
 
 from jaxlm._types import Counts, FloatBV, FloatW, IntBN, IntW, KeyLike, Ngrams, TargetLogProbs, Variables
 from jaxlm.models import backoff
-from jaxlm.models.interface import (
-    check_contexts,
-    check_sizes,
-    contexts_to_numbers,
-    num_contexts,
-    refuse_subclasses,
-)
+from jaxlm.models.interface import check_contexts, check_sizes, contexts_to_numbers
 from jaxlm.models.ngram_counts import merge_ngrams, numbers_to_ngrams
 from jaxlm.models.smoothing import AddK, ModifiedKneserNey, Smoothing
 from jaxlm.text.batching import check_ids, check_stream
@@ -33,7 +27,6 @@ _MAX_CELLS = 2**28
 
 
 @final
-@refuse_subclasses
 @dataclass(frozen=True)
 class CountsNgramLM:
     """Count n-grams of order n = N + 1, and smooth the counts.
@@ -87,10 +80,10 @@ class CountsNgramLM:
 
     @property
     def _num_cells(self) -> int:
-        return num_contexts(self) * int(self.vocab_size)
+        return int(self.vocab_size) ** (int(self.context_length) + 1)  # Python integers, because NumPy's wrap
 
     def map_numbers(self, function: Callable[[Any], Any]) -> "CountsNgramLM":
-        """See `HasNumbers`. `apply` does not use the smoothing, so all methods share compiled programs."""
+        """See `HasNumbers`. `apply` has no numbers, and all smoothing methods share its compiled programs."""
         return replace(self, smoothing=ModifiedKneserNey())
 
     def init(self, key: KeyLike, contexts: IntBN) -> Variables:
@@ -106,6 +99,11 @@ class CountsNgramLM:
         Args:
             variables: from `init` or an earlier `fit`; they stay valid.
             ids: integers [T], T > N, so few that no count exceeds 2^31 - 1.
+
+        Raises:
+            ValueError: T <= N, an id is outside [0, V), a count exceeds 2^31 - 1, or the variables belong to
+                another model.
+            TypeError: the ids are not integers, or the call is traced.
         """
         check_not_traced("fit", "variables that were fitted before", variables, ids)
         order = self.context_length + 1
@@ -150,7 +148,7 @@ class CountsNgramLM:
         levels = backoff.build_levels(ngrams, counts, self.vocab_size, cast(Smoothing, self.smoothing))
         base = 0.0 if self.smoothing == AddK(0) else 1 / self.vocab_size
         if self.is_dense:
-            table = np.zeros((num_contexts(self), self.vocab_size), np.int32)
+            table = np.zeros(self._num_cells, np.int32).reshape(-1, self.vocab_size)
             table[contexts_to_numbers(ngrams[:, :-1], self.vocab_size), ngrams[:, -1]] = counts
             with np.errstate(divide="ignore"):
                 log_probs = np.log(backoff.tabulate_levels(levels, base, *table.shape)).astype(np.float32)

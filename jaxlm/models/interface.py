@@ -1,24 +1,24 @@
 """The language-model interface, and functions that work with every model."""
 
 import functools
-from typing import Any, TypeVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from flax.errors import ModifyScopeVariableError
-from jax import Array
+from jax import Array, lax
 from numpy.typing import ArrayLike
 
-# Protocols of `typing_extensions`, because Python 3.11 finds in a wrapper what its `__getattr__` forwards.
+# `runtime_checkable` of Python 3.11 uses `hasattr`, so a wrapper with `__getattr__` would seem to have every
+# method. `typing_extensions` does not.
 from typing_extensions import Protocol, runtime_checkable
 
-from jaxlm._types import Contexts, FloatBV, IntBN, KeyLike, TargetLogProbs, Variables
-from jaxlm.models.jit import jit_model
+from jaxlm._types import Contexts, FloatB, FloatBV, IntBN, KeyLike, TargetLogProbs, Variables
+from jaxlm.models.jit import check_model, jit_model
 from jaxlm.utils.checks import check_at_least
-
-T = TypeVar("T")
+from jaxlm.utils.keys import check_key
 
 
 @runtime_checkable
@@ -29,8 +29,9 @@ class LanguageModel(Protocol):
 
     The methods of `SupportsInit`, `SupportsTraining`, `SupportsTargetLogProbs` and `jit.HasNumbers` are optional.
 
-    >>> from typing import NamedTuple
-    >>> class RepeatLM(NamedTuple):  # the variables are the logit of repeating the last token
+    >>> from dataclasses import dataclass
+    >>> @dataclass(frozen=True)
+    ... class RepeatLM:  # the variables are the logit of repeating the last token
     ...     vocab_size: int = 4
     ...     context_length: int = 1
     ...     def apply(self, variables, contexts):
@@ -78,17 +79,7 @@ class SupportsTargetLogProbs(Protocol):
         """Return a function of rows of `contexts` and of targets that returns log-probabilities."""
 
 
-def refuse_subclasses(cls: type[T]) -> type[T]:
-    """Make a subclass of `cls` a TypeError, because it could inherit a fast path that does not fit its logits."""
-
-    def refuse(subclass: Any, /, **kwargs: Any) -> None:
-        raise TypeError(f"{cls.__name__} cannot be subclassed; write a model that holds one and calls its apply")
-
-    cls.__init_subclass__ = classmethod(refuse)  # type: ignore[assignment]
-    return cls
-
-
-def init(model: LanguageModel, key: KeyLike) -> Variables:
+def init(model: LanguageModel, key: Array) -> Variables:
     """Return fresh variables for `model`, from its method `init`.
 
     >>> import jaxlm
@@ -96,11 +87,12 @@ def init(model: LanguageModel, key: KeyLike) -> Variables:
     >>> variables["params"]["embedding"]["embedding"].shape
     (5, 2)
     """
+    check_model(model)
     if not isinstance(model, SupportsInit):
         raise TypeError(f"{type(model).__name__} has no init(key, contexts); create its variables yourself")
     # In one program, because the first init of an MLP takes 0.5 s then, and 1.3 s operation by operation.
     make_variables = _init_module if isinstance(model, nn.Module) else _init
-    return make_variables(model, key)
+    return make_variables(model, check_key(key))
 
 
 def _init(model: Any, key: KeyLike) -> Variables:
@@ -115,7 +107,8 @@ def num_params(variables: Variables) -> int:
     return sum(np.size(leaf) for leaf in jax.tree.leaves(variables))
 
 
-@functools.cache  # tracing `init` takes milliseconds, and equal models have equal sizes
+# Tracing `init` takes milliseconds. Typed, because named tuples of two types can be equal.
+@functools.lru_cache(maxsize=None, typed=True)
 def num_init_params(model: LanguageModel) -> int:
     """Return the number of elements in fresh variables. `jax.eval_shape` allocates no arrays for it."""
     return num_params(jax.eval_shape(lambda: init(model, jax.random.key(0))))
@@ -135,26 +128,6 @@ def contexts_to_numbers(contexts: Any, vocab_size: int) -> Any:
     return numbers
 
 
-def check_model(model: Any) -> None:
-    """Raise a TypeError that names the field and the remedy unless `model` is hashable."""
-    if _is_hashable(model):
-        return
-    problem = "declare it with @dataclass(frozen=True)"
-    for field in getattr(type(model), "__match_args__", ()):  # the fields of a dataclass or a named tuple
-        if not _is_hashable(value := getattr(model, field)):
-            kind = type(value).__name__
-            problem = f"its field {field} is not ({kind}); use a tuple, and put arrays into the variables"
-    raise TypeError(f"{type(model).__name__} must be hashable: {problem}")
-
-
-def _is_hashable(value: Any) -> bool:
-    try:
-        hash(value)
-    except TypeError:
-        return False
-    return True
-
-
 def check_collections(model: Any, variables: Variables) -> None:
     """Raise a TypeError if a Flax module has variables that its `apply` updates: only params can be trained."""
     if not isinstance(model, nn.Module) or not (others := variables.keys() - {"params"}):
@@ -166,42 +139,66 @@ def check_collections(model: Any, variables: Variables) -> None:
     except ModifyScopeVariableError:
         is_updated = True
     if is_updated:
-        updated = ", ".join(sorted(others))
         raise TypeError(
-            f"{type(model).__name__} updates {updated} in its forward pass, but training updates "
-            "only params; use layers without running statistics, such as nn.LayerNorm"
+            f"{type(model).__name__} has {', '.join(sorted(others))}, which training would leave unchanged; "
+            "use layers without running statistics, such as nn.LayerNorm"
         )
 
 
 @jax.named_scope("logits")
-def compute_logits(model: LanguageModel, variables: Variables, contexts: Contexts) -> FloatBV:
-    """Return `model.apply(variables, contexts)` as logits in at least float32, after checking their shape.
+def compute_logits(
+    model: LanguageModel, variables: Variables, contexts: Contexts, *, key: KeyLike | None = None
+) -> FloatBV:
+    """Return `model.apply(variables, contexts)` in at least float32, after checking the shape. A pure function.
 
-    A model may compute in bfloat16, but sums over V in bfloat16 would lose small probabilities. A pure function.
+    A model may compute in bfloat16, but sums over V in bfloat16 would lose small probabilities.
+
+    Args:
+        contexts: integers [B, N].
+        key: None predicts; a random key, which is consumed, computes the logits of a training step, such as those
+            with dropout.
+
+    Returns:
+        logits [B, V].
+
+    Raises:
+        ValueError: the model returned another shape.
 
     >>> from jaxlm import UniformLM
     >>> compute_logits(UniformLM(vocab_size=2), {}, np.zeros((1, 0), np.int32)).tolist()
     [[0.0, 0.0]]
     """
-    return _check_logits(model, model.apply(variables, contexts), contexts)
-
-
-@jax.named_scope("logits")
-def compute_training_logits(model: LanguageModel, variables: Variables, contexts: Contexts, key: KeyLike) -> Array:
-    """Return the logits of a training step. `key` is consumed if the model has dropout."""
-    if not isinstance(model, SupportsTraining):
-        return compute_logits(model, variables, contexts)
-    return _check_logits(model, model.apply_in_training(variables, contexts, key), contexts)
-
-
-def _check_logits(model: LanguageModel, values: Any, contexts: Contexts) -> FloatBV:
-    logits = jnp.asarray(values)
+    if key is not None and isinstance(model, SupportsTraining):
+        logits = jnp.asarray(model.apply_in_training(variables, contexts, key))
+    else:
+        logits = jnp.asarray(model.apply(variables, contexts))
     if logits.shape != (len(contexts), model.vocab_size):
         raise ValueError(
             f"{type(model).__name__} returned logits of shape {list(logits.shape)}, expected [B, V] = "
             f"[{len(contexts)}, {model.vocab_size}]; do the variables belong to another model?"
         )
     return logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+
+
+@jax.named_scope("center")
+def center_logits(logits: FloatBV) -> tuple[FloatBV, FloatB]:
+    """Return logits minus the maximum of their row, and the log of the sum of their exponentials.
+
+    The difference of the two is `jax.nn.log_softmax(logits)`, but -inf, not NaN, in a row of -inf.
+    """
+    largest = lax.stop_gradient(logits.max(axis=1, keepdims=True))
+    # -inf - -inf is NaN, so a row of -inf stays as it is, with the sum 1.
+    centered = logits - jnp.where(largest == -jnp.inf, 0, largest)
+    sums = jnp.exp(centered).sum(axis=1)
+    return centered, jnp.log(jnp.where(sums == 0, 1, sums))
+
+
+def target_log_probs(model: LanguageModel, variables: Variables, contexts: IntBN) -> TargetLogProbs:
+    """Return a function of rows of `contexts` and of targets that returns log-probabilities."""
+    if isinstance(model, SupportsTargetLogProbs):
+        return model.target_log_probs(variables, contexts)
+    centered, log_sums = center_logits(compute_logits(model, variables, contexts))
+    return lambda rows, targets: centered[rows, targets] - log_sums[rows]
 
 
 def check_contexts(contexts: ArrayLike, context_length: int) -> IntBN:

@@ -20,7 +20,10 @@ class HasNumbers(Protocol):
     """A model that names the numbers that `jit_model` traces. All other models are static."""
 
     def map_numbers(self, function: Callable[[Any], Any]) -> Any:
-        """Return the model with each of its numbers replaced by `function(number)`."""
+        """Return the model with `function(number)` in place of each number that `apply` uses.
+
+        Hyperparameters that `apply` does not use may be set to any constant, so that more models are equal.
+        """
 
 
 def jit_model(
@@ -28,8 +31,8 @@ def jit_model(
 ) -> Function:
     """Return `jax.jit(fun)` for a function whose first argument is a model.
 
-    The model is static except for its numbers, such as a dropout rate. A number that is 0 is static too, so that
-    `fun` can skip what it would multiply.
+    The model is static except for its numbers, such as a dropout rate. Zero stays static, so that `fun` can skip
+    the term, such as dropout.
     """
 
     @functools.partial(jax.jit, static_argnames=static_argnames, donate_argnames=donate_argnames)
@@ -52,6 +55,26 @@ def is_abstract(number: Any) -> bool:
     return isinstance(number, jax.core.Tracer | jax.ShapeDtypeStruct)
 
 
+def check_model(model: Any) -> None:
+    """Raise a TypeError that names the field and the remedy unless `model` is hashable, or has traced numbers."""
+    if _is_hashable(model) or any(map(is_abstract, _split_cached.__wrapped__(model).args)):
+        return
+    problem = "declare it with @dataclass(frozen=True)"
+    for field in getattr(type(model), "__match_args__", ()):  # the fields of a dataclass or a named tuple
+        if not _is_hashable(value := getattr(model, field)):
+            kind = type(value).__name__
+            problem = f"its field {field} is not ({kind}); use a tuple, and put arrays into the variables"
+    raise TypeError(f"{type(model).__name__} must be hashable: {problem}")
+
+
+def _is_hashable(value: Any) -> bool:
+    try:
+        hash(value)
+    except TypeError:
+        return False
+    return True
+
+
 class _Structure(NamedTuple):
     """The static part of a model: the model with placeholders. Called with its numbers, it returns the model."""
 
@@ -71,7 +94,8 @@ def _split(model: Any) -> Partial:
     """Return a function that makes the model, as a pytree of the model's numbers."""
     try:
         return _split_cached(model)
-    except TypeError:  # a model whose numbers are traced already cannot be hashed
+    except TypeError:
+        check_model(model)
         return _split_cached.__wrapped__(model)
 
 

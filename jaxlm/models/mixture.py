@@ -13,20 +13,18 @@ from numpy.typing import ArrayLike
 from jaxlm._types import FloatBV, IntBN, KeyLike, TargetLogProbs, Variables
 from jaxlm.models.interface import (
     LanguageModel,
-    SupportsTargetLogProbs,
+    center_logits,
     check_contexts,
     compute_logits,
-    compute_training_logits,
     init,
-    refuse_subclasses,
+    target_log_probs,
 )
-from jaxlm.models.jit import HasNumbers, is_abstract
+from jaxlm.models.jit import HasNumbers, check_model, is_abstract
 
 _LOWEST = float(np.finfo(np.float32).min)
 
 
 @final
-@refuse_subclasses
 @dataclass(frozen=True)
 class MixtureLM:
     """Mix models: `P(w | context) = sum_i weights[i] P_i(w | context)`. `jaxlm.mixture_weights` fits the weights.
@@ -60,6 +58,7 @@ class MixtureLM:
         if not any(map(is_abstract, self.weights)):
             self._check_weights()
         for model in self.models:
+            check_model(model)
             if model.vocab_size != self.vocab_size:
                 raise ValueError(
                     f"MixtureLM: {type(model).__name__} has vocab_size={model.vocab_size}, "
@@ -91,17 +90,17 @@ class MixtureLM:
 
     def apply(self, variables: Variables, contexts: ArrayLike) -> FloatBV:
         """Return log-probabilities for contexts [B, N]."""
-        return self._mix([_log_softmax(compute_logits(*part)) for part in self._parts(variables, contexts)])
+        return self._mix([_log_probs(compute_logits(*part)) for part in self._parts(variables, contexts)])
 
     def apply_in_training(self, variables: Variables, contexts: ArrayLike, key: KeyLike) -> FloatBV:
         """See `SupportsTraining`. Each model has its own key."""
         parts = self._parts(variables, contexts)
-        logits = [compute_training_logits(*part, jax.random.fold_in(key, i)) for i, part in enumerate(parts)]
-        return self._mix([_log_softmax(each) for each in logits])
+        logits = [compute_logits(*part, key=jax.random.fold_in(key, i)) for i, part in enumerate(parts)]
+        return self._mix([_log_probs(each) for each in logits])
 
     def target_log_probs(self, variables: Variables, contexts: ArrayLike) -> TargetLogProbs:
         """See `SupportsTargetLogProbs`. Models of counts look up only the targets."""
-        parts = [_target_log_probs(*part) for part in self._parts(variables, contexts)]
+        parts = [target_log_probs(*part) for part in self._parts(variables, contexts)]
         return lambda rows, targets: self._mix([part(rows, targets) for part in parts])
 
     def variables_of_each(self, variables: Variables) -> tuple[Variables, ...]:
@@ -127,14 +126,6 @@ class MixtureLM:
         return jnp.log((weights * jnp.exp(stacked - largest[None])).sum(axis=0)) + largest
 
 
-def _log_softmax(logits: FloatBV) -> FloatBV:
-    """Return log-probabilities. A row of -inf stays so, where `jax.nn.log_softmax` returns NaN."""
-    is_impossible = (logits == -jnp.inf).all(axis=1, keepdims=True)
-    return jnp.where(is_impossible, -jnp.inf, jax.nn.log_softmax(jnp.where(is_impossible, 0, logits)))
-
-
-def _target_log_probs(model: LanguageModel, variables: Variables, contexts: IntBN) -> TargetLogProbs:
-    if isinstance(model, SupportsTargetLogProbs):
-        return model.target_log_probs(variables, contexts)
-    log_probs = _log_softmax(compute_logits(model, variables, contexts))
-    return lambda rows, targets: log_probs[rows, targets]
+def _log_probs(logits: FloatBV) -> FloatBV:
+    centered, log_sums = center_logits(logits)
+    return centered - log_sums[:, None]

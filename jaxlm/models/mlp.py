@@ -10,12 +10,11 @@ from numpy.typing import ArrayLike
 
 from jaxlm._types import FloatBV, IntBN, KeyLike, Variables
 from jaxlm.models._linen import FrozenModule, small_init
-from jaxlm.models.interface import check_contexts, check_sizes, refuse_subclasses
+from jaxlm.models.interface import check_contexts, check_sizes
 from jaxlm.models.jit import is_abstract
 
 
 @final
-@refuse_subclasses
 class MLPLanguageModel(FrozenModule):
     """Embed N tokens, concatenate, apply tanh, project: `logits = U tanh(H x + d) + b`, x = [e1; ...; eN].
 

@@ -7,11 +7,10 @@ from numpy.typing import ArrayLike
 
 from jaxlm._types import FloatBV
 from jaxlm.models._linen import FrozenModule, small_init
-from jaxlm.models.interface import check_contexts, check_sizes, refuse_subclasses
+from jaxlm.models.interface import check_contexts, check_sizes
 
 
 @final
-@refuse_subclasses
 class NeuralBigramLM(FrozenModule):
     """Predict the next token from the last one: `logits = E[v] W + b` for the context token v.
 

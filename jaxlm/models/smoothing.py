@@ -13,17 +13,27 @@ Source: Chen & Goodman (1998), "An Empirical Study of Smoothing Techniques for L
 """
 
 import logging
-import math
 from dataclasses import dataclass
 
 import numpy as np
 
 from jaxlm._types import Counts
 
+# Float32 rounds a much smaller k to 0, and overflows in a sum of V numbers above 1e30.
+MIN_K, _MAX_K = 1e-30, 1e30
+
+
+def check_k(name: str, k: float) -> None:
+    """Raise a ValueError unless `k`, the number added to each count, is in its range."""
+    if not (k == 0 or MIN_K <= k <= _MAX_K):
+        raise ValueError(f"{name} must be 0 or in [1e-30, 1e30], got {k}")
+
 
 @dataclass(frozen=True)
 class AddK:
-    """`P(w | h) = (c(h, w) + k) / (c(h) + k V)`, without shorter contexts. k = 0 is maximum likelihood.
+    """`P(w | h) = (c(h, w) + k) / (c(h) + k V)`, without shorter contexts.
+
+    k is 0, which is maximum likelihood, or in [1e-30, 1e30].
 
     Source: Lidstone (1920); section 2.1.
 
@@ -37,8 +47,7 @@ class AddK:
     k: float = 1.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.k < math.inf:
-            raise ValueError(f"AddK: k must be finite and at least 0, got {self.k}")
+        check_k("AddK: k", self.k)
 
 
 @dataclass(frozen=True)

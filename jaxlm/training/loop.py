@@ -15,7 +15,8 @@ from numpy.typing import ArrayLike
 from jaxlm._types import Device, NpIntT, Variables
 from jaxlm.devices.selection import resolve_device
 from jaxlm.evaluation.evaluate import Evaluation, evaluate
-from jaxlm.models.interface import LanguageModel, check_model, num_params
+from jaxlm.models.interface import LanguageModel, num_params
+from jaxlm.models.jit import check_model
 from jaxlm.text.batching import check_stream
 from jaxlm.training.early_stopping import stop_early
 from jaxlm.training.optimizers import HyperparamState, sgd

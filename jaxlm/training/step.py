@@ -10,7 +10,7 @@ from jax import Array, lax
 
 from jaxlm._types import Contexts, FloatScalar, IntB, IntScalar, IntT, KeyLike
 from jaxlm.evaluation.loss import token_nats
-from jaxlm.models.interface import LanguageModel, compute_training_logits
+from jaxlm.models.interface import LanguageModel, compute_logits
 from jaxlm.models.jit import jit_model
 from jaxlm.text.batching import Batch, random_windows
 from jaxlm.training.state import DROPOUT_FOLD, TrainState
@@ -58,7 +58,7 @@ def train_step(
 
     def mean_nats(params: Any) -> FloatScalar:
         variables = state._replace(params=params).variables
-        return token_nats(compute_training_logits(model, variables, contexts, dropout_key), targets).mean()
+        return token_nats(compute_logits(model, variables, contexts, key=dropout_key), targets).mean()
 
     loss, gradients = jax.value_and_grad(mean_nats)(state.params)
     # For line searches and for learning rates that depend on the loss.

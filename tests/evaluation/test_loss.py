@@ -1,6 +1,7 @@
 """Nats of a target, and bits per byte, against closed forms."""
 
 import math
+import re
 
 import jax.numpy as jnp
 import pytest
@@ -27,6 +28,14 @@ def test_token_nats_is_minus_log_softmax(row, target, nats):
     logits = jnp.array([[0.0, 0.0], row, [-INF, 5.0]])
     found = token_nats(logits, jnp.array([0, target, 1])).tolist()
     assert found == pytest.approx([math.log(2), nats, 0], rel=1e-6, nan_ok=True)
+
+
+@pytest.mark.parametrize(("logits", "targets"), [((3, 4), (1,)), ((3, 4), ()), ((3,), (3,)), ((1, 4), (3,))])
+def test_token_nats_does_not_broadcast(logits, targets):
+    with pytest.raises(
+        ValueError, match=re.escape(f"[B, V] and targets [B], got {list(logits)} and {list(targets)}")
+    ):
+        token_nats(jnp.zeros(logits), jnp.zeros(targets, int))
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxlm import AddK, CountsBigramLM, CountsNgramLM, KneserNey, MixtureLM, MLPLanguageModel, UniformLM, init
-from jaxlm.models.interface import compute_logits, compute_training_logits
+from jaxlm.models.interface import compute_logits
 from jaxlm.models.jit import jit_model
 
 TABLE = np.array([[0, 3, 1], [2, 0, 0], [0, 0, 0]])
@@ -52,10 +52,10 @@ def test_other_smoothing_methods_compile_nothing():
 def test_other_dropout_rates_compile_nothing():
     """The same draws decide at every rate, so a higher rate drops more units."""
     variables = jax.tree.map(jnp.ones_like, init(MLPLanguageModel(3, 1, 2, 50), jax.random.key(0)))
-    apply = jit_model(compute_training_logits)
+    apply = jit_model(compute_logits)
     kept = []
     for rate in (0.3, 0.6, 0.9):
-        logits = apply(MLPLanguageModel(3, 1, 2, 50, dropout=rate), variables, CONTEXTS, jax.random.key(1))
+        logits = apply(MLPLanguageModel(3, 1, 2, 50, dropout=rate), variables, CONTEXTS, key=jax.random.key(1))
         kept.append((np.asarray(logits) - 1) * (1 - rate) / np.tanh(3))  # the number of units that are kept
     np.testing.assert_allclose(kept, np.round(kept), atol=1e-3)
     assert (kept[0] > kept[1]).all()

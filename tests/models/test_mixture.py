@@ -10,7 +10,7 @@ import pytest
 
 import jaxlm
 from jaxlm import MixtureLM
-from jaxlm.models.interface import compute_training_logits
+from jaxlm.models.interface import compute_logits
 
 VOCAB = 6
 
@@ -80,7 +80,7 @@ def test_mixture_adds_the_training_noise_of_each_model():
     assert not np.array_equal(*noise)
     expected = 0.5 * softmax(FIRST[CONTEXTS[:, 2]] + noise[0]) + 0.3 * softmax(THIRD[CONTEXTS[:, 0]] + noise[1])
     expected += 0.2 * counted()
-    found = jax.jit(lambda *arguments: compute_training_logits(mixture, *arguments))(VARIABLES, CONTEXTS, key)
+    found = jax.jit(compute_logits, static_argnums=0)(mixture, VARIABLES, CONTEXTS, key=key)
     np.testing.assert_allclose(np.exp(found), expected, rtol=1e-5)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxlm import MLPLanguageModel, init
-from jaxlm.models.interface import compute_training_logits
+from jaxlm.models.interface import compute_logits
 
 CONTEXTS = np.array([[0, 1, 2], [5, 5, 5], [2, 1, 0], [3, 0, 4], [0, 2, 1], [1, 0, 2]])
 
@@ -127,16 +127,16 @@ def test_direct_connections_must_be_bool():
         MLPLanguageModel(6, 3, 2, 4, direct_connections="no")
 
 
-def test_compute_training_logits_has_the_dropout_of_flax(plain_variables):
+def test_compute_logits_has_the_dropout_of_flax(plain_variables):
     model = MLPLanguageModel(6, 3, 2, 4, dropout=0.5)
     key = jax.random.key(3)
-    logits = compute_training_logits(model, plain_variables, CONTEXTS, key)
+    logits = compute_logits(model, plain_variables, CONTEXTS, key=key)
     in_flax = {"deterministic": False, "rngs": {"dropout": key}}
     np.testing.assert_array_equal(logits, model.apply(plain_variables, CONTEXTS, **in_flax))
     assert (logits != model.apply(plain_variables, CONTEXTS)).any()
 
 
-def test_compute_training_logits_of_a_wrapper_are_its_own(plain_variables):
+def test_compute_logits_of_a_wrapper_in_training_are_its_own(plain_variables):
     class Halved(NamedTuple):
         model: MLPLanguageModel
         vocab_size: int = 6
@@ -149,5 +149,5 @@ def test_compute_training_logits_of_a_wrapper_are_its_own(plain_variables):
             return self.model.apply(variables, contexts) / 2
 
     halved = Halved(MLPLanguageModel(6, 3, 2, 4, 0.5))
-    logits = compute_training_logits(halved, plain_variables, CONTEXTS, jax.random.key(3))
+    logits = compute_logits(halved, plain_variables, CONTEXTS, key=jax.random.key(3))
     np.testing.assert_array_equal(logits, halved.apply(plain_variables, CONTEXTS))
