@@ -33,10 +33,10 @@ def test_momentum_sgd_follows_the_published_update():
     optimizer = momentum_sgd(0.5, 2, clip_norm=None)
     state = optimizer.init(1.0)
     for expected in (-0.5 * 3, -0.25 * 1.9 * 3):
-        update, state = optimizer.update(3.0, state)
+        update, state = optimizer.update(3.0, state, 1.0)
         assert update == pytest.approx(expected)
     clipped = momentum_sgd(0.5, 2)
-    assert clipped.update(np.float32(3), clipped.init(np.float32(1)))[0] == pytest.approx(-0.5)
+    assert clipped.update(np.float32(3), clipped.init(np.float32(1)), np.float32(1))[0] == pytest.approx(-0.5)
 
 
 @pytest.mark.parametrize("name", ["minute", "ten_minutes"])
