@@ -205,13 +205,6 @@ def test_evaluate_computes_in_float32_for_a_bfloat16_model():
     assert evaluate(HalfPrecisionLM(1000, 1), table, ids).nats_per_token == pytest.approx(nats, rel=1e-6)
 
 
-@pytest.mark.parametrize("function", [evaluate, perplexity, window_nats])
-def test_host_functions_name_a_pure_function_for_jit(function):
-    model, variables = random_table(3, 1)
-    with pytest.raises(TypeError, match=rf"^{function.__name__} does not work inside jit.*use jaxlm.token_nats"):
-        jax.jit(lambda variables: function(model, variables, [0, 1]))(variables)
-
-
 class ProbabilitiesLM(TableLM):
     """The mistake of returning probabilities instead of their logarithms."""
 

@@ -1,7 +1,5 @@
 """Fitted mixture weights against the best of a fine grid."""
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from table_models import TableLM, nats_in_numpy, random_ids, random_table
@@ -27,12 +25,6 @@ def test_mixture_weights_of_an_impossible_token_is_an_error():
     long_table[1, 0, 2] = -np.inf
     with pytest.raises(ValueError, match="token 3 of held_out_ids has no probability under any model"):
         mixture_weights([TableLM(3, 0), TableLM(3, 2)], [table, long_table], [2, 1, 0, 2, 0])
-
-
-def test_mixture_weights_of_traced_variables_is_an_error():
-    table = jnp.zeros(3)
-    with pytest.raises(TypeError, match="mixture_weights does not work inside jit"):
-        jax.jit(lambda table: mixture_weights([TableLM(3, 0)], [table], [2, 1]))(table)
 
 
 @pytest.mark.parametrize("variables", [[], [1, 2]])

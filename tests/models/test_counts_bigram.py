@@ -150,12 +150,6 @@ def test_fit_rejects(table, ids, error, message):
         CountsBigramLM(5).fit({"counts": {"table": table}}, np.array(ids))
 
 
-def test_fit_of_traced_variables_is_an_error():
-    model, variables = fitted(IDS)
-    with pytest.raises(TypeError, match=r"fit does not work inside jit.*count_pairs"):
-        jax.jit(lambda variables: model.fit(variables, IDS))(variables)
-
-
 def test_fit_transfers_arrays_explicitly():
     model, variables = fitted(IDS)
     with jax.transfer_guard("disallow"):

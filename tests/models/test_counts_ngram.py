@@ -268,12 +268,6 @@ def test_fit_rejects_wrong_ids(ids, error, message):
         fitted(model, ids)
 
 
-def test_fit_of_traced_variables_is_an_error():
-    model = CountsNgramLM(VOCAB, 1)
-    with pytest.raises(TypeError, match="fit does not work inside jit"):
-        jax.jit(lambda variables: model.fit(variables, STREAM))(fitted(model))
-
-
 def test_fit_rejects_variables_of_another_model():
     dense, sparse = (fitted(CountsNgramLM(VOCAB, 2, table=table)) for table in ("dense", "sparse"))
     with pytest.raises(ValueError, match="belong to another model"):
