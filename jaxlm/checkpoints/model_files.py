@@ -109,9 +109,8 @@ def read_model(path: Path, *, model: LanguageModel | None = None) -> SavedModel:
             raise ValueError(f"{file} is damaged: its fields are not those of a saved model")
     if spec.get("tensors_sha256") != _tensors_sha256(tensors):
         raise ValueError(f"checksum mismatch in {file}: its tensors have changed since it was saved")
-    tokenizer = None
-    if spec.get("tokenizer") is not None:
-        tokenizer = tokenizer_from_json(spec["tokenizer"], origin=file)
+    saved = spec.get("tokenizer")
+    tokenizer = None if saved is None else tokenizer_from_json(saved, origin=file)
     _check_values(str(file), model, tensors, tokenizer)
     variables = variables_from_arrays(model, unflatten(tensors, str(file)), str(file))
     return SavedModel(model, jax.device_put(variables), tokenizer)
@@ -134,10 +133,7 @@ def _prepare_arrays(model: LanguageModel, variables: Any, tokenizer: Tokenizer |
 
 
 def _check_values(origin: str, model: LanguageModel, arrays: _Arrays, tokenizer: Tokenizer | None) -> None:
-    """Raise a ValueError for dtypes that JAX would narrow, and for a tokenizer larger than the model.
-
-    For library models, also refuse non-finite parameters and negative counts.
-    """
+    """Raise a ValueError for dtypes that JAX would narrow, impossible numbers, and a tokenizer too large."""
     for name, array in arrays.items():
         message = f"{origin}: array {name!r:.200}"
         if jax.dtypes.canonicalize_dtype(array.dtype) != array.dtype:

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import reprlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -46,36 +45,28 @@ def model_from_spec(
 ) -> LanguageModel:
     """Return the library model that a spec describes, or the user's `own` model if the spec describes it.
 
-    Raises:
-        ValueError: the spec is invalid or describes another model; the message names `origin`.
+    Raises a ValueError that names `origin` if the spec is invalid or describes another model.
     """
-    if own is not None:
-        model = own
-    elif spec["of_jaxlm"] and spec["class"] in _MODELS:
-        try:
-            model = _record_from_json(spec["class"], spec["fields"])
-        except ValueError as error:
-            raise ValueError(f"{origin} is damaged: {error}") from None
-    else:
-        raise ValueError(
-            f"{origin}: {spec['class']!r:.100} is not a model of this library; "
-            "pass your own: load_model(path, model=...)"
-        )
+    if own is None and not (spec["of_jaxlm"] and spec["class"] in _MODELS):
+        name = f"{spec['class']!r:.100}"
+        raise ValueError(f"{origin}: {name} is not a model of this library; pass it: load_model(path, model=...)")
+    try:
+        model = _record_from_json(spec["class"], spec["fields"]) if own is None else own
+    except ValueError as error:
+        raise ValueError(f"{origin} is damaged: {error}") from None
     for name, value in model_to_spec(model).items():
         saved = spec[name]
         if name == "fields":
             saved = {field: _OPTIONAL_FIELDS[field] for field in value.keys() & _OPTIONAL_FIELDS} | saved
         if value != saved:
-            found = reprlib.repr(spec[name])
-            raise ValueError(f"{origin}: the saved model has {name} {found}, not {value!r:.200}")
+            raise ValueError(f"{origin}: the saved model has {name} {spec[name]!r:.200}, not {value!r:.200}")
     return model
 
 
 def expected_arrays(model: LanguageModel, origin: str) -> dict[str, Any] | None:
     """Return the shape and dtype of each array to save by name, or None if the model does not determine them.
 
-    Raises:
-        ValueError: the sizes are too large for any array; the message starts with `origin`.
+    Raises a ValueError that starts with `origin` if the sizes are too large for any array.
     """
     if not is_library_model(model) or isinstance(model, MixtureLM):
         return None
@@ -92,10 +83,9 @@ def expected_arrays(model: LanguageModel, origin: str) -> dict[str, Any] | None:
 
 
 def variables_to_arrays(model: LanguageModel, variables: Any) -> Any:
-    """Return the arrays to save as nested dicts. Of n-gram models, save only the counts; smooth them on load.
+    """Return the arrays to save as nested dicts: of n-gram models only the counts, which are smoothed on load.
 
-    Raises:
-        KeyError, IndexError, AttributeError, TypeError, ValueError: the variables are another model's.
+    Raises any error if the variables are another model's.
     """
     if isinstance(model, MixtureLM):
         parts = zip(model.models, model.variables_of_each(variables), strict=True)
@@ -110,16 +100,13 @@ def variables_to_arrays(model: LanguageModel, variables: Any) -> Any:
 def variables_from_arrays(model: LanguageModel, arrays: Any, origin: str) -> Any:
     """Return the variables that `variables_to_arrays` turned into `arrays`, checked for library models.
 
-    Raises:
-        ValueError: the arrays are not the model's; the message starts with `origin`.
+    Raises a ValueError that starts with `origin` if the arrays are not the model's.
     """
     if isinstance(model, MixtureLM):
         names = [str(index) for index in range(len(model.models))]
         _check_names(arrays, set(names), origin, f"a mixture of {len(names)} models")
-        return tuple(
-            variables_from_arrays(part, arrays[name], origin)
-            for part, name in zip(model.models, names, strict=True)
-        )
+        parts = zip(model.models, names, strict=True)
+        return tuple(variables_from_arrays(part, arrays[name], origin) for part, name in parts)
     if (expected := expected_arrays(model, origin)) is not None:
         check_arrays(origin, flatten(arrays), expected)
     if not isinstance(model, CountsNgramLM):
@@ -150,8 +137,7 @@ def _fields_to_json(record: Any) -> dict[str, Any]:
 
 
 def _value_to_json(value: Any) -> Any:
-    if isinstance(value, np.generic):
-        value = value.item()
+    value = value.item() if isinstance(value, np.generic) else value
     if isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, tuple | list):

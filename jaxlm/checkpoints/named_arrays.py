@@ -6,26 +6,20 @@ from typing import Any
 _MAX_DEPTH = 100  # of nested dicts; JAX's recursion fails at a depth of about 1,000
 
 
-def flatten(tree: Any) -> dict[str, Any]:
+def flatten(tree: Any, path: str = "") -> dict[str, Any]:
     """Return the leaves of nested dicts by path, such as `params/embedding/embedding`.
 
     Raises a TypeError for an empty dict, a key that is not a non-empty string without slashes, and deep nesting.
     """
     if not isinstance(tree, Mapping):
         raise TypeError(f"variables must be nested dicts of arrays, got {type(tree).__name__}")
-    leaves, stack = {}, [("", tree, 0)]
-    for path, branch, depth in stack:
-        if not branch or depth >= _MAX_DEPTH:
-            raise TypeError(
-                f"variables must be nested dicts of arrays, none empty, at most {_MAX_DEPTH} levels deep"
-            )
-        for name, subtree in branch.items():
-            if not isinstance(name, str) or not name or "/" in name:
-                raise TypeError(f"the keys of variables must be non-empty strings without slashes, got {name!r}")
-            if isinstance(subtree, Mapping):
-                stack.append((f"{path}{name}/", subtree, depth + 1))
-            else:
-                leaves[path + name] = subtree
+    if not tree or path.count("/") >= _MAX_DEPTH:
+        raise TypeError(f"variables must be nested dicts of arrays, none empty, at most {_MAX_DEPTH} levels deep")
+    leaves: dict[str, Any] = {}
+    for name, subtree in tree.items():
+        if not isinstance(name, str) or not name or "/" in name:
+            raise TypeError(f"the keys of variables must be non-empty strings without slashes, got {name!r}")
+        leaves |= flatten(subtree, f"{path}{name}/") if isinstance(subtree, Mapping) else {path + name: subtree}
     return leaves
 
 
@@ -46,11 +40,8 @@ def unflatten(arrays: Mapping[str, Any], origin: str) -> dict[str, Any]:
 def check_arrays(origin: str, arrays: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
     """Raise a ValueError that starts with `origin` if names, dtypes or shapes differ. The order is ignored."""
     for name in sorted(arrays.keys() | expected.keys()):
-        found, wanted = (_signature(each[name]) if name in each else "missing" for each in (arrays, expected))
+        pair = (each.get(name) for each in (arrays, expected))
+        found, wanted = ("missing" if each is None else f"{each.dtype}{list(each.shape)}" for each in pair)
         if found != wanted:
             wanted = "no array of that name" if wanted == "missing" else wanted
             raise ValueError(f"{origin}: array {name!r:.200} is {found:.100}, expected {wanted}")
-
-
-def _signature(array: Any) -> str:
-    return f"{array.dtype}{list(array.shape)}"

@@ -31,20 +31,13 @@ Arrays = tuple[TrainState, EarlyStopping | None]
 
 
 class Checkpoint(NamedTuple):
-    """A training state, and what is needed to resume the run from it.
-
-    Attributes:
-        best: the best validation so far; None without early stopping.
-        nats_per_token: validation loss of the state; None if it was not validated.
-        log: content of the run's `metrics.jsonl` at this step.
-        seconds: training time up to this step.
-    """
+    """A training state, and what is needed to resume the run from it."""
 
     state: TrainState
-    best: EarlyStopping | None
-    nats_per_token: float | None
-    log: bytes
-    seconds: float
+    best: EarlyStopping | None  # the best validation so far; None without early stopping
+    nats_per_token: float | None  # validation loss of the state; None if it was not validated
+    log: bytes  # content of the run's `metrics.jsonl` at this step
+    seconds: float  # training time up to this step
 
 
 @contextlib.contextmanager
@@ -71,7 +64,7 @@ def save_in_background(directory: Path, keep: int) -> Iterator[Callable[..., Non
                 try:
                     pending.pop().result()
                 except OSError as error:
-                    remedy = f"if the disk is full, free space and continue with --resume {directory.parent}"
+                    remedy = f"if the disk is full, free space and resume {directory.parent}"
                     raise OSError(f"{error}; {remedy}") from error
 
         yield save
@@ -80,8 +73,7 @@ def save_in_background(directory: Path, keep: int) -> Iterator[Callable[..., Non
 def save_checkpoint(directory: Path, checkpoint: Checkpoint) -> Path:
     """Save a checkpoint as `directory/step_NNNNNNNNNN`, unless there is one of its step.
 
-    Raises:
-        OSError: it cannot be written; all other checkpoints are unchanged.
+    Raises an OSError if it cannot be written; all other checkpoints are unchanged.
     """
     import orbax.checkpoint as ocp
 
@@ -91,7 +83,7 @@ def save_checkpoint(directory: Path, checkpoint: Checkpoint) -> Path:
     # NumPy arrays, because Orbax 0.11.24 cannot save those of JAX 0.5.0.
     trees = jax.tree.map(np.asarray, {"state": checkpoint.state, "best": checkpoint.best})
     items = {name: ocp.args.StandardSave(tree) for name, tree in trees.items() if tree is not None}
-    nats = None if nats is None or not math.isfinite(nats) else float(nats)
+    nats = float(nats) if nats is not None and math.isfinite(nats) else None
     document: dict[str, Any] = {"version": _VERSION, "seconds": checkpoint.seconds, "nats_per_token": nats}
     try:
         remove(path)
@@ -110,12 +102,8 @@ def save_checkpoint(directory: Path, checkpoint: Checkpoint) -> Path:
 def load_checkpoint(directory: Path, step: int, like: Arrays) -> Checkpoint:
     """Return the checkpoint of a step, its arrays as NumPy arrays.
 
-    Args:
-        like: its state and best with the expected structure, shapes and dtypes, such as from `jax.eval_shape`.
-
-    Raises:
-        FileNotFoundError: there is no such checkpoint.
-        ValueError: it is damaged or does not match `like`.
+    `like` is its state and best with the expected structure, shapes and dtypes, such as from `jax.eval_shape`.
+    Raises a FileNotFoundError if there is none, and a ValueError if it is damaged or does not match `like`.
     """
     path = checkpoint_path(directory, step)
     document = _read_verified(path)
@@ -168,9 +156,8 @@ def prune_checkpoints(directory: Path, keep: int) -> None:
 
 def discard_after(directory: Path, step: int) -> None:
     """Rename the checkpoints after `step` to `unusable-*`, and remove unfinished ones."""
-    steps = checkpoint_steps(directory)
     for path in directory.glob("step_*"):
-        if path not in (checkpoint_path(directory, each) for each in steps):
+        if not (path / _DOCUMENT).exists():
             remove(path)
         elif path > checkpoint_path(directory, step):
             unusable = path.with_name(f"unusable-{path.name}")

@@ -78,7 +78,7 @@ def test_save_model_of_a_user_needs_it_again_to_load(tmp_path):
     _, variables, tokenizer = jaxlm.load_model(tmp_path / "own", model=OwnLM(notes="a"))
     assert tokenizer is None
     assert_same_bits(variables, OWN)
-    with pytest.raises(ValueError, match=r"'OwnLM' is not a model of this library; pass your own: load_model\("):
+    with pytest.raises(ValueError, match=r"'OwnLM' is not a model of this library; pass it: load_model\("):
         jaxlm.load_model(tmp_path / "own")
     for other, message in [
         (OwnLM(vocab_size=4, notes="a"), "has vocab_size 3, not 4"),

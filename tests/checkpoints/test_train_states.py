@@ -117,7 +117,7 @@ def test_save_checkpoint_non_finite_validation_is_none(tmp_path):
 def test_save_in_background_raises_at_the_next_call(tmp_path):
     (tmp_path / "run").write_text("in the way")
     with save_in_background(tmp_path / "run", keep=1) as save:
-        with pytest.raises(OSError, match=rf"free space and continue with --resume {tmp_path}"):
+        with pytest.raises(OSError, match=rf"free space and resume {tmp_path}"):
             save(make_checkpoint(1), wait=True)
         save(wait=True)
         (tmp_path / "run").unlink()
