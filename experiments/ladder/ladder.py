@@ -159,7 +159,6 @@ def describe_rung(rung: rungs.Rung, data: Dataset) -> dict[str, Any]:
         rung.variables,
         rung.evaluation,
         data.val_bytes_per_token,
-        is_trained=bool(rung.records),
         compile_seconds=rung.timing.compile_seconds,
         train_seconds=rung.timing.run_seconds,
     )

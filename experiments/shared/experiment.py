@@ -98,7 +98,7 @@ def run_experiment(prepare: Callable[[Options], Experiment], options: Options, c
     settings = json.loads(json.dumps(asdict(options), default=str))
     with (
         create_run(
-            path, experiment.name, settings, device, details=experiment.details, overwrite=options.overwrite
+            path, experiment.name, settings, device, overwrite=options.overwrite, **experiment.details
         ) as run,
         jax.default_device(device),
     ):

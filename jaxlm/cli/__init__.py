@@ -1,13 +1,10 @@
 """The `jaxlm` command: parse the command line, run a subcommand, and print its result or error."""
 
-import contextlib
 import json
 import os
-import signal
 import sys
-import threading
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import tyro
@@ -21,6 +18,7 @@ from jaxlm.cli.sample import SampleOptions, sample_text
 from jaxlm.cli.shared import TYRO_CONFIG
 from jaxlm.cli.tokenize import TokenizeOptions, inspect_tokenizer
 from jaxlm.cli.train import TrainOptions, parse_over_saved_options, train_model
+from jaxlm.utils.signals import catch_stop_signals
 from jaxlm.utils.terminal import run_command
 
 # Each subcommand's options record, and the function that takes it and a console and returns a JSON document.
@@ -40,11 +38,8 @@ COMMANDS: dict[str, tuple[type, Callable[..., dict[str, Any]]]] = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code: 0 success, 2 an error that the user can fix, 130 interrupted.
 
-    Args:
-        arguments: words after `jaxlm`; None means `sys.argv[1:]`.
-
-    Raises:
-        SystemExit: the words are not valid, or help was requested; tyro has printed a message.
+    `arguments` are the words after `jaxlm`; None means `sys.argv[1:]`. Raises a SystemExit after tyro has printed
+    help, or that the words are not valid.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     records: dict[str, Callable[..., Any]] = {name: record for name, (record, _) in COMMANDS.items()}
@@ -53,11 +48,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         records, prog="jaxlm", description=purpose, args=words, config=TYRO_CONFIG
     )
     document: dict[str, Any] = {}
-
-    def run() -> None:
-        document.update(_run(words, options))
-
-    code = run_command(run, on_failure=lambda line: document.update(error=line))
+    code = run_command(
+        lambda: document.update(_run(words, options)), on_failure=lambda line: document.update(error=line)
+    )
     if not options.json:
         return code
     text = json.dumps(document, allow_nan=False, indent=2)
@@ -67,13 +60,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(words: Sequence[str], options: Any) -> dict[str, Any]:
     """Run the subcommand, and return its JSON document."""
     is_jax_new = "jax" not in sys.modules
-    with defer_interrupt():
+    with catch_stop_signals() as stop_requested:  # a KeyboardInterrupt during `import jax` would abort the process
         import jax
 
         import jaxlm.models  # noqa: F401  imports flax
         from jaxlm.runs.metrics_log import replace_nonfinite
         from jaxlm.utils.compilation_cache import enable_compilation_cache
         from jaxlm.utils.terminal import make_console
+    if stopped := stop_requested():
+        raise KeyboardInterrupt(f"by {stopped}")
     if isinstance(options, TrainOptions):
         options = parse_over_saved_options(words[1:], options)
     if is_jax_new and needs_only_cpu(options) and not os.environ.get("JAX_PLATFORMS"):
@@ -92,20 +87,3 @@ def needs_only_cpu(options: Any) -> bool:
         return True
     device = getattr(getattr(options, "training", options), "device", None)
     return device == "cpu" or (device == "auto" and os.environ.get("JAXLM_DEVICE") == "cpu")
-
-
-@contextlib.contextmanager
-def defer_interrupt() -> Iterator[None]:
-    """Delay Ctrl-C to the end of the block: a KeyboardInterrupt during `import jax` would abort the process."""
-    received: list[int] = []
-    previous = signal.getsignal(signal.SIGINT)
-    if previous is not signal.default_int_handler or threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    signal.signal(signal.SIGINT, lambda signum, frame: received.append(signum))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, previous)
-    if received:
-        raise KeyboardInterrupt

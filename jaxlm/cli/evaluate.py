@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import jaxlm
-from jaxlm.cli.shared import Console, ModelOptions, describe_text, load_text, open_model_on_cpu, select_device
+from jaxlm.cli.shared import Console, ModelOptions, describe_text, load_text, open_model_on_cpu
 from jaxlm.utils.terminal import print_plain
 
 
@@ -23,21 +23,22 @@ class EvaluateOptions(ModelOptions):
 
 def evaluate_text(options: EvaluateOptions, console: Console) -> dict[str, Any]:
     """Evaluate a model on a text, or on a part of it."""
-    from jaxlm.runs.directory import is_run
-    from jaxlm.runs.load import open_run
+    from jaxlm.models.interface import num_params
+    from jaxlm.runs.setup import select_device
 
     path, is_named = options.model, options.text is not None or options.corpus is not None
     if options.text is not None and options.corpus is not None:
         raise ValueError(f"text {options.text} and corpus {options.corpus} exclude each other; remove one")
     model, variables, tokenizer = open_model_on_cpu(options)
-    run = open_run(path) if is_run(path) else None
+    run = jaxlm.open_run(path) if (path / "manifest.json").exists() else None
     if run is None and not is_named:
         raise ValueError(f"{path} is not a run directory: name a text with --text FILE or --corpus NAME")
     source = options if run is None or is_named else run.config
     corpus, part = load_text(source.text, source.corpus), options.part or ("all" if is_named else "validation")
     if run is not None and not is_named and corpus.sha256 != run.manifest["corpus"]["sha256"]:
         raise ValueError(f"{corpus.source} has changed since {path} was trained; use --text to evaluate on it")
-    device, ids = select_device(options.device, variables, console), tokenizer.encode(corpus.text)
+    device = select_device(options.device, num_params(variables), console)
+    ids = tokenizer.encode(corpus.text)
     if part != "all":
         train_ids, val_ids = jaxlm.split_ids(ids, 0.1 if run is None else run.config.val_fraction)
         ids = train_ids if part == "train" else val_ids

@@ -34,9 +34,9 @@ def export_file(options: ExportOptions, console: Console) -> dict[str, Any]:
         raise ValueError(f"the file must end in .safetensors, got {out}")
     model, variables, tokenizer = open_model_on_cpu(options)
     jaxlm.save_model(out, model, variables, tokenizer, overwrite=options.overwrite)
-    num_bytes = out.stat().st_size
-    print_plain(console, f"wrote {out}: {num_bytes:,} bytes, {type(model).__name__}")
-    return {"file": str(out), "bytes": num_bytes, "model": type(model).__name__}
+    num_bytes, name = out.stat().st_size, type(model).__name__
+    print_plain(console, f"wrote {out}: {num_bytes:,} bytes, {name}")
+    return {"file": str(out), "bytes": num_bytes, "model": name}
 
 
 def import_file(options: ImportOptions, console: Console) -> dict[str, Any]:

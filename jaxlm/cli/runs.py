@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from tyro.conf import Positional, arg
 
 import jaxlm
-from jaxlm.cli.shared import CommandOptions, Console, print_table, resume_hint
+from jaxlm.cli.shared import CommandOptions, Console, print_table
 from jaxlm.utils.terminal import escape_controls, print_plain
 
 _Rows = Sequence[Mapping[str, Any]]  # of `summarise_run`
@@ -60,6 +60,7 @@ def show_runs(options: RunsOptions, console: Console) -> dict[str, Any]:
 
 def _print_runs(rows: _Rows, console: Console) -> None:
     """Print the figures of runs, why they ended before they were done, and how to resume them."""
+    from jaxlm.runs.directory import resume_hint
     from jaxlm.runs.report.tables import runs_table
 
     console.print(runs_table(rows))

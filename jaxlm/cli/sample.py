@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import jaxlm
-from jaxlm.cli.shared import Console, ModelOptions, open_model_on_cpu, select_device
+from jaxlm.cli.shared import Console, ModelOptions, open_model_on_cpu
 from jaxlm.utils.terminal import make_console, write
 
 
@@ -29,14 +29,15 @@ def sample_text(options: SampleOptions, console: Console) -> dict[str, Any]:
     import jax
     import numpy as np
 
-    from jaxlm.runs.setup import SAMPLE_FOLD
+    from jaxlm.models.interface import num_params
+    from jaxlm.runs.setup import SAMPLE_FOLD, select_device
 
     streams = options.streams
     if streams < 1 or not 0 <= options.seed < 2**32:
         limits = f"streams must be at least 1 and seed in [0, {2**32 - 1}]"
         raise ValueError(f"{limits}, got {streams} and {options.seed}")
     model, variables, tokenizer = open_model_on_cpu(options)
-    device = select_device(options.device, variables, make_console(stderr=True))
+    device = select_device(options.device, num_params(variables), make_console(stderr=True))
     prompt_ids = tokenizer.encode(options.prompt)
     try:
         line_end = tokenizer.encode("\n")[-1:]

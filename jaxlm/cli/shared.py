@@ -1,22 +1,17 @@
 """Options and helpers of several subcommands: open a model, choose a device, read a text, print a table."""
 
 import contextlib
-import shlex
 from collections.abc import Iterable, Iterator
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, arg
 
 import jaxlm
 from jaxlm.utils.terminal import escape_controls, print_plain
 
-if TYPE_CHECKING:
-    from rich.console import Console as Console
-else:
-    Console = Any  # rich takes 0.1 s to import, and --help does not need it
-
+Console = Any  # of rich, which takes 0.1 s to import, and --help does not need it
 TYRO_CONFIG = FlagCreatePairsOff, OmitArgPrefixes
 
 
@@ -33,9 +28,8 @@ class CommandOptions:
 class ModelOptions(CommandOptions):
     """Options of a subcommand that opens a model."""
 
-    model: Annotated[
-        Path, Positional, arg(metavar="MODEL")
-    ]  # Run directory, saved model directory, or exported file.
+    # Run directory, saved model directory, or exported file.
+    model: Annotated[Path, Positional, arg(metavar="MODEL")]
     _: KW_ONLY
     # Checkpoint of a run: final, best (lowest validation loss), last, or a number of steps.
     checkpoint: Literal["final", "best", "last"] | int = "final"
@@ -60,16 +54,6 @@ def open_model_on_cpu(options: ModelOptions) -> tuple[Any, Any, Any]:
     return saved
 
 
-def select_device(device: str, variables: Any, console: Console) -> Any:
-    """Choose a device for a model with these variables, print it with the reason, and return it."""
-    from jaxlm.devices.selection import choose_device, format_device
-    from jaxlm.models.interface import num_params
-
-    choice = choose_device(device, num_weights=num_params(variables))
-    print_plain(console, f"device: {format_device(choice.device)}: {choice.reason}")
-    return choice.device
-
-
 def load_text(text: Path | None, corpus: str | None) -> "jaxlm.Corpus":
     """Return the text of `--text`, or else of `--corpus`."""
     return jaxlm.load_corpus(corpus or "") if text is None else jaxlm.read_text(text)
@@ -81,11 +65,6 @@ def describe_text(corpus: "jaxlm.Corpus") -> dict[str, str]:
 
     name = corpus.name if corpus.name in CORPORA else corpus.source
     return {"text": name, "source": corpus.source, "sha256": corpus.sha256}
-
-
-def resume_hint(path: Path | str) -> str:
-    """Return the command that resumes a run, quoted for a shell."""
-    return f"resume with: jaxlm train --resume {shlex.quote(str(path))}"
 
 
 def print_table(console: Console, *rows: Iterable[Any]) -> None:

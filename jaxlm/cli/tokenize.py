@@ -56,13 +56,13 @@ def inspect_tokenizer(options: TokenizeOptions, console: Console) -> dict[str, A
         "encoded": encoded and [{"id": i, "token": tokenizer.decode([i])} for i in encoded],
         "out": None if out is None else str(out),
     }
-    lines = [
+    print_plain(
+        console,
         f"{document['text']}: {len(corpus.text):,} characters, {len(ids):,} tokens, "
         f"{document['bytes_per_token']:.3f} bytes/token, vocabulary {tokenizer.vocab_size:,} "
-        f"({document['unused']:,} do not occur in this text)"
-    ]
+        f"({document['unused']:,} do not occur in this text)",
+    )
     for name in ("frequent", "encoded"):
         pieces = (f"{show_whitespace(row['token'])}[{row['id']}]" for row in document[name] or ())
-        lines.append(f"{name}: {' '.join(pieces)}")
-    print_plain(console, "\n".join(lines))
+        print_plain(console, f"{name}: {' '.join(pieces)}")
     return document

@@ -28,13 +28,10 @@ class TrainOptions(CommandOptions):
 
 
 def parse_over_saved_options(words: Sequence[str], options: TrainOptions) -> TrainOptions:
-    """Parse the words again with the options of `--resume` or `--config`, if given, as the defaults.
+    """Parse the words after `jaxlm train` again, with the options of `--resume` or `--config` as the defaults.
 
-    Args:
-        words: The words after `jaxlm train`.
-        options: The same words parsed with the defaults of `TrainConfig`.
+    `options` are the same words parsed with the defaults of `TrainConfig`.
     """
-    from jaxlm.runs.load import open_run
 
     def parse(defaults: TrainConfig) -> TrainOptions:
         return tyro.cli(TrainOptions, args=words, default=TrainOptions(defaults), config=TYRO_CONFIG)
@@ -42,7 +39,7 @@ def parse_over_saved_options(words: Sequence[str], options: TrainOptions) -> Tra
     if options.resume is not None and options.config is not None:
         raise ValueError("--resume reads the options from the run; remove --config")
     if options.resume is not None:
-        saved = open_run(options.resume).config
+        saved = jaxlm.open_run(options.resume).config
     elif options.config is not None:
         saved = read_config(options.config)
     else:
@@ -61,13 +58,13 @@ def train_model(options: TrainOptions, console: Console) -> dict[str, Any]:
     from jaxlm.runs.report.tables import results_table
     from jaxlm.runs.summary import summarise_run
 
-    resume, out, overwrite = options.resume, options.out, options.overwrite
-    if resume is not None and (out is not None or overwrite):
-        raise ValueError("--resume continues the run in its own directory; remove --out and --overwrite")
-    if resume is not None:
-        path = jaxlm.resume_run(resume, options.training, console=console)
+    config, out, overwrite = options.training, options.out, options.overwrite
+    if options.resume is None:
+        path = jaxlm.start_run(config, out, overwrite=overwrite, console=console)
+    elif out is None and not overwrite:
+        path = jaxlm.resume_run(options.resume, config, console=console)
     else:
-        path = jaxlm.start_run(options.training, out, overwrite=overwrite, console=console)
+        raise ValueError("--resume continues the run in its own directory; remove --out and --overwrite")
     results, quoted = read_json(path / "results.json"), shlex.quote(str(path))
     console.print(results_table(results["models"]))
     write(console, f"\n{next(iter(results['samples'].values()))}\n\n")

@@ -82,10 +82,7 @@ _INTERVALS = {
 
 
 def resolve(config: TrainConfig) -> TrainConfig:
-    """Fill in the defaults and make the path of the text absolute.
-
-    Raises a ValueError for an option out of range and for options that conflict.
-    """
+    """Check ranges and conflicts, fill in the defaults, and make the path of the text absolute."""
     for name, interval in _INTERVALS.items():
         if (value := getattr(config, name)) is not None and not _is_inside(value, interval):
             raise ValueError(f"{name} must be in {interval}, got {reprlib.repr(value)}")
@@ -93,18 +90,15 @@ def resolve(config: TrainConfig) -> TrainConfig:
         raise ValueError(f"text {config.text} and corpus {config.corpus} exclude each other; remove one")
     if config.warmup_steps >= config.num_steps:
         raise ValueError(f"warmup_steps must be below num_steps {config.num_steps}, got {config.warmup_steps}")
-    for choice, defaults in _DEPENDENT_OPTIONS.items():
-        chosen = getattr(config, choice)
-        for name in sorted(set().union(*defaults.values()) - defaults[chosen].keys()):
-            if (value := getattr(config, name)) is not None and value is not False:
-                raise ValueError(f"{name} {value} does not apply to {choice} {chosen}; remove it")
-    return fill_defaults(config)
-
-
-def fill_defaults(config: TrainConfig) -> TrainConfig:
-    """Return `resolve(config)` without the checks, for the options of an existing run."""
-    defaults = [by_choice[getattr(config, choice)] for choice, by_choice in _DEPENDENT_OPTIONS.items()]
-    filled = {name: value for each in defaults for name, value in each.items() if getattr(config, name) is None}
+    filled = {}
+    for choice, by_choice in _DEPENDENT_OPTIONS.items():
+        defaults = by_choice[getattr(config, choice)]
+        for name in sorted(set().union(*by_choice.values())):
+            value = getattr(config, name)
+            if name in defaults:
+                filled[name] = defaults[name] if value is None else value
+            elif value is not None and value is not False:
+                raise ValueError(f"{name} {value} does not apply to {choice} {getattr(config, choice)}; remove it")
     return dataclasses.replace(config, **filled, text=config.text and config.text.absolute())
 
 

@@ -3,6 +3,7 @@
 import itertools
 import logging
 import os
+import shlex
 import socket
 import time
 from collections.abc import Iterator, Mapping
@@ -63,8 +64,8 @@ def create_run(
     config: Mapping[str, Any],
     device: jax.Device,
     *,
-    details: Mapping[str, Any] | None = None,
     overwrite: bool = False,
+    **details: Any,
 ) -> Iterator[Path]:
     """Create a run directory with manifest and `config.json`, and hold its lock within the block.
 
@@ -72,14 +73,11 @@ def create_run(
     Raises the errors of `check_run_path` and `lock_run`.
     """
     check_run_path(path, overwrite=overwrite)  # before the lock, which is a file in the directory
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OSError(f"{path} is not writable ({error.strerror or error}); choose another path") from None
+    path.mkdir(parents=True, exist_ok=True)
     with lock_run(path):
         check_run_path(path, overwrite=overwrite)
         manifest = {"version": MANIFEST_VERSION, "kind": kind, "started": utc_now(), "sessions": 0, "seconds": 0.0}
-        manifest |= {"notes": [], "config": dict(config), **(details or {})}
+        manifest |= {"notes": [], "config": dict(config), **details}
         if is_run(path):  # so that a crash does not leave a half-removed run that looks complete
             cleared = {"kind": "cleared", "state": "failed", "why": "it was being replaced", "ended": utc_now()}
             write_manifest(path, {**manifest, **cleared})
@@ -120,6 +118,11 @@ def run_session(path: Path, manifest: Mapping[str, Any], device: jax.Device) -> 
             logging.getLogger(__name__).warning("%s: cannot record how the run ended: %s", path, second)
         raise
     finish("done", None)
+
+
+def resume_hint(path: Path | str) -> str:
+    """Return the command that resumes a run, quoted for a shell."""
+    return f"resume with: jaxlm train --resume {shlex.quote(str(path))}"
 
 
 def is_run(path: Path) -> bool:

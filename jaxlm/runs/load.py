@@ -10,7 +10,7 @@ import jax
 from jaxlm.checkpoints import model_files, train_states
 from jaxlm.checkpoints.model_files import SavedModel
 from jaxlm.models import LanguageModel
-from jaxlm.runs.config import TrainConfig, config_from_json, fill_defaults
+from jaxlm.runs.config import TrainConfig, config_from_json, resolve
 from jaxlm.runs.manifest import read_manifest
 from jaxlm.runs.setup import abstract_state, make_model, make_optimizer
 from jaxlm.text.tokenizers import Tokenizer, load_tokenizer, tokenizer_to_json
@@ -51,7 +51,7 @@ def open_run(path: str | os.PathLike[str]) -> Run:
     if (kind := manifest["kind"]) != "train":
         raise ValueError(f"{path} is a {kind} run, not a train run; its models are in {path / 'models'}")
     # Options that an older version of jaxlm did not have take their defaults.
-    config = fill_defaults(config_from_json(manifest["config"], origin=path / "manifest.json"))
+    config = resolve(config_from_json(manifest["config"], origin=path / "manifest.json"))
     return Run(path, manifest, config)
 
 
@@ -103,21 +103,19 @@ def _load_from_run(path: Path, checkpoint: str | int) -> SavedModel:
     model, optimizer = make_model(run.config, tokenizer.vocab_size), make_optimizer(run.config)
     if optimizer is None:
         raise FileNotFoundError(f"{path} has no checkpoint {checkpoint!r}; a counts model has only 'final'")
-    like = abstract_state(model, optimizer, run.config)
-    state = _load_checkpoint(run.path, checkpoint, like).state
+    state = _load_checkpoint(run.path, checkpoint, abstract_state(model, optimizer, run.config)).state
     return SavedModel(model, jax.device_put(state.variables), tokenizer)
 
 
 def load_run_tokenizer(run: Run) -> Tokenizer | None:
     """Return the tokenizer of a run, or None if its file is missing or damaged."""
     origin = run.path / "tokenizer.json"
+    if not origin.exists():
+        return None  # the run was stopped before the file was written
     try:
-        tokenizer = load_tokenizer(origin)
-        if tokenizer_checksum(tokenizer) == run.manifest["tokenizer"]["sha256"]:
+        if tokenizer_checksum(tokenizer := load_tokenizer(origin)) == run.manifest["tokenizer"]["sha256"]:
             return tokenizer
         raise ValueError(f"{origin} is not the tokenizer of this run")
-    except FileNotFoundError:
-        pass  # the run was stopped before the file was written
     except (ValueError, OSError) as error:
         logging.getLogger(__name__).warning("%s", error)
     return None

@@ -4,14 +4,16 @@ import json
 import platform
 import subprocess
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
+from subprocess import DEVNULL
 from typing import Any
 
 import jax
 
-from jaxlm.runs.lock import try_lock
+from jaxlm.runs.lock import lock_run
 from jaxlm.runs.metrics_log import replace_nonfinite
 from jaxlm.utils.atomic_files import write_atomically
 from jaxlm.utils.checksums import add_checksum, verify_checksum
@@ -20,9 +22,6 @@ from jaxlm.utils.json_files import check_version, read_json
 MANIFEST_VERSION = 1
 
 _PACKAGES = ("jaxlm", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tokenizers", "numpy")
-_FIELDS: dict[str, Any] = {"kind": str, "state": str, "why": str | None, "started": str, "sessions": int}
-_FIELDS |= {"seconds": int | float, "notes": list, "config": dict}
-_GIT_TIMEOUT = 5.0  # seconds
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
@@ -32,11 +31,13 @@ def read_manifest(path: Path) -> dict[str, Any]:
     """
     manifest = _read_checked(path)
     if manifest["state"] == "running":
-        with try_lock(path) as is_idle:
-            if is_idle:
-                manifest = _read_checked(path)  # again, because the run may have ended since
-                if manifest["state"] == "running":
-                    manifest["state"] = "killed"
+        with (
+            suppress(OSError),
+            lock_run(path, timeout=0.1),
+        ):  # a run that is locked, or not writable, may be running
+            manifest = _read_checked(path)  # again, because the run may have ended since
+            if manifest["state"] == "running":
+                manifest["state"] = "killed"
     return manifest
 
 
@@ -76,28 +77,21 @@ def _read_checked(path: Path) -> dict[str, Any]:
     except (FileNotFoundError, NotADirectoryError):
         raise FileNotFoundError(f"{path} is not a run directory: manifest.json is missing") from None
     check_version(document, MANIFEST_VERSION, origin=origin, what="run manifest")
-    manifest = verify_checksum(document, origin=origin)
-    if not all(isinstance(manifest.get(name, ...), types) for name, types in _FIELDS.items()):
-        raise ValueError(f"{origin} is damaged: a field is missing or has the wrong type")
-    return manifest
+    return verify_checksum(document, origin=origin)
 
 
 def _version(package: str) -> str | None:
-    try:
+    with suppress(metadata.PackageNotFoundError):
         return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
+    return None
 
 
 def _git_commit() -> dict[str, Any] | None:
     """Return the commit of the working directory, and whether a tracked file is modified."""
     command = ["git", "-c", "core.fsmonitor=false", "--no-optional-locks", "describe"]
     command += ["--always", "--exclude=*", "--abbrev=64", "--dirty"]  # the full hash instead of a tag
-    try:
-        done = subprocess.run(  # noqa: S603
-            command, stdin=subprocess.DEVNULL, capture_output=True, timeout=_GIT_TIMEOUT, check=True
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    name = done.stdout.decode().strip()
-    return {"commit": name.removesuffix("-dirty"), "modified": name.endswith("-dirty")}
+    with suppress(OSError, subprocess.SubprocessError):
+        output = subprocess.check_output(command, stdin=DEVNULL, stderr=DEVNULL, timeout=5.0)  # noqa: S603
+        name = output.decode().strip()
+        return {"commit": name.removesuffix("-dirty"), "modified": name.endswith("-dirty")}
+    return None

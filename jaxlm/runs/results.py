@@ -23,7 +23,6 @@ from jaxlm.text.dataset import Dataset, line_start_prompt
 from jaxlm.training.state import Record
 from jaxlm.utils.atomic_files import write_atomically
 
-_SCHEMA_VERSION = 1
 ARTIFACTS = ("results.json", "report.html", "samples.txt", "curves.png", "counts.png", "model")
 _SAMPLE_TOKENS = 100
 
@@ -39,7 +38,6 @@ def model_row(
     evaluation: Evaluation,
     bytes_per_token: float,
     *,
-    is_trained: bool,
     compile_seconds: float | None,
     train_seconds: float | None,
 ) -> dict[str, Any]:
@@ -52,11 +50,9 @@ def model_row(
         "title": title,
         "context_length": model.context_length,
         "size": num_params(variables),
-        "size_unit": "parameters" if is_trained else "counts",
-        "nats_per_token": evaluation.nats_per_token,
-        "perplexity": evaluation.perplexity,
+        "size_unit": "parameters" if "params" in variables else "counts",
+        **evaluation._asdict(),
         "bits_per_byte": bits_per_byte(evaluation.nats_per_token, bytes_per_token),
-        "num_tokens": evaluation.num_tokens,
         "compile_seconds": compile_seconds,
         "train_seconds": train_seconds,
     }
@@ -67,7 +63,7 @@ def describe_results(
     data: Dataset, tokenizer_name: str, seed: int, models: Any, prompt: str, samples: Any, device: jax.Device
 ) -> dict[str, Any]:
     """Return the document `results.json`, with rows of `model_row` and samples by title."""
-    document = {"schema_version": _SCHEMA_VERSION, "seed": seed, **describe_dataset(data, tokenizer_name)}
+    document = {"schema_version": 1, "seed": seed, **describe_dataset(data, tokenizer_name)}
     return document | {"models": models, "prompt": prompt, "samples": samples} | describe_environment(device)
 
 
@@ -94,17 +90,9 @@ def write_artifacts(
     """Write `ARTIFACTS` to the run directory, `results.json` last."""
     config, data, model, title = setup.config, setup.data, setup.model, TITLES[setup.config.model]
     save_model(path / "model", model, variables, data.tokenizer)
-    row = model_row(
-        config.model,
-        title,
-        model,
-        variables,
-        evaluate(model, variables, data.val_ids, device=setup.device),
-        data.val_bytes_per_token,
-        is_trained=setup.optimizer is not None,
-        compile_seconds=compile_seconds,
-        train_seconds=train_seconds,
-    )
+    evaluation = evaluate(model, variables, data.val_ids, device=setup.device)
+    seconds = {"compile_seconds": compile_seconds, "train_seconds": train_seconds}
+    row = model_row(config.model, title, model, variables, evaluation, data.val_bytes_per_token, **seconds)
     prompt_ids = line_start_prompt(data, model.context_length)
     prompt = data.tokenizer.decode(prompt_ids)
     key = jax.random.fold_in(jax.random.key(config.seed), SAMPLE_FOLD)

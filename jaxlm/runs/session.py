@@ -4,7 +4,7 @@ import json
 import logging
 import math
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +33,7 @@ def train_with_checkpoints(
     Raises a KeyboardInterrupt on SIGINT or SIGTERM, and a FloatingPointError if training diverged.
     """
     config, log = setup.config, path / "metrics.jsonl"
-    start, start_best, seconds = None, None, 0.0
-    if checkpoint is not None:
-        start, start_best, seconds = checkpoint.state, checkpoint.best, checkpoint.seconds
+    start, start_best, _, _, seconds = checkpoint or (None, None, None, b"", 0.0)
     first_step = 0 if start is None else int(start.step)
     training = train(setup.model, setup.data.train_ids, **train_options(setup), state=start)
     losses = [line["val_nats_per_token"] for line in read_metrics(log)]
@@ -50,9 +48,8 @@ def train_with_checkpoints(
         stop_requested = stack.enter_context(catch_stop_signals())
         save = stack.enter_context(save_in_background(path / "checkpoints", config.keep))
         show = stack.enter_context(progress(console, TITLES[config.model], config.num_steps))
-        write_events = None
-        if config.tensorboard:
-            write_events = stack.enter_context(open_tensorboard(path / "tensorboard", first_step))
+        events = open_tensorboard(path / "tensorboard", first_step) if config.tensorboard else nullcontext()
+        write_events = stack.enter_context(events)
         try:
             for state, record, best in stop_early(training, config.patience, start_best):  # noqa: B007
                 now = time.monotonic()

@@ -1,6 +1,5 @@
 """Turn the options of a run into data, model, optimizer and device."""
 
-import functools
 from typing import Any, NamedTuple, cast
 
 import jax
@@ -62,9 +61,15 @@ def prepare_training(config: TrainConfig, tokenizer: Tokenizer | None, console: 
     size = num_init_params(model)
     if size > _MAX_PARAMS:
         raise ValueError(f"the model has {size:,} parameters, more than {_MAX_PARAMS:,}; choose smaller sizes")
-    device, reason = choose_device(config.device, num_weights=size)
-    print_plain(console, f"device: {format_device(device)}: {reason}")
+    device = select_device(config.device, size, console)
     return TrainingSetup(config, data, model, make_optimizer(config), device)
+
+
+def select_device(name: str, num_weights: int, console: Console) -> jax.Device:
+    """Choose a device for a model of this size, print it with the reason, and return it."""
+    device, reason = choose_device(name, num_weights=num_weights)
+    print_plain(console, f"device: {format_device(device)}: {reason}")
+    return device
 
 
 def make_model(config: TrainConfig, vocab_size: int) -> LanguageModel:
@@ -96,23 +101,15 @@ def train_key(config: TrainConfig) -> jax.Array:
 def train_options(setup: TrainingSetup) -> dict[str, Any]:
     """Return the keyword arguments of `train` that the setup determines."""
     config = setup.config
-    return {
-        "key": train_key(config),
-        "val_ids": setup.data.val_ids,
-        "batch_size": config.batch_size,
-        "num_steps": config.num_steps,
-        "optimizer": setup.optimizer,
-        "log_every": config.log_every,
-        "yield_every": config.save_every,
-        "device": setup.device,
-    }
+    options = {name: getattr(config, name) for name in ("batch_size", "num_steps", "log_every")}
+    options |= {"key": train_key(config), "yield_every": config.save_every}
+    return options | {"val_ids": setup.data.val_ids, "optimizer": setup.optimizer, "device": setup.device}
 
 
 def abstract_state(
     model: LanguageModel, optimizer: optax.GradientTransformation, config: TrainConfig
 ) -> tuple[TrainState, EarlyStopping | None]:
     """Return `Checkpoint.arrays` of the run as shapes and dtypes, without allocating arrays."""
-    state = jax.eval_shape(functools.partial(init_state, model, optimizer, key=train_key(config)))
-    number = functools.partial(jax.ShapeDtypeStruct, ())
-    best = None if config.patience is None else EarlyStopping(state.params, number(np.float32), number(np.int32))
+    state = jax.eval_shape(lambda: init_state(model, optimizer, key=train_key(config)))
+    best = None if config.patience is None else EarlyStopping(state.params, np.float32(0), np.int32(0))
     return cast(TrainState, state), best

@@ -17,8 +17,8 @@ def summarise_run(path: Path) -> dict[str, Any]:
 
     Never raises: if a file is damaged, `state` is "damaged" and `why` holds the reason.
     """
-    summary: dict[str, Any] = dict.fromkeys(("model", "steps", *_FIGURES, "why", "started"))
-    summary |= {"run": path.name, "path": str(path), "kind": None}
+    unknown = dict.fromkeys(("kind", "model", "steps", *_FIGURES, "why", "started"))
+    summary: dict[str, Any] = {"run": path.name, "path": str(path), **unknown}
     try:
         manifest = read_manifest(path)
         summary |= {name: manifest[name] for name in ("kind", "state", "why", "started")}

@@ -22,9 +22,10 @@ def open_tensorboard(folder: Path, first_step: int) -> Iterator[Callable[[Record
     """
     import tensorboardX
 
-    options = {"purge_step": first_step, "flush_secs": 1}
     suffix = f".{len(list(folder.glob('*'))):06}"  # names that differ only in this are read in its order
-    with tensorboardX.SummaryWriter(str(folder), filename_suffix=suffix, **options) as writer:
+    with tensorboardX.SummaryWriter(
+        str(folder), filename_suffix=suffix, purge_step=first_step, flush_secs=1
+    ) as writer:
 
         def write_record(record: Record) -> None:
             writer.add_scalar("train/nats_per_token", record.train_loss, record.step)

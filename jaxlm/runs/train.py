@@ -3,7 +3,6 @@
 import dataclasses
 import logging
 import os
-import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +15,7 @@ from jaxlm.checkpoints.model_files import read_model
 from jaxlm.checkpoints.train_states import Checkpoint
 from jaxlm.models import CountsBigramLM, init
 from jaxlm.runs.config import TrainConfig, config_to_json, diff_configs, resolve
-from jaxlm.runs.directory import check_run_path, create_run, new_run_path, run_session
+from jaxlm.runs.directory import check_run_path, create_run, new_run_path, resume_hint, run_session
 from jaxlm.runs.load import load_run_tokenizer, open_run, tokenizer_checksum
 from jaxlm.runs.lock import lock_run
 from jaxlm.runs.manifest import describe_environment, read_manifest, to_json, write_json
@@ -35,7 +34,7 @@ _log = logging.getLogger(__name__)
 
 def start_run(
     config: TrainConfig,
-    out: str | os.PathLike[str] | None = None,
+    path: str | os.PathLike[str] | None = None,
     *,
     overwrite: bool = False,
     console: Console | None = None,
@@ -47,14 +46,14 @@ def start_run(
 
     Args:
         config: Options of the run.
-        out: The run directory; None creates `runs/MODEL-CORPUS-TOKENIZER-DATE-TIME`.
-        overwrite: Replace the run in `out`.
+        path: The run directory; None creates `runs/MODEL-CORPUS-TOKENIZER-DATE-TIME`.
+        overwrite: Replace the run in `path`.
         console: Where to print progress; None prints nothing.
 
     Raises:
-        FileExistsError: `out` is not empty, and not a run to overwrite.
-        BlockingIOError: Another process uses `out`.
-        OSError, ValueError: An option is invalid, or the text, the device or `out` cannot be used.
+        FileExistsError: `path` is not empty, and not a run to overwrite.
+        BlockingIOError: Another process uses `path`.
+        OSError, ValueError: An option is invalid, or the text, the device or `path` cannot be used.
         FloatingPointError: Training diverged.
 
     >>> import tempfile
@@ -67,16 +66,15 @@ def start_run(
     config = resolve(config)
     if config.decoupled_decay and not config.weight_decay:
         raise ValueError("decoupled_decay requires a weight_decay above 0")
-    if out is not None:
-        check_run_path(Path(out), overwrite=overwrite)
+    if path is not None:
+        check_run_path(Path(path), overwrite=overwrite)
     with terminate_as_interrupt():
         setup = prepare_training(config, None, console)
         label = f"{config.model}-{'text' if config.text else config.corpus}-{config.tokenizer}"
-        path = new_run_path(label) if out is None else Path(out)
+        path = new_run_path(label) if path is None else Path(path)
         details = describe_dataset(setup.data, config.tokenizer)
         details["tokenizer"] |= {"sha256": tokenizer_checksum(setup.data.tokenizer)}
-        options = config_to_json(config)
-        run = create_run(path, "train", options, setup.device, details=details, overwrite=overwrite)
+        run = create_run(path, "train", config_to_json(config), setup.device, overwrite=overwrite, **details)
         with _interrupt_with_remedy(path), run:
             _train(path, setup, None, console)
     return path
@@ -91,9 +89,8 @@ def resume_run(
 
     Args:
         path: The run directory.
-        config: The options of the run, with a larger `num_steps` or another path to the same text if desired; None
-            keeps them. With a constant learning rate, an extended run has the bits of a run that had this length
-            from the start. A cosine schedule is recomputed for the new length.
+        config: The options of the run; None keeps them. `num_steps` may be larger, and `text` another path to the
+            same text. A cosine schedule is recomputed for the new length.
         console: Where to print progress; None prints nothing.
 
     Raises:
@@ -109,7 +106,7 @@ def resume_run(
     True
     """
     path, console = Path(path), console or Console(quiet=True)
-    read_manifest(path)  # do not create a lock file in a directory that is not a run directory
+    read_manifest(path)  # so that no lock is created in a directory that is not a run directory
     with terminate_as_interrupt(), _interrupt_with_remedy(path), lock_run(path):
         _, manifest, before = run = open_run(path)
         config = resolve(before if config is None else config)
@@ -117,10 +114,9 @@ def resume_run(
         if manifest["state"] == "done" and config == before and _is_complete(path):
             print_plain(console, f"{path} is done: {config.num_steps} steps; raise num_steps to extend it")
             return path
-        if (edited := path / "config.json").exists() and edited.read_bytes() != to_json(
-            manifest["config"]
-        ).encode():
-            _log.warning("%s has been edited; using the options in manifest.json", edited)
+        copy = path / "config.json"
+        if copy.exists() and copy.read_bytes() != to_json(manifest["config"]).encode():
+            _log.warning("%s differs from the options in manifest.json, which are used", copy)
         # Compare the text before its encoding with the tokenizer of the run, which could fail.
         corpus = load_corpus(config.corpus) if config.text is None else read_text(config.text)
         _check_sha256(path, manifest, "corpus", corpus.sha256, f" ({corpus.source})")
@@ -146,8 +142,7 @@ def _interrupt_with_remedy(path: Path) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt as stop:
-        remedy = f"resume with: jaxlm train --resume {shlex.quote(str(path))}"
-        raise KeyboardInterrupt(f"by {str(stop) or 'SIGINT'}; {remedy}") from None
+        raise KeyboardInterrupt(f"by {str(stop) or 'SIGINT'}; {resume_hint(path)}") from None
 
 
 def _train(path: Path, setup: TrainingSetup, checkpoint: Checkpoint | None, console: Console) -> None:
@@ -155,15 +150,14 @@ def _train(path: Path, setup: TrainingSetup, checkpoint: Checkpoint | None, cons
     start = "" if checkpoint is None else f", from step {int(checkpoint.state.step)}"
     print_plain(console, f"run: {path}{start}")
     setup.data.tokenizer.save(path / "tokenizer.json")
-    train_seconds = None
     with jax.default_device(setup.device):
         with measure_time() as timing:
             if isinstance(setup.model, CountsBigramLM):
                 variables = init(setup.model, jax.random.key(setup.config.seed))
-                variables = setup.model.fit(variables, setup.data.train_ids)
+                variables, seconds = setup.model.fit(variables, setup.data.train_ids), None
             else:
-                variables, train_seconds = train_with_checkpoints(path, setup, checkpoint, console)
-        seconds = timing.run_seconds if train_seconds is None else train_seconds
+                variables, seconds = train_with_checkpoints(path, setup, checkpoint, console)
+        seconds = timing.run_seconds if seconds is None else seconds
         write_artifacts(path, setup, variables, timing.compile_seconds, seconds)
 
 
@@ -205,11 +199,10 @@ def _describe_changes(
         is_cosine = config.schedule == "cosine" and config.lr is not None  # counts have no learning rate
         schedule = "; the cosine schedule now ends there" if is_cosine else ""
         yield f"num_steps increased from {before.num_steps} to {config.num_steps}{schedule}"
-    environment = describe_environment(device)
-    old_versions, versions = manifest["versions"], environment["versions"]
-    names = ("jaxlm", "jax", "jaxlib", "flax", "optax")
-    pairs = [(f"{name} {old_versions.get(name)}", f"{name} {versions[name]}") for name in names]
-    pairs += [(str(manifest[name]), str(environment[name])) for name in ("device", "platform")]
+    each = manifest, describe_environment(device)
+    packages = ("jaxlm", "jax", "jaxlib", "flax", "optax")
+    pairs = [[f"{name} {one['versions'].get(name)}" for one in each] for name in packages]
+    pairs += [[str(one[name]) for one in each] for name in ("device", "platform")]
     for old, new in pairs:
         if old != new:
             yield f"resumed with {new}, previously {old}: the last bits may differ from an uninterrupted run"

@@ -59,7 +59,7 @@ def make_run(path, *, error=None, kind="train", config=None, losses=(), **detail
     """Create a run directory as a session that ended with `error` leaves it, without training."""
     config = config_to_json(TrainConfig()) if config is None else config
     try:
-        with create_run(path, kind, config, jax.devices("cpu")[0], details=details):
+        with create_run(path, kind, config, jax.devices("cpu")[0], **details):
             for step, loss in enumerate(losses):
                 line = {"model": "mlp", "step": step, "train_loss": loss, "val_perplexity": math.exp(loss)}
                 append_metrics(path / "metrics.jsonl", line | {"val_nats_per_token": loss})

@@ -11,6 +11,7 @@ from cli_helpers import TEXT, call, make_run, pipe, shown, terminal
 import jaxlm
 from jaxlm.cli import shared
 from jaxlm.devices.selection import Choice
+from jaxlm.models.interface import num_init_params
 from jaxlm.runs.load import open_run
 from jaxlm.runs.manifest import read_manifest, write_manifest
 from jaxlm.runs.setup import SAMPLE_FOLD
@@ -171,14 +172,15 @@ def test_sample_refuses_invalid_options(mlp):
     assert shown(console) == ""
 
 
-def test_select_device_depends_on_the_number_of_weights(monkeypatch):
+def test_the_device_depends_on_the_number_of_weights(mlp, text, monkeypatch):
     def choose_device(device, *, num_weights):
         return Choice(jax.devices("cpu")[0], f"{device} for {num_weights} weights")
 
-    monkeypatch.setattr("jaxlm.devices.selection.choose_device", choose_device)
+    monkeypatch.setattr("jaxlm.runs.setup.choose_device", choose_device)
     console = pipe()
-    shared.select_device("auto", {"params": {"a": np.zeros((2, 3)), "b": np.zeros(4)}}, console)
-    assert shown(console) == "device: cpu:0 (cpu): auto for 10 weights\n"
+    evaluate(mlp, text=text, console=console)
+    size = num_init_params(jaxlm.load_model(mlp).model)
+    assert shown(console).startswith(f"device: cpu:0 (cpu): auto for {size} weights\n")
 
 
 def test_on_cpu_needs_no_cpu_where_jax_has_none():

@@ -11,7 +11,7 @@ import jax
 import pytest
 from cli_helpers import SMALL, make_run, one_line
 
-from jaxlm.cli import COMMANDS, defer_interrupt, main, needs_only_cpu
+from jaxlm.cli import COMMANDS, main, needs_only_cpu
 from jaxlm.cli.devices import DevicesOptions
 from jaxlm.cli.evaluate import EvaluateOptions
 from jaxlm.cli.exchange import ExportOptions
@@ -174,23 +174,23 @@ def test_needs_only_cpu(monkeypatch):
         assert needs_only_cpu(options) == expected, options
 
 
-def test_defer_interrupt_raises_after_the_block():
-    done = []
+def test_main_delays_an_interrupt_of_its_imports(monkeypatch, capsys):
+    class InterruptingFinder:
+        @staticmethod
+        def find_spec(name, *arguments):
+            if name == "jaxlm.utils.compilation_cache":
+                signal.raise_signal(signal.SIGINT)
 
-    def block():
-        with defer_interrupt():
-            signal.raise_signal(signal.SIGINT)
-            done.append(True)
-
+    monkeypatch.delitem(sys.modules, "jaxlm.utils.compilation_cache")
+    monkeypatch.setattr(sys, "meta_path", [InterruptingFinder, *sys.meta_path])
     previous = signal.signal(
         signal.SIGINT, signal.default_int_handler
     )  # a process in the background may ignore it
     try:
-        with pytest.raises(KeyboardInterrupt):
-            block()
+        assert main(["devices"]) == 130
     finally:
         signal.signal(signal.SIGINT, previous)
-    assert done == [True]
+    assert capsys.readouterr().err.endswith("interrupted by SIGINT\n")
 
 
 def test_python_m_jaxlm_is_the_command(monkeypatch, tmp_path, capsys):

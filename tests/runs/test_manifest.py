@@ -12,7 +12,6 @@ from jaxlm.runs.directory import create_run, is_run
 from jaxlm.runs.lock import lock_run
 from jaxlm.runs.manifest import describe_environment, read_manifest, write_manifest
 from jaxlm.runs.summary import list_runs, summarise_run
-from jaxlm.utils.checksums import add_checksum
 
 CPU = jax.devices("cpu")[0]
 
@@ -29,7 +28,6 @@ def test_read_manifest_rejects_damage(run):
     documents = {
         "checksum mismatch": content.replace(b'"seed": 1', b'"seed": 0'),
         r"version.* 2\b": content.replace(b'"version": 1', b'"version": 2'),
-        "a field is missing": add_checksum({"version": 1, "kind": "train"}).encode(),
     }
     for message, document in documents.items():
         (run / "manifest.json").write_bytes(document)
@@ -37,13 +35,6 @@ def test_read_manifest_rejects_damage(run):
             read_manifest(run)
         assert "manifest.json" in summarise_run(run)["why"]
         assert [(each["state"], each["kind"]) for each in list_runs(run.parent)] == [("damaged", None)]
-
-
-@pytest.mark.parametrize("field", ["kind", "state", "why", "started", "sessions", "seconds", "notes", "config"])
-def test_read_manifest_checks_the_type_of_each_field(run, field):
-    write_manifest(run, read_manifest(run) | {field: (1, 2) if field == "config" else {}})
-    with pytest.raises(ValueError, match="a field is missing or has the wrong type"):
-        read_manifest(run)
 
 
 @pytest.mark.parametrize("name", ["none", "file", "empty"])

@@ -24,14 +24,14 @@ DATA = Dataset(
 )
 
 
-def make_row(model, **options):
+def make_row(model):
     variables = jax.eval_shape(lambda: jaxlm.init(model, jax.random.key(0)))
     seconds = {"compile_seconds": 1.5, "train_seconds": None}
-    return model_row("name", "a title", model, variables, EVALUATION, 2.0, **seconds, **options)
+    return model_row("name", "a title", model, variables, EVALUATION, 2.0, **seconds)
 
 
 def test_model_row_of_a_trained_model():
-    assert make_row(jaxlm.MLPLanguageModel(11, 3, 4, 5), is_trained=True) == {
+    assert make_row(jaxlm.MLPLanguageModel(11, 3, 4, 5)) == {
         "name": "name",
         "title": "a title",
         "context_length": 3,
@@ -47,12 +47,12 @@ def test_model_row_of_a_trained_model():
 
 
 def test_model_row_of_counts():
-    row = make_row(jaxlm.CountsBigramLM(11, smoothing=0.5), is_trained=False)
+    row = make_row(jaxlm.CountsBigramLM(11, smoothing=0.5))
     assert (row["size"], row["size_unit"], row["smoothing"], row["context_length"]) == (121, "counts", 0.5, 1)
 
 
 def test_describe_results_omits_the_text():
-    rows = [make_row(jaxlm.NeuralBigramLM(11, 2), is_trained=True)]
+    rows = [make_row(jaxlm.NeuralBigramLM(11, 2))]
     results = describe_results(DATA, "char", 7, rows, "a ", {"a title": "a text"}, jax.devices("cpu")[0])
     environment = describe_environment(jax.devices("cpu")[0])
     assert results == environment | {

@@ -293,7 +293,7 @@ def test_an_edited_config_file_is_not_used(stopped, finished_run, caplog, no_plo
     path = stopped / "config.json"
     path.write_text('{"lr": 0.25, "seed": 7}')
     resume_run(stopped)
-    assert re.search(r"config\.json has been edited; using the options in manifest", caplog.text)
+    assert re.search(r"config\.json differs from the options in manifest", caplog.text)
     assert len(caplog.records) == 1
     assert_same_run(stopped, finished_run)
     assert read_json(path) == read_json(finished_run / "config.json")

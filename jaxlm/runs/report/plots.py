@@ -16,7 +16,6 @@ from jaxlm.utils.atomic_files import write_atomically
 
 # Distinguishable with colour blindness (Okabe & Ito 2008), and grey at the end for reference lines.
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#7f7f7f")
-_MAX_DRAWN = 1e250  # near the largest float, matplotlib's margins overflow
 
 
 def plot_curves(
@@ -46,11 +45,9 @@ def plot_curves(
         height = floor if is_drawable(floor) else math.inf  # an infinite floor appears only in the legend
         label = f"{title}: {format_number(height, decimals=1)}"
         perplexity_axes.axhline(height, color=color, linestyle=style, label=label)
-    perplexity_axes.set_yscale("log")
-    perplexity_axes.yaxis.set_major_formatter("{x:,.6g}")
-    perplexity_axes.yaxis.set_minor_formatter("{x:,.6g}")
+    perplexity_axes.set(title="validation perplexity (log scale)", xlabel="step", yscale="log")
+    perplexity_axes.yaxis.set(major_formatter="{x:,.6g}", minor_formatter="{x:,.6g}")
     perplexity_axes.tick_params(which="minor", labelsize=7)
-    perplexity_axes.set(title="validation perplexity (log scale)", xlabel="step")
     loss_axes.set(title="training loss (minibatch)", xlabel="step", ylabel="nats per token")
     for axes in figure.axes:
         axes.grid(alpha=0.25)
@@ -86,7 +83,7 @@ def plot_counts(path: Path, table: np.ndarray[Any, Any], tokens: Sequence[str], 
 
 
 def is_drawable(value: float | None) -> TypeGuard[float]:
-    return value is not None and abs(value) < _MAX_DRAWN
+    return value is not None and abs(value) < 1e250  # above, matplotlib's margins overflow
 
 
 def new_figure(width: float, height: float) -> Any:
