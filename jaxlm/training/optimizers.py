@@ -60,7 +60,8 @@ def sgd(
     """Return SGD in PyTorch's order: clip the gradient, add weight decay, accumulate momentum, scale by the rate.
 
     The numbers are part of the optimizer's state, so that `train_lm` compiles nothing for other numbers, except
-    that zero warmup steps and momentum compile a simpler program. All may be traced.
+    that zero warmup steps and momentum compile a simpler program. All may be traced. They are read from the state
+    that `init` made: `update` of `sgd(0.1)` does not change the rate of a state made by `sgd(0.5)`.
 
     Args:
         lr: learning rate after warmup, finite and at least 0.
@@ -91,18 +92,20 @@ def sgd(
             raise ValueError(f"{name} must be in [0, {end}), got {number}")
     if not (clip_norm is None or is_abstract(clip_norm) or clip_norm > 0):
         raise ValueError(f"clip_norm must be above 0, got {clip_norm}")
-    numbers: dict[str, Any] = {"lr": lr, "weight_decay": weight_decay}
+    # Without warmup the rate is no function of the step, and momentum needs an array for each param.
+    floats = {"lr": lr, "weight_decay": weight_decay}
+    floats |= {} if clip_norm is None else {"clip_norm": clip_norm}
+    floats |= {"momentum": momentum} if is_abstract(momentum) or momentum != 0 else {}
+    integers = {"warmup_steps": warmup_steps} if is_abstract(warmup_steps) or warmup_steps != 0 else {}
     if schedule == "cosine":
         if num_steps is None:
             raise ValueError("a cosine schedule needs num_steps, the step at which it ends")
         is_known = not (is_abstract(warmup_steps) or is_abstract(num_steps))
         if is_known and warmup_steps >= max(num_steps, 1):
             raise ValueError(f"warmup_steps must be below {num_steps=} for a cosine, got {warmup_steps}")
-        numbers["num_steps"] = num_steps
-    # Without warmup the rate is no function of the step, and momentum needs an array for each param.
-    optional = {"warmup_steps": warmup_steps, "momentum": momentum}
-    numbers |= {name: value for name, value in optional.items() if is_abstract(value) or value != 0}
-    numbers |= {} if clip_norm is None else {"clip_norm": clip_norm}
+        integers["num_steps"] = num_steps
+    numbers = {name: jnp.asarray(value, float) for name, value in floats.items()}
+    numbers |= {name: jnp.asarray(value, int) for name, value in integers.items()}
     return inject_hyperparams(_sgd_factory(schedule, decoupled_decay), numbers)
 
 

@@ -39,6 +39,7 @@ def train_step(
     batches below end in the same bits as `train_lm`.
 
     Args:
+        optimizer: the one that made the state. `sgd` reads its numbers from `state.opt_state.hyperparams`.
         batch: contexts and targets, as from `get_batch`.
         key: key of the run, the same in every step; under `vmap`, of the default generator threefry. Dropout in
             step i uses `fold_in(fold_in(key, 2**31 - 2), i)`.

@@ -90,6 +90,8 @@ def train_many(
     numbers: Any = _check_hyperparams(keys, hyperparams)
     sizes = {"batch_size": batch_size, "num_steps": num_steps, "log_every": log_every}
     ids, num_windows, val_ids = check_training(model, train_ids, val_ids, **sizes)
+    for run in range(len(keys)):  # raises the errors of `optimizer`, which cannot check traced numbers
+        optimizer(**{name: array[run] for name, array in numbers.items()})
     target_device = resolve_device(device, num_weights=len(keys) * num_init_params(model))
     devices = [target_device] if isinstance(device, jax.Device) else jax.devices(target_device.platform)
     num_devices = next(count for count in range(len(devices), 0, -1) if len(keys) % count == 0)

@@ -16,7 +16,7 @@ def check_key(key: Any) -> KeyLike:
     shape: Any = getattr(key, "shape", None)
     if shape == () and jnp.issubdtype(dtype, jax.dtypes.prng_key):
         return key
-    if dtype == jnp.uint32 and len(shape) == 1:
+    if dtype == jnp.uint32 and shape == jax.eval_shape(jax.random.PRNGKey, 0).shape:
         return jax.random.wrap_key_data(key)
     raise TypeError(f"key must be a random key such as jax.random.key(0), got {key!r}")
 

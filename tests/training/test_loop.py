@@ -244,6 +244,7 @@ def test_train_lm_compiles_once():
     train_lm(val_ids=IDS)
     compiled = train_chunk._cache_size()
     train_lm(val_ids=IDS, key=1, lr=0.3, weight_decay=0.2, num_steps=11, log_every=5)
+    train_lm(lr=1, weight_decay=0)
     train_lm(jaxlm.MLPLanguageModel(VOCAB, context_length=2, embedding_dim=3, hidden_dim=4))
     train_lm(ids=IDS[:195])
     list(train(num_steps=300, yield_every=13))
