@@ -1,7 +1,8 @@
 """The whole ladder the plain way: count, embed, score, train and sample. Read this file first.
 
-Every function is pure and equals the fast code of the package; `tests/test_reference.py` compares them. Nothing
-checks its arguments here. The letters: B batch, N context length, V vocabulary, D embedding, H hidden, T tokens.
+Every function is pure, checks no arguments and equals the fast code, except that `init_*` draw other numbers and
+that rows without any possible token are NaN; `tests/test_reference.py` compares them. The letters: B batch,
+N context length, V vocabulary, D embedding, H hidden, T tokens.
 
 >>> ids = jnp.array([0, 1, 2] * 9)
 >>> log_probs = smooth(count_pairs(ids, vocab_size=3), k=0.5)
@@ -19,8 +20,7 @@ Params = dict[str, Array]
 Predict = Callable[[Array], Array]  # from contexts [B, N] to logits [B, V]
 Model = Callable[[Params, Array], Array]  # `bigram_logits` or `mlp_logits`
 
-# The key of the initial parameters is `fold_in(key, INIT_FOLD)`, that of step or token i is `fold_in(key, i)`.
-INIT_FOLD = 2**31 - 1
+INIT_FOLD = 2**31 - 1  # the initial parameters come from `fold_in(key, INIT_FOLD)`, step i from `fold_in(key, i)`
 
 
 def count_pairs(ids: Array, vocab_size: int) -> Array:
@@ -29,7 +29,7 @@ def count_pairs(ids: Array, vocab_size: int) -> Array:
 
 
 def smooth(counts: Array, k: float) -> Array:
-    """Return `log (c(v, w) + k) / (c(v) + k V)`, float32 [V, V]: the counts bigram with add-k smoothing."""
+    """Return `log (c(v, w) + k) / (c(v) + k V)`, float32 [V, V]: the counts bigram with add-k smoothing, k > 0."""
     return jnp.log(counts + k) - jnp.log(counts.sum(axis=1, keepdims=True) + k * len(counts))
 
 
@@ -112,9 +112,9 @@ def sample(predict: Predict, context: Array, num_tokens: int, *, key: Array, tem
     """Return the tokens [B, num_tokens] after each context [B, N], by inverting the cumulative distribution."""
 
     def sample_one(context: Array, step: Array) -> tuple[Array, Array]:
-        probs = jax.nn.softmax(predict(context) / temperature)  # [B, V]
-        uniforms = jax.random.uniform(jax.random.fold_in(key, step), (len(context),))
-        tokens = (jnp.cumsum(probs, axis=1) <= uniforms[:, None]).sum(axis=1)  # [B]
+        cumulative = jnp.cumsum(jax.nn.softmax(predict(context) / temperature), axis=1)  # [B, V]
+        uniforms = jax.random.uniform(jax.random.fold_in(key, step), (len(context),), jnp.float32)
+        tokens = (cumulative <= uniforms[:, None] * cumulative[:, -1:]).sum(axis=1)  # [B]
         return jnp.concatenate([context[:, 1:], tokens[:, None]], axis=1), tokens
 
     return lax.scan(sample_one, context, jnp.arange(num_tokens))[1].T

@@ -4,9 +4,13 @@ import os
 import subprocess
 import sys
 
+import jax
 import pytest
 
+import jaxlm
+
 PROGRAM = """
+import json, sys
 import jax, jaxlm, numpy as np
 assert jax.config.jax_enable_x64
 ids = np.random.default_rng(0).integers(0, 7, 300)
@@ -19,6 +23,7 @@ class Strict:
         assert contexts.dtype == np.int32
         return jax.numpy.zeros((len(contexts), 3)) + contexts
 assert len(jaxlm.sample(Strict(), {}, [0], 9, key=key)) == 10
+assert jaxlm.sample(jaxlm.UniformLM(7), {}, [0], 9, key=key).tolist() == json.loads(sys.argv[1])
 mlp = jaxlm.MLPLanguageModel(7, 2, 3, 4)
 variables, history = jaxlm.train_lm(mlp, train_ids, key=key, val_ids=val_ids, num_steps=5, log_every=2)
 assert history["steps"] == [0, 2, 4]
@@ -37,8 +42,10 @@ for number, (model, variables) in enumerate(models):
 
 @pytest.mark.slow
 def test_helpers_work_with_64_bit_numbers(tmp_path):
+    """They sample the tokens of 32 bits."""
+    ids = jaxlm.sample(jaxlm.UniformLM(7), {}, [0], 9, key=jax.random.key(0)).tolist()
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", PROGRAM],
+        [sys.executable, "-W", "error", "-c", PROGRAM, str(ids)],
         cwd=tmp_path,
         env=os.environ | {"JAX_ENABLE_X64": "1"},
         capture_output=True,

@@ -1,25 +1,40 @@
 """Generate tokens in one `lax.scan`: compute the distribution, draw a token, shift it into the context."""
 
 import functools
-from typing import Any, NamedTuple, final
+from dataclasses import dataclass
+from typing import Any, final
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
+from numpy.typing import ArrayLike
 
 from jaxlm._types import FloatB, FloatBV, IntB, IntBN, IntBT, IntScalar, Variables
-from jaxlm.models.interface import LanguageModel, compute_logits, contexts_to_numbers, num_contexts
+from jaxlm.models.interface import (
+    LanguageModel,
+    check_contexts,
+    compute_logits,
+    contexts_to_numbers,
+    num_contexts,
+)
 from jaxlm.models.jit import jit_model
-from jaxlm.sampling.distributions import Distributions, compute_distributions, sample_tokens
+from jaxlm.sampling.distributions import (
+    BLOCK_SIZE,
+    Distributions,
+    check_options,
+    compute_distributions,
+    sample_tokens,
+)
 from jaxlm.utils.keys import check_key, vmap_over_steps
 
-_CONTEXTS_PER_CHUNK = 64  # whose distributions in a table are computed at once
+MAX_TABLE_SIZE = 40 * 2**20  # numbers, 160 MiB: enough for a bigram at V = 4096 with ranked tokens
+_CONTEXTS_PER_CHUNK = 64  # Contexts per step of `lax.map` in `compute_table`.
 
 
 def generate(
     model: LanguageModel,
     variables: Variables,
-    context: IntBN,
+    context: ArrayLike,
     *,
     key: Array,
     num_tokens: int,
@@ -30,13 +45,15 @@ def generate(
 ) -> IntBT:
     """Continue each context by `num_tokens` tokens. A pure function, for use inside `jit`, `vmap` and `scan`.
 
-    Token t inverts the cumulative distributions of the B streams at `jax.random.uniform(fold_in(key, t), (B,))`.
+    Token t of stream b is the first whose cumulative probability exceeds u[b], where
+    `u = jax.random.uniform(jax.random.fold_in(key, t), (B,))`. With `top_k` or `top_p`, tokens are sorted by
+    probability first. Under `vmap`, use threefry keys.
 
     Args:
         context: integers [B, N], the last N tokens of each stream.
         num_tokens: T, the length of the scan. Each length compiles a program; `sample` avoids that.
         start: t of the first token, 0 or the number of tokens generated before. May be traced.
-        temperature, top_k, top_p: as in `sample`, but not checked. All but `top_k` may be traced.
+        temperature, top_k, top_p: as in `sample`. All but `top_k` may be traced, and are not checked then.
 
     Returns:
         int32 [B, T]. -1 means that no token has any probability; ignore what follows it.
@@ -48,26 +65,28 @@ def generate(
     >>> jax.jit(jax.vmap(sample_7))(keys).shape
     (3, 1, 7)
     """
-    is_default = isinstance(temperature, float) and (temperature, top_k, top_p) == (1.0, None, None)
+    context = check_contexts(context, model.context_length).astype(jnp.int32)
+    options = check_options(model.vocab_size, temperature, top_k, top_p)
+    is_default = isinstance(options["temperature"], float) and [*options.values()] == [1.0, None, None]
 
     def predict(context: IntBN) -> Distributions:
         if isinstance(model, TableLM) and is_default:
             return model.look_up(variables, context)
-        logits = compute_logits(model, variables, context)
-        return compute_distributions(logits, temperature=temperature, top_k=top_k, top_p=top_p)
+        return compute_distributions(compute_logits(model, variables, context), **options)
 
     def append(context: IntBN, uniforms: FloatB) -> tuple[IntBN, IntB]:
         tokens = sample_tokens(predict(context), uniforms)
         return jnp.concatenate([context, tokens[:, None]], axis=1)[:, 1:], tokens
 
-    draw = functools.partial(jax.random.uniform, shape=(len(context),))
+    draw = functools.partial(jax.random.uniform, shape=(len(context),), dtype=jnp.float32)
     uniforms = vmap_over_steps(draw, check_key(key), start + jnp.arange(num_tokens))  # [T, B]
     uniforms = jnp.where(temperature > 0, uniforms, 0)  # greedy takes the first of equals
-    return lax.scan(append, context.astype(jnp.int32), uniforms)[1].T
+    return lax.scan(append, context, uniforms)[1].T
 
 
 @final
-class TableLM(NamedTuple):
+@dataclass(frozen=True)
+class TableLM:
     """A model whose variables are a table of `tabulate`: its distributions are looked up, not computed."""
 
     vocab_size: int
@@ -80,27 +99,33 @@ class TableLM(NamedTuple):
 
     def apply(self, table: Distributions, contexts: IntBN) -> FloatBV:
         """Return logits for contexts."""
-        weights, _, _, ranked_tokens = self.look_up(table, contexts)
-        weights = weights.reshape(len(contexts), -1)[:, : self.vocab_size]
-        if ranked_tokens is not None:
-            rows, ranked = jnp.arange(len(contexts))[:, None], weights[:, : ranked_tokens.shape[1]]
-            zeros = jnp.zeros((len(contexts), self.vocab_size), weights.dtype)
-            weights = zeros.at[rows, ranked_tokens].set(ranked)
-        return jnp.log(weights)
+        weights = self.look_up(table, contexts).weights.reshape(len(contexts), -1)
+        return jnp.log(weights[:, : self.vocab_size])
 
 
-def tabulate(model: LanguageModel, variables: Variables, **options: Any) -> tuple[TableLM, Distributions]:
+def tabulate(model: LanguageModel, variables: Variables) -> tuple[TableLM, Distributions]:
     """Return a model that looks up the predictions of `model`, and its variables: a table of all V^N contexts.
 
-    `options` are the `temperature`, `top_k` and `top_p` of `sample`; the table includes their effect.
+    Raises:
+        ValueError: the table would take more than 160 MiB.
 
     >>> from jaxlm import UniformLM, perplexity
     >>> table_model, table = tabulate(UniformLM(5), {})
     >>> round(perplexity(table_model, table, [0, 3, 1]), 4)
     5.0
     """
-    table_model = TableLM(int(model.vocab_size), int(model.context_length))
-    return table_model, compute_table(model, variables, **options)
+    if (size := table_size(model)) > MAX_TABLE_SIZE:
+        raise ValueError(
+            f"a table of V^N = {num_contexts(model):,} contexts takes {size:,} numbers, more than "
+            f"{MAX_TABLE_SIZE:,}; use the model itself"
+        )
+    table = compute_table(model, variables, temperature=1.0, top_k=None, top_p=None)
+    return TableLM(model.vocab_size, model.context_length), table
+
+
+def table_size(model: LanguageModel, *, is_ranked: bool = False) -> int:
+    """Return the number of numbers in a table of all contexts, with padding and block sums."""
+    return num_contexts(model) * (int(model.vocab_size) * (1 + is_ranked) + 2 * BLOCK_SIZE)
 
 
 @functools.partial(jit_model, static_argnames="top_k")

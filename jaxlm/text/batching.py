@@ -17,8 +17,9 @@ from jaxlm.utils.checks import check_at_least
 class Batch(NamedTuple):
     """Windows of a stream: B contexts, and the token that follows each.
 
-    >>> Batch(contexts=np.array([[5, 3]]), targets=np.array([8])).targets
-    array([8])
+    >>> batch = windows([5, 3, 8, 2], context_length=2)
+    >>> batch.contexts.tolist(), batch.targets.tolist()
+    ([[5, 3], [3, 8]], [8, 2])
     """
 
     contexts: IntBN
@@ -28,12 +29,12 @@ class Batch(NamedTuple):
 class Split(NamedTuple):
     """The two parts of a stream.
 
-    >>> Split(train_ids=np.arange(3), val_ids=np.arange(1)).train_ids
-    array([0, 1, 2])
+    >>> split_ids(np.arange(4), val_fraction=0.25)
+    Split(train_ids=array([0, 1, 2]), val_ids=array([3]))
     """
 
-    train_ids: Any  # of the type of the stream, as `val_ids`
-    val_ids: Any
+    train_ids: Any  # same array type as the stream
+    val_ids: Any  # same array type as the stream
 
 
 def check_ids(ids: ArrayLike, vocab_size: int, *, name: str = "ids") -> Integers:
@@ -74,6 +75,10 @@ def split_ids(ids: ArrayLike, val_fraction: float = 0.1) -> Split:
     Returns:
         train_ids and val_ids, views of `ids`.
 
+    Raises:
+        ValueError: `ids` is not one stream, `val_fraction` is outside (0, 1), or a part would be empty.
+        TypeError: `ids` are not integers.
+
     >>> train_ids, val_ids = split_ids(np.arange(20))
     >>> len(train_ids), val_ids
     (18, array([18, 19]))
@@ -104,16 +109,19 @@ def get_batch(ids: ArrayLike, context_length: int, batch_size: int, *, key: KeyL
     Returns:
         contexts int32 [B, N] and targets int32 [B].
 
+    Raises:
+        ValueError: `ids` is not one stream of at least N + 1 ids, or a size or an id is out of range.
+        TypeError: `ids` or a size are not integers.
+
     >>> contexts, targets = get_batch(np.arange(100), 3, 2, key=jax.random.key(0))
     >>> contexts.shape, bool((contexts[:, -1] + 1 == targets).all())
     ((2, 3), True)
     """
     stream = _as_stream(ids, context_length)
     check_at_least("batch_size", batch_size, 1)
-    num_windows = len(stream) - context_length
     if isinstance(stream, Array):
-        return random_windows(stream, num_windows, context_length, batch_size, key=key)
-    starts = _draw_starts(num_windows, batch_size, key=key)
+        return random_windows(stream, None, context_length, batch_size, key=key)
+    starts = _draw_starts(len(stream) - context_length, batch_size, key=key)
     if isinstance(starts, jax.core.Tracer):  # under `jit` or `vmap`, the host does not know the starts
         return _take_windows(jnp.asarray(_check_range(stream)), starts, context_length)
     return _take_windows(stream, np.asarray(starts), context_length)
@@ -121,9 +129,10 @@ def get_batch(ids: ArrayLike, context_length: int, batch_size: int, *, key: KeyL
 
 @functools.partial(jax.jit, static_argnames=("context_length", "batch_size"))
 def random_windows(
-    ids: IntT, num_windows: IntScalar | int, context_length: int, batch_size: int, *, key: KeyLike
+    ids: IntT, num_windows: IntScalar | int | None, context_length: int, batch_size: int, *, key: KeyLike
 ) -> Batch:
-    """Draw as `get_batch` does, without checks, from the first `num_windows` windows of `ids` [T]."""
+    """Draw as `get_batch` does, without checks, from the first `num_windows` (None: all) windows of `ids` [T]."""
+    num_windows = len(ids) - context_length if num_windows is None else num_windows
     return _take_windows(ids, _draw_starts(num_windows, batch_size, key=key), context_length)
 
 
@@ -137,12 +146,18 @@ def windows(ids: ArrayLike, context_length: int) -> Batch:
     Returns:
         contexts int32 [T - N, N] and targets int32 [T - N].
 
-    >>> contexts, targets = windows([5, 3, 8, 2], context_length=2)
-    >>> contexts.tolist(), targets.tolist()
-    ([[5, 3], [3, 8]], [8, 2])
+    >>> windows([5, 3, 8, 2], context_length=1).contexts.tolist()
+    [[5], [3], [8]]
     """
-    stream = _as_stream(ids, context_length)
-    return _take_windows(stream, np.arange(len(stream) - context_length, dtype=np.int32), context_length)
+    return _all_windows(jnp.asarray(_check_range(_as_stream(ids, context_length))), context_length)
+
+
+@functools.partial(jax.jit, static_argnames="context_length")
+def _all_windows(ids: IntT, context_length: int) -> Batch:
+    num_windows = len(ids) - context_length
+    columns = [ids[i : i + num_windows] for i in range(context_length + 1)]  # faster than a gather
+    rows = jnp.stack(columns, axis=1).astype(jnp.int32)
+    return Batch(rows[:, :-1], rows[:, -1])
 
 
 def _as_stream(ids: ArrayLike, context_length: int) -> Ids:
@@ -158,7 +173,8 @@ def _draw_starts(num_windows: IntScalar | int, batch_size: int, *, key: KeyLike)
 
 
 def _take_windows(ids: Ids, starts: Integers, context_length: int) -> Batch:
-    taken = ids[starts[:, None] + np.arange(context_length + 1, dtype=np.int32)[None, :]]  # [B, N + 1]
+    offsets = (jnp if isinstance(ids, Array) else np).arange(context_length + 1)[None, :]
+    taken = ids[starts[:, None] + offsets]  # [B, N + 1]
     taken = jnp.asarray(_check_range(taken), jnp.int32)
     return Batch(taken[:, :-1], taken[:, -1])
 

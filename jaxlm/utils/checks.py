@@ -3,7 +3,9 @@
 from typing import Any, SupportsFloat, SupportsIndex
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 
 def check_at_least(name: str, value: int, least: int) -> None:
@@ -22,6 +24,7 @@ def check_number(name: str, value: Any) -> float:
 
 
 def check_not_traced(name: str, alternative: str, *values: Any) -> None:
-    """Raise a TypeError if a leaf of `values` is traced, because `name` is a host function."""
-    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(values)):
+    """Raise a TypeError under `jit`, or if a leaf of `values` is traced, because `name` is a host function."""
+    leaves = jax.tree.leaves((values, lax.iota(jnp.int32, 1)))  # under `jit`, every new array is traced
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
         raise TypeError(f"{name} does not work inside jit, vmap or grad; use {alternative}")

@@ -11,7 +11,7 @@ from jaxlm.sampling.distributions import Distributions, compute_distributions, s
 
 @jax.jit
 def sample_one(logits, uniform):
-    return sample_tokens(compute_distributions(logits), uniform)
+    return sample_tokens(compute_distributions(logits, temperature=1.0, top_k=None, top_p=None), uniform)
 
 
 @settings(max_examples=40, deadline=None)

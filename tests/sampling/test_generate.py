@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import jaxlm
+from jaxlm.sampling.distributions import compute_distributions
 
 KEY = jax.random.key(5)
 CONTEXT = jnp.array([[0, 1, 2], [3, 4, 5]])
@@ -73,25 +74,43 @@ def test_traced_temperature_of_zero_is_greedy():
         contexts = jnp.concatenate([contexts[:, 1:], token[:, None]], axis=1)
 
 
+@pytest.mark.parametrize("options", [{"top_p": 1.0}, {"top_p": 1}, {"top_k": 8}, {"top_k": 9}], ids=str)
+def test_generate_equals_sample_with_the_widest_options(options):
+    expected = jaxlm.sample(MODEL, VARIABLES, CONTEXT, 6, key=KEY, **options)[:, 3:]
+    np.testing.assert_array_equal(run(**options), expected)
+
+
+def test_traced_top_p_of_one_keeps_every_token():
+    """After a weight of 1, a cumulative sum in float32 does not grow by 1e-9."""
+    logits = jnp.log(jnp.array([[1.0, 1e-9]]))
+    compute = jax.jit(lambda top_p: compute_distributions(logits, temperature=1.0, top_k=None, top_p=top_p))
+    assert (compute(1.0).weights > 0).all()
+
+
+@pytest.mark.parametrize(("context_length", "shape"), [(3, (3,)), (3, (2, 2)), (1, (2, 3))])
+def test_generate_refuses_contexts_of_another_shape(context_length, shape):
+    model = jaxlm.MLPLanguageModel(8, context_length, 4, 6)
+    with pytest.raises(ValueError, match="contexts must have shape"):
+        run(model=model, context=jnp.zeros(shape, int))
+
+
 def test_generate_returns_minus_one_without_a_possible_token():
     model = jaxlm.CountsBigramLM(3, smoothing=0)
     variables = model.fit(jaxlm.init(model, KEY), [0, 1, 2])
     assert run(context=jnp.array([[0]]), num_tokens=3, model=model, variables=variables).tolist() == [[1, 2, -1]]
 
 
-@pytest.mark.parametrize("options", [{}, {"temperature": 0.6, "top_k": 5, "top_p": 0.9}], ids=str)
-def test_tabulate_makes_a_model_with_the_same_distributions(options):
-    table_model, table = jaxlm.tabulate(MODEL, VARIABLES, **options)
+def test_tabulate_makes_a_model_with_the_same_distributions():
+    table_model, table = jaxlm.tabulate(MODEL, VARIABLES)
     assert (table_model.vocab_size, table_model.context_length) == (8, 3)
-    logits = np.asarray(MODEL.apply(VARIABLES, CONTEXT), np.float64) / options.get("temperature", 1)
-    probs = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-    for row in probs if options else ():
-        ranked = np.argsort(-row)
-        row[ranked[5:]] = 0
-        row[ranked[np.searchsorted(np.cumsum(row[ranked]) / row.sum(), 0.9) + 1 :]] = 0
-    expected = probs / probs.sum(axis=1, keepdims=True)
+    expected = jax.nn.softmax(MODEL.apply(VARIABLES, CONTEXT))
     np.testing.assert_allclose(jax.nn.softmax(table_model.apply(table, CONTEXT)), expected, rtol=1e-5)
-    np.testing.assert_array_equal(run(model=table_model, variables=table), run(**options))
+    np.testing.assert_array_equal(run(model=table_model, variables=table), run())
+
+
+def test_tabulate_refuses_what_memory_cannot_hold():
+    with pytest.raises(ValueError, match=r"V\^N = 68,719,476,736 contexts .* more than 41,943,040"):
+        jaxlm.tabulate(jaxlm.MLPLanguageModel(4096, 3, 4, 4), {})
 
 
 def test_options_apply_to_a_table_too():

@@ -180,6 +180,18 @@ def test_windows_are_all_windows_in_order(context_length):
         assert list(zip(found.contexts.tolist(), found.targets.tolist(), strict=True)) == expected
 
 
+@pytest.mark.parametrize(
+    "draw",
+    [lambda ids, key: get_batch(ids, 3, 2, key=key), lambda ids, key: windows(ids, 3)],
+    ids=["batch", "all"],
+)
+def test_device_array_needs_no_host_array(draw):
+    ids, key = jnp.arange(50), jax.random.key(0)
+    assert jax.make_jaxpr(draw)(ids, key).consts == []
+    with jax.transfer_guard("disallow"):
+        draw(ids, key)
+
+
 def test_windows_of_a_short_stream_are_an_error():
     with pytest.raises(ValueError, match=r"ids: 3 tokens.*need 4"):
         windows(np.arange(3), 3)

@@ -46,7 +46,9 @@ def test_check_number_names_the_value(value):
 def test_check_not_traced_names_the_alternative():
     check_not_traced("evaluate", "token_nats", {"ids": np.ones(2)}, None, "cpu")
     with pytest.raises(TypeError, match=r"^evaluate does not work inside jit, vmap or grad; use token_nats\b"):
-        jax.jit(lambda x: check_not_traced("evaluate", "token_nats", {"ids": x}))(1)
+        jax.vmap(lambda x: check_not_traced("evaluate", "token_nats", {"ids": x}))(np.ones(2))
+    with pytest.raises(TypeError, match=r"^evaluate does not work inside jit"):  # with no traced argument
+        jax.jit(lambda _: check_not_traced("evaluate", "token_nats", np.ones(2)))(1)
 
 
 def test_cache_directory_is_the_users_unless_set(monkeypatch):
