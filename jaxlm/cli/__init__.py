@@ -44,9 +44,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     records: dict[str, Callable[..., Any]] = {name: record for name, (record, _) in COMMANDS.items()}
     purpose = "Train, resume, evaluate, sample and compare next-token language models."
-    options: Any = tyro.extras.subcommand_cli_from_dict(
-        records, prog="jaxlm", description=purpose, args=words, config=TYRO_CONFIG
-    )
+    parsed: list[Any] = []
+
+    def parse() -> None:
+        names: dict[str, Any] = {"prog": "jaxlm", "description": purpose}
+        parsed.append(tyro.extras.subcommand_cli_from_dict(records, args=words, config=TYRO_CONFIG, **names))
+
+    if (code := run_command(parse)) or not parsed:  # help goes to a full disk, or to a closed pipe
+        return code
+    options = parsed[0]
     document: dict[str, Any] = {}
     code = run_command(
         lambda: document.update(_run(words, options)), on_failure=lambda line: document.update(error=line)
