@@ -6,7 +6,6 @@ from typing import Any, final
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 from numpy.typing import ArrayLike
 
@@ -20,8 +19,6 @@ from jaxlm.models.interface import (
     target_log_probs,
 )
 from jaxlm.models.jit import HasNumbers, check_model, is_abstract
-
-_LOWEST = float(np.finfo(np.float32).min)
 
 
 @final
@@ -38,7 +35,7 @@ class MixtureLM:
     Source: Jelinek & Mercer (1980), "Interpolated Estimation of Markov Source Parameters from Sparse Data"; Bengio
     et al. (2003), section 4.2, for a network and a trigram.
 
-    >>> import jaxlm
+    >>> import jaxlm, numpy as np
     >>> model = MixtureLM((jaxlm.UniformLM(4), jaxlm.UnigramLM(4)), weights=(0.5, 0.5))
     >>> variables = {}, jnp.array([5, 1, 1, 1])
     >>> print(np.exp(model.apply(variables, jnp.zeros((1, 0), jnp.int32))).round(3))
@@ -56,7 +53,10 @@ class MixtureLM:
         if len(self.weights) != len(self.models):
             raise ValueError(f"MixtureLM: {len(self.models)} models need as many weights, got {len(self.weights)}")
         if not any(map(is_abstract, self.weights)):
-            self._check_weights()
+            total = sum(self.weights)
+            if not (all(0 <= weight <= 1 for weight in self.weights) and abs(total - 1) <= 1e-6):
+                got = f"{list(self.weights)} with the sum {total}"
+                raise ValueError(f"MixtureLM: weights must be in [0, 1] and sum to 1, got {got}")
         for model in self.models:
             check_model(model)
             if model.vocab_size != self.vocab_size:
@@ -64,12 +64,6 @@ class MixtureLM:
                     f"MixtureLM: {type(model).__name__} has vocab_size={model.vocab_size}, "
                     f"{type(self.models[0]).__name__} {self.vocab_size}; mix models of one vocabulary"
                 )
-
-    def _check_weights(self) -> None:
-        total = sum(self.weights)
-        if not (all(0 <= weight <= 1 for weight in self.weights) and abs(total - 1) <= 1e-6):
-            got = f"{list(self.weights)} with the sum {total}"
-            raise ValueError(f"MixtureLM: weights must be in [0, 1] and sum to 1, got {got}")
 
     @property
     def vocab_size(self) -> int:
@@ -121,9 +115,7 @@ class MixtureLM:
     def _mix(self, log_probs: list[Array]) -> Array:
         stacked = jnp.stack(log_probs)
         weights = jnp.array(self.weights, stacked.dtype).reshape(-1, *[1] * (stacked.ndim - 1))
-        # Subtract the largest, so that exp does not underflow. It is made finite, because -inf - -inf is NaN.
-        largest = jnp.maximum(stacked.max(axis=0), _LOWEST)
-        return jnp.log((weights * jnp.exp(stacked - largest[None])).sum(axis=0)) + largest
+        return jax.nn.logsumexp(stacked, axis=0, b=weights)
 
 
 def _log_probs(logits: FloatBV) -> FloatBV:
