@@ -6,3 +6,9 @@ from jaxlm.models.interface import LanguageModel as LanguageModel, init as init
 from jaxlm.models.mixture import MixtureLM as MixtureLM
 from jaxlm.models.mlp import MLPLanguageModel as MLPLanguageModel
 from jaxlm.models.neural_bigram import NeuralBigramLM as NeuralBigramLM
+from jaxlm.models.smoothing import (
+    AddK as AddK,
+    KneserNey as KneserNey,
+    ModifiedKneserNey as ModifiedKneserNey,
+    WittenBell as WittenBell,
+)
