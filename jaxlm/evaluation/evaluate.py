@@ -123,10 +123,8 @@ def _evaluate(
         lowest, highest = min(lowest, float(nats.min())), max(highest, float(nats.max()))
     _warn_if_probabilities(model, variables, ids, lowest, highest, target_device)
     nats_per_token = total / num_windows
-    try:
-        return Evaluation(nats_per_token, math.exp(nats_per_token), num_windows)
-    except OverflowError:
-        return Evaluation(nats_per_token, math.inf, num_windows)
+    with np.errstate(over="ignore"):
+        return Evaluation(nats_per_token, float(np.exp(nats_per_token)), num_windows)
 
 
 def _score_segments(

@@ -1,5 +1,6 @@
 """The language-model interface, and functions that work with every model."""
 
+import contextlib
 import functools
 from typing import Any
 
@@ -129,20 +130,17 @@ def contexts_to_numbers(contexts: Any, vocab_size: int) -> Any:
 
 
 def check_collections(model: Any, variables: Variables) -> None:
-    """Raise a TypeError if a Flax module has variables that its `apply` updates: only params can be trained."""
+    """Raise a TypeError if a Flax module has `batch_stats`, or variables that its `apply` updates."""
     if not isinstance(model, nn.Module) or not (others := variables.keys() - {"params"}):
         return
-    is_updated = "batch_stats" in others
-    try:
-        contexts = jnp.zeros((1, model.context_length), jnp.int32)
-        jax.eval_shape(model.apply, variables, contexts)
-    except ModifyScopeVariableError:
-        is_updated = True
-    if is_updated:
-        raise TypeError(
-            f"{type(model).__name__} has {', '.join(sorted(others))}, which training would leave unchanged; "
-            "use layers without running statistics, such as nn.LayerNorm"
-        )
+    with contextlib.suppress(ModifyScopeVariableError):
+        jax.eval_shape(model.apply, variables, jnp.zeros((1, model.context_length), jnp.int32))
+        if "batch_stats" not in others:
+            return
+    raise TypeError(
+        f"{type(model).__name__} has {', '.join(sorted(others))}, which training would leave unchanged; "
+        "use layers without running statistics, such as nn.LayerNorm"
+    )
 
 
 @jax.named_scope("logits")
