@@ -10,13 +10,7 @@ from jax import Array, lax
 from numpy.typing import ArrayLike
 
 from jaxlm._types import FloatB, FloatBV, IntB, IntBN, IntBT, IntScalar, Variables
-from jaxlm.models.interface import (
-    LanguageModel,
-    check_contexts,
-    compute_logits,
-    contexts_to_numbers,
-    num_contexts,
-)
+from jaxlm.models.interface import LanguageModel, check_contexts, compute_logits, contexts_to_numbers, num_contexts
 from jaxlm.models.jit import jit_model
 from jaxlm.sampling.distributions import (
     BLOCK_SIZE,
@@ -57,6 +51,9 @@ def generate(
 
     Returns:
         int32 [B, T]. -1 means that no token has any probability; ignore what follows it.
+
+    Raises:
+        ValueError: the context has another shape, or an option is out of range.
 
     >>> from jaxlm import NeuralBigramLM, init
     >>> model = NeuralBigramLM(5, embedding_dim=2)

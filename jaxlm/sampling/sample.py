@@ -129,20 +129,18 @@ def _start(
     """Check the arguments of `sample`. Return the prompt, the blocks after it, and their device."""
     check_not_traced("sample", "generate", variables, prompt_ids, key, options)
     check_at_least("num_tokens", num_tokens, 0)
-    options = check_options(model.vocab_size, **options) | {"key": check_key(key)}
+    key, options = check_key(key), check_options(model.vocab_size, **options)
     prompt = np.array(check_ids(prompt_ids, model.vocab_size, name="prompt"))  # the caller may change the prompt
     if prompt.ndim not in (1, 2):
         raise ValueError(f"prompt must have shape [P] or [B, P], got {list(prompt.shape)}")
-    num_ids = prompt.shape[-1]
-    if num_ids < model.context_length:
+    if prompt.shape[-1] < (context_length := model.context_length):
         raise ValueError(
-            f"prompt has {num_ids} token{'s' * (num_ids != 1)}; {type(model).__name__} needs at "
-            f"least context_length={model.context_length}: use a longer prompt"
+            f"prompt must have at least context_length={context_length} tokens, got {prompt.shape[-1]}"
         )
     device = resolve_device(device, num_weights=num_params(variables))
-    contexts = np.atleast_2d(prompt)[:, num_ids - model.context_length :]
-    variables, contexts, options["key"] = jax.device_put((variables, contexts, options["key"]), device)
-    blocks = _generate_blocks(model, variables, contexts, int(num_tokens), **options)
+    contexts = np.atleast_2d(prompt)[:, prompt.shape[-1] - context_length :]
+    variables, contexts, key = jax.device_put((variables, contexts, key), device)
+    blocks = _generate_blocks(model, variables, contexts, int(num_tokens), key=key, **options)
     return prompt, blocks if prompt.ndim == 2 else (block[0] for block in blocks), device
 
 
@@ -160,11 +158,11 @@ def _generate_blocks(
 
     def start_blocks(context: IntBN) -> Iterator[tuple[int, IntBN, IntBT]]:
         for start in range(0, num_tokens, length):
-            before = context
-            context, tokens = generate_block(
+            after, tokens = generate_block(
                 model, variables, context, key=key, start=start, num_tokens=length, **options
             )
-            yield start, before, tokens
+            yield start, context, tokens
+            context = after
 
     blocks = start_blocks(context)
     started = collections.deque(itertools.islice(blocks, _BLOCKS_AHEAD))
@@ -174,10 +172,9 @@ def _generate_blocks(
         block = np.array(tokens)[:, : num_tokens - start]
         if (block < 0).any():
             column, row = np.argwhere(block.T < 0)[0]
-            before = [*context[row].tolist(), *block[row, :column]]  # empty if N = 0 and the block starts
-            after = f" after token {before[-1]}" if before else ""
+            before = [*context[row].tolist(), *block[row].tolist()][column:][: context.shape[1]]
             raise ValueError(
-                f"no token has any probability{after} (drawing token {start + column}, stream {row}): the logits "
-                "are -inf or NaN; counts need smoothing > 0, a network needs finite variables"
+                f"no token has any probability after {before} (drawing token {start + column}, stream {row}): the "
+                "logits are -inf or NaN; counts need smoothing > 0, a network needs finite variables"
             )
         yield block
