@@ -60,6 +60,12 @@ def test_generate_continues_from_a_traced_start():
     np.testing.assert_array_equal(np.concatenate(blocks, axis=1), run(num_tokens=12))
 
 
+def test_compiled_program_names_the_parts_of_generate():
+    program = jax.jit(run).lower(KEY).compile().as_text()
+    assert "/distributions/" in program
+    assert "/sample_tokens/" in program
+
+
 def test_generate_works_inside_jit_and_vmap():
     keys = jax.random.split(KEY, 3)
     np.testing.assert_array_equal(jax.jit(jax.vmap(run))(keys), [run(key) for key in keys])
