@@ -32,6 +32,7 @@ def check_options(vocab_size: int, temperature: Any, top_k: Any, top_p: Any) -> 
         temperature = check_number("temperature", temperature)
         if not 0 <= temperature < math.inf:
             raise ValueError(f"temperature must be finite and at least 0 (0 is greedy), got {temperature}")
+        temperature = min(temperature, 1 / _TINY)  # a larger one overflows float32
     if top_k is not None:
         check_at_least("top_k", top_k, 1)
         top_k = int(top_k) if top_k < vocab_size else None
