@@ -46,7 +46,7 @@ from .text.tokenizers import (
     Tokenizer as Tokenizer,
     load_tokenizer as load_tokenizer,
 )
-from .training.early_stopping import EarlyStopping as EarlyStopping, stop_early as stop_early
+from .training.early_stopping import stop_early as stop_early
 from .training.loop import train as train, train_lm as train_lm
 from .training.optimizers import sgd as sgd
 from .training.state import Record as Record, TrainState as TrainState, init_state as init_state

@@ -19,7 +19,7 @@ from jaxlm._types import Counts, FloatB, FloatBV, FloatW, IntB, IntBN, IntW, Ngr
 from jaxlm.models.interface import contexts_to_numbers
 from jaxlm.models.ngram_counts import find_runs, merge_ngrams, sum_runs
 from jaxlm.models.smoothing import AddK, Smoothing, WittenBell, estimate_discounts
-from jaxlm.utils.padding import pad_rows
+from jaxlm.text.batching import pad_rows
 
 
 @jax.tree_util.register_dataclass

@@ -15,9 +15,8 @@ from jaxlm.models import backoff
 from jaxlm.models.interface import check_contexts, check_sizes, contexts_to_numbers
 from jaxlm.models.ngram_counts import merge_ngrams, numbers_to_ngrams
 from jaxlm.models.smoothing import AddK, ModifiedKneserNey, Smoothing
-from jaxlm.text.batching import check_ids, check_stream
+from jaxlm.text.batching import check_ids, check_stream, pad_rows
 from jaxlm.utils.checks import check_at_least, check_not_traced
-from jaxlm.utils.padding import pad_rows
 
 _MAX_COUNT = np.iinfo(np.int32).max
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from jaxlm._types import Ids, IntB, IntBN, Integers, IntScalar, IntT, KeyLike
 from jaxlm.utils.checks import check_at_least
@@ -183,6 +183,13 @@ def _take_windows(ids: Ids, starts: Integers, context_length: int) -> Batch:
 def _check_range(ids: Integers) -> Integers:
     """Check that a NumPy array fits int32, because the vocabulary is unknown. A JAX array may be traced."""
     return ids if isinstance(ids, Array) else check_ids(ids, vocab_size=2**31 - 1)
+
+
+def pad_rows(array: NDArray[Any], value: int) -> NDArray[Any]:
+    """Append rows of `value`, at most an eighth of the length, so that many lengths share a compiled program."""
+    granule = 1 << max(len(array).bit_length() - 4, 0)
+    size = max(-(-len(array) // granule) * granule, 1)
+    return np.pad(array, [(0, size - len(array)), *[(0, 0)] * (array.ndim - 1)], constant_values=value)
 
 
 def _as_integers(ids: ArrayLike, name: str) -> Integers:

@@ -10,11 +10,7 @@ from jaxlm.utils.checks import check_at_least
 
 
 class EarlyStopping(NamedTuple):
-    """The best validation so far, as a pytree.
-
-    >>> EarlyStopping(params={"w": 1.0}, nats_per_token=np.float32(4.5), records_since=np.int32(0)).params
-    {'w': 1.0}
-    """
+    """The best validation so far, as a pytree."""
 
     params: Any
     nats_per_token: Any  # float32 []

@@ -17,14 +17,13 @@ from jaxlm.devices.selection import resolve_device
 from jaxlm.evaluation.evaluate import Evaluation, evaluate
 from jaxlm.models.interface import LanguageModel, num_params
 from jaxlm.models.jit import check_model
-from jaxlm.text.batching import check_stream
+from jaxlm.text.batching import check_stream, pad_rows
 from jaxlm.training.early_stopping import stop_early
 from jaxlm.training.optimizers import HyperparamState, sgd
 from jaxlm.training.state import Record, TrainState, check_state, init_state
 from jaxlm.training.step import train_chunk
 from jaxlm.utils.checks import check_at_least, check_not_traced
 from jaxlm.utils.keys import check_key
-from jaxlm.utils.padding import pad_rows
 
 _DEFAULT_LR = 0.1
 
@@ -146,10 +145,7 @@ def train(
         state: resume from this state; the other arguments must be those of the stopped run. The hyperparameters
             of `sgd` are taken from `optimizer`, not from the state.
         yield_every: also end a chunk at each multiple of this number of steps.
-        others: as in `train_lm`.
-
-    Raises:
-        FloatingPointError: as in `train_lm`.
+        others: as in `train_lm`, also its errors.
 
     >>> from jaxlm import NeuralBigramLM
     >>> model, key = NeuralBigramLM(vocab_size=3, embedding_dim=4), jax.random.key(0)
@@ -159,11 +155,10 @@ def train(
     49
     """
     check_not_traced("train", "init_state and train_step", train_ids, key, variables, state, lr, weight_decay)
-    if yield_every is not None:
-        check_at_least("yield_every", yield_every, 1)
     optimizer = _resolve_optimizer(optimizer, lr, weight_decay, num_steps)
     key = check_key(key)
     sizes = {"batch_size": batch_size, "num_steps": num_steps, "log_every": log_every}
+    sizes |= {} if yield_every is None else {"yield_every": yield_every}
     ids, num_windows, val_ids = check_training(model, train_ids, val_ids, **sizes)
     make_state = functools.partial(init_state, model, optimizer, key=key)
     if state is None:
@@ -183,23 +178,16 @@ def train(
 
 
 def check_training(
-    model: LanguageModel,
-    train_ids: ArrayLike,
-    val_ids: ArrayLike | None,
-    *,
-    batch_size: int,
-    num_steps: int,
-    log_every: int,
+    model: LanguageModel, train_ids: ArrayLike, val_ids: ArrayLike | None, **sizes: int
 ) -> tuple[NpIntT, int, Any]:
-    """Check the arguments that `train` and `train_many` share.
+    """Check the arguments that `train` and `train_many` share. All `sizes` but `num_steps` are at least 1.
 
     Return the training ids, padded so that streams of many lengths share a compiled program, the number of windows
     in them, and the validation ids.
     """
     check_model(model)
-    check_at_least("batch_size", batch_size, 1)
-    check_at_least("num_steps", num_steps, 0)
-    check_at_least("log_every", log_every, 1)
+    for name, size in sizes.items():
+        check_at_least(name, size, 0 if name == "num_steps" else 1)
     window_length = model.context_length + 1
     stream = np.asarray(check_stream(train_ids, model.vocab_size, min_length=window_length, name="train_ids"))
     if val_ids is not None:
@@ -223,8 +211,7 @@ def _resolve_optimizer(optimizer: Any, lr: float | None, weight_decay: float, nu
             f"optimizer must be an optax.GradientTransformation like optax.sgd(0.1), got {optimizer!r}"
         )
     if lr is not None or weight_decay != 0:
-        rates = f"lr={lr} and weight_decay={weight_decay}"
-        raise ValueError(f"{rates} apply to the default SGD only; build them into optimizer=")
+        raise ValueError(f"{lr=} and {weight_decay=} apply to the default SGD only; build them into optimizer=")
     return optimizer
 
 

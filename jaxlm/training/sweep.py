@@ -87,7 +87,12 @@ def train_many(
     """
     check_not_traced("train_many", "vmap over init_state and train_step", train_ids, keys, hyperparams)
     keys = _check_keys(keys)
-    numbers: Any = _check_hyperparams(keys, hyperparams)
+    numbers: Any = {name: np.asarray(values, np.float32) for name, values in hyperparams.items()}
+    for name, array in numbers.items():
+        if array.shape != (len(keys),) or not np.isfinite(array).all():
+            got = f"shape {list(array.shape)}" if array.shape != (len(keys),) else f"{array}"
+            remedy = "sweep_grid returns all combinations of keys and numbers"
+            raise ValueError(f"{name} must hold {len(keys)} finite numbers, one per key, got {got}; {remedy}")
     sizes = {"batch_size": batch_size, "num_steps": num_steps, "log_every": log_every}
     ids, num_windows, val_ids = check_training(model, train_ids, val_ids, **sizes)
     for run in range(len(keys)):  # raises the errors of `optimizer`, which cannot check traced numbers
@@ -135,20 +140,6 @@ def _check_keys(keys: Any) -> Array:
             f"keys must be threefry2x32, got {kind}: under vmap it draws the first key's numbers for all"
         )
     return keys
-
-
-def _check_hyperparams(keys: Array, hyperparams: Mapping[str, ArrayLike]) -> dict[str, NDArray[np.float32]]:
-    """Return the hyperparameters as float32 [R]."""
-    arrays = {name: np.asarray(values, np.float32) for name, values in hyperparams.items()}
-    for name, array in arrays.items():
-        if array.shape != (len(keys),):
-            raise ValueError(
-                f"{name} must hold one number per key, {len(keys)} in all, got shape {list(array.shape)}; "
-                "sweep_grid returns all combinations of keys and numbers"
-            )
-        if not np.isfinite(array).all():
-            raise ValueError(f"{name} must be finite, got {array[~np.isfinite(array)][0]}")
-    return arrays
 
 
 @functools.partial(jit_model, static_argnames="optimizer")

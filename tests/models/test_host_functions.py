@@ -8,7 +8,7 @@ import pytest
 
 import jaxlm
 
-IDS = np.array([0, 1, 2, 1])
+IDS = jax.numpy.array([0, 1, 2, 1])
 MODEL, COUNTS, NGRAMS = jaxlm.UniformLM(3), jaxlm.CountsBigramLM(3), jaxlm.CountsNgramLM(3, 1)
 COUNTED = {"counts": {"table": np.ones((3, 3), np.int32)}}
 PURE_NATS = "jaxlm.token_nats(jaxlm.compute_logits("

@@ -165,10 +165,10 @@ def test_sweep_grid_without_numbers_is_a_value_error(numbers):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"hyperparams": {"lr": [0.1]}}, r"lr must hold one number per key, 2 in all, got shape \[1\]"),
-        ({"hyperparams": {"lr": 0.1}}, r"lr must hold one number per key, 2 in all, got shape \[\]"),
-        ({"hyperparams": {"lr": [0.1, math.nan]}}, "lr must be finite, got nan"),
-        ({"hyperparams": {"lr": [math.inf, 0.1]}}, "lr must be finite, got inf"),
+        ({"hyperparams": {"lr": [0.1]}}, r"lr must hold 2 finite numbers, one per key, got shape \[1\]"),
+        ({"hyperparams": {"lr": 0.1}}, r"lr must hold 2 finite numbers, one per key, got shape \[\]"),
+        ({"hyperparams": {"lr": [0.1, math.nan]}}, r"lr must hold 2 finite numbers, one per key, got \[0.1 nan\]"),
+        ({"hyperparams": {"lr": [math.inf, 0.1]}}, r"lr must hold 2 finite numbers, one per key, got \[inf 0.1\]"),
         ({"hyperparams": {"lr": [0.1, -0.5]}}, r"lr must be in \[0, inf\), got -0.5"),
         ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
         ({"num_steps": -1}, "num_steps must be at least 0, got -1"),

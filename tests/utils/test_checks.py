@@ -44,11 +44,12 @@ def test_check_number_names_the_value(value):
 
 
 def test_check_not_traced_names_the_alternative():
-    check_not_traced("evaluate", "token_nats", {"ids": np.ones(2)}, None, "cpu")
+    ones = jax.numpy.ones(2)
+    check_not_traced("evaluate", "token_nats", {"ids": ones}, None, "cpu")
     with pytest.raises(TypeError, match=r"^evaluate does not work inside jit, vmap or grad; use token_nats\b"):
         jax.vmap(lambda x: check_not_traced("evaluate", "token_nats", {"ids": x}))(np.ones(2))
     with pytest.raises(TypeError, match=r"^evaluate does not work inside jit"):  # with no traced argument
-        jax.jit(lambda _: check_not_traced("evaluate", "token_nats", np.ones(2)))(1)
+        jax.jit(lambda _: check_not_traced("evaluate", "token_nats", ones))(1)
 
 
 def test_cache_directory_is_the_users_unless_set(monkeypatch):
