@@ -153,7 +153,7 @@ def _largest_of_pairs(table: IntVV, ids: IntT, num_pairs: IntScalar) -> IntScala
 
 
 @functools.partial(jax.jit, donate_argnames="table")
-def add_pairs(table: IntVV, ids: IntT, num_pairs: IntScalar) -> IntVV:
+def add_pairs(table: IntVV, ids: IntT, num_pairs: IntScalar | int) -> IntVV:
     """Add the first `num_pairs` pairs of `ids`, in [0, V), to `table`, which is donated.
 
     The ids are not checked; an id outside [0, V) is undefined behaviour.

@@ -50,7 +50,7 @@ def model_row(
         "title": title,
         "context_length": model.context_length,
         "size": num_params(variables),
-        "size_unit": "parameters" if "params" in variables else "counts",
+        "size_unit": "parameters" if isinstance(variables, dict) and "params" in variables else "counts",
         **evaluation._asdict(),
         "bits_per_byte": bits_per_byte(evaluation.nats_per_token, bytes_per_token),
         "compile_seconds": compile_seconds,

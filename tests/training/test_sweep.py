@@ -9,7 +9,6 @@ import sys
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 from tiny_training import DROPOUT_MLP, IDS, MLP, VOCAB, assert_close, assert_same_bits
 
@@ -35,10 +34,6 @@ class ShiftedModel:
         return variables["params"]["table"][contexts[:, 0]] + variables["shift"]["by"][None]
 
 
-def momentum_sgd(lr, momentum):
-    return optax.sgd(lr, momentum)
-
-
 def scheduled_sgd(lr, momentum, weight_decay):
     decays = {"momentum": momentum, "weight_decay": weight_decay}
     return sgd(lr, 12, schedule="cosine", warmup_steps=3, clip_norm=1.0, **decays)
@@ -51,8 +46,6 @@ LRS, MOMENTA, DECAYS = [0.5, 0.3], [0.9, 0.0], [0.1, 0.2]
 @pytest.mark.parametrize(
     ("model", "optimizer", "hyperparams"),
     [
-        pytest.param(MLP, sgd, {"lr": LRS}, id="sgd"),
-        pytest.param(MLP, momentum_sgd, {"lr": LRS, "momentum": MOMENTA}, id="momentum"),
         pytest.param(
             MLP,
             scheduled_sgd,
