@@ -27,8 +27,7 @@ from jaxlm.utils.keys import check_key
 
 _DEFAULT_LR = 0.1
 
-# Seconds of a compiled chunk, so that signals and progress bars are served in time.
-_MIN_CHUNK_SECONDS, _MAX_CHUNK_SECONDS = 0.2, 0.5
+_CHUNK_SECONDS = 0.3  # of a compiled chunk, so that signals and progress bars are served in time
 
 
 class History(TypedDict):
@@ -137,7 +136,7 @@ def train(
 
     Host function; not for use inside `jit`.
 
-    A chunk takes at most about half a second. It ends at each recorded step, and the state then comes with its
+    A chunk takes about 0.3 seconds. It ends at each recorded step, and the state then comes with its
     `Record`. The number of steps in a chunk does not change a bit of the result. To stop, leave the loop; to
     resume, pass the last state.
 
@@ -249,8 +248,5 @@ def _iterate(
         if params_are_finite:
             yield state, record
         if stop == step + max_steps:  # only a full chunk is a measurement
-            if seconds < _MIN_CHUNK_SECONDS:
-                max_steps *= 2
-            elif seconds > _MAX_CHUNK_SECONDS:
-                max_steps = max(max_steps // 2, 1)
+            max_steps = max(1, min(16 * max_steps, round(max_steps * _CHUNK_SECONDS / max(seconds, 1e-3))))
         step = stop

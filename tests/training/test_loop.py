@@ -172,9 +172,9 @@ def test_yielded_states_stay_valid():
 @pytest.mark.parametrize(
     ("num_steps", "yield_every", "expected"),
     [
-        # 1, 2, 4, ... steps while a chunk takes under 0.2 s, then half as many if it takes over 0.5 s.
-        (161, None, [1, 3, 7, 15, 31, 63, 95, 127, 143, 151, 159, 161]),
-        (40, 5, [1, 3, 5, 9, 10, 15, 20, 25, 30, 35, 40]),
+        # 0.01 s per step, then 0.05 s: chunks of 30, then 6 steps take 0.3 s. They grow by at most 16 times.
+        (161, None, [1, 17, 47, 77, 107, 113, 119, 125, 131, 137, 143, 149, 155, 161]),
+        (40, 5, [1, 5, 10, 15, 20, 25, 30, 35, 40]),
     ],
 )
 def test_chunks_end_by_the_clock(monkeypatch, num_steps, yield_every, expected):
