@@ -8,14 +8,17 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import jax
+import numpy as np
 from jax import Array
 from jaxtyping import Float, Float32, Int32, Int64, Integer, Key, UInt32
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     AnyArray: TypeAlias = Array
+    NpArray: TypeAlias = NDArray[Any]
 else:  # functions of JAX arrays take NumPy arrays too
-    AnyArray = Array | NDArray[Any]
+    NpArray = np.ndarray  # jaxtyping accepts no `NDArray` of newer versions of NumPy
+    AnyArray = Array | NpArray
 
 Variables: TypeAlias = Any  # a pytree of arrays, as the model defines it
 Device: TypeAlias = str | jax.Device  # a name for `resolve_device`, or a device
@@ -35,9 +38,9 @@ IntW: TypeAlias = Integer[AnyArray, "W"]
 Contexts: TypeAlias = IntBN | IntB  # [B] if N = 1
 TargetLogProbs: TypeAlias = Callable[[IntW, IntW], FloatW]  # from rows of a batch and targets
 
-NpFloatW: TypeAlias = Float32[NDArray[Any], "W"]
-NpIntT: TypeAlias = Integer[NDArray[Any], "T"]
-Ngrams: TypeAlias = Int32[NDArray[Any], "_ n"]
-Counts: TypeAlias = Int64[NDArray[Any], "_"]
-Ids: TypeAlias = Integer[Array | NDArray[Any], "T"]
-Integers: TypeAlias = Integer[Array | NDArray[Any], "..."]
+NpFloatW: TypeAlias = Float32[NpArray, "W"]
+NpIntT: TypeAlias = Integer[NpArray, "T"]
+Ngrams: TypeAlias = Int32[NpArray, "_ n"]
+Counts: TypeAlias = Int64[NpArray, "_"]
+Ids: TypeAlias = Integer[Array | NpArray, "T"]
+Integers: TypeAlias = Integer[Array | NpArray, "..."]
