@@ -5,6 +5,9 @@ import os
 from collections import Counter
 from pathlib import Path
 
+# Before JAX is imported, and for subprocesses too: compiling without optimization takes a third less time.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+
 import jax
 import jax.numpy as jnp
 import numpy as np

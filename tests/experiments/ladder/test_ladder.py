@@ -74,7 +74,7 @@ def test_results_and_manifest_describe_six_models(finished):
     assert (manifest["kind"], manifest["state"]) == ("ladder", "done")
     assert all(manifest[name] == results[name] for name in ("corpus", "tokenizer", "tokens"))
     best = min(models, key=lambda row: row["nats_per_token"])
-    assert (summary["model"], summary["perplexity"]) == (best["title"], best["perplexity"])
+    assert (summary["model"], summary["perplexity"]) == (best["name"], best["perplexity"])
 
 
 @pytest.mark.slow
