@@ -161,7 +161,7 @@ def _warn_if_probabilities(
     if (logits >= 0).all() and np.allclose(logits.sum(axis=1), 1, atol=_TOLERANCE):
         warnings.warn(
             f"{type(model).__name__}.apply returns probabilities; return their logarithms, which are logits",
-            stacklevel=1,  # so Python shows it once per model class, whoever called `evaluate`
+            stacklevel=1,  # so that Python shows it once per model class
         )
 
 
