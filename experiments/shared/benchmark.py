@@ -134,7 +134,7 @@ def time_variants(
         for name in list(samples):
             try:
                 act(name, variants[name])
-            except Exception as error:
+            except Exception as error:  # a user's own variant may raise anything
                 if on_failure is None:
                     raise
                 on_failure(name, error)

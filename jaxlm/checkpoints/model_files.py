@@ -158,7 +158,7 @@ def _read_tensors(path: Path) -> tuple[dict[str, str], _Arrays]:
             return file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (MemoryError, OSError):
         raise
-    except Exception as error:
+    except Exception as error:  # safetensors raises many types for a file that it cannot parse
         raise ValueError(f"{path} is not a model file, or is damaged: {error!s:.200}") from None
 
 

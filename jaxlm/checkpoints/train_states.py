@@ -111,7 +111,9 @@ def load_checkpoint(directory: Path, step: int, like: Arrays) -> Checkpoint:
         # In a new thread, because Orbax fails in one with an event loop, as in Jupyter, without nest_asyncio.
         with ThreadPoolExecutor(1) as executor:
             state, best = executor.submit(_load_arrays, path, like).result()
-    except Exception as error:
+    except MemoryError:  # the checkpoint is intact
+        raise
+    except Exception as error:  # Orbax raises many types for another tree
         raise ValueError(f"{path} does not match the model and the optimizer: {_first_line(error)}") from error
     log = (path / _LOG).read_bytes()
     return Checkpoint(state, best, document["nats_per_token"], log, document["seconds"])

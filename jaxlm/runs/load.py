@@ -72,7 +72,7 @@ def load_model(
         Model, variables on JAX's default device, and tokenizer (None if none was saved).
 
     Raises:
-        FileNotFoundError: There is no model at `path`, or the run has no such checkpoint.
+        FileNotFoundError: There is no model at `path`, or no `checkpoint` of that name in the run.
         ValueError: A file is damaged, of another version, or does not match `model`; the message names it.
 
     >>> import jaxlm, tempfile

@@ -41,7 +41,7 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Problem:
-    """The input of the stages: a model, its variables, a token stream, and arrays of which item i uses one row."""
+    """The input of the stages: a model, its variables, a token stream, and arrays with a row for each batch."""
 
     sizes: Sizes
     model: jaxlm.MLPLanguageModel
