@@ -1,5 +1,6 @@
 """Helpers of the tests of the command: consoles that record, and run directories made without training."""
 
+import functools
 import io
 import json
 import math
@@ -53,6 +54,12 @@ def call(name, *arguments, console=None, **options):
     document = function(record(*arguments, **options), console or pipe())
     json.dumps(replace_nonfinite(document), allow_nan=False)
     return document
+
+
+train, evaluate, sample, tokenize, corpus, devices, export, import_ = (
+    functools.partial(call, name)
+    for name in ("train", "evaluate", "sample", "tokenize", "corpus", "devices", "export", "import")
+)
 
 
 def make_run(path, *, error=None, kind="train", config=None, losses=(), **details):

@@ -1,4 +1,4 @@
-"""Fixtures for full disks and read-only directories, and one finished and one stopped training run."""
+"""Fixtures for full disks and read-only directories, and one run of each kind."""
 
 import contextlib
 import os
@@ -8,8 +8,11 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from matplotlib.figure import Figure
+from session_helpers import EXTENSIBLE, outcome, train
 from tiny_runs import signal_when, tiny_config
 
+from jaxlm.runs.config import TrainConfig
 from jaxlm.runs.train import start_run
 
 NOBODY = 65534
@@ -99,3 +102,39 @@ def finished(finished_run, tmp_path):
 def stopped(stopped_run, tmp_path):
     """A copy of a stopped run, with checkpoints after steps 1, 4 and 6."""
     return shutil.copytree(stopped_run, tmp_path / "stopped")
+
+
+@pytest.fixture(scope="session")
+def session_outcome(text_folder, tmp_path_factory):
+    """The outcome of an uninterrupted training."""
+    run = tmp_path_factory.mktemp("session") / "run"
+    return outcome(run, train(run, tiny_config(text_folder)))
+
+
+@pytest.fixture
+def config(text_folder):
+    return tiny_config(text_folder)
+
+
+@pytest.fixture(scope="session")
+def extended_outcomes(text_folder, tmp_path_factory):
+    """The outcome of 20 steps from the start, per `log_every`."""
+    outcomes = {}
+    for log_every in (5, 11):
+        run = tmp_path_factory.mktemp("session") / "run"
+        config = tiny_config(text_folder, num_steps=20, log_every=log_every, **EXTENSIBLE)
+        outcomes[log_every] = outcome(run, train(run, config))
+    return outcomes
+
+
+@pytest.fixture
+def no_plots(monkeypatch):
+    """Plots take most of the time of a tiny run."""
+    monkeypatch.setattr(Figure, "savefig", lambda figure, file, **_: file.write(b"\x89PNG"))
+
+
+@pytest.fixture(scope="session")
+def counts_run(text_folder, tmp_path_factory):
+    text = tiny_config(text_folder).text
+    config = TrainConfig(model="counts", text=text, tokenizer="char", device="cpu")
+    return start_run(config, tmp_path_factory.mktemp("runs") / "counts")

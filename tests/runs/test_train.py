@@ -1,24 +1,14 @@
-"""Start, resume and refuse training runs."""
+"""Start training runs."""
 
-import json
-import logging
 import os
 import re
-import shutil
 import signal
-from dataclasses import replace
-from pathlib import Path
 
 import jax
 import pytest
-from matplotlib.figure import Figure
-from rich.console import Console
 from tiny_runs import (
-    QUIET,
-    assert_same_run,
     bits,
     contents,
-    flip_bit,
     read_json,
     signal_when,
     tiny_config,
@@ -27,66 +17,29 @@ from tiny_runs import (
 import jaxlm
 from jaxlm.checkpoints.train_states import checkpoint_steps
 from jaxlm.runs.config import TrainConfig, resolve
-from jaxlm.runs.directory import create_run
 from jaxlm.runs.load import load_model, open_run
-from jaxlm.runs.lock import lock_run
-from jaxlm.runs.manifest import read_manifest, write_manifest
+from jaxlm.runs.manifest import read_manifest
 from jaxlm.runs.metrics_log import read_metrics
 from jaxlm.runs.setup import make_optimizer
-from jaxlm.runs.train import resume_run, start_run
+from jaxlm.runs.train import start_run
 from jaxlm.text.dataset import load_dataset
 
 slow = pytest.mark.slow
 PNG = b"\x89PNG"
 
 
-@pytest.fixture
-def no_plots(monkeypatch):
-    """Plots take most of the time of a tiny run."""
-    monkeypatch.setattr(Figure, "savefig", lambda figure, file, **_: file.write(PNG))
-
-
-def print_of(call, *arguments):
-    """Return what a call prints on its console."""
-    with Path(os.devnull).open("w", encoding="utf-8") as nowhere:
-        console = Console(file=nowhere, record=True, width=300)
-        call(*arguments, console=console)
-    return console.export_text()
-
-
-@pytest.fixture(scope="module")
-def counts(text_folder, tmp_path_factory):
-    text = tiny_config(text_folder).text
-    config = TrainConfig(model="counts", text=text, tokenizer="char", device="cpu")
-    return start_run(config, tmp_path_factory.mktemp("runs") / "counts")
-
-
-def test_a_run_of_counts(counts):
-    data = load_dataset("", open_run(counts).config.text, "char")
-    model, variables, tokenizer = load_model(counts)
+def test_a_run_of_counts(counts_run):
+    data = load_dataset("", open_run(counts_run).config.text, "char")
+    model, variables, tokenizer = load_model(counts_run)
     assert (model, tokenizer) == (jaxlm.CountsBigramLM(16), data.tokenizer)
     assert bits(variables) == bits(model.fit(jaxlm.init(model, jax.random.key(0)), data.train_ids))
-    (row,) = read_json(counts / "results.json")["models"]
+    (row,) = read_json(counts_run / "results.json")["models"]
     assert row["perplexity"] == jaxlm.perplexity(model, variables, data.val_ids)
     assert row["size_unit"] == "counts"
-    assert (counts / "counts.png").read_bytes().startswith(PNG)
-    assert not (counts / "metrics.jsonl").exists()
+    assert (counts_run / "counts.png").read_bytes().startswith(PNG)
+    assert not (counts_run / "metrics.jsonl").exists()
     with pytest.raises(FileNotFoundError, match="a counts model has only 'final'"):
-        load_model(counts, "best")
-
-
-@slow
-def test_interrupted_counts_are_computed_again(counts, tmp_path, monkeypatch):
-    with monkeypatch.context() as patch:
-        patch.setattr(Figure, "savefig", lambda *_, **__: signal.raise_signal(signal.SIGTERM))
-        with pytest.raises(KeyboardInterrupt):
-            start_run(open_run(counts).config, tmp_path / "run")
-    manifest = read_manifest(tmp_path / "run")
-    assert (manifest["state"], manifest["why"]) == ("interrupted", "SIGTERM")
-    resume_run(tmp_path / "run")
-    assert read_manifest(tmp_path / "run")["state"] == "done"
-    assert bits(load_model(tmp_path / "run")[1]) == bits(load_model(counts)[1])
-    assert (tmp_path / "run" / "samples.txt").read_bytes() == (counts / "samples.txt").read_bytes()
+        load_model(counts_run, "best")
 
 
 def test_an_option_that_needs_another_is_rejected(text_folder, tmp_path):
@@ -100,18 +53,6 @@ def test_a_run_interrupted_before_its_start_leaves_nothing(text_folder, tmp_path
     with pytest.raises(KeyboardInterrupt):
         start_run(tiny_config(text_folder), tmp_path / "run", console=signal_when("device:", signal.SIGTERM))
     assert not (tmp_path / "run").exists()
-
-
-def test_another_directory_is_not_resumed(tmp_path):
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(FileNotFoundError, match="empty is not a run directory"):
-        resume_run(tmp_path / "empty")
-    with create_run(tmp_path / "ladder", "ladder", {}, jax.devices("cpu")[0]):
-        pass
-    before = contents(tmp_path)
-    with pytest.raises(ValueError, match="is a ladder run, not a train run"):
-        resume_run(tmp_path / "ladder")
-    assert contents(tmp_path) == before
 
 
 @slow
@@ -149,9 +90,9 @@ def test_the_defaults_give_the_bits_of_train_lm(text_folder, tmp_path, no_plots)
     assert bits(variables) == bits(expected)
 
 
-def test_a_run_without_a_path_has_a_new_directory(counts, tmp_path, monkeypatch):
+def test_a_run_without_a_path_has_a_new_directory(counts_run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    path = start_run(open_run(counts).config)
+    path = start_run(open_run(counts_run).config)
     assert re.fullmatch(r"runs/counts-text-char-\d{8}-\d{6}", path.as_posix())
 
 
@@ -164,196 +105,3 @@ def test_a_run_is_replaced_only_with_overwrite(finished, text_folder, no_plots):
     start_run(tiny_config(text_folder, log_every=100), finished, overwrite=True)
     assert [line["step"] for line in read_metrics(finished / "metrics.jsonl")] == [0, 11]
     assert 6 not in checkpoint_steps(finished / "checkpoints")
-
-
-@slow
-def test_a_stopped_run_resumes_with_equal_bits(stopped, finished_run):
-    manifest = read_manifest(stopped)
-    assert (manifest["state"], manifest["why"]) == ("interrupted", "SIGINT")
-    assert checkpoint_steps(stopped / "checkpoints") == [1, 4, 6]
-    assert f"run: {stopped}, from step 6" in print_of(resume_run, str(stopped))
-    assert_same_run(stopped, finished_run)
-    manifest = read_manifest(stopped)
-    assert (manifest["sessions"], manifest["notes"]) == (2, [])
-
-
-@slow
-def test_a_finished_run_does_not_change(finished, text_folder):
-    before = contents(finished)
-    for config in (None, tiny_config(text_folder)):
-        assert "is done: 12 steps; raise num_steps to extend it" in print_of(resume_run, finished, config)
-        assert contents(finished) == before
-
-
-@slow
-@pytest.mark.parametrize(
-    "damage",
-    [
-        lambda run: flip_bit(run / "model" / "model.safetensors", -3),
-        lambda run: (run / "results.json").unlink(),
-        lambda run: (run / "samples.txt").unlink(),
-    ],
-    ids=["model", "results", "samples"],
-)
-def test_missing_results_of_a_finished_run_are_restored(damage, finished, finished_run, caplog, no_plots):
-    damage(finished)
-    assert "from step 12" in print_of(resume_run, finished)
-    assert [record.levelno for record in caplog.records] == [logging.WARNING]
-    assert_same_run(finished, finished_run)
-    assert contents(finished / "model").keys() == contents(finished_run / "model").keys()
-
-
-@slow
-def test_an_extended_run_notes_its_new_length(finished, text_folder, no_plots):
-    longer = tiny_config(text_folder, num_steps=20)
-    with pytest.raises(KeyboardInterrupt):
-        resume_run(finished, longer, console=signal_when("step 16/", signal.SIGTERM))
-    # Until it is done, the final model is that of the last checkpoint, not the earlier result.
-    assert bits(load_model(finished)[1]) == bits(load_model(finished, 16)[1]) != bits(load_model(finished, 12)[1])
-    assert not {"model", "results.json", "report.html", "samples.txt"} & {path.name for path in finished.iterdir()}
-    resume_run(finished)
-    assert read_manifest(finished)["notes"] == [
-        "num_steps increased from 12 to 20; the cosine schedule now ends there"
-    ]
-    assert read_json(finished / "config.json")["num_steps"] == open_run(finished).config.num_steps == 20
-    assert [line["step"] for line in read_metrics(finished / "metrics.jsonl")] == [0, 5, 10, 15, 19]
-
-
-@slow
-@pytest.mark.parametrize(
-    ("options", "named"),
-    [
-        ({"lr": 0.25}, "lr 0.5, not 0.25"),
-        ({"model": "bigram", "context_length": None, "hidden_dim": None}, "model mlp, not bigram"),
-        ({"keep": 9, "momentum": 0.5}, "momentum 0.9, not 0.5, keep 3, not 9"),
-        ({"num_steps": 11}, "num_steps 12, not 11"),
-        ({"text": None}, r"text .*text\.txt, not None"),
-    ],
-)
-def test_other_options_are_rejected_by_name(options, named, stopped, text_folder):
-    before = contents(stopped)
-    with pytest.raises(ValueError, match=rf"was started with .*{named}.*; only num_steps may increase"):
-        resume_run(stopped, tiny_config(text_folder, **options))
-    assert contents(stopped) == before
-
-
-@slow
-def test_a_run_with_patience_is_not_extended(stopped, text_folder):
-    config = json.loads((stopped / "config.json").read_text()) | {"patience": 9}
-    write_manifest(stopped, read_manifest(stopped) | {"config": config})
-    with pytest.raises(ValueError, match="uses patience 9 and cannot be extended"):
-        resume_run(stopped, tiny_config(text_folder, patience=9, num_steps=20))
-
-
-@slow
-def test_the_text_may_move(stopped, finished_run, text_folder, tmp_path, caplog, no_plots):
-    moved = Path(shutil.copy(text_folder / "text.txt", tmp_path / "moved.txt"))
-    (stopped / "config.json").unlink()  # as after a crash; it is written again
-    resume_run(stopped, tiny_config(text_folder, text=moved))
-    assert_same_run(stopped, finished_run)
-    assert open_run(stopped).config.text == moved
-    assert not caplog.records
-
-
-@slow
-@pytest.mark.parametrize("change", [lambda text: text[:-1], lambda text: text + "ß", None])
-def test_another_or_missing_text_is_rejected(change, stopped, text_folder, tmp_path):
-    before = contents(stopped)
-    other = tmp_path / "other.txt"
-    if change is not None:
-        other.write_text(change((text_folder / "text.txt").read_text("utf-8")), "utf-8")
-    expected = ValueError if change else OSError
-    with pytest.raises(expected, match=r"other\.txt" if change is None else r"another corpus: .*other\.txt"):
-        resume_run(stopped, tiny_config(text_folder, text=other))
-    assert contents(stopped) == before
-
-
-@slow
-def test_another_tokenizer_is_rejected(stopped):
-    """Another version of its library might train another one on the same text."""
-    manifest = read_manifest(stopped)
-    write_manifest(stopped, manifest | {"tokenizer": manifest["tokenizer"] | {"sha256": "0f"}})
-    with pytest.raises(ValueError, match=r"was trained with another tokenizer: sha256 0f, not \w{64}"):
-        resume_run(stopped)
-    assert read_manifest(stopped)["state"] == "interrupted"
-
-
-@slow
-def test_a_run_in_use_is_refused(stopped, text_folder):
-    with lock_run(stopped):
-        with pytest.raises(BlockingIOError, match="in use by another process"):
-            resume_run(stopped)
-        with pytest.raises(BlockingIOError, match="in use by another process"):
-            start_run(tiny_config(text_folder), stopped, overwrite=True)
-    assert read_manifest(stopped)["state"] == "interrupted"
-
-
-@slow
-def test_an_edited_config_file_is_not_used(stopped, finished_run, caplog, no_plots):
-    path = stopped / "config.json"
-    path.write_text('{"lr": 0.25, "seed": 7}')
-    resume_run(stopped)
-    assert re.search(r"config\.json differs from the options in manifest", caplog.text)
-    assert len(caplog.records) == 1
-    assert_same_run(stopped, finished_run)
-    assert read_json(path) == read_json(finished_run / "config.json")
-
-
-@slow
-@pytest.mark.parametrize(
-    "damage",
-    [lambda path: path.write_text("{"), lambda path: jaxlm.CharTokenizer.train("another").save(path)],
-    ids=["damaged", "another"],
-)
-def test_a_damaged_tokenizer_is_trained_again(damage, stopped, finished_run, caplog, no_plots):
-    (stopped / "tokenizer.json").unlink()
-    damage(stopped / "tokenizer.json")
-    with pytest.raises(ValueError, match=r"tokenizer\.json is damaged or missing; resume the run to restore it"):
-        load_model(stopped)
-    caplog.clear()
-    resume_run(stopped)
-    assert len(caplog.records) == 1
-    assert_same_run(stopped, finished_run)
-
-
-@slow
-@pytest.mark.parametrize("where", ["before", "after"])
-def test_a_signal_outside_of_training_interrupts_the_run(where, stopped, finished_run, monkeypatch):
-    console = signal_when("run: ", signal.SIGTERM) if where == "before" else QUIET
-    with monkeypatch.context() as patch:
-        patch.setattr(Figure, "savefig", lambda *_, **__: signal.raise_signal(signal.SIGTERM))
-        with pytest.raises(KeyboardInterrupt):
-            resume_run(stopped, console=console)
-    assert read_manifest(stopped)["state"] == "interrupted"
-    resume_run(stopped)
-    assert_same_run(stopped, finished_run)
-
-
-@slow
-def test_other_versions_and_devices_are_noted(stopped, no_plots):
-    manifest = read_manifest(stopped)
-    was = {"versions": {**manifest["versions"], "jaxlib": "0.0.1"}, "device": {"platform": "tpu", "kind": "v9"}}
-    write_manifest(stopped, manifest | was)
-    printed = print_of(resume_run, stopped)
-    notes = read_manifest(stopped)["notes"]
-    assert re.match(r"resumed with jaxlib [\d.]+, previously jaxlib 0\.0\.1: the last bits may differ", notes[0])
-    assert re.match(r"resumed with .*cpu.*, previously .*tpu.*: the last bits may differ", notes[1])
-    assert len(notes) == 2
-    assert all(f"note: {note}" in printed for note in notes)
-
-
-@slow
-def test_a_model_without_checkpoints_is_not_extended(finished):
-    shutil.rmtree(finished / "checkpoints")
-    before = contents(finished)
-    with pytest.raises(ValueError, match="has no usable checkpoint to resume from"):
-        resume_run(finished, replace(open_run(finished).config, num_steps=20))
-    assert contents(finished) == before
-
-
-@slow
-def test_an_option_that_an_old_run_lacks_takes_its_default(stopped):
-    manifest, config = read_manifest(stopped), open_run(stopped).config
-    options = {name: value for name, value in manifest["config"].items() if name not in ("dropout", "patience")}
-    write_manifest(stopped, manifest | {"config": options})
-    assert open_run(stopped).config == config

@@ -1,0 +1,72 @@
+"""`jaxlm evaluate`."""
+
+import math
+import shutil
+
+import jax
+import pytest
+from cli_helpers import TEXT, evaluate, export, make_run, pipe, shown
+
+import jaxlm
+from jaxlm.runs.manifest import read_manifest, write_manifest
+
+
+def test_evaluate_run_on_its_own_validation_text(trained, run, text):
+    console = pipe()
+    document = evaluate(run, console=console)
+    assert document["perplexity"] == trained[1]["perplexity"]
+    assert document["bits_per_byte"] == pytest.approx(document["nats_per_token"] / math.log(2))  # 1 byte a token
+    assert (document["part"], document["text"]) == ("validation", str(text))
+    device, line = shown(console).splitlines()
+    assert device.startswith("device: cpu:0 (cpu): ")
+    assert line == (
+        f"{text}, validation: {document['num_tokens']} tokens, perplexity {document['perplexity']:.2f}, "
+        f"{document['nats_per_token']:.4f} nats/token, {document['bits_per_byte']:.3f} bits/byte"
+    )
+
+
+def test_evaluate_parts_are_those_of_training(run, tmp_path):
+    tokens = {part: evaluate(run, part=part)["num_tokens"] for part in ("validation", "train", "all")}
+    assert tokens == {"validation": 240 - 1, "train": 2160 - 1, "all": 2400 - 1}
+    (tmp_path / "short.txt").write_text("to be")
+    document = evaluate(run, text=tmp_path / "short.txt")
+    assert (document["part"], document["num_tokens"]) == ("all", 4)
+
+
+def test_evaluate_model_directory_and_file_equal_their_run(run, text, tmp_path):
+    export(run, tmp_path / "model.safetensors")
+    scores = {
+        evaluate(model, text=text)["nats_per_token"]
+        for model in (run, run / "model", tmp_path / "model.safetensors")
+    }
+    assert len(scores) == 1
+
+
+def test_evaluate_refuses_a_changed_missing_or_second_text(run, text, tmp_path):
+    other = shutil.copytree(run, tmp_path / "run")
+    write_manifest(other, read_manifest(run) | {"corpus": {"sha256": "0" * 64}})
+    for options, message in [
+        ({}, r"hamlet\.txt has changed since .*run was trained; use --text"),
+        (
+            {"text": text, "corpus": "shakespeare"},
+            "text .* and corpus shakespeare exclude each other; remove one",
+        ),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            evaluate(other, **options)
+    assert evaluate(other, text=text)["num_tokens"] == len(TEXT) - 1
+    with pytest.raises(ValueError, match=r"model is not a run directory: .*--text FILE or --corpus NAME"):
+        evaluate(run / "model")
+
+
+def test_evaluate_refuses_what_is_not_a_model(tmp_path):
+    ladder = make_run(tmp_path / "ladder", kind="ladder", config={"seed": 0})
+    bare = jaxlm.NeuralBigramLM(3, 2)
+    jaxlm.save_model(tmp_path / "bare.safetensors", bare, jaxlm.init(bare, jax.random.key(0)))
+    for path, error, message in [
+        (tmp_path / "nowhere", FileNotFoundError, "nowhere is not a saved model"),
+        (tmp_path / "bare.safetensors", ValueError, "was saved without a tokenizer"),
+        (ladder, ValueError, "ladder/models"),
+    ]:
+        with pytest.raises(error, match=message):
+            evaluate(path)
