@@ -153,6 +153,9 @@ def plot(panels: Sequence[Mapping[str, Any]]) -> Any:
         axes.plot(values, ideal, label=f"work, slope {panel['work_slope']:.2f}", **style)
         axes.set(xscale="log", yscale="log", title=panel["workload"])
         axes.set(xlabel=panel["field"], ylabel=panel["measure"])
+        shown = values[:: max(1, len(values) // 2)]
+        axes.set_xticks(shown, [f"{value:g}" for value in shown])
+        axes.minorticks_off()
         low, high = min(costs.min(), ideal.min()), max(costs.max(), ideal.max())
         middle = (low * high) ** 0.5  # show at least two decades, so that noise does not look like growth
         axes.set_ylim(min(low / 1.5, middle / 10), max(high * 1.5, middle * 10))
