@@ -1,7 +1,8 @@
 """Types of arrays: dtype and shape. `FloatBV` is an array of floats [B, V]; `Np` marks a NumPy array.
 
-The letters: B batch, N context length, V vocabulary, T tokens, W windows. Within one call a letter is one number.
-Only tests check these types. A function that checks an argument itself takes `Array` or `ArrayLike`.
+The letters: B batch, N context length, V vocabulary, T tokens, W windows. Within one call, a letter stands for one
+size. Only tests check these types at run time. Arguments that a function validates itself are annotated `Array` or
+`ArrayLike`.
 """
 
 from collections.abc import Callable
@@ -16,8 +17,8 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     AnyArray: TypeAlias = Array
     NpArray: TypeAlias = NDArray[Any]
-else:  # functions of JAX arrays take NumPy arrays too
-    NpArray = np.ndarray  # jaxtyping accepts no `NDArray` of newer versions of NumPy
+else:  # functions of JAX arrays also accept NumPy arrays
+    NpArray = np.ndarray  # jaxtyping rejects `NDArray` with newer versions of NumPy
     AnyArray = Array | NpArray
 
 Variables: TypeAlias = Any  # a pytree of arrays, as the model defines it

@@ -1,8 +1,8 @@
-"""The whole ladder the plain way: count, embed, score, train and sample. Read this file first.
+"""The whole ladder in plain JAX: count, embed, score, train and sample. Read this file first.
 
-Every function is pure, checks no arguments and equals the fast code, except that `init_*` draw other numbers and
-that rows without any possible token are NaN; `tests/test_reference.py` compares them. The letters: B batch,
-N context length, V vocabulary, D embedding, H hidden, T tokens.
+All functions are pure and check no arguments. They return what the fast code returns, which
+`tests/test_reference.py` checks, with two exceptions: `init_*` draw other initial parameters, and a row of logits
+that are all -inf gives NaN. The letters: B batch, N context length, V vocabulary, D embedding, H hidden, T tokens.
 
 >>> ids = jnp.array([0, 1, 2] * 9)
 >>> log_probs = smooth(count_pairs(ids, vocab_size=3), k=0.5)
@@ -89,14 +89,14 @@ def perplexity(predict: Predict, ids: Array, context_length: int) -> Array:
 def draw_batches(
     ids: Array, context_length: int, batch_size: int, steps: Array, *, key: Array
 ) -> tuple[Array, Array]:
-    """Return random contexts [S, B, N] and targets [S, B] of `ids` [T] for the numbers of the `steps` [S]."""
+    """Draw random contexts [S, B, N] and targets [S, B] from `ids` [T], one batch for each of `steps` [S]."""
     keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, steps)
     starts = jax.vmap(lambda key: jax.random.randint(key, (batch_size,), 0, len(ids) - context_length))(keys)
     return jax.vmap(cut_windows, in_axes=(None, 0, None))(ids, starts, context_length)
 
 
 def train(model: Model, params: Params, batches: tuple[Array, Array], lr: float) -> tuple[Params, Array]:
-    """Return the parameters after a step of SGD on each batch, and the losses before these steps, [S]."""
+    """Take one SGD step on each batch. Return the parameters, and the loss of each batch before its step, [S]."""
 
     def mean_nats(params: Params, contexts: Array, targets: Array) -> Array:
         return token_nats(model(params, contexts), targets).mean()
@@ -109,7 +109,7 @@ def train(model: Model, params: Params, batches: tuple[Array, Array], lr: float)
 
 
 def sample(predict: Predict, context: Array, num_tokens: int, *, key: Array, temperature: float = 1.0) -> Array:
-    """Return the tokens [B, num_tokens] after each context [B, N], by inverting the cumulative distribution."""
+    """Sample int32 [B, num_tokens] after contexts [B, N] by inverting the cumulative distribution."""
 
     def sample_one(context: Array, step: Array) -> tuple[Array, Array]:
         cumulative = jnp.cumsum(jax.nn.softmax(predict(context) / temperature), axis=1)  # [B, V]

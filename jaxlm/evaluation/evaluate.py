@@ -26,10 +26,10 @@ from jaxlm.models.jit import jit_model
 from jaxlm.text.batching import check_stream, windows
 from jaxlm.utils.checks import check_at_least, check_not_traced
 
-# The pure alternative that errors of host functions name.
+# The pure alternative, named in the errors of host functions.
 PURE_NATS = "jaxlm.token_nats(jaxlm.compute_logits(model, variables, contexts), targets)"
 
-# How far the nats and the sum of probabilities may be from their exact values, for rounding.
+# Rounding tolerance of the nats and of the sum of the probabilities.
 _TOLERANCE = 1e-3
 
 
@@ -99,11 +99,11 @@ def perplexity(
 ) -> float:
     """Return `exp` of the mean nats over all windows of `ids`. Host function; not for use inside `jit`.
 
-    It is the number of equally likely tokens that would be as hard to predict. Arguments and errors are those of
-    `evaluate`.
+    A perplexity of k means: as hard to predict as a uniform choice among k tokens. Arguments and errors are those
+    of `evaluate`.
 
     Returns:
-        a number that is at least 1: V for a uniform model, and inf if a token has the probability 0.
+        a float, at least 1: V for a uniform model, inf if a token has probability 0.
 
     >>> from jaxlm import UniformLM
     >>> round(perplexity(UniformLM(vocab_size=50), {}, [7, 0, 49]), 3)
@@ -138,7 +138,7 @@ def _score_segments(
     if jax.tree.leaves(variables):
         variables = jax.device_put(variables, device)
     num_windows = len(stream) - context_length
-    # A batch much larger than the text only takes memory.
+    # A batch much larger than the text would only waste memory.
     batch_size = min(batch_size, max(1 << (num_windows - 1).bit_length(), 256), WINDOWS_PER_CALL)
     for start in range(0, num_windows, WINDOWS_PER_CALL):
         segment = stream[start : start + WINDOWS_PER_CALL + context_length]

@@ -14,8 +14,8 @@ from jaxlm.models.interface import center_logits
 def token_nats(logits: Array, targets: Array) -> FloatB:
     """Return `-log softmax(logits)[target]` in nats. A pure function.
 
-    Like `optax.softmax_cross_entropy_with_integer_labels`, but a target with the logit -inf costs inf even if all
-    logits of its row are -inf (counts without smoothing, after a token never seen).
+    Like `optax.softmax_cross_entropy_with_integer_labels`, but a target whose logit is -inf has inf nats, even if
+    all logits of its row are -inf (counts without smoothing, after a token never seen).
 
     Args:
         logits: floats [B, V].
@@ -38,7 +38,7 @@ def token_nats(logits: Array, targets: Array) -> FloatB:
 
 
 def bits_per_byte(nats_per_token: float, bytes_per_token: float) -> float:
-    """Convert nats per token to bits per byte of text, which compares models with different tokenizers.
+    """Convert nats per token to bits per byte, which are comparable across tokenizers.
 
     >>> bits_per_byte(math.log(256), bytes_per_token=1)
     8.0

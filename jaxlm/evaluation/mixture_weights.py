@@ -25,8 +25,8 @@ def mixture_weights(
 ) -> tuple[float, ...]:
     """Return the weights of `MixtureLM` that maximize the likelihood of a held-out text, by EM.
 
-    Host function; not for use inside `jit`. EM finds the maximum, because the log-likelihood is concave in the
-    weights: each step sets a model's weight to its mean posterior probability of having produced a token.
+    Host function; not for use inside `jit`. Each EM step sets a model's weight to the mean posterior probability
+    that the model produced the token. The log-likelihood is concave in the weights, so EM finds its maximum.
 
     Args:
         models: at least one, all with the same vocabulary.
@@ -44,7 +44,9 @@ def mixture_weights(
     """
     check_not_traced("mixture_weights", PURE_NATS, variables, held_out_ids)
     if not models or len(models) != len(variables):
-        raise ValueError(f"{len(models)} models need as many variables, at least one, got {len(variables)}")
+        raise ValueError(
+            f"models and variables must have the same length, at least 1, got {len(models)} and {len(variables)}"
+        )
     longest = max(model.context_length for model in models)
     stream = check_stream(held_out_ids, models[0].vocab_size, min_length=longest + 1, name="held_out_ids")
     streams = [np.asarray(stream)[longest - model.context_length :] for model in models]  # with the same targets

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from jaxlm._types import Integers, NpIntT
 from jaxlm.models.interface import LanguageModel, contexts_to_numbers, num_contexts
 
-# Windows that one compiled call scores, so that memory does not depend on the text's length.
+# Windows per compiled call. A fixed number keeps memory independent of the text's length.
 WINDOWS_PER_CALL = 65_536
 
 # Sorting numbers of 16 bits takes linear time.
@@ -29,7 +29,7 @@ class GroupedWindows(NamedTuple):
 def group_windows(
     segment: NpIntT, model: LanguageModel, batch_size: int
 ) -> tuple[GroupedWindows, NDArray[np.int32]]:
-    """Return the windows of `segment`, and the position of each window in the text.
+    """Return the windows of `segment`, and the position of each window in the segment.
 
     The windows are grouped by context if the model has few possible contexts.
     """

@@ -7,7 +7,7 @@ from flax import linen as nn
 
 
 class FrozenModule(nn.Module):
-    """A Linen module with read-only hyperparameters. Linen alone freezes a module only once it is bound."""
+    """A Linen module with read-only hyperparameters. Linen itself freezes a module only while it is bound."""
 
     def __setattr__(self, name: str, value: Any) -> None:
         # Linen sets its own fields `name` and `parent` when it binds a module.

@@ -44,23 +44,32 @@ class Entries(NamedTuple):
     backoffs: FloatB
 
 
-def build_levels(ngrams: Ngrams, counts: Counts, vocab_size: int, smoothing: Smoothing) -> list[BackoffLevel]:
-    """Return the levels of sorted n-grams [M, n] with counts [M], the shortest context first, in float64."""
-    levels = [_build_level(ngrams, counts, vocab_size, smoothing)]
+def build_levels(
+    ngrams: Ngrams, counts: Counts, vocab_size: int, smoothing: Smoothing
+) -> tuple[list[BackoffLevel], dict[int, str]]:
+    """Return the levels of sorted n-grams [M, n] with counts [M], and problems with the smoothing by order.
+
+    The levels are in float64, the shortest context first.
+    """
+    level, problem = _build_level(ngrams, counts, vocab_size, smoothing)
+    levels, problems = [level], {ngrams.shape[1]: problem}
     while ngrams.shape[1] > 1 and not isinstance(smoothing, AddK):
         # Kneser-Ney counts the distinct tokens before a shorter n-gram, not its occurrences.
         counts = counts if isinstance(smoothing, WittenBell) else np.ones_like(counts)
         ngrams, counts = merge_ngrams(ngrams[:, 1:], counts)
-        levels.append(_build_level(ngrams, counts, vocab_size, smoothing))
-    return levels[::-1]
+        level, problems[ngrams.shape[1]] = _build_level(ngrams, counts, vocab_size, smoothing)
+        levels.append(level)
+    return levels[::-1], {order: problem for order, problem in problems.items() if problem}
 
 
-def _build_level(ngrams: Ngrams, counts: Counts, vocab_size: int, smoothing: Smoothing) -> BackoffLevel:
+def _build_level(
+    ngrams: Ngrams, counts: Counts, vocab_size: int, smoothing: Smoothing
+) -> tuple[BackoffLevel, str | None]:
     firsts = find_runs(ngrams[:, :-1])
     starts = np.append(firsts, len(ngrams))
     num_types = np.diff(starts)  # t(h)
     totals = sum_runs(counts, firsts).astype(np.float64)  # c(h)
-    discounts = np.zeros(len(counts))
+    discounts, problem = np.zeros(len(counts)), None
     # Each method reserves a mass of every context for the shorter context.
     if isinstance(smoothing, AddK):
         mass = np.full(len(firsts), smoothing.k * vocab_size)
@@ -69,9 +78,10 @@ def _build_level(ngrams: Ngrams, counts: Counts, vocab_size: int, smoothing: Smo
         mass = num_types.astype(np.float64)
         totals += mass
     else:
-        discounts = np.array([0.0, *estimate_discounts(smoothing, counts, ngrams.shape[1])])[np.minimum(counts, 3)]
+        estimates, problem = estimate_discounts(smoothing, counts, ngrams.shape[1])
+        discounts = np.array([0.0, *estimates])[np.minimum(counts, 3)]
         mass = sum_runs(discounts, firsts)
-    return BackoffLevel(
+    level = BackoffLevel(
         length=ngrams.shape[1] - 1,
         max_entries=int(num_types.max(initial=1)),
         contexts=ngrams[firsts, :-1],
@@ -80,10 +90,11 @@ def _build_level(ngrams: Ngrams, counts: Counts, vocab_size: int, smoothing: Smo
         tokens=ngrams[:, -1],
         weights=(counts - discounts) / np.repeat(totals, num_types),
     )
+    return level, problem
 
 
 def pad_level(level: BackoffLevel, vocab_size: int) -> BackoffLevel:
-    """Convert a level to float32, and pad it, so that texts of many lengths share a compiled program."""
+    """Convert a level to float32 and pad it, so that texts of similar length share a compiled program."""
     contexts = pad_rows(level.contexts, vocab_size)
     return BackoffLevel(
         length=level.length,
@@ -97,7 +108,10 @@ def pad_level(level: BackoffLevel, vocab_size: int) -> BackoffLevel:
 
 
 def tabulate_levels(levels: Sequence[BackoffLevel], base: float, num_contexts: int, vocab_size: int) -> Any:
-    """Return all probabilities, float64 [V^N, V]. The empty context interpolates with `base`."""
+    """Return the probabilities after all contexts, float64 [V^N, V].
+
+    `base` is the probability with which the empty context interpolates.
+    """
     table = np.full((1, vocab_size), base)
     for level in levels:
         # Contexts with the same last tokens have the same distribution.
@@ -142,7 +156,10 @@ def interpolate_targets(level: BackoffLevel, entries: Entries, targets: IntW, sh
 
 
 def _search(rows: Array, wanted: Array, begins: IntB, ends: IntB) -> IntB:
-    """Return the first index in [begins, ends) of sorted `rows` [R, k] not below `wanted` [B, k], or `ends`."""
+    """Return the first index i in [begins, ends) with `rows[i] >= wanted`, or `ends`.
+
+    `rows` [R, k] are sorted; `wanted` is [B, k].
+    """
 
     def halve(_: Any, bounds: tuple[IntB, IntB]) -> tuple[IntB, IntB]:
         low, high = bounds

@@ -12,7 +12,7 @@ from jaxlm._types import FloatBV, Variables
 @final
 @dataclass(frozen=True)
 class UniformLM:
-    """Give every token the same probability. The model has no variables; its perplexity is V.
+    """Predict every token with the same probability. The model has no variables; its perplexity is V.
 
     >>> UniformLM(vocab_size=3).apply({}, jnp.zeros((1, 0), jnp.int32)).tolist()
     [[0.0, 0.0, 0.0]]
@@ -23,7 +23,7 @@ class UniformLM:
 
     def apply(self, variables: Variables, contexts: Array) -> FloatBV:
         """Return logits [B, V], all zero, for contexts [B, N]."""
-        # The barrier hides the constant from XLA, which would fold it for seconds.
+        # The barrier hides the constant from XLA, which would spend seconds on folding it.
         zero = lax.optimization_barrier(jnp.zeros(()))  # type: ignore[no-untyped-call]
         return jnp.broadcast_to(zero, (len(contexts), self.vocab_size))
 
@@ -31,7 +31,7 @@ class UniformLM:
 @final
 @dataclass(frozen=True)
 class UnigramLM:
-    """Give every token its add-one smoothed frequency. Variables: the counts of the tokens, int32 [V].
+    """Predict each token with its add-one smoothed frequency. Variables: the counts of the tokens, int32 [V].
 
     >>> logits = UnigramLM(vocab_size=3).apply(jnp.array([3, 1, 0]), jnp.zeros((1, 0), jnp.int32))
     >>> jnp.exp(logits).round(2).tolist()

@@ -1,5 +1,7 @@
-"""The n-gram model of orders 1 to 6: counts, smoothed by one of the methods of `smoothing`."""
+"""The n-gram model: counts of orders 1 to 6, smoothed by a method from `smoothing.py`."""
 
+import functools
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from numbers import Real
@@ -30,14 +32,15 @@ _MAX_CELLS = 2**28
 class CountsNgramLM:
     """Count n-grams of order n = N + 1, and smooth the counts.
 
-    Counts of shorter n-grams follow from those of order n, so fitting a text in pieces equals fitting it whole.
-    With modified Kneser-Ney smoothing the model is KenLM's for a text without sentence marks.
+    Counts of lower orders are derived from those of order n. So fitting a text in pieces gives the same result as
+    fitting it at once. With modified Kneser-Ney smoothing, the model equals KenLM's for a text without sentence
+    boundaries.
 
     Args:
         context_length: N, in [0, 5].
         smoothing: a method, or a float k, which means `AddK(k)`.
-        table: "dense" stores all possible n-grams, at most 2^28, "sparse" those seen; the probabilities are the
-            same. "auto" is dense if V^n <= 2^22.
+        table: "dense" stores all possible n-grams, at most 2^28; "sparse" stores the observed ones. Both give the
+            same probabilities. "auto" is dense if V^n <= 2^22.
 
     Variables: `{"counts": ..., "smoothed": ...}`. Dense: `{"table": int32 [V^N, V]}` and `{"log_probs": float32
     [V^N, V]}`. Sparse: `{"ngrams": int32 [M, n], "counts": int32 [M]}`, sorted, and `{"base": float32, "levels":
@@ -82,7 +85,7 @@ class CountsNgramLM:
         return int(self.vocab_size) ** (int(self.context_length) + 1)  # Python integers, because NumPy's wrap
 
     def map_numbers(self, function: Callable[[Any], Any]) -> "CountsNgramLM":
-        """See `HasNumbers`. `apply` has no numbers, and all smoothing methods share its compiled programs."""
+        """See `HasNumbers`. `apply` does not use the smoothing, so all methods share its compiled programs."""
         return replace(self, smoothing=ModifiedKneserNey())
 
     def init(self, key: KeyLike, contexts: IntBN) -> Variables:
@@ -97,20 +100,20 @@ class CountsNgramLM:
 
         Args:
             variables: from `init` or an earlier `fit`; they stay valid.
-            ids: integers [T], T > N, so few that no count exceeds 2^31 - 1.
+            ids: integers [T], T > N. No count may exceed 2^31 - 1.
 
         Raises:
             ValueError: T <= N, an id is outside [0, V), a count exceeds 2^31 - 1, or the variables belong to
                 another model.
             TypeError: the ids are not integers, or the call is traced.
         """
-        check_not_traced("fit", "variables that were fitted before", variables, ids)
+        check_not_traced("fit", "variables that were fitted outside", variables, ids)
         order = self.context_length + 1
         stream = np.asarray(check_stream(ids, self.vocab_size, min_length=order), np.int32)
         windows = np.lib.stride_tricks.sliding_window_view(stream, order)
-        ngrams, counts = self.ngrams_of(variables)
-        counts = np.concatenate([counts, np.ones(len(windows), np.int64)])
-        return self._make_variables(*merge_ngrams(np.concatenate([ngrams, windows]), counts))
+        before = self.ngrams_of(variables)
+        counts = np.concatenate([before[1], np.ones(len(windows), np.int64)])
+        return self._make_variables(*merge_ngrams(np.concatenate([before[0], windows]), counts), before=before)
 
     def ngrams_of(self, variables: Variables) -> tuple[Ngrams, Counts]:
         """Return the distinct n-grams, int32 [M, n], sorted, and their counts, int64 [M]. Host function."""
@@ -140,11 +143,20 @@ class CountsNgramLM:
             raise ValueError(f"an n-gram's count must be at least 1, got {counts.min()}")
         return self._make_variables(*merge_ngrams(ngrams.astype(np.int32), counts.astype(np.int64)))
 
-    def _make_variables(self, ngrams: Ngrams, counts: Counts) -> Variables:
+    def _make_variables(
+        self, ngrams: Ngrams, counts: Counts, *, before: tuple[Ngrams, Counts] | None = None
+    ) -> Variables:
+        """Return the variables of counts. Log the problems of their smoothing that the counts `before` lack."""
         if counts.max(initial=0) > _MAX_COUNT:
             largest = counts.max()
             raise ValueError(f"an n-gram's count is {largest}, above the int32 limit {_MAX_COUNT}; fit fewer ids")
-        levels = backoff.build_levels(ngrams, counts, self.vocab_size, cast(Smoothing, self.smoothing))
+        build_levels = functools.partial(
+            backoff.build_levels, vocab_size=self.vocab_size, smoothing=cast(Smoothing, self.smoothing)
+        )
+        levels, problems = build_levels(ngrams, counts)
+        known = build_levels(*before)[1] if before and problems else {}
+        for order in problems.keys() - known.keys():
+            logging.getLogger(__name__).warning("%s", problems[order])
         base = 0.0 if self.smoothing == AddK(0) else 1 / self.vocab_size
         if self.is_dense:
             table = np.zeros(self._num_cells, np.int32).reshape(-1, self.vocab_size)
@@ -168,7 +180,7 @@ class CountsNgramLM:
         return jnp.log(probabilities)
 
     def target_log_probs(self, variables: Variables, contexts: ArrayLike) -> TargetLogProbs:
-        """See `SupportsTargetLogProbs`. Searches for each target instead of computing V probabilities."""
+        """See `SupportsTargetLogProbs`. It looks up each target instead of computing V probabilities."""
         contexts, smoothed = check_contexts(contexts, self.context_length), variables["smoothed"]
         if self.is_dense:
             table, numbers = jnp.asarray(smoothed["log_probs"]), contexts_to_numbers(contexts, self.vocab_size)

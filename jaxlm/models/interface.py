@@ -58,7 +58,7 @@ class LanguageModel(Protocol):
 
 @runtime_checkable
 class SupportsInit(Protocol):
-    """A model that makes its variables. Every Flax module does."""
+    """A model that creates its variables. Every Flax module does."""
 
     def init(self, key: KeyLike, contexts: IntBN, /) -> Variables:
         """Return fresh variables, given any contexts."""
@@ -66,18 +66,21 @@ class SupportsInit(Protocol):
 
 @runtime_checkable
 class SupportsTraining(Protocol):
-    """A model with other logits in training, for example with dropout."""
+    """A model whose logits differ in training, for example because of dropout."""
 
     def apply_in_training(self, variables: Variables, contexts: IntBN, key: KeyLike, /) -> Any:
-        """Return logits [B, V] of a training step. `key` is consumed."""
+        """Return logits [B, V] for a training step; `key` is the dropout key."""
 
 
 @runtime_checkable
 class SupportsTargetLogProbs(Protocol):
-    """A model that looks up one token faster than it computes V."""
+    """A model that computes the log-probability of one token faster than those of all V."""
 
     def target_log_probs(self, variables: Variables, contexts: IntBN, /) -> TargetLogProbs:
-        """Return a function of rows of `contexts` and of targets that returns log-probabilities."""
+        """Return a function `log_probs(rows, targets)`.
+
+        It returns the log-probability of each of `targets` [W] after `contexts[rows]`, rows [W].
+        """
 
 
 def init(model: LanguageModel, key: Array) -> Variables:
@@ -91,7 +94,7 @@ def init(model: LanguageModel, key: Array) -> Variables:
     check_model(model)
     if not isinstance(model, SupportsInit):
         raise TypeError(f"{type(model).__name__} has no init(key, contexts); create its variables yourself")
-    # In one program, because the first init of an MLP takes 0.5 s then, and 1.3 s operation by operation.
+    # Compiled as one program: the first init of an MLP takes 0.5 s, against 1.3 s operation by operation.
     make_variables = _init_module if isinstance(model, nn.Module) else _init
     return make_variables(model, check_key(key))
 
@@ -111,7 +114,7 @@ def num_params(variables: Variables) -> int:
 # Tracing `init` takes milliseconds. Typed, because named tuples of two types can be equal.
 @functools.lru_cache(maxsize=None, typed=True)
 def num_init_params(model: LanguageModel) -> int:
-    """Return the number of elements in fresh variables. `jax.eval_shape` allocates no arrays for it."""
+    """Return the number of elements in fresh variables, computed with `jax.eval_shape`."""
     return num_params(jax.eval_shape(lambda: init(model, jax.random.key(0))))
 
 
@@ -121,7 +124,7 @@ def num_contexts(model: LanguageModel) -> int:
 
 
 def contexts_to_numbers(contexts: Any, vocab_size: int) -> Any:
-    """Return contexts [B, N] as numbers in base V, int32 [B], in NumPy if they are a NumPy array."""
+    """Encode each context [B, N] as one integer in base V, int32 [B]. NumPy in, NumPy out."""
     numpy: Any = jnp if isinstance(contexts, Array) else np
     numbers = numpy.zeros(len(contexts), np.int32)
     for position in range(contexts.shape[1]):
@@ -130,7 +133,7 @@ def contexts_to_numbers(contexts: Any, vocab_size: int) -> Any:
 
 
 def check_collections(model: Any, variables: Variables) -> None:
-    """Raise a TypeError if a Flax module has `batch_stats`, or variables that its `apply` updates."""
+    """Raise a TypeError if a Flax module has collections that `apply` updates, such as `batch_stats`."""
     if not isinstance(model, nn.Module) or not (others := variables.keys() - {"params"}):
         return
     with contextlib.suppress(ModifyScopeVariableError):
@@ -147,25 +150,26 @@ def check_collections(model: Any, variables: Variables) -> None:
 def compute_logits(
     model: LanguageModel, variables: Variables, contexts: Contexts, *, key: KeyLike | None = None
 ) -> FloatBV:
-    """Return `model.apply(variables, contexts)` in at least float32, after checking the shape. A pure function.
+    """Return `model.apply(variables, contexts)` as float32 or wider, with its shape checked. A pure function.
 
     A model may compute in bfloat16, but sums over V in bfloat16 would lose small probabilities.
 
     Args:
         contexts: integers [B, N].
-        key: None predicts; a random key, which is consumed, computes the logits of a training step, such as those
-            with dropout.
+        key: dropout key of a training step; None means prediction, without dropout.
 
     Returns:
         logits [B, V].
 
     Raises:
         ValueError: the model returned another shape.
+        TypeError: the model is not hashable.
 
     >>> from jaxlm import UniformLM
     >>> compute_logits(UniformLM(vocab_size=2), {}, np.zeros((1, 0), np.int32)).tolist()
     [[0.0, 0.0]]
     """
+    check_model(model)
     if key is not None and isinstance(model, SupportsTraining):
         logits = jnp.asarray(model.apply_in_training(variables, contexts, key))
     else:
@@ -173,7 +177,7 @@ def compute_logits(
     if logits.shape != (len(contexts), model.vocab_size):
         raise ValueError(
             f"{type(model).__name__} returned logits of shape {list(logits.shape)}, expected [B, V] = "
-            f"[{len(contexts)}, {model.vocab_size}]; do the variables belong to another model?"
+            f"[{len(contexts)}, {model.vocab_size}]; check that the variables belong to this model"
         )
     return logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
 
@@ -192,7 +196,7 @@ def center_logits(logits: FloatBV) -> tuple[FloatBV, FloatB]:
 
 
 def target_log_probs(model: LanguageModel, variables: Variables, contexts: IntBN) -> TargetLogProbs:
-    """Return a function of rows of `contexts` and of targets that returns log-probabilities."""
+    """Return `log_probs(rows, targets)` of the model; see `SupportsTargetLogProbs`."""
     if isinstance(model, SupportsTargetLogProbs):
         return model.target_log_probs(variables, contexts)
     centered, log_sums = center_logits(compute_logits(model, variables, contexts))
@@ -200,7 +204,7 @@ def target_log_probs(model: LanguageModel, variables: Variables, contexts: IntBN
 
 
 def check_contexts(contexts: ArrayLike, context_length: int) -> IntBN:
-    """Return `contexts` [B, N], or [B] if N = 1, as integers [B, N]; raise an error for another type or shape."""
+    """Return `contexts` as integers [B, N]. [B] is accepted if N = 1; any other type or shape is an error."""
     contexts = jnp.asarray(contexts)
     if not jnp.issubdtype(contexts.dtype, jnp.integer):
         raise TypeError(f"contexts must be integers, got {contexts.dtype}")

@@ -1,4 +1,4 @@
-"""`jax.jit` for functions of a model: the model's numbers are traced, so another value compiles nothing."""
+"""`jax.jit` for functions of a model. Float hyperparameters are traced, so a new value does not recompile."""
 
 import functools
 from collections.abc import Callable, Iterable
@@ -17,12 +17,13 @@ _PLACEHOLDER = jax.ShapeDtypeStruct((), np.float32)  # type: ignore[no-untyped-c
 
 @runtime_checkable
 class HasNumbers(Protocol):
-    """A model that names the numbers that `jit_model` traces. All other models are static."""
+    """A model that lists the float hyperparameters that `jit_model` traces. Other models are static."""
 
     def map_numbers(self, function: Callable[[Any], Any]) -> Any:
         """Return the model with `function(number)` in place of each number that `apply` uses.
 
-        Hyperparameters that `apply` does not use may be set to any constant, so that more models are equal.
+        A hyperparameter that `apply` does not use may be set to a constant, so that models that differ only in it
+        share a program.
         """
 
 
@@ -31,8 +32,8 @@ def jit_model(
 ) -> Function:
     """Return `jax.jit(fun)` for a function whose first argument is a model.
 
-    The model is static except for its numbers, such as a dropout rate. Zero stays static, so that `fun` can skip
-    the term, such as dropout.
+    The model is static except for its float hyperparameters, such as a dropout rate. A hyperparameter that is 0 is
+    static too, so that `fun` can skip its term.
     """
 
     @functools.partial(jax.jit, static_argnames=static_argnames, donate_argnames=donate_argnames)
@@ -56,15 +57,18 @@ def is_abstract(number: Any) -> bool:
 
 
 def check_model(model: Any) -> None:
-    """Raise a TypeError that names the field and the remedy unless `model` is hashable, or has traced numbers."""
+    """Raise a TypeError that names the field and the remedy if `model` is not hashable.
+
+    Traced hyperparameters are allowed.
+    """
     if _is_hashable(model) or any(map(is_abstract, _split_cached.__wrapped__(model).args)):
         return
-    problem = "declare it with @dataclass(frozen=True)"
+    problem = "; declare it with @dataclass(frozen=True)"
     for field in getattr(type(model), "__match_args__", ()):  # the fields of a dataclass or a named tuple
         if not _is_hashable(value := getattr(model, field)):
             kind = type(value).__name__
-            problem = f"its field {field} is not ({kind}); use a tuple, and put arrays into the variables"
-    raise TypeError(f"{type(model).__name__} must be hashable: {problem}")
+            problem = f": its field {field} is a {kind}; use a tuple, and put arrays into the variables"
+    raise TypeError(f"{type(model).__name__} is not hashable{problem}")
 
 
 def _is_hashable(value: Any) -> bool:
@@ -91,7 +95,7 @@ class _Structure(NamedTuple):
 
 
 def _split(model: Any) -> Partial:
-    """Return a function that makes the model, as a pytree of the model's numbers."""
+    """Return a pytree of the traced hyperparameters, which returns the model when called."""
     try:
         return _split_cached(model)
     except TypeError:

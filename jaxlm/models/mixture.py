@@ -26,7 +26,8 @@ from jaxlm.models.jit import HasNumbers, check_model, is_abstract
 class MixtureLM:
     """Mix models: `P(w | context) = sum_i weights[i] P_i(w | context)`. `jaxlm.mixture_weights` fits the weights.
 
-    Each model reads its own number of last tokens of the context. Variables: a tuple with those of each model.
+    Each model reads the last tokens of the context, as many as its own `context_length`. Variables: a tuple with
+    those of each model.
 
     Args:
         models: at least one, all with the same vocabulary.
@@ -51,7 +52,8 @@ class MixtureLM:
         if not self.models:
             raise ValueError("MixtureLM: models must not be empty")
         if len(self.weights) != len(self.models):
-            raise ValueError(f"MixtureLM: {len(self.models)} models need as many weights, got {len(self.weights)}")
+            wanted = f"one entry per model ({len(self.models)})"
+            raise ValueError(f"MixtureLM: weights must have {wanted}, got {len(self.weights)}")
         if not any(map(is_abstract, self.weights)):
             total = sum(self.weights)
             if not (all(0 <= weight <= 1 for weight in self.weights) and abs(total - 1) <= 1e-6):
@@ -62,7 +64,7 @@ class MixtureLM:
             if model.vocab_size != self.vocab_size:
                 raise ValueError(
                     f"MixtureLM: {type(model).__name__} has vocab_size={model.vocab_size}, "
-                    f"{type(self.models[0]).__name__} {self.vocab_size}; mix models of one vocabulary"
+                    f"{type(self.models[0]).__name__} {self.vocab_size}; all models must have the same vocabulary"
                 )
 
     @property
@@ -99,8 +101,11 @@ class MixtureLM:
 
     def variables_of_each(self, variables: Variables) -> tuple[Variables, ...]:
         """Return `variables` as a tuple, after checking that there is one entry per model."""
-        if not isinstance(variables, tuple | list) or len(variables) != len(self.models):
-            raise ValueError(f"MixtureLM: variables must be a tuple of {len(self.models)}, one entry per model")
+        is_tuple = isinstance(variables, tuple | list)
+        if not is_tuple or len(variables) != len(self.models):
+            got = f"{len(variables)} entries" if is_tuple else f"a {type(variables).__name__}"
+            wanted = f"a tuple with one entry per model ({len(self.models)})"
+            raise ValueError(f"MixtureLM: variables must be {wanted}, got {got}")
         return tuple(variables)
 
     def _parts(self, variables: Variables, contexts: ArrayLike) -> list[tuple[LanguageModel, Variables, IntBN]]:
@@ -115,6 +120,8 @@ class MixtureLM:
     def _mix(self, log_probs: list[Array]) -> Array:
         stacked = jnp.stack(log_probs)
         weights = jnp.array(self.weights, stacked.dtype).reshape(-1, *[1] * (stacked.ndim - 1))
+        # Products flush subnormal weights to 0, so `logsumexp` must treat them as 0 too.
+        weights = jnp.where(weights < jnp.finfo(weights.dtype).tiny, 0, weights)
         return jax.nn.logsumexp(stacked, axis=0, b=weights)
 
 

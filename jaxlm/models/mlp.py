@@ -18,7 +18,7 @@ from jaxlm.models.jit import is_abstract
 class MLPLanguageModel(FrozenModule):
     """Embed N tokens, concatenate, apply tanh, project: `logits = U tanh(H x + d) + b`, x = [e1; ...; eN].
 
-    One more token of context adds D * H parameters, but multiplies a table of counts by V.
+    One more context token adds D * H parameters; in a table of counts, it multiplies the size by V.
 
     Args:
         context_length: N, at least 1.
@@ -61,7 +61,7 @@ class MLPLanguageModel(FrozenModule):
         concatenated = embedded.reshape(len(contexts), self.context_length * self.embedding_dim)
         hidden = nn.tanh(self.hidden(concatenated))  # [B, H]
         if not deterministic and (is_abstract(self.dropout) or self.dropout):
-            # The same as `nn.Dropout`, whose rate cannot be traced.
+            # Equal to `nn.Dropout`, which does not accept a traced rate.
             is_kept = jax.random.bernoulli(self.make_rng("dropout"), 1 - self.dropout, hidden.shape)
             hidden = jnp.where(is_kept, hidden / (1 - self.dropout), 0)
         logits: FloatBV = self.projection(hidden)

@@ -1,4 +1,4 @@
-"""Merge, sum and pad n-gram counts, stored as sorted rows, on the host."""
+"""Merge and sum n-gram counts, stored as sorted rows. NumPy, on the host."""
 
 from typing import Any
 

@@ -12,14 +12,13 @@ Source: Chen & Goodman (1998), "An Empirical Study of Smoothing Techniques for L
 (published in 1999 in Computer Speech & Language). Section and equation numbers are the report's.
 """
 
-import logging
 from dataclasses import dataclass
 
 import numpy as np
 
 from jaxlm._types import Counts
 
-# Float32 rounds a much smaller k to 0, and overflows in a sum of V numbers above 1e30.
+# In float32, a smaller k would round to 0, and a sum of V larger values could overflow.
 MIN_K, _MAX_K = 1e-30, 1e30
 
 
@@ -69,8 +68,7 @@ class KneserNey:
     """`P(w | h) = (max(c(h, w) - D, 0) + D t(h) P(w | h')) / c(h)`, with continuation counts in shorter contexts.
 
     The continuation count of an n-gram is the number of distinct tokens that precede it. D is `discount`, in
-    [0, 1]; None estimates it for each order as n_1 / (n_1 + 2 n_2), or logs a warning and uses 0.5 if n_1 or n_2
-    is 0.
+    [0, 1]; None estimates it for each order as n_1 / (n_1 + 2 n_2), or as 0.5, with a warning, if n_1 or n_2 is 0.
 
     Source: Kneser & Ney (1995); section 2.7. Estimate: Ney, Essen & Kneser (1994); section 2.6.
 
@@ -109,14 +107,19 @@ class ModifiedKneserNey:
 Smoothing = AddK | WittenBell | KneserNey | ModifiedKneserNey
 
 
-def estimate_discounts(smoothing: KneserNey | ModifiedKneserNey, counts: Counts, order: int) -> tuple[float, ...]:
-    """Return the discounts for counts of 1, 2, and 3 or more, given the counts of all n-grams of one order."""
+def estimate_discounts(
+    smoothing: KneserNey | ModifiedKneserNey, counts: Counts, order: int
+) -> tuple[tuple[float, ...], str | None]:
+    """Return the discounts for counts of 1, 2, and 3 or more, given the counts of all n-grams of one order.
+
+    If the discounts cannot be estimated, return also a message that says why.
+    """
     if isinstance(smoothing, KneserNey) and smoothing.discount is not None:
-        return (smoothing.discount,) * 3
+        return (smoothing.discount,) * 3, None
     is_modified = isinstance(smoothing, ModifiedKneserNey)
     fallback = (0.5, 1.0, 1.5) if is_modified else (0.5, 0.5, 0.5)
-    if not len(counts):  # a fresh table; no warning
-        return fallback
+    if not len(counts):
+        return fallback, None
     n = np.bincount(counts[counts <= 4], minlength=5).tolist()
     needed = n[1:] if is_modified else n[1:3]
     if 0 in needed:
@@ -125,10 +128,7 @@ def estimate_discounts(smoothing: KneserNey | ModifiedKneserNey, counts: Counts,
         y = n[1] / (n[1] + 2 * n[2])
         discounts = tuple(r - (r + 1) * y * n[r + 1] / n[r] for r in (1, 2, 3)) if is_modified else (y,) * 3
         if all(0 <= discount <= r for r, discount in enumerate(discounts, 1)):
-            return discounts
+            return discounts, None
         reason = "the estimates are " + ", ".join(f"{discount:.2f}" for discount in discounts)
     name, used = type(smoothing).__name__, ", ".join(map(str, fallback))
-    logging.getLogger(__name__).warning(
-        "%s cannot estimate its discounts for order %d: %s; it uses %s", name, order, reason, used
-    )
-    return fallback
+    return fallback, f"{name} cannot estimate discounts for order {order}: {reason}; using {used}"

@@ -123,7 +123,7 @@ def test_evaluate_limits_the_batch_to_the_text():
     assert score_windows._cache_size() == size
 
 
-def test_evaluate_again_compiles_nothing():
+def test_evaluate_again_does_not_recompile():
     model, variables = random_table(4, 1)
     evaluate(model, variables, random_ids(4, 100))
     size = score_windows._cache_size()

@@ -179,7 +179,7 @@ def test_fit_of_a_short_text_checks_the_counts_of_its_pairs():
         model.fit(variables, np.array([0, 1, 2]))
 
 
-def test_fit_again_compiles_nothing():
+def test_fit_again_does_not_recompile():
     model, variables = fitted(IDS)
     size = add_pairs._cache_size()
     variables = model.fit(variables, np.array([*IDS, 0]))

@@ -19,7 +19,7 @@ CALLS = {
     "window_nats": (lambda ids: jaxlm.window_nats(MODEL, {}, ids), PURE_NATS),
     "mixture_weights": (lambda ids: jaxlm.mixture_weights([MODEL], [{}], ids), PURE_NATS),
     "fit": (lambda ids: COUNTS.fit(COUNTED, ids), "table + jaxlm.reference.count_pairs(ids, V)"),
-    "fit of n-grams": (lambda ids: NGRAMS.fit(COUNTED, ids), "variables that were fitted before"),
+    "fit of n-grams": (lambda ids: NGRAMS.fit(COUNTED, ids), "variables that were fitted outside"),
     "sample": (lambda ids: jaxlm.sample(MODEL, {}, ids, 1, key=jax.random.key(0)), "generate"),
     "train": (lambda ids: jaxlm.train_lm(MODEL, ids, key=jax.random.key(0)), "init_state and train_step"),
 }

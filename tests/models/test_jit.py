@@ -1,4 +1,4 @@
-"""`jit_model`: other numbers of a model compile nothing, and results are those of the plain formulas."""
+"""`jit_model`: other hyperparameters of a model do not recompile, and results are those of the plain formulas."""
 
 from typing import NamedTuple
 
@@ -33,7 +33,7 @@ def mixture(k, weight):
     ],
     ids=["smoothing", "weights", "smoothing_in_a_mixture"],
 )
-def test_other_numbers_compile_nothing(make_model, expected, variables):
+def test_other_numbers_do_not_recompile(make_model, expected, variables):
     apply = jit_model(lambda model, variables, contexts: compute_logits(model, variables, contexts))
     for number in (0.25, 0.75, np.float64(0.5), 0.125):
         log_probs = apply(make_model(number), variables, CONTEXTS)
@@ -41,7 +41,7 @@ def test_other_numbers_compile_nothing(make_model, expected, variables):
         assert apply._cache_size() == 1
 
 
-def test_other_smoothing_methods_compile_nothing():
+def test_other_smoothing_methods_do_not_recompile():
     apply = jit_model(lambda model, variables, contexts: compute_logits(model, variables, contexts))
     for smoothing in (AddK(0.0), AddK(0.5), KneserNey(0.5)):
         model = CountsNgramLM(3, 1, smoothing)
@@ -49,7 +49,7 @@ def test_other_smoothing_methods_compile_nothing():
     assert apply._cache_size() == 1
 
 
-def test_other_dropout_rates_compile_nothing():
+def test_other_dropout_rates_do_not_recompile():
     """The same draws decide at every rate, so a higher rate drops more units."""
     variables = jax.tree.map(jnp.ones_like, init(MLPLanguageModel(3, 1, 2, 50), jax.random.key(0)))
     apply = jit_model(compute_logits)

@@ -107,6 +107,15 @@ def test_mixture_does_not_underflow():
     assert float(log_probs[0, 1]) == pytest.approx(-500 + math.log(0.5), rel=1e-6)
 
 
+@pytest.mark.parametrize("weight", [0.0, 1e-40])
+def test_mixture_ignores_a_model_without_weight(weight):
+    """A weight below the normal numbers of float32 counts as 0."""
+    mixture = MixtureLM((FirstTokenLM(2, 1), FirstTokenLM(2, 1)), (1.0, weight))
+    variables = np.array([[[0.0, -120.0]] * 2, [[-300.0, 0.0]] * 2], np.float32)
+    log_probs = jax.jit(mixture.apply)(tuple(variables), np.zeros((1, 1), np.int32))
+    np.testing.assert_allclose(log_probs, [[0, -120]])
+
+
 def test_init_gives_each_model_its_own_key():
     variables = jaxlm.init(MixtureLM((MODELS[0],) * 3, WEIGHTS), jax.random.key(0))
     assert len(np.unique(np.stack(variables), axis=0)) == 3
@@ -116,7 +125,7 @@ def test_init_gives_each_model_its_own_key():
     ("models", "weights", "message"),
     [
         ((), (), "models must not be empty"),
-        (MODELS, (0.5, 0.5), "3 models need as many weights, got 2"),
+        (MODELS, (0.5, 0.5), r"weights must have one entry per model \(3\), got 2"),
         (MODELS, (0.5, 0.5, 0.5), r"sum to 1, got \[0.5, 0.5, 0.5\] with the sum 1.5"),
         (MODELS, (1.0, 0.5, -0.5), r"must be in \[0, 1\]"),
         ((COUNTS, FirstTokenLM(7, 2)), (0.5, 0.5), "FirstTokenLM has vocab_size=7, CountsBigramLM 6"),
@@ -127,7 +136,9 @@ def test_mixture_rejects(models, weights, message):
         MixtureLM(models, weights)
 
 
-@pytest.mark.parametrize("variables", [VARIABLES[:2], {"0": FIRST, "1": FIRST, "2": FIRST}])
-def test_mixture_rejects_variables_of_another_mixture(variables):
-    with pytest.raises(ValueError, match="a tuple of 3, one entry per model"):
+@pytest.mark.parametrize(
+    ("variables", "got"), [(VARIABLES[:2], "2 entries"), ({"0": FIRST, "1": FIRST}, "a dict")]
+)
+def test_mixture_rejects_variables_of_another_mixture(variables, got):
+    with pytest.raises(ValueError, match=rf"a tuple with one entry per model \(3\), got {got}"):
         MixtureLM(MODELS, WEIGHTS).apply(variables, CONTEXTS)

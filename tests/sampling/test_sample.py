@@ -193,7 +193,7 @@ def test_one_prompt_is_a_batch_of_one(model):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("vocab_size", [5, 14])  # with a table, and without one, which would need 5,488 tokens
-def test_other_numbers_and_lengths_compile_nothing(vocab_size):
+def test_other_numbers_and_lengths_do_not_recompile(vocab_size):
     model = with_normal_variables(jaxlm.MLPLanguageModel(vocab_size, 3, embedding_dim=2, hidden_dim=4))
     draw(model, [0, 1, 2], 1, temperature=0.7, top_p=0.5)
     before = generate_block._cache_size(), compute_table._cache_size()
