@@ -3,12 +3,37 @@
 import dataclasses
 import os
 import reprlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import NoneType
-from typing import Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
 
+from jaxlm.utils.atomic_files import expand
 from jaxlm.utils.json_files import read_json
+
+
+@dataclass(frozen=True)
+class _Interval:
+    """An interval such as "[0, 1)": the range of an option, in the annotation of its field."""
+
+    text: str
+
+    def __contains__(self, value: float) -> bool:
+        least, most = map(float, self.text[1:-1].split(", "))
+        is_end = (value == least and "[" in self.text) or (value == most and "]" in self.text)
+        return least < value < most or is_end
+
+
+_MAX = 2**31 - 1  # sizes and step numbers are int32
+_Positive = Annotated[int, _Interval(f"[1, {_MAX}]")]
+_NotNegative = Annotated[float, _Interval(f"[0, {_MAX}]")]
+_BelowOne = Annotated[float, _Interval("[0, 1)")]
+_Fraction = Annotated[float, _Interval("(0, 1)")]
+_Norm = Annotated[float, _Interval(f"(0, {_MAX}]")]
+_Warmup = Annotated[int, _Interval(f"[0, {_MAX}]")]
+_Seed = Annotated[int, _Interval(f"[0, {2**32 - 1}]")]
+_VocabSize = Annotated[int, _Interval(f"[256, {_MAX}]")]  # bytes are tokens
 
 
 # The docstring and the comments after the fields are the help text of `jaxlm train --help`.
@@ -23,89 +48,96 @@ class TrainConfig:
     model: Literal["counts", "bigram", "mlp"] = "mlp"  # counts: add-k smoothing. bigram, mlp: neural.
     corpus: str = "tinyshakespeare"  # Named corpus: tinyshakespeare, or shakespeare (all plays).
     text: Path | None = None  # UTF-8 text file to use instead of a named corpus.
-    tokenizer: Literal["char", "byte", "bpe"] = "bpe"  # Unit of a token: character, byte, or byte-pair encoding.
-    vocab_size: int | None = None  # bpe: size of the vocabulary, at least 256; None means 4096.
-    val_fraction: float = 0.1  # Fraction of tokens for validation (the last part of the text), between 0 and 1.
-    smoothing: float | None = None  # counts: the constant k added to every pair count; None means 1.
-    context_length: int | None = None  # mlp: number of context tokens; None means 3.
-    embedding_dim: int | None = None  # bigram, mlp: size of the embedding; None means 64 for bigram, 32 for mlp.
-    hidden_dim: int | None = None  # mlp: number of hidden units; None means 64.
-    dropout: float | None = None  # mlp: probability of dropping a hidden unit, in [0, 1); None means 0.
+    # Unit of a token: character, byte, or byte-pair encoding; or the file of a tokenizer.
+    tokenizer: Literal["char", "byte", "bpe"] | Path = "bpe"
+    vocab_size: _VocabSize | None = None  # bpe: size of the vocabulary, at least 256; None means 4096.
+    val_fraction: _Fraction = 0.1  # Fraction of tokens for validation (the last part of the text), in (0, 1).
+    smoothing: _NotNegative | None = None  # counts: the constant k added to every pair count; None means 1.
+    context_length: _Positive | None = None  # mlp: number of context tokens; None means 3.
+    embedding_dim: _Positive | None = None  # bigram, mlp: size of the embedding; None means 64 and 32.
+    hidden_dim: _Positive | None = None  # mlp: number of hidden units; None means 64.
+    dropout: _BelowOne | None = None  # mlp: probability of dropping a hidden unit, in [0, 1); None means 0.
     direct_connections: bool = False  # mlp: also connect the embeddings directly to the logits.
-    num_steps: int = 6000  # Total number of training steps.
-    batch_size: int = 128  # Windows per minibatch.
-    lr: float | None = None  # Peak learning rate of SGD; None means 2.0 for bigram and 0.5 for mlp.
+    num_steps: _Positive = 6000  # Total number of training steps.
+    batch_size: _Positive = 128  # Windows per minibatch.
+    optimizer: Literal["sgd", "adam", "adamw", "muon"] = "sgd"  # Optax optimizer.
+    # Peak learning rate. None means 2.0 for bigram and 0.5 for mlp; with adam and adamw 0.003, with muon 0.02.
+    lr: _NotNegative | None = None
     schedule: Literal["cosine", "constant"] = "cosine"  # Learning rate: cosine decay to 0, or constant.
-    warmup_steps: int = 0  # Steps of linear warmup from lr / (warmup_steps + 1) to lr.
-    momentum: float = 0.9  # Momentum of SGD, in [0, 1).
-    weight_decay: float = 0.0  # Coefficient of L2 weight decay, added to the gradient as weight_decay * param.
-    decoupled_decay: bool = False  # Apply the decay to the update instead, so that it bypasses momentum.
-    clip_norm: float | None = 1.0  # Maximum global norm of the gradient; None disables clipping.
-    log_every: int = 250  # Steps between records of minibatch loss and validation loss.
-    # Stop after this many records without improvement and keep the best params, which makes the validation loss
-    # of the result optimistic. None never stops early.
-    patience: int | None = None
-    seed: int = 0  # Seed of all random numbers, in [0, 2**32 - 1].
-    save_every: int | None = None  # Steps between checkpoints, in addition to --save-seconds.
-    save_seconds: float = 30.0  # Seconds between checkpoints.
-    keep: int = 2  # Number of latest checkpoints to keep; the best by validation is kept as well.
+    warmup_steps: _Warmup = 0  # Steps of linear warmup from lr / (warmup_steps + 1) to lr.
+    momentum: _BelowOne = 0.9  # Momentum of sgd and muon, and b1 of adam and adamw, in [0, 1).
+    # Weight decay: sgd and adam add weight_decay * param to the gradient, adamw and muon to the update.
+    weight_decay: _NotNegative = 0.0
+    decoupled_decay: bool = False  # sgd: add the decay to the update instead, so that it bypasses momentum.
+    clip_norm: _Norm | None = 1.0  # Maximum global norm of the gradient; None disables clipping.
+    log_every: _Positive = 250  # Steps between records of minibatch loss and validation loss.
+    # Stop after this many records without improvement and keep the best parameters, which makes the validation
+    # loss of the result optimistic. None never stops early.
+    patience: _Positive | None = None
+    seed: _Seed = 0  # Seed of all random numbers, in [0, 2**32 - 1].
+    save_every: _Positive | None = None  # Steps between checkpoints, in addition to --save-seconds.
+    save_seconds: _NotNegative = 30.0  # Seconds between checkpoints.
+    keep: _Positive = 2  # Number of latest checkpoints to keep; the best by validation is kept as well.
     device: str = "auto"  # auto, cpu, gpu, cuda, rocm, tpu or metal.
     tensorboard: bool = False  # Also write TensorBoard events; requires pip install 'jaxlm[tensorboard]'.
 
     def __post_init__(self) -> None:
-        """Check the types. NumPy scalars become Python numbers, and a `text` of type `str` becomes a `Path`."""
+        """Check the types. NumPy scalars become Python numbers, and strings that name files become paths."""
         for field in dataclasses.fields(self):
             object.__setattr__(self, field.name, _convert(field, getattr(self, field.name)))
 
 
 # The options that apply to some models or tokenizers only, with their defaults.
-_DEPENDENT_OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
+_DEPENDENT_OPTIONS: dict[str, dict[Any, dict[str, Any]]] = {
     "model": {
         "counts": {"smoothing": 1.0},
         "bigram": {"embedding_dim": 64, "lr": 2.0},
         "mlp": {"context_length": 3, "embedding_dim": 32, "hidden_dim": 64, "dropout": 0.0, "lr": 0.5}
         | {"direct_connections": False},
+        "own": {"lr": 0.5},  # passed to `start_run`
     },
-    "tokenizer": {"char": {}, "byte": {}, "bpe": {"vocab_size": 4096}},
+    "tokenizer": {"bpe": {"vocab_size": 4096}},
 }
-_MAX = 2**31 - 1  # sizes and step numbers are int32
-_INTERVALS = {
-    "vocab_size": f"[256, {_MAX}]",
-    "seed": f"[0, {2**32 - 1}]",
-    "val_fraction": "(0, 1)",
-    "clip_norm": f"(0, {_MAX}]",
-    **dict.fromkeys(("dropout", "momentum"), "[0, 1)"),
-    **dict.fromkeys(("smoothing", "lr", "warmup_steps", "weight_decay", "save_seconds"), f"[0, {_MAX}]"),
-    **dict.fromkeys(("context_length", "embedding_dim", "hidden_dim", "num_steps", "batch_size"), f"[1, {_MAX}]"),
-    **dict.fromkeys(("log_every", "patience", "save_every", "keep"), f"[1, {_MAX}]"),
-}
+_ADAPTIVE_LR = {"adam": 0.003, "adamw": 0.003, "muon": 0.02}
 
 
-def resolve(config: TrainConfig) -> TrainConfig:
-    """Check ranges and conflicts, fill in the defaults, and make the path of the text absolute."""
-    for name, interval in _INTERVALS.items():
-        if (value := getattr(config, name)) is not None and not _is_inside(value, interval):
-            raise ValueError(f"{name} must be in {interval}, got {reprlib.repr(value)}")
+def resolve(config: TrainConfig, *, has_own_model: bool = False) -> TrainConfig:
+    """Check ranges and conflicts, fill in the defaults, and make the paths absolute.
+
+    With `has_own_model`, the options of all models are refused, because none applies to the model of the caller.
+    """
+    for field in dataclasses.fields(config):
+        value, interval = getattr(config, field.name), next(_parts(field.type, _Interval), None)
+        if interval is not None and value is not None and value not in interval:
+            raise ValueError(f"{field.name} must be in {interval.text}, got {reprlib.repr(value)}")
     if config.text is not None and config.corpus != TrainConfig.corpus:
         raise ValueError(f"text {config.text} and corpus {config.corpus} exclude each other; remove one")
     if config.warmup_steps >= config.num_steps:
         raise ValueError(f"warmup_steps must be below num_steps {config.num_steps}, got {config.warmup_steps}")
+    if config.optimizer != "sgd" and config.decoupled_decay:
+        raise ValueError(f"decoupled_decay does not apply to optimizer {config.optimizer}; remove it")
     filled = {}
     for choice, by_choice in _DEPENDENT_OPTIONS.items():
-        defaults = by_choice[getattr(config, choice)]
+        chosen = "own" if has_own_model and choice == "model" else getattr(config, choice)
+        defaults = by_choice.get(chosen, {})
+        if "lr" in defaults and config.optimizer in _ADAPTIVE_LR:
+            defaults = defaults | {"lr": _ADAPTIVE_LR[config.optimizer]}
         for name in sorted(set().union(*by_choice.values())):
             value = getattr(config, name)
             if name in defaults:
                 filled[name] = defaults[name] if value is None else value
             elif value is not None and value is not False:
-                raise ValueError(f"{name} {value} does not apply to {choice} {getattr(config, choice)}; remove it")
-    return dataclasses.replace(config, **filled, text=config.text and config.text.absolute())
+                raise ValueError(f"{name} {value} does not apply to {choice} {chosen}; remove it")
+    paths = {name: getattr(config, name) for name in ("text", "tokenizer")}
+    filled |= {name: path.absolute() for name, path in paths.items() if isinstance(path, Path)}
+    return dataclasses.replace(config, **filled)
 
 
-def reset_dependent_options(config: TrainConfig, **choices: str) -> TrainConfig:
-    """Reset the options that depend on the model or tokenizer, if `choices` contains another one."""
+def reset_dependent_options(config: TrainConfig, **choices: str | Path) -> TrainConfig:
+    """Reset the options that depend on the model, tokenizer or optimizer, if `choices` contains another one."""
     others = [name for name, choice in choices.items() if choice != getattr(config, name)]
-    names = {name for other in others for options in _DEPENDENT_OPTIONS[other].values() for name in options}
+    groups = _DEPENDENT_OPTIONS | {"optimizer": {"any": {"lr": None}}}
+    names = {name for other in others for options in groups[other].values() for name in options}
     return dataclasses.replace(config, **{name: getattr(TrainConfig, name) for name in names})
 
 
@@ -142,21 +174,22 @@ def _convert(field: dataclasses.Field[Any], value: Any) -> Any:
     """Return the value as a Python type, or raise a ValueError that names the option."""
     if type(value).__module__ == "numpy":  # a scalar; importing numpy is slow
         value = value.tolist()
-    kinds = get_args(field.type) or (field.type,)
+    kinds, choices = tuple(_parts(field.type, type)), tuple(_parts(field.type, str))
+    if isinstance(value, str) and value in choices:
+        return value
     if Path in kinds and isinstance(value, str | os.PathLike):
-        value = Path(value)
-    if get_origin(field.type) is Literal:
-        is_valid, expected = value in kinds, "one of " + ", ".join(kinds)
-    else:  # a type, or a union of a type and None
-        is_number = float in kinds and type(value) is int
-        is_valid = is_number or (isinstance(value, kinds) and (bool in kinds or not isinstance(value, bool)))
-        expected = " or ".join("None" if kind is NoneType else kind.__name__ for kind in kinds)
-    if not is_valid:
-        raise ValueError(f"{field.name} must be {expected}, got {reprlib.repr(value)}")
-    return value
+        return expand(value)
+    is_number = float in kinds and type(value) is int
+    if is_number or (isinstance(value, kinds) and (bool in kinds or not isinstance(value, bool))):
+        return value
+    names = ["None" if kind is NoneType else kind.__name__ for kind in kinds]
+    expected = " or ".join(names if not choices else [f"one of {', '.join(choices)}", *names])
+    raise ValueError(f"{field.name} must be {expected}, got {reprlib.repr(value)}")
 
 
-def _is_inside(value: float, interval: str) -> bool:
-    """Return whether the number is in an interval such as "[0, 1)"."""
-    least, most = map(float, interval[1:-1].split(", "))
-    return least < value < most or (value == least and "[" in interval) or (value == most and "]" in interval)
+def _parts(annotation: Any, kind: type) -> Iterator[Any]:
+    """Yield the parts of an annotation that are of a kind: types, choices of a `Literal`, or intervals."""
+    if get_origin(annotation) is None:
+        yield from [annotation] if isinstance(annotation, kind) else []
+    for part in get_args(annotation):
+        yield from _parts(part, kind)

@@ -102,7 +102,7 @@ def write_artifacts(
     except ValueError as error:  # without smoothing, a token that the counts lack has no successor
         text = f"{prompt} ({error})"
     samples = {title: text}
-    results = describe_results(data, config.tokenizer, config.seed, [row], prompt, samples, setup.device)
+    results = describe_results(data, str(config.tokenizer), config.seed, [row], prompt, samples, setup.device)
     write_atomically(path / "samples.txt", format_samples(samples))
     if setup.optimizer is not None:
         plot_curves(path / "curves.png", {title: read_metrics(path / "metrics.jsonl")}, {}, model.vocab_size)

@@ -1,5 +1,6 @@
 """Turn the options of a run into data, model, optimizer and device."""
 
+from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import jax
@@ -13,7 +14,7 @@ from jaxlm.models.interface import num_init_params
 from jaxlm.runs.config import TrainConfig
 from jaxlm.runs.tensorboard import check_tensorboard
 from jaxlm.text.dataset import Dataset, load_dataset
-from jaxlm.text.tokenizers import Tokenizer
+from jaxlm.text.tokenizers import load_tokenizer
 from jaxlm.training.early_stopping import EarlyStopping
 from jaxlm.training.optimizers import sgd
 from jaxlm.training.state import TrainState, init_state
@@ -36,7 +37,7 @@ class TrainingSetup(NamedTuple):
     device: jax.Device
 
 
-def prepare_training(config: TrainConfig, tokenizer: Tokenizer | None, console: Console) -> TrainingSetup:
+def prepare_training(config: TrainConfig, tokenizer: Any, console: Console) -> TrainingSetup:
     """Load the text, build the model and the optimizer, and choose the device.
 
     `config` is resolved. None as the tokenizer trains one. Raises an OSError or a ValueError if the text or the
@@ -44,10 +45,12 @@ def prepare_training(config: TrainConfig, tokenizer: Tokenizer | None, console: 
     """
     if config.tensorboard:
         check_tensorboard()
+    if tokenizer is None:
+        tokenizer = load_tokenizer(config.tokenizer) if isinstance(config.tokenizer, Path) else config.tokenizer
     data = load_dataset(
         config.corpus,
         config.text,
-        config.tokenizer if tokenizer is None else tokenizer,
+        tokenizer,
         vocab_size=config.vocab_size,
         val_fraction=config.val_fraction,
         min_tokens=(config.context_length or 1) + 1,
@@ -89,8 +92,23 @@ def make_optimizer(config: TrainConfig) -> optax.GradientTransformation | None:
     """Return the optimizer of a resolved config, or None for counts."""
     if config.lr is None:
         return None
-    names = "schedule", "warmup_steps", "momentum", "weight_decay", "decoupled_decay", "clip_norm"
-    return sgd(config.lr, config.num_steps, **{name: getattr(config, name) for name in names})
+    if config.optimizer == "sgd":
+        names = "schedule", "warmup_steps", "momentum", "weight_decay", "decoupled_decay", "clip_norm"
+        return sgd(config.lr, config.num_steps, **{name: getattr(config, name) for name in names})
+    warmup = config.lr / (config.warmup_steps + 1), config.lr, config.warmup_steps
+    is_cosine, decay = config.schedule == "cosine", config.weight_decay
+    cosine, constant = optax.warmup_cosine_decay_schedule, optax.warmup_constant_schedule
+    rate = cosine(*warmup, config.num_steps) if is_cosine else constant(*warmup)
+    transforms = [] if config.clip_norm is None else [optax.clip_by_global_norm(config.clip_norm)]
+    match config.optimizer:
+        case "adam":
+            transforms += [optax.add_decayed_weights(decay), optax.adam(rate, config.momentum)]
+        case "adamw":
+            transforms += [optax.adamw(rate, config.momentum, weight_decay=decay)]
+        case "muon":
+            muon = optax.contrib.muon
+            transforms += [muon(rate, beta=config.momentum, weight_decay=decay, adam_weight_decay=decay)]
+    return optax.chain(*transforms)
 
 
 def train_key(config: TrainConfig) -> jax.Array:

@@ -70,9 +70,10 @@ def start_run(
         check_run_path(Path(path), overwrite=overwrite)
     with terminate_as_interrupt():
         setup = prepare_training(config, None, console)
-        label = f"{config.model}-{'text' if config.text else config.corpus}-{config.tokenizer}"
+        unit = config.tokenizer if isinstance(config.tokenizer, str) else config.tokenizer.stem
+        label = f"{config.model}-{'text' if config.text else config.corpus}-{unit}"
         path = new_run_path(label) if path is None else Path(path)
-        details = describe_dataset(setup.data, config.tokenizer)
+        details = describe_dataset(setup.data, str(config.tokenizer))
         details["tokenizer"] |= {"sha256": tokenizer_checksum(setup.data.tokenizer)}
         run = create_run(path, "train", config_to_json(config), setup.device, overwrite=overwrite, **details)
         with _interrupt_with_remedy(path), run:

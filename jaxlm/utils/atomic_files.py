@@ -10,6 +10,11 @@ import uuid
 from pathlib import Path
 
 
+def expand(path: str | os.PathLike[str]) -> Path:
+    """Return the path with the home folder in place of a leading `~`."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111  which raises an error for an unknown user
+
+
 def temporary_path(path: Path) -> Path:
     """Return a new hidden path in the same directory, to write to and then rename to `path`."""
     return path.with_name(f".{uuid.uuid4().hex}")

@@ -25,7 +25,7 @@ OTHERS = {
     "model": "bigram",
     "corpus": "shakespeare",
     "text": Path("/texts/é.txt"),
-    "tokenizer": "char",
+    "tokenizer": Path("/tokenizers/é.json"),
     "vocab_size": 300,
     "val_fraction": 0.25,
     "smoothing": 0.5,
@@ -36,6 +36,7 @@ OTHERS = {
     "direct_connections": True,
     "num_steps": 11,
     "batch_size": 13,
+    "optimizer": "muon",
     "lr": 0.25,
     "schedule": "constant",
     "warmup_steps": 3,
@@ -71,9 +72,22 @@ def test_resolve_fills_the_defaults_of_each_model(model, expected):
     assert resolve(config) == config
 
 
-def test_resolve_makes_the_text_path_absolute(tmp_path, monkeypatch):
+def test_resolve_makes_paths_absolute(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert resolve(TrainConfig(text=Path("notes.txt"))).text == tmp_path / "notes.txt"
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    resolved = resolve(TrainConfig(text="notes.txt", tokenizer="~/char.json"))
+    assert (resolved.text, resolved.tokenizer) == (tmp_path / "notes.txt", tmp_path / "home" / "char.json")
+    assert TrainConfig(tokenizer="./char").tokenizer == Path("char")  # a file of that name
+
+
+def test_resolve_fills_the_rate_of_each_optimizer():
+    rates = {"sgd": 0.5, "adam": 0.003, "adamw": 0.003, "muon": 0.02}
+    assert {name: resolve(TrainConfig(optimizer=name)).lr for name in rates} == rates
+    assert resolve(TrainConfig(model="counts", optimizer="adam")).lr is None
+    adam = resolve(TrainConfig(optimizer="adam"))
+    assert reset_dependent_options(adam, optimizer="sgd").lr is None
+    with pytest.raises(ValueError, match="decoupled_decay does not apply to optimizer adam; remove it"):
+        resolve(TrainConfig(optimizer="adam", decoupled_decay=True))
 
 
 @pytest.mark.parametrize(
@@ -152,7 +166,7 @@ def test_config_checks_types(name):
             config_from_json({name: value}, origin="here.json")
 
 
-@pytest.mark.parametrize(("name", "value"), [("model", "gpt"), ("tokenizer", "word"), ("schedule", "linear")])
+@pytest.mark.parametrize(("name", "value"), [("model", "gpt"), ("optimizer", "adamax"), ("schedule", "linear")])
 def test_config_lists_the_choices(name, value):
     with pytest.raises(ValueError, match=rf"{name} must be one of \w+, \w+.*, got '{value}'"):
         TrainConfig(**{name: value})
