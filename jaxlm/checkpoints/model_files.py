@@ -99,7 +99,9 @@ def read_model(path: Path, *, model: LanguageModel | None = None) -> SavedModel:
         raise FileNotFoundError(f"{path} is not a saved model: {file} does not exist")
     metadata, tensors = _read_tensors(file)
     if "jaxlm" not in metadata:
-        raise ValueError(f"{file} is not a model file: its metadata has no entry jaxlm; use one from save_model")
+        raise ValueError(
+            f"{file} is not a model file: its metadata has no key 'jaxlm'; use a file from save_model"
+        )
     document = parse_json(metadata["jaxlm"], origin=file)
     check_version(document, _VERSION, origin=file, what="saved model")
     match spec := verify_checksum(document, origin=file):
@@ -117,7 +119,7 @@ def read_model(path: Path, *, model: LanguageModel | None = None) -> SavedModel:
 
 
 def _prepare_arrays(model: LanguageModel, variables: Any, tokenizer: Tokenizer | None) -> _Arrays:
-    """Return the arrays to save. Raise an error if `load_model` would refuse them."""
+    """Return the arrays to save, after the checks of `load_model`."""
     try:
         arrays = flatten(variables_to_arrays(model, variables))
     except (KeyError, IndexError, AttributeError) as error:
@@ -133,11 +135,11 @@ def _prepare_arrays(model: LanguageModel, variables: Any, tokenizer: Tokenizer |
 
 
 def _check_values(origin: str, model: LanguageModel, arrays: _Arrays, tokenizer: Tokenizer | None) -> None:
-    """Raise a ValueError for dtypes that JAX would narrow, impossible numbers, and a tokenizer too large."""
+    """Raise a ValueError for a dtype that JAX would narrow, invalid values, or too large a tokenizer."""
     for name, array in arrays.items():
         message = f"{origin}: array {name!r:.200}"
         if jax.dtypes.canonicalize_dtype(array.dtype) != array.dtype:
-            raise ValueError(f"{message} is {array.dtype}, which JAX narrows; set jax_enable_x64")
+            raise ValueError(f"{message} is {array.dtype}, which JAX would narrow; set jax_enable_x64")
         if not is_library_model(model):
             continue
         if not np.isfinite(array).all():

@@ -14,7 +14,7 @@ from jaxlm.checkpoints.named_arrays import check_arrays, flatten
 from jaxlm.models import CountsNgramLM, LanguageModel, MixtureLM, init
 from jaxlm.models.interface import num_contexts
 
-# Fields that a spec may omit, because they may be None or were added later, and their defaults.
+# Defaults of the fields that a spec may omit, because they can be None or were added later.
 _OPTIONAL_FIELDS = {"discount": None, "dropout": 0.0, "direct_connections": False}
 
 _MODELS = ("CountsBigramLM", "CountsNgramLM", "MixtureLM", "MLPLanguageModel", "NeuralBigramLM")
@@ -23,7 +23,7 @@ _CLASSES = {name: getattr(models, name) for name in (*_MODELS, *_SMOOTHINGS)}
 
 
 def is_library_model(model: LanguageModel) -> bool:
-    """Return whether the model's class, or for a mixture those of all its models, belong to this library."""
+    """Return whether the model's class belongs to this library; for a mixture, the classes of all its models."""
     if type(model) is MixtureLM:
         return all(map(is_library_model, model.models))
     return type(model) in map(_CLASSES.get, _MODELS)
@@ -45,7 +45,7 @@ def model_from_spec(
 ) -> LanguageModel:
     """Return the library model that a spec describes, or the user's `own` model if the spec describes it.
 
-    Raises a ValueError that names `origin` if the spec is invalid or describes another model.
+    Raises a ValueError that names `origin` if the spec is invalid or describes a different model.
     """
     if own is None and not (spec["of_jaxlm"] and spec["class"] in _MODELS):
         name = f"{spec['class']!r:.100}"
@@ -64,9 +64,9 @@ def model_from_spec(
 
 
 def expected_arrays(model: LanguageModel, origin: str) -> dict[str, Any] | None:
-    """Return the shape and dtype of each array to save by name, or None if the model does not determine them.
+    """Return the expected shape and dtype of each saved array, or None if the model does not determine them.
 
-    Raises a ValueError that starts with `origin` if the sizes are too large for any array.
+    Raises a ValueError that starts with `origin` if the sizes are too large for an array.
     """
     if not is_library_model(model) or isinstance(model, MixtureLM):
         return None
@@ -83,22 +83,22 @@ def expected_arrays(model: LanguageModel, origin: str) -> dict[str, Any] | None:
 
 
 def variables_to_arrays(model: LanguageModel, variables: Any) -> Any:
-    """Return the arrays to save as nested dicts: of n-gram models only the counts, which are smoothed on load.
+    """Return the arrays to save, in nested dicts. For n-gram models, only the counts; loading smooths them.
 
-    Raises any error if the variables are another model's.
+    Raises an error of any type if the variables belong to a different model.
     """
     if isinstance(model, MixtureLM):
         parts = zip(model.models, model.variables_of_each(variables), strict=True)
         return {str(index): variables_to_arrays(*part) for index, part in enumerate(parts)}
     if isinstance(model, CountsNgramLM):
         ngrams, counts = model.ngrams_of(variables)
-        # Save a dense table whole, so that no small file expands into a large table.
+        # Save a dense table completely, so that loading a small file cannot allocate a large table.
         return variables["counts"] if model.is_dense else {"ngrams": ngrams, "counts": counts.astype(np.int32)}
     return variables
 
 
 def variables_from_arrays(model: LanguageModel, arrays: Any, origin: str) -> Any:
-    """Return the variables that `variables_to_arrays` turned into `arrays`, checked for library models.
+    """Invert `variables_to_arrays`. Check the arrays of library models.
 
     Raises a ValueError that starts with `origin` if the arrays are not the model's.
     """

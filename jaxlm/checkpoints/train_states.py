@@ -1,9 +1,9 @@
 """Save and load the checkpoints of a run, with Orbax and a list of checksums for each.
 
 A checkpoint is a directory `step_NNNNNNNNNN`: the state as Orbax's item `state`, with early stopping also `best`,
-the run's log `metrics.jsonl`, and `checkpoint.json`, which is written last: without it a checkpoint is unfinished.
-Orbax's `CheckpointManager` can read such directories, but does not write them: it removes an old step file by
-file, so that a process that is killed meanwhile leaves a part of it.
+the run's log `metrics.jsonl`, and `checkpoint.json`, which is written last. A checkpoint without it is incomplete.
+Orbax's `CheckpointManager` can read these directories. It is not used to write them, because it removes an old
+step file by file: a kill in between would leave a partial checkpoint.
 """
 
 import contextlib
@@ -42,9 +42,9 @@ class Checkpoint(NamedTuple):
 
 @contextlib.contextmanager
 def save_in_background(directory: Path, keep: int) -> Iterator[Callable[..., None]]:
-    """Yield `save(*checkpoints, wait=False)`, which saves checkpoints in a thread, one call after another.
+    """Yield `save(*checkpoints, wait=False)`, which saves checkpoints in a background thread, in order.
 
-    Keep the `keep` latest and the best. A later call raises the error of an earlier one.
+    The `keep` latest checkpoints and the best one are kept. An error is raised by the next call.
     """
 
     def write(checkpoints: tuple[Checkpoint, ...]) -> None:
@@ -71,7 +71,7 @@ def save_in_background(directory: Path, keep: int) -> Iterator[Callable[..., Non
 
 
 def save_checkpoint(directory: Path, checkpoint: Checkpoint) -> Path:
-    """Save a checkpoint as `directory/step_NNNNNNNNNN`, unless there is one of its step.
+    """Save a checkpoint as `directory/step_NNNNNNNNNN`, unless a checkpoint of this step exists.
 
     Raises an OSError if it cannot be written; all other checkpoints are unchanged.
     """
@@ -80,11 +80,12 @@ def save_checkpoint(directory: Path, checkpoint: Checkpoint) -> Path:
     path, nats = checkpoint_path(directory, int(checkpoint.state.step)), checkpoint.nats_per_token
     if (path / _DOCUMENT).exists():
         return path
-    # NumPy arrays, because Orbax 0.11.24 cannot save those of JAX 0.5.0.
+    # Convert to NumPy: Orbax 0.11.24 cannot save arrays of JAX 0.5.0.
     trees = jax.tree.map(np.asarray, {"state": checkpoint.state, "best": checkpoint.best})
     items = {name: ocp.args.StandardSave(tree) for name, tree in trees.items() if tree is not None}
     nats = float(nats) if nats is not None and math.isfinite(nats) else None
     document: dict[str, Any] = {"version": _VERSION, "seconds": checkpoint.seconds, "nats_per_token": nats}
+    document["arrays"] = _describe_arrays(trees)
     try:
         remove(path)
         with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
@@ -102,29 +103,40 @@ def save_checkpoint(directory: Path, checkpoint: Checkpoint) -> Path:
 def load_checkpoint(directory: Path, step: int, like: Arrays) -> Checkpoint:
     """Return the checkpoint of a step, its arrays as NumPy arrays.
 
-    `like` is its state and best with the expected structure, shapes and dtypes, such as from `jax.eval_shape`.
-    Raises a FileNotFoundError if there is none, and a ValueError if it is damaged or does not match `like`.
+    `like` has the expected structure, shapes and dtypes of the state and the best, from `jax.eval_shape`. If
+    its `opt_state` is None, that of the checkpoint is not loaded. Raises a FileNotFoundError if there is none, a
+    ValueError if it is damaged or does not match `like`, and an OSError if it is intact but cannot be read.
     """
     path = checkpoint_path(directory, step)
-    document = _read_verified(path)
+    document, trees = _read_verified(path), dict(zip(("state", "best"), like, strict=True))
+    found, expected = document["arrays"], _describe_arrays(trees)
+    if like[0].opt_state is None:
+        found = {name: array for name, array in found.items() if not name.startswith("['state'].opt_state")}
+    for name in sorted(found.keys() | expected.keys()):
+        if found.get(name) != expected.get(name):
+            arrays = f"{name} is {found.get(name)}, expected {expected.get(name)}"
+            raise ValueError(f"{path} does not match the model and the optimizer: {arrays}")
     try:
-        # In a new thread, because Orbax fails in one with an event loop, as in Jupyter, without nest_asyncio.
+        # In a new thread, because Orbax fails in a thread that runs an event loop, such as Jupyter's.
         with ThreadPoolExecutor(1) as executor:
-            state, best = executor.submit(_load_arrays, path, like).result()
-    except MemoryError:  # the checkpoint is intact
+            state, best = executor.submit(_load_arrays, path, trees).result()
+        log = (path / _LOG).read_bytes()
+    except MemoryError:
         raise
-    except Exception as error:  # Orbax raises many types for another tree
-        raise ValueError(f"{path} does not match the model and the optimizer: {_first_line(error)}") from error
-    log = (path / _LOG).read_bytes()
+    except Exception as error:  # the files are intact, and TensorStore reports failures to read as ValueErrors
+        raise OSError(f"cannot read {path}: {_first_line(error)}") from error
     return Checkpoint(state, best, document["nats_per_token"], log, document["seconds"])
 
 
 def latest_checkpoint(directory: Path, like: Arrays) -> Checkpoint | None:
-    """Return the latest intact checkpoint, or None. Log a warning for each damaged one."""
+    """Return the latest intact checkpoint, or None. Log a warning for each damaged one.
+
+    Raises an OSError if a checkpoint cannot be read, because it may be intact.
+    """
     for step in reversed(checkpoint_steps(directory)):
         try:
             return load_checkpoint(directory, step, like)
-        except (ValueError, OSError) as error:
+        except (ValueError, FileNotFoundError) as error:  # a training process may have removed it
             logging.getLogger(__name__).warning("%s; this checkpoint is skipped", error)
     return None
 
@@ -135,7 +147,7 @@ def checkpoint_path(directory: Path, step: int) -> Path:
 
 
 def checkpoint_steps(directory: Path) -> list[int]:
-    """Return the steps of all finished checkpoints in ascending order, including damaged ones."""
+    """Return the steps of all complete checkpoints in ascending order, including damaged ones."""
     return sorted(int(path.parent.name[5:]) for path in directory.glob(f"step_{10 * '[0-9]'}/{_DOCUMENT}"))
 
 
@@ -143,7 +155,7 @@ def best_step(directory: Path) -> int | None:
     """Return the first step with the lowest validation loss, or None. Ignore damaged documents."""
     losses = []
     for step in checkpoint_steps(directory):
-        with contextlib.suppress(ValueError, OSError):
+        with contextlib.suppress(ValueError, FileNotFoundError):
             losses.append((_read_document(checkpoint_path(directory, step))["nats_per_token"], step))
     return min(((nats, step) for nats, step in losses if nats is not None), default=(None, None))[1]
 
@@ -157,7 +169,7 @@ def prune_checkpoints(directory: Path, keep: int) -> None:
 
 
 def discard_after(directory: Path, step: int) -> None:
-    """Rename the checkpoints after `step` to `unusable-*`, and remove unfinished ones."""
+    """Rename the checkpoints after `step` to `unusable-*`, and remove incomplete ones."""
     for path in directory.glob("step_*"):
         if not (path / _DOCUMENT).exists():
             remove(path)
@@ -167,19 +179,28 @@ def discard_after(directory: Path, step: int) -> None:
             path.rename(unusable)
 
 
-def _load_arrays(path: Path, like: Arrays) -> Arrays:
+def _describe_arrays(trees: dict[str, Any]) -> dict[str, str]:
+    """Return the dtype and shape of each array, by its path in the tree."""
+    leaves = jax.tree_util.tree_leaves_with_path(trees)
+    return {jax.tree_util.keystr(path): f"{leaf.dtype}{list(leaf.shape)}" for path, leaf in leaves}
+
+
+def _load_arrays(path: Path, trees: dict[str, Any]) -> Arrays:
     import orbax.checkpoint as ocp
 
-    trees = dict(zip(("state", "best"), like, strict=True))
     trees = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), trees)
     items = {name: ocp.args.StandardRestore(tree) for name, tree in trees.items() if tree is not None}
+    is_partial = trees["state"].opt_state is None
+    if is_partial:
+        items["state"] = ocp.args.StandardRestore()  # all of it, as nested dicts
     with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
         restored = checkpointer.restore(path.absolute(), args=ocp.args.Composite(**items))
-    return restored["state"], restored.get("best")
+    state = restored["state"]
+    return ocp.tree.deserialize_tree(state, trees["state"]) if is_partial else state, restored.get("best")
 
 
 def _read_verified(path: Path) -> dict[str, Any]:
-    """Return the document of a checkpoint whose files all have its checksums; others are ignored."""
+    """Return the document of a checkpoint after verifying its files. Additional files are ignored."""
     document, checksums = _read_document(path), _file_checksums(path)
     for name, checksum in document["files"].items():
         if checksums.get(name) != checksum:

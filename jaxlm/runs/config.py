@@ -71,8 +71,8 @@ class TrainConfig:
     decoupled_decay: bool = False  # sgd: add the decay to the update instead, so that it bypasses momentum.
     clip_norm: _Norm | None = 1.0  # Maximum global norm of the gradient; None disables clipping.
     log_every: _Positive = 250  # Steps between records of minibatch loss and validation loss.
-    # Stop after this many records without improvement and keep the best parameters, which makes the validation
-    # loss of the result optimistic. None never stops early.
+    # Stop after this many records without improvement and keep the best parameters. Their validation loss is
+    # optimistic. None never stops early.
     patience: _Positive | None = None
     seed: _Seed = 0  # Seed of all random numbers, in [0, 2**32 - 1].
     save_every: _Positive | None = None  # Steps between checkpoints, in addition to --save-seconds.
@@ -134,7 +134,7 @@ def resolve(config: TrainConfig, *, has_own_model: bool = False) -> TrainConfig:
 
 
 def reset_dependent_options(config: TrainConfig, **choices: str | Path) -> TrainConfig:
-    """Reset the options that depend on the model, tokenizer or optimizer, if `choices` contains another one."""
+    """Reset the options that depend on the model, tokenizer or optimizer, if `choices` changes it."""
     others = [name for name, choice in choices.items() if choice != getattr(config, name)]
     groups = _DEPENDENT_OPTIONS | {"optimizer": {"any": {"lr": None}}}
     names = {name for other in others for options in groups[other].values() for name in options}
@@ -165,7 +165,7 @@ def read_config(path: str | Path) -> TrainConfig:
 
 
 def diff_configs(config: TrainConfig, other: TrainConfig) -> str:
-    """Return the options that differ between two configs, such as "lr 0.5, not 0.1", or ""."""
+    """Describe how `config` differs from `other`, such as "lr 0.5, not 0.1". Return "" if they are equal."""
     pairs = zip(vars(config).items(), vars(other).values(), strict=True)
     return ", ".join(f"{name} {value}, not {there}" for (name, value), there in pairs if value != there)
 

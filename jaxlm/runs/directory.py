@@ -1,4 +1,4 @@
-"""Create run directories, and record in the manifest how a run ends."""
+"""Create run directories, and record the outcome of a run in the manifest."""
 
 import itertools
 import logging
@@ -19,7 +19,7 @@ from jaxlm.runs.manifest import MANIFEST_VERSION, describe_environment, utc_now,
 from jaxlm.utils.atomic_files import is_temporary, remove
 from jaxlm.utils.json_files import read_json
 
-# The entries that a run may write; no others are ever removed. The manifest, which marks a run directory, is last.
+# Entries that a run may write. Nothing else is ever removed. The manifest, which marks a run, is last.
 _ENTRIES = (
     *("metrics.jsonl", "checkpoints", "model", "models", "tokenizer.json", "tensorboard", "samples.txt"),
     *("curves.png", "counts.png", "table.txt", "picture.png", "roofline.png", "speedups.png", "growth.png"),
@@ -41,7 +41,7 @@ def new_run_path(label: str) -> Path:
 def check_run_path(path: Path, *, overwrite: bool) -> None:
     """Raise a FileExistsError unless a new run may be written to `path`.
 
-    Allowed are a new path, an empty directory, and, with `overwrite`, a run directory without other files.
+    `path` may be new, an empty directory, or, with `overwrite`, a run directory without foreign files.
     """
     names = sorted(entry.name for entry in path.iterdir()) if path.is_dir() else []
     entries = [name for name in names if name != LOCK_NAME and not is_temporary(name)]
@@ -79,7 +79,12 @@ def create_run(
         manifest = {"version": MANIFEST_VERSION, "kind": kind, "started": utc_now(), "sessions": 0, "seconds": 0.0}
         manifest |= {"notes": [], "config": dict(config), **details}
         if is_run(path):  # so that a crash does not leave a half-removed run that looks complete
-            cleared = {"kind": "cleared", "state": "failed", "why": "it was being replaced", "ended": utc_now()}
+            cleared = {
+                "kind": "cleared",
+                "state": "failed",
+                "why": "overwriting was interrupted",
+                "ended": utc_now(),
+            }
             write_manifest(path, {**manifest, **cleared})
         for name in _ENTRIES:
             remove(path / name)
@@ -97,7 +102,7 @@ def run_session(path: Path, manifest: Mapping[str, Any], device: jax.Device) -> 
     begin = time.monotonic()
     session = {**manifest, "sessions": manifest["sessions"] + 1, **describe_environment(device)}
     session["process"] = {"pid": os.getpid(), "host": socket.gethostname()}
-    for folder in (path, path / "checkpoints"):  # a process that died leaves unfinished files
+    for folder in (path, path / "checkpoints"):  # temporary files of a killed process
         for entry in folder.iterdir() if folder.is_dir() else []:
             if is_temporary(entry.name):
                 remove(entry)

@@ -20,7 +20,7 @@ _RESUME_REMEDY = "resume the run to restore it"
 
 
 class Run(NamedTuple):
-    """A training run as its manifest describes it.
+    """A training run: its path, manifest and options.
 
     >>> Run(Path("runs/mlp"), {"state": "done"}, TrainConfig()).config.num_steps
     6000
@@ -50,7 +50,7 @@ def open_run(path: str | os.PathLike[str]) -> Run:
     manifest = read_manifest(path)
     if (kind := manifest["kind"]) != "train":
         raise ValueError(f"{path} is a {kind} run, not a train run; its models are in {path / 'models'}")
-    # Options that an older version of jaxlm did not have take their defaults.
+    # Options that did not exist when the run was started get their defaults.
     config = resolve(config_from_json(manifest["config"], origin=path / "manifest.json"))
     return Run(path, manifest, config)
 
@@ -72,7 +72,7 @@ def load_model(
         Model, variables on JAX's default device, and tokenizer (None if none was saved).
 
     Raises:
-        FileNotFoundError: There is no model at `path`, or no `checkpoint` of that name in the run.
+        FileNotFoundError: `path` has no model, or the run has no such `checkpoint`.
         ValueError: A file is damaged, of another version, or does not match `model`; the message names it.
 
     >>> import jaxlm, tempfile
@@ -116,7 +116,7 @@ def load_run_tokenizer(run: Run) -> Tokenizer | None:
         if tokenizer_checksum(tokenizer := load_tokenizer(origin)) == run.manifest["tokenizer"]["sha256"]:
             return tokenizer
         raise ValueError(f"{origin} is not the tokenizer of this run")
-    except (ValueError, OSError) as error:
+    except ValueError as error:
         logging.getLogger(__name__).warning("%s", error)
     return None
 

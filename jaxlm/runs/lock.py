@@ -28,7 +28,7 @@ def lock_run(path: Path, timeout: float = 1.0) -> Iterator[None]:
 
 
 def _describe_holder(path: Path) -> str:
-    """Return the process that the manifest names if the run is running, else ""."""
+    """Return the process that the manifest of a running run names, or ""."""
     with suppress(OSError, ValueError):
         match read_json(path / "manifest.json"):
             case {"state": "running", "process": {"pid": pid, "host": host}}:

@@ -57,7 +57,7 @@ def write_json(path: Path, document: Any) -> None:
 
 
 def describe_environment(device: jax.Device) -> dict[str, Any]:
-    """Return what the last bits may depend on: versions, platform, device and git commit."""
+    """Return what can change the last bits of a result: versions, platform, device and git commit."""
     return {
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}},
         "platform": platform.platform(),

@@ -27,9 +27,9 @@ def append_metrics(path: Path, metrics: dict[str, Any]) -> None:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Return the records of a log without an incomplete last line. A missing file has no records.
+    """Return the records of a log. An incomplete last line is ignored; a missing file gives an empty list.
 
-    Raises a ValueError that names the line if one is not a record with a model, a step and numbers.
+    Raises a ValueError that names the line of the first invalid record.
     """
     records = []
     for number, line in enumerate(read_log(path).split(b"\n")[:-1], 1):
@@ -41,7 +41,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 
 def read_log(path: Path) -> bytes:
-    """Return the bytes of a log; none if the file is missing."""
+    """Return the bytes of a log, empty if the file is missing."""
     try:
         return read_regular(path)
     except FileNotFoundError:

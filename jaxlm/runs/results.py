@@ -41,7 +41,7 @@ def model_row(
     compile_seconds: float | None,
     train_seconds: float | None,
 ) -> dict[str, Any]:
-    """Return the figures of a model, trained or counted: an object of `results.json` and a row of the tables.
+    """Return the figures of a model: an entry of `models` in `results.json`, and a row of the tables.
 
     `evaluation` is on the validation tokens, which have `bytes_per_token` UTF-8 bytes on average.
     """
@@ -99,7 +99,7 @@ def write_artifacts(
     try:
         ids = sample(model, variables, prompt_ids, _SAMPLE_TOKENS, key=key, device=setup.device)
         text = data.tokenizer.decode(ids)
-    except ValueError as error:  # without smoothing, a token that the counts lack has no successor
+    except ValueError as error:  # without smoothing, an unseen token has no successor
         text = f"{prompt} ({error})"
     samples = {title: text}
     results = describe_results(data, str(config.tokenizer), config.seed, [row], prompt, samples, setup.device)

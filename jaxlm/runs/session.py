@@ -28,8 +28,8 @@ def train_with_checkpoints(
 ) -> tuple[Any, float]:
     """Train from a checkpoint, or from the start, and return the variables and the total training seconds.
 
-    Append the records to `metrics.jsonl` in the run directory `path`. Save the state at the intervals of the
-    config, at the end and on a signal, together with the best state by validation since the last save.
+    Append the records to `metrics.jsonl` in the run directory `path`. Save the state at the configured
+    intervals, at the end, and on a signal, together with the best state since the last save.
     Raises a KeyboardInterrupt on SIGINT or SIGTERM, and a FloatingPointError if training diverged.
     """
     config, log = setup.config, path / "metrics.jsonl"
@@ -87,9 +87,9 @@ def train_with_checkpoints(
 
 
 def latest_usable_checkpoint(path: Path, setup: TrainingSetup) -> Checkpoint | None:
-    """Return the latest intact checkpoint, or None if the run has not saved anything.
+    """Return the latest intact checkpoint, or None if the run has no checkpoint.
 
-    Log a warning for each checkpoint that is skipped. Raise a ValueError if none of several is usable.
+    Log a warning for each checkpoint that is skipped. Raise a ValueError if checkpoints exist but none is usable.
     """
     if setup.optimizer is None:  # counts have no checkpoints
         return None
@@ -102,10 +102,10 @@ def latest_usable_checkpoint(path: Path, setup: TrainingSetup) -> Checkpoint | N
 
 
 def return_to_checkpoint(path: Path, setup: TrainingSetup, checkpoint: Checkpoint | None) -> None:
-    """Put later checkpoints aside, and restore the log of the checkpoint, or of a run that has none."""
+    """Quarantine later checkpoints, and restore the log of the checkpoint (empty without one)."""
     train_states.discard_after(path / "checkpoints", -1 if checkpoint is None else int(checkpoint.state.step))
     lines = [] if checkpoint is None else checkpoint.log.splitlines(keepends=True)
-    # An extended run does not record the last step of the shorter run. Its state may still be the best one.
+    # An extended run does not record the last step of the shorter run, although that state may remain the best.
     if lines and not is_recorded(json.loads(lines[-1])["step"], setup.config.num_steps, setup.config.log_every):
         lines.pop()
     if read_log(path / "metrics.jsonl") != b"".join(lines):

@@ -28,7 +28,7 @@ _MAX_PARAMS = 2**40  # 4 TiB; XLA aborts the process when a byte count exceeds 6
 
 
 class TrainingSetup(NamedTuple):
-    """What `prepare_training` returns."""
+    """The data, model, optimizer and device of a training run."""
 
     config: TrainConfig
     data: Dataset
@@ -77,7 +77,7 @@ def select_device(name: str, num_weights: int, console: Console) -> jax.Device:
 
 def make_model(config: TrainConfig, vocab_size: int) -> LanguageModel:
     """Return the model of a resolved config."""
-    options: Any = config  # Any, because mypy does not know that the options of its model are not None
+    options: Any = config  # Any: mypy cannot know that a resolved config has no None here
     match config.model:
         case "counts":
             return CountsBigramLM(vocab_size, smoothing=options.smoothing)
@@ -127,7 +127,7 @@ def train_options(setup: TrainingSetup) -> dict[str, Any]:
 def abstract_state(
     model: LanguageModel, optimizer: optax.GradientTransformation, config: TrainConfig
 ) -> tuple[TrainState, EarlyStopping | None]:
-    """Return `Checkpoint.arrays` of the run as shapes and dtypes, without allocating arrays."""
+    """Return `like` of `load_checkpoint` for the run, without allocating arrays."""
     state = jax.eval_shape(lambda: init_state(model, optimizer, key=train_key(config)))
     best = None if config.patience is None else EarlyStopping(state.params, np.float32(0), np.int32(0))
     return cast(TrainState, state), best

@@ -1,4 +1,4 @@
-"""Headline figures of runs."""
+"""Summarize runs: state and headline figures."""
 
 import os
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ _FIGURES = ("nats_per_token", "perplexity", "bits_per_byte", "train_seconds")
 
 
 def summarise_run(path: Path) -> dict[str, Any]:
-    """Return the headline figures of a run: of its best model, or of its last record until it is done.
+    """Return the headline figures of a run: of its best model, or, while unfinished, of its last record.
 
     Never raises: if a file is damaged, `state` is "damaged" and `why` holds the reason.
     """

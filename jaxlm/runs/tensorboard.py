@@ -18,11 +18,11 @@ def check_tensorboard() -> None:
 def open_tensorboard(folder: Path, first_step: int) -> Iterator[Callable[[Record], None]]:
     """Create an event file in `folder`, and yield a function that writes a record to it.
 
-    TensorBoard ignores the events of earlier files from `first_step` on.
+    TensorBoard then ignores events of earlier files at or after `first_step`.
     """
     import tensorboardX
 
-    suffix = f".{len(list(folder.glob('*'))):06}"  # names that differ only in this are read in its order
+    suffix = f".{len(list(folder.glob('*'))):06}"  # TensorBoard reads files in the order of their names
     with tensorboardX.SummaryWriter(
         str(folder), filename_suffix=suffix, purge_step=first_step, flush_secs=1
     ) as writer:

@@ -41,8 +41,8 @@ def start_run(
 ) -> Path:
     """Train a model in a new run directory and return its path.
 
-    Host function; not for use inside `jit`. `resume_run` continues a stopped run with equal bits. The first SIGINT
-    or SIGTERM saves a checkpoint and raises KeyboardInterrupt, whose message says how to resume.
+    Host function; not for use inside `jit`. `resume_run` continues a stopped run, with a bit-identical result. The
+    first SIGINT or SIGTERM saves a checkpoint and raises KeyboardInterrupt, whose message says how to resume.
 
     Args:
         config: Options of the run.
@@ -84,9 +84,9 @@ def start_run(
 def resume_run(
     path: str | os.PathLike[str], config: TrainConfig | None = None, *, console: Console | None = None
 ) -> Path:
-    """Resume a stopped run, and return its path. The result has the bits of an uninterrupted run.
+    """Resume a stopped run and return its path. The result is bit-identical to that of an uninterrupted run.
 
-    Host function; not for use inside `jit`. A finished run does not change unless one of its results is missing.
+    Host function; not for use inside `jit`. A finished run is unchanged, unless a file is missing or damaged.
 
     Args:
         path: The run directory.
@@ -98,7 +98,7 @@ def resume_run(
         FileNotFoundError: `path` is not a run directory.
         BlockingIOError: Another process uses `path`.
         ValueError: `path` is not a training run, the options or the text differ, or the manifest is damaged.
-        OSError, FloatingPointError: As `start_run`.
+        OSError, FloatingPointError: as in `start_run`.
 
     >>> import tempfile
     >>> config = TrainConfig(model="counts", tokenizer="byte", text=Path(__file__))
@@ -118,7 +118,7 @@ def resume_run(
         copy = path / "config.json"
         if copy.exists() and copy.read_bytes() != to_json(manifest["config"]).encode():
             _log.warning("%s differs from the options in manifest.json, which are used", copy)
-        # Compare the text before its encoding with the tokenizer of the run, which could fail.
+        # Compare the text first: the run's tokenizer may be unable to encode another text.
         corpus = load_corpus(config.corpus) if config.text is None else read_text(config.text)
         _check_sha256(path, manifest, "corpus", corpus.sha256, f" ({corpus.source})")
         setup = prepare_training(config, load_run_tokenizer(run), console)
@@ -139,7 +139,7 @@ def resume_run(
 
 @contextmanager
 def _interrupt_with_remedy(path: Path) -> Iterator[None]:
-    """Add to a KeyboardInterrupt how to resume the run."""
+    """Add the resume command to the message of a KeyboardInterrupt."""
     try:
         yield
     except KeyboardInterrupt as stop:
@@ -181,7 +181,7 @@ def _is_complete(path: Path) -> bool:
         read_json(path / "results.json")
         for name in ("report.html", "samples.txt"):
             (path / name).stat()
-    except (ValueError, OSError) as error:
+    except (ValueError, FileNotFoundError) as error:
         _log.warning("%s; restoring it from the last checkpoint", error)
         return False
     return True
@@ -189,7 +189,7 @@ def _is_complete(path: Path) -> bool:
 
 def _check_sha256(path: Path, manifest: Mapping[str, Any], name: str, sha256: str, source: str = "") -> None:
     if sha256 != (expected := manifest[name]["sha256"]):
-        raise ValueError(f"{path} was trained with another {name}: sha256 {expected}, not {sha256}{source}")
+        raise ValueError(f"{path} was trained with a different {name}: sha256 {expected}, not {sha256}{source}")
 
 
 def _describe_changes(

@@ -16,7 +16,7 @@ def expand(path: str | os.PathLike[str]) -> Path:
 
 
 def temporary_path(path: Path) -> Path:
-    """Return a new hidden path in the same directory, to write to and then rename to `path`."""
+    """Return a unique hidden path in the directory of `path`, for a file that is then renamed to `path`."""
     return path.with_name(f".{uuid.uuid4().hex}")
 
 
@@ -26,7 +26,7 @@ def is_temporary(name: str) -> bool:
 
 
 def write_atomically(path: str | Path, content: str | bytes) -> None:
-    """Write and sync a temporary file, then rename it to `path`. Text is written as UTF-8 with its own line ends.
+    """Write and sync a temporary file, then rename it to `path`. Text is encoded as UTF-8.
 
     Readers see the complete old or new file, even after a crash or an OSError.
     """
@@ -47,7 +47,7 @@ def write_atomically(path: str | Path, content: str | bytes) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove a file, link or directory if it exists. A directory is renamed first, to vanish at once."""
+    """Remove a file, link or directory if it exists. A directory is renamed first, to vanish atomically."""
     if path.is_dir() and not path.is_symlink():
         hidden = temporary_path(path)
         path.rename(hidden)
@@ -57,7 +57,7 @@ def remove(path: Path) -> None:
 
 
 def read_regular(path: str | Path, *, max_bytes: int | None = None) -> bytes:
-    """Return the content of a file, after the checks of `open_regular`. Above `max_bytes`, raise a ValueError."""
+    """Return the content of a regular file. Raise a ValueError if it is larger than `max_bytes`."""
     with open_regular(Path(path)) as file:
         if max_bytes is not None and os.fstat(file.fileno()).st_size > max_bytes:
             raise ValueError(f"{path} is larger than {max_bytes:,} bytes, the limit for such a file")
@@ -78,7 +78,7 @@ def open_regular(path: Path) -> io.BufferedReader:
 
 
 def sync(path: Path) -> None:
-    """Flush a file's content, or a directory's list of names, to the disk."""
+    """Flush a file's content, or a directory's entries, to disk."""
     if os.name == "nt":
         return  # Windows cannot sync a directory, nor a file opened for reading
     descriptor = os.open(path, os.O_RDONLY)

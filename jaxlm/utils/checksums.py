@@ -22,7 +22,7 @@ def add_checksum(document: Mapping[str, Any]) -> str:
     """
     content = json.dumps({**document, "sha256": _document_checksum(document)}, indent=2) + "\n"
     if len(content) > MAX_JSON_BYTES:
-        raise ValueError(f"{len(content):,} bytes of JSON, but at most {MAX_JSON_BYTES:,} can be read back")
+        raise ValueError(f"the document has {len(content):,} bytes of JSON, more than {MAX_JSON_BYTES:,}")
     return content
 
 
@@ -32,7 +32,7 @@ def verify_checksum(document: Any, *, origin: str | Path) -> dict[str, Any]:
     Raises a ValueError that names `origin` if the checksum is missing or does not match.
     """
     if not isinstance(document, dict) or not isinstance(document.get("sha256"), str):
-        raise ValueError(f"{origin} is damaged: it has no sha256")
+        raise ValueError(f"{origin} is damaged: its sha256 is missing")
     fields = {name: value for name, value in document.items() if name != "sha256"}
     with contextlib.suppress(ValueError, RecursionError):  # infinity, parsed from 1e999; nested too deeply
         if document["sha256"] == _document_checksum(fields):

@@ -1,3 +1,5 @@
+"""Models and variables as JSON records and named arrays, and back."""
+
 import jax
 import numpy as np
 import pytest

@@ -34,7 +34,6 @@ from jaxlm.runs.metrics_log import read_metrics
 from jaxlm.runs.train import resume_run, start_run
 
 slow = pytest.mark.slow
-PNG = b"\x89PNG"
 
 
 def print_of(call, *arguments):
@@ -168,7 +167,7 @@ def test_another_or_missing_text_is_rejected(change, stopped, text_folder, tmp_p
     if change is not None:
         other.write_text(change((text_folder / "text.txt").read_text("utf-8")), "utf-8")
     expected = ValueError if change else OSError
-    with pytest.raises(expected, match=r"other\.txt" if change is None else r"another corpus: .*other\.txt"):
+    with pytest.raises(expected, match=r"other\.txt" if change is None else r"a different corpus: .*other\.txt"):
         resume_run(stopped, tiny_config(text_folder, text=other))
     assert contents(stopped) == before
 
@@ -178,7 +177,7 @@ def test_another_tokenizer_is_rejected(stopped):
     """Another version of its library might train another one on the same text."""
     manifest = read_manifest(stopped)
     write_manifest(stopped, manifest | {"tokenizer": manifest["tokenizer"] | {"sha256": "0f"}})
-    with pytest.raises(ValueError, match=r"was trained with another tokenizer: sha256 0f, not \w{64}"):
+    with pytest.raises(ValueError, match=r"was trained with a different tokenizer: sha256 0f, not \w{64}"):
         resume_run(stopped)
     assert read_manifest(stopped)["state"] == "interrupted"
 

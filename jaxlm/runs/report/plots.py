@@ -25,7 +25,7 @@ def plot_curves(
 
     Args:
         curves: Title -> records of `metrics.jsonl`. A missing or infinite value leaves a gap.
-        floors: Title -> perplexity of a model without steps, drawn as a horizontal line; None means infinite.
+        floors: Title -> perplexity of a model without a curve, drawn as a horizontal line; None means infinite.
         vocab_size: Perplexity of the uniform distribution, drawn as a line; None if the curves do not share one.
     """
     figure = new_figure(width=11, height=4.6)

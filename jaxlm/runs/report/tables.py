@@ -26,7 +26,7 @@ def results_table(models: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def runs_table(rows: Sequence[Mapping[str, Any]]) -> Table:
-    """Return a table of `summarise_run` of several runs. None is shown as "-"; long names are wrapped."""
+    """Return a table of several summaries from `summarise_run`. None is shown as "-"; long names are wrapped."""
     table = _make_table("run", "state", "model", "steps", *_HEADERS, "train\n(s)", num_texts=3)
     for row in rows:
         texts = ["-" if row[name] is None else escape_unprintable(row[name]) for name in ("run", "state", "model")]
@@ -54,7 +54,7 @@ def escape_unprintable(text: str) -> str:
 
 
 def format_cell(row: Mapping[str, Any], name: str) -> str:
-    """Return a figure of `results.json` as in `results_table`."""
+    """Format a figure of `results.json` as `results_table` shows it."""
     seeds, is_seconds = row.get("seeds"), name.endswith("_seconds")
     value = row[name] if seeds is None or is_seconds else seeds[name]
     if value is None and is_seconds:
