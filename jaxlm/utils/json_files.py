@@ -1,14 +1,17 @@
 """Read JSON files with limits, and check their version."""
 
 import json
+import re
 import reprlib
 from pathlib import Path
 from typing import Any
 
 from jaxlm.utils.atomic_files import read_regular
+from jaxlm.utils.text_encoding import decode_text
 
 # Enough for a BPE vocabulary of 300,000 tokens. A parsed document can take twenty times its size in memory.
 MAX_JSON_BYTES = 16 * 2**20
+_LACKS = "JSON has no comments, no comma before a closing bracket, and no NaN"
 
 
 def read_json(path: str | Path) -> Any:
@@ -20,18 +23,28 @@ def read_json(path: str | Path) -> Any:
 
 
 def parse_json(content: bytes | str, *, origin: str | Path) -> Any:
-    """Return the JSON document in `content`. Raises the ValueErrors of `read_json`, which name `origin`."""
+    """Return the JSON document in `content`. Raises the ValueErrors of `read_json`, which name `origin`.
 
-    def refuse(constant: str) -> None:
-        raise ValueError(f"{constant} is not valid JSON")  # Python's parser would accept NaN and Infinity
-
+    >>> parse_json("[1, NaN]", origin="options.json")  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    ValueError: options.json is not valid JSON: line 1, column 5: Expecting value, found 'NaN]'; JSON has no ...
+    """
     if len(content) > MAX_JSON_BYTES:
         raise ValueError(f"{origin}: the JSON is larger than {MAX_JSON_BYTES:,} bytes, the limit for a document")
+    text = decode_text(content, origin=origin) if isinstance(content, bytes) else content
+
+    def refuse(constant: str) -> None:  # Python's parser would accept NaN and Infinity
+        without_strings = re.sub(r'"(\\.|[^"\\])*"', lambda match: " " * len(match[0]), text, flags=re.DOTALL)
+        raise json.JSONDecodeError("Expecting value", text, without_strings.index(constant))
+
     try:
-        text = content.decode() if isinstance(content, bytes) else content
         return json.loads(text, parse_constant=refuse)
-    except (ValueError, RecursionError):
-        raise ValueError(f"{origin} is damaged: it is not valid JSON") from None
+    except json.JSONDecodeError as error:
+        found = repr(text[error.pos : error.pos + 20]) if text[error.pos :] else "the end of the file"
+        reason = f"line {error.lineno}, column {error.colno}: {error.msg}, found {found}; {_LACKS}"
+    except (ValueError, RecursionError) as error:
+        reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error).partition(";")[0]
+    raise ValueError(f"{origin} is not valid JSON: {reason}")
 
 
 def check_version(document: Any, expected: int, *, origin: str | Path, what: str) -> None:

@@ -8,25 +8,33 @@ import pytest
 from jaxlm.utils.json_files import check_version, parse_json, read_json
 
 INVALID = {
-    "empty": b"",
-    "cut": b'{"a": ',
-    "not UTF-8": b'"\xff"',
-    "UTF-16": '{"a": 1}'.encode("utf-16"),
-    "NaN": b'{"a": NaN}',
-    "infinity": b"[-Infinity]",
-    "deep lists": b"[" * 100_000 + b"]" * 100_000,
-    "deep objects": b'{"a":' * 100_000 + b"1" + b"}" * 100_000,
-    "an integer of 10,000 digits": b"1" * 10_000,
-    "two documents": b"{} {}",
-    "a byte order mark": b"\xef\xbb\xbf{}",
+    "empty": (b"", "line 1, column 1: .* found the end of the file"),
+    "cut": (b'{"a": ', "line 1, column 7: .* found the end of the file"),
+    "not UTF-8": (b'"\x81"', None),
+    "UTF-16": ('{"a": 1}'.encode("utf-16"), None),
+    "UTF-16 without a mark": ('{"a": 1}'.encode("utf-16-be"), None),
+    "NaN": (b'{"NaN": "NaN",\n "a": NaN}', "line 2, column 7: .* found 'NaN}'; JSON has no comments, .* no NaN"),
+    "infinity": (b"[-Infinity]", "line 1, column 2"),
+    "a comment": (b'{"a": 1,  // one\n}', "line 1, column 11: .* found '// one"),
+    "a comment of Python": (b'# one\n{"a": 1}', "line 1, column 1: .* found '# one"),
+    "a trailing comma": (b'{\n "a": [1, 2],\n}', "line [23], column .*; JSON has .* no comma before a closing"),
+    "a trailing comma in a list": (b"[1,\n]", "line [12], column"),
+    "YAML": (b"model: mlp\n", "line 1, column 1: Expecting value, found 'model: mlp"),
+    "Python": (b"{'a': True}", "line 1, column 2: .* in double quotes, found \"'a'"),
+    "deep lists": (b"[" * 100_000 + b"]" * 100_000, "it is nested too deeply"),
+    "deep objects": (b'{"a":' * 100_000 + b"1" + b"}" * 100_000, "it is nested too deeply"),
+    "an integer of 10,000 digits": (b"1" * 10_000, "Exceeds the limit"),
+    "two documents": (b"{} {}", "line 1, column 4: Extra data, found '{}'"),
 }
 
 
-@pytest.mark.parametrize("content", INVALID.values(), ids=INVALID)
-def test_read_json_invalid(tmp_path, content):
+@pytest.mark.parametrize(("content", "reason"), INVALID.values(), ids=INVALID)
+def test_read_json_invalid(tmp_path, content, reason):
     (tmp_path / "file.json").write_bytes(content)
-    with pytest.raises(ValueError, match=r"file\.json is damaged: it is not valid JSON$"):
+    message = r"file\.json is .*UTF-8" if reason is None else rf"file\.json is not valid JSON: {reason}"
+    with pytest.raises(ValueError, match=message) as error:
         read_json(tmp_path / "file.json")
+    assert "damaged" not in str(error.value)
 
 
 def test_read_json_round_trip(tmp_path):
@@ -34,6 +42,8 @@ def test_read_json_round_trip(tmp_path):
     (tmp_path / "file.json").write_text(json.dumps(document), "utf-8")
     (tmp_path / "link.json").symlink_to("file.json")
     assert read_json(tmp_path / "file.json") == read_json(tmp_path / "link.json") == document
+    (tmp_path / "file.json").write_text(json.dumps(document), "utf-8-sig")
+    assert read_json(tmp_path / "file.json") == document
     assert parse_json('{"a": 1}', origin="here") == parse_json(b'{"a": 1}', origin="here") == {"a": 1}
 
 
