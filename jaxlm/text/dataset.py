@@ -1,14 +1,14 @@
 """Load a text, encode it, and split the ids for training and validation."""
 
+import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
+from numpy.typing import NDArray
 
 from jaxlm.text.batching import split_ids
 from jaxlm.text.corpora import Corpus, load_corpus, read_text
-from jaxlm.text.tokenizers import Tokenizer, train_tokenizer
+from jaxlm.text.tokenizers import Tokenizer, load_tokenizer, train_tokenizer
 
 
 @dataclass(frozen=True)
@@ -17,8 +17,8 @@ class Dataset:
 
     corpus: Corpus
     tokenizer: Tokenizer
-    train_ids: np.ndarray[Any, Any]
-    val_ids: np.ndarray[Any, Any]
+    train_ids: NDArray[Any]
+    val_ids: NDArray[Any]
 
     @property
     def val_bytes_per_token(self) -> float:
@@ -28,8 +28,8 @@ class Dataset:
 
 def load_dataset(
     corpus: str,
-    text: Path | None,
-    tokenizer: Literal["char", "byte", "bpe"] | Tokenizer,
+    text: str | os.PathLike[str] | None,
+    tokenizer: Literal["char", "byte", "bpe"] | os.PathLike[str] | Tokenizer,
     *,
     vocab_size: int | None = None,
     val_fraction: float = 0.1,
@@ -40,25 +40,31 @@ def load_dataset(
     Args:
         corpus: name of a corpus, used if `text` is None.
         text: path of a UTF-8 file.
-        tokenizer: a trained tokenizer, or the kind of tokenizer to train on the whole text.
+        tokenizer: the kind of tokenizer to train on the whole text, the path of a saved one, or a tokenizer.
         vocab_size: size of a BPE tokenizer to train.
         val_fraction: in (0, 1).
         min_tokens: minimum length of each part, for example one window of the largest model.
     """
     source = load_corpus(corpus) if text is None else read_text(text)
-    trained = train_tokenizer(tokenizer, source.text, vocab_size) if isinstance(tokenizer, str) else tokenizer
-    ids = trained.encode(source.text)
+    if isinstance(tokenizer, str):
+        tokenizer = train_tokenizer(tokenizer, source.text, vocab_size)
+    elif isinstance(tokenizer, os.PathLike):
+        tokenizer = load_tokenizer(tokenizer)
+    ids = tokenizer.encode(source.text)
     train_ids, val_ids = split_ids(ids, val_fraction)
     if (shorter := min(len(train_ids), len(val_ids))) < min_tokens:
         raise ValueError(
             f"{source.source} has {len(ids)} tokens; the shorter of its training and validation parts has "
             f"{shorter} and needs {min_tokens}: use a longer text"
         )
-    return Dataset(source, trained, train_ids, val_ids)
+    return Dataset(source, tokenizer, train_ids, val_ids)
 
 
-def line_start_prompt(data: Dataset, num_tokens: int) -> np.ndarray[Any, Any]:
-    """Return the start of the first complete line of the validation text; of the text if no line starts nearby."""
+def line_start_prompt(data: Dataset, num_tokens: int) -> NDArray[Any]:
+    """Return the first `num_tokens` ids of the first complete line of the validation text.
+
+    If no line starts within 1,000 tokens, return the first ids of the text.
+    """
     starts = data.val_ids[: len(data.val_ids) - num_tokens][:1000]
     for position, token in enumerate(starts, 1):
         if data.tokenizer.decode([token]).endswith("\n"):

@@ -2,13 +2,14 @@
 
 import functools
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 
-from jaxlm.utils.atomic_files import write_atomically
+from jaxlm.utils.atomic_files import expand, write_atomically
 from jaxlm.utils.checksums import add_checksum, verify_checksum
 from jaxlm.utils.json_files import check_version, read_json
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     import tokenizers
     from numpy.typing import ArrayLike
 
-Ids = np.ndarray[Any, np.dtype[np.int32]]
+    from jaxlm._types import NpIntT
 
 _SCHEMA_VERSION = 2
 
@@ -38,19 +39,24 @@ class Tokenizer(Protocol):
     def vocab_size(self) -> int:
         """V, the number of tokens."""
 
-    def encode(self, text: str) -> Ids:
+    def encode(self, text: str) -> "NpIntT":
         """Return the ids of `text`, int32 [T]."""
 
     def decode_bytes(self, ids: "ArrayLike") -> bytes:
         """Return the bytes of `ids` [T], which may start or end within a character."""
 
-    def decode(self, ids: "ArrayLike") -> str:
-        """Return the text of `ids` [T]. Invalid UTF-8, which sampling can produce, becomes U+FFFD."""
+    def decode(self, ids: "ArrayLike") -> Any:
+        """Return the text of `ids` [T], a string, or a list of the B texts of `ids` [B, T].
+
+        Invalid UTF-8, which sampling can produce, becomes U+FFFD.
+        """
+        if np.ndim(ids) == 2:
+            return [self.decode(row) for row in np.asarray(ids)]
         return self.decode_bytes(ids).decode("utf-8", "replace")
 
-    def save(self, path: str | Path) -> None:
+    def save(self, path: str | os.PathLike[str]) -> None:
         """Write the JSON file that `load_tokenizer` reads."""
-        write_atomically(path, tokenizer_to_json(self))
+        write_atomically(expand(path), tokenizer_to_json(self))
 
 
 @dataclass(frozen=True)
@@ -79,7 +85,7 @@ class CharTokenizer(Tokenizer):
     def vocab_size(self) -> int:
         return len(self.characters)
 
-    def encode(self, text: str) -> Ids:
+    def encode(self, text: str) -> "NpIntT":
         """Return ids, int32 [T]. Raises a ValueError that names a character outside of the vocabulary."""
         points, known = _code_points(text), _code_points(self.characters)
         ids = np.searchsorted(known, points).clip(max=len(known) - 1)
@@ -107,7 +113,7 @@ class ByteTokenizer(Tokenizer):
     def vocab_size(self) -> int:
         return 256
 
-    def encode(self, text: str) -> Ids:
+    def encode(self, text: str) -> "NpIntT":
         return np.frombuffer(_to_utf8(text), np.uint8).astype(np.int32)
 
     def decode_bytes(self, ids: "ArrayLike") -> bytes:
@@ -154,7 +160,7 @@ class BPETokenizer(Tokenizer):
     def vocab_size(self) -> int:
         return len(self._id_of_token)
 
-    def encode(self, text: str) -> Ids:
+    def encode(self, text: str) -> "NpIntT":
         _to_utf8(text)
         return np.array(self._library.encode(text).ids, np.int32)
 
@@ -190,16 +196,29 @@ def train_tokenizer(kind: Literal["char", "byte", "bpe"], text: str, vocab_size:
     return BPETokenizer.train(text, vocab_size)
 
 
-def load_tokenizer(path: str | Path) -> Tokenizer:
-    """Load the tokenizer that `save` wrote. Raises a ValueError if the file is damaged or of another version.
+def load_tokenizer(path: str | os.PathLike[str]) -> Tokenizer:
+    """Load the tokenizer that `save` wrote. Host function; not for use inside `jit`.
+
+    Args:
+        path: the file, or a directory with a `tokenizer.json`, such as a run.
+
+    Raises:
+        OSError: the file is missing or cannot be read.
+        ValueError: the file is damaged, or of another version or program.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     ByteTokenizer().save(f"{folder}/tokenizer.json")
-    ...     load_tokenizer(f"{folder}/tokenizer.json")
+    ...     load_tokenizer(folder)
     ByteTokenizer()
     """
-    return tokenizer_from_json(read_json(path), origin=path)
+    path = expand(path)
+    file = path / "tokenizer.json" if path.is_dir() else path
+    document = read_json(file)
+    if kind := _name_other_format(document):
+        remedy = "which jaxlm cannot read yet; train a tokenizer with `jaxlm tokenize --out FILE`"
+        raise ValueError(f"{file} is {kind}, {remedy}")
+    return tokenizer_from_json(document, origin=file)
 
 
 def tokenizer_to_json(tokenizer: Tokenizer) -> str:
@@ -233,6 +252,17 @@ def tokenizer_from_json(document: Any, *, origin: str | Path) -> Tokenizer:
     raise ValueError(f"{origin} is damaged: its fields are not those of a char, byte or bpe tokenizer")
 
 
+def _name_other_format(document: Any) -> str | None:
+    match document:
+        case {"tokenizer": _} | {"sha256": _}:
+            return None
+        case {"model": _} | {"added_tokens": _} | {"tokenizer_class": _}:
+            return "a tokenizer of Hugging Face"
+        case dict() if document and all(isinstance(token, int) for token in document.values()):
+            return "a vocabulary like GPT-2's vocab.json"
+    return None
+
+
 def _is_pair(merge: Any) -> bool:
     return isinstance(merge, list) and len(merge) == 2 and all(isinstance(token, str) for token in merge)
 
@@ -255,7 +285,7 @@ def _to_utf8(text: str) -> bytes:
         raise ValueError(f"{character} is half of a surrogate pair; decode the text correctly") from None
 
 
-def _check_decodable(ids: "ArrayLike", vocab_size: int) -> Ids:
+def _check_decodable(ids: "ArrayLike", vocab_size: int) -> "NpIntT":
     array = np.asarray(ids)
     if array.ndim != 1:
         raise ValueError(f"ids to decode must be one stream of shape [T], got shape {list(array.shape)}")
@@ -263,5 +293,6 @@ def _check_decodable(ids: "ArrayLike", vocab_size: int) -> Ids:
         raise TypeError(f"ids to decode must be integers, got {array.dtype}")
     unknown = array[(array < 0) | (array >= vocab_size)]
     if unknown.size:
-        raise ValueError(f"cannot decode id {unknown[0]}: this tokenizer's ids are 0..{vocab_size - 1}")
+        remedy = "if the model has more ids, set their logits to -inf, as `jaxlm sample` does"
+        raise ValueError(f"cannot decode id {unknown[0]}: this tokenizer's ids are 0..{vocab_size - 1}; {remedy}")
     return array.astype(np.int32)

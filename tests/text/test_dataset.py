@@ -39,6 +39,8 @@ def test_load_dataset_encodes_and_splits_by_position(path, kind, vocab_size):
 def test_load_dataset_uses_a_trained_tokenizer(path):
     tokenizer = jaxlm.CharTokenizer.train(TEXT + "xyz")
     assert load_dataset("", path, tokenizer).tokenizer is tokenizer
+    tokenizer.save(path.with_name("mine.json"))
+    assert load_dataset("", str(path), path.with_name("mine.json")).tokenizer == tokenizer
     with pytest.raises(ValueError, match="'\\\\n' at position 23"):
         load_dataset("", path, jaxlm.CharTokenizer.train(TEXT.replace("\n", "")))
 
