@@ -3,19 +3,25 @@
 import contextlib
 import io
 import os
+import re
 import sys
-import unicodedata
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console  # imported late, because `--help` does not need it
 
 
-def make_console(*, stderr: bool = False) -> "Console":
-    """Return a console for standard output or error. If the reader closes the pipe, the output is lost.
+# Controls, surrogates, and the embeddings, overrides and isolates of bidirectional text, which can show a line in
+# another order. Joiners and other invisible characters are part of Persian, Hindi and emoji.
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
-    On standard output, characters that the encoding lacks are printed as `?`.
+
+def make_console(*, stderr: bool = False) -> "Console":
+    """Return a console for standard output or error. Output to a closed pipe is discarded.
+
+    On standard output, characters that the encoding lacks are printed as `?`. Lines are cut to the width of a
+    terminal only. A pipe or a log is never a terminal, also with FORCE_COLOR or TTY_COMPATIBLE, which CI may set.
     """
     from rich.console import Console
 
@@ -25,11 +31,13 @@ def make_console(*, stderr: bool = False) -> "Console":
 
     if not stderr and isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")
-    return PipeConsole(stderr=stderr)
+    file = sys.stderr if stderr else sys.stdout
+    elsewhere: dict[str, Any] = {} if file.isatty() else {"force_terminal": False, "width": 10_000}
+    return PipeConsole(stderr=stderr, **elsewhere)
 
 
 def print_plain(console: "Console", text: str) -> None:
-    """Print `text` without markup, emoji codes, colours or wrapping."""
+    """Print `text` without markup, emoji codes, colors or wrapping."""
     console.print(text, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
@@ -46,12 +54,7 @@ def escape_controls(text: str) -> str:
     >>> escape_controls("\x1b[2J clears the screen")
     '\\x1b[2J clears the screen'
     """
-
-    def escape(character: str) -> str:
-        is_harmless = character in "\n\t" or unicodedata.category(character) not in ("Cc", "Cf", "Cs")
-        return character if is_harmless else character.encode("unicode_escape").decode()
-
-    return "".join(map(escape, text))
+    return _CONTROLS.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
 @contextlib.contextmanager
@@ -83,7 +86,7 @@ def run_command(command: Callable[[], object], on_failure: Callable[[str], objec
         _redirect_to_devnull(sys.stdout.fileno())
         return 0
     except (ValueError, OSError, FloatingPointError) as error:
-        code, message = 2, "error: " + " ".join(_message(error).split())
+        code, message = 2, "error: " + " ".join(_describe_error(error).split())
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
             raise  # JAX did not run out of memory
@@ -96,8 +99,8 @@ def run_command(command: Callable[[], object], on_failure: Callable[[str], objec
     return code
 
 
-def _message(error: Exception) -> str:
-    """Return the message of an error; without the number if it is from the operating system."""
+def _describe_error(error: Exception) -> str:
+    """Return the message of an error. The errno of an OSError is omitted."""
     if not isinstance(error, OSError) or error.strerror is None:
         return str(error)
     return error.strerror if error.filename is None else f"{error.filename}: {error.strerror}"

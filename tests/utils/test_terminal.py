@@ -9,6 +9,7 @@ from unittest.mock import Mock
 import jax
 import pytest
 from rich.console import Console
+from rich.table import Table
 
 from jaxlm.utils.terminal import escape_controls, make_console, print_plain, progress, run_command, write
 
@@ -53,8 +54,16 @@ def test_write_flushes():
         ("\x1b]0;title\x07", r"\x1b]0;title\x07"),
         ("\r\x08\x00\x7f", r"\r\x08\x00\x7f"),
         ("\x9b2J\x85", r"\x9b2J\x85"),  # an escape on an 8-bit terminal
-        ("\u202etxt.exe\u200b\ufeff", r"\u202etxt.exe\u200b\ufeff"),  # right-to-left, or invisible
-        ("\udce9\U000e0041", r"\udce9\U000e0041"),
+        ("\u202etxt.exe\u2066 \u2069", r"\u202etxt.exe\u2066 \u2069"),  # shown in another order
+        ("\udce9\ud83d", r"\udce9\ud83d"),
+        *[
+            (text, text)
+            for text in ("\u0645\u06cc\u200c\u062e", "\u0915\u094d\u200d\u0937", "\U0001f469\u200d\U0001f4bb")
+        ],
+        *[
+            (text, text)
+            for text in ("\U0001f3f4\U000e0067\U000e007f", "soft\u00adhyphen", "\u05d0\u200f1\u200e \ufeff")
+        ],
     ],
 )
 def test_escape_controls(text, expected):
@@ -75,6 +84,22 @@ def test_progress_draws_a_bar_on_a_terminal():
         update(10, "loss [1.0]")
     shown = output.file.getvalue()
     assert all(part in shown for part in ("MLP [bold]", "10/10", "loss [1.0]", "━"))
+
+
+@pytest.mark.parametrize("stderr", [False, True])
+@pytest.mark.parametrize("variable", ["FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE", "COLUMNS"])
+def test_make_console_in_ci_prints_plain_whole_lines(variable, stderr, monkeypatch, capsys):
+    monkeypatch.setenv(variable, "1")
+    output = make_console(stderr=stderr)
+    table = Table("name", "figure")
+    table.add_row("long " * 99, "12.5")
+    output.print(table)
+    with progress(output, "MLP", 10) as update:
+        update(10, "loss 1.0")
+    shown = "".join(capsys.readouterr())
+    assert "\x1b" not in shown
+    assert any(("long " * 99).strip() in line and "12.5" in line for line in shown.splitlines())
+    assert shown.endswith("\nMLP: step 10/10  loss 1.0\n")
 
 
 def test_make_console_replaces_what_the_encoding_lacks(monkeypatch):
@@ -125,7 +150,7 @@ def test_run_command_does_not_hide_a_bug(bug):
 
 @pytest.mark.parametrize("show", [write, print_plain, Console.print])
 def test_run_command_with_a_closed_pipe(show, monkeypatch, capfd):
-    """Losing text ends the command; losing messages does not."""
+    """A closed pipe ends a command that writes text, but not one that prints messages."""
     reader, writer = os.pipe()
     os.close(reader)
     done = []
