@@ -17,8 +17,8 @@ def check_at_least(name: str, value: int, least: int) -> None:
 
 
 def check_number(name: str, value: Any) -> float:
-    """Return `value` as a float; raise a TypeError unless it is a number, or an array that holds one."""
-    if np.size(value) != 1 or not isinstance(value, SupportsFloat):
+    """Return `value` as a float; raise a TypeError unless it is a number or an array of shape []."""
+    if np.ndim(value) != 0 or not isinstance(value, SupportsFloat):
         raise TypeError(f"{name} must be a number, got {value!r}")
     return float(value)
 
@@ -26,7 +26,9 @@ def check_number(name: str, value: Any) -> float:
 def check_not_traced(name: str, alternative: str, *values: Any) -> None:
     """Raise a TypeError under `jit`, or if a leaf of `values` is traced, because `name` is a host function."""
     leaves = jax.tree.leaves(values)
-    if any(isinstance(leaf, jax.Array) for leaf in leaves):  # else a new array could start JAX and its plugins
+    if any(
+        isinstance(leaf, jax.Array) for leaf in leaves
+    ):  # otherwise, creating an array could start JAX and its plugins
         leaves.append(lax.iota(jnp.int32, 1))  # traced under `jit`
     if any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
         raise TypeError(f"{name} does not work inside jit, vmap or grad; use {alternative}")
