@@ -14,9 +14,9 @@ from jaxlm.utils.checksums import sha256_of
 def enable_compilation_cache() -> str | None:
     """Turn on JAX's persistent compilation cache and return its path, or None if it is not writable.
 
-    The second run of the ladder then loads its programs in 0.8 s instead of compiling for 4.2 s. A cache that is
-    already configured, for example by `JAX_COMPILATION_CACHE_DIR`, is kept. Otherwise this changes JAX's global
-    configuration. Each CPU model has its own cache, because a program for one may not run on another.
+    The second run of the ladder then loads its programs in 0.8 s instead of compiling for 4.2 s. An
+    already configured cache, for example by `JAX_COMPILATION_CACHE_DIR`, is kept. Otherwise, JAX's global
+    configuration is changed. Each CPU model has its own cache, because a program for one may not run on another.
     """
     configured: str | None = jax.config.jax_compilation_cache_dir  # type: ignore[attr-defined]
     if configured:

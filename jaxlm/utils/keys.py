@@ -11,7 +11,7 @@ from jaxlm._types import IntScalar, IntT, KeyLike
 
 
 def check_key(key: Any) -> KeyLike:
-    """Return one typed random key. A legacy key from `jax.random.PRNGKey` is wrapped; all else is a TypeError."""
+    """Return `key` as a typed random key. A legacy key of `PRNGKey` is wrapped; anything else is a TypeError."""
     dtype: Any = getattr(key, "dtype", None)
     shape: Any = getattr(key, "shape", None)
     if shape == () and jnp.issubdtype(dtype, jax.dtypes.prng_key):
@@ -24,14 +24,14 @@ def check_key(key: Any) -> KeyLike:
 def vmap_over_steps(draw: Callable[[KeyLike], Any], key: KeyLike, steps: IntT) -> Any:
     """Return `draw(jax.random.fold_in(key, step))` for each of T `steps`, stacked.
 
-    The bits equal those of a loop over the steps. Drawing before a training loop instead of inside it makes small
-    steps a fifth to a third faster.
+    The result is bit-identical to a loop over the steps. Drawing before a training loop, not inside it, makes
+    small steps 20 to 33 % faster.
     """
 
     def draw_at(step: IntScalar) -> Any:
         return draw(jax.random.fold_in(key, step))
 
-    # Under vmap, only threefry draws the same numbers as one step after another.
+    # Under vmap, only threefry draws the same numbers as a sequential loop.
     if jax.random.key_impl(key) == "threefry2x32":
         return jax.vmap(draw_at)(steps)
     return lax.map(draw_at, steps)

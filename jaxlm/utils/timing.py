@@ -20,17 +20,17 @@ class Timing:
 
 @contextlib.contextmanager
 def measure_time() -> Iterator[Timing]:
-    """Measure the seconds that the block spends in tracing, lowering and compiling, and all other seconds.
+    """Measure the time that the block spends on tracing, lowering and compiling, and the remaining time.
 
     >>> with measure_time() as timing:
     ...     _ = jax.jit(lambda x: x + 1)(1)
     >>> timing.compile_seconds > 0
     True
     """
-    timing, spans = Timing(), list[tuple[float, float]]()
+    timing, spans, is_finished = Timing(), list[tuple[float, float]](), False
 
     def listen(event: str, duration_secs: float, **kwargs: Any) -> None:
-        if event.startswith("/jax/core/compile/"):
+        if event.startswith("/jax/core/compile/") and not is_finished:
             now = time.perf_counter()
             spans.append((now - duration_secs, now))
             timing.num_programs += event.endswith("/backend_compile_duration")
@@ -40,8 +40,8 @@ def measure_time() -> Iterator[Timing]:
     try:
         yield timing
     finally:
-        timing.run_seconds = time.perf_counter() - begin
-        with contextlib.suppress(AttributeError):  # jax 0.5.0 cannot unregister a listener, which is harmless
+        timing.run_seconds, is_finished = time.perf_counter() - begin, True
+        with contextlib.suppress(AttributeError):  # jax 0.5.0 cannot unregister a listener
             jax.monitoring.unregister_event_duration_listener(listen)
         # When a jitted function calls another, their spans overlap: count these seconds once.
         reached = begin
