@@ -6,6 +6,7 @@ from typing import Any, final
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from numpy.typing import ArrayLike
 
@@ -121,7 +122,7 @@ class MixtureLM:
         stacked = jnp.stack(log_probs)
         weights = jnp.array(self.weights, stacked.dtype).reshape(-1, *[1] * (stacked.ndim - 1))
         # Products flush subnormal weights to 0, so `logsumexp` must treat them as 0 too.
-        weights = jnp.where(weights < jnp.finfo(weights.dtype).tiny, 0, weights)
+        weights = jnp.where(weights < np.finfo(np.float32).tiny, 0, weights)
         return jax.nn.logsumexp(stacked, axis=0, b=weights)
 
 

@@ -21,7 +21,7 @@ from jaxlm.sampling.distributions import (
 )
 from jaxlm.utils.keys import check_key, vmap_over_steps
 
-MAX_TABLE_SIZE = 40 * 2**20  # numbers, 160 MiB: enough for a bigram at V = 4096 with ranked tokens
+MAX_TABLE_SIZE = 40 * 2**20  # elements, 160 MiB: enough for a bigram at V = 4096 with ranked tokens
 _CONTEXTS_PER_CHUNK = 64  # Contexts per step of `lax.map` in `compute_table`.
 
 
@@ -39,18 +39,16 @@ def generate(
 ) -> IntBT:
     """Continue each context by `num_tokens` tokens. A pure function, for use inside `jit`, `vmap` and `scan`.
 
-    Token t of stream b is the first whose cumulative probability exceeds u[b], where
-    `u = jax.random.uniform(jax.random.fold_in(key, t), (B,))`. With `top_k` or `top_p`, tokens are sorted by
-    probability first. Under `vmap`, use threefry keys.
+    Tokens follow from `key` as in `sample`. Under `vmap`, it must be a threefry key (JAX's default).
 
     Args:
         context: integers [B, N], the last N tokens of each stream.
         num_tokens: T, the length of the scan. Each length compiles a program; `sample` avoids that.
         start: t of the first token, 0 or the number of tokens generated before. May be traced.
-        temperature, top_k, top_p: as in `sample`. All but `top_k` may be traced, and are not checked then.
+        temperature, top_k, top_p: as in `sample`. All except `top_k` may be traced; traced values are not checked.
 
     Returns:
-        int32 [B, T]. -1 means that no token has any probability; ignore what follows it.
+        int32 [B, T]. -1 means that all tokens have probability 0; the tokens after it are meaningless.
 
     Raises:
         ValueError: the context has another shape, or an option is out of range.
@@ -84,13 +82,13 @@ def generate(
 @final
 @dataclass(frozen=True)
 class TableLM:
-    """A model whose variables are a table of `tabulate`: its distributions are looked up, not computed."""
+    """A model whose variables are a table from `tabulate`. It looks distributions up instead of computing them."""
 
     vocab_size: int
     context_length: int
 
     def look_up(self, table: Distributions, contexts: IntBN) -> Distributions:
-        """Return the distributions after contexts. At V = 4096 a token takes 3 us, and 11 with `apply`."""
+        """Return the distributions after contexts. At V = 4096, a token takes 3 us; with `apply`, 11 us."""
         numbers = contexts_to_numbers(contexts, self.vocab_size)
         return jax.tree.map(lambda leaf: leaf[numbers], table)
 
@@ -113,7 +111,7 @@ def tabulate(model: LanguageModel, variables: Variables) -> tuple[TableLM, Distr
     """
     if (size := table_size(model)) > MAX_TABLE_SIZE:
         raise ValueError(
-            f"a table of V^N = {num_contexts(model):,} contexts takes {size:,} numbers, more than "
+            f"a table of V^N = {num_contexts(model):,} contexts has {size:,} elements, more than "
             f"{MAX_TABLE_SIZE:,}; use the model itself"
         )
     table = compute_table(model, variables, temperature=1.0, top_k=None, top_p=None)
@@ -121,13 +119,13 @@ def tabulate(model: LanguageModel, variables: Variables) -> tuple[TableLM, Distr
 
 
 def table_size(model: LanguageModel, *, is_ranked: bool = False) -> int:
-    """Return the number of numbers in a table of all contexts, with padding and block sums."""
+    """Return the number of elements in a table of all contexts, including padding and block sums."""
     return num_contexts(model) * (int(model.vocab_size) * (1 + is_ranked) + 2 * BLOCK_SIZE)
 
 
 @functools.partial(jit_model, static_argnames="top_k")
 def compute_table(model: LanguageModel, variables: Variables, **options: Any) -> Distributions:
-    """Return the distributions after all V^N contexts, in the order of the contexts as numbers in base V."""
+    """Return the distributions after all V^N contexts, ordered by the integer that encodes the context."""
     powers = [int(model.vocab_size) ** power for power in reversed(range(model.context_length))]
 
     def compute_chunk(first: IntScalar) -> Distributions:

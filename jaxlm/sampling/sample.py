@@ -23,9 +23,9 @@ from jaxlm.utils.checks import check_at_least, check_not_traced
 from jaxlm.utils.keys import check_key
 
 # Tokens per stream and compiled call. A token from a table at V = 4096 takes 5.1 us in blocks of 64, 3.5 us in
-# blocks of 128, 2.4 us in blocks of 512 (2 CPU cores). But the shortest sample computes a whole block.
+# blocks of 128, 2.4 us in blocks of 512 (2 CPU cores); but even the shortest sample computes a whole block.
 BLOCK_LENGTH = 256
-# A block takes 0.3 ms and waking the host as long, so with one or two blocks ahead the device waits.
+# A block can take as little as waking up the host: with only one or two blocks in flight, the device idles.
 _BLOCKS_AHEAD = 4
 _MAX_IDS_PER_BLOCK = 2**18  # of all streams
 
@@ -48,15 +48,16 @@ def sample(
 
     Token t of stream b is the first whose cumulative probability exceeds u[b], where
     `u = jax.random.uniform(jax.random.fold_in(key, t), (B,))`. With `top_k` or `top_p`, tokens are sorted by
-    probability first. So the same key gives the same ids, and a longer sample starts with the shorter one. (Long
-    samples of a small model come from a table of all contexts, whose logits may differ in the last bit.)
+    probability first. So the same key gives the same ids, and a longer sample starts with the shorter one.
+    (Exception: long samples of a small model use a table of all contexts, whose probabilities can differ in the
+    last bit.)
 
     Args:
         prompt_ids: integers [P] or [B, P], P >= N.
         temperature: divides the logits; 0 takes the most likely token, the first of equals.
         top_k: keep only the k most likely tokens; None, or at least V, keeps all.
-        top_p: in (0, 1]; then keep the fewest most likely tokens that hold this share of the probability (Holtzman
-            et al. 2020, "The Curious Case of Neural Text Degeneration"); None, or 1, keeps all.
+        top_p: in (0, 1]; keep the smallest set of most likely tokens whose probabilities sum to at least `top_p`
+            (Holtzman et al. 2020, "The Curious Case of Neural Text Degeneration"); None, or 1, keeps all.
 
     Returns:
         int32 [P + num_tokens] or [B, P + num_tokens], starting with the prompt.
@@ -70,9 +71,10 @@ def sample(
     >>> sample(model, variables, [0], 4, key=jax.random.key(1)).tolist()
     [0, 1, 2, 0, 1]
     """
-    options = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
-    prompt, blocks, device = _start(model, variables, prompt_ids, num_tokens, key, device, **options)
-    return jax.device_put(np.concatenate([prompt, *blocks], axis=-1), device)
+    options: Any = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "device": device}
+    blocks = sample_stream(model, variables, prompt_ids, num_tokens, key=key, **options)
+    device = resolve_device(device, num_weights=num_params(variables))
+    return jax.device_put(np.concatenate([np.asarray(prompt_ids, np.int32), *blocks], axis=-1), device)
 
 
 def sample_stream(
@@ -99,12 +101,19 @@ def sample_stream(
     >>> [len(block) for block in sample_stream(UniformLM(5), {}, [0], 300, key=jax.random.key(0))]
     [256, 44]
     """
-    options = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
-    return _start(model, variables, prompt_ids, num_tokens, key, device, **options)[1]
+    check_not_traced("sample", "generate", variables, prompt_ids, key, temperature, top_p)
+    check_at_least("num_tokens", num_tokens, 0)
+    key, options = check_key(key), check_options(model.vocab_size, temperature, top_k, top_p)
+    prompt = _check_prompt(prompt_ids, model)
+    context = np.atleast_2d(prompt)[:, prompt.shape[-1] - model.context_length :]
+    device = resolve_device(device, num_weights=num_params(variables))
+    variables, context, key = jax.device_put((variables, context, key), device)
+    blocks = _generate_blocks(model, variables, context, int(num_tokens), key=key, **options)
+    return blocks if prompt.ndim == 2 else (block[0] for block in blocks)
 
 
 def is_table_worthwhile(model: LanguageModel, num_ids: int, *, is_ranked: bool) -> bool:
-    """Return whether a table of all contexts fits in memory and halves the forward passes for `num_ids` tokens."""
+    """Return whether a table of all contexts fits into `MAX_TABLE_SIZE` and halves the forward passes."""
     return 2 * num_contexts(model) <= num_ids and table_size(model, is_ranked=is_ranked) <= MAX_TABLE_SIZE
 
 
@@ -117,40 +126,25 @@ def generate_block(
     return jnp.concatenate([context, tokens], axis=1)[:, num_tokens:], tokens
 
 
-def _start(
-    model: LanguageModel,
-    variables: Variables,
-    prompt_ids: ArrayLike,
-    num_tokens: int,
-    key: Array,
-    device: Device,
-    **options: Any,
-) -> tuple[NDArray[np.int32], Iterator[NDArray[np.int32]], jax.Device]:
-    """Check the arguments of `sample`. Return the prompt, the blocks after it, and their device."""
-    check_not_traced("sample", "generate", variables, prompt_ids, key, options)
-    check_at_least("num_tokens", num_tokens, 0)
-    key, options = check_key(key), check_options(model.vocab_size, **options)
-    prompt = np.array(check_ids(prompt_ids, model.vocab_size, name="prompt"))  # the caller may change the prompt
+def _check_prompt(prompt_ids: ArrayLike, model: LanguageModel) -> NDArray[np.int32]:
+    """Return a copy of the prompt as int32 [P] or [B, P]."""
+    if isinstance(prompt_ids, list | tuple) and len(lengths := {np.size(row) for row in prompt_ids}) > 1:
+        raise ValueError(f"prompts must have the same length, got {sorted(lengths)}; use one call per length")
+    prompt = np.array(check_ids(prompt_ids, model.vocab_size, name="prompt"))
     if prompt.ndim not in (1, 2):
         raise ValueError(f"prompt must have shape [P] or [B, P], got {list(prompt.shape)}")
-    if prompt.shape[-1] < (context_length := model.context_length):
-        raise ValueError(
-            f"prompt must have at least context_length={context_length} tokens, got {prompt.shape[-1]}"
-        )
-    device = resolve_device(device, num_weights=num_params(variables))
-    contexts = np.atleast_2d(prompt)[:, prompt.shape[-1] - context_length :]
-    variables, contexts, key = jax.device_put((variables, contexts, key), device)
-    blocks = _generate_blocks(model, variables, contexts, int(num_tokens), key=key, **options)
-    return prompt, blocks if prompt.ndim == 2 else (block[0] for block in blocks), device
+    if prompt.shape[-1] < (least := model.context_length):
+        raise ValueError(f"prompt must have at least context_length={least} tokens, got {prompt.shape[-1]}")
+    return prompt
 
 
 def _generate_blocks(
     model: LanguageModel, variables: Variables, context: IntBN, num_tokens: int, *, key: Array, **options: Any
 ) -> Iterator[NDArray[np.int32]]:
-    """Yield the tokens after each context in blocks. Raise a ValueError in a block with a token -1."""
+    """Yield the tokens after each context in blocks. Raise a ValueError at the first token -1."""
     length = min(BLOCK_LENGTH, max(_MAX_IDS_PER_BLOCK // max(len(context), 1), 1))
     if jax.config.jax_disable_jit:  # type: ignore[attr-defined]
-        length = max(num_tokens, 1)  # no length compiles a program, and a token takes milliseconds
+        length = max(num_tokens, 1)  # nothing is compiled, so the exact length is best
     is_ranked = options["top_k"] is not None or options["top_p"] is not None
     if is_table_worthwhile(model, max(num_tokens, length) * len(context), is_ranked=is_ranked):
         variables = compute_table(model, variables, **options)

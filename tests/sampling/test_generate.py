@@ -78,6 +78,8 @@ def test_traced_temperature_of_zero_is_greedy():
     for token in expected.T:
         np.testing.assert_array_equal(token, MODEL.apply(VARIABLES, contexts).argmax(axis=1))
         contexts = jnp.concatenate([contexts[:, 1:], token[:, None]], axis=1)
+    equal = functools.partial(run, model=jaxlm.UniformLM(8), variables={}, context=jnp.zeros((1, 0), int))
+    assert jax.jit(lambda temperature: equal(temperature=temperature))(0.0).tolist() == [[0] * 6]  # the first
 
 
 @pytest.mark.parametrize("options", [{"top_p": 1.0}, {"top_p": 1}, {"top_k": 8}, {"top_k": 9}], ids=str)
@@ -117,6 +119,8 @@ def test_tabulate_makes_a_model_with_the_same_distributions():
 def test_tabulate_refuses_what_memory_cannot_hold():
     with pytest.raises(ValueError, match=r"V\^N = 68,719,476,736 contexts .* more than 41,943,040"):
         jaxlm.tabulate(jaxlm.MLPLanguageModel(4096, 3, 4, 4), {})
+    with pytest.raises(ValueError, match=r"V\^N = 524,288 contexts .* more than 41,943,040"):
+        jaxlm.tabulate(jaxlm.MLPLanguageModel(2, 19, 4, 4), {})  # with padding, 130 numbers per context
 
 
 def test_options_apply_to_a_table_too():

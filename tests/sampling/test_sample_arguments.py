@@ -83,6 +83,7 @@ def test_sample_without_a_possible_token_is_a_value_error(temperature):
         ({"prompt": [0, 1, 8]}, ValueError, r"prompt: 8 is outside 0\.\.7"),
         ({"prompt": [0, -1, 7]}, ValueError, r"prompt: -1 is outside 0\.\.7"),
         ({"prompt": np.zeros((1, 1, 3), int)}, ValueError, r"shape \[P\] or \[B, P\], got \[1, 1, 3\]"),
+        ({"prompt": [[1, 2, 3, 4], (1, 2, 3)]}, ValueError, r"same length, got \[3, 4\]; use one call per length"),
         ({"prompt": 3}, ValueError, r"shape \[P\] or \[B, P\], got \[\]"),
         ({"prompt": [0.0, 1.0, 2.0]}, TypeError, "prompt must be integers, got float"),
         ({"device": "abacus"}, ValueError, "abacus"),
