@@ -21,7 +21,7 @@ from jaxlm.checkpoints.model_spec import (
 from jaxlm.checkpoints.named_arrays import check_arrays, flatten, unflatten
 from jaxlm.models import LanguageModel
 from jaxlm.text.tokenizers import Tokenizer, tokenizer_from_json, tokenizer_to_json
-from jaxlm.utils.atomic_files import open_regular, write_atomically
+from jaxlm.utils.atomic_files import expand, open_regular, write_atomically
 from jaxlm.utils.checksums import add_checksum, verify_checksum
 from jaxlm.utils.json_files import check_version, parse_json
 
@@ -77,7 +77,7 @@ def save_model(
     """
     import safetensors.numpy
 
-    path = Path(path)
+    path = expand(path)
     file = path if path.suffix == ".safetensors" else path / MODEL_FILE
     if file.exists() and not overwrite:
         raise FileExistsError(f"{file} exists; choose another path, or set overwrite")

@@ -9,11 +9,13 @@ import jax
 
 from jaxlm.checkpoints import model_files, train_states
 from jaxlm.checkpoints.model_files import SavedModel
-from jaxlm.models import LanguageModel
+from jaxlm.models import CountsBigramLM, CountsNgramLM, LanguageModel
 from jaxlm.runs.config import TrainConfig, config_from_json, resolve
 from jaxlm.runs.manifest import read_manifest
-from jaxlm.runs.setup import abstract_state, make_model, make_optimizer
+from jaxlm.runs.own import Own, check_own
+from jaxlm.runs.setup import abstract_state, make_model
 from jaxlm.text.tokenizers import Tokenizer, load_tokenizer, tokenizer_to_json
+from jaxlm.utils.atomic_files import expand
 from jaxlm.utils.checksums import sha256_of
 
 _RESUME_REMEDY = "resume the run to restore it"
@@ -29,6 +31,11 @@ class Run(NamedTuple):
     path: Path
     manifest: dict[str, Any]
     config: TrainConfig  # with all defaults filled in
+
+    @property
+    def own(self) -> dict[str, Any]:
+        """What the manifest records of the arguments that replaced options."""
+        return self.manifest.get("own", {})
 
 
 def open_run(path: str | os.PathLike[str]) -> Run:
@@ -46,13 +53,13 @@ def open_run(path: str | os.PathLike[str]) -> Run:
     >>> run.manifest["state"], run.config.smoothing
     ('done', 1.0)
     """
-    path = Path(path)
+    path = expand(path)
     manifest = read_manifest(path)
     if (kind := manifest["kind"]) != "train":
         raise ValueError(f"{path} is a {kind} run, not a train run; its models are in {path / 'models'}")
     # Options that did not exist when the run was started get their defaults.
-    config = resolve(config_from_json(manifest["config"], origin=path / "manifest.json"))
-    return Run(path, manifest, config)
+    config = config_from_json(manifest["config"], origin=path / "manifest.json")
+    return Run(path, manifest, resolve(config, has_own_model="model" in manifest.get("own", {})))
 
 
 def load_model(
@@ -66,10 +73,10 @@ def load_model(
         path: A run directory, or the directory or file that `save_model` wrote.
         checkpoint: Only for runs: "final" (the result, or the last checkpoint of an unfinished run), "last",
             "best" (by validation), or a number of steps.
-        model: The saved model, if it is of your own class.
+        model: The saved model, if it is of your own class or was passed to `start_run`.
 
     Returns:
-        Model, variables on JAX's default device, and tokenizer (None if none was saved).
+        Model, variables on JAX's default device, and tokenizer (None if none was saved, as one of your own class).
 
     Raises:
         FileNotFoundError: `path` has no model, or the run has no such `checkpoint`.
@@ -82,28 +89,29 @@ def load_model(
     ...     load_model(f"{folder}/bigram").model == model
     True
     """
-    path = Path(path)
+    path = expand(path)
     if (path / "manifest.json").exists():
-        return _load_from_run(path, checkpoint)
+        return _load_from_run(path, checkpoint, model)
     if checkpoint != "final":
         raise ValueError(f"{path} is not a run directory, so it has no checkpoint {checkpoint!r}")
     return model_files.read_model(path, model=model)
 
 
-def _load_from_run(path: Path, checkpoint: str | int) -> SavedModel:
+def _load_from_run(path: Path, checkpoint: str | int, model: LanguageModel | None) -> SavedModel:
     run = open_run(path)
+    check_own(path, {name: run.own[name] for name in ("model",) if name in run.own}, Own(model), "load_model")
     if checkpoint == "final" and (run.manifest["state"] == "done" or (run.path / "model").exists()):
         try:
-            return model_files.read_model(run.path / "model")
+            return model_files.read_model(run.path / "model", model=model)
         except FileNotFoundError as error:
             raise FileNotFoundError(f"{error}; {_RESUME_REMEDY}") from None
     tokenizer = load_run_tokenizer(run)
-    if tokenizer is None:
+    if tokenizer is None and "tokenizer" not in run.own:
         raise ValueError(f"{run.path / 'tokenizer.json'} is damaged or missing; {_RESUME_REMEDY}")
-    model, optimizer = make_model(run.config, tokenizer.vocab_size), make_optimizer(run.config)
-    if optimizer is None:
+    model = make_model(run.config, run.manifest["tokenizer"]["vocab_size"]) if model is None else model
+    if isinstance(model, CountsBigramLM | CountsNgramLM):
         raise FileNotFoundError(f"{path} has no checkpoint {checkpoint!r}; a counts model has only 'final'")
-    state = _load_checkpoint(run.path, checkpoint, abstract_state(model, optimizer, run.config)).state
+    state = _load_checkpoint(run.path, checkpoint, abstract_state(model, None, run.config)).state
     return SavedModel(model, jax.device_put(state.variables), tokenizer)
 
 
@@ -113,17 +121,13 @@ def load_run_tokenizer(run: Run) -> Tokenizer | None:
     if not origin.exists():
         return None  # the run was stopped before the file was written
     try:
-        if tokenizer_checksum(tokenizer := load_tokenizer(origin)) == run.manifest["tokenizer"]["sha256"]:
+        tokenizer = load_tokenizer(origin)
+        if sha256_of(tokenizer_to_json(tokenizer).encode()) == run.manifest["tokenizer"]["sha256"]:
             return tokenizer
         raise ValueError(f"{origin} is not the tokenizer of this run")
     except ValueError as error:
         logging.getLogger(__name__).warning("%s", error)
     return None
-
-
-def tokenizer_checksum(tokenizer: Tokenizer) -> str:
-    """Return the SHA-256 of the file that `tokenizer.save` writes."""
-    return sha256_of(tokenizer_to_json(tokenizer).encode())
 
 
 def _load_checkpoint(path: Path, checkpoint: str | int, like: train_states.Arrays) -> train_states.Checkpoint:

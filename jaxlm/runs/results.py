@@ -1,5 +1,6 @@
 """Write the results of a finished run: figures as plain JSON, model, sample, plots and report."""
 
+import logging
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from jaxlm.models import CountsBigramLM, LanguageModel
 from jaxlm.models.interface import num_params
 from jaxlm.runs.manifest import describe_environment, write_json
 from jaxlm.runs.metrics_log import read_metrics
+from jaxlm.runs.own import compute_metrics
 from jaxlm.runs.report.page import render_page
 from jaxlm.runs.report.plots import plot_counts, plot_curves
 from jaxlm.runs.report.tables import format_samples
@@ -25,9 +27,6 @@ from jaxlm.utils.atomic_files import write_atomically
 
 ARTIFACTS = ("results.json", "report.html", "samples.txt", "curves.png", "counts.png", "model")
 _SAMPLE_TOKENS = 100
-
-# Titles in tables and plots, by option `model`.
-TITLES = {"counts": "counts bigram", "bigram": "neural bigram", "mlp": "MLP"}
 
 
 def model_row(
@@ -88,11 +87,13 @@ def write_artifacts(
     path: Path, setup: TrainingSetup, variables: Any, compile_seconds: float, train_seconds: float
 ) -> None:
     """Write `ARTIFACTS` to the run directory, `results.json` last."""
-    config, data, model, title = setup.config, setup.data, setup.model, TITLES[setup.config.model]
-    save_model(path / "model", model, variables, data.tokenizer)
+    config, data, model, title = setup.config, setup.data, setup.model, setup.title
+    save_model(path / "model", model, variables, setup.saved_tokenizer)
     evaluation = evaluate(model, variables, data.val_ids, device=setup.device)
     seconds = {"compile_seconds": compile_seconds, "train_seconds": train_seconds}
-    row = model_row(config.model, title, model, variables, evaluation, data.val_bytes_per_token, **seconds)
+    row = model_row(setup.name, title, model, variables, evaluation, data.val_bytes_per_token, **seconds)
+    if setup.own.metrics:
+        row["metrics"] = compute_metrics(setup.own, model, variables, data.val_ids)
     prompt_ids = line_start_prompt(data, model.context_length)
     prompt = data.tokenizer.decode(prompt_ids)
     key = jax.random.fold_in(jax.random.key(config.seed), SAMPLE_FOLD)
@@ -102,12 +103,15 @@ def write_artifacts(
     except ValueError as error:  # without smoothing, an unseen token has no successor
         text = f"{prompt} ({error})"
     samples = {title: text}
-    results = describe_results(data, str(config.tokenizer), config.seed, [row], prompt, samples, setup.device)
+    results = describe_results(data, setup.tokenizer_name, config.seed, [row], prompt, samples, setup.device)
     write_atomically(path / "samples.txt", format_samples(samples))
-    if setup.optimizer is not None:
-        plot_curves(path / "curves.png", {title: read_metrics(path / "metrics.jsonl")}, {}, model.vocab_size)
-    else:
-        tokens = [data.tokenizer.decode([token]) for token in range(data.tokenizer.vocab_size)]
-        plot_counts(path / "counts.png", np.asarray(variables["counts"]["table"]), tokens)
+    try:
+        if setup.optimizer is not None:
+            plot_curves(path / "curves.png", {title: read_metrics(path / "metrics.jsonl")}, {}, model.vocab_size)
+        elif isinstance(model, CountsBigramLM):
+            tokens = [data.tokenizer.decode([token]) for token in range(data.tokenizer.vocab_size)]
+            plot_counts(path / "counts.png", np.asarray(variables["counts"]["table"]), tokens)
+    except Exception as error:  # the run is worth more than its picture
+        logging.getLogger(__name__).warning("%s: cannot draw the picture: %s", path, error)
     write_atomically(path / "report.html", render_page(path, results, title=f"{title}, {data.corpus.name}"))
     write_json(path / "results.json", results)

@@ -13,7 +13,8 @@ from rich.console import Console
 from jaxlm.checkpoints import train_states
 from jaxlm.checkpoints.train_states import Checkpoint, save_in_background
 from jaxlm.runs.metrics_log import append_metrics, read_log, read_metrics
-from jaxlm.runs.results import TITLES, metrics_line
+from jaxlm.runs.own import compute_metrics
+from jaxlm.runs.results import metrics_line
 from jaxlm.runs.setup import TrainingSetup, abstract_state, train_options
 from jaxlm.runs.tensorboard import open_tensorboard
 from jaxlm.training.early_stopping import stop_early
@@ -47,7 +48,7 @@ def train_with_checkpoints(
     with ExitStack() as stack:
         stop_requested = stack.enter_context(catch_stop_signals())
         save = stack.enter_context(save_in_background(path / "checkpoints", config.keep))
-        show = stack.enter_context(progress(console, TITLES[config.model], config.num_steps))
+        show = stack.enter_context(progress(console, setup.title, config.num_steps - 1))
         events = open_tensorboard(path / "tensorboard", first_step) if config.tensorboard else nullcontext()
         write_events = stack.enter_context(events)
         try:
@@ -60,10 +61,11 @@ def train_with_checkpoints(
                 yielded_at, nats = now, None
                 if record is not None and record.validation is not None:
                     nats, perplexity = record.validation.nats_per_token, record.validation.perplexity
-                    append_metrics(log, metrics_line(config.model, record))
+                    metrics = compute_metrics(setup.own, setup.model, state.variables, setup.data.val_ids)
+                    append_metrics(log, metrics_line(setup.name, record) | metrics)
                     if write_events is not None:
                         write_events(record)
-                    show(record.step + 1, f"loss {record.train_loss:.3f}, validation perplexity {perplexity:.1f}")
+                    show(record.step, f"loss {record.train_loss:.3f}, validation perplexity {perplexity:.1f}")
                     if nats < best_nats:
                         best_nats, unsaved_best = nats, (current(),)
                 is_due = config.save_every is not None and int(state.step) % config.save_every == 0

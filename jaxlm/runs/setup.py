@@ -1,6 +1,5 @@
 """Turn the options of a run into data, model, optimizer and device."""
 
-from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import jax
@@ -9,12 +8,13 @@ import optax
 from rich.console import Console
 
 from jaxlm.devices.selection import choose_device, format_device
-from jaxlm.models import CountsBigramLM, LanguageModel, MLPLanguageModel, NeuralBigramLM
+from jaxlm.models import CountsBigramLM, CountsNgramLM, LanguageModel, MLPLanguageModel, NeuralBigramLM
 from jaxlm.models.interface import num_init_params
 from jaxlm.runs.config import TrainConfig
+from jaxlm.runs.own import LINE_FIELDS, Own, OwnTokenizer, adapt_tokenizer
 from jaxlm.runs.tensorboard import check_tensorboard
 from jaxlm.text.dataset import Dataset, load_dataset
-from jaxlm.text.tokenizers import load_tokenizer
+from jaxlm.text.tokenizers import Tokenizer
 from jaxlm.training.early_stopping import EarlyStopping
 from jaxlm.training.optimizers import sgd
 from jaxlm.training.state import TrainState, init_state
@@ -24,48 +24,74 @@ from jaxlm.utils.terminal import print_plain
 _TRAIN_FOLDS = {"bigram": 0, "mlp": 1}
 SAMPLE_FOLD = 2
 
+_TITLES = {"counts": "counts bigram", "bigram": "neural bigram", "mlp": "MLP"}
+
 _MAX_PARAMS = 2**40  # 4 TiB; XLA aborts the process when a byte count exceeds 64 bits
 
 
 class TrainingSetup(NamedTuple):
-    """The data, model, optimizer and device of a training run."""
+    """The data, model, optimizer, device and metrics of a training run."""
 
     config: TrainConfig
     data: Dataset
     model: LanguageModel
     optimizer: optax.GradientTransformation | None  # None for counts, which are not trained
     device: jax.Device
+    own: Own
+    name: str  # of the model in the manifest, the log and the results
+    title: str  # of the model in tables and plots
+
+    @property
+    def saved_tokenizer(self) -> Tokenizer | None:
+        """The tokenizer, or None if it is a caller's and cannot be saved."""
+        return None if isinstance(self.data.tokenizer, OwnTokenizer) else self.data.tokenizer
+
+    @property
+    def tokenizer_name(self) -> str:
+        """The kind of the tokenizer: char, byte or bpe, or the name of a caller's class."""
+        if isinstance(self.data.tokenizer, OwnTokenizer):
+            return type(self.data.tokenizer.tokenizer).__name__
+        return type(self.data.tokenizer).__name__.removesuffix("Tokenizer").lower()
 
 
-def prepare_training(config: TrainConfig, tokenizer: Any, console: Console) -> TrainingSetup:
+def prepare_training(config: TrainConfig, own: Own | None, console: Console) -> TrainingSetup:
     """Load the text, build the model and the optimizer, and choose the device.
 
-    `config` is resolved. None as the tokenizer trains one. Raises an OSError or a ValueError if the text or the
-    device is not available, the text too short, or the model too large.
+    `config` must be resolved. `own` replaces some of its options. Raises an OSError or a ValueError if the text or
+    the device is not available, the text is too short, or the model is too large.
     """
+    own = own or Own()
     if config.tensorboard:
         check_tensorboard()
-    if tokenizer is None:
-        tokenizer = load_tokenizer(config.tokenizer) if isinstance(config.tokenizer, Path) else config.tokenizer
+    if taken := sorted(set(LINE_FIELDS) & set(own.metrics or {})):
+        raise ValueError(f"metrics must not be named {taken[0]!r}, as a field of metrics.jsonl is; rename it")
+    context_length = config.context_length or 1 if own.model is None else own.model.context_length
     data = load_dataset(
         config.corpus,
         config.text,
-        tokenizer,
+        config.tokenizer if own.tokenizer is None else adapt_tokenizer(own.tokenizer),
         vocab_size=config.vocab_size,
         val_fraction=config.val_fraction,
-        min_tokens=(config.context_length or 1) + 1,
+        min_tokens=context_length + 1,
     )
     print_plain(
         console,
         f"{data.corpus.source}: {len(data.corpus.text):,} characters, {len(data.train_ids):,} training tokens, "
         f"{len(data.val_ids):,} validation tokens, vocabulary of {data.tokenizer.vocab_size:,}",
     )
-    model = make_model(config, data.tokenizer.vocab_size)
+    model = make_model(config, data.tokenizer.vocab_size) if own.model is None else own.model
+    if model.vocab_size < data.tokenizer.vocab_size:
+        sizes = f"{model.vocab_size}, less than the {data.tokenizer.vocab_size} tokens of the tokenizer"
+        raise ValueError(f"model must have at least the vocab_size of the tokenizer, got {sizes}")
     size = num_init_params(model)
     if size > _MAX_PARAMS:
         raise ValueError(f"the model has {size:,} parameters, more than {_MAX_PARAMS:,}; choose smaller sizes")
     device = select_device(config.device, size, console)
-    return TrainingSetup(config, data, model, make_optimizer(config), device)
+    optimizer = None
+    if not isinstance(model, CountsBigramLM | CountsNgramLM):
+        optimizer = make_optimizer(config) if own.optimizer is None else own.optimizer
+    name = config.model if own.model is None else type(model).__name__
+    return TrainingSetup(config, data, model, optimizer, device, own, name, _TITLES.get(name, name))
 
 
 def select_device(name: str, num_weights: int, console: Console) -> jax.Device:
@@ -113,7 +139,7 @@ def make_optimizer(config: TrainConfig) -> optax.GradientTransformation | None:
 
 def train_key(config: TrainConfig) -> jax.Array:
     """Return the random key of training."""
-    return jax.random.fold_in(jax.random.key(config.seed), _TRAIN_FOLDS[config.model])
+    return jax.random.fold_in(jax.random.key(config.seed), _TRAIN_FOLDS.get(config.model, 1))
 
 
 def train_options(setup: TrainingSetup) -> dict[str, Any]:
@@ -125,9 +151,13 @@ def train_options(setup: TrainingSetup) -> dict[str, Any]:
 
 
 def abstract_state(
-    model: LanguageModel, optimizer: optax.GradientTransformation, config: TrainConfig
+    model: LanguageModel, optimizer: optax.GradientTransformation | None, config: TrainConfig
 ) -> tuple[TrainState, EarlyStopping | None]:
-    """Return `like` of `load_checkpoint` for the run, without allocating arrays."""
-    state = jax.eval_shape(lambda: init_state(model, optimizer, key=train_key(config)))
+    """Return `like` of `load_checkpoint` for the run, without allocating arrays.
+
+    Without an optimizer, its `opt_state` is None, and that of the checkpoint is not loaded.
+    """
+    state = jax.eval_shape(lambda: init_state(model, optimizer or optax.identity(), key=train_key(config)))
+    state = state if optimizer is not None else state._replace(opt_state=None)
     best = None if config.patience is None else EarlyStopping(state.params, np.float32(0), np.int32(0))
     return cast(TrainState, state), best

@@ -1,12 +1,12 @@
 """Summarize runs: state and headline figures."""
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from jaxlm.runs.manifest import read_manifest
 from jaxlm.runs.metrics_log import is_number_or_null, read_metrics
+from jaxlm.utils.atomic_files import expand
 from jaxlm.utils.json_files import read_json
 
 _FIGURES = ("nats_per_token", "perplexity", "bits_per_byte", "train_seconds")
@@ -22,7 +22,7 @@ def summarise_run(path: Path) -> dict[str, Any]:
     try:
         manifest = read_manifest(path)
         summary |= {name: manifest[name] for name in ("kind", "state", "why", "started")}
-        return summary | _read_figures(path, manifest["config"])
+        return summary | _read_figures(path, manifest.get("model", manifest["config"].get("model")))
     except (ValueError, OSError, KeyError, TypeError, AttributeError) as error:
         return summary | {"state": "damaged", "why": str(error)}
 
@@ -37,11 +37,11 @@ def list_runs(folder: str | os.PathLike[str]) -> list[dict[str, Any]]:
     >>> list_runs(tempfile.mkdtemp())
     []
     """
-    paths = (path for path in sorted(Path(folder).iterdir()) if (path / "manifest.json").is_file())
+    paths = (path for path in sorted(expand(folder).iterdir()) if (path / "manifest.json").is_file())
     return sorted(map(summarise_run, paths), key=lambda summary: (summary["started"] or "", summary["run"]))
 
 
-def _read_figures(path: Path, config: Mapping[str, Any]) -> dict[str, Any]:
+def _read_figures(path: Path, name: str) -> dict[str, Any]:
     records = read_metrics(path / "metrics.jsonl")
     steps = max((record["step"] + 1 for record in records), default=None)
     try:
@@ -51,7 +51,7 @@ def _read_figures(path: Path, config: Mapping[str, Any]) -> dict[str, Any]:
     if not rows:
         last = records[-1] if records else {}
         nats, perplexity = last.get("val_nats_per_token"), last.get("val_perplexity")
-        return {"model": config.get("model"), "steps": steps, "nats_per_token": nats, "perplexity": perplexity}
+        return {"model": name, "steps": steps, "nats_per_token": nats, "perplexity": perplexity}
     best = min(rows, key=lambda row: float("inf") if row["nats_per_token"] is None else row["nats_per_token"])
     figures = {name: best[name] for name in _FIGURES}
     if not isinstance(best["name"], str) or not all(map(is_number_or_null, figures.values())):

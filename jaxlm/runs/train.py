@@ -9,21 +9,24 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import optax
 from rich.console import Console
 
 from jaxlm.checkpoints.model_files import read_model
 from jaxlm.checkpoints.train_states import Checkpoint
-from jaxlm.models import CountsBigramLM, init
+from jaxlm.models import CountsBigramLM, CountsNgramLM, LanguageModel, init
 from jaxlm.runs.config import TrainConfig, config_to_json, diff_configs, resolve
 from jaxlm.runs.directory import check_run_path, create_run, new_run_path, resume_hint, run_session
-from jaxlm.runs.load import load_run_tokenizer, open_run, tokenizer_checksum
+from jaxlm.runs.load import load_run_tokenizer, open_run
 from jaxlm.runs.lock import lock_run
-from jaxlm.runs.manifest import describe_environment, read_manifest, to_json, write_json
+from jaxlm.runs.manifest import describe_environment, to_json, write_json
+from jaxlm.runs.output import drop_output_errors
+from jaxlm.runs.own import Metrics, Own, check_own, describe_own, tokenizer_checksum
 from jaxlm.runs.results import ARTIFACTS, describe_dataset, write_artifacts
 from jaxlm.runs.session import latest_usable_checkpoint, return_to_checkpoint, train_with_checkpoints
 from jaxlm.runs.setup import TrainingSetup, prepare_training
 from jaxlm.text.corpora import load_corpus, read_text
-from jaxlm.utils.atomic_files import remove
+from jaxlm.utils.atomic_files import expand, remove
 from jaxlm.utils.json_files import read_json
 from jaxlm.utils.signals import terminate_as_interrupt
 from jaxlm.utils.terminal import print_plain
@@ -36,6 +39,10 @@ def start_run(
     config: TrainConfig,
     path: str | os.PathLike[str] | None = None,
     *,
+    model: LanguageModel | None = None,
+    optimizer: optax.GradientTransformation | None = None,
+    tokenizer: Any = None,
+    metrics: Metrics = None,
     overwrite: bool = False,
     console: Console | None = None,
 ) -> Path:
@@ -47,6 +54,10 @@ def start_run(
     Args:
         config: Options of the run.
         path: The run directory; None creates `runs/MODEL-CORPUS-TOKENIZER-DATE-TIME`.
+        model: A model of your own instead of that of `config`, whose options of models must be unset.
+        optimizer: An Optax optimizer instead of that of `config`.
+        tokenizer: A tokenizer with `encode`, `decode` and `vocab_size` instead of that of `config`.
+        metrics: Name -> `metric(model, variables, val_ids)`, a number, computed at each record and at the end.
         overwrite: Replace the run in `path`.
         console: Where to print progress; None prints nothing.
 
@@ -62,27 +73,34 @@ def start_run(
     >>> (run / "report.html").exists()
     True
     """
-    console = console or Console(quiet=True)
-    config = resolve(config)
+    own = Own(model, optimizer, tokenizer, metrics)
+    config = resolve(config, has_own_model=model is not None)
     if config.decoupled_decay and not config.weight_decay:
         raise ValueError("decoupled_decay requires a weight_decay above 0")
     if path is not None:
-        check_run_path(Path(path), overwrite=overwrite)
-    with terminate_as_interrupt():
-        setup = prepare_training(config, None, console)
-        unit = config.tokenizer if isinstance(config.tokenizer, str) else config.tokenizer.stem
-        label = f"{config.model}-{'text' if config.text else config.corpus}-{unit}"
-        path = new_run_path(label) if path is None else Path(path)
-        details = describe_dataset(setup.data, str(config.tokenizer))
-        details["tokenizer"] |= {"sha256": tokenizer_checksum(setup.data.tokenizer)}
+        check_run_path(expand(path), overwrite=overwrite)
+    with terminate_as_interrupt(), drop_output_errors(console) as console:
+        setup = prepare_training(config, own, console)
+        label = f"{setup.name}-{'text' if config.text else config.corpus}-{setup.tokenizer_name}"
+        path = new_run_path(label) if path is None else expand(path)
+        details = describe_dataset(setup.data, setup.tokenizer_name) | {"model": setup.name}
+        details["tokenizer"] |= {"sha256": tokenizer_checksum(setup.data)}
+        details |= {"own": describe_own(own)}
         run = create_run(path, "train", config_to_json(config), setup.device, overwrite=overwrite, **details)
-        with _interrupt_with_remedy(path), run:
+        with _interrupt_with_remedy(path, own), run:
             _train(path, setup, None, console)
     return path
 
 
 def resume_run(
-    path: str | os.PathLike[str], config: TrainConfig | None = None, *, console: Console | None = None
+    path: str | os.PathLike[str],
+    config: TrainConfig | None = None,
+    *,
+    model: LanguageModel | None = None,
+    optimizer: optax.GradientTransformation | None = None,
+    tokenizer: Any = None,
+    metrics: Metrics = None,
+    console: Console | None = None,
 ) -> Path:
     """Resume a stopped run and return its path. The result is bit-identical to that of an uninterrupted run.
 
@@ -92,6 +110,7 @@ def resume_run(
         path: The run directory.
         config: The options of the run; None keeps them. `num_steps` may be larger, and `text` another path to the
             same text. A cosine schedule is recomputed for the new length.
+        model, optimizer, tokenizer, metrics: Those of `start_run`, if it had them.
         console: Where to print progress; None prints nothing.
 
     Raises:
@@ -106,13 +125,14 @@ def resume_run(
     >>> resume_run(run) == run
     True
     """
-    path, console = Path(path), console or Console(quiet=True)
-    read_manifest(path)  # so that no lock is created in a directory that is not a run directory
-    with terminate_as_interrupt(), _interrupt_with_remedy(path), lock_run(path):
+    path, own = expand(path), Own(model, optimizer, tokenizer, metrics)
+    check_own(path, open_run(path).own, own, "resume_run")  # before a lock is created in the directory
+    output = drop_output_errors(console)
+    with terminate_as_interrupt(), _interrupt_with_remedy(path, own), output as console, lock_run(path):
         _, manifest, before = run = open_run(path)
-        config = resolve(before if config is None else config)
+        config = resolve(before if config is None else config, has_own_model=model is not None)
         _check_resumable(path, before, config)
-        if manifest["state"] == "done" and config == before and _is_complete(path):
+        if manifest["state"] == "done" and config == before and _is_complete(path, model):
             print_plain(console, f"{path} is done: {config.num_steps} steps; raise num_steps to extend it")
             return path
         copy = path / "config.json"
@@ -121,8 +141,10 @@ def resume_run(
         # Compare the text first: the run's tokenizer may be unable to encode another text.
         corpus = load_corpus(config.corpus) if config.text is None else read_text(config.text)
         _check_sha256(path, manifest, "corpus", corpus.sha256, f" ({corpus.source})")
-        setup = prepare_training(config, load_run_tokenizer(run), console)
-        _check_sha256(path, manifest, "tokenizer", tokenizer_checksum(setup.data.tokenizer))
+        if tokenizer is None:
+            own = own._replace(tokenizer=load_run_tokenizer(run))
+        setup = prepare_training(config, own, console)
+        _check_sha256(path, manifest, "tokenizer", tokenizer_checksum(setup.data))
         changes = list(_describe_changes(manifest, before, config, setup.device))
         for change in changes:
             print_plain(console, f"note: {change}")
@@ -138,22 +160,25 @@ def resume_run(
 
 
 @contextmanager
-def _interrupt_with_remedy(path: Path) -> Iterator[None]:
-    """Add the resume command to the message of a KeyboardInterrupt."""
+def _interrupt_with_remedy(path: Path, own: Own) -> Iterator[None]:
+    """Add to the message of a KeyboardInterrupt how to resume the run."""
     try:
         yield
     except KeyboardInterrupt as stop:
-        raise KeyboardInterrupt(f"by {str(stop) or 'SIGINT'}; {resume_hint(path)}") from None
+        arguments = "".join(f", {name}=..." for name in describe_own(own))
+        hint = f"resume with: resume_run({str(path)!r}{arguments})" if arguments else resume_hint(path)
+        raise KeyboardInterrupt(f"by {str(stop) or 'SIGINT'}; {hint}") from None
 
 
 def _train(path: Path, setup: TrainingSetup, checkpoint: Checkpoint | None, console: Console) -> None:
     """Train from the checkpoint, and write the results."""
     start = "" if checkpoint is None else f", from step {int(checkpoint.state.step)}"
     print_plain(console, f"run: {path}{start}")
-    setup.data.tokenizer.save(path / "tokenizer.json")
+    if setup.saved_tokenizer is not None:
+        setup.saved_tokenizer.save(path / "tokenizer.json")
     with jax.default_device(setup.device):
         with measure_time() as timing:
-            if isinstance(setup.model, CountsBigramLM):
+            if isinstance(setup.model, CountsBigramLM | CountsNgramLM):
                 variables = init(setup.model, jax.random.key(setup.config.seed))
                 variables, seconds = setup.model.fit(variables, setup.data.train_ids), None
             else:
@@ -168,16 +193,18 @@ def _check_resumable(path: Path, before: TrainConfig, config: TrainConfig) -> No
         if config.patience is not None:  # it counted the last record, which a longer run does not have
             raise ValueError(f"{path} uses patience {config.patience} and cannot be extended; start another run")
         before = dataclasses.replace(before, num_steps=config.num_steps)
-    if None not in (before.text, config.text):  # the file may move, because the caller compares its checksum
-        before = dataclasses.replace(before, text=config.text)
+    for name in ("text", "tokenizer"):  # a file may move, because the caller compares its checksum
+        if isinstance(getattr(before, name), Path) and isinstance(moved := getattr(config, name), Path):
+            moved_path: dict[str, Any] = {name: moved}
+            before = dataclasses.replace(before, **moved_path)
     if differences := diff_configs(before, config):
         raise ValueError(f"{path} was started with {differences}; only num_steps may increase: start another run")
 
 
-def _is_complete(path: Path) -> bool:
+def _is_complete(path: Path, model: LanguageModel | None) -> bool:
     """Return whether the results of a finished run exist and its model is intact."""
     try:
-        read_model(path / "model")
+        read_model(path / "model", model=model)
         read_json(path / "results.json")
         for name in ("report.html", "samples.txt"):
             (path / name).stat()

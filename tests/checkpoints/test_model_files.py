@@ -1,7 +1,10 @@
 """Save models as safetensors files, and load them."""
 
+import errno
+import os
 from dataclasses import dataclass
 from typing import Any
+from unittest.mock import Mock
 
 import jax
 import jax.numpy as jnp
@@ -71,6 +74,17 @@ def test_save_model_places_the_file_by_its_suffix(name, file, tmp_path):
     other = jax.tree.map(lambda leaf: leaf + 1, variables)
     jaxlm.save_model(tmp_path / name, MLP, other, overwrite=True)
     assert_same_bits(jaxlm.load_model(tmp_path / name).variables, other)
+
+
+def test_save_model_keeps_the_old_model_on_a_full_disk(tmp_path, monkeypatch):
+    path, variables = tmp_path / "model.safetensors", make_variables(MLP)
+    jaxlm.save_model(path, MLP, variables)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", Mock(side_effect=OSError(errno.ENOSPC, "No space left on device")))
+        with pytest.raises(OSError, match="No space left"):
+            jaxlm.save_model(path, MLP, jax.tree.map(jnp.zeros_like, variables), overwrite=True)
+    assert_same_bits(jaxlm.load_model(path).variables, variables)
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_save_model_of_a_user_needs_it_again_to_load(tmp_path):

@@ -91,6 +91,13 @@ def test_orbax_alone_reads_a_checkpoint_as_a_tree(saved):
     assert ocp.CheckpointManager(saved.parent, options=options).all_steps() == [5]
 
 
+def test_save_checkpoint_syncs_everything_before_the_document_appears(tmp_path, monkeypatch):
+    document, synced = checkpoint_path(tmp_path, 5) / "checkpoint.json", set()
+    monkeypatch.setattr(os, "fsync", lambda file: document.exists() or synced.add(os.fstat(file).st_ino))
+    path = save_checkpoint(tmp_path, make_checkpoint())
+    assert {each.stat().st_ino for each in (tmp_path, path, *path.rglob("*"))} <= synced
+
+
 def test_save_checkpoint_keeps_one_of_the_same_step(saved):
     before = files_below(saved)
     save_checkpoint(saved.parent, Checkpoint(make_state(9)._replace(step=jnp.int32(5)), None, None, b"", 9.0))

@@ -24,7 +24,7 @@ def train(run, config, console=QUIET):
 def stop(run, config, step, signum=signal.SIGINT):
     """Train, and interrupt training when the record after `step` steps is printed."""
     with pytest.raises(KeyboardInterrupt, match=signum.name):
-        train(run, config, signal_when(f"step {step}/", signum))
+        train(run, config, signal_when(f"step {step - 1}/", signum))
 
 
 def steps_kept(run):

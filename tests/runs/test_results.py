@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 
 import jaxlm
-from jaxlm.runs.config import TrainConfig
 from jaxlm.runs.manifest import describe_environment
-from jaxlm.runs.results import TITLES, describe_dataset, describe_results, metrics_line, model_row
+from jaxlm.runs.results import describe_dataset, describe_results, metrics_line, model_row
 from jaxlm.text.dataset import Dataset
 from jaxlm.training.state import Record
 
@@ -75,7 +74,3 @@ def test_metrics_line_has_no_times():
     validated = {"val_nats_per_token": 2.0, "val_perplexity": math.exp(2.0)}
     assert metrics_line("mlp", Record(20, 2.5, EVALUATION)) == line | validated
     assert metrics_line("mlp", Record(20, 2.5, None)) == line | dict.fromkeys(validated)
-
-
-def test_every_model_has_a_title():
-    assert tuple(TITLES) == TrainConfig.__annotations__["model"].__args__

@@ -111,7 +111,7 @@ def test_missing_results_of_a_finished_run_are_restored(damage, finished, finish
 def test_an_extended_run_notes_its_new_length(finished, text_folder, no_plots):
     longer = tiny_config(text_folder, num_steps=20)
     with pytest.raises(KeyboardInterrupt):
-        resume_run(finished, longer, console=signal_when("step 16/", signal.SIGTERM))
+        resume_run(finished, longer, console=signal_when("step 15/", signal.SIGTERM))
     # Until it is done, the final model is that of the last checkpoint, not the earlier result.
     assert bits(load_model(finished)[1]) == bits(load_model(finished, 16)[1]) != bits(load_model(finished, 12)[1])
     assert not {"model", "results.json", "report.html", "samples.txt"} & {path.name for path in finished.iterdir()}

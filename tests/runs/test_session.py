@@ -36,6 +36,13 @@ def test_a_stopped_training_resumes_with_equal_bits(steps, config, session_outco
     assert outcome(tmp_path, train(tmp_path, config)) == session_outcome
 
 
+def test_a_stopped_training_keeps_its_optimizer(text_folder, tmp_path):
+    config = tiny_config(text_folder, optimizer="muon")
+    expected = outcome(tmp_path / "whole", train(tmp_path / "whole", config))
+    stop(tmp_path / "run", config, 6)
+    assert outcome(tmp_path / "run", train(tmp_path / "run", config)) == expected
+
+
 def test_a_signal_after_the_last_step_is_not_lost(config, session_outcome, tmp_path):
     """It arrives when the progress bar shows the cursor again."""
     console = signal_when("\x1b[?25h", signal.SIGINT, force_terminal=True)
@@ -109,7 +116,7 @@ def test_training_continues_while_a_checkpoint_is_written(text_folder, session_o
         fsync(descriptor)
 
     monkeypatch.setattr(os, "fsync", fsync_slowly)
-    assert outcome(tmp_path, train(tmp_path, config, call_when("step 6/", recorded.set))) == session_outcome
+    assert outcome(tmp_path, train(tmp_path, config, call_when("step 5/", recorded.set))) == session_outcome
     assert waited[0]
     # The state was copied before the next step took over its arrays.
     assert bits(load_state(tmp_path, 4, config).state) == bits(states_of(config)[4])

@@ -3,13 +3,16 @@
 import io
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from rich.console import Console
 from tiny_runs import QUIET, tiny_config
 
 import jaxlm
 from jaxlm.runs.config import TrainConfig, resolve
+from jaxlm.runs.own import Own
 from jaxlm.runs.setup import abstract_state, make_optimizer, prepare_training, train_key
 
 BIGRAM = {"model": "bigram", "context_length": None, "hidden_dim": None}
@@ -37,9 +40,12 @@ def test_prepare_training_builds_the_model(options, expected, tmp_path):
 
 
 def test_prepare_training_uses_a_given_tokenizer(tmp_path):
-    setup = prepare_training(tiny_config(tmp_path), jaxlm.ByteTokenizer(), QUIET)
+    setup = prepare_training(tiny_config(tmp_path), Own(tokenizer=jaxlm.ByteTokenizer()), QUIET)
     assert setup.data.tokenizer == jaxlm.ByteTokenizer()
     assert setup.model.vocab_size == 256
+    jaxlm.ByteTokenizer().save(tmp_path / "byte.json")
+    setup = prepare_training(tiny_config(tmp_path, tokenizer=tmp_path / "byte.json"), None, QUIET)
+    assert (setup.data.tokenizer, setup.tokenizer_name) == (jaxlm.ByteTokenizer(), "byte")
 
 
 @pytest.mark.parametrize(("context_length", "is_long_enough"), [(39, True), (40, False)])
@@ -80,6 +86,31 @@ def test_make_optimizer_uses_the_options(options, lr):
         outcomes.append(updates)
     np.testing.assert_array_equal(*outcomes)
     assert np.any(outcomes[0])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("schedule", ["cosine", "constant"])
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("adam", lambda rate: optax.chain(optax.add_decayed_weights(0.5), optax.adam(rate, b1=0.8))),
+        ("adamw", lambda rate: optax.adamw(rate, b1=0.8, weight_decay=0.5)),
+        ("muon", lambda rate: optax.contrib.muon(rate, beta=0.8, weight_decay=0.5, adam_weight_decay=0.5)),
+    ],
+)
+def test_make_optimizer_is_one_of_optax(name, expected, schedule):
+    """Step i has the rate 0.5 * (i + 1) / 3 during the two steps of warmup."""
+    options = {"schedule": schedule, "warmup_steps": 2, "momentum": 0.8, "weight_decay": 0.5, "clip_norm": 1.0}
+    config = resolve(TrainConfig(optimizer=name, lr=0.5, num_steps=4, **options))
+    rates = [0.5 / 3, 1 / 3, 0.5, 0.25 if schedule == "cosine" else 0.5]
+    params, gradient = {"w": np.ones((2, 3), np.float32)}, {"w": np.arange(6.0, dtype=np.float32).reshape(2, 3)}
+    clipped = jax.tree.map(lambda leaf: leaf / np.sqrt(55), gradient)  # to the norm 1
+    optimizer, reference = make_optimizer(config), expected(lambda step: jnp.array(rates)[step])
+    state, expected_state = optimizer.init(params), reference.init(params)
+    for _ in rates:
+        update, state = optimizer.update(gradient, state, params)
+        expected_update, expected_state = reference.update(clipped, expected_state, params)
+        np.testing.assert_allclose(update["w"], expected_update["w"], rtol=1e-4)
 
 
 def test_train_key_depends_on_seed_and_model(tmp_path):

@@ -1,0 +1,111 @@
+"""What a caller passes to a run instead of options: a model, an optimizer, a tokenizer and metrics."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, final
+
+import numpy as np
+import optax
+from numpy.typing import ArrayLike
+
+from jaxlm._types import NpIntT
+from jaxlm.checkpoints.model_spec import model_to_spec
+from jaxlm.models import LanguageModel
+from jaxlm.text.batching import check_ids
+from jaxlm.text.dataset import Dataset
+from jaxlm.text.tokenizers import BPETokenizer, ByteTokenizer, CharTokenizer, Tokenizer, tokenizer_to_json
+from jaxlm.utils.checksums import sha256_of
+
+Metrics = Mapping[str, Callable[[Any, Any, Any], Any]] | None  # name -> metric(model, variables, val_ids)
+
+LINE_FIELDS = ("model", "step", "train_loss", "val_nats_per_token", "val_perplexity")  # of `metrics.jsonl`
+
+
+class Own(NamedTuple):
+    """Arguments of `start_run` that replace options. The manifest only describes them; resuming needs them."""
+
+    model: LanguageModel | None = None
+    optimizer: optax.GradientTransformation | None = None
+    tokenizer: Any = None  # with `encode`, `decode` and `vocab_size`
+    metrics: Metrics = None
+
+
+@final
+@dataclass(frozen=True)
+class OwnTokenizer(Tokenizer):
+    """A caller's tokenizer with the methods that a run needs."""
+
+    tokenizer: Any
+
+    @property
+    def vocab_size(self) -> int:
+        return int(self.tokenizer.vocab_size)
+
+    def encode(self, text: str) -> NpIntT:
+        """Return the ids of `text`, int32 [T], checked."""
+        return np.asarray(check_ids(self.tokenizer.encode(text), self.vocab_size, name="encode(text)"))
+
+    def decode_bytes(self, ids: ArrayLike) -> bytes:
+        """Return the text of `ids` in UTF-8."""
+        tokens = np.asarray(check_ids(ids, self.vocab_size, name="ids to decode")).tolist()
+        return self.tokenizer.decode(tokens).encode("utf-8", "replace")
+
+
+def adapt_tokenizer(tokenizer: Any) -> Tokenizer:
+    """Return a tokenizer of this library unchanged, and an `OwnTokenizer` for any other."""
+    is_library = isinstance(tokenizer, CharTokenizer | ByteTokenizer | BPETokenizer)
+    return tokenizer if is_library else OwnTokenizer(tokenizer)
+
+
+def tokenizer_checksum(data: Dataset) -> str:
+    """Return the SHA-256 of the tokenizer's file, or, for an `OwnTokenizer`, of the training ids."""
+    if isinstance(data.tokenizer, OwnTokenizer):
+        return sha256_of(data.train_ids.tobytes())
+    return sha256_of(tokenizer_to_json(data.tokenizer).encode())
+
+
+def describe_own(own: Own) -> dict[str, Any]:
+    """Return what the manifest records of the arguments, without those that are None or can be saved."""
+    described: dict[str, Any] = {}
+    if own.model is not None:
+        described["model"] = model_to_spec(own.model)
+    if own.optimizer is not None:
+        described["optimizer"] = "own"
+    if own.tokenizer is not None and isinstance(adapt_tokenizer(own.tokenizer), OwnTokenizer):
+        described["tokenizer"] = type(own.tokenizer).__name__
+    if own.metrics:
+        described["metrics"] = sorted(own.metrics)
+    return described
+
+
+def check_own(path: Path, recorded: Mapping[str, Any], own: Own, call: str) -> None:
+    """Raise a ValueError that names the argument unless the manifest of the run at `path` records `own`.
+
+    `call` is the function that needs the arguments, for the remedy.
+    """
+    given = describe_own(own)
+    for name in sorted(recorded.keys() | given.keys()):
+        before, now = (_show(name, described.get(name)) for described in (recorded, given))
+        if name not in given:
+            raise ValueError(f"{path} was started with {before}; pass it again: {call}(path, {name}=...)")
+        if name not in recorded:
+            raise ValueError(f"{path} was started without {name}=, got {now}; remove it")
+        if recorded[name] != given[name]:
+            raise ValueError(f"{path} was started with {before}, not {now}; pass the same again")
+
+
+def compute_metrics(own: Own, model: LanguageModel, variables: Any, val_ids: Any) -> dict[str, float]:
+    """Return the caller's metrics of a model."""
+    return {name: float(metric(model, variables, val_ids)) for name, metric in (own.metrics or {}).items()}
+
+
+def _show(name: str, described: Any) -> str:
+    match described:
+        case {"class": str(class_name), "fields": dict(fields)}:
+            value = f"{class_name}({', '.join(f'{field}={each!r:.60}' for field, each in fields.items())})"
+        case list():
+            value = f"{{{', '.join(f'{each!r}: ...' for each in described)}}}"
+        case _:
+            value = "..." if described in (None, "own") else f"{described}(...)"
+    return f"{name}={value}"
