@@ -24,9 +24,10 @@ from tiny_training import (
 )
 
 import jaxlm
+from jaxlm.evaluation.evaluate import Evaluation
 from jaxlm.training import loop
 from jaxlm.training.early_stopping import stop_early
-from jaxlm.training.state import init_state
+from jaxlm.training.state import Record, TrainState, init_state
 from jaxlm.training.step import train_chunk
 
 EMPTY_HISTORY = {"steps": [], "train_losses": [], "val_perplexities": []}
@@ -190,9 +191,9 @@ def test_state_of_another_run_is_a_value_error():
     states = [state for state, _ in train()]
     with pytest.raises(ValueError, match=r"hidden.* is float32\[4\], expected float32\[5\]"):
         train(jaxlm.MLPLanguageModel(VOCAB, 2, 3, 5), state=states[0])
-    with pytest.raises(ValueError, match="another model or optimizer"):
+    with pytest.raises(ValueError, match="a different model or optimizer"):
         train(state=states[0], optimizer=optax.adam(0.1))
-    with pytest.raises(ValueError, match=r"state is at step 7, outside 0\.\.num_steps=6"):
+    with pytest.raises(ValueError, match=r"state.step must be in \[0, 6\], got 7; raise num_steps"):
         train(state=states[-1], num_steps=6)
 
 
@@ -212,6 +213,14 @@ def test_patience_stops_and_returns_the_best(patience):
     assert_same_bits(variables, until_best)
 
 
+@pytest.mark.parametrize(("nats", "stop", "best"), [([3, 4, 2, 3, 3, 1], 4, 2), ([3, 3, 3, 1], 2, 0)])
+def test_patience_counts_records_in_a_row_that_are_not_lower(nats, stop, best):
+    records = [Record(i, 0.0, Evaluation(each, np.exp(each), 1)) for i, each in enumerate(nats)]
+    training = ((TrainState(record.step, record.step, None), record) for record in records)
+    *_, (_, record, found) = stop_early(training, patience=2)
+    assert (record.step, found.params) == (stop, best)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("log_every", [1, 100])
 def test_infinite_loss_is_an_error_that_names_its_step(log_every):
@@ -225,8 +234,24 @@ def test_infinite_loss_is_an_error_that_names_its_step(log_every):
 
 
 def test_infinite_params_after_the_last_step_are_an_error():
-    with pytest.raises(FloatingPointError, match=r"params are no longer finite after step 0; lower the"):
+    with pytest.raises(FloatingPointError, match=r"parameters are not finite after step 0; lower the"):
         train_lm(num_steps=1, lr=3e38, weight_decay=10.0)
+
+
+def test_a_state_that_is_not_finite_is_not_yielded():
+    """Each step multiplies the logits by 1e20. After step 1, one of them is infinite, and no step is recorded."""
+    optimizer = optax.stateless(lambda _, params: jax.tree.map(lambda leaf: 1e20 * leaf, params))
+    options = {"variables": {"logits": jnp.eye(VOCAB)[5]}, "optimizer": optimizer, "log_every": 100}
+    steps = []
+    with pytest.raises(FloatingPointError, match="the loss is nan at step 2"):
+        steps.extend(int(state.step) for state, _ in train(LogitsModel(), yield_every=1, **options))
+    assert steps == [0, 1]
+
+
+def test_a_resumed_training_has_the_rate_of_its_optimizer():
+    start, _ = next(train(lr=0.1))
+    *_, (state, _) = train(state=start, lr=0.5)
+    assert_same_bits(state.variables, train_lm(lr=0.5)[0])
 
 
 def test_training_makes_no_implicit_transfers():
@@ -273,11 +298,14 @@ def test_optimizers_of_equal_structure_compile_once():
         ({"num_steps": -1}, "num_steps must be at least 0, got -1"),
         ({"log_every": 0}, "log_every must be at least 1, got 0"),
         ({"patience": 0, "val_ids": IDS}, "patience must be at least 1, got 0"),
-        ({"patience": 2}, "patience=2 needs a validation; pass val_ids"),
+        ({"patience": 2}, "patience=2 needs a validation loss; pass val_ids"),
         ({"lr": -0.1}, r"lr must be in \[0, inf\), got -0.1"),
         ({"lr": float("nan")}, r"lr must be in \[0, inf\), got nan"),
         ({"weight_decay": float("inf")}, r"weight_decay must be in \[0, inf\), got inf"),
-        ({"optimizer": SCHEDULED, "lr": 0.3}, r"lr=0.3 and weight_decay=0.0 apply to the default SGD.*optimizer="),
+        (
+            {"optimizer": SCHEDULED, "lr": 0.3},
+            r"lr=0.3 and weight_decay=0.0 apply to the default SGD.*your optimizer",
+        ),
         ({"optimizer": SCHEDULED, "weight_decay": 0.3}, r"weight_decay=0.3 apply to the default SGD"),
         ({"ids": [0, 1]}, "train_ids.* 3"),
         ({"ids": [0, 1, 6, 2]}, "train_ids.* 6"),
@@ -302,10 +330,11 @@ def test_yield_every_out_of_range_is_a_value_error():
         ({"ids": [0.0, 1.0, 2.0]}, "train_ids must be integers, got float"),
         ({"val_ids": [0.0, 1.0, 2.0]}, "val_ids must be integers, got float"),
         ({"lr": "fast"}, "lr must be a number, got 'fast'"),
+        ({"weight_decay": None}, "weight_decay must be a number, got None"),
         ({"lr": optax.constant_schedule(0.1)}, r"lr must be a number.*optimizer=optax\.sgd\(schedule\)"),
         ({"optimizer": optax.sgd}, r"optimizer must be an optax\.GradientTransformation"),
         ({"variables": {"params": {}}}, "MLPLanguageModel cannot be trained .* no arrays"),
-        ({"variables": {"params": {"kernel": np.zeros(3, int)}}}, "int.*params must be floats"),
+        ({"variables": {"params": {"kernel": np.zeros(3, int)}}}, "int.*trained parameters must be floats"),
         ({"model": LogitsModel()}, "LogitsModel has no init"),
     ],
 )
