@@ -30,7 +30,7 @@ def show_devices(options: DevicesOptions, console: Console) -> dict[str, Any]:
             lines.append(f"{plugin}: {row['result']}: {row['reason']}")
     choices = {(choice["device"], choice["reason"]): choice["num_weights"] for choice in document["auto"]}
     for (device, reason), num_weights in choices.items():
-        size = f" (for a model of {num_weights:,} weights)" if len(choices) > 1 else ""
+        size = f" (for a model of {num_weights:,} parameters)" if len(choices) > 1 else ""
         lines.append(f"auto{size} chooses {device}: {reason}")
     print_table(console, *rows)
     print_plain(console, escape_controls("\n".join(lines)))

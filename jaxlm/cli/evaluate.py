@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import jaxlm
-from jaxlm.cli.shared import Console, ModelOptions, describe_text, load_text, open_model_on_cpu
+from jaxlm.cli.shared import Console, ModelOptions, load_text, open_model_on_cpu
 from jaxlm.utils.terminal import print_plain
 
 
@@ -15,7 +15,7 @@ class EvaluateOptions(ModelOptions):
 
     text: Path | None = None  # UTF-8 text file to evaluate on. None means --corpus, or else the text of the run.
     corpus: str | None = None  # Named corpus to evaluate on.
-    # Part of the text, split as in training. None means validation for the text of the run, or else all.
+    # Part of the text, split as in training. None means validation for the run's own text, and all otherwise.
     part: Literal["validation", "train", "all"] | None = None
     batch_size: int = 256  # Windows per forward pass. Affects only speed and memory.
     device: str = "auto"  # auto, cpu, gpu, cuda, rocm, tpu or metal.
@@ -32,23 +32,23 @@ def evaluate_text(options: EvaluateOptions, console: Console) -> dict[str, Any]:
     model, variables, tokenizer = open_model_on_cpu(options)
     run = jaxlm.open_run(path) if (path / "manifest.json").exists() else None
     if run is None and not is_named:
-        raise ValueError(f"{path} is not a run directory: name a text with --text FILE or --corpus NAME")
+        raise ValueError(f"{path} is not a run directory; pass a text with --text FILE or --corpus NAME")
     source = options if run is None or is_named else run.config
-    corpus, part = load_text(source.text, source.corpus), options.part or ("all" if is_named else "validation")
+    corpus, document = load_text(source.text, source.corpus)
+    part = options.part or ("all" if is_named else "validation")
     if run is not None and not is_named and corpus.sha256 != run.manifest["corpus"]["sha256"]:
         raise ValueError(f"{corpus.source} has changed since {path} was trained; use --text to evaluate on it")
     device = select_device(options.device, num_params(variables), console)
     ids = tokenizer.encode(corpus.text)
     if part != "all":
-        train_ids, val_ids = jaxlm.split_ids(ids, 0.1 if run is None else run.config.val_fraction)
-        ids = train_ids if part == "train" else val_ids
+        split = jaxlm.split_ids(ids, 0.1 if run is None else run.config.val_fraction)
+        ids = split.train_ids if part == "train" else split.val_ids
     result = jaxlm.evaluate(model, variables, ids, batch_size=options.batch_size, device=device)
     bits = jaxlm.bits_per_byte(result.nats_per_token, len(tokenizer.decode_bytes(ids)) / len(ids))
-    described = describe_text(corpus)
     print_plain(
         console,
-        f"{described['text']}, {part}: {result.num_tokens:,} tokens, perplexity {result.perplexity:,.2f}, "
+        f"{document['text']}, {part}: {result.num_tokens:,} tokens, perplexity {result.perplexity:,.2f}, "
         f"{result.nats_per_token:.4f} nats/token, {bits:.3f} bits/byte",
     )
-    figures = {**result._asdict(), "bits_per_byte": bits, "device": device.platform}
-    return {"model": str(path), **described, "part": part, **figures}
+    document |= {"part": part, **result._asdict(), "bits_per_byte": bits, "device": device.platform}
+    return {"model": str(path), **document}

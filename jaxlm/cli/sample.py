@@ -14,14 +14,35 @@ from jaxlm.utils.terminal import make_console, write
 class SampleOptions(ModelOptions):
     """Sample text from a trained model."""
 
-    prompt: str = ""  # Text to continue. Line ends are put before it if the model's context is longer.
+    # Text to continue. Padded on the left with line ends if it is shorter than the model's context.
+    # Use --prompt=TEXT if it starts with a dash.
+    prompt: str = ""
     num_tokens: int = 200  # Number of tokens to sample after the prompt.
-    temperature: float = 1.0  # Divisor of the logits: below 1 sharpens them, 0 selects the most likely token.
+    temperature: float = (
+        1.0  # Divisor of the logits: below 1 sharpens the distribution, 0 selects the likeliest token.
+    )
     top_k: int | None = None  # Sample only from the k most likely tokens.
-    top_p: float | None = None  # Sample only from the fewest tokens with at least this probability, in (0, 1].
+    # Sample only from the smallest set of most likely tokens with at least this total probability, in (0, 1].
+    top_p: float | None = None
     streams: int = 1  # Number of texts to sample.
     seed: int = 0  # Seed of all random numbers, in [0, 2**32 - 1].
     device: str = "auto"  # auto, cpu, gpu, cuda, rocm, tpu or metal.
+
+
+@dataclass(frozen=True)
+class _KnownTokens:
+    """A language model that predicts no id at or above `num_tokens`, such as those that pad a vocabulary."""
+
+    model: Any
+    num_tokens: int
+    vocab_size: int
+    context_length: int
+
+    def apply(self, variables: Any, contexts: Any) -> Any:
+        import jax.numpy as jnp
+
+        logits = jaxlm.compute_logits(self.model, variables, contexts)
+        return jnp.where(jnp.arange(self.vocab_size)[None] < self.num_tokens, logits, -jnp.inf)
 
 
 def sample_text(options: SampleOptions, console: Console) -> dict[str, Any]:
@@ -37,6 +58,8 @@ def sample_text(options: SampleOptions, console: Console) -> dict[str, Any]:
         limits = f"streams must be at least 1 and seed in [0, {2**32 - 1}]"
         raise ValueError(f"{limits}, got {streams} and {options.seed}")
     model, variables, tokenizer = open_model_on_cpu(options)
+    if (num_tokens := tokenizer.vocab_size) < model.vocab_size:
+        model = _KnownTokens(model, num_tokens, model.vocab_size, model.context_length)
     device = select_device(options.device, num_params(variables), make_console(stderr=True))
     prompt_ids = tokenizer.encode(options.prompt)
     try:
@@ -47,24 +70,24 @@ def sample_text(options: SampleOptions, console: Console) -> dict[str, Any]:
     prompts = np.tile(np.concatenate([padding, prompt_ids]), (streams, 1))
     settings: dict[str, Any] = {name: getattr(options, name) for name in ("temperature", "top_k", "top_p")}
     settings["key"] = jax.random.fold_in(jax.random.key(options.seed), SAMPLE_FOLD)
-    pieces = jaxlm.sample_stream(model, variables, prompts, options.num_tokens, device=device, **settings)
+    blocks = jaxlm.sample_stream(model, variables, prompts, options.num_tokens, device=device, **settings)
     if streams == 1:
-        pieces = _write_pieces(pieces, options.prompt, tokenizer, console)
-    ids = np.concatenate([np.tile(prompt_ids, (streams, 1)), *pieces], axis=1)
-    texts = [tokenizer.decode(stream) for stream in ids]
+        blocks = _write_blocks(blocks, options.prompt, tokenizer, console)
+    ids = np.concatenate([np.tile(prompt_ids, (streams, 1)), *blocks], axis=1)
+    texts = tokenizer.decode(ids)
     if streams > 1:
         for number, text in enumerate(texts, 1):
             write(console, f"--- {number} ---\n{text}\n")
     return {"model": str(options.model), "prompt": options.prompt, "samples": texts, "ids": ids.tolist()}
 
 
-def _write_pieces(pieces: Iterator[Any], prompt: str, tokenizer: Any, console: Console) -> Iterator[Any]:
-    """Write the text of each piece [1, n], then yield the piece. Never write part of a character."""
+def _write_blocks(blocks: Iterator[Any], prompt: str, tokenizer: Any, console: Console) -> Iterator[Any]:
+    """Write the text of each block [1, n], then yield the block. Never write part of a character."""
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     write(console, prompt)
     try:
-        for piece in pieces:
-            write(console, decoder.decode(tokenizer.decode_bytes(piece[0])))
-            yield piece
+        for block in blocks:
+            write(console, decoder.decode(tokenizer.decode_bytes(block[0])))
+            yield block
     finally:  # an error message must start on a new line
         write(console, decoder.decode(b"", final=True) + "\n")

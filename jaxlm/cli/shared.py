@@ -1,4 +1,4 @@
-"""Options and helpers of several subcommands: open a model, choose a device, read a text, print a table."""
+"""Options and helpers of several subcommands: open a model, read a text, print a table."""
 
 import contextlib
 from collections.abc import Iterable, Iterator
@@ -9,9 +9,10 @@ from typing import Annotated, Any, Literal
 from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, arg
 
 import jaxlm
+from jaxlm.utils.atomic_files import expand
 from jaxlm.utils.terminal import escape_controls, print_plain
 
-Console = Any  # of rich, which takes 0.1 s to import, and --help does not need it
+Console = Any  # rich's Console, imported late because it takes 0.1 s and --help does not need it
 TYRO_CONFIG = FlagCreatePairsOff, OmitArgPrefixes
 
 
@@ -22,6 +23,12 @@ class CommandOptions:
 
     _: KW_ONLY
     json: bool = False  # Print one JSON document to standard output, everything else to standard error.
+
+    def __post_init__(self) -> None:
+        """Expand `~` in paths, which a shell leaves in `--out=~/run`."""
+        for name, value in vars(self).items():
+            if isinstance(value, Path):
+                object.__setattr__(self, name, expand(value))
 
 
 @dataclass(frozen=True)
@@ -36,7 +43,7 @@ class ModelOptions(CommandOptions):
 
 
 @contextlib.contextmanager
-def on_cpu() -> Iterator[None]:
+def default_to_cpu() -> Iterator[None]:
     """Make the CPU the default device of JAX within the block, unless JAX_PLATFORMS excludes it."""
     import jax
 
@@ -45,26 +52,23 @@ def on_cpu() -> Iterator[None]:
         yield
 
 
-def open_model_on_cpu(options: ModelOptions) -> tuple[Any, Any, Any]:
-    """Return the model, its variables on the CPU, and its tokenizer, which it must have."""
-    with on_cpu():
-        saved = jaxlm.load_model(options.model, options.checkpoint)
-    if saved.tokenizer is None:
-        raise ValueError(f"{options.model} was saved without a tokenizer, which the command needs")
-    return saved
+def open_model_on_cpu(options: ModelOptions) -> tuple[Any, Any, "jaxlm.Tokenizer"]:
+    """Return the model, its variables on the CPU, and its tokenizer. Raise a ValueError if it has none."""
+    with default_to_cpu():
+        model, variables, tokenizer = jaxlm.load_model(options.model, options.checkpoint)
+    if tokenizer is None:
+        remedy = "save it with one: save_model(path, model, variables, tokenizer)"
+        raise ValueError(f"{options.model} was saved without a tokenizer; {remedy}")
+    return model, variables, tokenizer
 
 
-def load_text(text: Path | None, corpus: str | None) -> "jaxlm.Corpus":
-    """Return the text of `--text`, or else of `--corpus`."""
-    return jaxlm.load_corpus(corpus or "") if text is None else jaxlm.read_text(text)
-
-
-def describe_text(corpus: "jaxlm.Corpus") -> dict[str, str]:
-    """Return the name (of a file, its path), source and checksum of a text as JSON."""
+def load_text(text: Path | None, corpus: str | None) -> tuple["jaxlm.Corpus", dict[str, Any]]:
+    """Return the text of `--text`, or else of `--corpus`, and its name or path, source and checksum as JSON."""
     from jaxlm.text.corpora import CORPORA
 
-    name = corpus.name if corpus.name in CORPORA else corpus.source
-    return {"text": name, "source": corpus.source, "sha256": corpus.sha256}
+    loaded = jaxlm.load_corpus(corpus or "") if text is None else jaxlm.read_text(text)
+    name = loaded.name if loaded.name in CORPORA else loaded.source
+    return loaded, {"text": name, "source": loaded.source, "sha256": loaded.sha256}
 
 
 def print_table(console: Console, *rows: Iterable[Any]) -> None:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from jaxlm.cli.shared import CommandOptions, Console, describe_text, load_text
+from jaxlm.cli.shared import CommandOptions, Console, load_text
 from jaxlm.runs.config import TrainConfig, resolve
 from jaxlm.utils.terminal import print_plain
 
@@ -15,11 +15,11 @@ class TokenizeOptions(CommandOptions):
 
     text: Path | None = None  # UTF-8 text file to use instead of a named corpus.
     corpus: str = "tinyshakespeare"  # Named corpus.
-    tokenizer: Literal["char", "byte", "bpe"] = "bpe"  # Unit of a token: character, byte, or byte-pair encoding.
+    # Unit of a token: character, byte, or byte-pair encoding; or a file that --out wrote, or a run.
+    tokenizer: Literal["char", "byte", "bpe"] | Path = "bpe"
     vocab_size: int | None = None  # bpe: size of the vocabulary, at least 256; None means 4096.
-    load: Path | None = None  # tokenizer.json, or a directory with it, to load instead of training a tokenizer.
-    encode: str | None = None  # Show the tokens of this text.
-    out: Path | None = None  # Save the tokenizer to this file.
+    encode: str | None = None  # Show the tokens of this text. Use --encode=TEXT if it starts with a dash.
+    out: Path | None = None  # Save the tokenizer to this file, for jaxlm train --tokenizer FILE.
 
 
 def inspect_tokenizer(options: TokenizeOptions, console: Console) -> dict[str, Any]:
@@ -29,25 +29,21 @@ def inspect_tokenizer(options: TokenizeOptions, console: Console) -> dict[str, A
     from jaxlm.runs.report.tables import show_whitespace
     from jaxlm.text.tokenizers import load_tokenizer, train_tokenizer
 
-    load, out = options.load, options.out
-    if options.vocab_size is not None and load is not None:
-        raise ValueError(f"--vocab-size {options.vocab_size} does not apply to --load {load}; remove it")
     config = resolve(TrainConfig(tokenizer=options.tokenizer, vocab_size=options.vocab_size))
-    if out is not None and out.exists():
+    if (out := options.out) is not None and out.exists():
         raise FileExistsError(f"{out} exists; choose another --out, or remove it first")
-    corpus = load_text(options.text, options.corpus)
-    if load is None:
-        tokenizer = train_tokenizer(config.tokenizer, corpus.text, config.vocab_size or 0)
+    corpus, document = load_text(options.text, options.corpus)
+    if isinstance(config.tokenizer, Path):
+        tokenizer = load_tokenizer(config.tokenizer)
     else:
-        tokenizer = load_tokenizer(load / "tokenizer.json" if load.is_dir() else load)
+        tokenizer = train_tokenizer(config.tokenizer, corpus.text, config.vocab_size)
     ids = tokenizer.encode(corpus.text)
     encoded = None if options.encode is None else tokenizer.encode(options.encode).tolist()
     if out is not None:
         tokenizer.save(out)
     counts = np.bincount(ids, minlength=tokenizer.vocab_size)
     frequent = [token for token in np.argsort(-counts, kind="stable")[:20].tolist() if counts[token]]
-    document: dict[str, Any] = {
-        **describe_text(corpus),
+    document |= {
         "vocab_size": tokenizer.vocab_size,
         "tokens": len(ids),
         "bytes_per_token": len(corpus.text.encode()) / len(ids),

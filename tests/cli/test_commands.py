@@ -3,32 +3,19 @@
 import jax
 import numpy as np
 import pytest
-from cli_helpers import TEXT, corpus, devices, evaluate, export, import_, pipe, shown, tokenize
+from cli_helpers import TEXT, corpus, devices, export, import_, pipe, shown, tokenize
 
 import jaxlm
 from jaxlm.cli import shared
-from jaxlm.devices.selection import Choice
-from jaxlm.models.interface import num_init_params
 
 
-def test_the_device_depends_on_the_number_of_weights(mlp, text, monkeypatch):
-    def choose_device(device, *, num_weights):
-        return Choice(jax.devices("cpu")[0], f"{device} for {num_weights} weights")
-
-    monkeypatch.setattr("jaxlm.runs.setup.choose_device", choose_device)
-    console = pipe()
-    evaluate(mlp, text=text, console=console)
-    size = num_init_params(jaxlm.load_model(mlp).model)
-    assert shown(console).startswith(f"device: cpu:0 (cpu): auto for {size} weights\n")
-
-
-def test_on_cpu_needs_no_cpu_where_jax_has_none():
-    with shared.on_cpu():
+def test_default_to_cpu_without_a_cpu_backend():
+    with shared.default_to_cpu():
         assert jax.config.jax_default_device == jax.devices("cpu")[0]
     platforms = jax.config.jax_platforms
     jax.config.update("jax_platforms", "chip")
     try:
-        with shared.on_cpu():
+        with shared.default_to_cpu():
             assert jax.config.jax_default_device is None
     finally:
         jax.config.update("jax_platforms", platforms)
@@ -51,7 +38,8 @@ def test_tokenize_trains_reports_and_saves(kind, text, tmp_path):
     lines = shown(console).splitlines()
     assert lines[0].startswith(f"{text}: 2,400 characters, {len(ids):,} tokens")
     assert [line.split(":")[0] for line in lines[1:]] == ["frequent", "encoded"]
-    assert tokenize(text, load=out) == tokenize(text, load=tmp_path) == document | {"encoded": None, "out": None}
+    for saved in (out, tmp_path):
+        assert tokenize(text, tokenizer=saved) == document | {"encoded": None, "out": None}
 
 
 def test_tokenize_refuses_and_writes_nothing(text, run, tmp_path):
@@ -62,9 +50,9 @@ def test_tokenize_refuses_and_writes_nothing(text, run, tmp_path):
     assert not out.exists()
     with pytest.raises(FileExistsError, match=r"hamlet\.txt exists; choose another --out"):
         tokenize(text, tokenizer="byte", out=text)
-    for options in ({"tokenizer": "byte"}, {"load": run}):
+    for tokenizer in ("byte", run):
         with pytest.raises(ValueError, match="300 does not apply to"):
-            tokenize(text, vocab_size=300, **options)
+            tokenize(text, vocab_size=300, tokenizer=tokenizer)
     with pytest.raises(ValueError, match="256"):
         tokenize(text, vocab_size=0)
 
@@ -126,8 +114,8 @@ def test_devices_shows_failures_and_what_auto_chooses(monkeypatch):
     devices(probe=True, console=console)
     assert cleared
     assert shown(console).splitlines()[-2:] == [
-        "auto (for a model of 1,000 weights) chooses cpu:0 (cpu): nothing else works",
-        "auto (for a model of 10,000,000 weights) chooses mps:0 (M1): nothing else works",
+        "auto (for a model of 1,000 parameters) chooses cpu:0 (cpu): nothing else works",
+        "auto (for a model of 10,000,000 parameters) chooses mps:0 (M1): nothing else works",
     ]
 
 

@@ -8,6 +8,8 @@ import pytest
 from cli_helpers import TEXT, evaluate, export, make_run, pipe, shown
 
 import jaxlm
+from jaxlm.devices.selection import Choice
+from jaxlm.models.interface import num_init_params
 from jaxlm.runs.manifest import read_manifest, write_manifest
 
 
@@ -55,7 +57,7 @@ def test_evaluate_refuses_a_changed_missing_or_second_text(run, text, tmp_path):
         with pytest.raises(ValueError, match=message):
             evaluate(other, **options)
     assert evaluate(other, text=text)["num_tokens"] == len(TEXT) - 1
-    with pytest.raises(ValueError, match=r"model is not a run directory: .*--text FILE or --corpus NAME"):
+    with pytest.raises(ValueError, match=r"model is not a run directory; .*--text FILE or --corpus NAME"):
         evaluate(run / "model")
 
 
@@ -70,3 +72,14 @@ def test_evaluate_refuses_what_is_not_a_model(tmp_path):
     ]:
         with pytest.raises(error, match=message):
             evaluate(path)
+
+
+def test_evaluate_device_depends_on_the_parameters(mlp, text, monkeypatch):
+    def choose_device(device, *, num_weights):
+        return Choice(jax.devices("cpu")[0], f"{device} for {num_weights} weights")
+
+    monkeypatch.setattr("jaxlm.runs.setup.choose_device", choose_device)
+    console = pipe()
+    evaluate(mlp, text=text, console=console)
+    size = num_init_params(jaxlm.load_model(mlp).model)
+    assert shown(console).startswith(f"device: cpu:0 (cpu): auto for {size} weights\n")

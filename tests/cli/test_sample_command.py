@@ -45,6 +45,22 @@ def test_sample_numbers_several_streams(mlp):
     assert shown(console) == f"--- 1 ---\n{first}\n--- 2 ---\n{second}\n"
 
 
+@pytest.mark.parametrize(
+    ("size", "options"),
+    [(1, {}), (60, {"temperature": 0.0}), (60, {"top_k": 60, "streams": 2}), (60, {"top_p": 1.0})],
+)
+def test_sample_draws_no_ids_without_a_token(size, options, tmp_path):
+    tokenizer = jaxlm.CharTokenizer.train("hello")
+    model = jaxlm.NeuralBigramLM(len("ehlo") + size, 2)
+    variables = jaxlm.init(model, jax.random.key(0))
+    padded = jax.numpy.arange(model.vocab_size) * 0.05  # the ids without a token are the most likely
+    variables["params"]["projection"]["bias"] = padded
+    jaxlm.save_model(tmp_path / "padded", model, variables, tokenizer)
+    document = sample(tmp_path / "padded", prompt="he", num_tokens=30, **options)
+    assert {max(ids) for ids in document["ids"]} <= {2, 3}
+    assert document["samples"] == [tokenizer.decode(ids) for ids in document["ids"]]
+
+
 def test_sample_writes_characters_whole_and_escapes_controls(tmp_path):
     model = save_counts(tmp_path / "kanji", "日本語\n" * 20)
     screen = terminal()
