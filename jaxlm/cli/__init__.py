@@ -1,7 +1,9 @@
 """The `jaxlm` command: parse the command line, run a subcommand, and print its result or error."""
 
+import itertools
 import json
 import os
+import shlex
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -19,7 +21,7 @@ from jaxlm.cli.shared import TYRO_CONFIG
 from jaxlm.cli.tokenize import TokenizeOptions, inspect_tokenizer
 from jaxlm.cli.train import TrainOptions, parse_over_saved_options, train_model
 from jaxlm.utils.signals import catch_stop_signals
-from jaxlm.utils.terminal import run_command
+from jaxlm.utils.terminal import escape_controls, run_command
 
 # Each subcommand's options record, and the function that takes it and a console and returns a JSON document.
 COMMANDS: dict[str, tuple[type, Callable[..., dict[str, Any]]]] = {
@@ -38,41 +40,68 @@ COMMANDS: dict[str, tuple[type, Callable[..., dict[str, Any]]]] = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code: 0 success, 2 an error that the user can fix, 130 interrupted.
 
-    `arguments` are the words after `jaxlm`; None means `sys.argv[1:]`. Raises a SystemExit after tyro has printed
-    help, or that the words are not valid.
+    `arguments` are the words after `jaxlm`; None means `sys.argv[1:]`. Raises SystemExit after tyro has printed
+    help or a usage error.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
-    records: dict[str, Callable[..., Any]] = {name: record for name, (record, _) in COMMANDS.items()}
-    purpose = "Train, resume, evaluate, sample and compare next-token language models."
     parsed: list[Any] = []
-
-    def parse() -> None:
-        names: dict[str, Any] = {"prog": "jaxlm", "description": purpose}
-        parsed.append(tyro.extras.subcommand_cli_from_dict(records, args=words, config=TYRO_CONFIG, **names))
-
-    if (code := run_command(parse)) or not parsed:  # help goes to a full disk, or to a closed pipe
+    code = run_command(lambda: parsed.append(_parse(words)))
+    if not parsed:  # printing the help failed: full disk or closed pipe
         return code
-    options = parsed[0]
     document: dict[str, Any] = {}
     code = run_command(
-        lambda: document.update(_run(words, options)), on_failure=lambda line: document.update(error=line)
+        lambda: document.update(_run(words, parsed[0])), on_failure=lambda line: document.update(error=line)
     )
-    if not options.json:
+    if not parsed[0].json:
         return code
     text = json.dumps(document, allow_nan=False, indent=2)
     return run_command(lambda: print(text, flush=True)) or code
 
 
+def _parse(words: Sequence[str]) -> Any:
+    """Return the options of the subcommand that the words name."""
+    records: dict[str, Callable[..., Any]] = {name: record for name, (record, _) in COMMANDS.items()}
+    purpose = "Train, resume, evaluate, sample and compare next-token language models."
+    names: dict[str, Any] = {"prog": "jaxlm", "description": purpose, "config": TYRO_CONFIG}
+    escaped = [escape_controls(word) for word in words]  # tyro repeats words in its messages
+    try:
+        options = tyro.extras.subcommand_cli_from_dict(records, args=escaped, **names)
+    except AssertionError as error:  # --tyro-print-completion of an unknown shell
+        raise ValueError(error) from None
+    except SystemExit as stop:
+        for option, value in itertools.pairwise(escaped):
+            if stop.code and option in ("--prompt", "--encode") and value.startswith("-"):
+                print(
+                    f"A text that starts with a dash needs =: {shlex.quote(f'{option}={value}')}", file=sys.stderr
+                )
+        raise
+    if escaped == words:
+        return options
+    return tyro.extras.subcommand_cli_from_dict(records, args=words, console_outputs=False, **names)
+
+
 def _run(words: Sequence[str], options: Any) -> dict[str, Any]:
     """Run the subcommand, and return its JSON document."""
+    from jaxlm.runs.metrics_log import replace_nonfinite
+    from jaxlm.utils.terminal import make_console
+
+    if not isinstance(options, CorpusOptions):
+        options = _start_jax(words, options)
+    function = dict(COMMANDS.values())[type(options)]
+    with warnings.catch_warnings():
+        # Harmless: most accelerators cannot reuse donated buffers, and JAX warns at every compilation.
+        warnings.filterwarnings("ignore", message="Some donated buffers were not usable")
+        return replace_nonfinite(function(options, make_console(stderr=options.json)))
+
+
+def _start_jax(words: Sequence[str], options: Any) -> Any:
+    """Import and configure JAX, and return the options, with those of `--resume` or `--config` as defaults."""
     is_jax_new = "jax" not in sys.modules
     with catch_stop_signals() as stop_requested:  # a KeyboardInterrupt during `import jax` would abort the process
         import jax
 
         import jaxlm.models  # noqa: F401  imports flax
-        from jaxlm.runs.metrics_log import replace_nonfinite
         from jaxlm.utils.compilation_cache import enable_compilation_cache
-        from jaxlm.utils.terminal import make_console
     if stopped := stop_requested():
         raise KeyboardInterrupt(f"by {stopped}")
     if isinstance(options, TrainOptions):
@@ -80,11 +109,7 @@ def _run(words: Sequence[str], options: Any) -> dict[str, Any]:
     if is_jax_new and needs_only_cpu(options) and not os.environ.get("JAX_PLATFORMS"):
         jax.config.update("jax_platforms", "cpu")  # type: ignore[no-untyped-call]  # starts no accelerator plugin
     enable_compilation_cache()
-    function = dict(COMMANDS.values())[type(options)]
-    with warnings.catch_warnings():
-        # Harmless: most accelerators cannot reuse donated buffers, and JAX warns at every compilation.
-        warnings.filterwarnings("ignore", message="Some donated buffers were not usable")
-        return replace_nonfinite(function(options, make_console(stderr=options.json)))
+    return options
 
 
 def needs_only_cpu(options: Any) -> bool:

@@ -22,13 +22,11 @@ def manage_corpora(options: CorpusOptions, console: Console) -> dict[str, Any]:
     """List named corpora, after fetching or verifying them if requested."""
     from jaxlm.text.corpora import CORPORA, cached_corpus_path, load_corpus, verify_corpus
 
+    act = {"list": cached_corpus_path, "fetch": load_corpus, "verify": verify_corpus}[options.action]
     rows = []
     for name in CORPORA if options.name is None else (options.name,):
+        act(name)
         path = cached_corpus_path(name)
-        if options.action == "fetch":
-            load_corpus(name)
-        elif options.action == "verify":
-            verify_corpus(name)
         num_bytes = path.stat().st_size if path.exists() else None
         rows.append({"name": name, "path": str(path), "bytes": num_bytes})
         state = f"not cached (jaxlm corpus fetch {name})" if num_bytes is None else f"{num_bytes:,} bytes"

@@ -9,11 +9,12 @@ from tyro.conf import Positional, arg
 
 import jaxlm
 from jaxlm.cli.shared import CommandOptions, Console, print_table
+from jaxlm.utils.atomic_files import expand
 from jaxlm.utils.terminal import escape_controls, print_plain
 
-_Rows = Sequence[Mapping[str, Any]]  # of `summarise_run`
+_Rows = Sequence[Mapping[str, Any]]  # from `summarise_run`
 _Manifests = Mapping[str, Mapping[str, Any]]  # by path of the run
-_COMPARED = {  # parts of a manifest, and what follows if they differ
+_COMPARED = {  # parts of a manifest, and the note if they differ
     "corpus": "these runs use different texts: their figures are not comparable",
     "tokenizer": "these runs use different tokenizers: compare bits/byte, not perplexity or nats/token",
 }
@@ -24,7 +25,7 @@ _REMEDY = "jaxlm train creates runs, in runs/ or at its --out"
 class RunsOptions(CommandOptions):
     """List runs with their results, show one run, or compare several."""
 
-    # A directory of runs to list, one run directory to show, or several to compare.
+    # A directory of runs to list, one run directory to show, or several to compare, of which others are skipped.
     paths: Annotated[tuple[Path, ...], Positional, arg(metavar="[RUN ...]")] = (Path("runs"),)
     plot: Path | None = None  # PNG file to write with the loss curves of several runs.
 
@@ -34,19 +35,22 @@ def show_runs(options: RunsOptions, console: Console) -> dict[str, Any]:
     from jaxlm.runs.manifest import read_manifest
     from jaxlm.runs.summary import summarise_run
 
-    paths, plot = list(dict.fromkeys(options.paths)), options.plot
-    if plot is not None and (plot.suffix.lower() != ".png" or len(paths) == 1):
+    named, plot = list(dict.fromkeys(map(expand, options.paths))), options.plot
+    for path in named:
+        if not path.exists():
+            raise FileNotFoundError(f"{path} does not exist; {_REMEDY}")
+    paths = [path for path in named if (path / "manifest.json").exists()]
+    if plot is not None and (plot.suffix.lower() != ".png" or len(paths) < 2):
         raise ValueError(f"--plot must name a .png file for two or more runs, got {plot} for {len(paths)}")
-    if len(paths) == 1 and not (paths[0] / "manifest.json").exists():
-        if not paths[0].is_dir():
-            raise FileNotFoundError(f"{paths[0]} does not exist; {_REMEDY}")
-        listed = jaxlm.list_runs(paths[0])
-        _print_runs(listed, console) if listed else print_plain(console, f"no runs in {paths[0]}; {_REMEDY}")
+    if not paths:
+        listed = jaxlm.list_runs(named[0]) if len(named) == 1 else []
+        where = ", ".join(map(str, named))
+        _print_runs(listed, console) if listed else print_plain(console, f"no runs in {where}; {_REMEDY}")
         return {"runs": listed}
     manifests = {str(path): read_manifest(path) for path in paths}
     rows = [summarise_run(path) | {"run": str(path)} for path in paths]
     _print_runs(rows, console)
-    if len(paths) > 1:
+    if len(named) > 1:
         if plot is not None:
             _plot_runs(plot, rows, manifests)
         return {"runs": rows} | _compare_runs(manifests, console)
@@ -59,7 +63,7 @@ def show_runs(options: RunsOptions, console: Console) -> dict[str, Any]:
 
 
 def _print_runs(rows: _Rows, console: Console) -> None:
-    """Print the figures of runs, why they ended before they were done, and how to resume them."""
+    """Print the figures of runs; for unfinished runs, also the reason and the resume command."""
     from jaxlm.runs.directory import resume_hint
     from jaxlm.runs.report.tables import runs_table
 
@@ -81,15 +85,15 @@ def _compare_runs(manifests: _Manifests, console: Console) -> dict[str, Any]:
     if differing:
         console.print()
         print_table(console, ["", *configs], *([name, *by_run.values()] for name, by_run in differing.items()))
-    shas = [{repr(each.get(name, {}).get("sha256")) for each in manifests.values()} for name in _COMPARED]
-    notes = [note for note, values in zip(_COMPARED.values(), shas, strict=True) if len(values) > 1][:1]
-    for note in notes:
-        print_plain(console, f"note: {note}")
-    return {"differing": differing, "notes": notes}
+    for part, note in _COMPARED.items():
+        if len({repr(manifest.get(part, {}).get("sha256")) for manifest in manifests.values()}) > 1:
+            print_plain(console, f"note: {note}")
+            return {"differing": differing, "notes": [note]}
+    return {"differing": differing, "notes": []}
 
 
 def _plot_runs(plot: Path, rows: _Rows, manifests: _Manifests) -> None:
-    """Plot the loss curves. A model without a curve is a horizontal line."""
+    """Plot the loss curves. Draw a model without a curve as a horizontal line."""
     from jaxlm.runs.metrics_log import read_metrics
     from jaxlm.runs.report.plots import plot_curves
 

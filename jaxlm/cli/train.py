@@ -18,10 +18,12 @@ from jaxlm.utils.terminal import print_plain, write
 
 @dataclass(frozen=True)
 class TrainOptions(CommandOptions):
-    """Start or resume a training run. A resumed run gives the same bits as one that was never stopped."""
+    """Start or resume a training run. A resumed run is bit-identical to an uninterrupted one."""
 
     training: TrainConfig = field(default_factory=TrainConfig)
-    resume: Path | None = None  # Resume the run in this directory. Of its options, only --num-steps may be raised.
+    resume: Path | None = (
+        None  # Resume the run in this directory. Only --num-steps can be changed, to a larger number.
+    )
     config: Path | None = None  # JSON file of options, such as a run's config.json. Other options override it.
     out: Path | None = None  # Run directory. None means runs/MODEL-CORPUS-TOKENIZER-DATE-TIME.
     overwrite: bool = False  # Replace the run in --out.
@@ -45,7 +47,8 @@ def parse_over_saved_options(words: Sequence[str], options: TrainOptions) -> Tra
     else:
         return options
     chosen = parse(dataclasses.replace(saved, corpus="")).training  # "" unless the words name a corpus
-    saved = reset_dependent_options(saved, model=chosen.model, tokenizer=chosen.tokenizer)
+    choices = {name: getattr(chosen, name) for name in ("model", "tokenizer", "optimizer")}
+    saved = reset_dependent_options(saved, **choices)
     if chosen.corpus:
         saved = dataclasses.replace(saved, text=None)
     elif chosen.text != saved.text:

@@ -1,4 +1,4 @@
-"""Helpers of the tests of the command: consoles that record, and run directories made without training."""
+"""Consoles that record their output, and run directories made without training."""
 
 import functools
 import io
@@ -25,7 +25,7 @@ SMALL = {
 
 
 class Screen(io.StringIO):
-    """Keep each write, in the order in which a terminal would show them."""
+    """Record each write in order."""
 
     def __init__(self):
         super().__init__()

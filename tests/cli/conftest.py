@@ -1,3 +1,5 @@
+"""A text, a finished run and a saved MLP for the tests of the command."""
+
 from pathlib import Path
 
 import jax

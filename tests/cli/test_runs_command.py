@@ -1,3 +1,5 @@
+"""`jaxlm runs`."""
+
 import functools
 import math
 import re
@@ -6,6 +8,7 @@ from pathlib import Path
 import pytest
 from cli_helpers import call, make_run, pipe, shown
 
+from jaxlm.cli import main
 from jaxlm.runs.config import TrainConfig, config_to_json
 from jaxlm.runs.manifest import read_manifest, write_manifest
 
@@ -103,7 +106,7 @@ def test_runs_refuses_missing_runs_and_plots(folder, run, tmp_path):
     assert shown(console).startswith(f"no runs in {tmp_path / 'empty'}; jaxlm train creates runs")
     for paths, error, message in [
         ((folder / "nowhere",), FileNotFoundError, "nowhere does not exist; jaxlm train creates runs"),
-        ((run, folder / "notes"), FileNotFoundError, "notes"),
+        ((run, folder / "nowhere"), FileNotFoundError, "nowhere does not exist"),
         ((folder / "torn",), ValueError, r"torn/manifest\.json"),
     ]:
         with pytest.raises(error, match=message):
@@ -111,3 +114,28 @@ def test_runs_refuses_missing_runs_and_plots(folder, run, tmp_path):
     for paths, plot in [((run,), "x.png"), ((run, folder / "done"), "notes.txt")]:
         with pytest.raises(ValueError, match=rf"--plot must name a \.png file for two or more runs, got {plot}"):
             runs(paths, plot=Path(plot))
+
+
+def test_runs_skips_what_is_not_a_run(folder, tmp_path):
+    (folder / "both.png").write_bytes(b"\x89PNG")
+    (folder / "broken").symlink_to("done")
+    paths = tuple(path for path in sorted(folder.iterdir()) if path.name != "torn")  # as a shell expands runs/*
+    document = runs(paths, plot=tmp_path / "plot.png")
+    names = ["broken", "done", "full", "killed", "ladder", "stopped"]
+    assert [row["run"] for row in document["runs"]] == [str(folder / name) for name in names]
+    assert [row["run"] for row in runs((folder / "done", folder / "both.png"))["runs"]] == [str(folder / "done")]
+    for others in ((folder / "both.png", folder / "notes"), (folder / "notes",)):
+        console = pipe()
+        assert runs(others, console=console) == {"runs": []}
+        assert shown(console).startswith(f"no runs in {', '.join(map(str, others))}; jaxlm train")
+    with pytest.raises(NotADirectoryError):
+        runs((folder / "both.png",))
+
+
+def test_runs_prints_whole_lines_to_a_pipe(tmp_path, capsys):
+    names = {"long-name-" * 12, "with spaces " * 9, "\u065a" * 60}
+    for name in names:
+        make_run(tmp_path / name, losses=[4.0, 2.5])
+    assert main(["runs", str(tmp_path)]) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if "12.18" in line]
+    assert {name for line in lines for name in names if name in line} == names
