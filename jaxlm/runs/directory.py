@@ -14,7 +14,7 @@ from typing import Any
 
 import jax
 
-from jaxlm.runs.lock import LOCK_NAME, lock_run
+from jaxlm.runs.lock import LOCK_NAMES, lock_run
 from jaxlm.runs.manifest import MANIFEST_VERSION, describe_environment, utc_now, write_json, write_manifest
 from jaxlm.utils.atomic_files import is_temporary, remove
 from jaxlm.utils.json_files import read_json
@@ -44,7 +44,8 @@ def check_run_path(path: Path, *, overwrite: bool) -> None:
     `path` may be new, an empty directory, or, with `overwrite`, a run directory without foreign files.
     """
     names = sorted(entry.name for entry in path.iterdir()) if path.is_dir() else []
-    entries = [name for name in names if name != LOCK_NAME and not is_temporary(name)]
+    ignored = *LOCK_NAMES, ".DS_Store"  # macOS adds that file, and to copies a file `._x` beside each x
+    entries = [name for name in names if not (name in ignored or name.startswith("._") or is_temporary(name))]
     if not path.exists() or (path.is_dir() and not entries):
         return
     if not is_run(path):

@@ -110,5 +110,6 @@ def return_to_checkpoint(path: Path, setup: TrainingSetup, checkpoint: Checkpoin
     # An extended run does not record the last step of the shorter run, although that state may remain the best.
     if lines and not is_recorded(json.loads(lines[-1])["step"], setup.config.num_steps, setup.config.log_every):
         lines.pop()
-    if read_log(path / "metrics.jsonl") != b"".join(lines):
+    # A link into a cache is replaced by a file, because the run appends to it.
+    if (path / "metrics.jsonl").is_symlink() or read_log(path / "metrics.jsonl") != b"".join(lines):
         write_atomically(path / "metrics.jsonl", b"".join(lines))

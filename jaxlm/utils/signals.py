@@ -8,18 +8,43 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from types import FrameType
+from typing import final
+
+_STOP_SIGNALS = signal.SIGINT, signal.SIGTERM
+_PAIR_SECONDS = 0.1  # `timeout` signals the process and its group: count both as one request
+
+
+@final
+class _CommandHandler:
+    """The signal handler of a command: raise KeyboardInterrupt, and let the next signal end the process."""
+
+    def __call__(self, signum: int, frame: FrameType | None) -> None:
+        time.sleep(_PAIR_SECONDS)
+        _restore_defaults()
+        raise KeyboardInterrupt(signal.Signals(signum).name)
+
+
+@contextlib.contextmanager
+def end_process_on_second_signal() -> Iterator[None]:
+    """Within the block, let the first SIGINT or SIGTERM raise KeyboardInterrupt, and the second end the process.
+
+    For a command, not for a library: a notebook's kernel must live. Ignored signals stay ignored. In a thread
+    other than the main thread, nothing changes.
+    """
+    with _replace_handlers(_CommandHandler()):
+        yield
 
 
 @contextlib.contextmanager
 def catch_stop_signals() -> Iterator[Callable[[], str | None]]:
-    """Within the block, let the first SIGINT or SIGTERM set a flag, and the second end the process.
+    """Within the block, let the first SIGINT or SIGTERM set a flag, and a second one raise KeyboardInterrupt.
 
     Yields a function that returns the name of the first signal, or None. Call it again after the block, because a
     signal may arrive after the loop's last call.
 
-    Python runs a handler only when the current call, such as a compiled program, returns. The first signal's
-    handler restores the operating system's defaults, so the second signal ends the process even during a call.
-    Ignored signals stay ignored. In a thread other than the main thread, nothing changes.
+    Python runs a handler only when the current call, such as a compiled program, returns. Within
+    `end_process_on_second_signal`, the second signal ends the process even during a call. Ignored signals stay
+    ignored. In a thread other than the main thread, nothing changes.
 
     >>> with catch_stop_signals() as stop_requested:
     ...     for step in range(1000):
@@ -29,25 +54,23 @@ def catch_stop_signals() -> Iterator[Callable[[], str | None]]:
     (999, None)
     """
     received: list[str] = []
-    signals = (signal.SIGINT, signal.SIGTERM) if _in_main_thread() else ()
-    kept = signal.SIG_IGN, None  # None is a handler that was not installed from Python and cannot be restored
-    replaced = {signum: handler for signum in signals if (handler := signal.getsignal(signum)) not in kept}
+    is_requested = False
 
     def request_stop(signum: int, frame: FrameType | None) -> None:
+        nonlocal is_requested
         received.append(signal.Signals(signum).name)
+        if is_requested:
+            raise KeyboardInterrupt(received[-1])
         if len(received) == 1:
-            time.sleep(0.1)  # `timeout` sends its signal twice, to the process and to its group: one request
-            for each in replaced:
-                signal.signal(each, signal.SIG_DFL)
+            time.sleep(_PAIR_SECONDS)
+            is_requested = True
+            if is_command:
+                _restore_defaults()
             _print_stopping()
 
-    try:
-        for signum in replaced:
-            signal.signal(signum, request_stop)
+    is_command = any(isinstance(signal.getsignal(signum), _CommandHandler) for signum in _STOP_SIGNALS)
+    with _replace_handlers(request_stop):
         yield lambda: received[0] if received else None
-    finally:
-        for signum, handler in replaced.items():
-            signal.signal(signum, handler)
 
 
 @contextlib.contextmanager
@@ -70,6 +93,28 @@ def terminate_as_interrupt() -> Iterator[None]:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
+@contextlib.contextmanager
+def _replace_handlers(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Within the block, handle SIGINT and SIGTERM, unless they are ignored."""
+    kept = signal.SIG_IGN, None  # None is a handler that was not installed from Python and cannot be restored
+    before = {signum: signal.getsignal(signum) for signum in _STOP_SIGNALS if _in_main_thread()}
+    replaced = {signum: previous for signum, previous in before.items() if previous not in kept}
+    try:
+        for signum in replaced:
+            signal.signal(signum, handler)
+        yield
+    finally:
+        for signum, previous in replaced.items():
+            signal.signal(signum, previous)
+
+
+def _restore_defaults() -> None:
+    """Let the next signal end the process, even during a call."""
+    for signum in _STOP_SIGNALS:
+        if signal.getsignal(signum) != signal.SIG_IGN:
+            signal.signal(signum, signal.SIG_DFL)
+
+
 def _in_main_thread() -> bool:
     return threading.current_thread() is threading.main_thread()
 
@@ -79,4 +124,4 @@ def _print_stopping() -> None:
         descriptor = sys.__stderr__.fileno()  # type: ignore[union-attr]
         show_cursor = b"\x1b[?25h\n" if os.isatty(descriptor) else b""  # a progress bar hides it
         # Not the stream's own `write`, which the signal may have interrupted.
-        os.write(descriptor, show_cursor + b"stopping after this step; a second signal ends the process at once\n")
+        os.write(descriptor, show_cursor + b"stopping after this step; a second signal stops at once\n")

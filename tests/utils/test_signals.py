@@ -1,4 +1,4 @@
-"""The first SIGINT or SIGTERM sets a flag; a second one ends the process."""
+"""The first SIGINT or SIGTERM sets a flag; a second one interrupts, or ends the process of a command."""
 
 import contextlib
 import io
@@ -11,9 +11,9 @@ import time
 
 import pytest
 
-from jaxlm.utils.signals import catch_stop_signals, terminate_as_interrupt
+from jaxlm.utils.signals import catch_stop_signals, end_process_on_second_signal, terminate_as_interrupt
 
-STOPPING = "stopping after this step; a second signal ends the process at once\n"
+STOPPING = "stopping after this step; a second signal stops at once\n"
 
 both_signals = pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 
@@ -36,10 +36,28 @@ def test_catch_stop_signals_sets_a_flag(signum, handlers, capfd):
         assert stop_requested() is None
         signal.raise_signal(signum)
         assert stop_requested() == signum.name
-        assert handlers() == (signal.SIG_DFL, signal.SIG_DFL)  # a second signal ends the process
+        with pytest.raises(KeyboardInterrupt, match=r"^SIGINT$"):
+            signal.raise_signal(signal.SIGINT)
     assert stop_requested() == signum.name
     assert handlers() == before
     assert capfd.readouterr() == ("", STOPPING)
+
+
+@both_signals
+@pytest.mark.parametrize("is_caught", [True, False])
+def test_the_second_signal_of_a_command_has_its_default(is_caught, signum, handlers):
+    before = handlers()
+    with end_process_on_second_signal():
+        if is_caught:
+            with catch_stop_signals() as stop_requested:
+                signal.raise_signal(signum)
+                assert handlers() == (signal.SIG_DFL, signal.SIG_DFL)
+            assert stop_requested() == signum.name
+        else:
+            with pytest.raises(KeyboardInterrupt, match=f"^{signum.name}$"):
+                signal.raise_signal(signum)
+            assert handlers() == (signal.SIG_DFL, signal.SIG_DFL)
+    assert handlers() == before
 
 
 @both_signals
@@ -79,6 +97,8 @@ def test_catch_stop_signals_keeps_ignored_signals(ignored, other):
         signal.raise_signal(other)
         signal.raise_signal(ignored)
         assert stop_requested() == other.name
+    with contextlib.suppress(KeyboardInterrupt), end_process_on_second_signal():
+        signal.raise_signal(other)
     assert signal.getsignal(ignored) == signal.SIG_IGN
 
 
@@ -127,7 +147,7 @@ def test_second_signal_ends_the_process_in_a_call(signum, stderr):
     """The call is one of C, in which no Python handler runs, and far longer than the process lives."""
     program = f"""
 import hashlib, os, signal
-from jaxlm.utils.signals import catch_stop_signals
+from jaxlm.utils.signals import catch_stop_signals, end_process_on_second_signal
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.alarm(60)
 if {stderr == "full"}:
@@ -137,7 +157,7 @@ if {stderr == "full"}:
             pass
     except BlockingIOError:
         os.set_blocking(2, True)
-with catch_stop_signals() as stop_requested:
+with end_process_on_second_signal(), catch_stop_signals() as stop_requested:
     print("ready", flush=True)
     while not stop_requested():
         pass

@@ -1,11 +1,12 @@
 """Plot training curves and pair counts as PNG files."""
 
+import contextlib
 import io
 import itertools
 import math
 import textwrap
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -18,6 +19,17 @@ from jaxlm.utils.atomic_files import write_atomically
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#7f7f7f")
 
 
+@contextlib.contextmanager
+def default_style() -> Iterator[None]:
+    """Draw within the block with matplotlib's defaults, whatever style the user has configured."""
+    import matplotlib
+
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        yield
+
+
+@default_style()
 def plot_curves(
     path: Path, curves: Mapping[str, Sequence[Any]], floors: Mapping[str, float | None], vocab_size: int | None
 ) -> None:
@@ -58,6 +70,7 @@ def plot_curves(
     save_figure(figure, path)
 
 
+@default_style()
 def plot_counts(path: Path, table: np.ndarray[Any, Any], tokens: Sequence[str], *, num_tokens: int = 24) -> None:
     """Plot the pair counts [V, V] of the most frequent tokens: row = token, column = next token."""
     from matplotlib.colors import LogNorm
