@@ -112,7 +112,7 @@ def num_params(variables: Variables) -> int:
 
 
 # Tracing `init` takes milliseconds. Typed, because named tuples of two types can be equal.
-@functools.lru_cache(maxsize=None, typed=True)
+@functools.lru_cache(maxsize=128, typed=True)
 def num_init_params(model: LanguageModel) -> int:
     """Return the number of elements in fresh variables, computed with `jax.eval_shape`."""
     return num_params(jax.eval_shape(lambda: init(model, jax.random.key(0))))

@@ -1,5 +1,6 @@
 """`jax.jit` for functions of a model. Float hyperparameters are traced, so a new value does not recompile."""
 
+import dataclasses
 import functools
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, TypeVar, cast
@@ -64,7 +65,9 @@ def check_model(model: Any) -> None:
     if _is_hashable(model) or any(map(is_abstract, _split_cached.__wrapped__(model).args)):
         return
     problem = "; declare it with @dataclass(frozen=True)"
-    for field in getattr(type(model), "__match_args__", ()):  # the fields of a dataclass or a named tuple
+    is_dataclass = dataclasses.is_dataclass(model)
+    fields = [field.name for field in dataclasses.fields(model)] if is_dataclass else getattr(model, "_fields", ())
+    for field in fields:
         if not _is_hashable(value := getattr(model, field)):
             kind = type(value).__name__
             problem = f": its field {field} is a {kind}; use a tuple, and put arrays into the variables"

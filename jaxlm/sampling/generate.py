@@ -2,14 +2,14 @@
 
 import functools
 from dataclasses import dataclass
-from typing import Any, final
+from typing import Any, cast, final
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 from numpy.typing import ArrayLike
 
-from jaxlm._types import FloatB, FloatBV, IntB, IntBN, IntBT, IntScalar, Variables
+from jaxlm._types import FloatB, FloatBV, IntB, IntBN, IntBT, IntScalar, KeyLike, Variables
 from jaxlm.models.interface import LanguageModel, check_contexts, compute_logits, contexts_to_numbers, num_contexts
 from jaxlm.models.jit import jit_model
 from jaxlm.sampling.distributions import (
@@ -43,7 +43,7 @@ def generate(
 
     Args:
         context: integers [B, N], the last N tokens of each stream.
-        num_tokens: T, the length of the scan. Each length compiles a program; `sample` avoids that.
+        num_tokens: T, the length of the scan. Each new length recompiles; `sample` does not.
         start: t of the first token, 0 or the number of tokens generated before. May be traced.
         temperature, top_k, top_p: as in `sample`. All except `top_k` may be traced; traced values are not checked.
 
@@ -62,21 +62,39 @@ def generate(
     """
     context = check_contexts(context, model.context_length).astype(jnp.int32)
     options = check_options(model.vocab_size, temperature, top_k, top_p)
-    is_default = isinstance(options["temperature"], float) and [*options.values()] == [1.0, None, None]
+    is_lookup = is_table_of(model, options)
+    return generate_block(
+        model, variables, context, check_key(key), start, num_tokens=num_tokens, is_lookup=is_lookup, **options
+    )[1]
 
-    def predict(context: IntBN) -> Distributions:
-        if isinstance(model, TableLM) and is_default:
-            return model.look_up(variables, context)
-        return compute_distributions(compute_logits(model, variables, context), **options)
+
+@functools.partial(jit_model, static_argnames=("num_tokens", "is_lookup", "top_k"))
+def generate_block(
+    model: LanguageModel,
+    variables: Variables,
+    context: IntBN,
+    key: KeyLike,
+    start: IntScalar | int,
+    *,
+    num_tokens: int,
+    is_lookup: bool,
+    **options: Any,
+) -> tuple[IntBN, IntBT]:
+    """Return the context after `generate`, and its tokens. The arguments are not checked."""
 
     def append(context: IntBN, uniforms: FloatB) -> tuple[IntBN, IntB]:
-        tokens = sample_tokens(predict(context), uniforms)
+        if is_lookup:
+            distributions = cast(TableLM, model).look_up(variables, context)
+        else:
+            distributions = compute_distributions(compute_logits(model, variables, context), **options)
+        tokens = sample_tokens(distributions, uniforms)
         return jnp.concatenate([context, tokens[:, None]], axis=1)[:, 1:], tokens
 
     draw = functools.partial(jax.random.uniform, shape=(len(context),), dtype=jnp.float32)
-    uniforms = vmap_over_steps(draw, check_key(key), start + jnp.arange(num_tokens))  # [T, B]
-    uniforms = jnp.where(temperature > 0, uniforms, 0)  # greedy takes the first of equals
-    return lax.scan(append, context, uniforms)[1].T
+    uniforms = vmap_over_steps(draw, key, start + jnp.arange(num_tokens))  # [T, B]
+    uniforms = jnp.where(options["temperature"] > 0, uniforms, 0)  # greedy takes the first of equals
+    context, tokens = lax.scan(append, context, uniforms)
+    return context, tokens.T
 
 
 @final
@@ -96,6 +114,12 @@ class TableLM:
         """Return logits for contexts."""
         weights = self.look_up(table, contexts).weights.reshape(len(contexts), -1)
         return jnp.log(weights[:, : self.vocab_size])
+
+
+def is_table_of(model: LanguageModel, options: dict[str, Any]) -> bool:
+    """Return whether the variables of `model` are a table of distributions with these options."""
+    is_constant = isinstance(options["temperature"], float)  # a traced one cannot be compared
+    return isinstance(model, TableLM) and is_constant and [*options.values()] == [1.0, None, None]
 
 
 def tabulate(model: LanguageModel, variables: Variables) -> tuple[TableLM, Distributions]:

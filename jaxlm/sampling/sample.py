@@ -1,13 +1,11 @@
 """Sample text from a language model: check the arguments, and call `generate` in blocks of one length."""
 
 import collections
-import functools
 import itertools
 from collections.abc import Iterator
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from numpy.typing import ArrayLike, NDArray
@@ -15,9 +13,15 @@ from numpy.typing import ArrayLike, NDArray
 from jaxlm._types import Device, IntBN, IntBT, IntT, Variables
 from jaxlm.devices.selection import resolve_device
 from jaxlm.models.interface import LanguageModel, num_contexts, num_params
-from jaxlm.models.jit import jit_model
 from jaxlm.sampling.distributions import check_options
-from jaxlm.sampling.generate import MAX_TABLE_SIZE, TableLM, compute_table, generate, table_size
+from jaxlm.sampling.generate import (
+    MAX_TABLE_SIZE,
+    TableLM,
+    compute_table,
+    generate_block,
+    is_table_of,
+    table_size,
+)
 from jaxlm.text.batching import check_ids
 from jaxlm.utils.checks import check_at_least, check_not_traced
 from jaxlm.utils.keys import check_key
@@ -117,15 +121,6 @@ def is_table_worthwhile(model: LanguageModel, num_ids: int, *, is_ranked: bool) 
     return 2 * num_contexts(model) <= num_ids and table_size(model, is_ranked=is_ranked) <= MAX_TABLE_SIZE
 
 
-@functools.partial(jit_model, static_argnames=("num_tokens", "top_k"))
-def generate_block(
-    model: LanguageModel, variables: Variables, context: IntBN, *, num_tokens: int, **options: Any
-) -> tuple[IntBN, IntBT]:
-    """Return the context after `generate`, and its tokens."""
-    tokens = generate(model, variables, context, num_tokens=num_tokens, **options)
-    return jnp.concatenate([context, tokens], axis=1)[:, num_tokens:], tokens
-
-
 def _check_prompt(prompt_ids: ArrayLike, model: LanguageModel) -> NDArray[np.int32]:
     """Return a copy of the prompt as int32 [P] or [B, P]."""
     if isinstance(prompt_ids, list | tuple) and len(lengths := {np.size(row) for row in prompt_ids}) > 1:
@@ -145,16 +140,16 @@ def _generate_blocks(
     length = min(BLOCK_LENGTH, max(_MAX_IDS_PER_BLOCK // max(len(context), 1), 1))
     if jax.config.jax_disable_jit:  # type: ignore[attr-defined]
         length = max(num_tokens, 1)  # nothing is compiled, so the exact length is best
-    is_ranked = options["top_k"] is not None or options["top_p"] is not None
-    if is_table_worthwhile(model, max(num_tokens, length) * len(context), is_ranked=is_ranked):
+    is_ranked, num_ids = options["top_k"] is not None or options["top_p"] is not None, max(num_tokens, length)
+    if is_table_worthwhile(model, num_ids * len(context), is_ranked=is_ranked) and not is_table_of(model, options):
         variables = compute_table(model, variables, **options)
-        model, options = TableLM(model.vocab_size, model.context_length), {}
+        model = TableLM(model.vocab_size, model.context_length)
+        options = check_options(model.vocab_size, 1.0, None, None)
+    options |= {"num_tokens": length, "is_lookup": is_table_of(model, options)}
 
     def start_blocks(context: IntBN) -> Iterator[tuple[int, IntBN, IntBT]]:
         for start in range(0, num_tokens, length):
-            after, tokens = generate_block(
-                model, variables, context, key=key, start=start, num_tokens=length, **options
-            )
+            after, tokens = generate_block(model, variables, context, key, start, **options)
             yield start, context, tokens
             context = after
 

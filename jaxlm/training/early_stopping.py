@@ -1,4 +1,4 @@
-"""Early stopping: keep the best params by validation, and stop when they no longer improve."""
+"""Early stopping: keep the parameters with the lowest validation loss, and stop when it no longer improves."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
@@ -10,7 +10,7 @@ from jaxlm.utils.checks import check_at_least
 
 
 class EarlyStopping(NamedTuple):
-    """The best validation so far, as a pytree."""
+    """The parameters with the lowest validation loss so far, as a pytree."""
 
     params: Any
     nats_per_token: Any  # float32 []
@@ -22,13 +22,19 @@ def stop_early(
     patience: int | None,
     best: EarlyStopping | None = None,
 ) -> Iterator[tuple[TrainState, Record | None, EarlyStopping | None]]:
-    """Yield each item of `training` with the best validation so far; end when it stops improving.
+    """Yield each item of `training` with the best parameters so far; stop when the validation no longer improves.
 
     Args:
         training: from `train`, with `val_ids`.
-        patience: stop after this many records in a row without a lower validation loss, at least 1; None never
-            stops early and yields None as the best.
-        best: the best validation before the first item; None if there is none.
+        patience: stop after this many consecutive records without a lower validation loss, at least 1. None never
+            stops, and yields None as the best.
+        best: the best of an earlier session, when resuming; None otherwise.
+
+    Yields:
+        the state, its record, and the best: the initial parameters until a validation loss is finite.
+
+    Raises:
+        ValueError: a record has no validation.
 
     >>> from jaxlm import NeuralBigramLM, train
     >>> from jax import random
@@ -45,7 +51,9 @@ def stop_early(
             continue
         if best is None:
             best = EarlyStopping(state.params, np.float32(np.inf), np.int32(0))
-        if record is not None and record.validation is not None:
+        if record is not None:
+            if record.validation is None:
+                raise ValueError(f"patience={patience} needs a validation loss; pass val_ids")
             nats = np.float32(record.validation.nats_per_token)
             if nats < best.nats_per_token:
                 best = EarlyStopping(state.params, nats, np.int32(0))

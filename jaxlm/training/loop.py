@@ -3,7 +3,7 @@
 import functools
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, TypedDict
 
 import jax
@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 
 from jaxlm._types import Device, NpIntT, Variables
 from jaxlm.devices.selection import resolve_device
-from jaxlm.evaluation.evaluate import Evaluation, evaluate
+from jaxlm.evaluation.evaluate import evaluate
 from jaxlm.models.interface import LanguageModel, num_params
 from jaxlm.models.jit import check_model
 from jaxlm.text.batching import check_stream, pad_rows
@@ -27,7 +27,7 @@ from jaxlm.utils.keys import check_key
 
 _DEFAULT_LR = 0.1
 
-_CHUNK_SECONDS = 0.3  # of a compiled chunk, so that signals and progress bars are served in time
+_CHUNK_SECONDS = 0.3  # target duration of a compiled chunk, so that signals and progress bars are handled in time
 
 
 class History(TypedDict):
@@ -59,7 +59,7 @@ def train_lm(
     Host function; not for use inside `jit`: use `init_state` and `train_step` there.
 
     Step i trains on `get_batch(train_ids, N, batch_size, key=jax.random.fold_in(key, i))`. Dropout in step i uses
-    `fold_in(fold_in(key, 2**31 - 2), i)`. Nothing else is random, so a resumed run ends in the same bits.
+    `fold_in(fold_in(key, 2**31 - 2), i)`. Nothing else is random, so the result of a resumed run is bit-identical.
 
     Args:
         train_ids: integers [T], T > N.
@@ -70,17 +70,20 @@ def train_lm(
         lr: learning rate of SGD; None means 0.1.
         weight_decay: L2 coefficient of SGD; `weight_decay * param` is added to the gradient, as in PyTorch.
         optimizer: an Optax optimizer instead of SGD; then leave `lr` and `weight_decay` unset. `jaxlm.sgd` has
-            schedules and momentum. Pass the same object again to reuse the compiled program of another optimizer.
+            schedules and momentum. To reuse the compiled program of another optimizer, pass the same object again.
         log_every: record the steps 0, log_every, 2 * log_every, ... and the last one.
-        patience: stop after this many records in a row without a better validation, and return the variables of
-            the best one. Its perplexity is optimistic, because it was selected on `val_ids`.
+        patience: stop after this many consecutive records without a lower validation loss, and return the best
+            variables. Their perplexity is optimistic, because they were selected on `val_ids`.
 
     Returns:
         the trained variables, and the history, with one value per recorded step:
         `{"steps": [...], "train_losses": [...], "val_perplexities": [...]}`, the last empty without `val_ids`.
+        `pandas.DataFrame({name: values for name, values in history.items() if values})` is a table of it.
 
     Raises:
-        FloatingPointError: a loss, or a param at a recorded step, is not finite; the message names the step.
+        FloatingPointError: the loss, or a parameter at a recorded step, is not finite; the message names the step.
+        TypeError: the model has counts instead of parameters, or is not hashable, or the call is traced.
+        ValueError: an argument is out of range, or `patience` is set without `val_ids`.
 
     >>> from jaxlm import NeuralBigramLM
     >>> model, key = NeuralBigramLM(vocab_size=3, embedding_dim=4), jax.random.key(0)
@@ -102,17 +105,21 @@ def train_lm(
         log_every=log_every,
         device=device,
     )
-    if patience is not None and val_ids is None:
-        raise ValueError(f"patience={patience} needs a validation; pass val_ids")
-    history = History(steps=[], train_losses=[], val_perplexities=[])
+    records = []
     for item in stop_early(training, patience):
-        if (record := item[1]) is not None:
-            history["steps"].append(record.step)
-            history["train_losses"].append(record.train_loss)
-            if record.validation is not None:
-                history["val_perplexities"].append(record.validation.perplexity)
+        records.append(item[1])
     state, _, best = item
-    return (state if best is None else state._replace(params=best.params)).variables, history
+    return (state if best is None else state._replace(params=best.params)).variables, make_history(records)
+
+
+def make_history(records: Iterable[Record | None]) -> History:
+    """Return the values of records as lists. None is ignored."""
+    logged = [record for record in records if record is not None]
+    return History(
+        steps=[record.step for record in logged],
+        train_losses=[record.train_loss for record in logged],
+        val_perplexities=[record.validation.perplexity for record in logged if record.validation is not None],
+    )
 
 
 def train(
@@ -132,19 +139,20 @@ def train(
     yield_every: int | None = None,
     device: Device = "auto",
 ) -> Iterator[tuple[TrainState, Record | None]]:
-    """Train a model as `train_lm` does, and yield the state at the start and after each compiled chunk of steps.
+    """Train a model like `train_lm`; yield `(state, record)` at the start and after each compiled chunk of steps.
 
     Host function; not for use inside `jit`.
 
-    A chunk takes about 0.3 seconds. It ends at each recorded step, and the state then comes with its
-    `Record`. The number of steps in a chunk does not change a bit of the result. To stop, leave the loop; to
-    resume, pass the last state.
+    A chunk takes about 0.3 seconds. It ends at each recorded step; its `Record` is then yielded with the state,
+    otherwise None. The lengths of the chunks do not affect the result. To stop, break out of the loop. To resume,
+    pass the last state.
 
     Args:
-        state: resume from this state; the other arguments must be those of the stopped run. The hyperparameters
-            of `sgd` are taken from `optimizer`, not from the state.
+        state: resume from this state; the other arguments must be those of the stopped run. Only the
+            hyperparameters of a bare `sgd` may change; inside `optax.chain`, those of the state are kept.
         yield_every: also end a chunk at each multiple of this number of steps.
-        others: as in `train_lm`, also its errors.
+
+    All other arguments, and the errors, are those of `train_lm`.
 
     >>> from jaxlm import NeuralBigramLM
     >>> model, key = NeuralBigramLM(vocab_size=3, embedding_dim=4), jax.random.key(0)
@@ -165,24 +173,50 @@ def train(
     else:
         check_state(state, jax.eval_shape(make_state, variables=variables), num_steps)
         if isinstance(state.opt_state, HyperparamState):
-            hyperparams = optimizer.init(state.params).hyperparams
+            hyperparams = optimizer.init({}).hyperparams
             state = state._replace(opt_state=state.opt_state._replace(hyperparams=hyperparams))
     target_device = resolve_device(device, num_weights=num_params(state.params))
-    *data, state = jax.device_put((ids, num_windows, key, state), target_device)
-    # Equal for all optimizers that share an `update`, which is all that the compiled program uses.
+    ids, num_windows, key, state = jax.device_put((ids, num_windows, key, state), target_device)
+    # The compiled program uses only `update`, so optimizers that share it share the program.
     update_only = optimizer._replace(init=None)
-    run_chunk = functools.partial(train_chunk, model, update_only, batch_size, *data)
-    validate = None if val_ids is None else functools.partial(evaluate, model, ids=val_ids, device=target_device)
-    return _iterate(state, run_chunk, validate, num_steps, log_every, yield_every)
+
+    def iterate(state: TrainState) -> Iterator[tuple[TrainState, Record | None]]:
+        yield state, None
+        step, max_steps, interval = int(state.step), 1, yield_every or num_steps
+        while step < num_steps:
+            next_recorded = min(-(-step // log_every) * log_every, num_steps - 1)
+            stop = min(next_recorded + 1, step + max_steps, step - step % interval + interval)
+            start = time.monotonic()
+            next_step = jax.device_put(np.int32(stop))
+            state, *outcome = train_chunk(model, update_only, batch_size, ids, num_windows, key, state, next_step)
+            loss, params_are_finite = map(float, jax.device_get(outcome))
+            seconds = time.monotonic() - start
+            recorded = stop - 1 == next_recorded
+            # Checking the parameters only at records makes the failing step independent of the lengths of chunks.
+            loss_is_finite = math.isfinite(loss)
+            if not loss_is_finite or (recorded and not params_are_finite):
+                problem = "the parameters are not finite after" if loss_is_finite else f"the loss is {loss} at"
+                remedy = "lower the learning rate, or clip the gradient"
+                raise FloatingPointError(f"{problem} step {int(state.step) - 1}; {remedy}")
+            validation = None
+            if recorded and val_ids is not None:
+                validation = evaluate(model, state.variables, val_ids, device=target_device)
+            if params_are_finite:
+                yield state, Record(stop - 1, loss, validation) if recorded else None
+            if stop == step + max_steps:  # only a full chunk is measured
+                max_steps = max(1, min(16 * max_steps, round(max_steps * _CHUNK_SECONDS / max(seconds, 1e-3))))
+            step = stop
+
+    return iterate(state)
 
 
 def check_training(
     model: LanguageModel, train_ids: ArrayLike, val_ids: ArrayLike | None, **sizes: int
 ) -> tuple[NpIntT, int, Any]:
-    """Check the arguments that `train` and `train_many` share. All `sizes` but `num_steps` are at least 1.
+    """Check the arguments that `train` and `train_many` share. Each of `sizes` but `num_steps` is at least 1.
 
-    Return the training ids, padded so that streams of many lengths share a compiled program, the number of windows
-    in them, and the validation ids.
+    Return the training ids, padded so that streams of similar length share a compiled program, the number of
+    windows in them, and the validation ids.
     """
     check_model(model)
     for name, size in sizes.items():
@@ -210,43 +244,5 @@ def _resolve_optimizer(optimizer: Any, lr: float | None, weight_decay: float, nu
             f"optimizer must be an optax.GradientTransformation like optax.sgd(0.1), got {optimizer!r}"
         )
     if lr is not None or weight_decay != 0:
-        raise ValueError(f"{lr=} and {weight_decay=} apply to the default SGD only; build them into optimizer=")
+        raise ValueError(f"{lr=} and {weight_decay=} apply to the default SGD only; pass them to your optimizer")
     return optimizer
-
-
-def _iterate(
-    state: TrainState,
-    run_chunk: Callable[..., tuple[TrainState, Array, Array]],
-    validate: Callable[[Variables], Evaluation] | None,
-    num_steps: int,
-    log_every: int,
-    yield_every: int | None,
-) -> Iterator[tuple[TrainState, Record | None]]:
-    yield state, None
-    step, max_steps = int(state.step), 1
-    while step < num_steps:
-        next_recorded = min(-(-step // log_every) * log_every, num_steps - 1)
-        stop = min(next_recorded + 1, step + max_steps)
-        if yield_every is not None:
-            stop = min(stop, step - step % yield_every + yield_every)
-        start = time.monotonic()
-        state, *outcome = run_chunk(state, jax.device_put(np.int32(stop)))
-        train_loss, params_are_finite = map(float, jax.device_get(outcome))
-        seconds = time.monotonic() - start
-        recorded = stop - 1 == next_recorded
-        # Checking the params only at records makes the failing step independent of the lengths of chunks.
-        if not math.isfinite(train_loss) or (recorded and not params_are_finite):
-            problem = "the params are no longer finite after"
-            if not math.isfinite(train_loss):
-                problem = f"the loss is {train_loss} at"
-            raise FloatingPointError(
-                f"{problem} step {int(state.step) - 1}; lower the learning rate, or clip the gradient"
-            )
-        record = None
-        if recorded:
-            record = Record(stop - 1, train_loss, validate(state.variables) if validate else None)
-        if params_are_finite:
-            yield state, record
-        if stop == step + max_steps:  # only a full chunk is a measurement
-            max_steps = max(1, min(16 * max_steps, round(max_steps * _CHUNK_SECONDS / max(seconds, 1e-3))))
-        step = stop

@@ -3,7 +3,7 @@
 import functools
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, SupportsFloat
 
 import jax.numpy as jnp
 import optax
@@ -14,7 +14,7 @@ from jaxlm.models.jit import is_abstract
 
 
 class HyperparamState(NamedTuple):
-    """The state of an optimizer of `inject_hyperparams`."""
+    """The state of an optimizer from `inject_hyperparams`."""
 
     hyperparams: dict[str, Array]
     inner_state: optax.OptState
@@ -25,8 +25,8 @@ def inject_hyperparams(
 ) -> optax.GradientTransformationExtraArgs:
     """Return `make_optimizer(**hyperparams)`, with the hyperparameters in its state.
 
-    Like `optax.inject_hyperparams`, but all optimizers of one `make_optimizer` share one `update`. So a training
-    step compiled for one of them serves all.
+    Unlike with `optax.inject_hyperparams`, all optimizers from one `make_optimizer` share one `update`, and with it
+    compiled steps.
     """
 
     def init(params: optax.Params) -> HyperparamState:
@@ -59,9 +59,9 @@ def sgd(
 ) -> optax.GradientTransformationExtraArgs:
     """Return SGD in PyTorch's order: clip the gradient, add weight decay, accumulate momentum, scale by the rate.
 
-    The numbers are part of the optimizer's state, so that `train_lm` compiles nothing for other numbers, except
-    that zero warmup steps and momentum compile a simpler program. All may be traced. They are read from the state
-    that `init` made: `update` of `sgd(0.1)` does not change the rate of a state made by `sgd(0.5)`.
+    The numeric arguments are stored in the optimizer's state, so new values do not recompile. (Zero warmup steps
+    and zero momentum use a simpler program.) All may be traced. `update` reads them from the state:
+    `sgd(0.1).update` with a state from `sgd(0.5).init` uses the rate 0.5.
 
     Args:
         lr: learning rate after warmup, finite and at least 0.
@@ -74,7 +74,7 @@ def sgd(
         decoupled_decay: add the decay after momentum instead, scaled by the learning rate as in `optax.adamw`
             (Loshchilov & Hutter 2019, "Decoupled Weight Decay Regularization", algorithm 1, scales it by the
             schedule alone).
-        clip_norm: maximum norm of the whole gradient, above 0; None does not clip.
+        clip_norm: maximum global norm of the gradient, above 0; None disables clipping.
 
     >>> optimizer = sgd(0.5, num_steps=100, weight_decay=0.1)
     >>> param, gradient = jnp.float32(2), jnp.float32(1)
@@ -85,14 +85,14 @@ def sgd(
         raise ValueError(f"unknown schedule {schedule!r}; choose constant or cosine")
     ends = {"lr": math.inf, "weight_decay": math.inf, "momentum": 1, "warmup_steps": math.inf}
     for (name, end), number in zip(ends.items(), (lr, weight_decay, momentum, warmup_steps), strict=True):
-        if callable(number) or isinstance(number, str):
+        if not (is_abstract(number) or isinstance(number, SupportsFloat)):
             remedy = "for a schedule pass optimizer=optax.sgd(schedule)"
             raise TypeError(f"{name} must be a number, got {number!r}; {remedy}")
         if not (is_abstract(number) or 0 <= number < end):
             raise ValueError(f"{name} must be in [0, {end}), got {number}")
     if not (clip_norm is None or is_abstract(clip_norm) or clip_norm > 0):
         raise ValueError(f"clip_norm must be above 0, got {clip_norm}")
-    # Without warmup the rate is no function of the step, and momentum needs an array for each param.
+    # Omit zeros: a constant rate needs no step count, and momentum needs one array per parameter.
     floats = {"lr": lr, "weight_decay": weight_decay}
     floats |= {} if clip_norm is None else {"clip_norm": clip_norm}
     floats |= {"momentum": momentum} if is_abstract(momentum) or momentum != 0 else {}

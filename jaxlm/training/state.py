@@ -15,7 +15,7 @@ from jaxlm.models.counts_ngram import CountsNgramLM
 from jaxlm.models.interface import LanguageModel, check_collections, init
 from jaxlm.utils.keys import check_key
 
-# Values for `fold_in` that are not step numbers.
+# `fold_in` values outside the range of step numbers.
 INIT_FOLD = 2**31 - 1
 DROPOUT_FOLD = 2**31 - 2
 
@@ -71,13 +71,13 @@ def init_state(
         variables = init(model, jax.random.fold_in(check_key(key), INIT_FOLD))
     check_collections(model, variables)
     params, constants = split_variables(model, variables)
-    # Without weak types, which the first step would remove, so that the second would compile again.
+    # Remove weak types: the first step would remove them, and the second step would recompile.
     params = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.result_type(leaf)), params)
     return TrainState(jnp.int32(0), params, optimizer.init(params), constants)
 
 
 def split_variables(model: LanguageModel, variables: Variables) -> tuple[Any, Any]:
-    """Return the trained params and the constant collections; without "params", all variables and None."""
+    """Return the trained parameters and the other collections; without "params", all variables and None."""
     params, constants = variables, None
     if isinstance(variables, Mapping) and "params" in variables:
         constants = {name: value for name, value in variables.items() if name != "params"}
@@ -86,13 +86,15 @@ def split_variables(model: LanguageModel, variables: Variables) -> tuple[Any, An
     if not dtypes or not all(jnp.issubdtype(dtype, jnp.floating) for dtype in dtypes):
         found = ", ".join(sorted(map(str, dtypes))) or "no arrays"
         is_counts = isinstance(model, CountsBigramLM | CountsNgramLM)
-        remedy = "call model.fit(variables, ids)" if is_counts else "its params must be floats"
-        raise TypeError(f"{type(model).__name__} cannot be trained by gradient: it holds {found}; {remedy}")
+        remedy = "call model.fit(variables, ids)" if is_counts else "trained parameters must be floats"
+        raise TypeError(
+            f"{type(model).__name__} cannot be trained by gradient descent: its variables are {found}; {remedy}"
+        )
     return params, constants
 
 
 def check_state(state: TrainState, expected: TrainState, num_steps: int) -> None:
-    """Raise a ValueError unless `state` has the arrays of `expected` and is at most at step `num_steps`."""
+    """Raise a ValueError unless the arrays of `state` match `expected` and its step is at most `num_steps`."""
 
     def describe(state: TrainState) -> dict[str, str]:
         leaves = jax.tree_util.tree_leaves_with_path(state)
@@ -100,10 +102,7 @@ def check_state(state: TrainState, expected: TrainState, num_steps: int) -> None
 
     found, needed = describe(state), describe(expected)
     for name in found | needed:
-        if found.get(name) != needed.get(name):
-            raise ValueError(
-                f"state belongs to another model or optimizer: {name} is {found.get(name)}, "
-                f"expected {needed.get(name)}"
-            )
+        if (got := found.get(name)) != (wanted := needed.get(name)):
+            raise ValueError(f"state is of a different model or optimizer: {name} is {got}, expected {wanted}")
     if not 0 <= int(state.step) <= num_steps:
-        raise ValueError(f"state is at step {int(state.step)}, outside 0..num_steps={num_steps}")
+        raise ValueError(f"state.step must be in [0, {num_steps}], got {int(state.step)}; raise num_steps")

@@ -16,7 +16,7 @@ from jaxlm.text.batching import Batch, random_windows
 from jaxlm.training.state import DROPOUT_FOLD, TrainState
 from jaxlm.utils.keys import check_key, vmap_over_steps
 
-# Batches are drawn ahead of the loop, for many steps at once: at most this many steps, and about this many ids.
+# Batches are drawn before the loop, for several steps at once: at most this many steps and about this many ids.
 _MAX_STEPS_PER_DRAW = 32
 _MAX_IDS_PER_DRAW = 2**14
 
@@ -33,16 +33,16 @@ def train_step(
     *,
     key: KeyLike,
 ) -> tuple[TrainState, FloatScalar]:
-    """Return the state after one step on a batch, and the loss before it.
+    """Take one training step on a batch. Return the new state, and the loss before the step.
 
-    A pure function, for use inside `jit`, `vmap` and `scan`. The loss is the mean nats per token. Steps on the
-    batches below end in the same bits as `train_lm`.
+    A pure function, for use inside `jit`, `vmap` and `scan`. The loss is the mean nats per token. With the batches
+    below, the result is bit-identical to that of `train_lm`.
 
     Args:
-        optimizer: the one that made the state. `sgd` reads its numbers from `state.opt_state.hyperparams`.
+        optimizer: the optimizer of `init_state`. `sgd` reads its hyperparameters from the state.
         batch: contexts and targets, as from `get_batch`.
-        key: key of the run, the same in every step; under `vmap`, of the default generator threefry. Dropout in
-            step i uses `fold_in(fold_in(key, 2**31 - 2), i)`.
+        key: key of the run, the same in every step; under `vmap`, a threefry key (JAX's default). Dropout in step
+            i uses `fold_in(fold_in(key, 2**31 - 2), i)`.
 
     >>> from jaxlm import NeuralBigramLM, get_batch, init_state, sgd
     >>> model, optimizer = NeuralBigramLM(vocab_size=3, embedding_dim=4), sgd(1.0, num_steps=50)
@@ -82,11 +82,11 @@ def train_chunk(
     state: TrainState,
     stop: IntScalar,
 ) -> tuple[TrainState, Array, Array]:
-    """Train up to step `stop`, one run or, with keys [R] and a state of R runs, R runs at once.
+    """Train up to step `stop`: one run, or R runs at once if `key` has shape [R] and `state` holds R runs.
 
-    Return the state, the loss of the last step, and whether all params are finite, both [] or [R]. One run ends
-    early after a loss that is not finite. Step i uses `get_batch(train_ids, N, batch_size, key=fold_in(key, i))`.
-    `num_windows` and `stop` are traced, so that other values do not recompile.
+    Return the state, the loss of the last step, and whether all parameters are finite, both [] or [R]. A single
+    run stops after a non-finite loss; a sweep does not. `num_windows` and `stop` are traced, so that other values
+    do not recompile. Step i uses `get_batch(train_ids, N, batch_size, key=fold_in(key, i))`.
     """
     is_sweep = key.ndim == 1
     draw = functools.partial(_draw_batches, model, batch_size, train_ids, num_windows)
@@ -119,7 +119,7 @@ def train_chunk(
 def _draw_batches(
     model: LanguageModel, batch_size: int, ids: IntT, num_windows: IntScalar, key: KeyLike, first: IntScalar
 ) -> Batch:
-    """Draw the contexts and targets of S steps from `first` on."""
+    """Draw the batches of S steps, starting at step `first`."""
     num_steps = min(_MAX_STEPS_PER_DRAW, max(_MAX_IDS_PER_DRAW // (batch_size * (model.context_length + 1)), 1))
 
     def draw(step_key: KeyLike) -> Batch:

@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -15,12 +16,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from jaxlm._types import Device, FloatScalar, KeyLike, Variables
 from jaxlm.devices.selection import resolve_device
-from jaxlm.evaluation.evaluate import evaluate
+from jaxlm.evaluation.evaluate import Evaluation, evaluate
 from jaxlm.models.interface import LanguageModel, num_init_params
 from jaxlm.models.jit import jit_model
-from jaxlm.training.loop import History, check_training, is_recorded
+from jaxlm.training.loop import History, check_training, is_recorded, make_history
 from jaxlm.training.optimizers import inject_hyperparams, sgd
-from jaxlm.training.state import TrainState, init_state
+from jaxlm.training.state import Record, TrainState, init_state
 from jaxlm.training.step import SWEEP_AXES, train_chunk
 from jaxlm.utils.checks import check_not_traced
 
@@ -63,16 +64,16 @@ def train_many(
     Run r differs from `train_lm(..., key=keys[r])` only by rounding. A run that diverges has NaN losses and
     perplexities from there on; the others continue.
 
-    The runs are split evenly over all devices of the platform, or the largest number of them that divides R; a
-    `jax.Device` is used alone. Small models occupy one core of a CPU;
-    `XLA_FLAGS=--xla_force_host_platform_device_count=2` makes two devices of it.
+    The runs are split evenly over the devices of the platform: over the largest number of them that divides R. If
+    `device` is a `jax.Device`, only that one is used. A small model uses one CPU core;
+    `XLA_FLAGS=--xla_force_host_platform_device_count=2` presents the CPU as two devices.
 
     Args:
         train_ids: integers [T].
-        keys: random keys [R], of the default generator threefry.
+        keys: threefry keys [R] (JAX's default).
         hyperparams: the arguments of `optimizer`, finite numbers [R] each. `sweep_grid` returns all combinations.
         optimizer: returns an Optax optimizer, such as `lambda lr: optax.adam(lr)`. Pass the same function again to
-            reuse the compiled program. The default takes the numbers of `jaxlm.sgd`.
+            reuse the compiled program. The default, `jaxlm.sgd`, accepts any of its numeric arguments.
         val_ids, batch_size, num_steps, log_every, device: as in `train_lm`.
 
     Returns:
@@ -90,9 +91,9 @@ def train_many(
     numbers: Any = {name: np.asarray(values, np.float32) for name, values in hyperparams.items()}
     for name, array in numbers.items():
         if array.shape != (len(keys),) or not np.isfinite(array).all():
-            got = f"shape {list(array.shape)}" if array.shape != (len(keys),) else f"{array}"
-            remedy = "sweep_grid returns all combinations of keys and numbers"
-            raise ValueError(f"{name} must hold {len(keys)} finite numbers, one per key, got {got}; {remedy}")
+            got = f"shape {list(array.shape)}" if array.shape != (len(keys),) else array
+            wanted = f"{len(keys)} finite numbers, one per key"
+            raise ValueError(f"{name} must hold {wanted}, got {got}; sweep_grid returns all combinations")
     sizes = {"batch_size": batch_size, "num_steps": num_steps, "log_every": log_every}
     ids, num_windows, val_ids = check_training(model, train_ids, val_ids, **sizes)
     for run in range(len(keys)):  # raises the errors of `optimizer`, which cannot check traced numbers
@@ -106,38 +107,32 @@ def train_many(
     stream, num_windows = jax.device_put((ids, num_windows), replicated)
     keys, numbers = jax.device_put((keys, numbers), split_by_run)
     states = _init_states(model, optimizer, keys, numbers)
-    update_only = inject_hyperparams(optimizer, {})._replace(init=None)  # equal in each call
-    histories = [History(steps=[], train_losses=[], val_perplexities=[]) for _ in range(len(keys))]
+    update_only = inject_hyperparams(optimizer, {})._replace(init=None)  # the same `update` in each call
+    records: list[list[Record]] = [[] for _ in range(len(keys))]
     for step in (each for each in range(num_steps) if is_recorded(each, num_steps, log_every)):
         states, *outcome = train_chunk(
             model, update_only, batch_size, stream, num_windows, keys, states, jax.device_put(step + 1, replicated)
         )
         for run, (loss, is_finite) in enumerate(zip(*map(np.asarray, outcome), strict=True)):
-            histories[run]["steps"].append(step)
-            histories[run]["train_losses"].append(float(loss))
-            if val_ids is not None:
+            validation = None if val_ids is None else Evaluation(math.nan, math.nan, 0)
+            if validation and is_finite:
                 trained = jax.tree.map(lambda leaf, run=run: leaf[run], states.variables)
-                validation = evaluate(model, trained, val_ids, device=target_device) if is_finite else None
-                histories[run]["val_perplexities"].append(validation.perplexity if validation else float("nan"))
-    return states.variables, histories
+                validation = evaluate(model, trained, val_ids, device=target_device)
+            records[run].append(Record(step, float(loss), validation))
+    return states.variables, [*map(make_history, records)]
 
 
 def _check_keys(keys: Any) -> Array:
     """Return typed threefry keys [R]. Legacy keys [R, 2] are wrapped."""
-    dtype, shape = getattr(keys, "dtype", type(keys).__name__), np.shape(keys)
-    if dtype == jnp.uint32 and len(shape) == 2:
-        return _check_keys(jax.random.wrap_key_data(keys))
-    if (
-        not isinstance(keys, Array)
-        or not jnp.issubdtype(dtype, jax.dtypes.prng_key)
-        or len(shape) != 1
-        or not shape[0]
-    ):
-        got = f"{dtype}{list(shape)}"
+    if getattr(keys, "dtype", None) == jnp.uint32 and keys.ndim == 2:
+        keys = jax.random.wrap_key_data(keys)
+    is_key_array = isinstance(keys, Array) and jnp.issubdtype(keys.dtype, jax.dtypes.prng_key)
+    if not is_key_array or keys.ndim != 1 or not len(keys):
+        got = f"{keys.dtype}{list(keys.shape)}" if isinstance(keys, Array) else repr(keys)
         raise ValueError(f"keys must be an array of at least one random key, as from jax.random.split, got {got}")
     if (kind := jax.random.key_impl(keys)) != "threefry2x32":
         raise ValueError(
-            f"keys must be threefry2x32, got {kind}: under vmap it draws the first key's numbers for all"
+            f"keys must be threefry2x32, got {kind}, which draws the numbers of the first key for all"
         )
     return keys
 

@@ -50,6 +50,11 @@ class NotFrozen:
         return jnp.zeros((len(contexts), self.vocab_size))
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class KeywordOnly:
+    sizes: object
+
+
 class WithField(nn.Module):
     sizes: object
 
@@ -58,11 +63,12 @@ class WithField(nn.Module):
     ("model", "message"),
     [
         (NotFrozen(), r"NotFrozen is not hashable; declare it with @dataclass\(frozen=True\)"),
+        (KeywordOnly(sizes=[1]), "KeywordOnly is not hashable: its field sizes is a list; use a tuple"),
         (WithField([1, 2]), r"WithField is not hashable: its field sizes is a list; use a tuple"),
         (WithField(np.ones(2)), "its field sizes is a ndarray; .* arrays into the variables"),
         (MixtureLM([UniformLM(4)], (1.0,)), "MixtureLM .* its field models is a list"),
     ],
-    ids=["not_frozen", "list", "array", "list_in_a_dataclass"],
+    ids=["not_frozen", "keyword_only", "list", "array", "list_in_a_dataclass"],
 )
 def test_check_model_names_the_field_that_is_not_hashable(model, message):
     with pytest.raises(TypeError, match=message):

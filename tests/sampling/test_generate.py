@@ -9,6 +9,7 @@ import pytest
 
 import jaxlm
 from jaxlm.sampling.distributions import compute_distributions
+from jaxlm.sampling.generate import generate_block
 
 KEY = jax.random.key(5)
 CONTEXT = jnp.array([[0, 1, 2], [3, 4, 5]])
@@ -64,6 +65,14 @@ def test_compiled_program_names_the_parts_of_generate():
     program = jax.jit(run).lower(KEY).compile().as_text()
     assert "/distributions/" in program
     assert "/sample_tokens/" in program
+
+
+def test_generate_again_does_not_recompile():
+    """A closure under `lax.scan` would be compiled in each call outside `jit`."""
+    run()
+    compiled = generate_block._cache_size()
+    run(jax.random.key(6), temperature=0.5, start=7)
+    assert generate_block._cache_size() == compiled
 
 
 def test_generate_works_inside_jit_and_vmap():

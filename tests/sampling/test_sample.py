@@ -22,8 +22,8 @@ from sampling_models import (
 from scipy import stats
 
 import jaxlm
-from jaxlm.sampling.generate import compute_table
-from jaxlm.sampling.sample import generate_block, is_table_worthwhile
+from jaxlm.sampling.generate import compute_table, generate_block
+from jaxlm.sampling.sample import is_table_worthwhile
 
 P_VALUE = 1e-4  # the keys are fixed, so a test either always passes or always fails
 LARGE_COUNTS = with_counts(np.random.default_rng(3).integers(0, 5, (2000, 2000)), 0.1)

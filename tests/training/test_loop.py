@@ -146,6 +146,11 @@ def test_resuming_from_any_state_ends_in_same_bits(model, options):
         assert records == [record for _, record, _ in items[number + 1 :] if record is not None]
 
 
+def test_stop_early_without_validation_is_a_value_error():
+    with pytest.raises(ValueError, match="patience=2 needs a validation loss; pass val_ids"):
+        list(stop_early(train(), patience=2))
+
+
 def best_params(item):
     state, _, best = item
     return state.params if best is None else best.params
@@ -191,9 +196,9 @@ def test_state_of_another_run_is_a_value_error():
     states = [state for state, _ in train()]
     with pytest.raises(ValueError, match=r"hidden.* is float32\[4\], expected float32\[5\]"):
         train(jaxlm.MLPLanguageModel(VOCAB, 2, 3, 5), state=states[0])
-    with pytest.raises(ValueError, match="another model or optimizer"):
+    with pytest.raises(ValueError, match="state is of a different model or optimizer"):
         train(state=states[0], optimizer=optax.adam(0.1))
-    with pytest.raises(ValueError, match=r"state is at step 7, outside 0\.\.num_steps=6"):
+    with pytest.raises(ValueError, match=r"state.step must be in \[0, 6\], got 7; raise num_steps"):
         train(state=states[-1], num_steps=6)
 
 
@@ -234,7 +239,7 @@ def test_infinite_loss_is_an_error_that_names_its_step(log_every):
 
 
 def test_infinite_params_after_the_last_step_are_an_error():
-    with pytest.raises(FloatingPointError, match=r"params are no longer finite after step 0; lower the"):
+    with pytest.raises(FloatingPointError, match=r"parameters are not finite after step 0; lower the"):
         train_lm(num_steps=1, lr=3e38, weight_decay=10.0)
 
 
@@ -298,11 +303,13 @@ def test_optimizers_of_equal_structure_compile_once():
         ({"num_steps": -1}, "num_steps must be at least 0, got -1"),
         ({"log_every": 0}, "log_every must be at least 1, got 0"),
         ({"patience": 0, "val_ids": IDS}, "patience must be at least 1, got 0"),
-        ({"patience": 2}, "patience=2 needs a validation; pass val_ids"),
         ({"lr": -0.1}, r"lr must be in \[0, inf\), got -0.1"),
         ({"lr": float("nan")}, r"lr must be in \[0, inf\), got nan"),
         ({"weight_decay": float("inf")}, r"weight_decay must be in \[0, inf\), got inf"),
-        ({"optimizer": SCHEDULED, "lr": 0.3}, r"lr=0.3 and weight_decay=0.0 apply to the default SGD.*optimizer="),
+        (
+            {"optimizer": SCHEDULED, "lr": 0.3},
+            r"lr=0.3 and weight_decay=0.0 apply to the default SGD.*your optimizer",
+        ),
         ({"optimizer": SCHEDULED, "weight_decay": 0.3}, r"weight_decay=0.3 apply to the default SGD"),
         ({"ids": [0, 1]}, "train_ids.* 3"),
         ({"ids": [0, 1, 6, 2]}, "train_ids.* 6"),
@@ -327,10 +334,11 @@ def test_yield_every_out_of_range_is_a_value_error():
         ({"ids": [0.0, 1.0, 2.0]}, "train_ids must be integers, got float"),
         ({"val_ids": [0.0, 1.0, 2.0]}, "val_ids must be integers, got float"),
         ({"lr": "fast"}, "lr must be a number, got 'fast'"),
+        ({"weight_decay": None}, "weight_decay must be a number, got None"),
         ({"lr": optax.constant_schedule(0.1)}, r"lr must be a number.*optimizer=optax\.sgd\(schedule\)"),
         ({"optimizer": optax.sgd}, r"optimizer must be an optax\.GradientTransformation"),
         ({"variables": {"params": {}}}, "MLPLanguageModel cannot be trained .* no arrays"),
-        ({"variables": {"params": {"kernel": np.zeros(3, int)}}}, "int.*params must be floats"),
+        ({"variables": {"params": {"kernel": np.zeros(3, int)}}}, "int.*trained parameters must be floats"),
         ({"model": LogitsModel()}, "LogitsModel has no init"),
     ],
 )
