@@ -11,7 +11,8 @@ from jax import Array
 from numpy.typing import ArrayLike, NDArray
 
 from jaxlm._types import Ids, IntB, IntBN, Integers, IntScalar, IntT, KeyLike
-from jaxlm.utils.checks import check_at_least
+from jaxlm.utils.checks import check_at_least, check_not_traced, check_number
+from jaxlm.utils.keys import check_key
 
 
 class Batch(NamedTuple):
@@ -38,31 +39,37 @@ class Split(NamedTuple):
 
 
 def check_ids(ids: ArrayLike, vocab_size: int, *, name: str = "ids") -> Integers:
-    """Return `ids` as int32 of the same shape, after checking that they are integers in [0, vocab_size).
+    """Check that `ids` are integers in [0, vocab_size), and return them as int32 of the same shape.
 
     JAX does not check: a scatter drops an index out of range and a gather clamps it. A JAX array stays on its
     device; everything else becomes a NumPy array. Host function; not for use inside `jit`.
 
+    Args:
+        ids: integers of any shape.
+        vocab_size: V, the limit.
+        name: what errors call the ids.
+
+    Raises:
+        ValueError: an id is outside [0, V).
+        TypeError: `ids` are not integers, or are traced by `jit`.
+
     >>> check_ids([0, 2, 1], vocab_size=3)
     array([0, 2, 1], dtype=int32)
     """
+    check_not_traced("check_ids", "ids that were checked before", ids)
     array = _as_integers(ids, name)
     if array.size:
         low, high = int(array.min()), int(array.max())
         worst = low if low < 0 else high
         if not 0 <= worst < vocab_size:
-            raise ValueError(
-                f"{name}: {worst} is outside 0..{vocab_size - 1}; "
-                f"the model's vocab_size={vocab_size} must equal the tokenizer's"
-            )
+            remedy = "encode the text with the tokenizer of this model"
+            raise ValueError(f"{name}: {worst} is outside 0..{vocab_size - 1}; {remedy}")
     return array if array.dtype == np.int32 else array.astype(np.int32)
 
 
 def check_stream(ids: ArrayLike, vocab_size: int, *, min_length: int, name: str = "ids") -> Ids:
-    """Return `check_ids(ids, vocab_size)`, after checking that it has shape [T] and T is at least `min_length`."""
-    array = check_ids(ids, vocab_size, name=name)
-    _check_shape(array, min_length, name)
-    return array
+    """Check `ids` as `check_ids` does, and that they have shape [T] with T >= `min_length`; return int32."""
+    return _as_stream(check_ids(ids, vocab_size, name=name), min_length, name)
 
 
 def split_ids(ids: ArrayLike, val_fraction: float = 0.1) -> Split:
@@ -76,16 +83,15 @@ def split_ids(ids: ArrayLike, val_fraction: float = 0.1) -> Split:
         train_ids and val_ids, views of `ids`.
 
     Raises:
-        ValueError: `ids` is not one stream, `val_fraction` is outside (0, 1), or a part would be empty.
+        ValueError: `ids` is not 1-D, `val_fraction` is outside (0, 1), or a part would be empty.
         TypeError: `ids` are not integers.
 
     >>> train_ids, val_ids = split_ids(np.arange(20))
     >>> len(train_ids), val_ids
     (18, array([18, 19]))
     """
-    array = _as_integers(ids, "ids")
-    _check_shape(array, 0, "ids")
-    if not 0 < val_fraction < 1:
+    array = _as_stream(ids, 0)
+    if not 0 < check_number("val_fraction", val_fraction) < 1:
         raise ValueError(f"val_fraction must be in (0, 1), got {val_fraction}")
     # Round before `ceil`, because 100 * 0.07 is 7.000000000000001.
     num_train = len(array) - math.ceil(round(len(array) * val_fraction, 6))
@@ -94,34 +100,36 @@ def split_ids(ids: ArrayLike, val_fraction: float = 0.1) -> Split:
     return Split(array[:num_train], array[num_train:])
 
 
-def get_batch(ids: ArrayLike, context_length: int, batch_size: int, *, key: KeyLike) -> Batch:
+def get_batch(ids: ArrayLike, context_length: int, batch_size: int, *, key: Array) -> Batch:
     """Draw random contexts of a stream, and the token that follows each.
 
-    Start positions are uniform over [0, T - N), with replacement. Works under `jax.jit` and `jax.vmap`. Of a NumPy
-    array, such as a memory-mapped file, only the batch is read and checked.
+    Start positions are uniform over [0, T - N), with replacement. Works under `jax.jit` and `jax.vmap`, where
+    a NumPy array becomes a constant of the program. Elsewhere, if `ids` is a NumPy array, such as a memory-mapped
+    file, only the batch is read and checked. Each new length of a JAX array recompiles.
 
     Args:
         ids: integers [T], where T is at least N + 1.
         context_length: N, at least 0.
         batch_size: B, at least 1.
-        key: a `jax.random.key`, consumed by this call.
+        key: a random key.
 
     Returns:
         contexts int32 [B, N] and targets int32 [B].
 
     Raises:
-        ValueError: `ids` is not one stream of at least N + 1 ids, or a size or an id is out of range.
-        TypeError: `ids` or a size are not integers.
+        ValueError: `ids` is not 1-D with at least N + 1 ids, or a size or an id is out of range.
+        TypeError: `ids` or a size are not integers, or `key` is not a random key.
 
     >>> contexts, targets = get_batch(np.arange(100), 3, 2, key=jax.random.key(0))
     >>> contexts.shape, bool((contexts[:, -1] + 1 == targets).all())
     ((2, 3), True)
     """
-    stream = _as_stream(ids, context_length)
+    check_at_least("context_length", context_length, 0)
     check_at_least("batch_size", batch_size, 1)
+    stream, typed_key = _as_stream(ids, context_length + 1), check_key(key)
     if isinstance(stream, Array):
-        return random_windows(stream, None, context_length, batch_size, key=key)
-    starts = _draw_starts(len(stream) - context_length, batch_size, key=key)
+        return random_windows(stream, None, context_length, batch_size, key=typed_key)
+    starts = _draw_starts(len(stream) - context_length, batch_size, key=typed_key)
     if isinstance(starts, jax.core.Tracer):  # under `jit` or `vmap`, the host does not know the starts
         return _take_windows(jnp.asarray(_check_range(stream)), starts, context_length)
     return _take_windows(stream, np.asarray(starts), context_length)
@@ -131,13 +139,15 @@ def get_batch(ids: ArrayLike, context_length: int, batch_size: int, *, key: KeyL
 def random_windows(
     ids: IntT, num_windows: IntScalar | int | None, context_length: int, batch_size: int, *, key: KeyLike
 ) -> Batch:
-    """Draw as `get_batch` does, without checks, from the first `num_windows` (None: all) windows of `ids` [T]."""
+    """Draw a batch from the first `num_windows` windows of `ids` [T] (None: all), without checks."""
     num_windows = len(ids) - context_length if num_windows is None else num_windows
     return _take_windows(ids, _draw_starts(num_windows, batch_size, key=key), context_length)
 
 
 def windows(ids: ArrayLike, context_length: int) -> Batch:
-    """Return all contexts of a stream, in order, and the token that follows each. Works under `jax.jit`.
+    """Return all contexts of a stream, in order, and the token that follows each.
+
+    Works under `jax.jit`. Each new length of `ids` recompiles.
 
     Args:
         ids: integers [T], where T is at least N + 1.
@@ -146,26 +156,24 @@ def windows(ids: ArrayLike, context_length: int) -> Batch:
     Returns:
         contexts int32 [T - N, N] and targets int32 [T - N].
 
+    Raises:
+        ValueError: `ids` is not 1-D with at least N + 1 ids, or N is negative.
+        TypeError: `ids` or N are not integers.
+
     >>> windows([5, 3, 8, 2], context_length=1).contexts.tolist()
     [[5], [3], [8]]
     """
-    return _all_windows(jnp.asarray(_check_range(_as_stream(ids, context_length))), context_length)
+    check_at_least("context_length", context_length, 0)
+    return _all_windows(jnp.asarray(_check_range(_as_stream(ids, context_length + 1))), context_length)
 
 
 @functools.partial(jax.jit, static_argnames="context_length")
 def _all_windows(ids: IntT, context_length: int) -> Batch:
     num_windows = len(ids) - context_length
-    # At N = 8, 2.5 times faster than a gather.
+    # 2.5 times faster than a gather at N = 8.
     columns = [ids[i : i + num_windows] for i in range(context_length + 1)]
     rows = jnp.stack(columns, axis=1).astype(jnp.int32)
     return Batch(rows[:, :-1], rows[:, -1])
-
-
-def _as_stream(ids: ArrayLike, context_length: int) -> Ids:
-    check_at_least("context_length", context_length, 0)
-    stream = _as_integers(ids, "ids")
-    _check_shape(stream, context_length + 1, "ids")
-    return stream
 
 
 @functools.partial(jax.jit, static_argnames="batch_size")
@@ -181,7 +189,7 @@ def _take_windows(ids: Ids, starts: Integers, context_length: int) -> Batch:
 
 
 def _check_range(ids: Integers) -> Integers:
-    """Check that a NumPy array fits int32, because the vocabulary is unknown. A JAX array may be traced."""
+    """Check that the ids of a NumPy array fit in int32. Return a JAX array, which may be traced, unchecked."""
     return ids if isinstance(ids, Array) else check_ids(ids, vocab_size=2**31 - 1)
 
 
@@ -201,9 +209,11 @@ def _as_integers(ids: ArrayLike, name: str) -> Integers:
     return array
 
 
-def _check_shape(array: Integers, min_length: int, name: str) -> None:
+def _as_stream(ids: ArrayLike, min_length: int, name: str = "ids") -> Ids:
+    array = _as_integers(ids, name)
     if array.ndim != 1:
-        raise ValueError(f"{name} must be one stream of shape [T], got shape {list(array.shape)}")
-    if (length := len(array)) < min_length:
-        needed = f"one context and its target need {min_length}"
-        raise ValueError(f"{name}: {length} tokens are too few, {needed}; use more text")
+        raise ValueError(f"{name} must be a 1-D stream of shape [T], got shape {list(array.shape)}")
+    if len(array) < min_length:
+        least = f"{name} must have at least {min_length} tokens (one context and its target)"
+        raise ValueError(f"{least}, got {len(array)}; use a longer text")
+    return array

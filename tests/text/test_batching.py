@@ -29,7 +29,7 @@ def test_check_ids_keeps_array_kind_and_shape():
 )
 def test_check_ids_names_the_worst_id_and_the_limit(ids, worst):
     for array in (ids, jnp.array(ids)) if worst < 2**31 else (np.array(ids),):
-        with pytest.raises(ValueError, match=rf"ids: {worst} is outside 0\.\.2; the model's vocab_size=3"):
+        with pytest.raises(ValueError, match=rf"ids: {worst} is outside 0\.\.2; encode the text"):
             check_ids(array, vocab_size=3)
 
 
@@ -39,9 +39,14 @@ def test_check_ids_refuses_other_types(ids):
         check_ids(ids, vocab_size=3, name="prompt")
 
 
+def test_check_ids_is_a_host_function():
+    with pytest.raises(TypeError, match="check_ids does not work inside jit, vmap or grad; use ids that were"):
+        jax.jit(lambda ids: check_ids(ids, 3))(np.array([0, 1]))
+
+
 def test_check_stream_checks_rank_and_length():
     assert check_stream(np.array([1, 0, 1]), 2, min_length=3).shape == (3,)
-    with pytest.raises(ValueError, match=r"val_ids: 3 tokens.*need 4"):
+    with pytest.raises(ValueError, match=r"val_ids must have at least 4 tokens .*, got 3"):
         check_stream(np.array([1, 0, 1]), 2, min_length=4, name="val_ids")
     with pytest.raises(ValueError, match=r"shape \[T\], got shape \[2, 3\]"):
         check_stream(np.zeros((2, 3), np.int32), 2, min_length=1)
@@ -155,8 +160,8 @@ def test_get_batch_under_jit_and_vmap(array):
 @pytest.mark.parametrize(
     ("ids", "arguments", "error", "message"),
     [
-        (np.arange(0), (3, 2), ValueError, "ids: 0 tokens.*need 4"),
-        (np.arange(3), (3, 2), ValueError, "ids: 3 tokens.*need 4"),
+        (np.arange(0), (3, 2), ValueError, "ids must have at least 4 tokens .*, got 0"),
+        (np.arange(3), (3, 2), ValueError, "ids must have at least 4 tokens .*, got 3"),
         (jnp.zeros((2, 9), int), (3, 2), ValueError, r"got shape \[2, 9\]"),
         (np.arange(9), (-1, 2), ValueError, "context_length must be at least 0, got -1"),
         (np.arange(9), (3, 0), ValueError, "batch_size must be at least 1, got 0"),
@@ -169,6 +174,14 @@ def test_get_batch_under_jit_and_vmap(array):
 def test_get_batch_refuses(ids, arguments, error, message):
     with pytest.raises(error, match=message):
         get_batch(ids, *arguments, key=jax.random.key(0))
+
+
+@pytest.mark.parametrize("key", [0, None, np.zeros(3, np.uint32), "key"])
+def test_get_batch_needs_a_key(key):
+    with pytest.raises(TypeError, match=r"key must be a random key such as jax\.random\.key\(0\), got "):
+        get_batch(np.arange(9), 3, 2, key=key)
+    legacy = get_batch(np.arange(9), 3, 2, key=jax.random.PRNGKey(5))
+    jax.tree.map(np.testing.assert_array_equal, legacy, get_batch(np.arange(9), 3, 2, key=jax.random.key(5)))
 
 
 @pytest.mark.parametrize("context_length", [0, 1, 3])
@@ -193,5 +206,5 @@ def test_device_array_needs_no_host_array(draw):
 
 
 def test_windows_of_a_short_stream_are_an_error():
-    with pytest.raises(ValueError, match=r"ids: 3 tokens.*need 4"):
+    with pytest.raises(ValueError, match=r"ids must have at least 4 tokens .*, got 3"):
         windows(np.arange(3), 3)
