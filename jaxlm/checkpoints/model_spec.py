@@ -12,6 +12,7 @@ import numpy as np
 from jaxlm import models
 from jaxlm.checkpoints.named_arrays import check_arrays, flatten
 from jaxlm.models import CountsNgramLM, LanguageModel, MixtureLM, init
+from jaxlm.models.baselines import UniformLM, UnigramLM
 from jaxlm.models.interface import num_contexts
 
 # Defaults of the fields that a spec may omit, because they can be None or were added later.
@@ -20,13 +21,14 @@ _OPTIONAL_FIELDS = {"discount": None, "dropout": 0.0, "direct_connections": Fals
 _MODELS = ("CountsBigramLM", "CountsNgramLM", "MixtureLM", "MLPLanguageModel", "NeuralBigramLM")
 _SMOOTHINGS = ("AddK", "KneserNey", "ModifiedKneserNey", "WittenBell")
 _CLASSES = {name: getattr(models, name) for name in (*_MODELS, *_SMOOTHINGS)}
+_CLASSES |= {"UniformLM": UniformLM, "UnigramLM": UnigramLM}
 
 
 def is_library_model(model: LanguageModel) -> bool:
     """Return whether the model's class belongs to this library; for a mixture, the classes of all its models."""
     if type(model) is MixtureLM:
         return all(map(is_library_model, model.models))
-    return type(model) in map(_CLASSES.get, _MODELS)
+    return type(model) in [_CLASSES[name] for name in _CLASSES.keys() - set(_SMOOTHINGS)]
 
 
 def model_to_spec(model: LanguageModel) -> dict[str, Any]:
@@ -47,7 +49,8 @@ def model_from_spec(
 
     Raises a ValueError that names `origin` if the spec is invalid or describes a different model.
     """
-    if own is None and not (spec["of_jaxlm"] and spec["class"] in _MODELS):
+    is_known = isinstance(spec["class"], str) and spec["class"] in _CLASSES.keys() - set(_SMOOTHINGS)
+    if own is None and not (spec["of_jaxlm"] and is_known):
         name = f"{spec['class']!r:.100}"
         raise ValueError(f"{origin}: {name} is not a model of this library; pass it: load_model(path, model=...)")
     try:
@@ -75,6 +78,10 @@ def expected_arrays(model: LanguageModel, origin: str) -> dict[str, Any] | None:
             return None
         shape = (num_contexts(model), int(model.vocab_size))
         return {"table": jax.ShapeDtypeStruct(shape, np.int32)}  # type: ignore[no-untyped-call]
+    if isinstance(model, UniformLM):
+        return {}
+    if isinstance(model, UnigramLM):
+        return {"": jax.ShapeDtypeStruct((model.vocab_size,), np.int32)}  # type: ignore[no-untyped-call]
     try:
         return flatten(jax.eval_shape(lambda: init(model, jax.random.key(0))))
     except (TypeError, ValueError, OverflowError) as error:
@@ -89,7 +96,8 @@ def variables_to_arrays(model: LanguageModel, variables: Any) -> Any:
     """
     if isinstance(model, MixtureLM):
         parts = zip(model.models, model.variables_of_each(variables), strict=True)
-        return {str(index): variables_to_arrays(*part) for index, part in enumerate(parts)}
+        arrays = {str(index): variables_to_arrays(*part) for index, part in enumerate(parts)}
+        return {name: array for name, array in arrays.items() if not isinstance(array, Mapping) or array}
     if isinstance(model, CountsNgramLM):
         ngrams, counts = model.ngrams_of(variables)
         # Save a dense table completely, so that loading a small file cannot allocate a large table.
@@ -104,6 +112,10 @@ def variables_from_arrays(model: LanguageModel, arrays: Any, origin: str) -> Any
     """
     if isinstance(model, MixtureLM):
         names = [str(index) for index in range(len(model.models))]
+        arrays = arrays if isinstance(arrays, Mapping) else {"": arrays}
+        arrays = {
+            name: arrays.get(name, {}) for name in {*names, *arrays}
+        }  # a model without variables has no arrays
         _check_names(arrays, set(names), origin, f"a mixture of {len(names)} models")
         parts = zip(model.models, names, strict=True)
         return tuple(variables_from_arrays(part, arrays[name], origin) for part, name in parts)

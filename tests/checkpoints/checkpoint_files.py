@@ -16,6 +16,10 @@ def make_variables(model):
     """Return normally distributed parameters, or the counts of a short text."""
     if isinstance(model, jaxlm.MixtureLM):
         return tuple(map(make_variables, model.models))
+    if isinstance(model, jaxlm.UniformLM):
+        return {}
+    if isinstance(model, jaxlm.UnigramLM):
+        return jnp.arange(model.vocab_size)
     if hasattr(model, "fit"):
         return model.fit(jaxlm.init(model, jax.random.key(0)), np.arange(900) % 300)
     random, like = np.random.default_rng(7), jax.eval_shape(lambda: jaxlm.init(model, jax.random.key(0)))

@@ -36,7 +36,8 @@ def test_variables_from_arrays_refuses_another_table_or_mixture():
         (dense, {"table": np.zeros((5, 5), np.float32)}, r"'table' is float32\[5, 5\], expected int32\[5, 5\]"),
         (dense, {"table": np.zeros((4, 5), np.int32)}, r"'table' is int32\[4, 5\], expected int32\[5, 5\]"),
         (dense, ARRAYS, r"'counts' is int32\[1\], expected no array of that name"),
-        (mixture, {"0": {"table": np.zeros((5, 5), np.int32)}}, "must be named 0, 1"),
+        (mixture, {"0": {"table": np.zeros((5, 5), np.int32)}}, "'params/embedding/embedding' is missing"),
+        (mixture, {"2": np.zeros(2)}, "must be named 0, 1"),
         (mixture, np.zeros(2), "must be named 0, 1"),
     ]:
         with pytest.raises(ValueError, match=f"^here: .*{message}"):
