@@ -80,7 +80,7 @@ def save_model(
     path = expand(path)
     file = path if path.suffix == ".safetensors" else path / MODEL_FILE
     if file.exists() and not overwrite:
-        raise FileExistsError(f"{file} exists; choose another path, or set overwrite")
+        raise FileExistsError(f"{file} exists; choose another path, or pass overwrite=True (--overwrite)")
     tensors = _prepare_arrays(model, variables, tokenizer)
     document = {"version": _VERSION, **model_to_spec(model), "tensors_sha256": _tensors_sha256(tensors)}
     document["tokenizer"] = None if tokenizer is None else json.loads(tokenizer_to_json(tokenizer))
@@ -96,7 +96,8 @@ def read_model(path: Path, *, model: LanguageModel | None = None) -> SavedModel:
     """Return what `save_model` wrote to `path`. `load_model` is the public function, which also opens runs."""
     file = path / MODEL_FILE if path.is_dir() else path
     if not file.exists():
-        raise FileNotFoundError(f"{path} is not a saved model: {file} does not exist")
+        remedy = "pass a run directory, a model directory or a .safetensors file"
+        raise FileNotFoundError(f"{path} is not a saved model: {file} does not exist; {remedy}")
     metadata, tensors = _read_tensors(file)
     if "jaxlm" not in metadata:
         raise ValueError(

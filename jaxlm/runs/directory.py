@@ -51,7 +51,7 @@ def check_run_path(path: Path, *, overwrite: bool) -> None:
     if not is_run(path):
         raise FileExistsError(f"{path} exists and is not a run directory; choose another path")
     if not overwrite:
-        raise FileExistsError(f"{path} contains a run; resume it, set overwrite, or choose another path")
+        raise FileExistsError(f"{path} contains a run; pass overwrite=True (--overwrite), or choose another path")
     if foreign := [name for name in entries if name not in _ENTRIES]:
         raise FileExistsError(
             f"{path} contains {foreign[0]!r}, which no run wrote; move it, or choose another path"

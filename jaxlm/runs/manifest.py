@@ -75,7 +75,8 @@ def _read_checked(path: Path) -> dict[str, Any]:
     try:
         document = read_json(origin)
     except (FileNotFoundError, NotADirectoryError):
-        raise FileNotFoundError(f"{path} is not a run directory: manifest.json is missing") from None
+        missing = "manifest.json is missing; `jaxlm runs` lists the runs"
+        raise FileNotFoundError(f"{path} is not a run directory: {missing}") from None
     check_version(document, MANIFEST_VERSION, origin=origin, what="run manifest")
     return verify_checksum(document, origin=origin)
 
