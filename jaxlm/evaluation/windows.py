@@ -6,12 +6,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jaxlm._types import Integers, NpIntT
-from jaxlm.models.interface import LanguageModel, contexts_to_numbers, num_contexts
+from jaxlm.models.interface import LanguageModel, encode_contexts, num_contexts
 
 # Windows per compiled call. A fixed number keeps memory independent of the text's length.
 WINDOWS_PER_CALL = 65_536
 
-# Sorting numbers of 16 bits takes linear time.
+# Sorting codes of 16 bits takes linear time.
 _MAX_GROUPED_CONTEXTS = 2**16
 
 
@@ -39,9 +39,9 @@ def group_windows(
     is_first = np.ones(num_windows, bool)
     if num_contexts(model) <= _MAX_GROUPED_CONTEXTS:
         contexts = np.lib.stride_tricks.sliding_window_view(segment, context_length)[:num_windows]
-        numbers = contexts_to_numbers(contexts, model.vocab_size).astype(np.uint16)
-        order = np.argsort(numbers, kind="stable").astype(np.int32)
-        is_first[1:] = np.diff(numbers[order]) != 0
+        codes = encode_contexts(contexts, model.vocab_size).astype(np.uint16)
+        order = np.argsort(codes, kind="stable").astype(np.int32)
+        is_first[1:] = np.diff(codes[order]) != 0
     firsts = np.flatnonzero(is_first)
     bounds = np.append(firsts[::batch_size], num_windows)
     max_batches = -(-WINDOWS_PER_CALL // batch_size)

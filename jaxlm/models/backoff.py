@@ -16,7 +16,7 @@ import numpy as np
 from jax import Array, lax
 
 from jaxlm._types import Counts, FloatB, FloatBV, FloatW, IntB, IntBN, IntW, Ngrams
-from jaxlm.models.interface import contexts_to_numbers
+from jaxlm.models.interface import encode_contexts
 from jaxlm.models.ngram_counts import find_runs, merge_ngrams, sum_runs
 from jaxlm.models.smoothing import AddK, Smoothing, WittenBell, estimate_discounts
 from jaxlm.text.batching import pad_rows
@@ -116,7 +116,7 @@ def tabulate_levels(levels: Sequence[BackoffLevel], base: float, num_contexts: i
     for level in levels:
         # Contexts with the same last tokens have the same distribution.
         table = np.tile(table, (vocab_size**level.length // len(table), 1))
-        rows = contexts_to_numbers(level.contexts, vocab_size)
+        rows = encode_contexts(level.contexts, vocab_size)
         table[rows] *= level.backoffs[:, None]
         table[np.repeat(rows, np.diff(level.starts)), level.tokens] += level.weights
     return np.tile(table, (num_contexts // len(table), 1))

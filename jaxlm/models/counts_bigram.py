@@ -68,8 +68,8 @@ class CountsBigramLM(FrozenModule):
         super().__post_init__()
 
     @nn.nowrap
-    def map_numbers(self, function: Callable[[Any], Any]) -> "CountsBigramLM":
-        """See `HasNumbers`."""
+    def map_hyperparams(self, function: Callable[[Any], Any]) -> "CountsBigramLM":
+        """See `HasHyperparams`."""
         return self.copy(smoothing=function(self.smoothing))
 
     @nn.nowrap

@@ -14,8 +14,8 @@ from numpy.typing import ArrayLike
 
 from jaxlm._types import Counts, FloatBV, FloatW, IntBN, IntW, KeyLike, Ngrams, TargetLogProbs, Variables
 from jaxlm.models import backoff
-from jaxlm.models.interface import check_contexts, check_sizes, contexts_to_numbers
-from jaxlm.models.ngram_counts import merge_ngrams, numbers_to_ngrams
+from jaxlm.models.interface import check_contexts, check_sizes, encode_contexts
+from jaxlm.models.ngram_counts import decode_ngrams, merge_ngrams
 from jaxlm.models.smoothing import AddK, ModifiedKneserNey, Smoothing
 from jaxlm.text.batching import check_ids, check_stream, pad_rows
 from jaxlm.utils.checks import check_at_least, check_not_traced
@@ -84,8 +84,8 @@ class CountsNgramLM:
     def _num_cells(self) -> int:
         return int(self.vocab_size) ** (int(self.context_length) + 1)  # Python integers, because NumPy's wrap
 
-    def map_numbers(self, function: Callable[[Any], Any]) -> "CountsNgramLM":
-        """See `HasNumbers`. `apply` does not use the smoothing, so all methods share its compiled programs."""
+    def map_hyperparams(self, function: Callable[[Any], Any]) -> "CountsNgramLM":
+        """See `HasHyperparams`. `apply` does not use the smoothing, so all methods share its compiled programs."""
         return replace(self, smoothing=ModifiedKneserNey())
 
     def init(self, key: KeyLike, contexts: IntBN) -> Variables:
@@ -122,8 +122,8 @@ class CountsNgramLM:
             raise ValueError("the variables belong to another model; start from jaxlm.init(model, key)")
         if self.is_dense:
             table = counts["table"].reshape(-1)
-            numbers = np.flatnonzero(table)
-            return numbers_to_ngrams(numbers, self.vocab_size, order), table[numbers].astype(np.int64)
+            codes = np.flatnonzero(table)
+            return decode_ngrams(codes, self.vocab_size, order), table[codes].astype(np.int64)
         ngrams, is_real = counts["ngrams"], counts["counts"] > 0  # the other rows are padding
         if ngrams.shape[1] != order:
             shape = list(ngrams.shape)
@@ -160,7 +160,7 @@ class CountsNgramLM:
         base = 0.0 if self.smoothing == AddK(0) else 1 / self.vocab_size
         if self.is_dense:
             table = np.zeros(self._num_cells, np.int32).reshape(-1, self.vocab_size)
-            table[contexts_to_numbers(ngrams[:, :-1], self.vocab_size), ngrams[:, -1]] = counts
+            table[encode_contexts(ngrams[:, :-1], self.vocab_size), ngrams[:, -1]] = counts
             with np.errstate(divide="ignore"):
                 log_probs = np.log(backoff.tabulate_levels(levels, base, *table.shape)).astype(np.float32)
             return jax.device_put({"counts": {"table": table}, "smoothed": {"log_probs": log_probs}})
@@ -172,7 +172,7 @@ class CountsNgramLM:
         """Return log-probabilities for contexts [B, N]."""
         contexts, smoothed = check_contexts(contexts, self.context_length), variables["smoothed"]
         if self.is_dense:
-            return jnp.asarray(smoothed["log_probs"])[contexts_to_numbers(contexts, self.vocab_size)]
+            return jnp.asarray(smoothed["log_probs"])[encode_contexts(contexts, self.vocab_size)]
         probabilities = jnp.full((len(contexts), self.vocab_size), smoothed["base"])
         for level in smoothed["levels"]:
             entries = backoff.find_entries(level, contexts)
@@ -183,8 +183,8 @@ class CountsNgramLM:
         """See `SupportsTargetLogProbs`. It looks up each target instead of computing V probabilities."""
         contexts, smoothed = check_contexts(contexts, self.context_length), variables["smoothed"]
         if self.is_dense:
-            table, numbers = jnp.asarray(smoothed["log_probs"]), contexts_to_numbers(contexts, self.vocab_size)
-            return lambda rows, targets: table[numbers[rows], targets]
+            table, codes = jnp.asarray(smoothed["log_probs"]), encode_contexts(contexts, self.vocab_size)
+            return lambda rows, targets: table[codes[rows], targets]
         levels = [(level, backoff.find_entries(level, contexts)) for level in smoothed["levels"]]
 
         def log_probs(rows: IntW, targets: IntW) -> FloatW:

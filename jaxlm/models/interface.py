@@ -28,7 +28,7 @@ class LanguageModel(Protocol):
 
     A model holds hyperparameters only; its arrays are the `variables`. Equal models share compiled programs.
 
-    The methods of `SupportsInit`, `SupportsTraining`, `SupportsTargetLogProbs` and `jit.HasNumbers` are optional.
+    The methods of `SupportsInit`, `SupportsTraining`, `SupportsTargetLogProbs` and `HasHyperparams` are optional.
 
     >>> from dataclasses import dataclass
     >>> @dataclass(frozen=True)
@@ -123,13 +123,13 @@ def num_contexts(model: LanguageModel) -> int:
     return int(model.vocab_size) ** int(model.context_length)  # Python integers, because NumPy's wrap
 
 
-def contexts_to_numbers(contexts: Any, vocab_size: int) -> Any:
+def encode_contexts(contexts: Any, vocab_size: int) -> Any:
     """Encode each context [B, N] as one integer in base V, int32 [B]. NumPy in, NumPy out."""
     numpy: Any = jnp if isinstance(contexts, Array) else np
-    numbers = numpy.zeros(len(contexts), np.int32)
+    codes = numpy.zeros(len(contexts), np.int32)
     for position in range(contexts.shape[1]):
-        numbers = numbers * int(vocab_size) + contexts[:, position]
-    return numbers
+        codes = codes * int(vocab_size) + contexts[:, position]
+    return codes
 
 
 def check_collections(model: Any, variables: Variables) -> None:

@@ -12,15 +12,15 @@ from typing_extensions import Protocol, runtime_checkable
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-# Replaces a traced number in the static part of a model.
+# Replaces a traced hyperparameter in the static part of a model.
 _PLACEHOLDER = jax.ShapeDtypeStruct((), np.float32)  # type: ignore[no-untyped-call]
 
 
 @runtime_checkable
-class HasNumbers(Protocol):
+class HasHyperparams(Protocol):
     """A model that lists the float hyperparameters that `jit_model` traces. Other models are static."""
 
-    def map_numbers(self, function: Callable[[Any], Any]) -> Any:
+    def map_hyperparams(self, function: Callable[[Any], Any]) -> Any:
         """Return the model with `function(number)` in place of each number that `apply` uses.
 
         A hyperparameter that `apply` does not use may be set to a constant, so that models that differ only in it
@@ -83,18 +83,18 @@ def _is_hashable(value: Any) -> bool:
 
 
 class _Structure(NamedTuple):
-    """The static part of a model: the model with placeholders. Called with its numbers, it returns the model."""
+    """A model with placeholders, the static part. Calling it with the hyperparameters returns the model."""
 
     model: Any
     type: type  # because named tuples of two types can be equal
 
-    def __call__(self, *numbers: Any) -> Any:
-        waiting = iter(numbers)
+    def __call__(self, *hyperparams: Any) -> Any:
+        remaining = iter(hyperparams)
 
-        def fill(number: Any) -> Any:
-            return next(waiting) if number is _PLACEHOLDER else number
+        def insert(number: Any) -> Any:
+            return next(remaining) if number is _PLACEHOLDER else number
 
-        return self.model.map_numbers(fill) if numbers else self.model
+        return self.model.map_hyperparams(insert) if hyperparams else self.model
 
 
 def _split(model: Any) -> Partial:
@@ -108,13 +108,13 @@ def _split(model: Any) -> Partial:
 
 @functools.lru_cache(maxsize=1024, typed=True)  # because copying a Linen module takes 0.3 ms
 def _split_cached(model: Any) -> Partial:
-    numbers: list[Any] = []
+    hyperparams: list[Any] = []
 
-    def take(number: Any) -> Any:
+    def extract(number: Any) -> Any:
         if not is_abstract(number) and number == 0:
             return number
-        numbers.append(number if is_abstract(number) else float(number))
+        hyperparams.append(number if is_abstract(number) else float(number))
         return _PLACEHOLDER
 
-    structure = model.map_numbers(take) if isinstance(model, HasNumbers) else model
-    return Partial(_Structure(structure, type(model)), *numbers)  # type: ignore[no-untyped-call]
+    structure = model.map_hyperparams(extract) if isinstance(model, HasHyperparams) else model
+    return Partial(_Structure(structure, type(model)), *hyperparams)  # type: ignore[no-untyped-call]

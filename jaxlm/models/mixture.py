@@ -19,7 +19,7 @@ from jaxlm.models.interface import (
     init,
     target_log_probs,
 )
-from jaxlm.models.jit import HasNumbers, check_model, is_abstract
+from jaxlm.models.jit import HasHyperparams, check_model, is_abstract
 
 
 @final
@@ -76,9 +76,11 @@ class MixtureLM:
     def context_length(self) -> int:
         return max(model.context_length for model in self.models)
 
-    def map_numbers(self, function: Callable[[Any], Any]) -> "MixtureLM":
-        """See `HasNumbers`."""
-        models = (each.map_numbers(function) if isinstance(each, HasNumbers) else each for each in self.models)
+    def map_hyperparams(self, function: Callable[[Any], Any]) -> "MixtureLM":
+        """See `HasHyperparams`."""
+        models = (
+            each.map_hyperparams(function) if isinstance(each, HasHyperparams) else each for each in self.models
+        )
         return replace(self, models=tuple(models), weights=tuple(map(function, self.weights)))
 
     def init(self, key: KeyLike, contexts: IntBN) -> Variables:

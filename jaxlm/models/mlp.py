@@ -75,8 +75,8 @@ class MLPLanguageModel(FrozenModule):
         return self.apply(variables, contexts, deterministic=False, rngs={"dropout": key})
 
     @nn.nowrap
-    def map_numbers(self, function: Callable[[Any], Any]) -> "MLPLanguageModel":
-        """See `HasNumbers`."""
+    def map_hyperparams(self, function: Callable[[Any], Any]) -> "MLPLanguageModel":
+        """See `HasHyperparams`."""
         return self.copy(dropout=function(self.dropout))
 
     def __post_init__(self) -> None:

@@ -28,7 +28,7 @@ def sum_runs(values: NDArray[Any], firsts: NDArray[np.intp]) -> NDArray[Any]:
     return np.add.reduceat(values, firsts) if len(firsts) else values  # reduceat rejects empty arrays
 
 
-def numbers_to_ngrams(numbers: Counts, vocab_size: int, order: int) -> Ngrams:
-    """Return the n-grams whose tokens are the digits of `numbers` in base V."""
-    digits = [numbers // vocab_size**place % vocab_size for place in reversed(range(order))]
+def decode_ngrams(codes: Counts, vocab_size: int, order: int) -> Ngrams:
+    """Return the n-grams whose tokens are the digits of `codes` in base V."""
+    digits = [codes // vocab_size**place % vocab_size for place in reversed(range(order))]
     return np.stack(digits, axis=1).astype(np.int32)

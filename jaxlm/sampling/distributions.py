@@ -86,8 +86,8 @@ def sample_tokens(rows: Distributions, uniforms: FloatB) -> IntB:
     threshold = uniforms[:, None] * total
     block, sum_before = _find_first_above(rows.block_sums, rows.block_cumsums, threshold)
     weights = jnp.take_along_axis(rows.weights, block[:, :, None], axis=1)[:, 0]
-    place, _ = _find_first_above(weights, jnp.cumsum(weights, axis=1), threshold - sum_before)
-    token = block * rows.weights.shape[2] + place
+    position, _ = _find_first_above(weights, jnp.cumsum(weights, axis=1), threshold - sum_before)
+    token = block * rows.weights.shape[2] + position
     if rows.ranked_tokens is not None:
         token = jnp.take_along_axis(rows.ranked_tokens, token, axis=1)
     return jnp.where(total > 0, token, -1)[:, 0].astype(jnp.int32)

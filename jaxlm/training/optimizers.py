@@ -25,8 +25,8 @@ def inject_hyperparams(
 ) -> optax.GradientTransformationExtraArgs:
     """Return `make_optimizer(**hyperparams)`, with the hyperparameters in its state.
 
-    Unlike with `optax.inject_hyperparams`, all optimizers from one `make_optimizer` share one `update`, and with it
-    compiled steps.
+    Unlike with `optax.inject_hyperparams`, all optimizers made from one `make_optimizer` share one `update`, so
+    they also share compiled training steps.
     """
 
     def init(params: optax.Params) -> HyperparamState:
