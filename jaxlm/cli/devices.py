@@ -28,10 +28,9 @@ def show_devices(options: DevicesOptions, console: Console) -> dict[str, Any]:
         rows.append((row["platform"], row["device"], plugin, row["result"]))
         if row["reason"]:
             lines.append(f"{plugin}: {row['result']}: {row['reason']}")
-    choices = {(choice["device"], choice["reason"]): choice["num_weights"] for choice in document["auto"]}
-    for (device, reason), num_weights in choices.items():
-        size = f" (for a model of {num_weights:,} parameters)" if len(choices) > 1 else ""
-        lines.append(f"auto{size} chooses {device}: {reason}")
+    auto = document["auto"]
+    size = f" for models of at least {auto['from_parameters']:,} parameters" if auto["from_parameters"] else ""
+    lines.append(f"auto chooses {auto['device']}{size}: {auto['reason']}")
     print_table(console, *rows)
     print_plain(console, escape_controls("\n".join(lines)))
     return document

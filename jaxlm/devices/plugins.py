@@ -7,9 +7,7 @@ import pkgutil
 import sys
 import types
 from collections.abc import Iterable
-from datetime import UTC, datetime
 from importlib import metadata
-from pathlib import Path
 from typing import NamedTuple
 
 
@@ -29,15 +27,11 @@ def installed_plugins() -> tuple[Plugin, ...]:
     """Return the plugins that JAX would load, without importing them.
 
     JAX finds plugins by entry point and as modules of the package `jax_plugins`, and the TPU's `libtpu` by name.
-    The version of a module without a distribution is the time of its last change.
     """
-    plugins = {}
     namespace = importlib.util.find_spec("jax_plugins")
-    for finder, name, _ in pkgutil.iter_modules(namespace.submodule_search_locations if namespace else []):
-        module = f"jax_plugins.{name}"
-        file = Path(finder.find_spec(module, None).origin)  # type: ignore[arg-type, union-attr]
-        modified = datetime.fromtimestamp(file.stat().st_mtime, UTC)
-        plugins[module] = Plugin(module, module, f"{modified:%Y-%m-%dT%H:%M:%SZ}")
+    folders = namespace.submodule_search_locations if namespace else []
+    modules = [f"jax_plugins.{name}" for _, name, _ in pkgutil.iter_modules(folders)]
+    plugins = {module: Plugin(module, module, "unknown") for module in modules}  # until a distribution is found
     for entry_point in metadata.entry_points(group="jax_plugins"):
         if distribution := entry_point.dist:
             plugins[entry_point.value] = Plugin(entry_point.value, distribution.name, distribution.version)
@@ -54,7 +48,7 @@ def known_incompatibility(plugin: Plugin) -> str | None:
     remedy = "pip install 'jaxlm[metal]' for a matching set, or pip uninstall jax-metal"
     if sys.version_info >= (3, 12):
         remedy += " and pip install 'jaxlm[apple]' for a maintained plugin"
-    return f"needs jax 0.5.0 and breaks every program of jax {version}; {remedy}"
+    return f"requires jax 0.5.0 and fails with jax {version}; {remedy}"
 
 
 def disable_plugins(plugins: Iterable[Plugin]) -> None:

@@ -20,8 +20,8 @@ RESULT_MARKER = "jaxlm probe result: "  # a probe prints this and, in the same l
 _GRACE_SECONDS = 1.0  # how long processes that a plugin started may outlive its probe
 _MAX_OUTPUT_BYTES = 2**20  # a hundred times what JAX logs; a plugin that prints more would do so in every run
 
-# Prefixes of environment variables. Of the settings of JAX and Python, a probe inherits only those for devices and
-# 64-bit mode, because others, such as transfer guards or warnings as errors, could make a plugin look broken.
+# Prefixes of environment variables. A probe inherits JAX's and Python's settings only for devices and 64-bit mode.
+# Others, such as transfer guards or warnings as errors, could make a plugin look broken.
 _NOT_INHERITED = "JAX_", "JAXLM_", "PYTHON", "PJRT_NAMES_AND_LIBRARY_PATHS"
 _PLUGINS = "CUDA", "GRAFT", "METAL", "MPS", "MTL", "PJRT", "ROCM", "TPU"
 INHERITED = "JAX_ENABLE_X64", "PYTHONHOME", *(f"JAX_{plugin}_" for plugin in _PLUGINS)
@@ -31,10 +31,10 @@ class ProbeResult(NamedTuple):
     """The result of probing a plugin."""
 
     works: bool  # every computation matched the CPU
-    platform: str | None  # JAX's name for it; None if the probe did not get that far
+    platform: str | None  # JAX's platform name; None if the probe failed earlier
     reason: str  # completes a sentence that starts with the plugin's name
-    seconds: float | None = None  # per training step of a model of 255,000 weights
-    worthwhile_from: int | None = None  # number of weights from which it beats the CPU
+    seconds: float | None = None  # per training step of a model of 255,000 parameters
+    worthwhile_from: int | None = None  # number of parameters from which it beats the CPU
 
 
 def run_probes(plugins: Sequence[Plugin]) -> dict[Plugin, ProbeResult]:
@@ -102,7 +102,7 @@ def _start_probe(plugin: Plugin, seconds: float, stack: contextlib.ExitStack) ->
 
 
 def _read_output(pipe: IO[bytes], output: list[bytes]) -> None:
-    """Read until no process holds the other end of the pipe, or there is too much output."""
+    """Read until the pipe is closed or the output limit is reached."""
     with pipe:
         output.append(pipe.read(_MAX_OUTPUT_BYTES + 1))
 
@@ -118,7 +118,7 @@ def _get_result(probe: _ProbeProcess, seconds: float) -> ProbeResult:
     if status < 0:
         return _failure(f"was terminated by signal {-status} ({signal.strsignal(-status)})")
     if probe.reader.is_alive():
-        # In a run too, such processes would keep the output open and block a reader that waits for its end.
+        # In a run, they would also keep its output open and block a reader that waits for the end.
         return _failure("left processes running")
     _, marker, text = output.decode(errors="replace").rpartition(RESULT_MARKER)
     if not marker:

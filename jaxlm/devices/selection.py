@@ -41,11 +41,12 @@ def choose_device(device: str | jax.Device = "auto", *, num_weights: int | None 
     this folder gives the rules of "auto".
 
     Args:
-        device: "auto", or a `jax.Device`, or the first device of "cpu", "gpu", "cuda", "rocm", "tpu" or "metal".
-        num_weights: number of weights of the model, if known.
+        device: "auto"; a `jax.Device`; or "cpu", "gpu", "cuda", "rocm", "tpu" or "metal", which mean the first
+            device of that kind.
+        num_weights: number of parameters of the model, if known.
 
     Raises:
-        ValueError: the name is unknown, or this machine has no such device that starts.
+        ValueError: the name is unknown, or no such device is available.
 
     >>> choose_device("cpu").reason
     'requested'
@@ -96,7 +97,7 @@ def _find_device(name: str) -> jax.Device:
             device, reason = _start_plugin(fastest)
             if device:
                 return device
-    for platform in _PLATFORMS[name] * 2:  # twice, because a plugin that does not start fails JAX's first call
+    for platform in _PLATFORMS[name] * 2:  # twice: the first call fails if any plugin does not start
         with contextlib.suppress(RuntimeError):
             return jax.devices(platform)[0]
     default = _default_device().platform
@@ -108,7 +109,7 @@ def _choose_fastest(num_weights: int | None) -> Choice:
     if plugin:
         limit = probe_results()[plugin].worthwhile_from or 0
         if num_weights is not None and num_weights < limit:
-            reason = f"{plugin} is faster from {limit:,} weights, the model has {num_weights:,}"
+            reason = f"{plugin} is faster only from {limit:,} parameters; the model has {num_weights:,}"
         else:
             device, reason = _start_plugin(plugin)
             if device:
@@ -148,7 +149,7 @@ def _start_plugin(plugin: Plugin) -> tuple[jax.Device | None, str]:
 
 
 def _default_device() -> jax.Device:
-    """Return the device on which JAX places a new array, which thread-local settings can change."""
+    """Return the device on which JAX places new arrays. Thread-local settings can change it."""
     try:
         (default,) = jax.device_put(np.float32(0)).devices()
     except RuntimeError as error:

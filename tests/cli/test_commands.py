@@ -87,14 +87,8 @@ def test_devices_shows_failures_and_what_auto_chooses(monkeypatch):
     cpu = {"platform": "cpu", "device": "cpu:0 (cpu)", "plugin": None, "version": None, "result": "built in"}
     metal = {"platform": "METAL", "device": None, "plugin": "jax-metal", "version": "0.1.1", "result": "fails"}
     described = {
-        "devices": [
-            cpu | {"reason": None, "auto": ["small", "large"]},
-            metal | {"reason": "crashes\x1b[2J", "auto": []},
-        ],
-        "auto": [
-            {"num_weights": 1000, "device": "cpu:0 (cpu)", "reason": "nothing else works"},
-            {"num_weights": 10**7, "device": "cpu:0 (cpu)", "reason": "nothing else works"},
-        ],
+        "devices": [cpu | {"reason": None}, metal | {"reason": "crashes\x1b[2J"}],
+        "auto": {"device": "cpu:0 (cpu)", "reason": "nothing else works", "from_parameters": None},
     }
     cleared = []
     monkeypatch.setattr("jaxlm.devices.listing.describe_devices", lambda: described)
@@ -109,14 +103,12 @@ def test_devices_shows_failures_and_what_auto_chooses(monkeypatch):
         r"jax-metal 0.1.1: fails: crashes\x1b[2J",
         "auto chooses cpu:0 (cpu): nothing else works",
     ]
-    described["auto"][1]["device"] = "mps:0 (M1)"
+    described["auto"] |= {"device": "mps:0 (M1)", "from_parameters": 20_000}
     console = pipe()
     devices(probe=True, console=console)
     assert cleared
-    assert shown(console).splitlines()[-2:] == [
-        "auto (for a model of 1,000 parameters) chooses cpu:0 (cpu): nothing else works",
-        "auto (for a model of 10,000,000 parameters) chooses mps:0 (M1): nothing else works",
-    ]
+    line = "auto chooses mps:0 (M1) for models of at least 20,000 parameters: nothing else works"
+    assert shown(console).splitlines()[-1] == line
 
 
 def test_export_and_import_round_trip(mlp, tmp_path):

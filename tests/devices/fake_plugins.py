@@ -93,7 +93,7 @@ FAKES = tuple(_SOURCES)
 
 
 def install_fakes(directory: Path, *kinds: str) -> None:
-    """Install these fakes as `fake-{kind} 1.0` into a directory for PYTHONPATH."""
+    """Install plugins of these kinds as `fake-KIND 1.0` in a directory for PYTHONPATH."""
     for kind in kinds:
         source = textwrap.dedent(_CLIENT) + textwrap.dedent(_SOURCES[kind])
         add_plugin(directory, f"fake-{kind}", "1.0", module=f"fake_{kind}", source=source)

@@ -98,7 +98,7 @@ def test_train_with_broken_plugins_uses_the_cpu(train, cpu_nats, tmp_path, kinds
 
 @pytest.mark.stress
 def test_train_with_a_working_plugin_uses_it_for_large_models(train, run_jaxlm, cpu_nats, tmp_path):
-    """The plugin is a CPU, which may look slow on a busy machine: the large model is above any limit."""
+    """The plugin is a CPU, which can measure slow on a busy machine, so the model is larger than any threshold."""
     assert set(FAKES) == {*REASONS, "works"}
     install_fakes(tmp_path, "works", "aborts")
     large = ("--hidden-dim", "16384", "--batch-size", "8", "--lr", "0.01")
@@ -108,14 +108,15 @@ def test_train_with_a_working_plugin_uses_it_for_large_models(train, run_jaxlm, 
     assert line == f"device: cpu:0 (cpu): fake-works 1.0 {AGREES}"
     nats, line = train(tmp_path)
     assert nats == cpu_nats
-    assert "fake-works 1.0 is faster from" in line
+    assert "fake-works 1.0 is faster only from" in line
     output = run_jaxlm(tmp_path, "devices", "--json")
-    rows = {row["platform"]: row for row in json.loads(output[output.index("{\n") :])["devices"]}
-    assert {platform: (row["plugin"], row["result"], row["auto"]) for platform, row in rows.items()} == {
-        "cpu": (None, "built in", ["small"]),
-        "fake_works": ("fake-works", "works", ["large"]),
-        None: ("fake-aborts", "fails", []),
+    document = json.loads(output[output.index("{\n") :])
+    assert {row["platform"]: (row["plugin"], row["result"]) for row in document["devices"]} == {
+        "cpu": (None, "built in"),
+        "fake_works": ("fake-works", "works"),
+        None: ("fake-aborts", "fails"),
     }
+    assert document["auto"]["from_parameters"] >= 10_000
 
 
 @pytest.mark.stress

@@ -24,19 +24,18 @@ def site(tmp_path, monkeypatch):
     installed_plugins.cache_clear()
 
 
-def add_to_namespace(site, path, modified):
+def add_to_namespace(site, path):
     path = site / "jax_plugins" / path
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(ON_IMPORT)
-    os.utime(path, (0, modified))
 
 
 def test_installed_plugins_finds_modules_without_distribution(site, monkeypatch):
-    add_to_namespace(site, "mine/__init__.py", 86_400)
-    add_to_namespace(site, "mine_too.py", 172_800)
+    add_to_namespace(site, "mine/__init__.py")
+    add_to_namespace(site, "mine_too.py")
     expected = [
-        Plugin("jax_plugins.mine", "jax_plugins.mine", "1970-01-02T00:00:00Z"),
-        Plugin("jax_plugins.mine_too", "jax_plugins.mine_too", "1970-01-03T00:00:00Z"),
+        Plugin("jax_plugins.mine", "jax_plugins.mine", "unknown"),
+        Plugin("jax_plugins.mine_too", "jax_plugins.mine_too", "unknown"),
     ]
     assert [plugin for plugin in installed_plugins() if "mine" in plugin.name] == expected
     monkeypatch.setitem(sys.modules, "jax_plugins.mine", None)  # restores what was there
@@ -46,7 +45,7 @@ def test_installed_plugins_finds_modules_without_distribution(site, monkeypatch)
 
 
 def test_installed_plugins_finds_entry_points_first(site):
-    add_to_namespace(site, "mine.py", 0)
+    add_to_namespace(site, "mine.py")
     add_plugin(site, "my-chip", "1.2", module="mine", source=ON_IMPORT)
     (site / "my_chip-1.2.dist-info" / "entry_points.txt").write_text("[jax_plugins]\nchip = jax_plugins.mine\n")
     (plugin,) = [plugin for plugin in installed_plugins() if "mine" in plugin.module]
@@ -77,7 +76,7 @@ def test_jax_metal_is_incompatible_with_newer_jax(monkeypatch, version, python):
 
 @pytest.mark.parametrize("module", ["mine", "jax_plugins.mine", "absent.mine"])
 def test_disable_plugins_replaces_the_module(site, monkeypatch, module):
-    add_to_namespace(site, "mine.py", 0)
+    add_to_namespace(site, "mine.py")
     monkeypatch.setitem(sys.modules, module, None)  # restores what was there
     disable_plugins([Plugin(module, "mine", "1")])
     importlib.import_module(module).initialize()
@@ -97,7 +96,7 @@ def test_probe_results_imports_neither_jax_nor_a_plugin(site):
 
         reasons = {plugin.name: result.reason for plugin, result in probe_results().items()}
         assert not {"jax", "mine", "metal"} & set(sys.modules)
-        assert "breaks every program of jax 0.10.2" in reasons["jax-metal"]
+        assert "fails with jax 0.10.2" in reasons["jax-metal"]
         assert "AssertionError: imported" in reasons["my-chip"]
     """
     settings = {"PYTHONPATH": os.pathsep.join(sys.path), "JAXLM_DATA_DIR": str(site), "JAXLM_PROBE_SECONDS": "60"}

@@ -19,7 +19,7 @@ def values():
 
 
 @pytest.mark.slow
-def test_every_array_of_a_check_is_compared(values):
+def test_find_difference_compares_every_array(values):
     assert find_difference(run_checks(CPU), values) == ""
     leaves, structure = jax.tree.flatten(values)
     for number, leaf in enumerate(leaves):
@@ -33,9 +33,6 @@ def test_every_array_of_a_check_is_compared(values):
 def test_checks_compute_what_numpy_does(values):
     gradient = np.bincount(IDS[:50], minlength=27)[:, None] / np.cosh(TABLE) ** 2
     for value, expected in (
-        (values["matrix product"], PARAMS["hidden"] @ PARAMS["logits"]),
-        (values["gather"], TABLE[IDS[:50]]),
-        (values["scatter-add"], np.bincount(IDS, minlength=27)),
         (values["running sum"], np.cumsum(IDS.reshape(5, 100) % 4, axis=1)),
         (values["top k"][0], -np.sort(-TABLE, axis=1)[:, :7]),
         (values["embedding gradient"], gradient),
@@ -73,7 +70,7 @@ def test_find_difference_describes_the_first(actual, expected, difference):
     [(1, 254_816), (0.5, 127_408), (9, 2_293_344), (0.001, 10_000)],
 )
 def test_compare_speed_scales_the_size_by_the_times(milliseconds, worthwhile_from):
-    """The CPU takes 1 ms for a step of the model with 27 * 32 + 96 * 2048 + 2048 + 2048 * 27 = 254,816 weights."""
+    """The CPU takes 1 ms a step for the model of 27 * 32 + 96 * 2048 + 2048 + 2048 * 27 = 254,816 parameters."""
     result = (True, "chip", "computes the CPU's values", milliseconds / 1000, worthwhile_from)
     assert compare_speed("chip", milliseconds / 1000, 1e-3) == result
 

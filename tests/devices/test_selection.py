@@ -81,7 +81,7 @@ def test_choose_device_precedence(choose, arguments, device, reason, disabled):
 
 
 @pytest.mark.parametrize("name", ["gpu", "cuda", "rocm", "tpu", "METAL", "metal", "mps", "mtl"])
-def test_name_means_the_first_device_of_its_platform(choose, name):
+def test_choose_device_takes_the_first_of_a_platform(choose, name):
     """The last four are JAX's names for "metal"."""
     device = name if name in ("gpu", "cuda", "rocm", "tpu") else "metal"
     assert choose(device, results={}, starting=(name,))[0] == Choice(f"{name}:0", "requested")
@@ -110,11 +110,11 @@ def test_unknown_or_absent_device_raises(choose, arguments, error):
 @pytest.mark.parametrize(
     ("num_weights", "device"), [(1, CPU), (19_999, CPU), (20_000, "FAST:0"), (None, "FAST:0")]
 )
-def test_auto_is_the_cpu_for_small_models(choose, num_weights, device):
+def test_choose_device_auto_is_the_cpu_for_small_models(choose, num_weights, device):
     assert choose(num_weights=num_weights)[0].device == device
 
 
-def test_auto_is_the_cpu_if_no_plugin_works(choose):
+def test_choose_device_auto_is_the_cpu_if_no_plugin_works(choose):
     failing = {BAD: RESULTS[BAD], SLOW: RESULTS[BAD]._replace(reason="hangs")}
     reason = "bad-chip 1.0 crashed; slow-chip 1.0 hangs"
     assert choose(results=failing) == (Choice(CPU, reason), {"bad", "slow"}, True)
@@ -176,7 +176,7 @@ def test_plugin_that_does_not_start_leaves_the_cpu(tmp_path, name, reason):
 
 
 @pytest.mark.slow
-def test_second_device_is_used_if_chosen():
+def test_resolve_device_second_device():
     """In a subprocess, because the number of CPU devices is fixed when JAX starts."""
     program = """
         import jax, jaxlm, numpy as np
@@ -206,16 +206,15 @@ def test_describe_devices_lists_devices_and_plugins(install):
     document = describe_devices()
     first, *rest = document["devices"]
     row = {"platform": "cpu", "plugin": "fast-chip", "version": "1.0", "result": "works", "reason": "works"}
-    assert first == row | {"device": format_device(CPU), "auto": ["small", "large"]}
-    row |= {"device": None, "auto": []}
+    assert first == row | {"device": format_device(CPU)}
+    row |= {"device": None}
     bad = {"platform": None, "plugin": "bad-chip", "result": "fails", "reason": "crashed"}
     assert rest == [row | bad, row | {"plugin": "slow-chip"}]
-    small = "bad-chip 1.0 crashed; fast-chip 1.0 is faster from 20,000 weights, the model has 1,000"
-    assert document["auto"] == [
-        {"num_weights": 1_000, "device": format_device(CPU), "reason": small},
-        {"num_weights": 10_000_000, "device": format_device(CPU), "reason": "fast-chip 1.0 works"},
-    ]
+    auto = {"device": format_device(CPU), "reason": "fast-chip 1.0 works", "from_parameters": 20_000}
+    assert document["auto"] == auto
     install({})
-    (row,) = describe_devices()["devices"]
-    columns = ("platform", "plugin", "version", "result", "reason", "auto")
-    assert [row[column] for column in columns] == ["cpu", None, None, "built in", None, ["small", "large"]]
+    document = describe_devices()
+    (row,) = document["devices"]
+    columns = ("platform", "plugin", "version", "result", "reason")
+    assert [row[column] for column in columns] == ["cpu", None, None, "built in", None]
+    assert document["auto"]["from_parameters"] is None
