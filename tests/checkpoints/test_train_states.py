@@ -5,6 +5,7 @@ import itertools
 import os
 import re
 import shutil
+import time
 from pathlib import Path
 
 import jax
@@ -126,6 +127,9 @@ def test_save_in_background_raises_at_the_next_call(tmp_path):
     with save_in_background(tmp_path / "run", keep=1) as save:
         with pytest.raises(OSError, match=rf"free space and resume {tmp_path}"):
             save(make_checkpoint(1), wait=True)
+        save(make_checkpoint(1))
+        with pytest.raises(OSError, match="free space"):
+            _ = [save() or time.sleep(0.01) for _ in range(300)]  # until the thread has failed
         save(wait=True)
         (tmp_path / "run").unlink()
         save(make_checkpoint(2), make_checkpoint(3, nats=2.5), wait=True)
