@@ -1,10 +1,11 @@
-"""Feed mutated files to everything that reads one. Each must be refused with a clear error or keep its meaning.
+"""Feed damaged files to every reader. Each must be refused with a clear error, or keep
+its meaning if it has a checksum.
 
     scripts/fuzz --inputs 10000 --seed 0    # 6 minutes on one core
 
 The inputs are saved models, tokenizers, configurations and texts, damaged in one of many ways:
 random bytes, truncation, flipped bits, deep JSON, huge numbers, names with `../`, NaN, links, pipes, directories,
-swapped files. About half of the changed files get valid checksums again, to reach the checks behind those.
+swapped files. About half of the changed files get valid checksums again, to reach the checks after the checksum.
 
 A violation is an error that is neither ValueError nor OSError, a result that differs from the original although no
 checksum was renewed, a result that is inconsistent, too much time or memory, or any change on disk. It is reported
@@ -34,12 +35,12 @@ from model_mutations import KINDS, mutate
 from targets import TARGETS, check_use, is_same, load, make_originals
 
 SECONDS = 20.0  # limit for one input, generous for a busy machine
-MEMORY = 96 * 2**20  # limit beyond five times the size of the input: a text's bytes, and 4 per character
+MEMORY = 96 * 2**20  # limit in addition to five times the input's size: its bytes, and 4 per character
 
 
 @dataclasses.dataclass
 class Tally:
-    """Outcomes of the inputs of one kind."""
+    """Outcomes of the inputs of one kind. `other` counts inputs accepted with other content."""
 
     inputs: int = 0
     refused: int = 0
@@ -116,7 +117,7 @@ def time_limit() -> Iterator[None]:
     """Raise a Violation after `SECONDS`. End the process if native code blocks for another minute."""
 
     def stop(*_: Any) -> None:
-        raise Violation(f"no answer in {SECONDS:.0f} s")
+        raise Violation(f"no result after {SECONDS:.0f} s")
 
     handler = signal.signal(signal.SIGALRM, stop)
     signal.setitimer(signal.ITIMER_REAL, SECONDS)
@@ -182,6 +183,7 @@ def run(inputs: Iterator[int], seed: int, report: Callable[[str], None] = print)
 
 
 def format_table(tallies: dict[tuple[str, str], Tally]) -> str:
+    """Return the tallies as a table."""
     heads = ("input", "change", "inputs", "refused", "same", "other", "slowest", "memory")
     lines = ["{:<10} {:<8} {:>6} {:>7} {:>5} {:>5} {:>10} {:>8}".format(*heads)]
     total = Tally()
@@ -201,6 +203,7 @@ def _format_row(target: str, kind: str, tally: Tally) -> str:
 
 
 def main() -> int:
+    """Run the fuzzer from the command line and return its exit status."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--inputs", type=int, default=10_000, help="number of inputs (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of all random choices (default: %(default)s)")

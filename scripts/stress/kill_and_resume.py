@@ -3,10 +3,10 @@
     scripts/torture --kills 100        # 100 of 100 identical, 0 unreadable directories
     scripts/torture --every-call       # a kill before each call that changes the directory of a short run
 
-A kill comes after a random time, or just before a random call that changes the run directory: an open for writing,
-a rename, an fsync and the like. Orbax writes arrays from C++, where only random times can hit. Some runs are
-slowed down at such calls, so that a random time hits them more often. After each kill, the directory is read as
-another process would read it; the manifest and the metrics are read while the run trains, too.
+A process is killed after a random time, or just before a random call that changes the run directory, such as an
+open for writing, a rename or an fsync. Orbax writes arrays from C++, so only a random time can interrupt that.
+Some runs are slowed down at such calls, so that a random time hits them more often. After each kill, the directory
+is read as another process would read it; the manifest and the metrics are read while the run trains, too.
 """
 
 import json
@@ -55,7 +55,7 @@ class Options:
     out: Path | None = None
     """A new directory for the runs. Runs that differ are kept. None: a temporary directory."""
     every_call: bool = False
-    """Instead of random kills: one short run per call that changes its directory, killed before that call."""
+    """Start one short run per call that changes its directory, and kill it before that call; no random kills."""
     workers: int = 2
     """Number of runs at a time."""
 
@@ -86,8 +86,8 @@ class Outcome(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Bench:
-    """The directory of the runs, the command that starts one, and facts about the undisturbed run."""
+class Setting:
+    """The directory of the runs, the command that starts one, and calls and seconds of the undisturbed run."""
 
     folder: Path
     command: list[str]
@@ -109,20 +109,20 @@ def main(options: Options) -> int:
     if any(folder.iterdir()):
         raise SystemExit(f"{folder} is not empty; choose another --out")
     os.chdir(folder)  # a run records the git commit of its working directory, which must not change meanwhile
-    bench = prepare(folder, _SHORT_RUN if options.every_call else _RUN)
-    counted = ", ".join(f"{number} {kind.removeprefix('os.')}" for kind, number in bench.calls.items())
-    print(f"undisturbed: {bench.seconds:.1f} s; {sum(bench.calls.values())} calls: {counted}", flush=True)
-    plans = every_call(bench) if options.every_call else random_kills(bench, options)
+    setting = prepare(folder, _SHORT_RUN if options.every_call else _RUN)
+    counted = ", ".join(f"{number} {kind.removeprefix('os.')}" for kind, number in setting.calls.items())
+    print(f"undisturbed: {setting.seconds:.1f} s; {sum(setting.calls.values())} calls: {counted}", flush=True)
+    plans = plan_every_call(setting) if options.every_call else plan_random_kills(setting, options)
     outcomes = []
     with ThreadPoolExecutor(options.workers) as executor:
-        for plan, outcome in executor.map(lambda plan: (plan, kill_and_resume(bench, plan)), plans):
+        for plan, outcome in executor.map(lambda plan: (plan, kill_and_resume(setting, plan)), plans):
             outcomes.append(outcome)
             for wrong in [*outcome.unreadable, *outcome.differences]:
                 print(f"seed {options.seed}, run {plan.index}: {wrong}; {plan}", flush=True)
     return report(outcomes)
 
 
-def prepare(folder: Path, options: str) -> Bench:
+def prepare(folder: Path, options: str) -> Setting:
     """Write the text and the undisturbed run. It runs twice: the first run fills the compilation cache."""
     words = np.random.default_rng(0).choice(_WORDS, size=(200, 8))
     (folder / "text.txt").write_text("\n".join(map(" ".join, words)), "utf-8")
@@ -138,11 +138,11 @@ def prepare(folder: Path, options: str) -> Bench:
     optimizer = make_optimizer(config)
     assert optimizer is not None
     like = abstract_state(make_model(config, model.vocab_size), optimizer, config)
-    return Bench(folder, command, like, dict(zip(KINDS, progress.calls, strict=True)), time.monotonic() - begin)
+    return Setting(folder, command, like, dict(zip(KINDS, progress.calls, strict=True)), time.monotonic() - begin)
 
 
-def random_kills(bench: Bench, options: Options) -> Iterator[Plan]:
-    """Plan one or more kills per run, half of them at a call. Every eighth run is cold, the last of each eight."""
+def plan_random_kills(setting: Setting, options: Options) -> Iterator[Plan]:
+    """Plan one or more kills per run, half of them at a call. Every eighth run is cold."""
     for index in range(options.kills):
         random = np.random.default_rng([options.seed, index])
         is_cold, kills = index % 8 == 7, []
@@ -150,29 +150,29 @@ def random_kills(bench: Bench, options: Options) -> Iterator[Plan]:
             delay = float(random.choice([0, 0.001, 0.005]))
             if random.random() < 0.5:
                 kind = str(random.choice(KINDS))
-                kills.append(Kill(int(random.integers(bench.calls[kind])) + 1, kind, delay=delay))
+                kills.append(Kill(int(random.integers(setting.calls[kind])) + 1, kind, delay=delay))
             else:
-                longest = bench.seconds * (2 if is_cold else 1) + delay * sum(bench.calls.values())
+                longest = setting.seconds * (2 if is_cold else 1) + delay * sum(setting.calls.values())
                 kills.append(Kill(seconds=float(random.uniform(0, longest)), delay=delay))
         yield Plan(index, tuple(kills), is_cold)
 
 
-def every_call(bench: Bench) -> Iterator[Plan]:
+def plan_every_call(setting: Setting) -> Iterator[Plan]:
     """Plan one kill before each call of the undisturbed run."""
-    return (Plan(number, (Kill(number),)) for number in range(1, sum(bench.calls.values()) + 1))
+    return (Plan(number, (Kill(number),)) for number in range(1, sum(setting.calls.values()) + 1))
 
 
-def kill_and_resume(bench: Bench, plan: Plan) -> Outcome:
+def kill_and_resume(setting: Setting, plan: Plan) -> Outcome:
     """Start a run, kill and resume it as planned, let it finish, and compare it with the undisturbed run."""
-    path = bench.folder / f"run-{plan.index}"
-    cache = bench.folder / f"cache-{plan.index}" if plan.is_cold else bench.folder / "cache"
+    path = setting.folder / f"run-{plan.index}"
+    cache = setting.folder / f"cache-{plan.index}" if plan.is_cold else setting.folder / "cache"
     killed: list[KillRecord] = []
     unreadable: list[str] = []
     code = None
     for kill in [*plan.kills, Kill()]:
         # Like a scheduler that restarts a job: resume if the run exists.
         is_run = (path / "manifest.json").exists()
-        words = ["train", "--resume", str(path)] if is_run else [*bench.command, "--out", str(path)]
+        words = ["train", "--resume", str(path)] if is_run else [*setting.command, "--out", str(path)]
         process, progress = start(words, path, cache, kill, is_cold=plan.is_cold)
         watch(process, path, kill.seconds, unreadable)
         code = process.exitcode
@@ -181,13 +181,13 @@ def kill_and_resume(bench: Bench, plan: Plan) -> Outcome:
         if code != -signal.SIGKILL:
             break
         killed.append(KillRecord(kill, progress.phase))
-        unreadable += check_directory(bench, path)
-    differences = [f"exit code {code}, see {path}.log"] if code else compare(bench, path)
+        unreadable += check_directory(setting, path)
+    differences = [f"exit code {code}, see {path}.log"] if code else compare(setting, path)
     if not killed and not differences:  # the run finished before its kills
         shutil.rmtree(path)
-        return kill_and_resume(bench, replace(plan, kills=tuple(map(halve, plan.kills))))
+        return kill_and_resume(setting, replace(plan, kills=tuple(map(halve, plan.kills))))
     if not differences and not unreadable:
-        for rest in (path, bench.folder / f"cache-{plan.index}"):
+        for rest in (path, setting.folder / f"cache-{plan.index}"):
             shutil.rmtree(rest, ignore_errors=True)
         path.with_suffix(".log").unlink()
     return Outcome(killed, unreadable, differences)
@@ -219,7 +219,7 @@ def check_logs(path: Path) -> list[str]:
     return []
 
 
-def check_directory(bench: Bench, path: Path) -> list[str]:
+def check_directory(setting: Setting, path: Path) -> list[str]:
     """Return the faults of a killed run's directory: every file with a final name must be complete."""
     if wrong := check_logs(path):
         return wrong
@@ -229,7 +229,7 @@ def check_directory(bench: Bench, path: Path) -> list[str]:
     for each in ["config.json", "results.json", "tokenizer.json", *steps]:
         try:
             if isinstance(each, int):
-                load_checkpoint(path / "checkpoints", each, bench.like)
+                load_checkpoint(path / "checkpoints", each, setting.like)
             elif (path / each).exists():
                 read_json(path / each)
         except (OSError, ValueError) as error:
@@ -237,7 +237,7 @@ def check_directory(bench: Bench, path: Path) -> list[str]:
     return wrong
 
 
-def compare(bench: Bench, path: Path) -> list[str]:
+def compare(setting: Setting, path: Path) -> list[str]:
     """Return how a finished run differs from the undisturbed one."""
 
     def bits(tree: Any) -> list[tuple[str, bytes]]:
@@ -245,7 +245,7 @@ def compare(bench: Bench, path: Path) -> list[str]:
 
     def state(path: Path, step: int | None) -> Any:
         assert step is not None
-        return step, bits(load_checkpoint(path / "checkpoints", step, bench.like).state)
+        return step, bits(load_checkpoint(path / "checkpoints", step, setting.like).state)
 
     names = ("metrics.jsonl", "samples.txt", "config.json", "tokenizer.json")
     parts: dict[str, Callable[[Path], Any]] = {
@@ -253,21 +253,21 @@ def compare(bench: Bench, path: Path) -> list[str]:
         "model": lambda path: bits(load_model(path)[1]),
         "last checkpoint": lambda path: state(path, checkpoint_steps(path / "checkpoints")[-1]),
         "best checkpoint": lambda path: state(path, best_step(path / "checkpoints")),
-        "results.json": results_without_times,
+        "results.json": read_results_without_times,
         "manifest.json": lambda path: [read_manifest(path)[name] for name in ("state", "notes", "config")],
         "list of files": lambda path: sorted(entry.name for entry in path.iterdir()),
     }
     differences = []
     for name, part in parts.items():
         try:
-            if part(path) != part(bench.reference):
+            if part(path) != part(setting.reference):
                 differences.append(f"{path}: {name} differs")
         except (OSError, ValueError, LookupError, AssertionError) as error:
             differences.append(f"{path}: cannot read {name}: {error!r}")
     return differences
 
 
-def results_without_times(path: Path) -> dict[str, Any]:
+def read_results_without_times(path: Path) -> dict[str, Any]:
     """Return `results.json` without its measured times."""
     results: dict[str, Any] = json.loads((path / "results.json").read_text("utf-8"))
     rows = [{name: value for name, value in row.items() if name not in _TIMES} for row in results["models"]]
@@ -285,9 +285,10 @@ def report(outcomes: Sequence[Outcome]) -> int:
         unreadable = sum(bool(outcome.unreadable) for _, outcome in those)
         print(f"{phase:<15}{len(those):>7}{resumed:>9}{identical:>11}{unreadable:>12}")
     moments = Counter(
-        "a time" if killed.kill.call is None else killed.kill.kind or "a call" for killed, _ in kills
+        "timer" if killed.kill.call is None else killed.kill.kind or "any call" for killed, _ in kills
     )
-    print("kills at " + ", ".join(f"{moment.removeprefix('os.')} {n}" for moment, n in moments.most_common()))
+    triggers = ", ".join(f"{moment.removeprefix('os.')} {n}" for moment, n in moments.most_common())
+    print(f"kills by trigger: {triggers}")
     identical = sum(not outcome.differences for outcome in outcomes)
     unreadable = sum(bool(outcome.unreadable) for outcome in outcomes)
     print(f"{identical} of {len(outcomes)} identical, {unreadable} unreadable directories", flush=True)

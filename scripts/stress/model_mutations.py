@@ -1,4 +1,4 @@
-"""Mutations of saved models, and the choice of a mutation for each kind of input."""
+"""Damage saved models, and choose a mutation for each kind of input."""
 
 import hashlib
 import json

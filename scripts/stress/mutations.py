@@ -1,4 +1,4 @@
-"""Mutations of single files: their bytes, their directory entry, the JSON in them."""
+"""Damage a file: its bytes, its directory entry, or the JSON in it."""
 
 import contextlib
 import copy

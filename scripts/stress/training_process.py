@@ -52,7 +52,7 @@ class Progress:
         return PHASES.index("saving") if saves else phase
 
     def enter(self, name: str) -> None:
-        """Enter a phase. Phases never go back."""
+        """Enter a phase, unless the process is in a later one."""
         self._phase[0] = max(self._phase[0], PHASES.index(name))
 
     def save(self, change: int) -> None:
@@ -123,7 +123,7 @@ def _report_phases(progress: Progress) -> None:
     from jaxlm.checkpoints import train_states
     from jaxlm.runs import session, train
 
-    def around(
+    def wrap_call(
         module: Any, name: str, before: Callable[[], None], after: Callable[[], None] = lambda: None
     ) -> None:
         call = getattr(module, name)
@@ -138,7 +138,7 @@ def _report_phases(progress: Progress) -> None:
         setattr(module, name, wrapped)
 
     names = "first compile", "finishing"
-    around(train, "train_with_checkpoints", *(functools.partial(progress.enter, name) for name in names))
-    around(session, "append_metrics", lambda: progress.enter("training"))
+    wrap_call(train, "train_with_checkpoints", *(functools.partial(progress.enter, name) for name in names))
+    wrap_call(session, "append_metrics", lambda: progress.enter("training"))
     for name in ("save_checkpoint", "prune_checkpoints"):
-        around(train_states, name, lambda: progress.save(1), lambda: progress.save(-1))
+        wrap_call(train_states, name, lambda: progress.save(1), lambda: progress.save(-1))

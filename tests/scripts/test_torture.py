@@ -14,7 +14,7 @@ SCRIPT = Path(__file__).parents[2] / "scripts" / "stress" / "kill_and_resume.py"
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="Windows has neither SIGKILL nor fork")
 @pytest.mark.parametrize("kills", [1, pytest.param(12, marks=pytest.mark.stress)])
-def test_killed_runs_end_with_the_same_bits(kills, tmp_path):
+def test_torture_ends_with_the_same_bits(kills, tmp_path):
     options = ["--kills", str(kills), "--most-kills", "1", "--seed", "1", "--out", str(tmp_path / "runs")]
     done = subprocess.run([sys.executable, str(SCRIPT), *options], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
