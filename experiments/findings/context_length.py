@@ -28,9 +28,9 @@ from experiments.shared.experiment import Experiment, Findings, RunContext, main
 from experiments.shared.options import TextOptions
 from experiments.shared.recipes import read_recipe, train_recipe
 from experiments.shared.report import format_records, plot_lines
-from experiments.shared.training import fit_counts
+from experiments.shared.training import evaluate_counts
 from jaxlm.models.interface import num_params
-from jaxlm.runs.config import TrainConfig, resolve
+from jaxlm.runs.config import TrainConfig
 from jaxlm.runs.results import describe_dataset
 from jaxlm.text.dataset import Dataset, load_dataset
 from jaxlm.utils.checks import check_at_least
@@ -38,7 +38,7 @@ from jaxlm.utils.checks import check_at_least
 _LONGEST_COUNTED = 5
 _MEMORY_GIB = 16
 _BYTES_PER_CELL = 8  # a count and a log-probability, as in `CountsNgramLM`
-_VOCAB_SIZES = (27, 65, 384, 4096, 50_257)  # letters, characters, bytes and some merges, the ladder's, GPT-2's
+_VOCAB_SIZES = (27, 65, 384, 4096, 50_257)  # letters; characters; bytes and 128 merges; the ladder; GPT-2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,15 +52,10 @@ class ContextLengthOptions(TextOptions):
 def prepare(options: ContextLengthOptions) -> Experiment:
     """Check the options and load the text."""
     check_at_least("--longest", options.longest, 1)
-    config, least = make_config(options), max(options.longest, _LONGEST_COUNTED) + 1
-    data = load_dataset(options.corpus, options.text, "bpe", vocab_size=config.vocab_size, min_tokens=least)
+    config = read_recipe("minute", seed=options.seed, quick_steps=300 if options.quick else None)
+    min_tokens = max(options.longest, _LONGEST_COUNTED) + 1
+    data = load_dataset(options.corpus, options.text, "bpe", vocab_size=config.vocab_size, min_tokens=min_tokens)
     return Experiment("context-length", partial(measure, options, config, data))
-
-
-def make_config(options: ContextLengthOptions) -> TrainConfig:
-    """Return the training config of every MLP, without its context length."""
-    config = replace(read_recipe("minute"), seed=options.seed)
-    return resolve(replace(config, num_steps=300, vocab_size=512) if options.quick else config)
 
 
 def measure(options: ContextLengthOptions, config: TrainConfig, data: Dataset, run: RunContext) -> Findings:
@@ -72,8 +67,8 @@ def measure(options: ContextLengthOptions, config: TrainConfig, data: Dataset, r
         rows.append(
             {
                 "context_length": length,
-                "counts": evaluate_counts(data, length) if length <= _LONGEST_COUNTED else None,
-                "mlp": evaluate_mlp(data, replace(config, context_length=length)) if length else None,
+                "counts": measure_counts(data, length) if length <= _LONGEST_COUNTED else None,
+                "mlp": measure_mlp(data, replace(config, context_length=length)) if length else None,
                 "dense_megabytes": dense_bytes(data.tokenizer.vocab_size, length) / 1e6,
             }
         )
@@ -86,16 +81,18 @@ def measure(options: ContextLengthOptions, config: TrainConfig, data: Dataset, r
     return Findings(results, format_results(results), {"picture": plot(results)})
 
 
-def evaluate_counts(data: Dataset, context_length: int) -> dict[str, Any]:
+def measure_counts(data: Dataset, context_length: int) -> dict[str, Any]:
     """Return perplexity and memory of n-gram counts with modified Kneser-Ney smoothing."""
     model = jaxlm.CountsNgramLM(data.tokenizer.vocab_size, context_length, table="sparse")
-    variables = fit_counts(model, data.train_ids)
-    perplexity = jaxlm.perplexity(model, variables, data.val_ids)
-    num_ngrams = len(model.ngrams_of(variables)[0])
-    return {"perplexity": perplexity, "num_ngrams": num_ngrams, "megabytes": count_megabytes(variables)}
+    counts = evaluate_counts(model, data)
+    sizes = {
+        "num_ngrams": len(model.ngrams_of(counts.variables)[0]),
+        "megabytes": count_megabytes(counts.variables),
+    }
+    return {"perplexity": counts.perplexity, **sizes}
 
 
-def evaluate_mlp(data: Dataset, config: TrainConfig) -> dict[str, Any]:
+def measure_mlp(data: Dataset, config: TrainConfig) -> dict[str, Any]:
     """Return perplexity and size of a trained MLP."""
     mlp = train_recipe(config, data.tokenizer.vocab_size, data.train_ids, data.val_ids)
     sizes = {"num_parameters": num_params(mlp.variables), "megabytes": count_megabytes(mlp.variables)}

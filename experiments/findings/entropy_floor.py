@@ -48,7 +48,7 @@ class EntropyFloorOptions(SeedOptions):
     vocab_size: int = 16
     """Vocabulary size V of the sources, in [2, 64]. All V^2 contexts are enumerated."""
     num_tokens: int = 1_000_000
-    """Training tokens, at least 1000. A tenth as many fit the mixture weights, and another tenth validate."""
+    """Training tokens, at least 1000. A tenth as many fits the mixture weights, and another tenth validates."""
     steps: int = 8_000
     """Training steps of each network, of 256 windows."""
 

@@ -5,9 +5,9 @@
 
 The file is `names.txt` of github.com/karpathy/makemore: 32,033 names, one per line. Tokens are its characters and
 `.`, which marks the start and the end of a name. A model with context length N reads one stream with N marks
-before each name. Its windows are those of makemore, and N - 1 more per name whose target is one of these marks.
-The additional windows are left out of the counts and of every figure. The MLP trains on random windows of the
-whole stream: two in nine only teach it that marks come in threes.
+before each name. The stream has makemore's windows and N - 1 extra ones per name, whose target is a mark before
+the name. The counts and all figures leave the extra windows out. The MLP trains on random windows of the whole
+stream; two in nine are extra.
 
 Bigrams are counted and evaluated on all names, as in lecture 2. Otherwise the names are shuffled with Python's
 seed 42: eight tenths train and one tenth validates, as in the MLP lectures; the last tenth is not used. The MLP's
@@ -116,14 +116,14 @@ def names_to_stream(names: Sequence[str], tokenizer: jaxlm.CharTokenizer, contex
 
 
 def is_makemore_window(windows: Ids, tokenizer: jaxlm.CharTokenizer) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    """Return which windows [M, N + 1] makemore has, bool [M]: all whose last two tokens are not both marks."""
+    """Return a mask, bool [M], of those windows [M, N + 1] that makemore has: the last two are not both marks."""
     return (windows[:, -2:] != tokenizer.encode(MARK)).any(axis=1)
 
 
 def nats_per_token(
     model: jaxlm.LanguageModel, variables: Any, names: Sequence[str], tokenizer: jaxlm.CharTokenizer
 ) -> float:
-    """Return the mean nats of the letters and ends of the names, that is, of makemore's windows."""
+    """Return the mean nats over makemore's windows, that is, over the letters and ends of the names."""
     ids = names_to_stream(names, tokenizer, model.context_length)
     nats = jaxlm.window_nats(model, variables, ids)
     windows = np.lib.stride_tricks.sliding_window_view(ids, model.context_length + 1)

@@ -1,15 +1,15 @@
-"""Do our perplexities match published ones, and what do counts and networks reach together?
+"""Do our perplexities match published ones, and what perplexity does a mixture of the models reach?
 
     python -m experiments.findings.reference_perplexities --text FILE   # about 10 min on 2 CPU cores
     python -m experiments.findings.reference_perplexities --quick       # short trainings, two seeds
 
-Validation perplexity on 4096 BPE tokens and on characters, each with a goal. For counts the goal is KenLM's
-perplexity on a comparable token stream plus a margin for the other stream; for networks it is our own. The
-networks on tokens are trained by SGD with the options in `experiments/shared/recipes`; the network on characters
-is trained by Muon, see `train_on_characters`. All hyper-parameters were selected on training text. Goals apply to
-the classic file only, without --quick. `minute` is trained from several seeds for an interval, `ten_minutes` once.
-The mixture combines `ten_minutes` with modified Kneser-Ney of orders 3 and 5. EM fits its weights on the last
-tenth of the training text, for models fitted to the nine tenths before it.
+Measure validation perplexity on 4096 BPE tokens and on characters, and compare each with a goal. For counts, the
+goal is KenLM's perplexity on a similar token stream, plus a margin because the streams differ. For networks, we
+set the goals. The networks on tokens are trained by SGD with the options in `experiments/shared/recipes`; the
+network on characters is trained by Muon, see `train_on_characters`. All hyper-parameters were selected on training
+text. Goals apply to the classic file only, without --quick. `minute` is trained from several seeds for an
+interval, `ten_minutes` once. The mixture combines `ten_minutes` with modified Kneser-Ney of orders 3 and 5. EM
+fits its weights on the last tenth of the training text, for models fitted to the nine tenths before it.
 
 Expected on the classic tiny Shakespeare file: Kneser-Ney of order 2 125.98, modified of orders 3 and 5 102.86 and
 103.45; MLP `minute` 95.43 ± 1.25 (three seeds, 58 s each), `ten_minutes` 90.07 (132 s), their mixture 78.35.
@@ -31,9 +31,9 @@ from experiments.shared.experiment import Experiment, Findings, RunContext, main
 from experiments.shared.options import TextOptions
 from experiments.shared.recipes import read_recipe, train_recipe
 from experiments.shared.report import format_records, mean_and_interval
-from experiments.shared.training import Trained, fit_counts, train
+from experiments.shared.training import Trained, evaluate_counts, fit_counts, train
 from experiments.shared.unit_embeddings import UnitEmbeddings
-from jaxlm.runs.config import TrainConfig, resolve
+from jaxlm.runs.config import TrainConfig
 from jaxlm.runs.results import describe_dataset
 from jaxlm.text.dataset import Dataset, load_dataset
 from jaxlm.utils.checks import check_at_least
@@ -49,23 +49,18 @@ class ReferencePerplexitiesOptions(TextOptions):
     """
 
     seeds: int = 3
-    """Trainings of the networks that take a minute, from --seed and the seeds after it; 2 with --quick."""
+    """Number of seeds for the networks that train for a minute: --seed and the ones after it; 2 with --quick."""
 
 
 def prepare(options: ReferencePerplexitiesOptions) -> Experiment:
     """Check the options and load the text as tokens and as characters."""
     check_at_least("--seeds", options.seeds, 1)
-    recipes = {name: make_config(name, options) for name in ("minute", "ten_minutes")}
+    steps = 200 if options.quick else None
+    recipes = {name: read_recipe(name, seed=options.seed, quick_steps=steps) for name in ("minute", "ten_minutes")}
     vocab_size = recipes["minute"].vocab_size
     tokens = load_dataset(options.corpus, options.text, "bpe", vocab_size=vocab_size, min_tokens=100)
     characters = load_dataset(options.corpus, options.text, "char", min_tokens=100)
     return Experiment("reference-perplexities", partial(measure, options, recipes, tokens, characters))
-
-
-def make_config(name: str, options: ReferencePerplexitiesOptions) -> TrainConfig:
-    """Return a resolved recipe with the first seed."""
-    config = replace(read_recipe(name), seed=options.seed)
-    return resolve(replace(config, num_steps=200, vocab_size=512) if options.quick else config)
 
 
 def measure(
@@ -93,36 +88,36 @@ def evaluate_on_tokens(
     """Yield the rows of the models on BPE tokens."""
     vocab_size = data.tokenizer.vocab_size
     bigram = jaxlm.CountsNgramLM(vocab_size, 1, jaxlm.KneserNey())
-    yield make_row("Kneser-Ney, order 2", 126.0, [evaluate_counts(bigram, data)])
+    yield make_row("Kneser-Ney, order 2", 126.0, evaluate_counts(bigram, data))
     for order, goal in _NGRAM_GOALS.items():
         model = jaxlm.CountsNgramLM(vocab_size, order - 1)
-        yield make_row(f"modified Kneser-Ney, order {order}", goal, [evaluate_counts(model, data)])
+        yield make_row(f"modified Kneser-Ney, order {order}", goal, evaluate_counts(model, data))
     configs = [replace(recipes["minute"], seed=seed) for seed in seeds]
     trained = [train_recipe(config, vocab_size, data.train_ids, data.val_ids) for config in configs]
-    yield make_trained_row("MLP, `minute`", 98.0, trained)
+    yield make_row("MLP, `minute`", 98.0, *trained)
     mlp = train_recipe(recipes["ten_minutes"], vocab_size, data.train_ids, data.val_ids)
-    yield make_trained_row("MLP, `ten_minutes`", 94.0, [mlp])
+    yield make_row("MLP, `ten_minutes`", 94.0, mlp)
     mixture, variables = fit_mixture(recipes["ten_minutes"], mlp.model, mlp.variables, data)
-    perplexity = jaxlm.perplexity(mixture, variables, data.val_ids)
-    row = make_row("mixture of `ten_minutes` and orders 3 and 5", 85.0, [perplexity])
+    mixed = Trained(mixture, variables, jaxlm.perplexity(mixture, variables, data.val_ids))
+    row = make_row("mixture of `ten_minutes` and orders 3 and 5", 85.0, mixed)
     yield row | {"weights": list(mixture.weights)}
 
 
 def evaluate_on_characters(seeds: Sequence[int], data: Dataset, num_steps: int) -> Iterator[dict[str, Any]]:
     """Yield the rows of the models on characters."""
     counts = jaxlm.CountsNgramLM(data.tokenizer.vocab_size, 4)
-    yield make_row("characters: modified Kneser-Ney, order 5", 4.85, [evaluate_counts(counts, data)])
+    yield make_row("characters: modified Kneser-Ney, order 5", 4.85, evaluate_counts(counts, data))
     trained = [train_on_characters(data, seed, num_steps) for seed in seeds]
-    yield make_trained_row("characters: MLP with unit embeddings, Muon", 4.9, trained)
+    yield make_row("characters: MLP with unit embeddings, Muon", 4.9, *trained)
 
 
 def train_on_characters(data: Dataset, seed: int, num_steps: int) -> Trained:
     """Train the MLP on characters with Muon, which `jaxlm train` does not have.
 
-    The options were selected on the last tenth of the training text, where the MLP has 4.98 and Kneser-Ney 4.61:
-    among learning rates 0.01 to 0.05, 5 to 8 characters of context, 16 to 32 embedding dimensions and 384 or 512
-    hidden units, with and without weight decay and dropout. There Adam reached 5.22, and SGD in the same time
-    5.48. Twice the steps gained 0.04, so the training time is not the limit.
+    The options were selected on the last tenth of the training text, from learning rates 0.01 to 0.05, 5 to 8
+    characters of context, 16 to 32 embedding dimensions and 384 or 512 hidden units, with and without weight decay
+    and dropout. On that tenth the MLP has 4.98, Kneser-Ney 4.61, the MLP with Adam 5.22, and with SGD in the same
+    time 5.48. Twice the steps gain 0.04, so more training does not reach the goal.
 
     Jordan et al. (2024), "Muon: An Optimizer for Hidden Layers in Neural Networks".
     """
@@ -149,30 +144,18 @@ def fit_mixture(
     return jaxlm.MixtureLM((network, *counts), weights), all_variables
 
 
-def evaluate_counts(model: jaxlm.CountsNgramLM, data: Dataset) -> float:
-    """Return the validation perplexity of the counts."""
-    return jaxlm.perplexity(model, fit_counts(model, data.train_ids), data.val_ids)
-
-
-def make_row(
-    title: str, goal: float, perplexities: Sequence[float], train_seconds: Sequence[float] = ()
-) -> dict[str, Any]:
-    """Return a row of the table: the mean perplexity, the half-width of its 95 % interval, and the goal."""
+def make_row(title: str, goal: float, *trained: Trained) -> dict[str, Any]:
+    """Return a row of the table: the mean perplexity of the seeds, its 95 % interval, the goal and the seconds."""
+    perplexities = [each.perplexity for each in trained]
     mean, half_width = mean_and_interval(perplexities)
     return {
         "title": title,
         "perplexity": mean,
-        "interval_half_width": half_width if len(perplexities) > 1 else None,
+        "interval_half_width": half_width if len(trained) > 1 else None,
         "goal": goal,
-        "perplexities": list(perplexities),
-        "slowest_seconds": max(train_seconds, default=None),
+        "perplexities": perplexities,
+        "slowest_seconds": max(each.timing.run_seconds for each in trained) or None,  # None: not measured
     }
-
-
-def make_trained_row(title: str, goal: float, trained: Sequence[Trained]) -> dict[str, Any]:
-    """Return the row of a network trained from one or more seeds."""
-    seconds = [each.timing.run_seconds for each in trained]
-    return make_row(title, goal, [each.perplexity for each in trained], seconds)
 
 
 def format_results(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -1,17 +1,17 @@
-"""How does generated text fail: repetition, unseen pairs, unknown words, copying?
+"""How does generated text differ from real text: repetition, unseen pairs, unknown words, copying?
 
     python -m experiments.findings.text_degeneration           # about 90 s on 2 CPU cores
     python -m experiments.findings.text_degeneration --quick   # 512 tokens, 300 steps, two temperatures
 
 The models of the ladder, and modified Kneser-Ney of orders 3 and 5, continue the same prompts of the validation
-text at five temperatures. Five shares are counted in their text and in the real continuations: a share is a
-failure only where it exceeds that of real text. The table gives each share with its standard error over the
+text at five temperatures. Five shares are measured in the generated text and in the real continuations. A share is
+a failure only where it exceeds that of real text. The table gives each share with its standard error over the
 streams, and below it the start of each model's first stream.
 
 Expected on tiny Shakespeare, seed 0, in percent of repeated 4-grams, unseen pairs, unknown words, copied 8-grams:
 real text 6.0, 22.3, 6.5, 0.2. At temperature 1, MLP 0.3, 29.0, 12.7, 0.6, Kneser-Ney of order 5 0.3, 22.2, 12.0,
-1.4. At temperature 0 every model repeats itself, 84 % and more, and ends in a loop: that of order 5 has 56 tokens,
-the same from every prompt (98.2 % of its streams), and it copies 37.6 % of its 8-grams.
+1.4. At temperature 0 every model repeats at least 84 % of its 4-grams and ends in a loop. Order 5 reaches the same
+loop of 56 tokens from every prompt (98.2 % of its tokens), and copies 37.6 % of its 8-grams.
 """
 
 import re
@@ -45,7 +45,7 @@ _MEASURES = {
 }
 
 Writer = tuple[str, jaxlm.LanguageModel, Any]  # title, model and variables
-Failures = tuple[int, int]  # failures, and the positions of a stream that could fail
+Failures = tuple[int, int]  # failures, and positions at which a failure is possible
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +54,7 @@ class TextDegenerationOptions(TextOptions):
 
 
 class Plan(NamedTuple):
-    """What is generated."""
+    """Number and length of the streams, temperatures, orders and training steps."""
 
     num_streams: int = 16  # per model and temperature
     num_tokens: int = 400  # per stream
@@ -134,9 +134,9 @@ def ngrams_as_bytes(ids: Ids, order: int) -> list[bytes]:
 def count_failures(ids: Ids, training_text: TrainingText, tokenizer: Tokenizer) -> dict[str, Failures]:
     """Return the failures of a stream [T] by measure.
 
-    repeated_4grams: 4-grams that occur earlier in the stream. longest_loop: see `longest_loop`. unseen_pairs,
-    unknown_words: not in the training text; the first and the last word may be cut and are left out.
-    copied_8grams: in the training text.
+    repeated_4grams: 4-grams that occur earlier in the stream. longest_loop: see `longest_loop`. unseen_pairs:
+    pairs that are not in the training text. unknown_words: words that are not in it, without the first and the
+    last word, which may be incomplete. copied_8grams: 8-grams that are in it.
     """
     short, long = (ngrams_as_bytes(ids, order) for order in (_REPEATED_ORDER, _COPIED_ORDER))
     words = split_words(tokenizer.decode(ids))[1:-1]

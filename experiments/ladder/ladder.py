@@ -1,11 +1,12 @@
 """Does each rung of the ladder predict the next token better than the rung below?
 
     python -m experiments.ladder.ladder                   # about 25 s on 2 CPU cores
-    python -m experiments.ladder.ladder --quick           # every file, in about 10 s
+    python -m experiments.ladder.ladder --quick           # writes every file, about 10 s
     python -m experiments.ladder.ladder --recipe course   # plain SGD, 500 steps of 64 windows: too short
 
-Six models are trained on one token stream and evaluated on the same validation text: the uniform model, the
-unigram, the bigram counts with add-one and with the best add-k, the neural bigram, and the MLP.
+The ladder fits six models to one token stream and evaluates them on the same validation text: the uniform model,
+the unigram, the bigram counts with add-one and with the best add-k, the neural bigram, and the MLP. The last tenth
+of the training text selects k.
 
 Expected on tiny Shakespeare, BPE with 4096 tokens, seed 0 (validation perplexity): uniform 4096, unigram 474,
 counts bigram 462 with add-one and 181 with the best add-k, neural bigram 121, MLP 108. Characters
@@ -48,13 +49,13 @@ class LadderOptions(rungs.NetworkOptions):
     """Train bigram counts, a neural bigram and an MLP on one token stream, and compare them."""
 
     seeds: int = 1
-    """Number of trainings of each network, from --seed and the seeds after it. The table then shows the mean
-    perplexity with its 95 % interval. Samples, plots and saved models are those of --seed."""
+    """Number of seeds per network: --seed and the ones after it. With several, the table shows the mean perplexity
+    and its 95 % interval. Samples, plots and saved models are those of --seed."""
     recipe: Literal["momentum", "course"] = "momentum"
     """Training of the networks. momentum: SGD with momentum 0.9, cosine decay and clipping, 6000 steps of 128
     windows. course: plain SGD, 500 steps of 64 windows."""
     steps: int | None = None
-    """Training steps of each network. None: the recipe's, at most 1000 with --quick."""
+    """Training steps of each network. None: those of the recipe, at most 1000 with --quick."""
     device: str = "auto"
     """auto, cpu, gpu, cuda, rocm, tpu or metal."""
 
@@ -65,7 +66,8 @@ def prepare(options: LadderOptions) -> Experiment:
         check_at_least("--steps", options.steps, 1)
     check_at_least("--seeds", options.seeds, 1)
     check_at_least("--num-tokens", options.num_tokens, 0)
-    # Twice a window: the last tenth of the training text, which selects k, is the shortest part.
+    # The last tenth of the training text, which selects k, is shorter than the validation text. Two windows there
+    # leave one here.
     min_tokens = 2 * (options.mlp_context_length + 1)
     data = rungs.load_text(options, options.tokenizer, options.vocab_size, min_tokens=min_tokens)
     prompt_ids = line_start_prompt(data, options.mlp_context_length)
@@ -117,7 +119,7 @@ def measure(
 
 
 def train_rung(network: rungs.Network, options: LadderOptions, data: Dataset, run: RunContext) -> rungs.Rung:
-    """Train the network from each seed. The records of the first go to `metrics.jsonl` as they arrive."""
+    """Train the network once per seed. Write the records of the first seed to `metrics.jsonl` as they arrive."""
     records, interval = [], max(network.num_steps // 24, 1)
     with measure_time() as timing, progress(run.console, network.title, network.num_steps) as update:
         for state, record in rungs.train_network(network, data, seed=options.seed, log_every=interval):
@@ -130,7 +132,7 @@ def train_rung(network: rungs.Network, options: LadderOptions, data: Dataset, ru
                 update(record.step + 1, status)
     evaluation = records[-1].validation
     assert evaluation is not None  # because `train_network` passes val_ids
-    # One training after another: at these sizes `train_many` takes as long and differs in the last bits.
+    # Not `train_many`: at these sizes it takes as long, and its results differ in the last bits.
     later_seeds = range(options.seed + 1, options.seed + options.seeds)
     perplexities = [evaluation.perplexity, *(train_again(network, data, seed, run) for seed in later_seeds)]
     run.log(f"{network.title}, by seed: {', '.join(f'{perplexity:.2f}' for perplexity in perplexities)}")
@@ -166,14 +168,14 @@ def describe_rung(rung: rungs.Rung, data: Dataset) -> dict[str, Any]:
         return row
     mean, half_width = mean_and_interval(rung.perplexities)
     nats = float(np.mean(np.log(rung.perplexities)))
-    several = {
+    over_seeds = {
         "perplexities": list(rung.perplexities),
         "perplexity": mean,
         "interval_half_width": half_width,
         "nats_per_token": nats,
         "bits_per_byte": jaxlm.bits_per_byte(nats, data.val_bytes_per_token),
     }
-    return row | {"seeds": several}
+    return row | {"seeds": over_seeds}
 
 
 def write_artifacts(path: Path, trained: Sequence[rungs.Rung], data: Dataset, results: Mapping[str, Any]) -> None:

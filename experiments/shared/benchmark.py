@@ -21,14 +21,16 @@ class Variant(NamedTuple):
     Args:
         call: function to time, without arguments.
         units: units of work (pairs, steps, tokens, ...) in one call.
-        compiles_itself: the first call compiles with a compiler other than JAX, which may fail on this machine.
+        compiles_itself: the first call runs another compiler than JAX's, which may fail on this machine.
         traces: a sample may trace and compile, as Flax and optax do under `jax.disable_jit`.
+        may_fail: an exception is recorded instead of raised, as it is if `compiles_itself`.
     """
 
     call: Callable[[], Any]
     units: float
     compiles_itself: bool = False
     traces: bool = False
+    may_fail: bool = False
 
 
 class Ratio(NamedTuple):
@@ -47,66 +49,50 @@ class Benchmark(NamedTuple):
     ratios: Sequence[Ratio] = ()
 
 
-def run_benchmark(
-    benchmark: Benchmark, *, repeats: int, rest_seconds: float = 0.0, on_failure: Callable[[str], None] = print
-) -> dict[str, Any]:
-    """Time the variants in turn (A B A B).
-
-    Args:
-        repeats: samples per variant.
-        rest_seconds: pause before each sample, see `time_variants`.
-        on_failure: called with a message when a variant that compiles itself fails.
+def run_benchmark(benchmark: Benchmark, **timing: Any) -> dict[str, Any]:
+    """Time the variants in turn; `timing`: see `time_variants`.
 
     Returns:
-        unit; variants: name -> microseconds per unit, None for a variant that failed to compile; ratios: title ->
-        ratio of medians, None without measurements.
+        unit; variants: see `time_variants`; ratios: title -> ratio of medians, None without measurements.
     """
-
-    def skip(name: str, error: Exception) -> None:
-        if not benchmark.variants[name].compiles_itself:
-            raise error
-        on_failure(f"{name} skipped: {format_error(error)}")
-
-    rows: dict[str, Any] = dict.fromkeys(benchmark.variants)
-    rows |= time_variants(benchmark.variants, repeats=repeats, rest_seconds=rest_seconds, on_failure=skip)
+    rows = time_variants(benchmark.variants, **timing)
     ratios = {ratio.title: compute_ratio(ratio, rows) for ratio in benchmark.ratios}
     return {"unit": benchmark.unit, "variants": rows, "ratios": ratios}
 
 
 def run_benchmarks(builders: Mapping[str, Callable[[], Benchmark]], run: RunContext, **timing: Any) -> Findings:
-    """Build and run one benchmark after another. `timing`: see `run_benchmark`."""
+    """Build and run one benchmark after another; `timing`: see `time_variants`."""
     rows = {}
     for title, build in builders.items():
         run.log(f"timing: {title}")
-        rows[title] = run_benchmark(build(), on_failure=run.log, **timing)
+        rows[title] = run_benchmark(build(), **timing)
+        for name, row in rows[title]["variants"].items():
+            if "error" in row:
+                run.log(f"{name} failed: {row['error']}")
     return Findings({"rows": rows}, format_benchmarks(rows))
 
 
 def time_variants(
-    variants: Mapping[str, Variant],
-    *,
-    repeats: int,
-    rest_seconds: float = 0.0,
-    on_failure: Callable[[str, Exception], None] | None = None,
+    variants: Mapping[str, Variant], *, repeats: int, rest_seconds: float = 0.0
 ) -> dict[str, dict[str, Any]]:
-    """Time the variants in turn, A B C, A B C, ..., so that noise of the machine affects all of them.
+    """Time the variants in turn, A B C, A B C, ..., so that other load on the machine affects all of them alike.
 
-    Each is first called at least twice, untimed, which compiles it. A sample repeats a short call for 5 ms.
+    Each is first called at least twice, untimed, which compiles it. A sample repeats a short call until it takes
+    5 ms.
 
     Args:
         repeats: samples per variant.
-        rest_seconds: pause before each sample, followed by an untimed call. Threads of another library, such as
-            OpenMP in PyTorch, can spin after a call and slow down the next.
-        on_failure: called with the name of a variant that raises, which is then dropped, and the exception. None
-            lets the exception pass.
+        rest_seconds: pause before each sample, followed by an untimed call. The pause outlasts threads of other
+            libraries, such as PyTorch's OpenMP, that spin after a call.
 
     Returns:
-        name -> microseconds per unit (median, minimum, interquartile range), and the compile seconds.
+        name -> microseconds per unit (median, minimum, interquartile range) and compile seconds, or the `error` of
+        a variant that may fail.
 
     Raises:
         ValueError: a call compiled within a sample.
     """
-    compile_seconds, loops = {}, {}
+    compile_seconds, loops, rows = {}, {}, dict[str, dict[str, Any]]()
     samples: dict[str, list[float]] = {name: [] for name in variants}
 
     def prepare(name: str, variant: Variant) -> None:
@@ -135,11 +121,10 @@ def time_variants(
             try:
                 act(name, variants[name])
             except Exception as error:  # a user's own variant may raise anything
-                if on_failure is None:
+                if not (variants[name].may_fail or variants[name].compiles_itself):
                     raise
-                on_failure(name, error)
+                rows[name] = {"error": format_error(error)}
                 del samples[name]
-    rows = {}
     for name, each in samples.items():
         lower, median, upper = np.percentile(each, [25, 50, 75]).tolist()
         figures = {"median_us": median, "minimum_us": min(each), "spread_us": upper - lower}
@@ -158,7 +143,10 @@ def _run(call: Callable[[], Any], times: int = 1) -> float:
 def compute_ratio(ratio: Ratio, variants: Mapping[str, Any]) -> float | None:
     """Return the ratio of the medians of the fastest variants, None without measurements."""
     numerator, denominator = (
-        min((row["median_us"] for name, row in variants.items() if row and name.startswith(prefix)), default=None)
+        min(
+            (row["median_us"] for name, row in variants.items() if name.startswith(prefix) and "error" not in row),
+            default=None,
+        )
         for prefix in (ratio.numerator, ratio.denominator)
     )
     return numerator / denominator if numerator and denominator else None
@@ -170,7 +158,7 @@ def format_benchmarks(benchmarks: Mapping[str, Mapping[str, Any]]) -> str:
     for title, benchmark in benchmarks.items():
         for name, figure in benchmark["variants"].items():
             cells = ["-"]
-            if figure is not None:
+            if "error" not in figure:
                 cells = [format_digits(figure[each]) for each in ("median_us", "minimum_us", "spread_us")]
                 cells.append(f"{figure['compile_seconds']:.1f}")
             times.append([f"{title}, per {benchmark['unit']}", name, *cells])

@@ -2,7 +2,7 @@
 
 An experiment has a record of options, `prepare(options)`, which checks them, and `measure(options, run)`, which
 does the work; `experiments/README.md` has an example. The frame checks the shared options, creates the run
-directory, runs `measure` on the experiment's device, writes `table.txt`, one PNG for each picture and last
+directory, runs `measure` on the experiment's device, writes `table.txt`, one PNG per picture and finally
 `results.json`, and prints the table. A test calls `run_experiment(prepare, options, console)`.
 """
 
@@ -49,21 +49,11 @@ class RunContext(NamedTuple):
 
     path: Path
     device: jax.Device
-    settings: Mapping[str, Any]  # the options, as JSON values
     console: Console
 
     def log(self, text: str) -> None:
         """Print a line about the progress of the run."""
         print_plain(self.console, text)
-
-    def save(self, findings: Findings) -> None:
-        """Write the table, the pictures and last `results.json`. A long experiment may save partial findings."""
-        if findings.table:
-            write_atomically(self.path / "table.txt", findings.table + "\n")
-        for name, figure in findings.pictures.items():
-            save_figure(figure, self.path / f"{name}.png")
-        common = {"schema_version": 1, "config": self.settings, **describe_environment(self.device)}
-        write_json(self.path / "results.json", common | dict(findings.results))
 
 
 @dataclass(frozen=True)
@@ -102,9 +92,13 @@ def run_experiment(prepare: Callable[[Options], Experiment], options: Options, c
         ) as run,
         jax.default_device(device),
     ):
-        context = RunContext(run, device, settings, console)
-        findings = experiment.measure(context)
-        context.save(findings)
+        findings = experiment.measure(RunContext(run, device, console))
+        if findings.table:
+            write_atomically(run / "table.txt", findings.table + "\n")
+        for name, figure in findings.pictures.items():
+            save_figure(figure, run / f"{name}.png")
+        common = {"schema_version": 1, "config": settings, **describe_environment(device)}
+        write_json(run / "results.json", common | dict(findings.results))
     if findings.table:
         print_plain(console, f"\n{findings.table}\n")
     print_plain(console, f"{time.perf_counter() - begin:.0f} s; results are in {path}")

@@ -8,7 +8,7 @@ from typing import Any
 
 
 def num_cores() -> int:
-    """Return the number of CPU cores available to this process. In a container this can be less than all."""
+    """Return the number of CPU cores available to this process. In a container these can be fewer."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

@@ -51,7 +51,7 @@ class TokenizerOptions(TextOptions):
     """Options of an experiment on a text with a tokenizer of the user's choice."""
 
     tokenizer: Literal["char", "byte", "bpe"] = "bpe"
-    """What a token is: a character, a byte, or a unit of byte-pair encoding."""
+    """Kind of token: characters, bytes, or byte-pair encoding."""
     vocab_size: int | None = None
     """Vocabulary size of --tokenizer bpe, at least 256. None: 4096, or 512 with --quick."""
 

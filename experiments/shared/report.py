@@ -17,7 +17,7 @@ from jaxlm.runs.report.plots import COLORS, new_figure
 
 
 def format_table(headers: Sequence[str], rows: Iterable[Sequence[str]], *, text_columns: int = 1) -> str:
-    """Return the rows as aligned lines of text, complete whatever the width of the terminal.
+    """Return the rows as aligned lines of text, never truncated to the width of the terminal.
 
     Args:
         headers: one per column; may contain line breaks.
@@ -72,7 +72,9 @@ def new_panels(count: int, width: float, height: float, columns: int = 3) -> tup
 
 
 def plot_lines(panels: Mapping[str, Mapping[str, Sequence[Any]]], **settings: Any) -> Any:
-    """Return a figure with one panel per title and one line per label, at most eight; the last has all labels.
+    """Return a figure with one panel per title and one line per label, at most eight.
+
+    The legend shows the labels of the last panel.
 
     Args:
         panels: title -> label -> x values, y values, and optionally the errors of y.

@@ -9,13 +9,12 @@ import numpy as np
 from jax import Array
 
 import jaxlm
+from experiments.shared.training import Floats, Ids
 
-Floats = np.ndarray[Any, np.dtype[np.float64]]
-
-_BURN_IN = 1000  # tokens after which the start of the stream is forgotten
+_BURN_IN = 1000  # tokens after which the stream no longer depends on its start
 
 
-def zipf_ids(vocab_size: int, num_tokens: int, seed: int = 0) -> np.ndarray[Any, Any]:
+def zipf_ids(vocab_size: int, num_tokens: int, seed: int = 0) -> Ids:
     """Return independent tokens, int32 [num_tokens]; token r has a probability proportional to 1 / (r + 1)."""
     weights = 1 / np.arange(1, vocab_size + 1)
     uniforms = np.random.default_rng(seed).random(num_tokens)
@@ -48,7 +47,7 @@ def draw_source(
     return MarkovSource(vocab_size, order), jnp.asarray(np.log(rows), jnp.float32), window_probabilities(rows)
 
 
-def sample_source(source: MarkovSource, log_rows: Array, num_tokens: int, *, key: Array) -> np.ndarray[Any, Any]:
+def sample_source(source: MarkovSource, log_rows: Array, num_tokens: int, *, key: Array) -> Ids:
     """Return tokens [num_tokens] of the source, after a burn-in."""
     start = np.zeros(source.context_length, np.int32)
     ids = jaxlm.sample(source, log_rows, start, _BURN_IN + num_tokens, key=key)

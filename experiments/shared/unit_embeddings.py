@@ -14,8 +14,8 @@ import jaxlm
 class UnitEmbeddings:
     """An MLP whose embedding [V, D] is initialised from N(0, 1), as in makemore, instead of N(0, 1 / D).
 
-    The inputs of tanh then have size 1, where tanh is not linear. With the smaller embedding, SGD spends most of a
-    short training on reaching that size. All else is the network's own.
+    The inputs of tanh then have a standard deviation near 1, where tanh is not linear. With the smaller embedding,
+    SGD spends most of a short training on growing them. Everything else is as in `network`.
 
     Karpathy (2022), "makemore", part 3; Glorot & Bengio (2010), "Understanding the Difficulty of Training Deep
     Feedforward Neural Networks".

@@ -1,1 +1,1 @@
-"""Benchmarks."""
+"""Benchmarks: one question per file."""

@@ -5,9 +5,9 @@
 
 *not saved* is `jaxlm.train`, which writes nothing. *saved every 30 s* is the default of `jaxlm train`:
 each record goes to `metrics.jsonl`, and the state to a checkpoint every 30 s, at the end, and at the best
-validation. *saved every 100 steps* saves sixty times where the default saves once or twice.
+validation. *saved every 100 steps* saves sixty times; the default saves once or twice.
 
-Expected: with the default interval, training takes at most 1.05 times as long.
+Target: with the default interval, training takes at most 1.05 times as long.
 """
 
 import shutil

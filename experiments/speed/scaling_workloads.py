@@ -9,7 +9,7 @@ import jax
 
 import jaxlm
 from experiments.shared.synthetic import zipf_ids
-from experiments.shared.training import fit_counts
+from experiments.shared.training import fit_counts, make_count_call
 
 
 @dataclass(frozen=True)
@@ -66,11 +66,10 @@ def make_counts(shape: Shape) -> tuple[jaxlm.CountsBigramLM, Any]:
 
 def train_mlp(shape: Shape) -> Call:
     """Train the MLP."""
-    mlp, variables = make_mlp(shape)
-    train = partial(jaxlm.train_lm, mlp, zipf_ids(shape.vocab_size, shape.corpus_length), variables=variables)
-    options: dict[str, Any] = {"batch_size": shape.batch_size, "log_every": shape.num_steps}
-    options |= {"num_steps": shape.num_steps, "key": jax.random.key(0)}
-    return lambda: train(**options)[0], shape.num_steps
+    (mlp, variables), num_steps = make_mlp(shape), shape.num_steps
+    options: dict[str, Any] = {"variables": variables, "batch_size": shape.batch_size, "key": jax.random.key(0)}
+    ids = zipf_ids(shape.vocab_size, shape.corpus_length)
+    return lambda: jaxlm.train_lm(mlp, ids, num_steps=num_steps, log_every=num_steps, **options)[0], num_steps
 
 
 def sample(model: jaxlm.LanguageModel, variables: Any, shape: Shape) -> Call:
@@ -89,14 +88,8 @@ def score(model: jaxlm.LanguageModel, variables: Any, shape: Shape, seed: int = 
 
 def count_pairs(shape: Shape) -> Call:
     """Count pairs into a table that each call donates to the next."""
-    model, ids = jaxlm.CountsBigramLM(shape.vocab_size), zipf_ids(shape.vocab_size, shape.corpus_length)
-    kept = [jaxlm.init(model, jax.random.key(0))]
-
-    def fit() -> Any:
-        kept[0] = model.fit(kept[0], ids, donate=True)
-        return kept[0]
-
-    return fit, shape.corpus_length - 1
+    ids = zipf_ids(shape.vocab_size, shape.corpus_length)
+    return make_count_call(jaxlm.CountsBigramLM(shape.vocab_size), ids), len(ids) - 1
 
 
 def count_products(shape: Shape) -> float:
@@ -122,20 +115,19 @@ WORKLOADS = {
     "counted pair": Workload("pair", count_pairs, constant_work),
 }
 
+_MODEL_SIZES = (
+    ("vocab_size", (1024, 2048, 4096, 8192, 16_384)),
+    ("context_length", (1, 4, 16, 64)),
+    ("hidden_dim", (32, 64, 128, 256, 512)),
+)
 PANELS = (
-    Panel("training step", "time", "vocab_size", (1024, 2048, 4096, 8192, 16_384)),
+    *(Panel("training step", "time", *sizes) for sizes in _MODEL_SIZES),
     Panel("training step", "time", "batch_size", (16, 64, 256, 1024)),
-    Panel("training step", "time", "context_length", (1, 4, 16, 64)),
-    Panel("training step", "time", "hidden_dim", (32, 64, 128, 256, 512)),
     Panel("training step", "time", "corpus_length", (10_000, 100_000, 1_000_000, 10_000_000)),
-    Panel("sampled token", "time", "vocab_size", (1024, 2048, 4096, 8192, 16_384)),
-    Panel("sampled token", "time", "context_length", (1, 4, 16, 64)),
-    Panel("sampled token", "time", "hidden_dim", (32, 64, 128, 256, 512)),
+    *(Panel("sampled token", "time", *sizes) for sizes in _MODEL_SIZES),
     Panel("sampled token", "time", "num_streams", (1, 4, 16, 64, 256)),
     Panel("sampled token", "time", "num_tokens", (500, 2000, 8000, 32_000)),
-    Panel("scored window", "time", "vocab_size", (1024, 2048, 4096, 8192, 16_384)),
-    Panel("scored window", "time", "context_length", (1, 4, 16, 64)),
-    Panel("scored window", "time", "hidden_dim", (32, 64, 128, 256, 512)),
+    *(Panel("scored window", "time", *sizes) for sizes in _MODEL_SIZES),
     Panel("scored window", "time", "num_windows", (1000, 10_000, 100_000, 400_000)),
     Panel("sampled token, counts", "time", "vocab_size", (1024, 2048, 4096, 8192)),
     Panel("scored window, counts", "time", "vocab_size", (1024, 2048, 4096, 8192)),

@@ -5,25 +5,26 @@ networks trained on the nine tenths before it. Perplexity there: `minute` 99.5, 
 `minute` with dropout 0.2 instead of weight decay 108.9; `ten_minutes` 94.3, with half of its weight decay 99.4.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 from numpy.typing import ArrayLike
 
 from experiments.shared.training import Trained, train
-from jaxlm.runs.config import TrainConfig, read_config
+from jaxlm.runs.config import TrainConfig, read_config, resolve
 from jaxlm.runs.setup import make_model, make_optimizer, train_key
 
 
-def read_recipe(name: str) -> TrainConfig:
-    """Return the options in `NAME.json`, with defaults for the rest."""
-    return read_config(Path(__file__).with_name(f"{name}.json"))
+def read_recipe(name: str, *, seed: int = 0, quick_steps: int | None = None) -> TrainConfig:
+    """Return the resolved options in `NAME.json`; with `quick_steps`, for that many steps and 512 tokens."""
+    config = replace(read_config(Path(__file__).with_name(f"{name}.json")), seed=seed)
+    return resolve(replace(config, num_steps=quick_steps, vocab_size=512) if quick_steps else config)
 
 
 def train_recipe(config: TrainConfig, vocab_size: int, train_ids: ArrayLike, val_ids: ArrayLike) -> Trained:
-    """Train a network with a resolved config on ids [T]. The variables are those of `jaxlm train`, to the bit.
-
-    `patience` is ignored; no recipe sets it.
-    """
+    """Train a network with a resolved config on ids [T]. The variables are those of `jaxlm train`, to the bit."""
+    if config.patience is not None:
+        raise ValueError(f"patience must be None, got {config.patience}: use `jaxlm train` to stop early")
     return train(
         make_model(config, vocab_size),
         train_ids,

@@ -1,1 +1,1 @@
-"""What `jit` buys, stage by stage."""
+"""The speed of each stage with and without `jit`."""

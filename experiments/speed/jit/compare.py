@@ -1,4 +1,4 @@
-"""What does `jit` buy? Each stage of the work in every variant of `variants.py`, in NumPy and in PyTorch.
+"""How much faster is each stage of the work with `jit`? Every variant of `variants.py`, NumPy and PyTorch.
 
     python -m experiments.speed.jit.compare                           # about 2 min on 2 CPU cores with PyTorch
     python -m experiments.speed.jit.compare --size all                # small, medium and large: about 4 min
@@ -6,16 +6,15 @@
     python -m experiments.speed.jit.compare --stages forward loss     # only these stages
     python -m experiments.speed.jit.compare --stage-file mine.py      # your own; in a notebook, see `compare`
 
-Expected on 2 CPU cores, microseconds per training step with one jitted call per step, in one loop, and in PyTorch:
-small 44, 30 and 190; medium 650 to 730, 580 to 920 and 920; large 5500, 5100 and 11,200. Eager: 28,000 to 41,000.
+Expected: the table in `experiments/speed/README.md`.
 
 Figures are microseconds per item. The stage defines the item (a batch, a token), so the variants are comparable.
-NumPy and PyTorch are measured on the CPU only, PyTorch if it is installed (`pip install '.[bench]'`). Compile
-seconds are those of a variant's first call; for eager, of the operations that no earlier stage used.
+NumPy and PyTorch are measured on the CPU only, PyTorch if it is installed. Compile seconds are those of a
+variant's first call. For `eager`, they include only operations that no earlier stage used.
 
 FLOPs and bytes per item come from XLA's cost analysis. The share is relative to the ceiling measured in the same
 run: the FLOP/s of a matrix product or the bytes/s of a copy, whichever share is larger. XLA counts what each fused
-operation reads and writes, cached or not, and charges a gather or a scatter with its whole array. A stage that
+operation reads and writes, cached or not, and counts the whole array for a gather or a scatter. A stage that
 works in the cache, or reads little of a large array (count, batch), can therefore exceed 100 %.
 """
 
@@ -30,7 +29,7 @@ from typing import Any, Literal
 import jax
 
 import jaxlm
-from experiments.shared.benchmark import format_error, time_variants
+from experiments.shared.benchmark import time_variants
 from experiments.shared.experiment import Experiment, Findings, RunContext, main
 from experiments.shared.machine import import_torch, num_cores
 from experiments.shared.options import BenchmarkOptions
@@ -53,14 +52,12 @@ class JitOptions(BenchmarkOptions):
     """Time each stage of the work in every variant."""
 
     stages: tuple[str, ...] = ()
-    """The stages to time, in this order. Without it: all."""
+    """The stages to time, in this order. Empty: all."""
     stage_file: Path | None = None
-    """A Python file with your own stages, which runs: STAGES = {"name": function}. The function takes a `Problem`
-    and returns (step, inputs, state) or a `Stage`."""
+    """A Python file to run, which defines STAGES = {"name": function}. Each function takes a `Problem` and returns
+    (step, inputs, state) or a `Stage`."""
     size: Literal["small", "medium", "large", "huge", "all"] = "medium"
     """Size of the model; small with --quick. huge: for a GPU. all: small, medium and large."""
-    repeats: int = 7
-    """Samples per variant; at most 3 with --quick."""
     device: str = "auto"
     """auto, cpu, gpu, cuda, rocm, tpu or metal."""
 
@@ -80,7 +77,7 @@ def prepare(options: JitOptions) -> Experiment:
     return Experiment("jit", partial(measure, options, chosen), device)
 
 
-def compare(stages: Mapping[str, Any], *, items: int = 32, repeats: int = 7) -> list[dict[str, Any]]:
+def compare(stages: Mapping[str, Any], *, items: int = 32, repeats: int = 5) -> list[dict[str, Any]]:
     """Time your own stages in every variant on JAX's default device, and print the table.
 
     Host function; not for use inside `jit`.
@@ -95,7 +92,7 @@ def compare(stages: Mapping[str, Any], *, items: int = 32, repeats: int = 7) -> 
         One row per variant and stage, as in `results.json`. `error` says why a variant failed.
 
     >>> step = lambda inputs, total, i: total + inputs[i % 8].sum()
-    >>> rows = compare({"sum": (step, np.ones((8, 9)), 0.0)})  # doctest: +SKIP  (seconds)
+    >>> rows = compare({"sum": (step, jax.numpy.ones((8, 9)), 0.0)})  # doctest: +SKIP
     """
     ceiling = measure_ceiling(jax.devices()[0], repeats, quick=True)
     rows = []
@@ -152,28 +149,24 @@ def measure_stage(
 
     A variant that raises has a row with its error instead.
     """
-    variants, errors, rows = make_variants(stage, items, others), {}, []
-
-    def skip(name: str, error: Exception) -> None:
-        errors[name] = format_error(error)
-
+    variants, rows = make_variants(stage, items, others), []
     rest_seconds = REST_SECONDS if "torch" in others else 0.0
-    measured = time_variants(variants, repeats=repeats, rest_seconds=rest_seconds, on_failure=skip)
+    measured = time_variants(variants, repeats=repeats, rest_seconds=rest_seconds)
     cost: dict[str, float | None] = {"flops": None, "bytes": None}
-    if "jit" in measured:
+    if "error" not in measured["jit"]:
         cost = analyze_cost(stage.step, stage.inputs, stage.state, 0)
     for variant in variants:
-        row: dict[str, Any] = {"variant": variant, "item": stage.item, "error": errors.get(variant)}
-        if variant in measured:
-            figures = measured[variant]
+        row = {"variant": variant, "item": stage.item, "error": None, **measured[variant]}
+        if row["error"] is None:
             shares = {
-                unit: amount / figures["median_us"] * 1e6 / ceiling[f"{unit}_per_second"]
+                unit: amount / row["median_us"] * 1e6 / ceiling[f"{unit}_per_second"]
                 for unit, amount in cost.items()
                 if amount is not None
             }
             limit = max(shares, key=lambda unit: shares[unit], default="")
-            speedup = measured["eager"]["median_us"] / figures["median_us"] if "eager" in measured else None
-            row |= {**figures, **cost, "speedup": speedup, "share": shares.get(limit), "share_of": limit}
+            eager_us = measured["eager"].get("median_us")
+            speedup = None if eager_us is None else eager_us / row["median_us"]
+            row |= {**cost, "speedup": speedup, "share": shares.get(limit), "share_of": limit}
         rows.append(row)
     return rows
 

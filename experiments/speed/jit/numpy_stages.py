@@ -1,4 +1,4 @@
-"""The stages of `experiments.speed.jit.compare` in NumPy, as its users write them.
+"""The stages of `experiments.speed.jit.compare` in NumPy, written as NumPy users write them.
 
 Each function returns `run(_, i)`, which does item i, keeps its own state, and returns the result. `params` are the
 five arrays of `jaxlm.MLPLanguageModel`: embedding [V, D], hidden kernel [N * D, H] and bias [H], projection kernel

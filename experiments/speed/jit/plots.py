@@ -9,20 +9,17 @@ from experiments.shared.benchmark import format_digits
 from experiments.shared.report import format_table, new_panels
 from jaxlm.runs.report.plots import COLORS
 
-TITLES = {
-    "eager": "eager JAX (disable_jit)",
-    "no jit": "no jit",
-    "jit": "jit, one call each",
-    "donated": "the same, donated",
-    "loop": "jit, fori_loop",
-    "scan": "jit, scan",
-    "vmap": "jit, vmapped",
-    "numpy": "NumPy",
-    "torch": "PyTorch",
+LEGEND = {  # title, color and marker
+    "eager": ("eager JAX (disable_jit)", COLORS[6], "X"),
+    "no jit": ("no jit", COLORS[6], "P"),
+    "jit": ("jit, one call each", COLORS[4], "o"),
+    "donated": ("jit, donated", COLORS[0], "o"),
+    "loop": ("jit, fori_loop", COLORS[2], "s"),
+    "scan": ("jit, scan", COLORS[2], "<"),
+    "vmap": ("jit, vmapped", COLORS[3], "^"),
+    "numpy": ("NumPy", COLORS[5], "D"),
+    "torch": ("PyTorch", COLORS[1], "v"),
 }
-VARIANTS = tuple(TITLES)
-VARIANT_COLORS = dict(zip(VARIANTS, (COLORS[index] for index in (6, 6, 4, 0, 2, 2, 3, 5, 1)), strict=True))
-MARKERS = dict(zip(VARIANTS, "XPoos<^Dv", strict=True))
 
 Stages = Mapping[str, Mapping[str, Mapping[str, Any]]]  # stage -> variant -> row
 
@@ -46,8 +43,8 @@ def format_results(results: Mapping[str, Any]) -> str:
 
 
 def format_medians(size: str, stages: Stages) -> str:
-    """Return a table with a row per stage and a column per variant, and below it the errors."""
-    names = [name for name in VARIANTS if any(name in rows for rows in stages.values())]
+    """Return a table with a row per stage and a column per variant, followed by the errors."""
+    names = [name for name in LEGEND if any(name in rows for rows in stages.values())]
     table: list[list[str]] = []
     errors: dict[str, list[str]] = {}
     for stage, rows in stages.items():
@@ -80,7 +77,8 @@ def format_figures(size: str, stages: Stages) -> str:
 def plot_roofline(results: Mapping[str, Any]) -> Any:
     """Plot each variant's GFLOP/s over its stage's FLOPs per byte, below the ceiling (Williams et al. 2009).
 
-    One panel per size. Stages with nearly equal FLOPs per byte are moved apart. Those without counts are left out.
+    One panel per size. Stages with nearly equal FLOPs per byte are drawn side by side. Rows without FLOPs or bytes
+    are left out.
     """
     groups = group_rows([row for row in results["rows"] if row.get("flops") and row.get("bytes")])
     figure, panels = _make_panels(max(len(groups), 1), height=5)
@@ -98,7 +96,7 @@ def plot_roofline(results: Mapping[str, Any]) -> Any:
             place = max(intensities[stage], place * (high / low) ** 0.06)
             rates = {name: row["flops"] / row["median_us"] / 1e3 for name, row in stages[stage].items()}
             for name, rate in rates.items():
-                axes.plot(place, rate, MARKERS[name], color=VARIANT_COLORS[name], markeredgecolor="white")
+                plot_point(axes, place, rate, name)
             text = stage.replace("_", " ")
             axes.text(place, min(rates.values()) / 1.6, text, rotation=90, ha="center", va="top", fontsize=8)
         bottom, top = axes.get_ylim()
@@ -115,16 +113,22 @@ def plot_speedups(results: Mapping[str, Any]) -> Any:
     for axes, (size, stages) in zip(panels, groups.items(), strict=False):
         for place, rows in enumerate(stages.values()):
             for name, row in rows.items():
-                y = place + 0.09 * (VARIANTS.index(name) - len(VARIANTS) // 2)
-                axes.plot(row["speedup"], y, MARKERS[name], color=VARIANT_COLORS[name], markeredgecolor="white")
+                y = place + 0.09 * (list(LEGEND).index(name) - len(LEGEND) // 2)
+                plot_point(axes, row["speedup"], y, name)
         axes.set_xscale("log")
         axes.set_yticks(range(len(stages)), [stage.replace("_", " ") for stage in stages])
         axes.set_ylim(len(stages) - 0.5, -0.5)
-        axes.axvline(1, color=VARIANT_COLORS["eager"], linewidth=1.2)
+        axes.axvline(1, color=LEGEND["eager"][1], linewidth=1.2)
         axes.xaxis.set_major_formatter("{x:,g}")
         axes.set(title=size, xlabel="speed-up over eager JAX")
         axes.grid(visible=False, axis="y")
     return figure
+
+
+def plot_point(axes: Any, x: float, y: float, variant: str) -> None:
+    """Plot one point in the color and with the marker of the variant."""
+    _, color, marker = LEGEND[variant]
+    axes.plot(x, y, marker, color=color, markeredgecolor="white")
 
 
 def _make_panels(count: int, *, height: float) -> tuple[Any, Any]:
@@ -135,8 +139,8 @@ def _make_panels(count: int, *, height: float) -> tuple[Any, Any]:
     width, total_height = figure.get_size_inches()
     figure.set_size_inches(max(width, 7), total_height + 0.4)
     handles = [
-        Line2D([], [], color=VARIANT_COLORS[name], marker=MARKERS[name], linestyle="", label=title)
-        for name, title in TITLES.items()
+        Line2D([], [], color=color, marker=marker, linestyle="", label=title)
+        for title, color, marker in LEGEND.values()
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=5 if count > 2 else 3, frameon=False)
     return figure, panels

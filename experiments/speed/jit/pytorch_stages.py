@@ -66,10 +66,8 @@ def training_step(problem: Problem) -> Run:
 
 def sampling(problem: Problem) -> Run:
     """Sample the next token and shift it into the context."""
-    network, context = (
-        reference.from_flax(problem.model, problem.variables),
-        to_tensor(problem.windows[0, :1, :-1]),
-    )
+    network = reference.from_flax(problem.model, problem.variables)
+    context = to_tensor(problem.windows[0, :1, :-1])
 
     def run(_: Any, i: int) -> Any:
         nonlocal context

@@ -69,7 +69,7 @@ class Stage(NamedTuple):
 
 
 def make_problem(sizes: Sizes) -> Problem:
-    """Return a fresh model and a random stream whose token frequencies follow Zipf's law, always the same."""
+    """Return a new model and a fixed random stream whose token frequencies follow Zipf's law."""
     model = jaxlm.MLPLanguageModel(sizes.vocab_size, sizes.context_length, sizes.embedding_dim, sizes.hidden_dim)
     ids = zipf_ids(sizes.vocab_size, NUM_BATCHES * PAIRS + 1)
     chunks = np.lib.stride_tricks.sliding_window_view(ids, PAIRS + 1)[::PAIRS]

@@ -17,11 +17,12 @@ MAX_VMAP_BYTES = 2**28  # of the vmapped copies of a state
 def make_variants(stage: Stage, items: int, others: Mapping[str, Callable[[Any, int], Any]]) -> dict[str, Variant]:
     """Return the variants of a stage by name; no `vmap` if its copies of the state are too large.
 
-    `eager` is `disable_jit`; `no jit` compiles what the step itself jits, but not the step; `jit` is one call per
-    item; `donated` is the same with the state donated, as in `loop` (`fori_loop`), `scan` and `vmap`.
+    eager: under `disable_jit`. no jit: the step is not compiled, but the functions that it jits itself are. jit:
+    one call per item. donated: the same with the state donated, as in loop (`fori_loop`), scan and vmap.
+
     A call of a variant processes `items` items and waits once, at its end, so that dispatch can run ahead; `eager`
-    and `no jit` process one. Each item waits for the previous one even if it does not use its state: a CPU could
-    otherwise run two at a time.
+    and `no jit` process one item. Each item waits for the previous one even if it does not use its state: a CPU
+    could otherwise run two at a time.
 
     Args:
         others: functions (None, i) in other libraries that do item i.
@@ -64,7 +65,7 @@ def make_variants(stage: Stage, items: int, others: Mapping[str, Callable[[Any, 
         variants["vmap"] = repeat(step, states, calls=max(items // VMAP_WIDTH, 1), width=VMAP_WIDTH)
     for name, run in others.items():
         variants[name] = repeat(run, None, calls=items)
-    return variants
+    return {name: variant._replace(may_fail=True) for name, variant in variants.items()}
 
 
 def repeat(step: Callable[[Any, int], Any], state: Any, *, calls: int = 1, width: int = 1) -> Variant:

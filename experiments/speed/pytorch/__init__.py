@@ -1,1 +1,1 @@
-"""The same work in jaxlm and in PyTorch."""
+"""Time the same work in jaxlm and in PyTorch."""

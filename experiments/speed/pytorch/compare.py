@@ -4,11 +4,11 @@
     python -m experiments.speed.pytorch.compare --rows step   # only the workloads whose title contains "step"
     python -m experiments.speed.pytorch.compare --quick       # tiny sizes, half a minute
 
-Requires `pip install '.[bench]'`. Everything runs on the CPU. All variants of a workload are timed in turn,
-A B A B, with compile time apart. Figures are microseconds per pair, step, token or window. *Best PyTorch* is the
-faster of an idiomatic eager loop, which cuts its windows by one gather, and `torch.compile`. *Course* is written
-as in a course: windows cut in a Python list, one eager step at a time, a Python loop that samples. The tokens are
-a fixed stream with Zipf's frequencies.
+Requires PyTorch, see `experiments/speed/README.md`. Everything runs on the CPU. All variants of a workload are
+timed in turn, A B A B, with compile time apart. Figures are microseconds per pair, step, token or window. *Best
+PyTorch* is the faster of an idiomatic eager loop, which cuts its windows by one gather, and `torch.compile`.
+*Course* is written as in a course: windows cut in a Python list, one eager step at a time, a Python loop that
+samples. The tokens are a fixed stream with Zipf's frequencies.
 
 Expected: the ratios in `experiments/speed/README.md`.
 """
@@ -31,8 +31,6 @@ class ComparisonOptions(BenchmarkOptions):
 
     rows: str = ""
     """Only the workloads whose title contains this text."""
-    repeats: int = 7
-    """Samples of each variant."""
 
 
 def prepare(options: ComparisonOptions) -> Experiment:

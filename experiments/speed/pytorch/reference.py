@@ -1,7 +1,6 @@
 """The models and their workloads in PyTorch: eager, compiled by `torch.compile`, and as courses write them.
 
-Windows are integers [B, N + 1], a context and its target. One call does the work of one call of jaxlm. This module
-imports torch.
+Windows are integers [B, N + 1], a context and its target. This module imports torch.
 """
 
 import itertools
@@ -59,14 +58,9 @@ def count_one_by_one(table: Tensor, ids: Sequence[int]) -> None:
         table[first, second] += 1
 
 
-def window_nats(module: Any, windows: Tensor) -> Tensor:
-    """Return the mean nats per token."""
-    return functional.cross_entropy(module(windows[:, :-1]), windows[:, -1])
-
-
-def sum_window_nats(module: Any, windows: Tensor) -> Tensor:
-    """Return the sum of the nats of all windows."""
-    return functional.cross_entropy(module(windows[:, :-1]), windows[:, -1], reduction="sum")
+def window_nats(module: Any, windows: Tensor, reduction: str = "mean") -> Tensor:
+    """Return the mean nats per token, or their sum."""
+    return functional.cross_entropy(module(windows[:, :-1]), windows[:, -1], reduction=reduction)
 
 
 def cut_by_gather(ids: Tensor, starts: Tensor, context_length: int) -> Tensor:
@@ -114,10 +108,7 @@ def next_token_probabilities(module: Any, window: Tensor) -> Tensor:
 
 
 def generate(
-    module: Any,
-    window: Tensor,
-    num_tokens: int,
-    probabilities: Callable[..., Tensor] = next_token_probabilities,
+    module: Any, window: Tensor, num_tokens: int, probabilities: Callable[..., Tensor] = next_token_probabilities
 ) -> Tensor:
     """Sample `num_tokens` tokens after contexts [B, N]: [B, num_tokens]."""
     drawn = []
@@ -141,7 +132,7 @@ def generate_in_python(module: Any, context: Sequence[int], num_tokens: int) -> 
     context, drawn = list(context), []
     for _ in range(num_tokens):
         with torch.no_grad():
-            probabilities = functional.softmax(module(torch.tensor([context])), dim=1)
+            probabilities = next_token_probabilities(module, torch.tensor([context]))
         token = torch.multinomial(probabilities, 1).item()
         context = [*context[1:], token]
         drawn.append(token)
@@ -174,35 +165,30 @@ def generate_from_table_in_python(probabilities: Tensor, token: int, num_tokens:
 
 
 def perplexity(
-    module: Any,
-    ids: Tensor,
-    *,
-    context_length: int,
-    batch_size: int,
-    sum_nats: Callable[..., Tensor] = sum_window_nats,
+    module: Any, ids: Tensor, *, context_length: int, batch_size: int, nats: Callable[..., Tensor] = window_nats
 ) -> float:
     """Return `exp` of the mean nats over all windows of `ids` [T]."""
     windows = ids.unfold(0, context_length + 1, 1)
     total = torch.zeros((), dtype=torch.float64)
     with torch.inference_mode():
         for batch in windows.split(batch_size):
-            total += sum_nats(module, batch)
+            total += nats(module, batch, "sum")
     return math.exp(float(total) / len(windows))
 
 
 def perplexity_in_python(module: Any, ids: Sequence[int], *, context_length: int, batch_size: int) -> float:
-    """Cut the windows in a list and read the nats of each batch."""
+    """Return the same perplexity with windows cut in a Python list, reading the nats of each batch."""
     total, num_windows = 0.0, len(ids) - context_length
     for start in range(0, num_windows, batch_size):
         starts = range(start, min(start + batch_size, num_windows))
         with torch.no_grad():
             windows = torch.tensor([ids[each : each + context_length + 1] for each in starts])
-            total += sum_window_nats(module, windows).item()
+            total += window_nats(module, windows, "sum").item()
     return math.exp(total / num_windows)
 
 
 def table_perplexity(table: Tensor, ids: Tensor) -> float:
-    """Return the perplexity by normalizing the whole table first, as in makemore's notebook."""
+    """Normalize the whole table, as in makemore's notebook, and return the perplexity."""
     return math.exp(float(-normalize_counts(table)[ids[:-1], ids[1:]].log().mean(dtype=torch.float64)))
 
 

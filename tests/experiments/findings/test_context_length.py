@@ -1,19 +1,12 @@
-"""Sizes by closed forms, perplexities by the library."""
+"""Sizes by closed forms and by counting."""
 
 from dataclasses import replace
 from functools import partial
 
 import pytest
 
-import jaxlm
-from experiments.findings.context_length import (
-    ContextLengthOptions,
-    dense_bytes,
-    longest_dense_context,
-    make_config,
-    measure,
-)
-from experiments.shared.training import fit_counts
+from experiments.findings.context_length import ContextLengthOptions, dense_bytes, longest_dense_context, measure
+from experiments.shared.recipes import read_recipe
 from jaxlm.text.dataset import load_dataset
 
 TEXT = "the cat sat on the mat. a rat sat on a hat: the cat sat on the rat!\n" * 10
@@ -23,15 +16,12 @@ TEXT = "the cat sat on the mat. a rat sat on a hat: the cat sat on the rat!\n" *
 def test_measure_reports_perplexity_and_memory(run_measure, tmp_path):
     (tmp_path / "text.txt").write_text(TEXT)
     options = ContextLengthOptions(longest=1, quick=True)
-    config = replace(make_config(options), vocab_size=256, num_steps=2, embedding_dim=2, hidden_dim=3)
+    config = replace(read_recipe("minute", quick_steps=2), vocab_size=256, embedding_dim=2, hidden_dim=3)
     data = load_dataset("", tmp_path / "text.txt", "bpe", vocab_size=256)
     results, table = run_measure(partial(measure, options, config, data))
     assert [row["context_length"] for row in results["rows"]] == [0, 1]
     train_ids = data.train_ids.tolist()
     for length, row in enumerate(results["rows"]):
-        model = jaxlm.CountsNgramLM(256, length)
-        perplexity = jaxlm.perplexity(model, fit_counts(model, data.train_ids), data.val_ids)
-        assert row["counts"]["perplexity"] == pytest.approx(perplexity, rel=1e-5)
         ngrams = {tuple(train_ids[begin : begin + length + 1]) for begin in range(len(train_ids) - length)}
         assert row["counts"]["num_ngrams"] == len(ngrams)
         assert row["dense_megabytes"] == 8 * 256 ** (length + 1) / 1e6
@@ -48,9 +38,3 @@ def test_longest_dense_context_is_the_last_that_fits():
     assert dense_bytes(27, 3) == 27**4 * 8
     for vocab_size, memory, longest in [(10, 8_000, 2), (10, 7_999, 1), (10, 80, 0), (10, 79, -1)]:
         assert longest_dense_context(vocab_size, memory) == longest
-
-
-def test_make_config_is_the_recipe_with_the_users_options():
-    config = make_config(ContextLengthOptions(seed=4))
-    assert (config.num_steps, config.weight_decay, config.vocab_size, config.seed) == (8000, 1e-4, 4096, 4)
-    assert make_config(ContextLengthOptions(quick=True)).num_steps == 300

@@ -8,12 +8,8 @@ import numpy as np
 import pytest
 
 import jaxlm
-from experiments.findings.reference_perplexities import (
-    ReferencePerplexitiesOptions,
-    fit_mixture,
-    make_config,
-    measure,
-)
+from experiments.findings.reference_perplexities import ReferencePerplexitiesOptions, fit_mixture, measure
+from experiments.shared.recipes import read_recipe
 from experiments.shared.training import fit_counts
 from jaxlm.text.dataset import load_dataset
 
@@ -22,8 +18,8 @@ OPTIONS = ReferencePerplexitiesOptions(quick=True)
 
 
 def small_config(name):
-    sizes = {"num_steps": 3, "embedding_dim": 2, "hidden_dim": 3, "log_every": 2}
-    return replace(make_config(name, OPTIONS), vocab_size=256, **sizes)
+    sizes = {"vocab_size": 256, "embedding_dim": 2, "hidden_dim": 3, "log_every": 2}
+    return replace(read_recipe(name, quick_steps=3), **sizes)
 
 
 @pytest.fixture
@@ -32,7 +28,7 @@ def load(tmp_path):
     return partial(load_dataset, "", tmp_path / "text.txt")
 
 
-@pytest.mark.stress
+@pytest.mark.slow
 def test_measure_compares_eight_rows_with_goals(run_measure, load):
     recipes = {name: small_config(name) for name in ("minute", "ten_minutes")}
     results, table = run_measure(partial(measure, OPTIONS, recipes, load("bpe", vocab_size=256), load("char")))
@@ -47,7 +43,7 @@ def test_measure_compares_eight_rows_with_goals(run_measure, load):
     assert rows[5]["perplexity"] <= min(row["perplexity"] for row in rows[1:5]) * 1.01
 
 
-@pytest.mark.stress
+@pytest.mark.slow
 def test_fit_mixture_ignores_the_validation_text(load):
     data = load("bpe", vocab_size=256)
     network = jaxlm.MLPLanguageModel(256, 5, 2, 3)

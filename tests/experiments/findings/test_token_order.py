@@ -19,7 +19,7 @@ V = 4
 
 
 def test_floor_of_a_source_that_is_its_order():
-    # b follows (a, b) and a follows (b, a): order determines the next token; without it, one bit is lost in half.
+    # b follows (a, b) and a follows (b, a). Without the order, half of the contexts leave a coin toss.
     joint = np.full((2, 2, 2), 1e-300)
     joint[0, 1, 1] = joint[1, 0, 0] = joint[0, 0, 0] = joint[1, 1, 1] = 0.25
     assert conditional_entropy(joint) == pytest.approx(0, abs=1e-9)
@@ -72,7 +72,7 @@ def test_train_best_rate_returns_every_seed_with_that_rate():
     assert perplexities[0] != perplexities[1]
 
 
-@pytest.mark.stress
+@pytest.mark.slow
 def test_measure_reports_text_and_source(run_measure, tmp_path):
     (tmp_path / "text.txt").write_text("the cat sat on the mat\n" * 30)
     plan = Plan((2,), 1, 2, 2000, (1e-6,), ("sum",))

@@ -46,7 +46,7 @@ def finished(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_every_artifact_is_written(finished):
+def test_ladder_writes_every_artifact(finished):
     files = (
         "config.json counts.png curves.png manifest.json metrics.jsonl models report.html results.json samples.txt"
     )
@@ -89,7 +89,7 @@ def test_metrics_hold_every_recorded_step(finished):
 
 
 @pytest.mark.slow
-def test_every_model_continues_the_same_prompt(finished):
+def test_ladder_samples_continue_one_prompt(finished):
     out, results, output = finished
     first_line = TEXT[results["tokens"]["train"] :].partition("\n")[2]
     assert results["prompt"] == first_line[:3]
@@ -139,14 +139,14 @@ def test_several_seeds_are_those_of_single_runs(finished):
 
 
 @pytest.mark.slow
-def test_later_seed_that_diverges_has_infinite_perplexity(tmp_path):
+def test_train_again_of_a_diverging_seed_is_infinite(tmp_path):
     (tmp_path / "text.txt").write_text(TEXT)
     options = small_options(tmp_path / "text.txt", steps=30)
     data = load_text(options, "char", min_tokens=8)
     recipe = replace(RECIPES["course"], bigram_lr=1e38)
     network = make_networks(data.tokenizer.vocab_size, options, recipe, options.steps)[0]
     console = Console(file=io.StringIO(), width=200)
-    context = RunContext(Path(), jax.devices("cpu")[0], {}, console)
+    context = RunContext(Path(), jax.devices("cpu")[0], console)
     assert train_again(network, data, 1, context) == math.inf
     assert re.search(r"neural bigram, seed 1: .* at step", console.file.getvalue())
     evaluation = jaxlm.Evaluation(math.log(9), 9.0, 10)

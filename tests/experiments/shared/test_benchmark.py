@@ -1,20 +1,24 @@
 """Variants are timed in turn, per unit of work, and never while they compile; ratios compare the fastest."""
 
+import io
 import time
+from functools import partial
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import pytest
+from rich.console import Console
 
 from experiments.shared.benchmark import (
     Benchmark,
     Ratio,
     Variant,
     compute_ratio,
-    format_benchmarks,
-    run_benchmark,
+    run_benchmarks,
     time_variants,
 )
+from experiments.shared.experiment import RunContext
 
 
 def test_time_variants_takes_turns():
@@ -62,11 +66,11 @@ def test_compute_ratio_takes_the_fastest_with_the_prefix():
         "theirs, compiled": {"median_us": 5.0},
     }
     assert compute_ratio(Ratio("", "theirs", "ours"), variants) == 2.5
-    assert compute_ratio(Ratio("", "theirs", "ours"), variants | {"theirs, compiled": None}) == 4
+    assert compute_ratio(Ratio("", "theirs", "ours"), variants | {"theirs, compiled": {"error": ""}}) == 4
     assert compute_ratio(Ratio("", "C", "ours"), variants) is None
 
 
-def test_run_benchmark_skips_a_variant_that_fails_to_compile():
+def test_run_benchmarks_keeps_the_error_of_a_variant():
     def fail():
         raise RuntimeError("no C++ compiler\nsecond line")
 
@@ -77,14 +81,18 @@ def test_run_benchmark_skips_a_variant_that_fails_to_compile():
         "broken": Variant(fail, 1, True),
     }
     ratios = Ratio("theirs / ours", "theirs", "ours"), Ratio("broken / ours", "broken", "ours")
-    messages = []
-    outcome = run_benchmark(Benchmark("call", variants, ratios), repeats=1, on_failure=messages.append)
-    assert messages == ["broken skipped: RuntimeError: no C++ compiler"]
-    assert outcome["variants"]["broken"] is None
+    console = Console(file=io.StringIO(), width=100)
+    build = partial(Benchmark, "call", variants, ratios)
+    findings = run_benchmarks({"fit": build}, RunContext(Path(), jax.devices()[0], console), repeats=1)
+    assert "broken failed: RuntimeError: no C++ compiler\n" in console.file.getvalue()
+    outcome = findings.results["rows"]["fit"]
+    assert outcome["variants"]["broken"] == {"error": "RuntimeError: no C++ compiler"}
     assert outcome["variants"]["theirs, slow"]["compile_seconds"] >= 0.01
     assert list(outcome["ratios"]) == ["theirs / ours", "broken / ours"]
     assert outcome["ratios"]["broken / ours"] is None
     ratio = outcome["variants"]["theirs"]["median_us"] / outcome["variants"]["ours"]["median_us"]
     assert outcome["ratios"]["theirs / ours"] == pytest.approx(ratio)
-    text = format_benchmarks({"fit": outcome})
-    assert all(part in text for part in ("fit, per call", "broken", "theirs / ours"))
+    assert all(part in findings.table for part in ("fit, per call", "broken", "theirs / ours"))
+    variants["broken"] = Variant(fail, 1)
+    with pytest.raises(RuntimeError, match="no C"):
+        time_variants(variants, repeats=1)

@@ -30,7 +30,7 @@ def test_counting_writes_every_variant(workloads, tmp_path):
     row = results["rows"]["fit, V=64"]
     expected = {"jaxlm", "PyTorch index_put_", "PyTorch scatter_add_", "PyTorch bincount", "course"}
     assert expected <= set(row["variants"])
-    assert all(0 < figure["minimum_us"] <= figure["median_us"] for figure in row["variants"].values())
+    assert all(figure["median_us"] > 0 for figure in row["variants"].values())
     assert {"best PyTorch / jaxlm", "course / jaxlm"} <= set(row["ratios"])
     assert results["torch"]["version"] == metadata.version("torch")
     assert results["device"]["platform"] == "cpu"
@@ -44,7 +44,9 @@ def test_counting_writes_every_variant(workloads, tmp_path):
 )
 def test_workload_runs(workloads, rows, tmp_path):
     results, _ = run(rows=rows, out=tmp_path / "run")
-    assert all(None not in row["variants"].values() for row in results["rows"].values())
+    assert not [
+        figure for row in results["rows"].values() for figure in row["variants"].values() if "error" in figure
+    ]
 
 
 def test_prepare_refuses_an_unknown_workload(workloads, tmp_path):
