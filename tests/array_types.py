@@ -1,4 +1,4 @@
-"""Check the types of `jaxlm._types` in every call of the core, as the type checker of jaxtyping's import hook."""
+"""Type checker for jaxtyping's import hook: check the array annotations in every call of the core."""
 
 import inspect
 from typing import get_args
@@ -8,7 +8,7 @@ from jaxtyping import AbstractArray
 
 
 def check_arrays(function):
-    """Check the annotations that name an array. Functions check the other arguments themselves."""
+    """Check the annotations that contain an array type. Functions check their other arguments themselves."""
     hints = function.__annotations__
     function.__annotations__ = {name: hint for name, hint in hints.items() if _names_array(hint)}
     return beartype(function)

@@ -1,6 +1,7 @@
 """Folders import downwards, public names resolve and have examples, and importing jaxlm is cheap."""
 
 import ast
+import os
 import subprocess
 import sys
 import tomllib
@@ -37,7 +38,7 @@ def imports_of(path):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import on line {node.lineno}"
-            yield node.module
+            yield from [node.module] if node.module != "jaxlm" else []
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
@@ -52,6 +53,7 @@ def test_folder_imports_downwards(file):
     allowed = FOLDERS[: FOLDERS.index(folder) + 1]
     for module in imports_of(PACKAGE / file):
         parts = module.split(".")
+        assert module != "jaxlm" or folder == "cli", f"{file} imports the whole package"
         if parts[0] == "jaxlm" and len(parts) > 1 and parts[1] in FOLDERS:
             assert parts[1] in allowed, f"{file} imports {module}"
 
@@ -63,7 +65,7 @@ def test_library_has_one_importing_folder(library, folder):
     assert all(file.startswith(folder) for file in importers)
 
 
-def test_no_experiment_imports_another():
+def test_experiments_import_no_other():
     paths = sorted(EXPERIMENTS.rglob("*.py"))
     names = {path: ".".join(path.relative_to(EXPERIMENTS.parent).with_suffix("").parts) for path in paths}
     runnable = {names[path] for path in paths if '\nif __name__ == "__main__":' in path.read_text("utf-8")}
@@ -73,7 +75,7 @@ def test_no_experiment_imports_another():
 
 
 @pytest.mark.parametrize("file", FILES)
-def test_no_file_executes_what_it_reads(file):
+def test_package_executes_nothing_it_reads(file):
     unpicklers = {"pickle", "cloudpickle", "dill", "marshal", "shelve", "joblib"}
     assert not unpicklers & {module.split(".")[0] for module in imports_of(PACKAGE / file)}
     for node in ast.walk(ast.parse((PACKAGE / file).read_text("utf-8"))):
@@ -85,10 +87,11 @@ def test_no_file_executes_what_it_reads(file):
 @pytest.mark.parametrize("name", jaxlm.__all__)
 def test_public_name_resolves_and_has_an_example(name):
     assert name in dir(jaxlm)
-    if name != "TrainConfig":  # its docstring is the help text of `jaxlm train`
-        assert ">>>" in getattr(jaxlm, name).__doc__
+    documentation = getattr(jaxlm, name).__doc__
+    assert ">>>" in documentation or name == "TrainConfig"  # whose docstring is the help text of `jaxlm train`
 
 
+@pytest.mark.skipif(os.environ.get("JAXTYPING_DISABLE") == "1", reason="array types are not checked")
 def test_array_types_of_the_core_are_checked():
     contexts = np.zeros((1, 1), np.float32)
     with pytest.raises(TypeCheckError, match="'contexts'"):

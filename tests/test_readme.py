@@ -37,7 +37,7 @@ def find_commands():
 
 
 def program_of(words):
-    """Split a command into the words that name the program and the rest."""
+    """Split a command into the program and its arguments."""
     while "=" in words[0]:
         words = words[1:]
     if words[0].endswith("python"):
@@ -79,7 +79,7 @@ def test_python_block_runs(block, tmp_path, monkeypatch, capsys, request):
 @pytest.mark.parametrize("program", sorted({program_of(words)[0] for words in find_commands()}), ids=" ".join)
 def test_documented_options_exist(program, monkeypatch, capsys):
     if "pip" in program:
-        pytest.skip("tests/devices/test_extras.py resolves the extras")
+        pytest.skip("tests/test_extras.py resolves the extras")
     text = help_of(program, monkeypatch, capsys)
     for words in find_commands():
         if program_of(words)[0] == program:

@@ -42,7 +42,7 @@ for number, (model, variables) in enumerate(models):
 
 @pytest.mark.slow
 def test_helpers_work_with_64_bit_numbers(tmp_path):
-    """They sample the tokens of 32 bits."""
+    """Sampling gives the same tokens as without x64."""
     ids = jaxlm.sample(jaxlm.UniformLM(7), {}, [0], 9, key=jax.random.key(0)).tolist()
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", PROGRAM, str(ids)],

@@ -18,7 +18,7 @@ _TEXT = "the cat sat on the mat; the dog ran after the cat\n" * 8
 
 
 def tiny_config(folder, **options):
-    """Options of an MLP that records after steps 1, 6, 11 and 12 and saves after steps 4, 8 and 12."""
+    """Return the options of an MLP that records after steps 1, 6, 11 and 12 and saves after steps 4, 8 and 12."""
     text = folder / "text.txt"
     if not text.exists():
         text.write_text(_TEXT, "utf-8")
