@@ -96,7 +96,8 @@ def split_ids(ids: ArrayLike, val_fraction: float = 0.1) -> Split:
     # Round before `ceil`, because 100 * 0.07 is 7.000000000000001.
     num_train = len(array) - math.ceil(round(len(array) * val_fraction, 6))
     if not 0 < num_train < len(array):
-        raise ValueError(f"{len(array)} ids cannot be split with val_fraction={val_fraction}: a part is empty")
+        problem = f"{len(array)} ids cannot be split with val_fraction={val_fraction}: a part is empty"
+        raise ValueError(f"{problem}; use a longer text")
     return Split(array[:num_train], array[num_train:])
 
 
@@ -201,7 +202,12 @@ def pad_rows(array: NDArray[Any], value: int) -> NDArray[Any]:
 
 
 def _as_integers(ids: ArrayLike, name: str) -> Integers:
-    array = ids if isinstance(ids, Array) else np.asarray(ids)
+    try:
+        array = ids if isinstance(ids, Array) else np.asarray(ids)
+    except ValueError:  # from NumPy, which calls the shape inhomogeneous
+        raise ValueError(
+            f"{name}: the rows have different lengths; make them equal, or call once for each"
+        ) from None
     if not array.size and not isinstance(ids, Array | np.ndarray):
         array = array.astype(np.int32)  # NumPy makes an empty list an array of floats
     if not jnp.issubdtype(array.dtype, jnp.integer):

@@ -3,6 +3,7 @@
 import functools
 import json
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -153,7 +154,8 @@ class BPETokenizer(Tokenizer):
         limit, alphabet = min(vocab_size, 256 + len(text.encode())), list(_BYTE_OF_CHARACTER)
         trainer = trainers.BpeTrainer(vocab_size=limit, initial_alphabet=alphabet, show_progress=False)
         library = cls(())._library
-        library.train_from_iterator([text], trainer)
+        # The library takes quadratic time in the length of a word: cut the few that are long, such as DNA.
+        library.train_from_iterator(re.split(r"(\S{1000}|\s{1000})", text), trainer)
         return cls(tuple(tuple(pair) for pair in json.loads(library.to_str())["model"]["merges"]))
 
     @property

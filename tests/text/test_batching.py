@@ -39,6 +39,14 @@ def test_check_ids_refuses_other_types(ids):
         check_ids(ids, vocab_size=3, name="prompt")
 
 
+@pytest.mark.parametrize("ids", [[[1, 2], [0]], [[0], [[1]]], [np.array([1, 2]), np.array([0])]])
+def test_check_ids_of_rows_with_different_lengths(ids):
+    with pytest.raises(
+        ValueError, match=r"^prompt: the rows have different lengths; make them equal, or call once"
+    ):
+        check_ids(ids, 3, name="prompt")
+
+
 def test_check_ids_is_a_host_function():
     with pytest.raises(TypeError, match="check_ids does not work inside jit, vmap or grad; use ids that were"):
         jax.jit(lambda ids: check_ids(ids, 3))(np.array([0, 1]))

@@ -3,6 +3,7 @@
 import itertools
 import json
 import string
+import time
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -87,6 +88,22 @@ def test_bpe_of_a_small_text_has_fewer_tokens():
     assert tokenizer.vocab_size == 258
     assert tokenizer.encode("abab").tolist() == [257]
     assert BPETokenizer.train(PROSE, 2**31 - 1) == BPETokenizer.train(PROSE, 256 + len(PROSE.encode()))
+
+
+@pytest.mark.parametrize("text", ["abcdefghij" * 20_000, " " * 200_000 + "ab", "日本語" * 70_000])
+def test_bpe_of_long_words_is_quick(text):
+    """The library takes quadratic time, which is minutes here."""
+    begin = time.monotonic()
+    tokenizer = BPETokenizer.train(text, 270)
+    assert tokenizer.vocab_size > 256
+    assert tokenizer.decode(tokenizer.encode(text)) == text
+    assert time.monotonic() - begin < 20
+
+
+def test_bpe_of_words_below_1000_characters_is_the_librarys():
+    text = ("x" * 999 + " " + "yz" * 499 + "\n") * 2 + PROSE
+    merges = json.loads(library_bpe(text, 280).to_str())["model"]["merges"]
+    assert BPETokenizer.train(text, 280).merges == tuple(map(tuple, merges))
 
 
 @pytest.mark.slow
