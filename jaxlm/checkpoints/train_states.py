@@ -168,7 +168,7 @@ def prune_checkpoints(directory: Path, keep: int) -> None:
             remove(checkpoint_path(directory, step))
 
 
-def discard_after(directory: Path, step: int) -> None:
+def quarantine_after(directory: Path, step: int) -> None:
     """Rename the checkpoints after `step` to `unusable-*`, and remove incomplete ones."""
     for path in directory.glob("step_*"):
         if not (path / _DOCUMENT).exists():

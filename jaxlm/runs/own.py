@@ -5,13 +5,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, final
 
+import jax.numpy as jnp
 import numpy as np
 import optax
+from jax import Array
 from numpy.typing import ArrayLike
 
-from jaxlm._types import NpIntT
+from jaxlm._types import NpIntT, Variables
 from jaxlm.checkpoints.model_spec import model_to_spec
 from jaxlm.models import LanguageModel
+from jaxlm.models.interface import compute_logits
 from jaxlm.text.batching import check_ids
 from jaxlm.text.dataset import Dataset
 from jaxlm.text.tokenizers import BPETokenizer, ByteTokenizer, CharTokenizer, Tokenizer, tokenizer_to_json
@@ -50,6 +53,28 @@ class OwnTokenizer(Tokenizer):
         """Return the text of `ids` in UTF-8."""
         tokens = np.asarray(check_ids(ids, self.vocab_size, name="ids to decode")).tolist()
         return self.tokenizer.decode(tokens).encode("utf-8", "replace")
+
+
+@final
+@dataclass(frozen=True)
+class KnownTokens:
+    """A language model that predicts no id at or above `num_tokens`, such as those that pad a vocabulary."""
+
+    model: LanguageModel
+    num_tokens: int
+    vocab_size: int
+    context_length: int
+
+    def apply(self, variables: Variables, contexts: Array) -> Array:
+        logits = compute_logits(self.model, variables, contexts)
+        return jnp.where(jnp.arange(self.vocab_size)[None] < self.num_tokens, logits, -jnp.inf)
+
+
+def limit_tokens(model: LanguageModel, num_tokens: int) -> LanguageModel:
+    """Return the model, as `KnownTokens` if it has more than `num_tokens` ids."""
+    if num_tokens == model.vocab_size:
+        return model
+    return KnownTokens(model, num_tokens, model.vocab_size, model.context_length)
 
 
 def adapt_tokenizer(tokenizer: Any) -> Tokenizer:

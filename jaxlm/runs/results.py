@@ -15,7 +15,7 @@ from jaxlm.models import CountsBigramLM, LanguageModel
 from jaxlm.models.interface import num_params
 from jaxlm.runs.manifest import describe_environment, write_json
 from jaxlm.runs.metrics_log import read_metrics
-from jaxlm.runs.own import compute_metrics
+from jaxlm.runs.own import compute_metrics, limit_tokens
 from jaxlm.runs.report.page import render_page
 from jaxlm.runs.report.plots import plot_counts, plot_curves
 from jaxlm.runs.report.tables import format_samples
@@ -98,7 +98,8 @@ def write_artifacts(
     prompt = data.tokenizer.decode(prompt_ids)
     key = jax.random.fold_in(jax.random.key(config.seed), SAMPLE_FOLD)
     try:
-        ids = sample(model, variables, prompt_ids, _SAMPLE_TOKENS, key=key, device=setup.device)
+        known = limit_tokens(model, data.tokenizer.vocab_size)
+        ids = sample(known, variables, prompt_ids, _SAMPLE_TOKENS, key=key, device=setup.device)
         text = data.tokenizer.decode(ids)
     except ValueError as error:  # without smoothing, an unseen token has no successor
         text = f"{prompt} ({error})"

@@ -105,7 +105,7 @@ def latest_usable_checkpoint(path: Path, setup: TrainingSetup) -> Checkpoint | N
 
 def return_to_checkpoint(path: Path, setup: TrainingSetup, checkpoint: Checkpoint | None) -> None:
     """Quarantine later checkpoints, and restore the log of the checkpoint (empty without one)."""
-    train_states.discard_after(path / "checkpoints", -1 if checkpoint is None else int(checkpoint.state.step))
+    train_states.quarantine_after(path / "checkpoints", -1 if checkpoint is None else int(checkpoint.state.step))
     lines = [] if checkpoint is None else checkpoint.log.splitlines(keepends=True)
     # An extended run does not record the last step of the shorter run, although that state may remain the best.
     if lines and not is_recorded(json.loads(lines[-1])["step"], setup.config.num_steps, setup.config.log_every):

@@ -21,10 +21,10 @@ from jaxlm.checkpoints.train_states import (
     best_step,
     checkpoint_path,
     checkpoint_steps,
-    discard_after,
     latest_checkpoint,
     load_checkpoint,
     prune_checkpoints,
+    quarantine_after,
     save_checkpoint,
     save_in_background,
 )
@@ -221,13 +221,13 @@ def test_prune_checkpoints_keeps_latest_and_best(tmp_path):
     assert best_step(tmp_path / "nowhere") is None
 
 
-def test_discard_after_renames_later_checkpoints(tmp_path):
+def test_quarantine_after_renames_later_checkpoints(tmp_path):
     save_steps(tmp_path, 2)
     for _ in range(2):
         save_steps(tmp_path, 3)
         shutil.copytree(checkpoint_path(tmp_path, 2), checkpoint_path(tmp_path, 1), dirs_exist_ok=True)
         (checkpoint_path(tmp_path, 1) / "checkpoint.json").unlink()
-        discard_after(tmp_path, 2)
+        quarantine_after(tmp_path, 2)
         assert sorted(path.name for path in tmp_path.iterdir()) == ["step_0000000002", "unusable-step_0000000003"]
 
 

@@ -108,6 +108,8 @@ def test_an_own_run_has_results_table_and_page(own_run, config):
     assert (row["name"], row["title"], lines[0]["model"]) == ("RepeatLM", "RepeatLM", "RepeatLM")
     assert summarise_run(own_run)["model"] == read_manifest(own_run)["model"] == "RepeatLM"
     assert "RepeatLM" in (own_run / "report.html").read_text()
+    sample = (own_run / "samples.txt").read_text().splitlines()[1:]
+    assert len("\n".join(sample)) == 1 + 100  # of known tokens only, because all were decoded
     assert row["perplexity"] < 20  # the optimizer trained it
 
 
