@@ -1,5 +1,6 @@
 """The `jaxlm` command: parse the command line, run a subcommand, and print its result or error."""
 
+import functools
 import itertools
 import json
 import os
@@ -60,24 +61,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parse(words: Sequence[str]) -> Any:
     """Return the options of the subcommand that the words name."""
-    records: dict[str, Callable[..., Any]] = {name: record for name, (record, _) in COMMANDS.items()}
-    purpose = "Train, resume, evaluate, sample and compare next-token language models."
-    names: dict[str, Any] = {"prog": "jaxlm", "description": purpose, "config": TYRO_CONFIG}
+    parse = functools.partial(
+        tyro.extras.subcommand_cli_from_dict,
+        {name: record for name, (record, _) in COMMANDS.items()},
+        prog="jaxlm",
+        description="Train, resume, evaluate, sample and compare next-token language models.",
+        config=TYRO_CONFIG,
+    )
     escaped = [escape_controls(word) for word in words]  # tyro repeats words in its messages
     try:
-        options = tyro.extras.subcommand_cli_from_dict(records, args=escaped, **names)
+        options = parse(args=escaped)
     except AssertionError as error:  # --tyro-print-completion of an unknown shell
         raise ValueError(error) from None
     except SystemExit as stop:
-        for option, value in itertools.pairwise(escaped):
-            if stop.code and option in ("--prompt", "--encode") and value.startswith("-"):
-                print(
-                    f"A text that starts with a dash needs =: {shlex.quote(f'{option}={value}')}", file=sys.stderr
-                )
+        for option, text in itertools.pairwise(escaped if stop.code else ()):
+            if option in ("--prompt", "--encode") and text.startswith("-"):
+                hint = "A text that starts with a dash needs an equals sign"
+                print(f"{hint}: {shlex.quote(f'{option}={text}')}", file=sys.stderr)
+        if stop.code and "--json" in words:
+            print(json.dumps({"error": "these arguments are not valid; standard error says why"}))
         raise
-    if escaped == words:
-        return options
-    return tyro.extras.subcommand_cli_from_dict(records, args=words, console_outputs=False, **names)
+    return options if escaped == words else parse(args=words, console_outputs=False)
 
 
 def _run(words: Sequence[str], options: Any) -> dict[str, Any]:
@@ -114,7 +118,6 @@ def _start_jax(words: Sequence[str], options: Any) -> Any:
 
 def needs_only_cpu(options: Any) -> bool:
     """Return whether the subcommand needs no accelerator: `--device cpu`, or export and import."""
-    if isinstance(options, ExportOptions | ImportOptions):
-        return True
     device = getattr(getattr(options, "training", options), "device", None)
-    return device == "cpu" or (device == "auto" and os.environ.get("JAXLM_DEVICE") == "cpu")
+    is_chosen = device == "cpu" or (device == "auto" and os.environ.get("JAXLM_DEVICE") == "cpu")
+    return is_chosen or isinstance(options, ExportOptions | ImportOptions)

@@ -37,8 +37,13 @@ def make_console(*, stderr: bool = False) -> "Console":
 
 
 def print_plain(console: "Console", text: str) -> None:
-    """Print `text` without markup, emoji codes, colors or wrapping."""
-    console.print(text, markup=False, emoji=False, highlight=False, soft_wrap=True)
+    """Print `text` without markup, emoji codes, colors or wrapping. Standard error may be on a full disk."""
+    try:
+        console.print(text, markup=False, emoji=False, highlight=False, soft_wrap=True)
+    except OSError:
+        if not console.stderr:
+            raise
+        _redirect_to_devnull(console.file.fileno())
 
 
 def write(console: "Console", text: str) -> None:
@@ -107,5 +112,5 @@ def _describe_error(error: Exception) -> str:
 
 
 def _redirect_to_devnull(descriptor: int) -> None:
-    """Redirect a broken pipe, so that flushing it at exit does not raise a BrokenPipeError."""
+    """Redirect output that cannot be written, so that flushing it at exit does not raise another error."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)

@@ -142,6 +142,13 @@ def test_main_expands_the_home_directory(parse_train, monkeypatch, tmp_path):
     assert EvaluateOptions(Path("~/run")).model == tmp_path / "run"
 
 
+@pytest.mark.parametrize("words", ["train --json --lrx 3", "--json", "sample --json m --prompt -x"])
+def test_main_json_of_invalid_words_is_a_document(words, capsys):
+    with pytest.raises(SystemExit):
+        main(words.split())
+    assert json.loads(capsys.readouterr().out)["error"].startswith("these arguments are not valid")
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -137,6 +137,17 @@ def test_run_command_prints_one_line_and_returns_a_code(error, code, line, capsy
     assert escape_controls(messages[0]) == line.removeprefix("error: ")
 
 
+def test_print_plain_on_a_full_disk_loses_messages_only():
+    with open("/dev/full", "w") as file:  # noqa: PTH123  a device
+        print_plain(Console(file=file, stderr=True), "device: cpu")
+        print_plain(Console(file=file, stderr=True), "more")
+    file = open("/dev/full", "w")  # noqa: PTH123, SIM115
+    with pytest.raises(OSError, match="No space left"):
+        print_plain(Console(file=file), "a figure")
+    with pytest.raises(OSError, match="No space left"):
+        file.close()
+
+
 def test_run_command_success_is_0(capsys):
     assert run_command(lambda: print("done"), on_failure=pytest.fail) == 0
     assert capsys.readouterr() == ("done\n", "")
