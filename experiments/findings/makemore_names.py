@@ -139,10 +139,7 @@ def count_names(model: jaxlm.CountsNgramLM, names: Sequence[str], tokenizer: jax
 
 
 def train_mlps(
-    options: MakemoreNamesOptions,
-    train: Sequence[str],
-    validation: Sequence[str],
-    tokenizer: jaxlm.CharTokenizer,
+    options: MakemoreNamesOptions, train: Sequence[str], validation: Sequence[str], tokenizer: jaxlm.CharTokenizer
 ) -> dict[str, Any]:
     """Train the MLP from several seeds side by side; return each validation loss, their mean and its interval."""
     model = UnitEmbeddings(jaxlm.MLPLanguageModel(tokenizer.vocab_size, _CONTEXT_LENGTH, 10, 200))

@@ -100,7 +100,7 @@ def prepare(options: TokenOrderOptions) -> Experiment:
 def measure(seed: int, plan: Plan, data: Dataset, run: RunContext) -> Findings:
     """Train every network on the text, for each context length, and on the Markov source."""
     text_key, stream_key, source_key = jax.random.split(jax.random.key(seed), 3)
-    vocab_size = int(max(data.train_ids.max(), data.val_ids.max())) + 1
+    vocab_size = data.tokenizer.vocab_size
     text_rows = []
     for length in plan.context_lengths:
         models = make_models(vocab_size, length, plan)

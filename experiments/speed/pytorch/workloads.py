@@ -11,7 +11,6 @@ from typing import Any
 import jax
 import numpy as np
 import torch
-from jax import Array
 
 import jaxlm
 from experiments.shared.benchmark import Benchmark, Ratio, Variant
@@ -37,9 +36,7 @@ class Sizes:
 QUICK = Sizes(64, 2_000, 100, 2_000, 0.01, 50, 300, "eager")
 
 LR = 0.1
-
 BATCH_SIZES = 256, 1024, 4096  # for perplexity; the fastest counts for PyTorch
-
 RATIOS = Ratio("best PyTorch / jaxlm", "PyTorch", "jaxlm"), Ratio("course / jaxlm", "course", "jaxlm")
 
 
@@ -97,19 +94,10 @@ def step_workload(model: jaxlm.LanguageModel, batch_size: int, num_steps: int, s
     steps = max(int(num_steps * sizes.step_share), 1)
     few_steps = max(steps // 10, 1)
     options: dict[str, Any] = {"variables": variables, "batch_size": batch_size, "num_steps": steps, "lr": LR}
-
-    def train() -> Any:
-        return jaxlm.train_lm(model, ids, key=jax.random.key(1), log_every=steps, **options)[0]
-
-    train_torch = partial(
-        reference.train,
-        reference.from_flax(model, variables),
-        torch.tensor(ids, dtype=torch.int64),
-        context_length=model.context_length,
-        batch_size=batch_size,
-        num_steps=few_steps,
-        lr=LR,
-    )
+    train = partial(jaxlm.train_lm, model, ids, key=jax.random.key(1), log_every=steps, **options)
+    module, stream = reference.from_flax(model, variables), torch.tensor(ids, dtype=torch.int64)
+    few: dict[str, Any] = {"batch_size": batch_size, "num_steps": few_steps, "lr": LR}
+    train_torch = partial(reference.train, module, stream, context_length=model.context_length, **few)
     nats = compile_function(reference.window_nats, sizes)
     variants = {
         "jaxlm": Variant(train, steps),
@@ -132,10 +120,7 @@ def sample_workload(model: jaxlm.LanguageModel, num_streams: int, sizes: Sizes) 
     compiled = compile_function(reference.next_token_probabilities, sizes)
     generate = partial(reference.generate, module, window, few_tokens)
     generate_compiled = partial(generate, probabilities=compiled)
-
-    def sample() -> Array:
-        return jaxlm.sample(model, variables, prompts, num_tokens, key=jax.random.key(1))
-
+    sample = partial(jaxlm.sample, model, variables, prompts, num_tokens, key=jax.random.key(1))
     variants = {
         "jaxlm": Variant(sample, num_tokens * num_streams),
         "PyTorch eager": Variant(generate, few_tokens * num_streams),
@@ -155,10 +140,7 @@ def sample_table_workload(model: jaxlm.CountsBigramLM, sizes: Sizes) -> Benchmar
     num_tokens, few_tokens = 5 * sizes.num_tokens, max(sizes.num_tokens // 20, 1)
     variables = fit_counts(model, zipf_ids(model.vocab_size, sizes.train_tokens))
     table = reference.normalize_counts(reference.from_jax(variables["counts"]["table"]))
-
-    def sample() -> Array:
-        return jaxlm.sample(model, variables, [0], num_tokens, key=jax.random.key(1))
-
+    sample = partial(jaxlm.sample, model, variables, [0], num_tokens, key=jax.random.key(1))
     variants = {
         "jaxlm": Variant(sample, num_tokens),
         "PyTorch eager": Variant(partial(reference.generate_from_table, table, 0, few_tokens), few_tokens),

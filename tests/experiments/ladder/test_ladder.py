@@ -16,6 +16,7 @@ import jaxlm
 from experiments.ladder.ladder import LadderOptions, describe_rung, prepare, train_again
 from experiments.ladder.rungs import RECIPES, Rung, find_best_smoothing, fit_baselines, load_text, make_networks
 from experiments.shared.experiment import RunContext, run_experiment
+from jaxlm.runs.config import TrainConfig, resolve
 from jaxlm.runs.manifest import read_manifest
 from jaxlm.runs.summary import summarise_run
 from jaxlm.utils.timing import Timing
@@ -152,6 +153,16 @@ def test_train_again_of_a_diverging_seed_is_infinite(tmp_path):
     evaluation = jaxlm.Evaluation(math.log(9), 9.0, 10)
     rung = Rung("x", "x", network.model, {}, evaluation, Timing(), perplexities=[9.0, math.inf])
     assert describe_rung(rung, data)["seeds"]["interval_half_width"] == math.inf
+
+
+def test_default_recipe_is_that_of_jaxlm_train():
+    options, recipe = LadderOptions(), RECIPES["momentum"]
+    for name, lr in (("bigram", recipe.bigram_lr), ("mlp", recipe.mlp_lr)):
+        config = resolve(TrainConfig(model=name))
+        assert (config.num_steps, config.batch_size, config.lr) == (recipe.num_steps, recipe.batch_size, lr)
+        assert config.embedding_dim == getattr(options, f"{name}_embedding_dim")
+        assert (config.schedule, config.momentum, config.clip_norm, config.weight_decay) == ("cosine", 0.9, 1, 0)
+    assert (config.context_length, config.hidden_dim) == (options.mlp_context_length, options.mlp_hidden_dim)
 
 
 def test_find_best_smoothing_has_the_lowest_perplexity():

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -11,27 +12,7 @@ from rich.console import Console
 from experiments.shared.experiment import run_experiment
 from experiments.speed.jit.compare import JitOptions, compare, prepare
 
-OWN_STAGE = """
-import jax
-import jax.numpy as jnp
-import optax
-
-optimizer = optax.adamw(1e-3)
-
-
-def adamw(problem):
-    def step(inputs, state, i):
-        params, opt_state = state
-        gradients = jax.grad(lambda params: ((params - inputs) ** 2).sum())(params)
-        updates, opt_state = optimizer.update(gradients, opt_state, params)
-        return optax.apply_updates(params, updates), opt_state
-
-    params = jnp.zeros(3)
-    return step, jnp.ones(3), (params, optimizer.init(params))
-
-
-STAGES = {"adamw": adamw}
-"""
+README = Path(__file__).parents[3] / "experiments" / "speed" / "README.md"
 
 
 def run(**options):
@@ -66,7 +47,9 @@ def test_comparison_writes_consistent_rows(tmp_path):
 
 @pytest.mark.slow
 def test_stage_file_with_adamw_fills_a_row(tmp_path):
-    (tmp_path / "mine.py").write_text(OWN_STAGE)
+    """The stage of the README."""
+    (block,) = re.findall(r"^```python\n(.*?adamw.*?)^```", README.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    (tmp_path / "mine.py").write_text(block)
     path = run(out=tmp_path / "run", stage_file=tmp_path / "mine.py")
     rows = json.loads((path / "results.json").read_text("utf-8"))["rows"]
     assert [row["variant"] for row in rows] == ["eager", "no jit", "jit", "donated", "loop", "scan", "vmap"]
