@@ -1,6 +1,5 @@
 """Lock a run directory, so that only one process writes to it."""
 
-import errno
 import logging
 import os
 import socket
@@ -14,11 +13,7 @@ import filelock
 from jaxlm.utils.atomic_files import temporary_path
 from jaxlm.utils.json_files import read_json
 
-LOCK_NAME = ".lock"
-_SOFT_LOCK_NAME = ".lock-soft"  # exists only while it is held
-LOCK_NAMES = LOCK_NAME, _SOFT_LOCK_NAME
-
-_log = logging.getLogger(__name__)
+LOCK_NAMES = LOCK_NAME, SOFT_LOCK_NAME = ".lock", ".lock-soft"  # the second exists only while it is held
 
 
 @contextmanager
@@ -31,22 +26,18 @@ def lock_run(path: Path, timeout: float = 1.0) -> Iterator[None]:
     """
     if (path / LOCK_NAME).is_symlink():  # into a cache, such as git-annex's; filelock does not follow it
         (path / LOCK_NAME).unlink()
-    lock = filelock.FileLock(path / LOCK_NAME)
-    if not _has_file_locks(path):
-        lock = filelock.SoftFileLock(path / _SOFT_LOCK_NAME)
-        if timeout >= 1:
-            _log.warning("%s has no file locks; %s is used instead", path, lock.lock_file)
-        _remove_lock_of_dead_process(path)
+    holder, remedy, has_locks = _read_holder(path), "wait, or choose another directory", _has_file_locks(path)
+    lock = filelock.FileLock(path / LOCK_NAME) if has_locks else filelock.SoftFileLock(path / SOFT_LOCK_NAME)
+    if not has_locks:
+        remedy += f"; if no process uses it, remove {lock.lock_file}"
+        _remove_dead_lock(path, *holder)
     try:  # poll often, to succeed between two readers
         acquired = lock.acquire(timeout=timeout, poll_interval=0.005)
     except filelock.Timeout:
-        holder, wait = "another process", "wait, or choose another directory"
-        match _read_holder(path):
-            case pid, host:
-                holder += f" (process {pid} on {host})"
-        if isinstance(lock, filelock.SoftFileLock):
-            wait += f"; if no process uses it, remove {lock.lock_file}"
-        raise BlockingIOError(f"{path} is in use by {holder}; {wait}") from None
+        process = " (process {} on {})".format(*holder) if holder else ""
+        raise BlockingIOError(f"{path} is in use by another process{process}; {remedy}") from None
+    if not has_locks and timeout >= 1:  # once per writer
+        logging.getLogger(__name__).warning("%s has no file locks; %s is used instead", path, lock.lock_file)
     with acquired:
         yield
 
@@ -60,34 +51,29 @@ def _has_file_locks(folder: Path) -> bool:
             warnings.simplefilter("ignore")  # newer versions of filelock warn, and turn it into a soft lock
             with lock.acquire(timeout=0):
                 return not isinstance(lock, filelock.SoftFileLock)
-    except (filelock.Timeout, NotImplementedError):  # older versions
-        return False
-    except OSError as error:
-        if error.errno not in (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK):
-            raise
+    except (OSError, NotImplementedError):  # older versions; a Timeout is an OSError
         return False
     finally:
-        probe.unlink(missing_ok=True)
+        with suppress(OSError):
+            probe.unlink()
 
 
-def _remove_lock_of_dead_process(path: Path) -> None:
-    """Remove the soft lock that a process of this machine held when it wrote the manifest, if it is dead."""
-    match _read_holder(path):
-        case int(pid), host if host == socket.gethostname():
-            with suppress(PermissionError):  # the process of another user
-                try:
-                    os.kill(pid, 0)
-                except ProcessLookupError:
-                    lock, manifest = path / _SOFT_LOCK_NAME, path / "manifest.json"
-                    with suppress(FileNotFoundError):
-                        if lock.stat().st_mtime_ns <= manifest.stat().st_mtime_ns:  # a newer lock is another's
-                            lock.unlink()
+def _remove_dead_lock(path: Path, pid: int = 0, host: str = "") -> None:
+    """Remove the soft lock if its process, which ran on this machine and wrote the manifest, is dead."""
+    lock = path / SOFT_LOCK_NAME
+    with suppress(OSError):  # there is no lock, or it is another user's
+        wrote_manifest = lock.stat().st_mtime_ns <= (path / "manifest.json").stat().st_mtime_ns
+        if wrote_manifest and host == socket.gethostname():
+            try:
+                os.kill(pid, 0)
+            except ProcessLookupError:
+                lock.unlink()
 
 
-def _read_holder(path: Path) -> tuple[int, str] | None:
-    """Return the process and the host that the manifest of a running run names, or None."""
+def _read_holder(path: Path) -> tuple[int, str] | tuple[()]:
+    """Return the process and the host that the manifest of a running run names, or ()."""
     with suppress(OSError, ValueError):
         match read_json(path / "manifest.json"):
             case {"state": "running", "process": {"pid": int(pid), "host": str(host)}}:
                 return pid, host
-    return None
+    return ()
