@@ -62,10 +62,8 @@ def generate(
     """
     context = check_contexts(context, model.context_length).astype(jnp.int32)
     options = check_options(model.vocab_size, temperature, top_k, top_p)
-    is_lookup = is_table_of(model, options)
-    return generate_block(
-        model, variables, context, check_key(key), start, num_tokens=num_tokens, is_lookup=is_lookup, **options
-    )[1]
+    options |= {"num_tokens": num_tokens, "is_lookup": is_table_of(model, options)}
+    return generate_block(model, variables, context, check_key(key), start, **options)[1]
 
 
 @functools.partial(jit_model, static_argnames=("num_tokens", "is_lookup", "top_k"))
