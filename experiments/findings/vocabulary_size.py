@@ -12,11 +12,11 @@ the ladder's MLP (N = 3, D = 32, H = 64), trained for 3000 steps with the ladder
 for 4096 tokens. Three tokens of a larger vocabulary cover more bytes. This advantage of a tokenizer is part of the
 comparison.
 
-Expected on tiny Shakespeare, seed 0, as perplexity and bits per byte of bigram, Kneser-Ney, MLP: characters 11.97,
-4.58, 7.35 and 3.581, 2.197, 2.878; 4096 tokens 162.46, 93.72, 133.29 and 2.530, 2.256, 2.431; 8192 tokens 299.81,
-153.68, 179.86 and 2.582, 2.280, 2.351. Kneser-Ney is best at 512 tokens (2.179). Bytes and BPE of 256 tokens are
-the same tokens in another order: the counts agree, and the MLPs differ only by their random numbers (2.863 and
-2.870).
+Expected on the classic tiny Shakespeare file, seed 0, as perplexity and bits per byte of bigram, Kneser-Ney, MLP:
+characters 11.97, 4.58, 7.35 and 3.581, 2.197, 2.878; 4096 tokens 162.46, 93.72, 133.29 and 2.530, 2.256, 2.431;
+8192 tokens 299.81, 153.68, 179.86 and 2.582, 2.280, 2.351. Kneser-Ney is best at 512 tokens (2.179). Bytes and BPE
+of 256 tokens are the same tokens in another order: the counts agree, and the MLPs differ only by their random
+numbers (2.863 and 2.870).
 
 The MLPs are compared after equal numbers of steps, not at their best. From 2048 to 4096 tokens the MLP gains
 nothing (2.421, then 2.431), nor does it with another seed (2.423, 2.437) or learning rate. With 6000 steps, 4096
