@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
-from jaxlm.cli.shared import CommandOptions, Console, print_table
-from jaxlm.utils.terminal import escape_controls, print_plain
+from jaxlm.cli.shared import CommandOptions, Console
+from jaxlm.utils.terminal import escape_controls, print_plain, print_table
 
 
 @dataclass(frozen=True)

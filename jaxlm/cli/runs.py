@@ -8,9 +8,9 @@ from typing import Annotated, Any
 from tyro.conf import Positional, arg
 
 import jaxlm
-from jaxlm.cli.shared import CommandOptions, Console, print_table
+from jaxlm.cli.shared import CommandOptions, Console
 from jaxlm.utils.atomic_files import expand
-from jaxlm.utils.terminal import escape_controls, print_plain
+from jaxlm.utils.terminal import escape_controls, print_plain, print_table
 
 _Rows = Sequence[Mapping[str, Any]]  # from `summarise_run`
 _Manifests = Mapping[str, Mapping[str, Any]]  # by path of the run

@@ -1,7 +1,7 @@
-"""Options and helpers of several subcommands: open a model, read a text, print a table."""
+"""Options and helpers of several subcommands: open a model, read a text."""
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -10,7 +10,6 @@ from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, arg
 
 import jaxlm
 from jaxlm.utils.atomic_files import expand
-from jaxlm.utils.terminal import escape_controls, print_plain
 
 Console = Any  # rich's Console, imported late because it takes 0.1 s and --help does not need it
 TYRO_CONFIG = FlagCreatePairsOff, OmitArgPrefixes
@@ -69,11 +68,3 @@ def load_text(text: Path | None, corpus: str | None) -> tuple["jaxlm.Corpus", di
     loaded = jaxlm.load_corpus(corpus or "") if text is None else jaxlm.read_text(text)
     name = loaded.name if loaded.name in CORPORA else loaded.source
     return loaded, {"text": name, "source": loaded.source, "sha256": loaded.sha256}
-
-
-def print_table(console: Console, *rows: Iterable[Any]) -> None:
-    """Print rows in aligned columns, with "-" for None. Long lines are not wrapped."""
-    cells = [["-" if value is None else escape_controls(str(value)) for value in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    for row in cells:
-        print_plain(console, "  ".join(map(str.ljust, row, widths)).rstrip())
