@@ -11,14 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxlm.checkpoints.model_spec import (
-    expected_arrays,
+    check_model_arrays,
     is_library_model,
     model_from_spec,
     model_to_spec,
     variables_from_arrays,
     variables_to_arrays,
 )
-from jaxlm.checkpoints.named_arrays import check_arrays, flatten, unflatten
+from jaxlm.checkpoints.named_arrays import flatten, unflatten
 from jaxlm.models import LanguageModel
 from jaxlm.text.tokenizers import Tokenizer, tokenizer_from_json, tokenizer_to_json
 from jaxlm.utils.atomic_files import expand, open_regular, write_atomically
@@ -60,7 +60,7 @@ def save_model(
 
     Args:
         path: The file, or the directory for `model.safetensors`, which is created if it does not exist.
-        variables: Nested dicts with string keys and arrays as leaves.
+        variables: One array, or nested dicts with string keys and arrays as leaves.
         overwrite: Replace an existing model.
 
     Raises:
@@ -84,6 +84,9 @@ def save_model(
     tensors = _prepare_arrays(model, variables, tokenizer)
     document = {"version": _VERSION, **model_to_spec(model), "tensors_sha256": _tensors_sha256(tensors)}
     document["tokenizer"] = None if tokenizer is None else json.loads(tokenizer_to_json(tokenizer))
+    for name, tensor in tensors.items():  # safetensors writes more dtypes and names than it reads
+        if name == "__metadata__" or not (tensor.dtype.isbuiltin or tensor.dtype == jnp.bfloat16):
+            raise TypeError(f"safetensors cannot store these variables: {name!r} of dtype {tensor.dtype}")
     try:
         content = safetensors.numpy.save(tensors, metadata={"jaxlm": add_checksum(document)})
     except (safetensors.SafetensorError, KeyError) as error:
@@ -128,9 +131,10 @@ def _prepare_arrays(model: LanguageModel, variables: Any, tokenizer: Tokenizer |
     for name, leaf in arrays.items():
         if not isinstance(leaf, jax.Array | np.ndarray | np.generic | float | int):
             raise TypeError(f"variables must be nested dicts of arrays, but {name!r} is a {type(leaf).__name__}")
-        arrays[name] = np.asarray(jnp.asarray(leaf) if isinstance(leaf, float | int) else leaf, order="C")
-    if (expected := expected_arrays(model, "variables")) is not None:
-        check_arrays(f"variables of a {type(model).__name__}", arrays, expected)
+        array = np.asarray(jnp.asarray(leaf) if isinstance(leaf, float | int) else leaf, order="C")
+        arrays[name] = array.astype(array.dtype.newbyteorder("="), copy=False)
+    origin = f"variables of a {type(model).__name__}"
+    check_model_arrays(model, unflatten(arrays, origin), origin)
     _check_values("cannot save", model, arrays, tokenizer)
     return arrays
 

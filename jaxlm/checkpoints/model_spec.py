@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -110,17 +111,10 @@ def variables_from_arrays(model: LanguageModel, arrays: Any, origin: str) -> Any
 
     Raises a ValueError that starts with `origin` if the arrays are not the model's.
     """
+    check_model_arrays(model, arrays, origin)
     if isinstance(model, MixtureLM):
-        names = [str(index) for index in range(len(model.models))]
-        arrays = arrays if isinstance(arrays, Mapping) else {"": arrays}
-        arrays = {
-            name: arrays.get(name, {}) for name in {*names, *arrays}
-        }  # a model without variables has no arrays
-        _check_names(arrays, set(names), origin, f"a mixture of {len(names)} models")
-        parts = zip(model.models, names, strict=True)
-        return tuple(variables_from_arrays(part, arrays[name], origin) for part, name in parts)
-    if (expected := expected_arrays(model, origin)) is not None:
-        check_arrays(origin, flatten(arrays), expected)
+        parts = _split_mixture(model, arrays, origin)
+        return tuple(variables_from_arrays(*part, origin) for part in parts)
     if not isinstance(model, CountsNgramLM):
         return arrays
     if not model.is_dense:
@@ -131,6 +125,24 @@ def variables_from_arrays(model: LanguageModel, arrays: Any, origin: str) -> Any
         return model.variables_of(**arrays)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{origin}: {error}") from None
+
+
+def check_model_arrays(model: LanguageModel, arrays: Any, origin: str) -> None:
+    """Raise a ValueError that starts with `origin` if nested `arrays` are not those of a library model."""
+    if isinstance(model, MixtureLM):
+        for part in _split_mixture(model, arrays, origin):
+            check_model_arrays(*part, origin)
+    elif (expected := expected_arrays(model, origin)) is not None:
+        check_arrays(origin, flatten(arrays), expected)
+
+
+def _split_mixture(model: MixtureLM, arrays: Any, origin: str) -> list[tuple[LanguageModel, Any]]:
+    """Return the models of a mixture, each with its arrays; a model without variables has none."""
+    names = [str(index) for index in range(len(model.models))]
+    arrays = arrays if isinstance(arrays, Mapping) else {"": arrays}
+    arrays = {name: arrays.get(name, {}) for name in {*names, *arrays}}
+    _check_names(arrays, set(names), origin, f"a mixture of {len(names)} models")
+    return [(part, arrays[name]) for part, name in zip(model.models, names, strict=True)]
 
 
 def _check_names(arrays: Any, names: set[str], origin: str, owner: str) -> None:
@@ -150,6 +162,8 @@ def _fields_to_json(record: Any) -> dict[str, Any]:
 
 def _value_to_json(value: Any) -> Any:
     value = value.item() if isinstance(value, np.generic) else value
+    if isinstance(value, float) and not math.isfinite(value):
+        raise TypeError("JSON has no infinity and no NaN")
     if isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, tuple | list):

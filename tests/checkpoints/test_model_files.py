@@ -49,6 +49,7 @@ class OwnLM:
         return jnp.zeros((len(contexts), self.vocab_size))
 
 
+PAIR = jaxlm.MixtureLM((BIGRAM, jaxlm.NeuralBigramLM(300, 6)), (0.5, 0.5))
 OWN = {"table": jnp.arange(9.0).reshape(3, 3)}
 
 
@@ -142,9 +143,14 @@ OWN_VARIABLES = {
 
 @pytest.mark.parametrize("variables", OWN_VARIABLES.values(), ids=OWN_VARIABLES)
 def test_save_model_round_trip_of_any_variables(variables, tmp_path):
-    jaxlm.save_model(tmp_path / "own", OwnLM(), variables)
+    jaxlm.save_model(tmp_path / "own", OwnLM(notes=float("inf")), variables)  # which JSON lacks
     assert [path.name for path in tmp_path.iterdir()] == ["own"]
     assert_same_bits(jaxlm.load_model(tmp_path / "own", model=OwnLM())[1], jax.tree.map(jnp.asarray, variables))
+
+
+def test_save_model_converts_big_endian_arrays(tmp_path):
+    jaxlm.save_model(tmp_path / "own", OwnLM(), {"a": np.arange(3, dtype=">f4")})
+    assert_same_bits(jaxlm.load_model(tmp_path / "own", model=OwnLM())[1], {"a": jnp.arange(3.0)})
 
 
 def nest(depth):
@@ -170,12 +176,23 @@ def test_save_model_refuses_other_containers_keys_and_leaves(tmp_path):
     assert_same_bits(jaxlm.load_model(tmp_path / "own", model=OwnLM())[1], nest(100))
 
 
+@pytest.mark.parametrize(
+    "variables", [{"a": jnp.ones(3, jnp.float8_e4m3fn)}, {"__metadata__": jnp.ones(3)}], ids=str
+)
+def test_save_model_refuses_what_safetensors_cannot_load(variables, tmp_path):
+    with pytest.raises(TypeError, match="safetensors cannot store these variables"):
+        jaxlm.save_model(tmp_path / "own", OwnLM(), variables)
+    assert not list(tmp_path.iterdir())
+
+
 def test_save_model_refuses_the_variables_of_another_model(tmp_path):
     halves = jax.tree.map(lambda leaf: leaf.astype(jnp.float16), make_variables(BIGRAM))
     for model, variables, error, message in [
         (jaxlm.NeuralBigramLM(300, 5), make_variables(BIGRAM), ValueError, r"embedding' is float32\[300, 4\]"),
         (BIGRAM, halves, ValueError, r"is float16\[300, 4\], expected float32\[300, 4\]"),
         (MODELS[9], make_variables(MODELS[10]), ValueError, "MixtureLM"),
+        (PAIR, make_variables(PAIR)[::-1], ValueError, "a MixtureLM: .*expected"),
+        (PAIR, (halves, halves), ValueError, r"'0/params/.*is float16\[300, 4\]|is float16"),
         (SPARSE, make_variables(BIGRAM), TypeError, "not those of a CountsNgramLM"),
     ]:
         with pytest.raises(error, match=message):

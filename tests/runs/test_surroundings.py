@@ -51,7 +51,8 @@ def test_a_run_copied_by_macos(stopped, finished_run, text_folder, caplog, no_pl
 @slow
 def test_a_new_run_in_a_folder_with_files_of_macos(text_folder, tmp_path, no_plots):
     (tmp_path / "run").mkdir()
-    add_files_of_macos(tmp_path / "run")
+    for name in (".DS_Store", "._manifest.json"):
+        (tmp_path / "run" / name).write_bytes(b"\x00")
     start_run(tiny_config(text_folder), tmp_path / "run")
 
 
