@@ -85,7 +85,8 @@ def save_model(
     document = {"version": _VERSION, **model_to_spec(model), "tensors_sha256": _tensors_sha256(tensors)}
     document["tokenizer"] = None if tokenizer is None else json.loads(tokenizer_to_json(tokenizer))
     for name, tensor in tensors.items():  # safetensors writes more dtypes and names than it reads
-        if name == "__metadata__" or not (tensor.dtype.isbuiltin or tensor.dtype == jnp.bfloat16):
+        is_extension = tensor.dtype.isbuiltin == 2  # of ml_dtypes, such as float8
+        if name == "__metadata__" or (is_extension and tensor.dtype != jnp.bfloat16):
             raise TypeError(f"safetensors cannot store these variables: {name!r} of dtype {tensor.dtype}")
     try:
         content = safetensors.numpy.save(tensors, metadata={"jaxlm": add_checksum(document)})
