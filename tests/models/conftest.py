@@ -1,4 +1,4 @@
-"""What several files of this folder share."""
+"""The perplexity of a fresh model, for the tests of every model."""
 
 import jax
 import numpy as np

@@ -1,4 +1,4 @@
-"""The training loop: records, stopping and resuming, early stopping, errors, and known optima."""
+"""The training loop: records, chunks, errors, and known optima."""
 
 import itertools
 import types
@@ -10,7 +10,6 @@ import optax
 import pytest
 from tiny_training import (
     BIGRAM,
-    DROPOUT_MLP,
     IDS,
     MLP,
     SCHEDULED,
@@ -24,10 +23,8 @@ from tiny_training import (
 )
 
 import jaxlm
-from jaxlm.evaluation.evaluate import Evaluation
 from jaxlm.training import loop
-from jaxlm.training.early_stopping import stop_early
-from jaxlm.training.state import Record, TrainState, init_state
+from jaxlm.training.state import init_state
 from jaxlm.training.step import train_chunk
 
 EMPTY_HISTORY = {"steps": [], "train_losses": [], "val_perplexities": []}
@@ -118,44 +115,6 @@ def test_log_every_changes_no_bit(optimizer):
     assert three[1]["train_losses"] == one[1]["train_losses"][::3]
 
 
-# Only even tokens are trained, so the odd ones of this validation become worse with time.
-OVERFITTING = {"val_ids": np.arange(60) % VOCAB, "lr": 1.0, "num_steps": 200, "log_every": 5}
-
-
-@pytest.mark.parametrize(
-    ("model", "options"),
-    [
-        (MLP, {}),
-        pytest.param(MLP, {"optimizer": SCHEDULED}, marks=pytest.mark.slow),
-        pytest.param(DROPOUT_MLP, {}, marks=pytest.mark.slow),
-        (MLP, {"patience": 2, **OVERFITTING}),
-    ],
-    ids=["sgd", "scheduled", "dropout", "patience"],
-)
-def test_resuming_from_any_state_ends_in_same_bits(model, options):
-    options = {"num_steps": 50, "log_every": 20, "val_ids": IDS[:50], **options}
-    patience = options.pop("patience", None)
-    items = list(stop_early(train(model, yield_every=7, **options), patience))
-    last_state, last_record, last_best = items[-1]
-    assert_same_bits(train_lm(model, patience=patience, **options)[0]["params"], best_params(items[-1]))
-    assert {0, 1, *range(7, last_record.step, 7)} <= {int(state.step) for state, _, _ in items}
-    for number, (state, _, best) in enumerate(items):
-        resumed = list(stop_early(train(model, state=state, **options), patience, best))
-        assert_same_bits(resumed[-1][::2], (last_state, last_best))
-        records = [record for _, record, _ in resumed if record is not None]
-        assert records == [record for _, record, _ in items[number + 1 :] if record is not None]
-
-
-def test_stop_early_without_validation_is_a_value_error():
-    with pytest.raises(ValueError, match="patience=2 needs a validation loss; pass val_ids"):
-        list(stop_early(train(), patience=2))
-
-
-def best_params(item):
-    state, _, best = item
-    return state.params if best is None else best.params
-
-
 def test_train_yields_the_start_and_each_record_once():
     items = list(train(num_steps=10, log_every=4, yield_every=10))
     assert [int(state.step) for state, _ in items] == sorted({int(state.step) for state, _ in items})
@@ -200,30 +159,6 @@ def test_state_of_another_run_is_a_value_error():
         train(state=states[0], optimizer=optax.adam(0.1))
     with pytest.raises(ValueError, match=r"state.step must be in \[0, 6\], got 7; raise num_steps"):
         train(state=states[-1], num_steps=6)
-
-
-@pytest.mark.parametrize("patience", [1, 3, 100])
-def test_patience_stops_and_returns_the_best(patience):
-    _, whole = train_lm(**OVERFITTING)
-    nats = np.float32(np.log(whole["val_perplexities"]))
-    best = next(
-        i
-        for i in range(len(nats))
-        if nats[i] < nats[:i].min(initial=np.inf) and nats[i] <= nats[i : i + patience + 1].min()
-    )
-    variables, history = train_lm(patience=patience, **OVERFITTING)
-    assert history == {name: values[: best + patience + 1] for name, values in whole.items()}
-    assert (len(history["steps"]) < len(whole["steps"])) == (patience < 100)
-    until_best, _ = train_lm(**(OVERFITTING | {"num_steps": whole["steps"][best] + 1}))
-    assert_same_bits(variables, until_best)
-
-
-@pytest.mark.parametrize(("nats", "stop", "best"), [([3, 4, 2, 3, 3, 1], 4, 2), ([3, 3, 3, 1], 2, 0)])
-def test_patience_counts_records_in_a_row_that_are_not_lower(nats, stop, best):
-    records = [Record(i, 0.0, Evaluation(each, np.exp(each), 1)) for i, each in enumerate(nats)]
-    training = ((TrainState(record.step, record.step, None), record) for record in records)
-    *_, (_, record, found) = stop_early(training, patience=2)
-    assert (record.step, found.params) == (stop, best)
 
 
 @pytest.mark.slow
