@@ -8,6 +8,8 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from jaxlm.utils.signals import end_process_on_second_signal
+
 if TYPE_CHECKING:
     from rich.console import Console  # imported late, because `--help` does not need it
 
@@ -89,11 +91,13 @@ def progress(console: "Console", title: str, total: int) -> Iterator[Callable[[i
 def run_command(command: Callable[[], object], on_failure: Callable[[str], object] = lambda message: None) -> int:
     """Run `command` and return its exit code: 0 success, 2 an error that the user can fix, 130 interrupted.
 
-    Print the error in one line on standard error, and pass it to `on_failure`. A closed pipe, as in
+    Print the error in one line on standard error, and pass it to `on_failure`. A second SIGINT or SIGTERM ends the
+    process at once. A closed pipe, as in
     `jaxlm ... | head`, ends the command with code 0. Other exceptions are bugs and propagate.
     """
     try:
-        command()
+        with end_process_on_second_signal():
+            command()
         return 0
     except BrokenPipeError:
         _redirect_to_devnull(sys.stdout.fileno())

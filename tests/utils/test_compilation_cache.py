@@ -24,7 +24,7 @@ print(json.dumps([folder, float(jax.jit(lambda x: x * 3 + 1)(2.0)), events.count
 
 @pytest.fixture(autouse=True)
 def no_cache(monkeypatch):
-    """No cache is configured, here and in subprocesses; the configuration is restored."""
+    """Configure no cache, here and in subprocesses, and restore the configuration."""
     names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
     before = {name: getattr(jax.config, name) for name in names}
     jax.config.update("jax_compilation_cache_dir", None)

@@ -1,3 +1,5 @@
+"""Keys of both kinds are accepted, and keys of many steps are drawn as in a loop."""
+
 import jax
 import jax.numpy as jnp
 import numpy as np

@@ -20,7 +20,7 @@ both_signals = pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM]
 
 @pytest.fixture(autouse=True)
 def handlers():
-    """Python's default handlers. A process in the background may have inherited an ignored SIGINT."""
+    """Set Python's default handlers. A background process may have inherited an ignored SIGINT."""
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -62,7 +62,7 @@ def test_the_second_signal_of_a_command_has_its_default(is_caught, signum, handl
 
 @both_signals
 def test_catch_stop_signals_counts_a_pair_once(signum, monkeypatch, capfd):
-    """`timeout` sends a signal twice: here the second arrives in the middle of the handler's wait."""
+    """`timeout` sends a signal twice. Here the second one arrives while the handler waits."""
     waits = []
 
     def sleep(seconds):
@@ -102,7 +102,7 @@ def test_catch_stop_signals_keeps_ignored_signals(ignored, other):
     assert signal.getsignal(ignored) == signal.SIG_IGN
 
 
-def test_signals_in_another_thread_change_nothing(handlers):
+def test_catch_stop_signals_in_another_thread(handlers):
     before, seen = handlers(), []
 
     def work():
@@ -143,8 +143,8 @@ def test_catch_stop_signals_shows_the_cursor_of_a_terminal(monkeypatch):
 @pytest.mark.skipif(os.name == "nt", reason="there, a process cannot send a signal to another")
 @both_signals
 @pytest.mark.parametrize("stderr", ["read", "full"])
-def test_second_signal_ends_the_process_in_a_call(signum, stderr):
-    """The call is one of C, in which no Python handler runs, and far longer than the process lives."""
+def test_catch_stop_signals_second_signal_kills(signum, stderr):
+    """The call runs in C, where no Python handler can run, and takes longer than the test."""
     program = f"""
 import hashlib, os, signal
 from jaxlm.utils.signals import catch_stop_signals, end_process_on_second_signal

@@ -2,8 +2,10 @@
 
 import io
 import os
+import signal
 import sys
 import tempfile
+import time
 from unittest.mock import Mock
 
 import jax
@@ -151,6 +153,17 @@ def test_print_plain_on_a_full_disk_loses_messages_only():
 def test_run_command_success_is_0(capsys):
     assert run_command(lambda: print("done"), on_failure=pytest.fail) == 0
     assert capsys.readouterr() == ("done\n", "")
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_run_command_is_interrupted_by_a_signal(signum, capsys):
+    before = signal.signal(signum, signal.default_int_handler)  # a background process may ignore it
+    try:
+        assert run_command(lambda: signal.raise_signal(signum) or time.sleep(9)) == 130
+        assert signal.getsignal(signum) == signal.default_int_handler
+    finally:
+        signal.signal(signum, before)
+    assert capsys.readouterr() == ("", f"interrupted {signum.name}\n")
 
 
 @pytest.mark.parametrize("bug", [ZeroDivisionError, RuntimeError])
