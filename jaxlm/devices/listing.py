@@ -30,9 +30,8 @@ def describe_devices() -> dict[str, Any]:
     rows += [
         _make_row(result.platform, None, plugin) for plugin, result in results.items() if plugin not in listed
     ]
-    fastest = fastest_plugin(results)
-    limit = results[fastest].worthwhile_from if fastest and results[fastest].platform == chosen.platform else None
-    auto = {"device": format_device(chosen), "reason": reason, "from_parameters": limit}
+    limits = {f"{plugin} {result.reason}": result.worthwhile_from for plugin, result in results.items()}
+    auto = {"device": format_device(chosen), "reason": reason, "from_parameters": limits.get(reason)}
     return {"devices": rows, "auto": auto}
 
 
