@@ -6,8 +6,8 @@ that are all -inf gives NaN. The letters: B batch, N context length, V vocabular
 
 >>> ids = jnp.array([0, 1, 2] * 9)
 >>> log_probs = smooth(count_pairs(ids, vocab_size=3), k=0.5)
->>> sample(lambda contexts: log_probs[contexts[:, -1]], jnp.array([[0]]), 5, key=jax.random.key(0)).tolist()
-[[1, 0, 1, 2, 0]]
+>>> sample(lambda contexts: log_probs[contexts[:, -1]], jnp.array([[0]]), 5, key=jax.random.key(1)).tolist()
+[[1, 2, 0, 1, 2]]
 """
 
 from collections.abc import Callable

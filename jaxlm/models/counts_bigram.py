@@ -127,7 +127,7 @@ class CountsBigramLM(FrozenModule):
         table = jnp.asarray(variables["counts"]["table"])
         if table.shape != (self.vocab_size, self.vocab_size):
             wanted, got = f"int32[{self.vocab_size}, {self.vocab_size}]", f"{table.dtype}{list(table.shape)}"
-            raise ValueError(f"the table must be {wanted}, got {got}; the variables belong to another model")
+            raise ValueError(f"the table must be {wanted}, got {got}; the variables belong to a different model")
         return table
 
 

@@ -104,7 +104,7 @@ class CountsNgramLM:
 
         Raises:
             ValueError: T <= N, an id is outside [0, V), a count exceeds 2^31 - 1, or the variables belong to
-                another model.
+                a different model.
             TypeError: the ids are not integers, or the call is traced.
         """
         check_not_traced("fit", "variables that were fitted outside", variables, ids)
@@ -119,7 +119,7 @@ class CountsNgramLM:
         """Return the distinct n-grams, int32 [M, n], sorted, and their counts, int64 [M]. Host function."""
         order, counts = self.context_length + 1, jax.device_get(variables["counts"])
         if ("table" in counts) != self.is_dense:
-            raise ValueError("the variables belong to another model; start from jaxlm.init(model, key)")
+            raise ValueError("the variables belong to a different model; start from jaxlm.init(model, key)")
         if self.is_dense:
             table = counts["table"].reshape(-1)
             codes = np.flatnonzero(table)
@@ -127,7 +127,9 @@ class CountsNgramLM:
         ngrams, is_real = counts["ngrams"], counts["counts"] > 0  # the other rows are padding
         if ngrams.shape[1] != order:
             shape = list(ngrams.shape)
-            raise ValueError(f"n-grams must have shape [M, {order}], got {shape}; they belong to another model")
+            raise ValueError(
+                f"n-grams must have shape [M, {order}], got {shape}; they belong to a different model"
+            )
         return ngrams[is_real], counts["counts"][is_real].astype(np.int64)
 
     def variables_of(self, ngrams: ArrayLike, counts: ArrayLike) -> Variables:

@@ -66,7 +66,8 @@ def sample(
         int32 [P + num_tokens] or [B, P + num_tokens], starting with the prompt.
 
     Raises:
-        ValueError: no token has any probability (counts without smoothing after an unseen token, or NaN logits).
+        ValueError: an argument is out of range, the prompt is shorter than N, or no token has any probability
+            (counts without smoothing after an unseen token, or NaN logits).
 
     >>> from jaxlm import CountsBigramLM, init
     >>> model = CountsBigramLM(3, smoothing=0)

@@ -284,7 +284,7 @@ def test_fit_rejects_wrong_ids(ids, error, message):
 
 def test_fit_rejects_variables_of_another_model():
     dense, sparse = (fitted(CountsNgramLM(VOCAB, 2, table=table)) for table in ("dense", "sparse"))
-    with pytest.raises(ValueError, match="belong to another model"):
+    with pytest.raises(ValueError, match="belong to a different model"):
         CountsNgramLM(VOCAB, 2, table="sparse").fit(dense, STREAM)
-    with pytest.raises(ValueError, match="belong to another model"):
+    with pytest.raises(ValueError, match="belong to a different model"):
         CountsNgramLM(VOCAB, 3, table="sparse").fit(sparse, STREAM)
