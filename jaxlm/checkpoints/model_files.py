@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import NDArray
 
 from jaxlm.checkpoints.model_spec import (
     check_model_arrays,
@@ -28,7 +29,7 @@ from jaxlm.utils.json_files import check_version, parse_json
 MODEL_FILE = "model.safetensors"
 _VERSION = 2
 
-_Arrays = dict[str, np.ndarray[Any, Any]]
+_Arrays = dict[str, NDArray[Any]]
 
 
 class SavedModel(NamedTuple):
@@ -59,9 +60,9 @@ def save_model(
     tokenizer as JSON, under the key `jaxlm`. Host function; not for use inside `jit`.
 
     Args:
-        path: The file, or the directory for `model.safetensors`, which is created if it does not exist.
-        variables: One array, or nested dicts with string keys and arrays as leaves.
-        overwrite: Replace an existing model.
+        path: the file, or the directory for `model.safetensors`, which is created if it does not exist.
+        variables: one array, or nested dicts with string keys and arrays as leaves.
+        overwrite: replace an existing model.
 
     Raises:
         OSError: The file exists and `overwrite` is False, or it cannot be written; an existing file is unchanged.

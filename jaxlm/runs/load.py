@@ -70,13 +70,13 @@ def load_model(
     All files are verified by their checksums. Host function; not for use inside `jit`.
 
     Args:
-        path: A run directory, or the directory or file that `save_model` wrote.
-        checkpoint: Only for runs: "final" (the result, or the last checkpoint of an unfinished run), "last",
+        path: a run directory, or the directory or file that `save_model` wrote.
+        checkpoint: only for runs: "final" (the result, or the last checkpoint of an unfinished run), "last",
             "best" (by validation), or a number of steps.
-        model: The saved model, if it is of your own class or was passed to `start_run`.
+        model: the saved model, if it is of your own class or was passed to `start_run`.
 
     Returns:
-        Model, variables on JAX's default device, and tokenizer (None if none was saved, as one of your own class).
+        model, variables on JAX's default device, and tokenizer (None if none was saved, as one of your own class).
 
     Raises:
         FileNotFoundError: `path` has no model, or the run has no such `checkpoint`.

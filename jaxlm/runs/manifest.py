@@ -67,6 +67,7 @@ def describe_environment(device: jax.Device) -> dict[str, Any]:
 
 
 def utc_now() -> str:
+    """Return the date and time in UTC, in ISO 8601."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 

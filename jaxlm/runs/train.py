@@ -52,14 +52,14 @@ def start_run(
     first SIGINT or SIGTERM saves a checkpoint and raises KeyboardInterrupt, whose message says how to resume.
 
     Args:
-        config: Options of the run.
-        path: The run directory; None creates `runs/MODEL-CORPUS-TOKENIZER-DATE-TIME`.
-        model: A model of your own instead of that of `config`, whose options of models must be unset.
-        optimizer: An Optax optimizer instead of that of `config`.
-        tokenizer: A tokenizer with `encode`, `decode` and `vocab_size` instead of that of `config`.
-        metrics: Name -> `metric(model, variables, val_ids)`, a number, computed at each record and at the end.
-        overwrite: Replace the run in `path`.
-        console: Where to print progress; None prints nothing.
+        config: options of the run.
+        path: the run directory; None creates `runs/MODEL-CORPUS-TOKENIZER-DATE-TIME`.
+        model: a model of your own instead of that of `config`, whose options of models must be unset.
+        optimizer: an Optax optimizer instead of that of `config`.
+        tokenizer: a tokenizer with `encode`, `decode` and `vocab_size` instead of that of `config`.
+        metrics: name -> `metric(model, variables, val_ids)`, a number, computed at each record and at the end.
+        overwrite: replace the run in `path`.
+        console: where to print progress; None prints nothing.
 
     Raises:
         FileExistsError: `path` is not empty, and not a run to overwrite.
@@ -107,11 +107,11 @@ def resume_run(
     Host function; not for use inside `jit`. A finished run is unchanged, unless a file is missing or damaged.
 
     Args:
-        path: The run directory.
-        config: The options of the run; None keeps them. `num_steps` may be larger, and `text` another path to the
+        path: the run directory.
+        config: the options of the run; None keeps them. `num_steps` may be larger, and `text` another path to the
             same text. A cosine schedule is recomputed for the new length.
-        model, optimizer, tokenizer, metrics: Those of `start_run`, if it had them.
-        console: Where to print progress; None prints nothing.
+        model, optimizer, tokenizer, metrics: those of `start_run`, if it had them.
+        console: where to print progress; None prints nothing.
 
     Raises:
         FileNotFoundError: `path` is not a run directory.

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 import numpy as np
+from numpy.typing import NDArray
 
 from jaxlm.runs.report.tables import escape_unprintable, format_number, show_whitespace
 from jaxlm.utils.atomic_files import write_atomically
@@ -36,9 +37,9 @@ def plot_curves(
     """Plot training loss and validation perplexity by step.
 
     Args:
-        curves: Title -> records of `metrics.jsonl`. A missing or infinite value leaves a gap.
-        floors: Title -> perplexity of a model without a curve, drawn as a horizontal line; None means infinite.
-        vocab_size: Perplexity of the uniform distribution, drawn as a line; None if the curves do not share one.
+        curves: title -> records of `metrics.jsonl`. A missing or infinite value leaves a gap.
+        floors: title -> perplexity of a model without a curve, drawn as a horizontal line; None means infinite.
+        vocab_size: perplexity of the uniform distribution, drawn as a line; None if the curves do not share one.
     """
     figure = new_figure(width=11, height=4.6)
     loss_axes, perplexity_axes = figure.subplots(1, 2)
@@ -71,7 +72,7 @@ def plot_curves(
 
 
 @default_style()
-def plot_counts(path: Path, table: np.ndarray[Any, Any], tokens: Sequence[str], *, num_tokens: int = 24) -> None:
+def plot_counts(path: Path, table: NDArray[Any], tokens: Sequence[str], *, num_tokens: int = 24) -> None:
     """Plot the pair counts [V, V] of the most frequent tokens: row = token, column = next token."""
     from matplotlib.colors import LogNorm
 
@@ -96,6 +97,7 @@ def plot_counts(path: Path, table: np.ndarray[Any, Any], tokens: Sequence[str], 
 
 
 def is_drawable(value: float | None) -> TypeGuard[float]:
+    """Return whether a plot can show the number."""
     return value is not None and abs(value) < 1e250  # above, matplotlib's margins overflow
 
 

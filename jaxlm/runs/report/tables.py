@@ -66,6 +66,7 @@ def format_cell(row: Mapping[str, Any], name: str) -> str:
 
 
 def format_number(value: float | None, decimals: int) -> str:
+    """Return a number for a table, or "inf" for None."""
     if value is None:
         return "inf"
     return f"{value:,.{decimals}f}" if value < 1e6 else f"{value:.3g}"
