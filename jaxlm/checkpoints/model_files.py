@@ -124,15 +124,22 @@ def read_model(path: Path, *, model: LanguageModel | None = None) -> SavedModel:
     return SavedModel(model, jax.device_put(variables), tokenizer)
 
 
-def _prepare_arrays(model: LanguageModel, variables: Any, tokenizer: Tokenizer | None) -> _Arrays:
-    """Return the arrays to save, after the checks of `load_model`."""
+def name_arrays(model: LanguageModel, variables: Any) -> dict[str, Any]:
+    """Return the arrays to save by name, which may be abstract. Raise a TypeError if the variables are others."""
     try:
         arrays = flatten(variables_to_arrays(model, variables))
     except (KeyError, IndexError, AttributeError) as error:
         raise TypeError(f"variables are not those of a {type(model).__name__}: {error!r}") from None
     for name, leaf in arrays.items():
-        if not isinstance(leaf, jax.Array | np.ndarray | np.generic | float | int):
+        if not isinstance(leaf, jax.Array | jax.ShapeDtypeStruct | np.ndarray | np.generic | float | int):
             raise TypeError(f"variables must be nested dicts of arrays, but {name!r} is a {type(leaf).__name__}")
+    return arrays
+
+
+def _prepare_arrays(model: LanguageModel, variables: Any, tokenizer: Tokenizer | None) -> _Arrays:
+    """Return the arrays to save, after the checks of `load_model`."""
+    arrays = name_arrays(model, variables)
+    for name, leaf in arrays.items():
         array = np.asarray(jnp.asarray(leaf) if isinstance(leaf, float | int) else leaf, order="C")
         arrays[name] = array.astype(array.dtype.newbyteorder("="), copy=False)
     origin = f"variables of a {type(model).__name__}"

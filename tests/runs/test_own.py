@@ -39,6 +39,14 @@ class RepeatLM:
         return self.scale * variables["table"][contexts[:, -1]]
 
 
+@dataclass(frozen=True)
+class TupleLM(RepeatLM):
+    """A model whose variables cannot be saved."""
+
+    def init(self, key, contexts):
+        return {"pair": (jnp.zeros(2), jnp.zeros(3))}
+
+
 class Letters:
     """A tokenizer of a user, with the three members that runs need."""
 
@@ -171,11 +179,12 @@ def test_an_argument_that_a_run_was_started_without_is_refused(stopped):
             "at least the vocab_size of the tokenizer, got 5, less than the 16",
         ),
         ({}, {"metrics": {"step": largest}}, "must not be named 'step'"),
+        ({}, {"model": TupleLM()}, "must be nested dicts of arrays, but 'pair' is a tuple"),
     ],
 )
 def test_start_run_refuses_arguments_that_do_not_fit(options, own, message, config, tmp_path):
     config = jaxlm.TrainConfig(text=config.text, tokenizer="char", device="cpu", **options)
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((ValueError, TypeError), match=message):
         start_run(config, tmp_path / "run", **own)
     assert not (tmp_path / "run").exists()
 
