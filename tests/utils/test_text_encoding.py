@@ -44,6 +44,7 @@ def test_decode_text_names_an_encoding_that_gives_the_text(text, encoding):
         RUSSIAN.encode("koi8-r"),
         *[JAPANESE.encode(name) for name in ("shift-jis", "euc-jp")],
         WESTERN.encode() + b"\xe9",  # damaged UTF-8
+        "Élan".encode() + b" caf\xe9",
         "\U0001f600".encode()[:3],
         b"ok\xed\xa0\x80",
     ],
