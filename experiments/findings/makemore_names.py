@@ -37,7 +37,7 @@ from experiments.shared.training import Ids, fit_counts, momentum_sgd, train_sid
 from experiments.shared.unit_embeddings import UnitEmbeddings
 from jaxlm.utils.checks import check_at_least
 
-MARK = "."
+_MARK = "."
 _CONTEXT_LENGTH = 3  # of the MLP and of the 4-gram
 _LR, _BATCH_SIZE = 0.04, 128
 _PUBLISHED = "2.1701, with better initialisation 2.1027"
@@ -65,14 +65,14 @@ def parse_names(text: str) -> list[str]:
     """Return the names, one per line. Raise ValueError for a name with a mark in it."""
     names = [name for line in text.splitlines() if (name := line.strip())]
     for name in names:
-        if MARK in name:
-            raise ValueError(f"the name {name!r} contains {MARK!r}, the mark of the start and end: remove it")
+        if _MARK in name:
+            raise ValueError(f"the name {name!r} contains {_MARK!r}, the mark of the start and end: remove it")
     return names
 
 
 def measure(options: MakemoreNamesOptions, names: Sequence[str], run: RunContext) -> Findings:
     """Evaluate every model and sample names from it."""
-    tokenizer = jaxlm.CharTokenizer.train(MARK + "".join(names))
+    tokenizer = jaxlm.CharTokenizer.train(_MARK + "".join(names))
     train, validation = split_names(names)
     make_counts = partial(jaxlm.CountsNgramLM, tokenizer.vocab_size)
     all_names, split = ("all names", names, names), ("validation", train, validation)
@@ -112,12 +112,12 @@ def names_to_stream(names: Sequence[str], tokenizer: jaxlm.CharTokenizer, contex
     >>> tokenizer.decode(names_to_stream(["ab", "c"], tokenizer, 2))
     '..ab..c.'
     """
-    return tokenizer.encode("".join(MARK * context_length + name for name in names) + MARK)
+    return tokenizer.encode("".join(_MARK * context_length + name for name in names) + _MARK)
 
 
 def is_makemore_window(windows: Ids, tokenizer: jaxlm.CharTokenizer) -> np.ndarray[Any, np.dtype[np.bool_]]:
     """Return a mask, bool [M], of those windows [M, N + 1] that makemore has: the last two are not both marks."""
-    return (windows[:, -2:] != tokenizer.encode(MARK)).any(axis=1)
+    return (windows[:, -2:] != tokenizer.encode(_MARK)).any(axis=1)
 
 
 def nats_per_token(
@@ -169,9 +169,9 @@ def sample_names(
     model: jaxlm.LanguageModel, variables: Any, tokenizer: jaxlm.CharTokenizer, seed: int
 ) -> list[str]:
     """Return four names sampled from the model, one per stream."""
-    prompts = np.tile(tokenizer.encode(MARK), (4, model.context_length))
+    prompts = np.tile(tokenizer.encode(_MARK), (4, model.context_length))
     samples = jaxlm.sample(model, variables, prompts, 40, key=jax.random.key(seed))
-    return [tokenizer.decode(ids[model.context_length :]).partition(MARK)[0] for ids in np.asarray(samples)]
+    return [tokenizer.decode(ids[model.context_length :]).partition(_MARK)[0] for ids in np.asarray(samples)]
 
 
 def format_results(results: Mapping[str, Any]) -> str:

@@ -72,7 +72,7 @@ def measure(
 ) -> Findings:
     """Evaluate every model, on tokens and on characters."""
     seeds = range(options.seed, options.seed + (2 if options.quick else options.seeds))
-    num_character_steps = 200 if options.quick else 8000
+    num_character_steps = 50 if options.quick else 8000
     on_tokens = evaluate_on_tokens(recipes, seeds, tokens)
     rows: list[dict[str, Any]] = []
     for row in itertools.chain(on_tokens, evaluate_on_characters(seeds, characters, num_character_steps)):

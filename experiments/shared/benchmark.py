@@ -49,26 +49,20 @@ class Benchmark(NamedTuple):
     ratios: Sequence[Ratio] = ()
 
 
-def run_benchmark(benchmark: Benchmark, **timing: Any) -> dict[str, Any]:
-    """Time the variants in turn; `timing`: see `time_variants`.
-
-    Returns:
-        unit; variants: see `time_variants`; ratios: title -> ratio of medians, None without measurements.
-    """
-    rows = time_variants(benchmark.variants, **timing)
-    ratios = {ratio.title: compute_ratio(ratio, rows) for ratio in benchmark.ratios}
-    return {"unit": benchmark.unit, "variants": rows, "ratios": ratios}
-
-
 def run_benchmarks(builders: Mapping[str, Callable[[], Benchmark]], run: RunContext, **timing: Any) -> Findings:
-    """Build and run one benchmark after another; `timing`: see `time_variants`."""
+    """Build and time one benchmark after another; `timing`: see `time_variants`.
+
+    A row of the results has unit, variants (see `time_variants`), and ratios of medians, None if unknown.
+    """
     rows = {}
     for title, build in builders.items():
         run.log(f"timing: {title}")
-        rows[title] = run_benchmark(build(), **timing)
-        for name, row in rows[title]["variants"].items():
-            if "error" in row:
-                run.log(f"{name} failed: {row['error']}")
+        benchmark = build()
+        variants = time_variants(benchmark.variants, **timing)
+        for name in [name for name, row in variants.items() if "error" in row]:
+            run.log(f"{name} failed: {variants[name]['error']}")
+        ratios = {ratio.title: compute_ratio(ratio, variants) for ratio in benchmark.ratios}
+        rows[title] = {"unit": benchmark.unit, "variants": variants, "ratios": ratios}
     return Findings({"rows": rows}, format_benchmarks(rows))
 
 
@@ -153,7 +147,7 @@ def compute_ratio(ratio: Ratio, variants: Mapping[str, Any]) -> float | None:
 
 
 def format_benchmarks(benchmarks: Mapping[str, Mapping[str, Any]]) -> str:
-    """Return results of `run_benchmark` by title as a table of times and a table of ratios."""
+    """Return the rows of `run_benchmarks` as a table of times and a table of ratios."""
     times, ratios = [], []
     for title, benchmark in benchmarks.items():
         for name, figure in benchmark["variants"].items():

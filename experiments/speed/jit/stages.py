@@ -73,12 +73,10 @@ def make_problem(sizes: Sizes) -> Problem:
     model = jaxlm.MLPLanguageModel(sizes.vocab_size, sizes.context_length, sizes.embedding_dim, sizes.hidden_dim)
     ids = zipf_ids(sizes.vocab_size, NUM_BATCHES * PAIRS + 1)
     chunks = np.lib.stride_tricks.sliding_window_view(ids, PAIRS + 1)[::PAIRS]
-    starts = np.random.default_rng(0).integers(
-        0, len(ids) - sizes.context_length, (NUM_BATCHES, sizes.batch_size, 1)
-    )
+    shape = NUM_BATCHES, sizes.batch_size
+    starts = np.random.default_rng(0).integers(len(ids) - sizes.context_length, size=(*shape, 1))
     windows = ids[starts + np.arange(sizes.context_length + 1)]
-    shape = NUM_BATCHES, sizes.batch_size, sizes.vocab_size
-    logits = np.random.default_rng(2).normal(size=shape).astype(np.float32)
+    logits = np.random.default_rng(2).normal(size=(*shape, sizes.vocab_size)).astype(np.float32)
     return Problem(sizes, model, jaxlm.init(model, jax.random.key(0)), ids, chunks, windows, logits)
 
 
