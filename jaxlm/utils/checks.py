@@ -1,5 +1,6 @@
 """Check the arguments of public functions."""
 
+import operator
 from typing import Any, SupportsFloat, SupportsIndex
 
 import jax
@@ -9,11 +10,13 @@ from jax import lax
 
 
 def check_at_least(name: str, value: int, least: int) -> None:
-    """Raise a TypeError unless `value` is an integer, and a ValueError if it is below `least`."""
+    """Raise a TypeError unless `value` is an integer, and a ValueError if it is below `least` or above int32."""
     if isinstance(value, bool) or not isinstance(value, SupportsIndex):
         raise TypeError(f"{name} must be an integer, got {value!r}")
     if value < least:
         raise ValueError(f"{name} must be at least {least}, got {value}")
+    if operator.index(value) >= 2**31:  # as a Python integer, which cannot overflow
+        raise ValueError(f"{name} must be below 2**31, got {value}")
 
 
 def check_number(name: str, value: Any) -> float:

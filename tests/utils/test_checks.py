@@ -8,7 +8,7 @@ import pytest
 from jaxlm.utils.checks import check_at_least, check_not_traced, check_number
 
 
-@pytest.mark.parametrize("value", [3, 4, np.int64(3), np.uint8(200)])
+@pytest.mark.parametrize("value", [3, 4, np.int64(3), np.uint8(200), jnp.int32(3), 2**31 - 1])
 def test_check_at_least_accepts_integers(value):
     check_at_least("num_steps", value, 3)
 
@@ -18,6 +18,8 @@ def test_check_at_least_accepts_integers(value):
     [
         (2, ValueError, "^num_steps must be at least 3, got 2$"),
         (np.int32(-1), ValueError, "got -1$"),
+        (2**31, ValueError, r"^num_steps must be below 2\*\*31, got 2147483648$"),
+        (np.uint64(2**63), ValueError, "must be below"),
         (3.0, TypeError, "^num_steps must be an integer, got 3.0$"),
         (True, TypeError, "got True"),
         ("4", TypeError, "got '4'"),
