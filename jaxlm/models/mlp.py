@@ -12,6 +12,7 @@ from jaxlm._types import FloatBV, IntBN, KeyLike, Variables
 from jaxlm.models._linen import FrozenModule, small_init
 from jaxlm.models.interface import check_contexts, check_sizes
 from jaxlm.models.jit import is_abstract
+from jaxlm.utils.checks import check_number
 
 
 @final
@@ -81,7 +82,7 @@ class MLPLanguageModel(FrozenModule):
 
     def __post_init__(self) -> None:
         check_sizes(self, "vocab_size", "context_length", "embedding_dim", "hidden_dim")
-        if not (is_abstract(self.dropout) or 0 <= self.dropout < 1):
+        if not (is_abstract(self.dropout) or 0 <= check_number("MLPLanguageModel: dropout", self.dropout) < 1):
             raise ValueError(f"MLPLanguageModel: dropout must be in [0, 1), got {self.dropout}")
         if not isinstance(self.direct_connections, bool):
             raise TypeError(

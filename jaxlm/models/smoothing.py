@@ -17,14 +17,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from jaxlm._types import Counts
+from jaxlm.utils.checks import check_number
 
 # In float32, a smaller k would round to 0, and a sum of V larger values could overflow.
 MIN_K, _MAX_K = 1e-30, 1e30
 
 
 def check_k(name: str, k: float) -> None:
-    """Raise a ValueError unless `k`, the number added to each count, is in its range."""
-    if not (k == 0 or MIN_K <= k <= _MAX_K):
+    """Raise an error unless `k`, the number added to each count, is a number in its range."""
+    if not (check_number(name, k) == 0 or MIN_K <= k <= _MAX_K):
         raise ValueError(f"{name} must be 0 or in [1e-30, 1e30], got {k}")
 
 
@@ -82,7 +83,7 @@ class KneserNey:
     discount: float | None = None
 
     def __post_init__(self) -> None:
-        if self.discount is not None and not 0 <= self.discount <= 1:
+        if self.discount is not None and not 0 <= check_number("KneserNey: discount", self.discount) <= 1:
             raise ValueError(f"KneserNey: discount must be in [0, 1], got {self.discount}")
 
 

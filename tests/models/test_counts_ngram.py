@@ -256,6 +256,7 @@ def test_fit_in_pieces_logs_each_problem_once(caplog):
         ),
         (lambda: CountsNgramLM(5, 1, "1.0"), TypeError, r"smoothing must be a float, AddK\(k\).*got '1.0'"),
         (lambda: CountsNgramLM(5, 1, -1), ValueError, r"AddK: k must be 0 or in \[1e-30, 1e30\], got -1"),
+        (lambda: AddK("1"), TypeError, "AddK: k must be a number, got '1'"),
         (lambda: AddK(-1), ValueError, r"AddK: k must be 0 or in \[1e-30, 1e30\], got -1"),
         (lambda: AddK(1e-50), ValueError, "AddK: k must be 0 or in .*got 1e-50"),
         (lambda: AddK(math.inf), ValueError, "AddK: k must be 0 or in .*got inf"),
