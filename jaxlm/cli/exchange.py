@@ -32,9 +32,9 @@ def export_file(options: ExportOptions, console: Console) -> dict[str, Any]:
     out = options.out
     if out.suffix != ".safetensors":
         raise ValueError(f"the file must end in .safetensors, got {out}")
-    model, variables, tokenizer = open_model_on_cpu(options)
-    jaxlm.save_model(out, model, variables, tokenizer, overwrite=options.overwrite)
-    num_bytes, name = out.stat().st_size, type(model).__name__
+    saved = open_model_on_cpu(options)
+    jaxlm.save_model(out, *saved, overwrite=options.overwrite)
+    num_bytes, name = out.stat().st_size, type(saved[0]).__name__
     print_plain(console, f"wrote {out}: {num_bytes:,} bytes, {name}")
     return {"file": str(out), "bytes": num_bytes, "model": name}
 

@@ -29,28 +29,13 @@ class SampleOptions(ModelOptions):
     device: str = "auto"  # auto, cpu, gpu, cuda, rocm, tpu or metal.
 
 
-@dataclass(frozen=True)
-class _KnownTokens:
-    """A language model that predicts no id at or above `num_tokens`, such as those that pad a vocabulary."""
-
-    model: Any
-    num_tokens: int
-    vocab_size: int
-    context_length: int
-
-    def apply(self, variables: Any, contexts: Any) -> Any:
-        import jax.numpy as jnp
-
-        logits = jaxlm.compute_logits(self.model, variables, contexts)
-        return jnp.where(jnp.arange(self.vocab_size)[None] < self.num_tokens, logits, -jnp.inf)
-
-
 def sample_text(options: SampleOptions, console: Console) -> dict[str, Any]:
     """Sample texts from a model and print them. The device is printed to standard error."""
     import jax
     import numpy as np
 
     from jaxlm.models.interface import num_params
+    from jaxlm.runs.own import limit_tokens
     from jaxlm.runs.setup import SAMPLE_FOLD, select_device
 
     streams = options.streams
@@ -58,8 +43,7 @@ def sample_text(options: SampleOptions, console: Console) -> dict[str, Any]:
         limits = f"streams must be at least 1 and seed in [0, {2**32 - 1}]"
         raise ValueError(f"{limits}, got {streams} and {options.seed}")
     model, variables, tokenizer = open_model_on_cpu(options)
-    if (num_tokens := tokenizer.vocab_size) < model.vocab_size:
-        model = _KnownTokens(model, num_tokens, model.vocab_size, model.context_length)
+    model = limit_tokens(model, tokenizer.vocab_size)  # a padded vocabulary has ids without a token
     device = select_device(options.device, num_params(variables), make_console(stderr=True))
     prompt_ids = tokenizer.encode(options.prompt)
     try:
@@ -68,9 +52,11 @@ def sample_text(options: SampleOptions, console: Console) -> dict[str, Any]:
         line_end = np.zeros(1, np.int32)
     padding = np.repeat(line_end, max(model.context_length - len(prompt_ids), 0))
     prompts = np.tile(np.concatenate([padding, prompt_ids]), (streams, 1))
-    settings: dict[str, Any] = {name: getattr(options, name) for name in ("temperature", "top_k", "top_p")}
-    settings["key"] = jax.random.fold_in(jax.random.key(options.seed), SAMPLE_FOLD)
-    blocks = jaxlm.sample_stream(model, variables, prompts, options.num_tokens, device=device, **settings)
+    key = jax.random.fold_in(jax.random.key(options.seed), SAMPLE_FOLD)
+    settings: dict[str, Any] = {
+        name: getattr(options, name) for name in ("num_tokens", "temperature", "top_k", "top_p")
+    }
+    blocks = jaxlm.sample_stream(model, variables, prompts, key=key, device=device, **settings)
     if streams == 1:
         blocks = _write_blocks(blocks, options.prompt, tokenizer, console)
     ids = np.concatenate([np.tile(prompt_ids, (streams, 1)), *blocks], axis=1)
