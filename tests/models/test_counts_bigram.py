@@ -130,7 +130,7 @@ def test_fit_donates_its_argument_on_request():
 @pytest.mark.parametrize("worst", [5, -1, 70])
 def test_fit_of_an_id_out_of_range_is_an_error(worst):
     model, variables = fitted(IDS)
-    with pytest.raises(ValueError, match=rf"ids: {worst} .*vocab_size=5"):
+    with pytest.raises(ValueError, match=rf"ids: {worst} is outside 0..4"):
         model.fit(variables, np.array([0, worst, 4]))
     np.testing.assert_array_equal(table_of(variables), count_pairs(IDS, 5))
 
