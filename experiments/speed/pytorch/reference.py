@@ -17,6 +17,7 @@ from torch.nn import functional
 import jaxlm
 
 Tensor = Any  # torch is optional, and mypy must give the same result without it
+Function = Callable[..., Tensor]
 
 
 def from_flax(model: jaxlm.LanguageModel, variables: Any) -> Any:
@@ -83,8 +84,8 @@ def train(
     batch_size: int,
     num_steps: int,
     lr: float,
-    cut: Callable[..., Tensor] = cut_by_gather,
-    nats: Callable[..., Tensor] = window_nats,
+    cut: Function = cut_by_gather,
+    nats: Function = window_nats,
 ) -> None:
     """Train `module` in place by plain SGD on random windows."""
     optimizer = torch.optim.SGD(module.parameters(), lr=lr)
@@ -93,7 +94,7 @@ def train(
         train_step(module, optimizer, cut(ids, starts, context_length), nats)
 
 
-def train_step(module: Any, optimizer: Any, windows: Tensor, nats: Callable[..., Tensor] = window_nats) -> Tensor:
+def train_step(module: Any, optimizer: Any, windows: Tensor, nats: Function = window_nats) -> Tensor:
     """Update the module in place and return the loss before the update."""
     loss = nats(module, windows)
     optimizer.zero_grad(set_to_none=True)
@@ -102,14 +103,12 @@ def train_step(module: Any, optimizer: Any, windows: Tensor, nats: Callable[...,
     return loss.detach()
 
 
-def next_token_probabilities(module: Any, window: Tensor) -> Tensor:
+def next_probabilities(module: Any, window: Tensor) -> Tensor:
     """Return the next-token probabilities [B, V] after contexts [B, N]."""
     return functional.softmax(module(window), dim=1)
 
 
-def generate(
-    module: Any, window: Tensor, num_tokens: int, probabilities: Callable[..., Tensor] = next_token_probabilities
-) -> Tensor:
+def generate(module: Any, window: Tensor, num_tokens: int, probabilities: Function = next_probabilities) -> Tensor:
     """Sample `num_tokens` tokens after contexts [B, N]: [B, num_tokens]."""
     drawn = []
     with torch.inference_mode():
@@ -119,9 +118,7 @@ def generate(
     return torch.cat(drawn, dim=1)
 
 
-def append_token(
-    module: Any, window: Tensor, probabilities: Callable[..., Tensor] = next_token_probabilities
-) -> Tensor:
+def append_token(module: Any, window: Tensor, probabilities: Function = next_probabilities) -> Tensor:
     """Sample a token after each context [B, N] and return the contexts that end with it, [B, N]."""
     token = torch.multinomial(probabilities(module, window), 1)
     return torch.cat([window[:, 1:], token], dim=1)
@@ -132,7 +129,7 @@ def generate_in_python(module: Any, context: Sequence[int], num_tokens: int) -> 
     context, drawn = list(context), []
     for _ in range(num_tokens):
         with torch.no_grad():
-            probabilities = next_token_probabilities(module, torch.tensor([context]))
+            probabilities = next_probabilities(module, torch.tensor([context]))
         token = torch.multinomial(probabilities, 1).item()
         context = [*context[1:], token]
         drawn.append(token)
@@ -165,7 +162,7 @@ def generate_from_table_in_python(probabilities: Tensor, token: int, num_tokens:
 
 
 def perplexity(
-    module: Any, ids: Tensor, *, context_length: int, batch_size: int, nats: Callable[..., Tensor] = window_nats
+    module: Any, ids: Tensor, *, context_length: int, batch_size: int, nats: Function = window_nats
 ) -> float:
     """Return `exp` of the mean nats over all windows of `ids` [T]."""
     windows = ids.unfold(0, context_length + 1, 1)
