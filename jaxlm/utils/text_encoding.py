@@ -28,7 +28,7 @@ def decode_text(content: bytes, *, origin: str | Path) -> str:
 
     >>> decode_text("café".encode("utf-16-le"), origin="menu.txt")
     Traceback (most recent call last):
-    ValueError: menu.txt is UTF-16LE, not UTF-8; save it as UTF-8, for example with `iconv -f UTF-16LE -t UTF-8`
+    ValueError: menu.txt is UTF-16LE, not UTF-8; save it as UTF-8, with `iconv -f UTF-16LE -t UTF-8 OLD > NEW`
     """
     place = "it has control characters"
     try:
@@ -41,9 +41,9 @@ def decode_text(content: bytes, *, origin: str | Path) -> str:
         if content.startswith(start):
             raise ValueError(f"{origin} is a {kind} file, not UTF-8 text; extract its text first")
     if encoding := _detect_encoding(content):
-        remedy = f"save it as UTF-8, for example with `iconv -f {encoding} -t UTF-8`"
+        remedy = f"save it as UTF-8, with `iconv -f {encoding} -t UTF-8 OLD > NEW`"
         raise ValueError(f"{origin} is {encoding}, not UTF-8; {remedy}")
-    remedy = "find its encoding, and save it as UTF-8, for example with `iconv -f ENCODING -t UTF-8`"
+    remedy = "find its encoding, and save it as UTF-8, with `iconv -f ENCODING -t UTF-8 OLD > NEW`"
     raise ValueError(f"{origin} is not UTF-8: {place}; {remedy}")
 
 

@@ -30,7 +30,9 @@ def test_decode_text_is_the_text_without_a_mark(text, encoding):
 )
 def test_decode_text_names_an_encoding_that_gives_the_text(text, encoding):
     content = text.encode(encoding)
-    with pytest.raises(ValueError, match=r"^my\.txt is \S+, not UTF-8; .*`iconv -f \S+ -t UTF-8`$") as error:
+    with pytest.raises(
+        ValueError, match=r"^my\.txt is \S+, not UTF-8; .*`iconv -f \S+ -t UTF-8 OLD > NEW`$"
+    ) as error:
         decode_text(content, origin="my.txt")
     assert content.decode(re.search("iconv -f (\\S+)", str(error.value))[1]) == text
 
@@ -51,7 +53,7 @@ def test_decode_text_names_an_encoding_that_gives_the_text(text, encoding):
 )
 def test_decode_text_guesses_no_encoding(content):
     with pytest.raises(
-        ValueError, match=r"^x is not UTF-8: .*; find its encoding, .*`iconv -f ENCODING -t UTF-8`$"
+        ValueError, match=r"^x is not UTF-8: .*; find its encoding, .*`iconv -f ENCODING -t UTF-8 OLD > NEW`$"
     ):
         decode_text(content, origin="x")
 
