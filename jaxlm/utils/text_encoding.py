@@ -44,6 +44,9 @@ def decode_text(content: bytes, *, origin: str | Path) -> str:
         remedy = f"save it as UTF-8, with `iconv -f {encoding} -t UTF-8 OLD > NEW`"
         raise ValueError(f"{origin} is {encoding}, not UTF-8; {remedy}")
     remedy = "find its encoding, and save it as UTF-8, with `iconv -f ENCODING -t UTF-8 OLD > NEW`"
+    intact = content.decode("utf-8", "ignore")
+    if not intact.isascii() and len(intact.encode()) > 0.99 * len(content):  # such as text cut within a character
+        remedy = "repair it, or drop such bytes with `iconv -c -f UTF-8 -t UTF-8 OLD > NEW`"
     raise ValueError(f"{origin} is not UTF-8: {place}; {remedy}")
 
 

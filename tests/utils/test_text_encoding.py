@@ -59,6 +59,18 @@ def test_decode_text_guesses_no_encoding(content):
 
 
 @pytest.mark.parametrize(
+    "content",
+    [(WESTERN * 9).encode()[:-41], (JAPANESE * 9).encode()[:-2], (RUSSIAN * 9).encode() + b"\xff"],
+    ids=["cut within a character", "cut", "another byte"],
+)
+def test_decode_text_of_damaged_utf8_says_how_to_repair_it(content):
+    with pytest.raises(
+        ValueError, match=r"x is not UTF-8: byte 0x.. at offset \d+; repair it, or drop such bytes"
+    ):
+        decode_text(content, origin="x")
+
+
+@pytest.mark.parametrize(
     ("content", "kind"),
     [(b"PK\3\4\x14\0\xff", "zip"), (b"%PDF-1.4\n%\xe2\xe3", "PDF"), (b"\x1f\x8b\x08\0", "gzip")],
 )
