@@ -75,11 +75,9 @@ def sample(
     >>> sample(model, variables, [0], 4, key=jax.random.key(1)).tolist()
     [0, 1, 2, 0, 1]
     """
-    check_not_traced("sample", "generate", variables, prompt_ids, key, temperature, top_p)
-    device = resolve_device(device, num_weights=num_params(variables))
-    options: Any = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "device": device}
-    blocks = sample_stream(model, variables, prompt_ids, num_tokens, key=key, **options)
-    return jax.device_put(np.concatenate([np.asarray(prompt_ids, np.int32), *blocks], axis=-1), device)
+    options = (temperature, top_k, top_p)
+    prompt, blocks, device = _start(model, variables, prompt_ids, num_tokens, key, device, *options)
+    return jax.device_put(np.concatenate([prompt, *blocks], axis=-1), device)
 
 
 def sample_stream(
@@ -106,15 +104,7 @@ def sample_stream(
     >>> [len(block) for block in sample_stream(UniformLM(5), {}, [0], 300, key=jax.random.key(0))]
     [256, 44]
     """
-    check_not_traced("sample", "generate", variables, prompt_ids, key, temperature, top_p)
-    check_at_least("num_tokens", num_tokens, 0)
-    key, options = check_key(key), check_options(model.vocab_size, temperature, top_k, top_p)
-    prompt = _check_prompt(prompt_ids, model)
-    context = np.atleast_2d(prompt)[:, prompt.shape[-1] - model.context_length :]
-    device = resolve_device(device, num_weights=num_params(variables))
-    variables, context, key = jax.device_put((variables, context, key), device)
-    blocks = _generate_blocks(model, variables, context, int(num_tokens), key=key, **options)
-    return blocks if prompt.ndim == 2 else (block[0] for block in blocks)
+    return _start(model, variables, prompt_ids, num_tokens, key, device, temperature, top_k, top_p)[1]
 
 
 def is_table_worthwhile(model: LanguageModel, num_ids: int, *, is_ranked: bool) -> bool:
@@ -122,8 +112,19 @@ def is_table_worthwhile(model: LanguageModel, num_ids: int, *, is_ranked: bool) 
     return 2 * num_contexts(model) <= num_ids and table_size(model, is_ranked=is_ranked) <= MAX_TABLE_SIZE
 
 
-def _check_prompt(prompt_ids: ArrayLike, model: LanguageModel) -> NDArray[np.int32]:
-    """Return a copy of the prompt as int32 [P] or [B, P]."""
+def _start(
+    model: LanguageModel,
+    variables: Variables,
+    prompt_ids: ArrayLike,
+    num_tokens: int,
+    key: Array,
+    device: Device,
+    *options: Any,
+) -> tuple[NDArray[np.int32], Iterator[NDArray[np.int32]], jax.Device]:
+    """Check the arguments of `sample`. Return a copy of the prompt, the blocks after it, and their device."""
+    check_not_traced("sample", "generate", variables, prompt_ids, key, options)
+    check_at_least("num_tokens", num_tokens, 0)
+    key, checked_options = check_key(key), check_options(model.vocab_size, *options)
     if isinstance(prompt_ids, list | tuple) and len(lengths := {np.size(row) for row in prompt_ids}) > 1:
         raise ValueError(f"prompts must have the same length, got {sorted(lengths)}; use one call per length")
     prompt = np.array(check_ids(prompt_ids, model.vocab_size, name="prompt"))
@@ -131,7 +132,11 @@ def _check_prompt(prompt_ids: ArrayLike, model: LanguageModel) -> NDArray[np.int
         raise ValueError(f"prompt must have shape [P] or [B, P], got {list(prompt.shape)}")
     if prompt.shape[-1] < (least := model.context_length):
         raise ValueError(f"prompt must have at least context_length={least} tokens, got {prompt.shape[-1]}")
-    return prompt
+    context = np.atleast_2d(prompt)[:, prompt.shape[-1] - least :]
+    device = resolve_device(device, num_weights=num_params(variables))
+    variables, context, key = jax.device_put((variables, context, key), device)
+    blocks = _generate_blocks(model, variables, context, int(num_tokens), key=key, **checked_options)
+    return prompt, blocks if prompt.ndim == 2 else (block[0] for block in blocks), device
 
 
 def _generate_blocks(
