@@ -95,6 +95,9 @@ def run_command(command: Callable[[], object], on_failure: Callable[[str], objec
     process at once. A closed pipe, as in
     `jaxlm ... | head`, ends the command with code 0. Other exceptions are bugs and propagate.
     """
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by the caller, as in `jaxlm ... >&-`
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: PTH123, SIM115
     try:
         with end_process_on_second_signal():
             command()

@@ -150,6 +150,14 @@ def test_print_plain_on_a_full_disk_loses_messages_only():
         file.close()
 
 
+@pytest.mark.parametrize("name", ["stdout", "stderr"])
+def test_run_command_without_a_stream(name, monkeypatch):
+    monkeypatch.setattr(sys, name, None)
+    assert run_command(lambda: print_plain(make_console(stderr=name == "stderr"), "dropped")) == 0
+    assert run_command(Mock(side_effect=ValueError("dropped"))) == 2
+    getattr(sys, name).close()
+
+
 def test_run_command_success_is_0(capsys):
     assert run_command(lambda: print("done"), on_failure=pytest.fail) == 0
     assert capsys.readouterr() == ("done\n", "")
