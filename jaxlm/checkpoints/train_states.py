@@ -91,7 +91,8 @@ def save_checkpoint(directory: Path, checkpoint: Checkpoint) -> Path:
         with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
             checkpointer.save(path.absolute(), args=ocp.args.Composite(**items))
         write_atomically(path / _LOG, checkpoint.log)
-        document["files"] = _file_checksums(path)
+        files = [each for each in sorted(path.rglob("*")) if each.is_file()]
+        document["files"] = {each.relative_to(path).as_posix(): _checksum(each) for each in files}
         for each in (directory, path, *path.rglob("*")):
             sync(each)
         write_atomically(path / _DOCUMENT, add_checksum(document))
@@ -201,9 +202,9 @@ def _load_arrays(path: Path, trees: dict[str, Any]) -> Arrays:
 
 def _read_verified(path: Path) -> dict[str, Any]:
     """Return the document of a checkpoint after verifying its files. Additional files are ignored."""
-    document, checksums = _read_document(path), _file_checksums(path)
+    document = _read_document(path)
     for name, checksum in document["files"].items():
-        if checksums.get(name) != checksum:
+        if not (path / name).is_file() or _checksum(path / name) != checksum:
             raise ValueError(f"{path} is damaged: checksum mismatch in {name}")
     return document
 
@@ -215,13 +216,9 @@ def _read_document(path: Path) -> dict[str, Any]:
     return verify_checksum(document, origin=origin)
 
 
-def _file_checksums(path: Path) -> dict[str, str]:
-    checksums = {}
-    for each in sorted(path.rglob("*")):
-        if each.is_file():
-            with each.open("rb") as file:
-                checksums[each.relative_to(path).as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
-    return checksums
+def _checksum(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _first_line(error: BaseException) -> str:

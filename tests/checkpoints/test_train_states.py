@@ -164,6 +164,7 @@ def test_an_intact_checkpoint_that_cannot_be_read_is_not_skipped(error, saved, m
 def test_load_checkpoint_reads_links_into_a_cache(saved, tmp_path):
     for number, file in enumerate(files_below(saved)):
         file.symlink_to(file.rename(tmp_path / f"cached-{number}"))
+    (saved / "state").symlink_to((saved / "state").rename(tmp_path / "cached-state"))
     assert_same_bits(load_checkpoint(saved.parent, 5, LIKE).state, make_state())
     flip_byte = flip_bytes((saved / "state" / "_METADATA").resolve(), 1)
     next(flip_byte)
