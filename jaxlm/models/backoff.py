@@ -8,7 +8,7 @@ weight of a token without an entry is 0; the backoff of a context that is not in
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -36,6 +36,9 @@ class BackoffLevel:
     weights: Any  # [M]
 
 
+Level: TypeAlias = tuple[BackoffLevel, str | None]  # a level, and a problem with its smoothing
+
+
 class Entries(NamedTuple):
     """For each context [B], the range of its entries in a level, and its backoff."""
 
@@ -44,27 +47,18 @@ class Entries(NamedTuple):
     backoffs: FloatB
 
 
-def build_levels(
-    ngrams: Ngrams, counts: Counts, vocab_size: int, smoothing: Smoothing
-) -> tuple[list[BackoffLevel], dict[int, str]]:
-    """Return the levels of sorted n-grams [M, n] with counts [M], and problems with the smoothing by order.
-
-    The levels are in float64, the shortest context first.
-    """
-    level, problem = _build_level(ngrams, counts, vocab_size, smoothing)
-    levels, problems = [level], {ngrams.shape[1]: problem}
+def build_levels(ngrams: Ngrams, counts: Counts, vocab_size: int, smoothing: Smoothing) -> list[Level]:
+    """Return the levels of sorted n-grams [M, n] with counts [M], the shortest context first, in float64."""
+    levels = [_build_level(ngrams, counts, vocab_size, smoothing)]
     while ngrams.shape[1] > 1 and not isinstance(smoothing, AddK):
         # Kneser-Ney counts the distinct tokens before a shorter n-gram, not its occurrences.
         counts = counts if isinstance(smoothing, WittenBell) else np.ones_like(counts)
         ngrams, counts = merge_ngrams(ngrams[:, 1:], counts)
-        level, problems[ngrams.shape[1]] = _build_level(ngrams, counts, vocab_size, smoothing)
-        levels.append(level)
-    return levels[::-1], {order: problem for order, problem in problems.items() if problem}
+        levels.append(_build_level(ngrams, counts, vocab_size, smoothing))
+    return levels[::-1]
 
 
-def _build_level(
-    ngrams: Ngrams, counts: Counts, vocab_size: int, smoothing: Smoothing
-) -> tuple[BackoffLevel, str | None]:
+def _build_level(ngrams: Ngrams, counts: Counts, vocab_size: int, smoothing: Smoothing) -> Level:
     firsts = find_runs(ngrams[:, :-1])
     starts = np.append(firsts, len(ngrams))
     num_types = np.diff(starts)  # t(h)

@@ -155,10 +155,11 @@ class CountsNgramLM:
         build_levels = functools.partial(
             backoff.build_levels, vocab_size=self.vocab_size, smoothing=cast(Smoothing, self.smoothing)
         )
-        levels, problems = build_levels(ngrams, counts)
-        known = build_levels(*before)[1] if before and problems else {}
-        for order in problems.keys() - known.keys():
-            logging.getLogger(__name__).warning("%s", problems[order])
+        levels, problems = zip(*build_levels(ngrams, counts), strict=True)
+        known = build_levels(*before) if before and any(problems) else [(None, None)] * len(levels)
+        for problem, (_, known_problem) in zip(problems, known, strict=True):
+            if problem and not known_problem:
+                logging.getLogger(__name__).warning("%s", problem)
         base = 0.0 if self.smoothing == AddK(0) else 1 / self.vocab_size
         if self.is_dense:
             table = np.zeros(self._num_cells, np.int32).reshape(-1, self.vocab_size)

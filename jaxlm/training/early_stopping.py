@@ -25,16 +25,13 @@ def stop_early(
     """Yield each item of `training` with the best parameters so far; stop when the validation no longer improves.
 
     Args:
-        training: from `train`, with `val_ids`.
+        training: from `train`, with `val_ids`; a record without validation is a ValueError.
         patience: stop after this many consecutive records without a lower validation loss, at least 1. None never
             stops, and yields None as the best.
         best: the best of an earlier session, when resuming; None otherwise.
 
     Yields:
         the state, its record, and the best: the initial parameters until a validation loss is finite.
-
-    Raises:
-        ValueError: a record has no validation.
 
     >>> from jaxlm import NeuralBigramLM, train
     >>> from jax import random
