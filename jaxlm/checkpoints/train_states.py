@@ -193,7 +193,7 @@ def _load_arrays(path: Path, trees: dict[str, Any]) -> Arrays:
     items = {name: ocp.args.StandardRestore(tree) for name, tree in trees.items() if tree is not None}
     is_partial = trees["state"].opt_state is None
     if is_partial:
-        items["state"] = ocp.args.StandardRestore()  # all of it, as nested dicts
+        items["state"] = ocp.args.PyTreeRestore()  # all of it, as nested dicts
     with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
         restored = checkpointer.restore(path.absolute(), args=ocp.args.Composite(**items))
     state = restored["state"]
