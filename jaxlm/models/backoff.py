@@ -102,10 +102,7 @@ def pad_level(level: BackoffLevel, vocab_size: int) -> BackoffLevel:
 
 
 def tabulate_levels(levels: Sequence[BackoffLevel], base: float, num_contexts: int, vocab_size: int) -> Any:
-    """Return the probabilities after all contexts, float64 [V^N, V].
-
-    `base` is the probability with which the empty context interpolates.
-    """
+    """Return probabilities after all contexts, float64 [V^N, V]. The empty context interpolates with `base`."""
     table = np.full((1, vocab_size), base)
     for level in levels:
         # Contexts with the same last tokens have the same distribution.
@@ -150,10 +147,7 @@ def interpolate_targets(level: BackoffLevel, entries: Entries, targets: IntW, sh
 
 
 def _search(rows: Array, wanted: Array, begins: IntB, ends: IntB) -> IntB:
-    """Return the first index i in [begins, ends) with `rows[i] >= wanted`, or `ends`.
-
-    `rows` [R, k] are sorted; `wanted` is [B, k].
-    """
+    """Return the first i in [begins, ends) with `rows[i] >= wanted` [B, k], or `ends`; `rows` [R, k] is sorted."""
 
     def halve(_: Any, bounds: tuple[IntB, IntB]) -> tuple[IntB, IntB]:
         low, high = bounds

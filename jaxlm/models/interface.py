@@ -77,10 +77,7 @@ class SupportsTargetLogProbs(Protocol):
     """A model that computes the log-probability of one token faster than those of all V."""
 
     def target_log_probs(self, variables: Variables, contexts: IntBN, /) -> TargetLogProbs:
-        """Return a function `log_probs(rows, targets)`.
-
-        It returns the log-probability of each of `targets` [W] after `contexts[rows]`, rows [W].
-        """
+        """Return a function of rows [W] and targets [W]: log-probabilities of `targets` after `contexts[rows]`."""
 
 
 def init(model: LanguageModel, key: Array) -> Variables:
@@ -196,7 +193,7 @@ def center_logits(logits: FloatBV) -> tuple[FloatBV, FloatB]:
 
 
 def target_log_probs(model: LanguageModel, variables: Variables, contexts: IntBN) -> TargetLogProbs:
-    """Return `log_probs(rows, targets)` of the model; see `SupportsTargetLogProbs`."""
+    """Return the function that `SupportsTargetLogProbs` describes, for any model."""
     if isinstance(model, SupportsTargetLogProbs):
         return model.target_log_probs(variables, contexts)
     centered, log_sums = center_logits(compute_logits(model, variables, contexts))

@@ -23,8 +23,7 @@ class HasHyperparams(Protocol):
     def map_hyperparams(self, function: Callable[[Any], Any]) -> Any:
         """Return the model with `function(number)` in place of each number that `apply` uses.
 
-        A hyperparameter that `apply` does not use may be set to a constant, so that models that differ only in it
-        share a program.
+        A hyperparameter that `apply` does not use may be set to a constant, so that it does not recompile.
         """
 
 
@@ -58,10 +57,7 @@ def is_abstract(number: Any) -> bool:
 
 
 def check_model(model: Any) -> None:
-    """Raise a TypeError that names the field and the remedy if `model` is not hashable.
-
-    Traced hyperparameters are allowed.
-    """
+    """Raise a TypeError that names the field and the remedy unless `model` is hashable, or has traced fields."""
     if _is_hashable(model) or any(map(is_abstract, _split_cached.__wrapped__(model).args)):
         return
     problem = "; declare it with @dataclass(frozen=True)"
