@@ -83,8 +83,8 @@ def train_many(
     >>> keys, hyperparams = sweep_grid(jax.random.split(jax.random.key(0), 2), lr=[0.1, 1.0])
     >>> model = NeuralBigramLM(vocab_size=3, embedding_dim=4)
     >>> variables, histories = train_many(model, [0, 1, 2] * 9, keys=keys, hyperparams=hyperparams, num_steps=50)
-    >>> float(hyperparams["lr"][1]), histories[1]["train_losses"][-1] < 0.1
-    (1.0, True)
+    >>> [history["train_losses"][-1] < 0.1 for history in histories]  # two rates for each of two keys
+    [False, True, False, True]
     """
     check_not_traced("train_many", "vmap over init_state and train_step", train_ids, keys, hyperparams)
     keys = _check_keys(keys)
