@@ -109,4 +109,4 @@ def main(options_type: type[Options], prepare: Callable[[Options], Experiment]) 
     """Run an experiment from the command line and exit with its status."""
     options = tyro.cli(options_type, prog=Path(sys.argv[0]).stem)
     console = make_console()
-    sys.exit(run_command(lambda: run_experiment(prepare, options, console)))
+    sys.exit(run_command(lambda: run_experiment(prepare, options, console))[0])

@@ -1,5 +1,6 @@
 """The `jaxlm` command: parse the command line, run a subcommand, and print its result or error."""
 
+import contextlib
 import functools
 import itertools
 import json
@@ -21,8 +22,9 @@ from jaxlm.cli.sample import SampleOptions, sample_text
 from jaxlm.cli.shared import TYRO_CONFIG
 from jaxlm.cli.tokenize import TokenizeOptions, inspect_tokenizer
 from jaxlm.cli.train import TrainOptions, parse_over_saved_options, train_model
+from jaxlm.runs.metrics_log import replace_nonfinite
 from jaxlm.utils.signals import catch_stop_signals
-from jaxlm.utils.terminal import escape_controls, run_command
+from jaxlm.utils.terminal import escape_controls, make_console, run_command
 
 # Each subcommand's options record, and the function that takes it and a console and returns a JSON document.
 COMMANDS: dict[str, tuple[type, Callable[..., dict[str, Any]]]] = {
@@ -45,18 +47,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     help or a usage error.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
-    parsed: list[Any] = []
-    code = run_command(lambda: parsed.append(_parse(words)))
-    if not parsed:  # printing the help failed: full disk or closed pipe
-        return code
-    document: dict[str, Any] = {}
-    code = run_command(
-        lambda: document.update(_run(words, parsed[0])), on_failure=lambda line: document.update(error=line)
-    )
-    if not parsed[0].json:
-        return code
-    text = json.dumps(document, allow_nan=False, indent=2)
-    return run_command(lambda: print(text, flush=True)) or code
+    code, message = run_command(lambda: _run(words))
+    if message and "--json" in words:
+        with contextlib.suppress(OSError):  # the error was that of printing to a full disk
+            print(json.dumps({"error": message}, indent=2), flush=True)
+    return code
 
 
 def _parse(words: Sequence[str]) -> Any:
@@ -84,18 +79,18 @@ def _parse(words: Sequence[str]) -> Any:
     return options if escaped == words else parse(args=words, console_outputs=False)
 
 
-def _run(words: Sequence[str], options: Any) -> dict[str, Any]:
-    """Run the subcommand, and return its JSON document."""
-    from jaxlm.runs.metrics_log import replace_nonfinite
-    from jaxlm.utils.terminal import make_console
-
+def _run(words: Sequence[str]) -> None:
+    """Run the subcommand, and print its JSON document if requested."""
+    options = _parse(words)
     if not isinstance(options, CorpusOptions):
         options = _start_jax(words, options)
     function = dict(COMMANDS.values())[type(options)]
     with warnings.catch_warnings():
         # Harmless: most accelerators cannot reuse donated buffers, and JAX warns at every compilation.
         warnings.filterwarnings("ignore", message="Some donated buffers were not usable")
-        return replace_nonfinite(function(options, make_console(stderr=options.json)))
+        document = function(options, make_console(stderr=options.json))
+    if options.json:
+        print(json.dumps(replace_nonfinite(document), allow_nan=False, indent=2), flush=True)
 
 
 def _start_jax(words: Sequence[str], options: Any) -> Any:

@@ -16,30 +16,27 @@ def cache_directory() -> Path:
 
     If the user's cache cannot be written, or there is no home directory, return a directory for temporary files.
     """
-    chosen = os.environ.get("JAXLM_DATA_DIR")
-    if chosen:
+    if chosen := os.environ.get("JAXLM_DATA_DIR"):
         return expand(chosen)
     try:
-        return _usable_directory(expand(platformdirs.user_cache_dir("jaxlm")))
-    except RuntimeError:  # without a home directory; older versions of platformdirs return a relative path
-        return _usable_directory(Path())
-
-
-@functools.cache  # one warning
-def _usable_directory(path: Path) -> Path:
-    try:
+        path = expand(platformdirs.user_cache_dir("jaxlm"))
         if not path.is_absolute():
             raise FileNotFoundError("no home directory")
         path.mkdir(parents=True, exist_ok=True)
         if not os.access(path, os.W_OK):
-            raise PermissionError("it is not writable")
+            raise PermissionError(f"{path} is not writable")
         return path
-    except OSError as error:
-        user = getattr(os, "getuid", int)()
-        temporary = Path(tempfile.gettempdir(), f"jaxlm-{user}")
-        temporary.mkdir(mode=0o700, exist_ok=True)
-        if temporary.lstat().st_uid != user:  # compiled programs of somebody else could run anything
-            temporary = Path(tempfile.mkdtemp(prefix="jaxlm-"))
-        reason = f"cannot use the user's cache directory ({error.strerror or error})"
-        logging.getLogger(__name__).warning("%s: using %s; set JAXLM_DATA_DIR to choose", reason, temporary)
-        return temporary
+    except (OSError, RuntimeError) as error:  # platformdirs raises a RuntimeError without a home directory
+        return _temporary_directory(str(error))
+
+
+@functools.cache  # one warning
+def _temporary_directory(reason: str) -> Path:
+    user = getattr(os, "getuid", int)()
+    path = Path(tempfile.gettempdir(), f"jaxlm-{user}")
+    path.mkdir(mode=0o700, exist_ok=True)
+    if path.lstat().st_uid != user:  # compiled programs of somebody else could run anything
+        path = Path(tempfile.mkdtemp(prefix="jaxlm-"))
+    problem = f"cannot use the user's cache directory ({reason})"
+    logging.getLogger(__name__).warning("%s: using %s; set JAXLM_DATA_DIR to choose", problem, path)
+    return path

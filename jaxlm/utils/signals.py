@@ -6,22 +6,11 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import FrameType
-from typing import final
 
 _STOP_SIGNALS = signal.SIGINT, signal.SIGTERM
 _PAIR_SECONDS = 0.1  # `timeout` signals the process and its group: count both as one request
-
-
-@final
-class _CommandHandler:
-    """The signal handler of a command: raise KeyboardInterrupt, and let the next signal end the process."""
-
-    def __call__(self, signum: int, frame: FrameType | None) -> None:
-        time.sleep(_PAIR_SECONDS)
-        _restore_defaults()
-        raise KeyboardInterrupt(signal.Signals(signum).name)
 
 
 @contextlib.contextmanager
@@ -31,7 +20,7 @@ def end_process_on_second_signal() -> Iterator[None]:
     For a command, not for a library: a notebook's kernel must live. Ignored signals stay ignored. In a thread
     other than the main thread, nothing changes.
     """
-    with _replace_handlers(_CommandHandler()):
+    with _replace_handlers(_interrupt_command):
         yield
 
 
@@ -68,7 +57,7 @@ def catch_stop_signals() -> Iterator[Callable[[], str | None]]:
                 _restore_defaults()
             _print_stopping()
 
-    is_command = any(isinstance(signal.getsignal(signum), _CommandHandler) for signum in _STOP_SIGNALS)
+    is_command = _interrupt_command in map(signal.getsignal, _STOP_SIGNALS)
     with _replace_handlers(request_stop):
         yield lambda: received[0] if received else None
 
@@ -79,26 +68,31 @@ def terminate_as_interrupt() -> Iterator[None]:
 
     Nothing changes if SIGTERM is ignored or already handled, or outside of the main thread.
     """
-
-    def interrupt(signum: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt(signal.Signals(signum).name)
-
-    if not _in_main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+    is_default = signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    with _replace_handlers(_interrupt, (signal.SIGTERM,) if is_default else ()):
         yield
-        return
-    try:
-        signal.signal(signal.SIGTERM, interrupt)
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _interrupt(signum: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt(signal.Signals(signum).name)
+
+
+def _interrupt_command(signum: int, frame: FrameType | None) -> None:
+    """Raise KeyboardInterrupt, and let the next signal end the process."""
+    time.sleep(_PAIR_SECONDS)
+    _restore_defaults()
+    _interrupt(signum, frame)
 
 
 @contextlib.contextmanager
-def _replace_handlers(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """Within the block, handle SIGINT and SIGTERM, unless they are ignored."""
-    kept = signal.SIG_IGN, None  # None is a handler that was not installed from Python and cannot be restored
-    before = {signum: signal.getsignal(signum) for signum in _STOP_SIGNALS if _in_main_thread()}
-    replaced = {signum: previous for signum, previous in before.items() if previous not in kept}
+def _replace_handlers(
+    handler: Callable[[int, FrameType | None], None], signums: Iterable[signal.Signals] = _STOP_SIGNALS
+) -> Iterator[None]:
+    """Within the block, handle the signals, unless they are ignored or this is not the main thread."""
+    is_main = threading.current_thread() is threading.main_thread()
+    before = {signum: signal.getsignal(signum) for signum in signums if is_main}
+    # None is a handler that was not installed from Python and cannot be restored.
+    replaced = {signum: old for signum, old in before.items() if old not in (signal.SIG_IGN, None)}
     try:
         for signum in replaced:
             signal.signal(signum, handler)
@@ -113,10 +107,6 @@ def _restore_defaults() -> None:
     for signum in _STOP_SIGNALS:
         if signal.getsignal(signum) != signal.SIG_IGN:
             signal.signal(signum, signal.SIG_DFL)
-
-
-def _in_main_thread() -> bool:
-    return threading.current_thread() is threading.main_thread()
 
 
 def _print_stopping() -> None:

@@ -88,11 +88,11 @@ def progress(console: "Console", title: str, total: int) -> Iterator[Callable[[i
         yield lambda done, status: bars.update(bar, completed=done, status=status)
 
 
-def run_command(command: Callable[[], object], on_failure: Callable[[str], object] = lambda message: None) -> int:
-    """Run `command` and return its exit code: 0 success, 2 an error that the user can fix, 130 interrupted.
+def run_command(command: Callable[[], object]) -> tuple[int, str]:
+    """Run `command` and return its exit code and the message of its error, which is "" on success.
 
-    Print the error in one line on standard error, and pass it to `on_failure`. A second SIGINT or SIGTERM ends the
-    process at once. A closed pipe, as in
+    The code is 0 for success, 2 for an error that the user can fix, and 130 if interrupted. The error is printed
+    in one line on standard error. A second SIGINT or SIGTERM ends the process at once. A closed pipe, as in
     `jaxlm ... | head`, ends the command with code 0. Other exceptions are bugs and propagate.
     """
     for name in ("stdout", "stderr"):
@@ -101,22 +101,21 @@ def run_command(command: Callable[[], object], on_failure: Callable[[str], objec
     try:
         with end_process_on_second_signal():
             command()
-        return 0
+        return 0, ""
     except BrokenPipeError:
         _redirect_to_devnull(sys.stdout.fileno())
-        return 0
+        return 0, ""
     except (ValueError, OSError, FloatingPointError) as error:
-        code, message = 2, "error: " + " ".join(_describe_error(error).split())
+        code, message = 2, " ".join(_describe_error(error).split())
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
             raise  # JAX did not run out of memory
         reason = str(error).partition("\n")[0]
-        code, message = 2, f"error: out of memory ({reason}); make the model or the batch smaller"
+        code, message = 2, f"out of memory ({reason}); make the model or the batch smaller"
     except KeyboardInterrupt as error:
         code, message = 130, " ".join(["interrupted", *map(str, error.args)])
-    print_plain(make_console(stderr=True), escape_controls(message))
-    on_failure(message.removeprefix("error: "))
-    return code
+    print_plain(make_console(stderr=True), escape_controls(message if code == 130 else f"error: {message}"))
+    return code, message
 
 
 def _describe_error(error: Exception) -> str:

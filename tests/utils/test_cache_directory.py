@@ -42,7 +42,7 @@ def test_cache_directory_falls_back_to_a_temporary_one(problem, tmp_path, monkey
         monkeypatch.setattr(os.path, "expanduser", str)
     if problem == "read-only":
         monkeypatch.setattr(os, "access", lambda path, mode: False)
-    module._usable_directory.cache_clear()
+    module._temporary_directory.cache_clear()
     expected = tmp_path / f"jaxlm-{os.getuid()}"
     assert [cache_directory() for _ in range(3)] == [expected] * 3
     assert expected.stat().st_mode & 0o777 == 0o700
@@ -56,8 +56,8 @@ def test_cache_directory_is_never_that_of_another_user(tmp_path, monkeypatch):
     other = os.getuid() + 1
     (tmp_path / f"jaxlm-{other}").mkdir()
     monkeypatch.setattr(os, "getuid", lambda: other)
-    module._usable_directory.cache_clear()
+    module._temporary_directory.cache_clear()
     path = cache_directory()
     assert path.parent == tmp_path
     assert path.name != f"jaxlm-{other}"
-    module._usable_directory.cache_clear()
+    module._temporary_directory.cache_clear()

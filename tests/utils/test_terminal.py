@@ -132,11 +132,10 @@ def test_make_console_replaces_what_the_encoding_lacks(monkeypatch):
     ids=repr,
 )
 def test_run_command_prints_one_line_and_returns_a_code(error, code, line, capsys):
-    messages = []
-    assert run_command(Mock(side_effect=error), on_failure=messages.append) == code
+    returned, message = run_command(Mock(side_effect=error))
+    assert returned == code
     assert capsys.readouterr() == ("", line + "\n")
-    assert len(messages) == 1
-    assert escape_controls(messages[0]) == line.removeprefix("error: ")
+    assert escape_controls(message) == line.removeprefix("error: ")
 
 
 def test_print_plain_on_a_full_disk_loses_messages_only():
@@ -153,13 +152,13 @@ def test_print_plain_on_a_full_disk_loses_messages_only():
 @pytest.mark.parametrize("name", ["stdout", "stderr"])
 def test_run_command_without_a_stream(name, monkeypatch):
     monkeypatch.setattr(sys, name, None)
-    assert run_command(lambda: print_plain(make_console(stderr=name == "stderr"), "dropped")) == 0
-    assert run_command(Mock(side_effect=ValueError("dropped"))) == 2
+    assert run_command(lambda: print_plain(make_console(stderr=name == "stderr"), "dropped")) == (0, "")
+    assert run_command(Mock(side_effect=ValueError("dropped"))) == (2, "dropped")
     getattr(sys, name).close()
 
 
 def test_run_command_success_is_0(capsys):
-    assert run_command(lambda: print("done"), on_failure=pytest.fail) == 0
+    assert run_command(lambda: print("done")) == (0, "")
     assert capsys.readouterr() == ("done\n", "")
 
 
@@ -167,7 +166,7 @@ def test_run_command_success_is_0(capsys):
 def test_run_command_is_interrupted_by_a_signal(signum, capsys):
     before = signal.signal(signum, signal.default_int_handler)  # a background process may ignore it
     try:
-        assert run_command(lambda: signal.raise_signal(signum) or time.sleep(9)) == 130
+        assert run_command(lambda: signal.raise_signal(signum) or time.sleep(9))[0] == 130
         assert signal.getsignal(signum) == signal.default_int_handler
     finally:
         signal.signal(signum, before)
@@ -195,6 +194,6 @@ def test_run_command_with_a_closed_pipe(show, monkeypatch, capfd):
 
     with os.fdopen(writer, "w") as stdout:  # closing it flushes what is left
         monkeypatch.setattr(sys, "stdout", stdout)
-        assert run_command(command, on_failure=pytest.fail) == 0
+        assert run_command(command) == (0, "")
     assert done == ([] if show is write else [0, 1, 2])
     assert capfd.readouterr() == ("", "")
