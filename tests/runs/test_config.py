@@ -81,7 +81,7 @@ def test_resolve_makes_paths_absolute(tmp_path, monkeypatch):
 
 
 def test_resolve_fills_the_rate_of_each_optimizer():
-    rates = {"sgd": 0.5, "adam": 0.003, "adamw": 0.003, "muon": 0.02}
+    rates = {"sgd": 0.5, "adam": 0.01, "adamw": 0.01, "muon": 0.05}
     assert {name: resolve(TrainConfig(optimizer=name)).lr for name in rates} == rates
     assert resolve(TrainConfig(model="counts", optimizer="adam")).lr is None
     adam = resolve(TrainConfig(optimizer="adam"))
