@@ -21,22 +21,19 @@ def describe_devices() -> dict[str, Any]:
     from jax.extend import backend  # takes 40 ms
 
     chosen, reason = choose_device("auto")
-    results, rows, listed = probe_results(), list[dict[str, Any]](), set[Plugin | None]()
-    for platform in backend.backends():
-        of_platform = {plugin: result for plugin, result in results.items() if result.platform == platform}
-        plugin = fastest_plugin(of_platform) or next(iter(of_platform), None)
-        listed.add(plugin)
-        rows += [_make_row(platform, format_device(device), plugin) for device in jax.devices(platform)]
-    rows += [
-        _make_row(result.platform, None, plugin) for plugin, result in results.items() if plugin not in listed
-    ]
+    results, found = probe_results(), list[tuple[str | None, str | None, Plugin | None]]()
+    for name in backend.backends():
+        of_platform = {plugin: result for plugin, result in results.items() if result.platform == name}
+        fastest = fastest_plugin(of_platform) or next(iter(of_platform), None)
+        found += [(name, format_device(device), fastest) for device in jax.devices(name)]
+    listed = {plugin for _, _, plugin in found}
+    found += [(result.platform, None, plugin) for plugin, result in results.items() if plugin not in listed]
+    rows = []
+    for platform, device, plugin in found:
+        probed = plugin and results[plugin]
+        row = {"platform": platform, "device": device, "plugin": plugin and plugin.name}
+        row |= {"version": plugin and plugin.version, "reason": probed and probed.reason}
+        rows.append(row | {"result": "built in" if probed is None else "works" if probed.works else "fails"})
     limits = {f"{plugin} {result.reason}": result.worthwhile_from for plugin, result in results.items()}
     auto = {"device": format_device(chosen), "reason": reason, "from_parameters": limits.get(reason)}
     return {"devices": rows, "auto": auto}
-
-
-def _make_row(platform: str | None, device: str | None, plugin: Plugin | None) -> dict[str, Any]:
-    probed = plugin and probe_results()[plugin]
-    result = "built in" if probed is None else "works" if probed.works else "fails"
-    row = {"platform": platform, "device": device, "plugin": plugin and plugin.name}
-    return row | {"version": plugin and plugin.version, "result": result, "reason": probed and probed.reason}

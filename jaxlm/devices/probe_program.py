@@ -87,6 +87,11 @@ def compare_speed(platform: str, seconds: float, cpu_seconds: float) -> ProbeRes
 @jax.jit
 def _compute(params: Any, table: Array, ids: Array, num_steps: Array, key: Array) -> dict[str, Any]:
     """Return the values of each check by its name, which completes the sentence "has a wrong"."""
+
+    def sample_next(token: Array, key: Array) -> tuple[Array, Array]:
+        token = jax.random.categorical(key, table[token]).astype(jnp.int32)
+        return token, token
+
     keys, counts = jax.random.split(key, 4), (ids % 4).astype(jnp.float32).reshape(5, 100)
     return {
         "random number": (jax.random.key_data(keys), jax.random.uniform(keys[0], (100,))),
@@ -95,16 +100,8 @@ def _compute(params: Any, table: Array, ids: Array, num_steps: Array, key: Array
         "top k": lax.top_k(table, 7),
         "embedding gradient": jax.grad(lambda table: jnp.tanh(table[ids[:50]]).sum())(table),
         "training": _train(params, ids, num_steps),
-        "sample": _sample(table, keys[1]),
+        "sample": lax.scan(sample_next, jnp.int32(0), jax.random.split(keys[1], 20))[1],
     }
-
-
-def _sample(logits: Array, key: Array) -> Array:
-    def sample_next(token: Array, key: Array) -> tuple[Array, Array]:
-        token = jax.random.categorical(key, logits[token]).astype(jnp.int32)
-        return token, token
-
-    return lax.scan(sample_next, jnp.int32(0), jax.random.split(key, 20))[1]
 
 
 @jax.jit

@@ -53,10 +53,9 @@ def choose_device(device: str | jax.Device = "auto", *, num_weights: int | None 
     """
     if isinstance(device, jax.Device):
         return Choice(device, "passed as a jax.Device")
-    if device != "auto":
-        return Choice(_find_device(device), "requested")
-    if (name := os.environ.get("JAXLM_DEVICE") or "auto") != "auto":
-        return Choice(_find_device(name), f"JAXLM_DEVICE={name}")
+    name = os.environ.get("JAXLM_DEVICE") or "auto" if device == "auto" else device
+    if name != "auto":
+        return Choice(_find_device(name), "requested" if name == device else f"JAXLM_DEVICE={name}")
     platforms, platform = jax.config.jax_platforms, os.environ.get("JAX_PLATFORM_NAME")  # type: ignore[attr-defined]
     for name, value in (("JAX_PLATFORMS", platforms), ("JAX_PLATFORM_NAME", platform)):
         if value:

@@ -1,7 +1,5 @@
 """Plugins with made-up probe results."""
 
-import functools
-
 import pytest
 
 from jaxlm.devices import probe_cache, selection
@@ -24,10 +22,9 @@ def install(tmp_path, monkeypatch):
             calls.append(plugins)
             return {plugin: results[plugin] for plugin in plugins}
 
-        installed_plugins = functools.lru_cache(maxsize=0)(lambda: tuple(results))
         monkeypatch.setattr(probe_cache, "run_probes", run_probes)
-        monkeypatch.setattr(probe_cache, "installed_plugins", installed_plugins)
-        monkeypatch.setattr(selection, "installed_plugins", installed_plugins)
+        for module in (probe_cache, selection):
+            monkeypatch.setattr(module, "installed_plugins", lambda: tuple(results))
         clear_probe_cache()
         return calls
 
