@@ -58,18 +58,16 @@ def check_ids(ids: ArrayLike, vocab_size: int, *, name: str = "ids") -> Integers
     """
     check_not_traced("check_ids", "ids that were checked before", ids)
     array = _as_integers(ids, name)
-    if array.size:
-        low, high = int(array.min()), int(array.max())
-        worst = low if low < 0 else high
-        if not 0 <= worst < vocab_size:
-            remedy = "encode the text with the tokenizer of this model"
-            raise ValueError(f"{name}: {worst} is outside 0..{vocab_size - 1}; {remedy}")
+    low, high = (int(array.min()), int(array.max())) if array.size else (0, -1)
+    if low < 0 or high >= vocab_size:
+        worst, remedy = low if low < 0 else high, "encode the text with the tokenizer of this model"
+        raise ValueError(f"{name}: {worst} is outside 0..{vocab_size - 1}; {remedy}")
     return array if array.dtype == np.int32 else array.astype(np.int32)
 
 
 def check_stream(ids: ArrayLike, vocab_size: int, *, min_length: int, name: str = "ids") -> Ids:
     """Check `ids` as `check_ids` does, and that they have shape [T] with T >= `min_length`; return int32."""
-    return _as_stream(check_ids(ids, vocab_size, name=name), min_length, name)
+    return check_ids(_as_integers(ids, name, min_length), vocab_size, name=name)
 
 
 def split_ids(ids: ArrayLike, val_fraction: float = 0.1) -> Split:
@@ -90,7 +88,7 @@ def split_ids(ids: ArrayLike, val_fraction: float = 0.1) -> Split:
     >>> len(train_ids), val_ids
     (18, array([18, 19]))
     """
-    array = _as_stream(ids, 0)
+    array = _as_integers(ids, min_length=0)
     if not 0 < check_number("val_fraction", val_fraction) < 1:
         raise ValueError(f"val_fraction must be in (0, 1), got {val_fraction}")
     # Round before `ceil`, because 100 * 0.07 is 7.000000000000001.
@@ -127,10 +125,10 @@ def get_batch(ids: ArrayLike, context_length: int, batch_size: int, *, key: Arra
     """
     check_at_least("context_length", context_length, 0)
     check_at_least("batch_size", batch_size, 1)
-    stream, typed_key = _as_stream(ids, context_length + 1), check_key(key)
+    stream, key = _as_integers(ids, min_length=context_length + 1), check_key(key)
     if isinstance(stream, Array):
-        return random_windows(stream, None, context_length, batch_size, key=typed_key)
-    starts = _draw_starts(len(stream) - context_length, batch_size, key=typed_key)
+        return random_windows(stream, None, context_length, batch_size, key=key)
+    starts = _draw_starts(len(stream) - context_length, batch_size, key=key)
     if isinstance(starts, jax.core.Tracer):  # under `jit` or `vmap`, the host does not know the starts
         return _take_windows(jnp.asarray(_check_range(stream)), starts, context_length)
     return _take_windows(stream, np.asarray(starts), context_length)
@@ -165,7 +163,9 @@ def windows(ids: ArrayLike, context_length: int) -> Batch:
     [[5], [3], [8]]
     """
     check_at_least("context_length", context_length, 0)
-    return _all_windows(jnp.asarray(_check_range(_as_stream(ids, context_length + 1))), context_length)
+    return _all_windows(
+        jnp.asarray(_check_range(_as_integers(ids, min_length=context_length + 1))), context_length
+    )
 
 
 @functools.partial(jax.jit, static_argnames="context_length")
@@ -201,22 +201,19 @@ def pad_rows(array: NDArray[Any], value: int) -> NDArray[Any]:
     return np.pad(array, [(0, size - len(array)), *[(0, 0)] * (array.ndim - 1)], constant_values=value)
 
 
-def _as_integers(ids: ArrayLike, name: str) -> Integers:
+def _as_integers(ids: ArrayLike, name: str = "ids", min_length: int | None = None) -> Any:
+    """Return `ids` as an array of integers; with `min_length`, of shape [T] with T >= `min_length`."""
     try:
         array = ids if isinstance(ids, Array) else np.asarray(ids)
     except ValueError:  # from NumPy, which calls the shape inhomogeneous
-        raise ValueError(
-            f"{name}: the rows have different lengths; make them equal, or call once for each"
-        ) from None
+        remedy = "make them equal, or call once for each"
+        raise ValueError(f"{name}: the rows have different lengths; {remedy}") from None
     if not array.size and not isinstance(ids, Array | np.ndarray):
         array = array.astype(np.int32)  # NumPy makes an empty list an array of floats
     if not jnp.issubdtype(array.dtype, jnp.integer):
         raise TypeError(f"{name} must be integers, got {array.dtype}; encode the text with a tokenizer first")
-    return array
-
-
-def _as_stream(ids: ArrayLike, min_length: int, name: str = "ids") -> Ids:
-    array = _as_integers(ids, name)
+    if min_length is None:
+        return array
     if array.ndim != 1:
         raise ValueError(f"{name} must be a 1-D stream of shape [T], got shape {list(array.shape)}")
     if len(array) < min_length:
