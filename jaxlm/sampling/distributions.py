@@ -1,13 +1,13 @@
 """Compute next-token distributions with temperature, top-k and top-p, and sample from them."""
 
 import math
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
-from jax.typing import ArrayLike
 
 from jaxlm._types import FloatB, FloatBV, IntB
 from jaxlm.models.interface import center_logits
@@ -26,7 +26,17 @@ class Distributions(NamedTuple):
     ranked_tokens: Array | None  # [B, K], the token of each weight; None if weight i belongs to token i
 
 
-def check_options(vocab_size: int, temperature: Any, top_k: Any, top_p: Any) -> dict[str, Any]:
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Options:
+    """The options of `sample`, as a pytree: `temperature` and `top_p` may be traced."""
+
+    temperature: Any = 1.0
+    top_k: int | None = field(default=None, metadata={"static": True})
+    top_p: Any = None
+
+
+def check_options(vocab_size: int, temperature: Any, top_k: Any, top_p: Any) -> Options:
     """Check the options of `sample`, except traced ones. Return the equivalent options that cost least."""
     if not isinstance(temperature, jax.core.Tracer):
         temperature = check_number("temperature", temperature)
@@ -40,20 +50,17 @@ def check_options(vocab_size: int, temperature: Any, top_k: Any, top_p: Any) -> 
         if not 0 < (top_p := check_number("top_p", top_p)) <= 1:
             raise ValueError(f"top_p must be in (0, 1] (None keeps all tokens), got {top_p}")
         top_p = top_p if top_p < 1 else None
-    if isinstance(temperature, float) and temperature == 0:
-        temperature, top_k, top_p = 1.0, 1, None
-    return {"temperature": temperature, "top_k": top_k, "top_p": top_p}
+    is_greedy = isinstance(temperature, float) and temperature == 0
+    return Options(top_k=1) if is_greedy else Options(temperature, top_k, top_p)
 
 
 @jax.named_scope("distributions")
-def compute_distributions(
-    logits: FloatBV, *, temperature: ArrayLike, top_k: int | None, top_p: ArrayLike | None
-) -> Distributions:
+def compute_distributions(logits: FloatBV, options: Options) -> Distributions:
     """Return the distributions of logits after temperature, then top-k, then top-p, as in `sample`."""
     centered, _ = center_logits(logits)
     # At temperature 0, only the largest logits have a weight above zero.
-    weights = centered / jnp.clip(temperature, _TINY, 1 / _TINY)
-    vocab_size, ranked_tokens = logits.shape[1], None
+    weights = centered / jnp.clip(options.temperature, _TINY, 1 / _TINY)
+    vocab_size, top_k, top_p, ranked_tokens = logits.shape[1], options.top_k, options.top_p, None
     if top_k == 1:  # the first of equals; faster than `jnp.argmax` and `lax.top_k`
         largest = weights.max(axis=1, keepdims=True)
         candidates = jnp.where(weights == largest, jnp.arange(vocab_size)[None, :], vocab_size - 1)

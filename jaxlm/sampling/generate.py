@@ -2,7 +2,7 @@
 
 import functools
 from dataclasses import dataclass
-from typing import Any, cast, final
+from typing import cast, final
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +15,7 @@ from jaxlm.models.jit import jit_model
 from jaxlm.sampling.distributions import (
     BLOCK_SIZE,
     Distributions,
+    Options,
     check_options,
     compute_distributions,
     sample_tokens,
@@ -62,35 +63,34 @@ def generate(
     """
     context = check_contexts(context, model.context_length).astype(jnp.int32)
     options = check_options(model.vocab_size, temperature, top_k, top_p)
-    options |= {"num_tokens": num_tokens, "is_lookup": is_table_of(model, options)}
-    return generate_block(model, variables, context, check_key(key), start, **options)[1]
+    block_options = None if is_lookup(model, options) else options
+    return generate_block(model, variables, context, check_key(key), start, block_options, num_tokens)[1]
 
 
-@functools.partial(jit_model, static_argnames=("num_tokens", "is_lookup", "top_k"))
+@functools.partial(jit_model, static_argnames="num_tokens")
 def generate_block(
     model: LanguageModel,
     variables: Variables,
     context: IntBN,
     key: KeyLike,
     start: IntScalar | int,
-    *,
+    options: Options | None,
     num_tokens: int,
-    is_lookup: bool,
-    **options: Any,
 ) -> tuple[IntBN, IntBT]:
-    """Return the context after `generate`, and its tokens. The arguments are not checked."""
+    """Return the context after `generate`, and its tokens. Without options, look up what a `TableLM` stores."""
 
     def append(context: IntBN, uniforms: FloatB) -> tuple[IntBN, IntB]:
-        if is_lookup:
+        if options is None:
             distributions = cast(TableLM, model).look_up(variables, context)
         else:
-            distributions = compute_distributions(compute_logits(model, variables, context), **options)
+            distributions = compute_distributions(compute_logits(model, variables, context), options)
         tokens = sample_tokens(distributions, uniforms)
         return jnp.concatenate([context, tokens[:, None]], axis=1)[:, 1:], tokens
 
     draw = functools.partial(jax.random.uniform, shape=(len(context),), dtype=jnp.float32)
     uniforms = vmap_over_steps(draw, key, start + jnp.arange(num_tokens))  # [T, B]
-    uniforms = jnp.where(options["temperature"] > 0, uniforms, 0)  # greedy takes the first of equals
+    if options is not None:
+        uniforms = jnp.where(options.temperature > 0, uniforms, 0)  # greedy takes the first of equals
     context, tokens = lax.scan(append, context, uniforms)
     return context, tokens.T
 
@@ -114,10 +114,10 @@ class TableLM:
         return jnp.log(weights[:, : self.vocab_size])
 
 
-def is_table_of(model: LanguageModel, options: dict[str, Any]) -> bool:
-    """Return whether the variables of `model` are a table of distributions with these options."""
-    is_constant = isinstance(options["temperature"], float)  # a traced one cannot be compared
-    return isinstance(model, TableLM) and is_constant and [*options.values()] == [1.0, None, None]
+def is_lookup(model: LanguageModel, options: Options) -> bool:
+    """Return whether the variables of `model` are a table of the distributions with these options."""
+    is_constant = isinstance(options.temperature, float)  # a traced one cannot be compared
+    return isinstance(model, TableLM) and is_constant and options == Options()
 
 
 def tabulate(model: LanguageModel, variables: Variables) -> tuple[TableLM, Distributions]:
@@ -136,8 +136,7 @@ def tabulate(model: LanguageModel, variables: Variables) -> tuple[TableLM, Distr
             f"a table of V^N = {num_contexts(model):,} contexts has {size:,} elements, more than "
             f"{MAX_TABLE_SIZE:,}; use the model itself"
         )
-    table = compute_table(model, variables, temperature=1.0, top_k=None, top_p=None)
-    return TableLM(model.vocab_size, model.context_length), table
+    return TableLM(model.vocab_size, model.context_length), compute_table(model, variables, Options())
 
 
 def table_size(model: LanguageModel, *, is_ranked: bool = False) -> int:
@@ -145,15 +144,20 @@ def table_size(model: LanguageModel, *, is_ranked: bool = False) -> int:
     return num_contexts(model) * (int(model.vocab_size) * (1 + is_ranked) + 2 * BLOCK_SIZE)
 
 
-@functools.partial(jit_model, static_argnames="top_k")
-def compute_table(model: LanguageModel, variables: Variables, **options: Any) -> Distributions:
+def is_table_worthwhile(model: LanguageModel, num_ids: int, *, is_ranked: bool) -> bool:
+    """Return whether a table of all contexts fits into `MAX_TABLE_SIZE` and halves the forward passes."""
+    return 2 * num_contexts(model) <= num_ids and table_size(model, is_ranked=is_ranked) <= MAX_TABLE_SIZE
+
+
+@jit_model
+def compute_table(model: LanguageModel, variables: Variables, options: Options) -> Distributions:
     """Return the distributions after all V^N contexts, ordered by the integer that encodes the context."""
     powers = [int(model.vocab_size) ** power for power in reversed(range(model.context_length))]
 
     def compute_chunk(first: IntScalar) -> Distributions:
         codes = (first + jnp.arange(_CONTEXTS_PER_CHUNK, dtype=jnp.int32))[:, None]
         contexts = codes // jnp.array(powers, jnp.int32)[None, :] % model.vocab_size
-        return compute_distributions(compute_logits(model, variables, contexts), **options)
+        return compute_distributions(compute_logits(model, variables, contexts), options)
 
     chunks = lax.map(compute_chunk, jnp.arange(0, num_contexts(model), _CONTEXTS_PER_CHUNK, dtype=jnp.int32))
     return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), chunks)

@@ -11,16 +11,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from jaxlm._types import Device, IntBN, IntBT, IntT, Variables
 from jaxlm.devices.selection import resolve_device
-from jaxlm.models.interface import LanguageModel, num_contexts, num_params
-from jaxlm.sampling.distributions import check_options
-from jaxlm.sampling.generate import (
-    MAX_TABLE_SIZE,
-    TableLM,
-    compute_table,
-    generate_block,
-    is_table_of,
-    table_size,
-)
+from jaxlm.models.interface import LanguageModel, num_params
+from jaxlm.sampling.distributions import Options, check_options
+from jaxlm.sampling.generate import TableLM, compute_table, generate_block, is_lookup, is_table_worthwhile
 from jaxlm.text.batching import check_ids
 from jaxlm.utils.checks import check_at_least, check_not_traced
 from jaxlm.utils.keys import check_key
@@ -75,9 +68,10 @@ def sample(
     >>> sample(model, variables, [0], 4, key=jax.random.key(1)).tolist()
     [0, 1, 2, 0, 1]
     """
-    options = (temperature, top_k, top_p)
-    prompt, blocks, device = _start(model, variables, prompt_ids, num_tokens, key, device, *options)
-    return jax.device_put(np.concatenate([prompt, *blocks], axis=-1), device)
+    options: Any = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "device": device}
+    blocks = sample_stream(model, variables, prompt_ids, num_tokens, key=key, **options)
+    ids = np.concatenate([np.asarray(prompt_ids, np.int32), *blocks], axis=-1)
+    return jax.device_put(ids, resolve_device(device, num_weights=num_params(variables)))
 
 
 def sample_stream(
@@ -104,58 +98,36 @@ def sample_stream(
     >>> [len(block) for block in sample_stream(UniformLM(5), {}, [0], 300, key=jax.random.key(0))]
     [256, 44]
     """
-    return _start(model, variables, prompt_ids, num_tokens, key, device, temperature, top_k, top_p)[1]
-
-
-def is_table_worthwhile(model: LanguageModel, num_ids: int, *, is_ranked: bool) -> bool:
-    """Return whether a table of all contexts fits into `MAX_TABLE_SIZE` and halves the forward passes."""
-    return 2 * num_contexts(model) <= num_ids and table_size(model, is_ranked=is_ranked) <= MAX_TABLE_SIZE
-
-
-def _start(
-    model: LanguageModel,
-    variables: Variables,
-    prompt_ids: ArrayLike,
-    num_tokens: int,
-    key: Array,
-    device: Device,
-    *options: Any,
-) -> tuple[NDArray[np.int32], Iterator[NDArray[np.int32]], jax.Device]:
-    """Check the arguments of `sample`. Return a copy of the prompt, the blocks after it, and their device."""
-    check_not_traced("sample", "generate", variables, prompt_ids, key, options)
+    check_not_traced("sample", "generate", variables, prompt_ids, key, temperature, top_k, top_p)
     check_at_least("num_tokens", num_tokens, 0)
-    key, checked_options = check_key(key), check_options(model.vocab_size, *options)
-    if isinstance(prompt_ids, list | tuple) and len(lengths := {np.size(row) for row in prompt_ids}) > 1:
-        raise ValueError(f"prompts must have the same length, got {sorted(lengths)}; use one call per length")
+    key, options = check_key(key), check_options(model.vocab_size, temperature, top_k, top_p)
     prompt = np.array(check_ids(prompt_ids, model.vocab_size, name="prompt"))
-    if prompt.ndim not in (1, 2):
-        raise ValueError(f"prompt must have shape [P] or [B, P], got {list(prompt.shape)}")
-    if prompt.shape[-1] < (least := model.context_length):
-        raise ValueError(f"prompt must have at least context_length={least} tokens, got {prompt.shape[-1]}")
-    context = np.atleast_2d(prompt)[:, prompt.shape[-1] - least :]
+    if prompt.ndim not in (1, 2) or prompt.shape[-1] < model.context_length:
+        wanted = f"[P] or [B, P] with P >= context_length={model.context_length}"
+        raise ValueError(f"prompt must have shape {wanted}, got {list(prompt.shape)}")
+    context = np.atleast_2d(prompt)[:, prompt.shape[-1] - model.context_length :]
     device = resolve_device(device, num_weights=num_params(variables))
     variables, context, key = jax.device_put((variables, context, key), device)
-    blocks = _generate_blocks(model, variables, context, int(num_tokens), key=key, **checked_options)
-    return prompt, blocks if prompt.ndim == 2 else (block[0] for block in blocks), device
+    blocks = _generate_blocks(model, variables, context, int(num_tokens), key, options)
+    return blocks if prompt.ndim == 2 else (block[0] for block in blocks)
 
 
 def _generate_blocks(
-    model: LanguageModel, variables: Variables, context: IntBN, num_tokens: int, *, key: Array, **options: Any
+    model: LanguageModel, variables: Variables, context: IntBN, num_tokens: int, key: Array, options: Options
 ) -> Iterator[NDArray[np.int32]]:
     """Yield the tokens after each context in blocks. Raise a ValueError at the first token -1."""
     length = min(BLOCK_LENGTH, max(_MAX_IDS_PER_BLOCK // max(len(context), 1), 1))
     if jax.config.jax_disable_jit:  # type: ignore[attr-defined]
         length = max(num_tokens, 1)  # nothing is compiled, so the exact length is best
-    is_ranked, num_ids = options["top_k"] is not None or options["top_p"] is not None, max(num_tokens, length)
-    if is_table_worthwhile(model, num_ids * len(context), is_ranked=is_ranked) and not is_table_of(model, options):
-        variables = compute_table(model, variables, **options)
+    block_options = None if is_lookup(model, options) else options
+    is_ranked, num_ids = options.top_k is not None or options.top_p is not None, max(num_tokens, length)
+    if block_options and is_table_worthwhile(model, num_ids * len(context), is_ranked=is_ranked):
+        variables, block_options = compute_table(model, variables, options), None
         model = TableLM(model.vocab_size, model.context_length)
-        options = check_options(model.vocab_size, 1.0, None, None)
-    options |= {"num_tokens": length, "is_lookup": is_table_of(model, options)}
 
     def start_blocks(context: IntBN) -> Iterator[tuple[int, IntBN, IntBT]]:
         for start in range(0, num_tokens, length):
-            after, tokens = generate_block(model, variables, context, key, start, **options)
+            after, tokens = generate_block(model, variables, context, key, start, block_options, length)
             yield start, context, tokens
             context = after
 

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from jaxlm.sampling.distributions import Distributions, compute_distributions, sample_tokens
+from jaxlm.sampling.distributions import Distributions, Options, compute_distributions, sample_tokens
 
 
 @jax.jit
 def sample_one(logits, uniform):
-    return sample_tokens(compute_distributions(logits, temperature=1.0, top_k=None, top_p=None), uniform)
+    return sample_tokens(compute_distributions(logits, Options()), uniform)
 
 
 @settings(max_examples=40, deadline=None)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import jaxlm
-from jaxlm.sampling.distributions import compute_distributions
+from jaxlm.sampling.distributions import Options, compute_distributions
 from jaxlm.sampling.generate import generate_block
 
 KEY = jax.random.key(5)
@@ -100,7 +100,7 @@ def test_generate_equals_sample_with_the_widest_options(options):
 def test_traced_top_p_of_one_keeps_every_token():
     """After a weight of 1, a cumulative sum in float32 does not grow by 1e-9."""
     logits = jnp.log(jnp.array([[1.0, 1e-9]]))
-    compute = jax.jit(lambda top_p: compute_distributions(logits, temperature=1.0, top_k=None, top_p=top_p))
+    compute = jax.jit(lambda top_p: compute_distributions(logits, Options(top_p=top_p)))
     assert (compute(1.0).weights > 0).all()
 
 

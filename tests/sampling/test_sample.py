@@ -22,8 +22,8 @@ from sampling_models import (
 from scipy import stats
 
 import jaxlm
-from jaxlm.sampling.generate import compute_table, generate_block
-from jaxlm.sampling.sample import is_table_worthwhile
+from jaxlm.sampling.distributions import Options
+from jaxlm.sampling.generate import compute_table, generate_block, is_table_worthwhile
 
 P_VALUE = 1e-4  # the keys are fixed, so a test either always passes or always fails
 LARGE_COUNTS = with_counts(np.random.default_rng(3).integers(0, 5, (2000, 2000)), 0.1)
@@ -152,7 +152,7 @@ def test_table_takes_at_most_160_mib(vocab_size, context_length, fits):
     assert is_table_worthwhile(model, 10**9, is_ranked=True) == fits
     if fits:
         logits = jnp.zeros(vocab_size)
-        lowered = compute_table.lower(model, logits, temperature=1.0, top_p=0.5, top_k=None)
+        lowered = compute_table.lower(model, logits, Options(top_p=0.5))
         memory = lowered.compile().memory_analysis()
         assert memory.output_size_in_bytes <= 160 * 2**20
         assert memory.temp_size_in_bytes <= 32 * 2**20
