@@ -8,7 +8,7 @@ weight of a token without an entry is 0; the backoff of a context that is not in
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -36,9 +36,6 @@ class BackoffLevel:
     weights: Any  # [M]
 
 
-Level: TypeAlias = tuple[BackoffLevel, str | None]  # a level, and a problem with its smoothing
-
-
 class Entries(NamedTuple):
     """For each context [B], the range of its entries in a level, and its backoff."""
 
@@ -47,7 +44,7 @@ class Entries(NamedTuple):
     backoffs: FloatB
 
 
-def build_levels(ngrams: Ngrams, counts: Counts, vocab_size: int, smoothing: Smoothing) -> list[Level]:
+def build_levels(ngrams: Ngrams, counts: Counts, vocab_size: int, smoothing: Smoothing) -> list[BackoffLevel]:
     """Return the levels of sorted n-grams [M, n] with counts [M], the shortest context first, in float64."""
     levels = [_build_level(ngrams, counts, vocab_size, smoothing)]
     while ngrams.shape[1] > 1 and not isinstance(smoothing, AddK):
@@ -58,12 +55,12 @@ def build_levels(ngrams: Ngrams, counts: Counts, vocab_size: int, smoothing: Smo
     return levels[::-1]
 
 
-def _build_level(ngrams: Ngrams, counts: Counts, vocab_size: int, smoothing: Smoothing) -> Level:
+def _build_level(ngrams: Ngrams, counts: Counts, vocab_size: int, smoothing: Smoothing) -> BackoffLevel:
     firsts = find_runs(ngrams[:, :-1])
     starts = np.append(firsts, len(ngrams))
     num_types = np.diff(starts)  # t(h)
     totals = sum_runs(counts, firsts).astype(np.float64)  # c(h)
-    discounts, problem = np.zeros(len(counts)), None
+    discounts = np.zeros(len(counts))
     # Each method reserves a mass of every context for the shorter context.
     if isinstance(smoothing, AddK):
         mass = np.full(len(firsts), smoothing.k * vocab_size)
@@ -72,10 +69,10 @@ def _build_level(ngrams: Ngrams, counts: Counts, vocab_size: int, smoothing: Smo
         mass = num_types.astype(np.float64)
         totals += mass
     else:
-        estimates, problem = estimate_discounts(smoothing, counts, ngrams.shape[1])
+        estimates = estimate_discounts(smoothing, counts, ngrams.shape[1])
         discounts = np.array([0.0, *estimates])[np.minimum(counts, 3)]
         mass = sum_runs(discounts, firsts)
-    level = BackoffLevel(
+    return BackoffLevel(
         length=ngrams.shape[1] - 1,
         max_entries=int(num_types.max(initial=1)),
         contexts=ngrams[firsts, :-1],
@@ -84,7 +81,6 @@ def _build_level(ngrams: Ngrams, counts: Counts, vocab_size: int, smoothing: Smo
         tokens=ngrams[:, -1],
         weights=(counts - discounts) / np.repeat(totals, num_types),
     )
-    return level, problem
 
 
 def pad_level(level: BackoffLevel, vocab_size: int) -> BackoffLevel:

@@ -1,7 +1,5 @@
 """The n-gram model: counts of orders 1 to 6, smoothed by a method from `smoothing.py`."""
 
-import functools
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from numbers import Real
@@ -111,9 +109,9 @@ class CountsNgramLM:
         order = self.context_length + 1
         stream = np.asarray(check_stream(ids, self.vocab_size, min_length=order), np.int32)
         windows = np.lib.stride_tricks.sliding_window_view(stream, order)
-        before = self.ngrams_of(variables)
-        counts = np.concatenate([before[1], np.ones(len(windows), np.int64)])
-        return self._make_variables(*merge_ngrams(np.concatenate([before[0], windows]), counts), before=before)
+        ngrams, counts = self.ngrams_of(variables)
+        counts = np.concatenate([counts, np.ones(len(windows), np.int64)])
+        return self._make_variables(*merge_ngrams(np.concatenate([ngrams, windows]), counts))
 
     def ngrams_of(self, variables: Variables) -> tuple[Ngrams, Counts]:
         """Return the distinct n-grams, int32 [M, n], sorted, and their counts, int64 [M]. Host function."""
@@ -145,21 +143,11 @@ class CountsNgramLM:
             raise ValueError(f"an n-gram's count must be at least 1, got {counts.min()}")
         return self._make_variables(*merge_ngrams(ngrams.astype(np.int32), counts.astype(np.int64)))
 
-    def _make_variables(
-        self, ngrams: Ngrams, counts: Counts, *, before: tuple[Ngrams, Counts] | None = None
-    ) -> Variables:
-        """Return the variables of counts. Log the problems of their smoothing that the counts `before` lack."""
+    def _make_variables(self, ngrams: Ngrams, counts: Counts) -> Variables:
         if counts.max(initial=0) > _MAX_COUNT:
             largest = counts.max()
             raise ValueError(f"an n-gram's count is {largest}, above the int32 limit {_MAX_COUNT}; fit fewer ids")
-        build_levels = functools.partial(
-            backoff.build_levels, vocab_size=self.vocab_size, smoothing=cast(Smoothing, self.smoothing)
-        )
-        levels, problems = zip(*build_levels(ngrams, counts), strict=True)
-        known = build_levels(*before) if before and any(problems) else [(None, None)] * len(levels)
-        for problem, (_, known_problem) in zip(problems, known, strict=True):
-            if problem and not known_problem:
-                logging.getLogger(__name__).warning("%s", problem)
+        levels = backoff.build_levels(ngrams, counts, self.vocab_size, cast(Smoothing, self.smoothing))
         base = 0.0 if self.smoothing == AddK(0) else 1 / self.vocab_size
         if self.is_dense:
             table = np.zeros(self._num_cells, np.int32).reshape(-1, self.vocab_size)

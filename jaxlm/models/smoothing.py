@@ -12,6 +12,8 @@ Source: Chen & Goodman (1998), "An Empirical Study of Smoothing Techniques for L
 (published in 1999 in Computer Speech & Language). Section and equation numbers are the report's.
 """
 
+import functools
+import logging
 from dataclasses import dataclass
 
 import numpy as np
@@ -108,19 +110,14 @@ class ModifiedKneserNey:
 Smoothing = AddK | WittenBell | KneserNey | ModifiedKneserNey
 
 
-def estimate_discounts(
-    smoothing: KneserNey | ModifiedKneserNey, counts: Counts, order: int
-) -> tuple[tuple[float, ...], str | None]:
-    """Return the discounts for counts of 1, 2, and 3 or more, given the counts of all n-grams of one order.
-
-    If the discounts cannot be estimated, return also a message that says why.
-    """
+def estimate_discounts(smoothing: KneserNey | ModifiedKneserNey, counts: Counts, order: int) -> tuple[float, ...]:
+    """Return the discounts for counts of 1, 2, and 3 or more, given the counts of all n-grams of one order."""
     if isinstance(smoothing, KneserNey) and smoothing.discount is not None:
-        return (smoothing.discount,) * 3, None
+        return (smoothing.discount,) * 3
     is_modified = isinstance(smoothing, ModifiedKneserNey)
     fallback = (0.5, 1.0, 1.5) if is_modified else (0.5, 0.5, 0.5)
     if not len(counts):
-        return fallback, None
+        return fallback
     n = np.bincount(counts[counts <= 4], minlength=5).tolist()
     needed = n[1:] if is_modified else n[1:3]
     if 0 in needed:
@@ -129,7 +126,14 @@ def estimate_discounts(
         y = n[1] / (n[1] + 2 * n[2])
         discounts = tuple(r - (r + 1) * y * n[r + 1] / n[r] for r in (1, 2, 3)) if is_modified else (y,) * 3
         if all(0 <= discount <= r for r, discount in enumerate(discounts, 1)):
-            return discounts, None
+            return discounts
         reason = "the estimates are " + ", ".join(f"{discount:.2f}" for discount in discounts)
     name, used = type(smoothing).__name__, ", ".join(map(str, fallback))
-    return fallback, f"{name} cannot estimate discounts for order {order}: {reason}; using {used}"
+    problem = f"{name} cannot estimate discounts for order {order}: {reason}"
+    _log_once(f"{problem}; using {used}")
+    return fallback
+
+
+@functools.lru_cache(maxsize=128)  # so that a fit in pieces logs each problem once
+def _log_once(problem: str) -> None:
+    logging.getLogger(__name__).warning("%s", problem)
