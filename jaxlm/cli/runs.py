@@ -14,7 +14,7 @@ from jaxlm.utils.terminal import escape_controls, print_plain, print_table
 
 _Rows = Sequence[Mapping[str, Any]]  # from `summarise_run`
 _Manifests = Mapping[str, Mapping[str, Any]]  # by path of the run
-_COMPARED = {  # parts of a manifest, and the note if they differ
+_NOTES = {  # parts of a manifest, and the note if they differ
     "corpus": "these runs use different texts: their figures are not comparable",
     "tokenizer": "these runs use different tokenizers: compare bits/byte, not perplexity or nats/token",
 }
@@ -85,11 +85,13 @@ def _compare_runs(manifests: _Manifests, console: Console) -> dict[str, Any]:
     if differing:
         console.print()
         print_table(console, ["", *configs], *([name, *by_run.values()] for name, by_run in differing.items()))
-    for part, note in _COMPARED.items():
-        if len({repr(manifest.get(part, {}).get("sha256")) for manifest in manifests.values()}) > 1:
-            print_plain(console, f"note: {note}")
-            return {"differing": differing, "notes": [note]}
-    return {"differing": differing, "notes": []}
+    checksums = {
+        part: {manifest.get(part, {}).get("sha256") for manifest in manifests.values()} for part in _NOTES
+    }
+    notes = [note for part, note in _NOTES.items() if len(checksums[part]) > 1][:1]
+    for note in notes:
+        print_plain(console, f"note: {note}")
+    return {"differing": differing, "notes": notes}
 
 
 def _plot_runs(plot: Path, rows: _Rows, manifests: _Manifests) -> None:

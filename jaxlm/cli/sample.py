@@ -18,9 +18,8 @@ class SampleOptions(ModelOptions):
     # Use --prompt=TEXT if it starts with a dash.
     prompt: str = ""
     num_tokens: int = 200  # Number of tokens to sample after the prompt.
-    temperature: float = (
-        1.0  # Divisor of the logits: below 1 sharpens the distribution, 0 selects the likeliest token.
-    )
+    # Divisor of the logits: below 1 sharpens the distribution, 0 selects the likeliest token.
+    temperature: float = 1.0
     top_k: int | None = None  # Sample only from the k most likely tokens.
     # Sample only from the smallest set of most likely tokens with at least this total probability, in (0, 1].
     top_p: float | None = None

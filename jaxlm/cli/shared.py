@@ -63,8 +63,6 @@ def open_model_on_cpu(options: ModelOptions) -> tuple[Any, Any, "jaxlm.Tokenizer
 
 def load_text(text: Path | None, corpus: str | None) -> tuple["jaxlm.Corpus", dict[str, Any]]:
     """Return the text of `--text`, or else of `--corpus`, and its name or path, source and checksum as JSON."""
-    from jaxlm.text.corpora import CORPORA
-
     loaded = jaxlm.load_corpus(corpus or "") if text is None else jaxlm.read_text(text)
-    name = loaded.name if loaded.name in CORPORA else loaded.source
+    name = loaded.name if text is None else loaded.source
     return loaded, {"text": name, "source": loaded.source, "sha256": loaded.sha256}

@@ -21,9 +21,8 @@ class TrainOptions(CommandOptions):
     """Start or resume a training run. A resumed run is bit-identical to an uninterrupted one."""
 
     training: TrainConfig = field(default_factory=TrainConfig)
-    resume: Path | None = (
-        None  # Resume the run in this directory. Only --num-steps can be changed, to a larger number.
-    )
+    # Resume the run in this directory. Only --num-steps can be changed, to a larger number.
+    resume: Path | None = None
     config: Path | None = None  # JSON file of options, such as a run's config.json. Other options override it.
     out: Path | None = None  # Run directory. None means runs/MODEL-CORPUS-TOKENIZER-DATE-TIME.
     overwrite: bool = False  # Replace the run in --out.

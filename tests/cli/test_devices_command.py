@@ -11,7 +11,7 @@ def test_devices_shows_failures_and_what_auto_chooses(monkeypatch):
         "auto": {"device": "cpu:0 (cpu)", "reason": "nothing else works", "from_parameters": None},
     }
     cleared = []
-    monkeypatch.setattr("jaxlm.devices.listing.describe_devices", lambda: described)
+    monkeypatch.setattr("jaxlm.cli.devices.describe_devices", lambda: described)
     monkeypatch.setattr("jaxlm.devices.probe_cache.clear_probe_cache", lambda: cleared.append(True))
     console = pipe()
     assert devices(console=console) == described

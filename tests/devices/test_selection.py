@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import pytest
 from fake_plugins import install_fakes
 
-from jaxlm.devices.listing import describe_devices
+from jaxlm.cli.devices import describe_devices
 from jaxlm.devices.plugins import Plugin
 from jaxlm.devices.probe_runner import ProbeResult
 from jaxlm.devices.selection import Choice, choose_device, format_device
