@@ -68,6 +68,7 @@ def sample(
     >>> sample(model, variables, [0], 4, key=jax.random.key(1)).tolist()
     [0, 1, 2, 0, 1]
     """
+    check_not_traced("sample", "generate", variables, prompt_ids, key)
     device = resolve_device(device, num_weights=num_params(variables))
     options: Any = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "device": device}
     blocks = sample_stream(model, variables, prompt_ids, num_tokens, key=key, **options)
