@@ -1,5 +1,6 @@
 """Encode text as token ids and decode it: characters, bytes, or byte-level BPE."""
 
+import dataclasses
 import functools
 import json
 import os
@@ -88,7 +89,8 @@ class CharTokenizer(Tokenizer):
 
     def encode(self, text: str) -> "NpIntT":
         """Return ids, int32 [T]. Raises a ValueError that names a character outside of the vocabulary."""
-        points, known = _code_points(text), _code_points(self.characters)
+        encoded = [string.encode("utf-32-le", "surrogatepass") for string in (text, self.characters)]
+        points, known = (np.frombuffer(code_points, np.uint32) for code_points in encoded)
         ids = np.searchsorted(known, points).clip(max=len(known) - 1)
         if (unknown := known[ids] != points).any():
             position = int(unknown.argmax())
@@ -216,25 +218,26 @@ def load_tokenizer(path: str | os.PathLike[str]) -> Tokenizer:
     """
     path = expand(path)
     file = path / "tokenizer.json" if path.is_dir() else path
-    document = read_json(file)
-    if kind := _name_other_format(document):
-        remedy = "which jaxlm cannot read yet; train a tokenizer with `jaxlm tokenize --out FILE`"
-        raise ValueError(f"{file} is {kind}, {remedy}")
-    return tokenizer_from_json(document, origin=file)
+    match document := read_json(file):
+        case {"tokenizer": _} | {"sha256": _}:
+            return tokenizer_from_json(document, origin=file)
+        case {"model": _} | {"added_tokens": _} | {"tokenizer_class": _}:
+            kind = "a tokenizer of Hugging Face"
+        case dict() if document and all(isinstance(token, int) for token in document.values()):
+            kind = "a vocabulary like GPT-2's vocab.json"
+        case _:
+            return tokenizer_from_json(document, origin=file)
+    remedy = "train a tokenizer with `jaxlm tokenize --out FILE`"
+    raise ValueError(f"{file} is {kind}, which jaxlm cannot read yet; {remedy}")
 
 
 def tokenizer_to_json(tokenizer: Tokenizer) -> str:
     """Return the text that `save` writes. Raises a TypeError for a tokenizer of your own class."""
-    match tokenizer:
-        case CharTokenizer(characters=characters):
-            fields: dict[str, Any] = {"tokenizer": "char", "characters": characters}
-        case ByteTokenizer():
-            fields = {"tokenizer": "byte"}
-        case BPETokenizer(merges=merges):
-            fields = {"tokenizer": "bpe", "merges": merges}
-        case _:
-            raise TypeError(f"only char, byte and bpe tokenizers can be saved, got {tokenizer!r}")
-    return add_checksum({"version": _SCHEMA_VERSION, **fields})
+    kinds = {CharTokenizer: "char", ByteTokenizer: "byte", BPETokenizer: "bpe"}
+    if not isinstance(tokenizer, CharTokenizer | ByteTokenizer | BPETokenizer):
+        raise TypeError(f"only char, byte and bpe tokenizers can be saved, got {tokenizer!r}")
+    fields = {field.name: getattr(tokenizer, field.name) for field in dataclasses.fields(tokenizer)}
+    return add_checksum({"version": _SCHEMA_VERSION, "tokenizer": kinds[type(tokenizer)], **fields})
 
 
 def tokenizer_from_json(document: Any, *, origin: str | Path) -> Tokenizer:
@@ -247,36 +250,17 @@ def tokenizer_from_json(document: Any, *, origin: str | Path) -> Tokenizer:
                 return CharTokenizer(characters)
             case {"tokenizer": "byte"}:
                 return ByteTokenizer()
-            case {"tokenizer": "bpe", "merges": list(merges)} if all(map(_is_pair, merges)):
-                return BPETokenizer(tuple((first, second) for first, second in merges))
-    except ValueError as error:
+            case {"tokenizer": "bpe", "merges": list(merges)} if all(isinstance(merge, list) for merge in merges):
+                return BPETokenizer(tuple(map(tuple, merges)))
+    except (TypeError, ValueError) as error:
         raise ValueError(f"{origin} is damaged: {error}") from None
     raise ValueError(f"{origin} is damaged: its fields are not those of a char, byte or bpe tokenizer")
-
-
-def _name_other_format(document: Any) -> str | None:
-    match document:
-        case {"tokenizer": _} | {"sha256": _}:
-            return None
-        case {"model": _} | {"added_tokens": _} | {"tokenizer_class": _}:
-            return "a tokenizer of Hugging Face"
-        case dict() if document and all(isinstance(token, int) for token in document.values()):
-            return "a vocabulary like GPT-2's vocab.json"
-    return None
-
-
-def _is_pair(merge: Any) -> bool:
-    return isinstance(merge, list) and len(merge) == 2 and all(isinstance(token, str) for token in merge)
 
 
 def _check_text(text: str) -> None:
     if not text:
         raise ValueError("the text is empty; training a tokenizer needs at least one character")
     _to_utf8(text)
-
-
-def _code_points(text: str) -> np.ndarray[Any, np.dtype[np.uint32]]:
-    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
 
 
 def _to_utf8(text: str) -> bytes:
