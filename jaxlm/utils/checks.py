@@ -29,9 +29,7 @@ def check_number(name: str, value: Any) -> float:
 def check_not_traced(name: str, alternative: str, *values: Any) -> None:
     """Raise a TypeError under `jit`, or if a leaf of `values` is traced, because `name` is a host function."""
     leaves = jax.tree.leaves(values)
-    if any(
-        isinstance(leaf, jax.Array) for leaf in leaves
-    ):  # otherwise, creating an array could start JAX and its plugins
+    if any(isinstance(leaf, jax.Array) for leaf in leaves):  # otherwise, this could start JAX and its plugins
         leaves.append(lax.iota(jnp.int32, 1))  # traced under `jit`
     if any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
         raise TypeError(f"{name} does not work inside jit, vmap or grad; use {alternative}")

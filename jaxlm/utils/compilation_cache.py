@@ -21,7 +21,12 @@ def enable_compilation_cache() -> str | None:
     configured: str | None = jax.config.jax_compilation_cache_dir  # type: ignore[attr-defined]
     if configured:
         return configured
-    folder = cache_directory() / "compiled" / _cpu_id()
+    features = set()
+    with contextlib.suppress(OSError):  # only Linux has the file
+        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
+        features = {line for line in lines if line.startswith(("model name", "flags", "Features"))}
+    cpu = sha256_of("\n".join([platform.processor(), *sorted(features)]).encode())[:8]
+    folder = cache_directory() / "compiled" / f"{platform.machine()}-{cpu}"
     with contextlib.suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
     if not os.access(folder, os.W_OK):
@@ -30,13 +35,3 @@ def enable_compilation_cache() -> str | None:
     # JAX's default of 1 s would skip most of the ladder's programs, which compile faster.
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)  # type: ignore[no-untyped-call]
     return str(folder)
-
-
-def _cpu_id() -> str:
-    """Return the CPU's architecture and a hash of its model and instruction sets."""
-    features = set()
-    with contextlib.suppress(OSError):  # only Linux has the file
-        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
-        features = {line for line in lines if line.startswith(("model name", "flags", "Features"))}
-    description = "\n".join([platform.processor(), *sorted(features)])
-    return f"{platform.machine()}-{sha256_of(description.encode())[:8]}"
