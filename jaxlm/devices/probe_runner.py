@@ -112,23 +112,22 @@ def _get_result(probe: _ProbeProcess, seconds: float) -> ProbeResult:
         more = f"for more time: JAXLM_PROBE_SECONDS={math.ceil(seconds * 3)} jaxlm devices --probe"
         return ProbeResult(False, None, f"did not finish in {seconds:g} s ({more})")
     probe.reader.join(_GRACE_SECONDS)
-    output = b"".join(probe.output)
-    if len(output) > _MAX_OUTPUT_BYTES:
-        return _failure(f"printed more than {_MAX_OUTPUT_BYTES:,} bytes")
-    if status < 0:
-        return _failure(f"was terminated by signal {-status} ({signal.strsignal(-status)})")
-    if probe.reader.is_alive():
-        # In a run, they would also keep its output open and block a reader that waits for the end.
-        return _failure("left processes running")
+    output, platform = b"".join(probe.output), None
     _, marker, text = output.decode(errors="replace").rpartition(RESULT_MARKER)
-    if not marker:
+    if len(output) > _MAX_OUTPUT_BYTES:
+        reason = f"printed more than {_MAX_OUTPUT_BYTES:,} bytes"
+    elif status < 0:
+        reason = f"was terminated by signal {-status} ({signal.strsignal(-status)})"
+    elif probe.reader.is_alive():  # in a run, they would also block a reader that waits for the end of its output
+        reason = "left processes running"
+    elif not marker:
         last_line = to_one_line(text.strip().rpartition("\n")[2])
-        return _failure(f"exited with code {status}" + (f": {last_line}" if last_line else ""))
-    result = ProbeResult(**json.loads(text.partition("\n")[0]))
-    return result if result.works else _failure(result.reason, result.platform)
-
-
-def _failure(reason: str, platform: str | None = None) -> ProbeResult:
+        reason = f"exited with code {status}" + (f": {last_line}" if last_line else "")
+    else:
+        result = ProbeResult(**json.loads(text.partition("\n")[0]))
+        if result.works:
+            return result
+        platform, reason = result.platform, result.reason
     return ProbeResult(False, platform, f"{reason} (to try again: jaxlm devices --probe)")
 
 
