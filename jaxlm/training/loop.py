@@ -164,9 +164,9 @@ def train(
     check_not_traced("train", "init_state and train_step", train_ids, key, variables, state, lr, weight_decay)
     optimizer = _resolve_optimizer(optimizer, lr, weight_decay, num_steps)
     key = check_key(key)
-    sizes = {"batch_size": batch_size, "num_steps": num_steps, "log_every": log_every}
-    sizes |= {} if yield_every is None else {"yield_every": yield_every}
-    ids, num_windows, val_ids = check_training(model, train_ids, val_ids, **sizes)
+    if yield_every is not None:
+        check_at_least("yield_every", yield_every, 1)
+    ids, num_windows, val_ids = check_training(model, train_ids, val_ids, batch_size, num_steps, log_every)
     make_state = functools.partial(init_state, model, optimizer, key=key)
     if state is None:
         state = make_state(variables=variables)
@@ -211,16 +211,17 @@ def train(
 
 
 def check_training(
-    model: LanguageModel, train_ids: ArrayLike, val_ids: ArrayLike | None, **sizes: int
+    model: LanguageModel, train_ids: Any, val_ids: Any, batch_size: int, num_steps: int, log_every: int
 ) -> tuple[NpIntT, int, Any]:
-    """Check the arguments that `train` and `train_many` share. Each of `sizes` but `num_steps` is at least 1.
+    """Check the arguments that `train` and `train_many` share.
 
     Return the training ids, padded so that streams of similar length share a compiled program, the number of
     windows in them, and the validation ids.
     """
     check_model(model)
-    for name, size in sizes.items():
-        check_at_least(name, size, 0 if name == "num_steps" else 1)
+    check_at_least("batch_size", batch_size, 1)
+    check_at_least("num_steps", num_steps, 0)
+    check_at_least("log_every", log_every, 1)
     window_length = model.context_length + 1
     stream = np.asarray(check_stream(train_ids, model.vocab_size, min_length=window_length, name="train_ids"))
     if val_ids is not None:

@@ -30,7 +30,7 @@ def inject_hyperparams(
     """
 
     def init(params: optax.Params) -> HyperparamState:
-        numbers = {name: jnp.asarray(value, jnp.result_type(value)) for name, value in hyperparams.items()}
+        numbers = {name: jnp.asarray(value, float) for name, value in hyperparams.items()}
         return HyperparamState(numbers, make_optimizer(**numbers).init(params))
 
     return optax.GradientTransformationExtraArgs(init, _make_update(make_optimizer))
@@ -93,19 +93,16 @@ def sgd(
     if not (clip_norm is None or is_abstract(clip_norm) or clip_norm > 0):
         raise ValueError(f"clip_norm must be above 0, got {clip_norm}")
     # Omit zeros: a constant rate needs no step count, and momentum needs one array per parameter.
-    floats = {"lr": lr, "weight_decay": weight_decay}
-    floats |= {} if clip_norm is None else {"clip_norm": clip_norm}
-    floats |= {"momentum": momentum} if is_abstract(momentum) or momentum != 0 else {}
-    integers = {"warmup_steps": warmup_steps} if is_abstract(warmup_steps) or warmup_steps != 0 else {}
+    optional = {"warmup_steps": warmup_steps, "momentum": momentum, "clip_norm": clip_norm}
+    used = {name: number for name, number in optional.items() if is_abstract(number) or number not in (0, None)}
     if schedule == "cosine":
         if num_steps is None:
             raise ValueError("a cosine schedule needs num_steps, the step at which it ends")
         is_known = not (is_abstract(warmup_steps) or is_abstract(num_steps))
         if is_known and warmup_steps >= max(num_steps, 1):
             raise ValueError(f"warmup_steps must be below {num_steps=} for a cosine, got {warmup_steps}")
-        integers["num_steps"] = num_steps
-    numbers = {name: jnp.asarray(value, float) for name, value in floats.items()}
-    numbers |= {name: jnp.asarray(value, int) for name, value in integers.items()}
+        used["num_steps"] = num_steps
+    numbers = {"lr": lr, "weight_decay": weight_decay, **used}
     return inject_hyperparams(_sgd_factory(schedule, decoupled_decay), numbers)
 
 

@@ -90,12 +90,11 @@ def train_many(
     keys = _check_keys(keys)
     numbers: Any = {name: np.asarray(values, np.float32) for name, values in hyperparams.items()}
     for name, array in numbers.items():
-        if array.shape != (len(keys),) or not np.isfinite(array).all():
-            got = f"shape {list(array.shape)}" if array.shape != (len(keys),) else array
-            wanted = f"{len(keys)} finite numbers, one per key"
-            raise ValueError(f"{name} must hold {wanted}, got {got}; sweep_grid returns all combinations")
-    sizes = {"batch_size": batch_size, "num_steps": num_steps, "log_every": log_every}
-    ids, num_windows, val_ids = check_training(model, train_ids, val_ids, **sizes)
+        if array.shape != keys.shape or not np.isfinite(array).all():
+            got = array if array.shape == keys.shape else f"shape {list(array.shape)}"
+            problem = f"{name} must hold {len(keys)} finite numbers, one per key, got {got}"
+            raise ValueError(f"{problem}; sweep_grid returns all combinations")
+    ids, num_windows, val_ids = check_training(model, train_ids, val_ids, batch_size, num_steps, log_every)
     for run in range(len(keys)):  # raises the errors of `optimizer`, which cannot check traced numbers
         optimizer(**{name: array[run] for name, array in numbers.items()})
     target_device = resolve_device(device, num_weights=len(keys) * num_init_params(model))
@@ -128,8 +127,9 @@ def _check_keys(keys: Any) -> Array:
         keys = jax.random.wrap_key_data(keys)
     is_key_array = isinstance(keys, Array) and jnp.issubdtype(keys.dtype, jax.dtypes.prng_key)
     if not is_key_array or keys.ndim != 1 or not len(keys):
-        got = f"{keys.dtype}{list(keys.shape)}" if isinstance(keys, Array) else repr(keys)
-        raise ValueError(f"keys must be an array of at least one random key, as from jax.random.split, got {got}")
+        raise ValueError(
+            f"keys must be an array of at least one random key, like jax.random.split(key), got {keys!r}"
+        )
     if (kind := jax.random.key_impl(keys)) != "threefry2x32":
         raise ValueError(
             f"keys must be threefry2x32, got {kind}, which draws the numbers of the first key for all"
