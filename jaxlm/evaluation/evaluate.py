@@ -12,7 +12,7 @@ import numpy as np
 from jax import lax
 from numpy.typing import ArrayLike, NDArray
 
-from jaxlm._types import Device, FloatBV, FloatW, IntScalar, IntT, NpFloatW, Variables
+from jaxlm._types import Device, FloatW, IntScalar, NpFloatW, Variables
 from jaxlm.devices.selection import resolve_device
 from jaxlm.evaluation.windows import WINDOWS_PER_CALL, GroupedWindows, group_windows
 from jaxlm.models.interface import (
@@ -23,7 +23,7 @@ from jaxlm.models.interface import (
     target_log_probs,
 )
 from jaxlm.models.jit import jit_model
-from jaxlm.text.batching import check_stream, windows
+from jaxlm.text.batching import check_stream
 from jaxlm.utils.checks import check_at_least, check_not_traced
 
 # The pure alternative, named in the errors of host functions.
@@ -31,6 +31,8 @@ PURE_NATS = "jaxlm.token_nats(jaxlm.compute_logits(model, variables, contexts), 
 
 # Rounding tolerance of the nats and of the sum of the probabilities.
 _TOLERANCE = 1e-3
+
+_compute_logits = jit_model(compute_logits)
 
 
 class Evaluation(NamedTuple):
@@ -157,17 +159,13 @@ def _warn_if_probabilities(
     if not is_possible or isinstance(model, SupportsTargetLogProbs):
         return
     first_ids = np.asarray(ids[: model.context_length + 8], np.int32)
-    logits = jax.device_get(_compute_window_logits(model, *jax.device_put((variables, first_ids), device)))
+    contexts = np.lib.stride_tricks.sliding_window_view(first_ids, model.context_length)[:-1]
+    logits = jax.device_get(_compute_logits(model, *jax.device_put((variables, contexts), device)))
     if (logits >= 0).all() and np.allclose(logits.sum(axis=1), 1, atol=_TOLERANCE):
         warnings.warn(
             f"{type(model).__name__}.apply returns probabilities; return their logarithms, which are logits",
             stacklevel=1,  # so that Python shows it once per model class
         )
-
-
-@jit_model
-def _compute_window_logits(model: LanguageModel, variables: Variables, ids: IntT) -> FloatBV:
-    return compute_logits(model, variables, windows(ids, model.context_length).contexts)
 
 
 @functools.partial(jit_model, static_argnames="batch_size")
