@@ -94,7 +94,8 @@ def sgd(
         raise ValueError(f"clip_norm must be above 0, got {clip_norm}")
     # Omit zeros: a constant rate needs no step count, and momentum needs one array per parameter.
     optional = {"warmup_steps": warmup_steps, "momentum": momentum, "clip_norm": clip_norm}
-    used = {name: number for name, number in optional.items() if is_abstract(number) or number not in (0, None)}
+    used: dict[str, Any] = {"lr": lr, "weight_decay": weight_decay}
+    used |= {name: number for name, number in optional.items() if is_abstract(number) or number not in (0, None)}
     if schedule == "cosine":
         if num_steps is None:
             raise ValueError("a cosine schedule needs num_steps, the step at which it ends")
@@ -102,8 +103,7 @@ def sgd(
         if is_known and warmup_steps >= max(num_steps, 1):
             raise ValueError(f"warmup_steps must be below {num_steps=} for a cosine, got {warmup_steps}")
         used["num_steps"] = num_steps
-    numbers = {"lr": lr, "weight_decay": weight_decay, **used}
-    return inject_hyperparams(_sgd_factory(schedule, decoupled_decay), numbers)
+    return inject_hyperparams(_sgd_factory(schedule, decoupled_decay), used)
 
 
 @functools.cache
