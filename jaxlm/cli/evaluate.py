@@ -45,10 +45,7 @@ def evaluate_text(options: EvaluateOptions, console: Console) -> dict[str, Any]:
         ids = split.train_ids if part == "train" else split.val_ids
     result = jaxlm.evaluate(model, variables, ids, batch_size=options.batch_size, device=device)
     bits = jaxlm.bits_per_byte(result.nats_per_token, len(tokenizer.decode_bytes(ids)) / len(ids))
-    print_plain(
-        console,
-        f"{document['text']}, {part}: {result.num_tokens:,} tokens, perplexity {result.perplexity:,.2f}, "
-        f"{result.nats_per_token:.4f} nats/token, {bits:.3f} bits/byte",
-    )
+    figures = f"{result.num_tokens:,} tokens, perplexity {result.perplexity:,.2f}, {result.nats_per_token:.4f}"
+    print_plain(console, f"{document['text']}, {part}: {figures} nats/token, {bits:.3f} bits/byte")
     document |= {"part": part, **result._asdict(), "bits_per_byte": bits, "device": device.platform}
     return {"model": str(path), **document}

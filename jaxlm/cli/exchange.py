@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from tyro.conf import Positional, arg
 
 import jaxlm
-from jaxlm.cli.shared import CommandOptions, Console, ModelOptions, default_to_cpu, open_model_on_cpu
+from jaxlm.cli.shared import CommandOptions, Console, ModelOptions, open_model_on_cpu
 from jaxlm.utils.terminal import print_plain
 
 
@@ -41,8 +41,7 @@ def export_file(options: ExportOptions, console: Console) -> dict[str, Any]:
 
 def import_file(options: ImportOptions, console: Console) -> dict[str, Any]:
     """Import an exported file and save it as a model directory."""
-    with default_to_cpu():
-        saved = jaxlm.load_model(options.file)
+    saved = jaxlm.load_model(options.file)
     jaxlm.save_model(options.out, *saved)
     name = type(saved.model).__name__
     print_plain(console, f"saved {options.out}: {name}")

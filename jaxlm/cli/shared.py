@@ -1,7 +1,5 @@
 """Options and helpers of several subcommands: open a model, read a text."""
 
-import contextlib
-from collections.abc import Iterator
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -41,19 +39,15 @@ class ModelOptions(CommandOptions):
     checkpoint: Literal["final", "best", "last"] | int = "final"
 
 
-@contextlib.contextmanager
-def default_to_cpu() -> Iterator[None]:
-    """Make the CPU the default device of JAX within the block, unless JAX_PLATFORMS excludes it."""
+def open_model_on_cpu(options: ModelOptions) -> tuple[Any, Any, "jaxlm.Tokenizer"]:
+    """Return the model, its variables, and its tokenizer. Raise a ValueError if it has none.
+
+    The variables are on the CPU, unless JAX_PLATFORMS excludes it.
+    """
     import jax
 
     has_cpu = "cpu" in (jax.config.jax_platforms or "cpu").split(",")  # type: ignore[attr-defined]
     with jax.default_device(jaxlm.resolve_device("cpu") if has_cpu else None):
-        yield
-
-
-def open_model_on_cpu(options: ModelOptions) -> tuple[Any, Any, "jaxlm.Tokenizer"]:
-    """Return the model, its variables on the CPU, and its tokenizer. Raise a ValueError if it has none."""
-    with default_to_cpu():
         model, variables, tokenizer = jaxlm.load_model(options.model, options.checkpoint)
     if tokenizer is None:
         remedy = "save it with one: save_model(path, model, variables, tokenizer)"

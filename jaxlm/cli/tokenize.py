@@ -27,16 +27,13 @@ def inspect_tokenizer(options: TokenizeOptions, console: Console) -> dict[str, A
     import numpy as np
 
     from jaxlm.runs.report.tables import show_whitespace
-    from jaxlm.text.tokenizers import load_tokenizer, train_tokenizer
+    from jaxlm.text.tokenizers import make_tokenizer
 
     config = resolve(TrainConfig(tokenizer=options.tokenizer, vocab_size=options.vocab_size))
     if (out := options.out) is not None and out.exists():
         raise FileExistsError(f"{out} exists; choose another --out, or remove it first")
     corpus, document = load_text(options.text, options.corpus)
-    if isinstance(config.tokenizer, Path):
-        tokenizer = load_tokenizer(config.tokenizer)
-    else:
-        tokenizer = train_tokenizer(config.tokenizer, corpus.text, config.vocab_size)
+    tokenizer = make_tokenizer(config.tokenizer, corpus.text, config.vocab_size)
     ids = tokenizer.encode(corpus.text)
     encoded = None if options.encode is None else tokenizer.encode(options.encode).tolist()
     if out is not None:
@@ -52,12 +49,9 @@ def inspect_tokenizer(options: TokenizeOptions, console: Console) -> dict[str, A
         "encoded": encoded and [{"id": i, "token": tokenizer.decode([i])} for i in encoded],
         "out": None if out is None else str(out),
     }
-    print_plain(
-        console,
-        f"{document['text']}: {len(corpus.text):,} characters, {len(ids):,} tokens, "
-        f"{document['bytes_per_token']:.3f} bytes/token, vocabulary {tokenizer.vocab_size:,} "
-        f"({document['unused']:,} do not occur in this text)",
-    )
+    size = f"{len(corpus.text):,} characters, {len(ids):,} tokens, {document['bytes_per_token']:.3f} bytes/token"
+    vocabulary = f"vocabulary {tokenizer.vocab_size:,} ({document['unused']:,} do not occur in this text)"
+    print_plain(console, f"{document['text']}: {size}, {vocabulary}")
     for name in ("frequent", "encoded"):
         pieces = (f"{show_whitespace(row['token'])}[{row['id']}]" for row in document[name] or ())
         print_plain(console, f"{name}: {' '.join(pieces)}")

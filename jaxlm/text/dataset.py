@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from jaxlm.text.batching import split_ids
 from jaxlm.text.corpora import Corpus, load_corpus, read_text
-from jaxlm.text.tokenizers import Tokenizer, load_tokenizer, train_tokenizer
+from jaxlm.text.tokenizers import Tokenizer, make_tokenizer
 
 
 @dataclass(frozen=True)
@@ -46,18 +46,13 @@ def load_dataset(
         min_tokens: minimum length of each part, for example one window of the largest model.
     """
     source = load_corpus(corpus) if text is None else read_text(text)
-    if isinstance(tokenizer, str):
-        tokenizer = train_tokenizer(tokenizer, source.text, vocab_size)
-    elif isinstance(tokenizer, os.PathLike):
-        tokenizer = load_tokenizer(tokenizer)
+    tokenizer = make_tokenizer(tokenizer, source.text, vocab_size)
     ids = tokenizer.encode(source.text)
-    train_ids, val_ids = split_ids(ids, val_fraction)
-    if (shorter := min(len(train_ids), len(val_ids))) < min_tokens:
-        raise ValueError(
-            f"{source.source} has {len(ids)} tokens; the shorter of its training and validation parts has "
-            f"{shorter} and needs {min_tokens}: use a longer text"
-        )
-    return Dataset(source, tokenizer, train_ids, val_ids)
+    parts = split_ids(ids, val_fraction)
+    if (shorter := min(map(len, parts))) < min_tokens:
+        problem = f"the shorter of its training and validation parts has {shorter} and needs {min_tokens}"
+        raise ValueError(f"{source.source} has {len(ids)} tokens; {problem}: use a longer text")
+    return Dataset(source, tokenizer, *parts)
 
 
 def line_start_prompt(data: Dataset, num_tokens: int) -> NDArray[Any]:

@@ -191,13 +191,22 @@ class BPETokenizer(Tokenizer):
         return library
 
 
-def train_tokenizer(kind: Literal["char", "byte", "bpe"], text: str, vocab_size: int | None = None) -> Tokenizer:
-    """Train a tokenizer of the given kind. BPE needs a `vocab_size`; the others ignore it."""
-    if kind != "bpe":
-        return CharTokenizer.train(text) if kind == "char" else ByteTokenizer()
-    if vocab_size is None:
-        raise ValueError("a BPE tokenizer needs a vocab_size, such as 4096")
-    return BPETokenizer.train(text, vocab_size)
+def make_tokenizer(
+    source: Literal["char", "byte", "bpe"] | os.PathLike[str] | Tokenizer, text: str, vocab_size: int | None
+) -> Tokenizer:
+    """Return `source`, load it from a file, or train a tokenizer of this kind. BPE needs a `vocab_size`."""
+    match source:
+        case "char":
+            return CharTokenizer.train(text)
+        case "byte":
+            return ByteTokenizer()
+        case "bpe" if vocab_size is not None:
+            return BPETokenizer.train(text, vocab_size)
+        case "bpe":
+            raise ValueError("a BPE tokenizer needs a vocab_size, such as 4096")
+        case os.PathLike():
+            return load_tokenizer(source)
+    return source
 
 
 def load_tokenizer(path: str | os.PathLike[str]) -> Tokenizer:

@@ -5,7 +5,6 @@ import io
 import os
 import re
 import shutil
-import stat
 import uuid
 from pathlib import Path
 
@@ -61,20 +60,14 @@ def read_regular(path: str | Path, *, max_bytes: int | None = None) -> bytes:
     with open_regular(Path(path)) as file:
         if max_bytes is not None and os.fstat(file.fileno()).st_size > max_bytes:
             raise ValueError(f"{path} is larger than {max_bytes:,} bytes, the limit for such a file")
-        try:
-            return file.read()
-        except MemoryError:
-            raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM), str(path)) from None
+        return file.read()
 
 
 def open_regular(path: Path) -> io.BufferedReader:
     """Open a file for reading. Raise a ValueError for a pipe or a device, because reading it may never end."""
-    nonblock = getattr(os, "O_NONBLOCK", 0)  # without it, opening a pipe that has no writer would block forever
-    file = open(path, "rb", opener=lambda path, flags: os.open(path, flags | nonblock))  # noqa: SIM115
-    if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-        return file
-    file.close()
-    raise ValueError(f"{path} is a pipe or a device; save its output to a file first")
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise ValueError(f"{path} is a pipe or a device; save its output to a file first")
+    return path.open("rb")
 
 
 def sync(path: Path) -> None:

@@ -111,7 +111,7 @@ def run_command(command: Callable[[], object]) -> tuple[int, str]:
         if isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
             raise  # JAX did not run out of memory
         reason = str(error).partition("\n")[0]
-        code, message = 2, f"out of memory ({reason}); make the model or the batch smaller"
+        code, message = 2, f"out of memory ({reason}); make the model, the batch or the text smaller"
     except KeyboardInterrupt as error:
         code, message = 130, " ".join(["interrupted", *map(str, error.args)])
     print_plain(make_console(stderr=True), escape_controls(message if code == 130 else f"error: {message}"))

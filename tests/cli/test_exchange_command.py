@@ -6,19 +6,21 @@ import pytest
 from cli_helpers import export, import_, pipe, shown
 
 import jaxlm
-from jaxlm.cli import shared
+from jaxlm.cli.evaluate import EvaluateOptions
+from jaxlm.cli.shared import open_model_on_cpu
 
 
-def test_default_to_cpu_without_a_cpu_backend():
-    with shared.default_to_cpu():
-        assert jax.config.jax_default_device == jax.devices("cpu")[0]
-    platforms = jax.config.jax_platforms
+def test_open_model_on_cpu_if_there_is_one(mlp, monkeypatch):
+    devices, options, platforms = [], EvaluateOptions(mlp), jax.config.jax_platforms
+    saved = jaxlm.load_model(mlp)
+    monkeypatch.setattr(jaxlm, "load_model", lambda *_: devices.append(jax.config.jax_default_device) or saved)
+    open_model_on_cpu(options)
     jax.config.update("jax_platforms", "chip")
     try:
-        with shared.default_to_cpu():
-            assert jax.config.jax_default_device is None
+        open_model_on_cpu(options)
     finally:
         jax.config.update("jax_platforms", platforms)
+    assert devices == [jax.devices("cpu")[0], None]
 
 
 def test_export_and_import_round_trip(mlp, tmp_path):

@@ -120,11 +120,11 @@ def test_make_console_replaces_what_the_encoding_lacks(monkeypatch):
         (OSError(28, "No space left on device", "run"), 2, "error: run: No space left on device"),
         (OSError(28, "No space left on device"), 2, "error: No space left on device"),
         (FloatingPointError("loss is nan"), 2, "error: loss is nan"),
-        (MemoryError("9 GB"), 2, "error: out of memory (9 GB); make the model or the batch smaller"),
+        (MemoryError("9 GB"), 2, "error: out of memory (9 GB); make the model, the batch or the text smaller"),
         (
             jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: 9 GB\nframe\nframe"),
             2,
-            "error: out of memory (RESOURCE_EXHAUSTED: 9 GB); make the model or the batch smaller",
+            "error: out of memory (RESOURCE_EXHAUSTED: 9 GB); make the model, the batch or the text smaller",
         ),
         (KeyboardInterrupt(), 130, "interrupted"),
         (KeyboardInterrupt("SIGTERM"), 130, "interrupted SIGTERM"),
