@@ -55,7 +55,8 @@ def init_state(
 ) -> TrainState:
     """Return the state before the first step.
 
-    A pure function, for use inside `jit` and `vmap`.
+    A pure function, for use inside `jit` and `vmap`. In one program with the training loop, XLA may round the first
+    step differently; for the bits of `train_lm`, pass the state to your jitted loop.
 
     Args:
         key: key of the run.

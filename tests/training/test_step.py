@@ -53,18 +53,20 @@ def test_train_lm_equals_plain_loop_with_rbg_keys():
     assert_close(jaxlm.train_lm(MLP, IDS, key=key, num_steps=7)[0], expected)
 
 
-def train_by_scan(key, optimizer=OPTIMIZER, num_steps=7):
+def train_by_scan(state, key, optimizer=OPTIMIZER):
     def step(state, _):
         batch = jaxlm.get_batch(IDS, 2, 32, key=jax.random.fold_in(key, state.step))
         return jaxlm.train_step(MLP, optimizer, state, batch, key=key)
 
-    return jax.lax.scan(step, jaxlm.init_state(MLP, optimizer, key=key), length=num_steps)
+    return jax.lax.scan(step, state, length=7)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("optimizer", [OPTIMIZER, SCHEDULED], ids=["jaxlm", "optax"])
 def test_train_step_under_scan_equals_train_lm(optimizer):
-    state, losses = jax.jit(train_by_scan, static_argnums=1)(jax.random.key(0), optimizer)
+    key = jax.random.key(0)
+    start = jaxlm.init_state(MLP, optimizer, key=key)
+    state, losses = jax.jit(train_by_scan, static_argnums=2)(start, key, optimizer)
     variables, history = train_lm(optimizer=optimizer, log_every=1)
     assert int(state.step) == 7
     assert_same_bits(state.variables, variables)
@@ -74,7 +76,8 @@ def test_train_step_under_scan_equals_train_lm(optimizer):
 @pytest.mark.slow
 def test_train_step_under_vmap_equals_train_lm():
     keys = jax.random.split(jax.random.key(0), 4)
-    states, _ = jax.jit(jax.vmap(train_by_scan))(keys)
+    states = jax.vmap(lambda key: jaxlm.init_state(MLP, OPTIMIZER, key=key))(keys)
+    states, _ = jax.jit(jax.vmap(train_by_scan))(states, keys)
     for run, key in enumerate(keys):
         expected, _ = jaxlm.train_lm(MLP, IDS, key=key, num_steps=7, optimizer=OPTIMIZER)
         assert_close(jax.tree.map(lambda leaf, run=run: leaf[run], states.variables), expected, rtol=1e-6)
