@@ -94,7 +94,7 @@ def sgd(
         raise ValueError(f"clip_norm must be above 0, got {clip_norm}")
     # Omit zeros: a constant rate needs no step count, and momentum needs one array per parameter.
     optional = {"warmup_steps": warmup_steps, "momentum": momentum, "clip_norm": clip_norm}
-    used: dict[str, Any] = {"lr": lr, "weight_decay": weight_decay}
+    used: dict[str, Any] = {"lr": lr, "decoupled_decay" if decoupled_decay else "weight_decay": weight_decay}
     used |= {name: number for name, number in optional.items() if is_abstract(number) or number not in (0, None)}
     if schedule == "cosine":
         if num_steps is None:
@@ -103,35 +103,31 @@ def sgd(
         if is_known and warmup_steps >= max(num_steps, 1):
             raise ValueError(f"warmup_steps must be below {num_steps=} for a cosine, got {warmup_steps}")
         used["num_steps"] = num_steps
-    return inject_hyperparams(_sgd_factory(schedule, decoupled_decay), used)
+    return inject_hyperparams(_make_sgd, used)
 
 
-@functools.cache
-def _sgd_factory(schedule: str, decoupled_decay: bool) -> Callable[..., optax.GradientTransformation]:
-    def make_sgd(
-        lr: Array,
-        weight_decay: Array,
-        num_steps: Array | None = None,
-        warmup_steps: Array | None = None,
-        momentum: Array | None = None,
-        clip_norm: Array | None = None,
-    ) -> optax.GradientTransformation:
-        def rate(step: Array) -> Array:
-            warmup = 0 if warmup_steps is None else warmup_steps
-            factor: Array | float = 1.0
-            if num_steps is not None:
-                progress = jnp.clip((step - warmup) / (num_steps - warmup), 0, 1)
-                factor = 0.5 * (1 + jnp.cos(jnp.pi * progress))
-            return lr * jnp.where(step < warmup, (step + 1) / (warmup + 1), factor)
+def _make_sgd(
+    lr: Array,
+    weight_decay: Array | None = None,
+    decoupled_decay: Array | None = None,
+    num_steps: Array | None = None,
+    warmup_steps: Array | None = None,
+    momentum: Array | None = None,
+    clip_norm: Array | None = None,
+) -> optax.GradientTransformation:
+    def rate(step: Array) -> Array:
+        warmup = 0 if warmup_steps is None else warmup_steps
+        factor: Array | float = 1.0
+        if num_steps is not None:
+            progress = jnp.clip((step - warmup) / (num_steps - warmup), 0, 1)
+            factor = 0.5 * (1 + jnp.cos(jnp.pi * progress))
+        return lr * jnp.where(step < warmup, (step + 1) / (warmup + 1), factor)
 
-        decay = [optax.add_decayed_weights(weight_decay)]
-        is_constant = schedule == "constant" and warmup_steps is None
-        return optax.chain(
-            *([] if clip_norm is None else [optax.clip_by_global_norm(clip_norm)]),
-            *([] if decoupled_decay else decay),
-            *([] if momentum is None else [optax.trace(momentum)]),
-            *(decay if decoupled_decay else []),
-            optax.scale_by_learning_rate(lr if is_constant else rate),
-        )
-
-    return make_sgd
+    is_constant = num_steps is None and warmup_steps is None
+    return optax.chain(
+        *([] if clip_norm is None else [optax.clip_by_global_norm(clip_norm)]),
+        *([] if weight_decay is None else [optax.add_decayed_weights(weight_decay)]),
+        *([] if momentum is None else [optax.trace(momentum)]),
+        *([] if decoupled_decay is None else [optax.add_decayed_weights(decoupled_decay)]),
+        optax.scale_by_learning_rate(lr if is_constant else rate),
+    )
