@@ -126,12 +126,6 @@ def test_main_says_how_to_pass_a_text_that_starts_with_a_dash(text, monkeypatch,
         assert shlex.split(hint)[-1] == f"--prompt={escape_controls(text)}"
 
 
-@pytest.mark.parametrize("shell", ["foo", "", "\x1b[2J"])
-def test_main_refuses_completion_for_an_unknown_shell(shell, capsys):
-    assert main(["--tyro-print-completion", shell]) == 2
-    assert one_line(capsys.readouterr().err).startswith("error: Shell should be one `bash`")
-
-
 def test_main_expands_the_home_directory(parse_train, monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "options.json").write_text('{"text": "~/text.txt", "tokenizer": "~/run"}', "utf-8-sig")
@@ -157,6 +151,7 @@ def test_main_json_of_invalid_words_is_a_document(words, capsys):
         ("train --config .", "error: .: Is a directory"),
         ("train --resume a --config b", "error: --resume reads the options from the run; remove --config"),
         ("train --lr nan", "error: lr must be in [0, 2147483647], got nan"),
+        ("--tyro-print-completion foo", "error: Shell should be one `bash`"),
         ("runs nowhere", "error: nowhere does not exist; jaxlm train creates runs"),
     ],
 )
@@ -172,6 +167,8 @@ def test_train_config_file_gives_the_defaults(parse_train, tmp_path):
     assert parse_train(*words).training == TrainConfig(model="bigram", lr=0.3, seed=5)
     assert parse_train(*words, "--lr", None).training == TrainConfig(model="bigram", seed=5)
     assert parse_train(*words, "--seed", 0).training == TrainConfig(model="bigram", lr=0.3)
+    (tmp_path / "options.json").write_text('{"corpus": "shakespeare"}')
+    assert parse_train(*words[:2], "--text", "a.txt").training == TrainConfig(text="a.txt")
 
 
 @pytest.mark.parametrize(
@@ -193,12 +190,6 @@ def test_train_config_file_resets_options_of_another_choice(words, expected, par
     (tmp_path / "config.json").write_text(json.dumps(config_to_json(config)))
     training = parse_train("--config", tmp_path / "config.json", *words.split()).training
     assert resolve(training) == resolve(TrainConfig(**expected, seed=3))
-
-
-def test_train_text_replaces_the_corpus_of_a_config_file(parse_train, tmp_path):
-    (tmp_path / "options.json").write_text('{"corpus": "shakespeare"}')
-    training = parse_train("--config", tmp_path / "options.json", "--text", "a.txt").training
-    assert training == TrainConfig(text="a.txt")
 
 
 def test_train_resume_gives_the_options_of_the_run(parse_train, tmp_path):
@@ -229,9 +220,7 @@ def test_main_delays_an_interrupt_of_its_imports(monkeypatch, capsys):
 
     monkeypatch.delitem(sys.modules, "jaxlm.utils.compilation_cache")
     monkeypatch.setattr(sys, "meta_path", [InterruptingFinder, *sys.meta_path])
-    previous = signal.signal(
-        signal.SIGINT, signal.default_int_handler
-    )  # a process in the background may ignore it
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)  # a background process may ignore it
     try:
         assert main(["devices"]) == 130
     finally:

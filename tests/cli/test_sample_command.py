@@ -84,8 +84,6 @@ def test_sample_refuses_invalid_options(mlp):
         ({"seed": -1}, r"seed in \[0, 4294967295\], got 1 and -1"),
         ({"seed": 2**32}, "seed in"),
         ({"streams": 0}, "streams must be at least 1 .*, got 0"),
-        ({"num_tokens": -1}, "num_tokens .*-1"),
-        ({"top_k": 0}, "top_k .*0"),
         ({"prompt": "to £"}, "£"),
         ({"device": "abacus"}, "abacus"),
     ]:

@@ -262,10 +262,3 @@ def test_read_text_refuses_what_is_not_a_text_file(tmp_path, name, error_type, m
     with pytest.raises(error_type, match=message) as error:
         read_text(tmp_path / name)
     assert_one_line(error, tmp_path / name)
-
-
-def test_read_text_not_utf8(tmp_path):
-    (tmp_path / "other.txt").write_bytes("caf\u00e9 noir".encode("latin1"))
-    with pytest.raises(ValueError, match="is not UTF-8") as error:
-        read_text(tmp_path / "other.txt")
-    assert_one_line(error, tmp_path / "other.txt", "iconv -f WINDOWS-1252 -t UTF-8")

@@ -10,9 +10,6 @@ from jaxlm.utils.json_files import check_version, parse_json, read_json
 INVALID = {
     "empty": (b"", "line 1, column 1: .* found the end of the file"),
     "cut": (b'{"a": ', "line 1, column 7: .* found the end of the file"),
-    "not UTF-8": (b'"\x81"', None),
-    "UTF-16": ('{"a": 1}'.encode("utf-16"), None),
-    "UTF-16 without a mark": ('{"a": 1}'.encode("utf-16-be"), None),
     "NaN": (b'{"NaN": "NaN",\n "a": NaN}', "line 2, column 7: .* found 'NaN}'; JSON has no comments, .* no NaN"),
     "infinity": (b"[-Infinity]", "line 1, column 2"),
     "a comment": (b'{"a": 1,  // one\n}', "line 1, column 11: .* found '// one"),
@@ -31,8 +28,7 @@ INVALID = {
 @pytest.mark.parametrize(("content", "reason"), INVALID.values(), ids=INVALID)
 def test_read_json_invalid(tmp_path, content, reason):
     (tmp_path / "file.json").write_bytes(content)
-    message = r"file\.json is .*UTF-8" if reason is None else rf"file\.json is not valid JSON: {reason}"
-    with pytest.raises(ValueError, match=message) as error:
+    with pytest.raises(ValueError, match=rf"file\.json is not valid JSON: {reason}") as error:
         read_json(tmp_path / "file.json")
     assert "damaged" not in str(error.value)
 
@@ -45,6 +41,8 @@ def test_read_json_round_trip(tmp_path):
     (tmp_path / "file.json").write_text(json.dumps(document), "utf-8-sig")
     assert read_json(tmp_path / "file.json") == document
     assert parse_json('{"a": 1}', origin="here") == parse_json(b'{"a": 1}', origin="here") == {"a": 1}
+    with pytest.raises(ValueError, match="here is UTF-16BE, not UTF-8"):
+        parse_json('{"a": 1}'.encode("utf-16-be"), origin="here")
 
 
 def test_read_json_too_large(tmp_path):
