@@ -1,4 +1,4 @@
-"""The state of a training run, and the split of variables into trained and constant ones."""
+"""The state of a training run."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import Array
+from jax.tree_util import keystr, tree_leaves_with_path
 
 from jaxlm._types import IntScalar, Variables
 from jaxlm.evaluation.evaluate import Evaluation
@@ -55,8 +56,8 @@ def init_state(
 ) -> TrainState:
     """Return the state before the first step.
 
-    A pure function, for use inside `jit` and `vmap`. In one program with the training loop, XLA may round the first
-    step differently; for the bits of `train_lm`, pass the state to your jitted loop.
+    A pure function, for use inside `jit` and `vmap`. In one program with the training loop, XLA may round the
+    first step differently; for the bits of `train_lm`, pass the state to your jitted loop.
 
     Args:
         key: key of the run.
@@ -71,37 +72,29 @@ def init_state(
     if variables is None:
         variables = init(model, jax.random.fold_in(check_key(key), INIT_FOLD))
     check_collections(model, variables)
-    params, constants = split_variables(model, variables)
+    params, constants = variables, None
+    if isinstance(variables, Mapping) and "params" in variables:
+        constants = {name: value for name, value in variables.items() if name != "params"}
+        params = variables["params"]
+    dtypes = {jnp.result_type(leaf) for leaf in jax.tree.leaves(params)}
+    if not dtypes or not all(jnp.issubdtype(dtype, jnp.floating) for dtype in dtypes):
+        found = ", ".join(sorted(map(str, dtypes))) or "no arrays"
+        is_counts = isinstance(model, CountsBigramLM | CountsNgramLM)
+        remedy = "call model.fit(variables, ids)" if is_counts else "trained parameters must be floats"
+        problem = f"{type(model).__name__} cannot be trained by gradient descent: its variables are {found}"
+        raise TypeError(f"{problem}; {remedy}")
     # Remove weak types: the first step would remove them, and the second step would recompile.
     params = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.result_type(leaf)), params)
     return TrainState(jnp.int32(0), params, optimizer.init(params), constants)
 
 
-def split_variables(model: LanguageModel, variables: Variables) -> tuple[Any, Any]:
-    """Return the trained parameters and the other collections; without "params", all variables and None."""
-    params, constants = variables, None
-    if isinstance(variables, Mapping) and "params" in variables:
-        constants = {name: value for name, value in variables.items() if name != "params"}
-        params = variables["params"]
-    dtypes = {jnp.asarray(leaf).dtype for leaf in jax.tree.leaves(params)}
-    if not dtypes or not all(jnp.issubdtype(dtype, jnp.floating) for dtype in dtypes):
-        found = ", ".join(sorted(map(str, dtypes))) or "no arrays"
-        is_counts = isinstance(model, CountsBigramLM | CountsNgramLM)
-        remedy = "call model.fit(variables, ids)" if is_counts else "trained parameters must be floats"
-        raise TypeError(
-            f"{type(model).__name__} cannot be trained by gradient descent: its variables are {found}; {remedy}"
-        )
-    return params, constants
-
-
 def check_state(state: TrainState, expected: TrainState, num_steps: int) -> None:
     """Raise a ValueError unless the arrays of `state` match `expected` and its step is at most `num_steps`."""
 
-    def describe(state: TrainState) -> dict[str, str]:
-        leaves = jax.tree_util.tree_leaves_with_path(state)
-        return {jax.tree_util.keystr(path): f"{leaf.dtype}{list(leaf.shape)}" for path, leaf in leaves}
-
-    found, needed = describe(state), describe(expected)
+    found, needed = (
+        {keystr(path): f"{leaf.dtype}{list(leaf.shape)}" for path, leaf in tree_leaves_with_path(tree)}
+        for tree in (state, expected)
+    )
     for name in found | needed:
         if (got := found.get(name)) != (wanted := needed.get(name)):
             raise ValueError(f"state is of a different model or optimizer: {name} is {got}, expected {wanted}")
