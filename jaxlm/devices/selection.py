@@ -64,7 +64,12 @@ def choose_device(device: str | jax.Device = "auto", *, num_weights: int | None 
             return Choice(_default_device(), f"{name}={value}")
     if jax.config.jax_default_device is not None:  # type: ignore[attr-defined]
         return Choice(_default_device(), "jax.default_device")
-    return _choose_fastest(num_weights)
+    fastest, reason = _start_fastest_plugin(num_weights=num_weights)
+    if fastest:
+        return Choice(fastest, reason)
+    if reason:
+        return Choice(_find_device("cpu"), reason)
+    return Choice(_default_device(), "no accelerator plugin is installed")
 
 
 def format_device(device: jax.Device) -> str:
@@ -86,37 +91,37 @@ def _find_device(name: str) -> jax.Device:
     if name not in _PLATFORMS:
         names = ", ".join(["auto", *_PLATFORMS])
         raise ValueError(f"unknown device {name!r}; choose one of {names}, or pass a jax.Device")
-    reason = f"plugins installed: {', '.join(map(str, installed_plugins())) or 'none'}"
+    reason = ""
     if name == "cpu":
         _enable_fastest_plugin()
     if name == "metal":
-        fastest = _enable_fastest_plugin(_PLATFORMS[name])
-        reason = "; ".join(_describe_failures()) or reason
-        if fastest:
-            device, reason = _start_plugin(fastest)
-            if device:
-                return device
+        device, reason = _start_fastest_plugin(_PLATFORMS[name])
+        if device:
+            return device
     for platform in _PLATFORMS[name] * 2:  # twice: the first call fails if any plugin does not start
         with contextlib.suppress(RuntimeError):
             return jax.devices(platform)[0]
+    reason = reason or f"plugins installed: {', '.join(map(str, installed_plugins())) or 'none'}"
     default = _default_device().platform
     raise ValueError(f"no {name!r} device here: JAX offers {default} ({reason}); use 'auto' or 'cpu'")
 
 
-def _choose_fastest(num_weights: int | None) -> Choice:
-    plugin, reasons = _enable_fastest_plugin(), _describe_failures()
+def _start_fastest_plugin(
+    platforms: Collection[str] | None = None, num_weights: int | None = None
+) -> tuple[jax.Device | None, str]:
+    """Return the first device of the fastest plugin that works, and why; or None, and why there is none."""
+    plugin, results = _enable_fastest_plugin(platforms), probe_results()
+    reasons = [f"{failed} {result.reason}" for failed, result in results.items() if not result.works]
     if plugin:
-        limit = probe_results()[plugin].worthwhile_from or 0
-        if num_weights is not None and num_weights < limit:
-            reason = f"{plugin} is faster only from {limit:,} parameters; the model has {num_weights:,}"
+        limit = results[plugin].worthwhile_from or 0
+        if num_weights is None or num_weights >= limit:
+            try:
+                return jax.devices(results[plugin].platform)[0], f"{plugin} {results[plugin].reason}"
+            except RuntimeError as error:
+                reasons.append(f"{plugin} passed its probe but does not start here: {to_one_line(str(error))}")
         else:
-            device, reason = _start_plugin(plugin)
-            if device:
-                return Choice(device, reason)
-        reasons.append(reason)
-    if reasons:
-        return Choice(_find_device("cpu"), "; ".join(reasons))
-    return Choice(_default_device(), "no accelerator plugin is installed")
+            reasons.append(f"{plugin} is faster only from {limit:,} parameters; the model has {num_weights:,}")
+    return None, "; ".join(reasons)
 
 
 def _enable_fastest_plugin(platforms: Collection[str] | None = None) -> Plugin | None:
@@ -132,19 +137,6 @@ def _enable_fastest_plugin(platforms: Collection[str] | None = None) -> Plugin |
     enabled = fastest or fastest_plugin(results)
     disable_plugins(plugin for plugin in results if plugin != enabled)
     return fastest
-
-
-def _describe_failures() -> list[str]:
-    return [f"{plugin} {result.reason}" for plugin, result in probe_results().items() if not result.works]
-
-
-def _start_plugin(plugin: Plugin) -> tuple[jax.Device | None, str]:
-    """Return the plugin's first device and the probe's reason, or None and the reason why it does not start."""
-    result = probe_results()[plugin]
-    try:
-        return jax.devices(result.platform)[0], f"{plugin} {result.reason}"
-    except RuntimeError as error:
-        return None, f"{plugin} passed its probe but does not start here: {to_one_line(str(error))}"
 
 
 def _default_device() -> jax.Device:
