@@ -121,7 +121,7 @@ def measure(
 def train_rung(network: rungs.Network, options: LadderOptions, data: Dataset, run: RunContext) -> rungs.Rung:
     """Train the network once per seed. Write the records of the first seed to `metrics.jsonl` as they arrive."""
     records, interval = [], max(network.num_steps // 24, 1)
-    with measure_time() as timing, progress(run.console, network.title, network.num_steps) as update:
+    with measure_time() as timing, progress(run.console, network.title, network.num_steps - 1) as update:
         for state, record in rungs.train_network(network, data, seed=options.seed, log_every=interval):
             if record is not None:
                 records.append(record)
@@ -129,7 +129,7 @@ def train_rung(network: rungs.Network, options: LadderOptions, data: Dataset, ru
                 line = metrics_line(network.name, record)
                 append_metrics(run.path / "metrics.jsonl", line)
                 status = f"loss {line['train_loss']:.3f}, validation perplexity {line['val_perplexity']:.1f}"
-                update(record.step + 1, status)
+                update(record.step, status)
     evaluation = records[-1].validation
     assert evaluation is not None  # because `train_network` passes val_ids
     # Not `train_many`: at these sizes it takes as long, and its results differ in the last bits.
