@@ -89,16 +89,13 @@ class CharTokenizer(Tokenizer):
 
     def encode(self, text: str) -> "NpIntT":
         """Return ids, int32 [T]. Raises a ValueError that names a character outside of the vocabulary."""
-        encoded = [string.encode("utf-32-le", "surrogatepass") for string in (text, self.characters)]
-        points, known = (np.frombuffer(code_points, np.uint32) for code_points in encoded)
-        ids = np.searchsorted(known, points).clip(max=len(known) - 1)
-        if (unknown := known[ids] != points).any():
-            position = int(unknown.argmax())
-            raise ValueError(
-                f"character {text[position]!r} at position {position} is not among the {self.vocab_size} of "
-                "this tokenizer; train it on text that has it, or use a byte tokenizer"
-            )
-        return ids.astype(np.int32)
+        ids = {character: token for token, character in enumerate(self.characters)}
+        try:
+            return np.fromiter(map(ids.__getitem__, text), np.int32, len(text))
+        except KeyError as error:
+            problem = f"character {error.args[0]!r} at position {text.index(error.args[0])} is not among the"
+            remedy = "train it on text that has it, or use a byte tokenizer"
+            raise ValueError(f"{problem} {self.vocab_size} of this tokenizer; {remedy}") from None
 
     def decode_bytes(self, ids: "ArrayLike") -> bytes:
         return "".join(self.characters[token] for token in _check_decodable(ids, self.vocab_size)).encode()

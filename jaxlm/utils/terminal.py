@@ -58,9 +58,8 @@ def print_table(console: "Console", *rows: Iterable[Any]) -> None:
 
 def write(console: "Console", text: str) -> None:
     """Write `text` without a line end and flush. On a terminal, control characters are escaped."""
-    if not console.quiet:
-        console.file.write(escape_controls(text) if console.is_terminal else text)
-        console.file.flush()
+    console.file.write(escape_controls(text) if console.is_terminal else text)
+    console.file.flush()
 
 
 def escape_controls(text: str) -> str:

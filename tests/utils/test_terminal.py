@@ -34,13 +34,10 @@ def test_write_is_unchanged_to_a_file(text):
     assert output.file.getvalue() == text * 2
 
 
-def test_write_escapes_on_a_terminal_and_obeys_quiet():
+def test_write_escapes_on_a_terminal():
     output = console(force_terminal=True)
     write(output, "a\x1b[2J\nb")
     assert output.file.getvalue() == "a\\x1b[2J\nb"
-    silent = console(quiet=True)
-    write(silent, "text")
-    assert silent.file.getvalue() == ""
 
 
 def test_write_flushes():
