@@ -85,12 +85,10 @@ class _Structure(NamedTuple):
     type: type  # because named tuples of two types can be equal
 
     def __call__(self, *hyperparams: Any) -> Any:
+        if not hyperparams:
+            return self.model
         remaining = iter(hyperparams)
-
-        def insert(number: Any) -> Any:
-            return next(remaining) if number is _PLACEHOLDER else number
-
-        return self.model.map_hyperparams(insert) if hyperparams else self.model
+        return self.model.map_hyperparams(lambda number: next(remaining) if number is _PLACEHOLDER else number)
 
 
 def _split(model: Any) -> Partial:

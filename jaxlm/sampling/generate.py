@@ -131,7 +131,7 @@ def tabulate(model: LanguageModel, variables: Variables) -> tuple[TableLM, Distr
     >>> round(perplexity(table_model, table, [0, 3, 1]), 4)
     5.0
     """
-    if (size := table_size(model)) > MAX_TABLE_SIZE:
+    if (size := table_size(model, Options())) > MAX_TABLE_SIZE:
         raise ValueError(
             f"a table of V^N = {num_contexts(model):,} contexts has {size:,} elements, more than "
             f"{MAX_TABLE_SIZE:,}; use the model itself"
@@ -139,14 +139,15 @@ def tabulate(model: LanguageModel, variables: Variables) -> tuple[TableLM, Distr
     return TableLM(model.vocab_size, model.context_length), compute_table(model, variables, Options())
 
 
-def table_size(model: LanguageModel, *, is_ranked: bool = False) -> int:
+def table_size(model: LanguageModel, options: Options) -> int:
     """Return the number of elements in a table of all contexts, including padding and block sums."""
+    is_ranked = options.top_k is not None or options.top_p is not None
     return num_contexts(model) * (int(model.vocab_size) * (1 + is_ranked) + 2 * BLOCK_SIZE)
 
 
-def is_table_worthwhile(model: LanguageModel, num_ids: int, *, is_ranked: bool) -> bool:
+def is_table_worthwhile(model: LanguageModel, options: Options, num_ids: int) -> bool:
     """Return whether a table of all contexts fits into `MAX_TABLE_SIZE` and halves the forward passes."""
-    return 2 * num_contexts(model) <= num_ids and table_size(model, is_ranked=is_ranked) <= MAX_TABLE_SIZE
+    return 2 * num_contexts(model) <= num_ids and table_size(model, options) <= MAX_TABLE_SIZE
 
 
 @jit_model

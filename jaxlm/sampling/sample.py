@@ -121,8 +121,8 @@ def _generate_blocks(
     if jax.config.jax_disable_jit:  # type: ignore[attr-defined]
         length = max(num_tokens, 1)  # nothing is compiled, so the exact length is best
     block_options = None if is_lookup(model, options) else options
-    is_ranked, num_ids = options.top_k is not None or options.top_p is not None, max(num_tokens, length)
-    if block_options and is_table_worthwhile(model, num_ids * len(context), is_ranked=is_ranked):
+    num_ids = max(num_tokens, length) * len(context)
+    if block_options is not None and is_table_worthwhile(model, block_options, num_ids):
         variables, block_options = compute_table(model, variables, options), None
         model = TableLM(model.vocab_size, model.context_length)
 

@@ -25,8 +25,6 @@ from jaxlm.training.step import train_chunk
 from jaxlm.utils.checks import check_at_least, check_not_traced
 from jaxlm.utils.keys import check_key
 
-_DEFAULT_LR = 0.1
-
 _CHUNK_SECONDS = 0.3  # target duration of a compiled chunk, so that signals and progress bars are handled in time
 
 
@@ -237,7 +235,7 @@ def is_recorded(step: int, num_steps: int, log_every: int) -> bool:
 def _resolve_optimizer(optimizer: Any, lr: float | None, weight_decay: float, num_steps: int) -> Any:
     """Return the optimizer to train with: SGD if `optimizer` is None."""
     if optimizer is None:
-        return sgd(_DEFAULT_LR if lr is None else lr, num_steps, weight_decay=weight_decay)
+        return sgd(0.1 if lr is None else lr, num_steps, weight_decay=weight_decay)
     if isinstance(optimizer, optax.MultiSteps):
         optimizer = optimizer.gradient_transformation()
     if not isinstance(optimizer, optax.GradientTransformation):

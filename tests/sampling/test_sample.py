@@ -129,7 +129,7 @@ def test_sample_equals_plain_loop(model, options):
 )
 def test_table_gives_the_same_ids(model, options):
     """`sample` uses a table of all V^N contexts here, `generate` does not."""
-    assert is_table_worthwhile(model[0], 20_000, is_ranked=bool(options))
+    assert is_table_worthwhile(model[0], Options(**options), 20_000)
     context, key = jnp.asarray(PROMPTS[:, 5 - model[0].context_length :]), jax.random.key(0)
     expected = jaxlm.generate(*model, context, key=key, num_tokens=10_000, **options)
     np.testing.assert_array_equal(draw(model, PROMPTS, 10_000, **options)[:, 5:], expected)
@@ -137,7 +137,7 @@ def test_table_gives_the_same_ids(model, options):
 
 @pytest.mark.parametrize(("num_ids", "pays"), [(2 * VOCAB**3 - 1, False), (2 * VOCAB**3, True)])
 def test_table_takes_at_most_half_of_the_predictions(num_ids, pays):
-    assert is_table_worthwhile(MLP[0], num_ids, is_ranked=False) == pays
+    assert is_table_worthwhile(MLP[0], Options(), num_ids) == pays
 
 
 @pytest.mark.slow
@@ -149,7 +149,7 @@ def test_table_takes_at_most_half_of_the_predictions(num_ids, pays):
 def test_table_takes_at_most_160_mib(vocab_size, context_length, fits):
     """By the figures of the compiled program, with ranks, which take the most."""
     model = LogitsModel(vocab_size, context_length)
-    assert is_table_worthwhile(model, 10**9, is_ranked=True) == fits
+    assert is_table_worthwhile(model, Options(top_p=0.5), 10**9) == fits
     if fits:
         logits = jnp.zeros(vocab_size)
         lowered = compute_table.lower(model, logits, Options(top_p=0.5))
