@@ -1,6 +1,6 @@
 """`jaxlm runs`."""
 
-from collections.abc import Mapping, Sequence
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,8 +12,6 @@ from jaxlm.cli.shared import CommandOptions, Console
 from jaxlm.utils.atomic_files import expand
 from jaxlm.utils.terminal import escape_controls, print_plain, print_table
 
-_Rows = Sequence[Mapping[str, Any]]  # from `summarise_run`
-_Manifests = Mapping[str, Mapping[str, Any]]  # by path of the run
 _NOTES = {  # parts of a manifest, and the note if they differ
     "corpus": "these runs use different texts: their figures are not comparable",
     "tokenizer": "these runs use different tokenizers: compare bits/byte, not perplexity or nats/token",
@@ -62,7 +60,7 @@ def show_runs(options: RunsOptions, console: Console) -> dict[str, Any]:
     return {"runs": rows, "manifest": manifest}
 
 
-def _print_runs(rows: _Rows, console: Console) -> None:
+def _print_runs(rows: list[dict[str, Any]], console: Console) -> None:
     """Print the figures of runs; for unfinished runs, also the reason and the resume command."""
     from jaxlm.runs.directory import resume_hint
     from jaxlm.runs.report.tables import runs_table
@@ -76,31 +74,28 @@ def _print_runs(rows: _Rows, console: Console) -> None:
             print_plain(console, escape_controls(f"{row['run']}: {row['state']}{reason}{hint}"))
 
 
-def _compare_runs(manifests: _Manifests, console: Console) -> dict[str, Any]:
-    """Print how the options differ and whether the figures are comparable."""
+def _compare_runs(manifests: dict[str, Any], console: Console) -> dict[str, Any]:
+    """Print how the options of runs, by path, differ and whether the figures are comparable."""
     configs = {path: manifest["config"] for path, manifest in manifests.items()}
-    names = dict.fromkeys(name for config in configs.values() for name in config)
+    names = dict.fromkeys(itertools.chain(*configs.values()))
     values = {name: {path: config.get(name) for path, config in configs.items()} for name in names}
     differing = {name: by_run for name, by_run in values.items() if len(set(map(repr, by_run.values()))) > 1}
     if differing:
         console.print()
         print_table(console, ["", *configs], *([name, *by_run.values()] for name, by_run in differing.items()))
-    checksums = {
-        part: {manifest.get(part, {}).get("sha256") for manifest in manifests.values()} for part in _NOTES
-    }
-    notes = [note for part, note in _NOTES.items() if len(checksums[part]) > 1][:1]
-    for note in notes:
-        print_plain(console, f"note: {note}")
-    return {"differing": differing, "notes": notes}
+    for part, note in _NOTES.items():
+        if len({manifest.get(part, {}).get("sha256") for manifest in manifests.values()}) > 1:
+            print_plain(console, f"note: {note}")
+            return {"differing": differing, "notes": [note]}
+    return {"differing": differing, "notes": []}
 
 
-def _plot_runs(plot: Path, rows: _Rows, manifests: _Manifests) -> None:
+def _plot_runs(plot: Path, rows: list[dict[str, Any]], manifests: dict[str, Any]) -> None:
     """Plot the loss curves. Draw a model without a curve as a horizontal line."""
     from jaxlm.runs.metrics_log import read_metrics
     from jaxlm.runs.report.plots import plot_curves
 
-    curves: dict[str, list[dict[str, Any]]] = {}
-    floors: dict[str, float] = {}
+    curves, floors = dict[str, list[dict[str, Any]]](), dict[str, float]()
     for row in rows:
         records = read_metrics(Path(row["run"], "metrics.jsonl"))
         for record in records:
