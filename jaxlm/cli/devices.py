@@ -22,16 +22,14 @@ def show_devices(options: DevicesOptions, console: Console) -> dict[str, Any]:
     if options.probe:
         clear_probe_cache()
     document = describe_devices()
-    rows, lines = [("platform", "device", "plugin", "result")], []
-    for row in document["devices"]:
-        plugin = row["plugin"] and f"{row['plugin']} {row['version']}"
-        rows.append((row["platform"], row["device"], plugin, row["result"]))
-        if row["reason"]:
-            lines.append(f"{plugin}: {row['result']}: {row['reason']}")
-    auto = document["auto"]
+    devices, auto = document["devices"], document["auto"]
+    columns = ("platform", "device", "plugin", "version", "result")
+    lines = [
+        f"{row['plugin']} {row['version']}: {row['result']}: {row['reason']}" for row in devices if row["reason"]
+    ]
     size = f" for models of at least {auto['from_parameters']:,} parameters" if auto["from_parameters"] else ""
     lines.append(f"auto chooses {auto['device']}{size}: {auto['reason']}")
-    print_table(console, *rows)
+    print_table(console, columns, *([row[column] for column in columns] for row in devices))
     print_plain(console, escape_controls("\n".join(lines)))
     return document
 
@@ -53,18 +51,18 @@ def describe_devices() -> dict[str, Any]:
 
     chosen, reason = choose_device("auto")
     results, found = probe_results(), list[tuple[str | None, str | None, Plugin | None]]()
-    for name in backend.backends():
-        of_platform = {plugin: result for plugin, result in results.items() if result.platform == name}
+    for started in backend.backends():
+        of_platform = {plugin: result for plugin, result in results.items() if result.platform == started}
         fastest = fastest_plugin(of_platform) or next(iter(of_platform), None)
-        found += [(name, format_device(device), fastest) for device in jax.devices(name)]
+        found += [(started, format_device(device), fastest) for device in jax.devices(started)]
     listed = {plugin for _, _, plugin in found}
     found += [(result.platform, None, plugin) for plugin, result in results.items() if plugin not in listed]
     rows = []
     for platform, device, plugin in found:
-        probed = plugin and results[plugin]
-        row = {"platform": platform, "device": device, "plugin": plugin and plugin.name}
-        row |= {"version": plugin and plugin.version, "reason": probed and probed.reason}
-        rows.append(row | {"result": "built in" if probed is None else "works" if probed.works else "fails"})
+        name, version, probed = (plugin.name, plugin.version, results[plugin]) if plugin else (None, None, None)
+        result = "built in" if probed is None else "works" if probed.works else "fails"
+        row = {"platform": platform, "device": device, "plugin": name, "version": version, "result": result}
+        rows.append(row | {"reason": probed and probed.reason})
     limits = {f"{plugin} {result.reason}": result.worthwhile_from for plugin, result in results.items()}
     auto = {"device": format_device(chosen), "reason": reason, "from_parameters": limits.get(reason)}
     return {"devices": rows, "auto": auto}

@@ -26,16 +26,7 @@ class Choice(NamedTuple):
 
 
 def resolve_device(device: str | jax.Device = "auto", *, num_weights: int | None = None) -> jax.Device:
-    """Return the device of `choose_device`, which has the same arguments. Host function; not for use inside `jit`.
-
-    >>> resolve_device("cpu").platform
-    'cpu'
-    """
-    return choose_device(device, num_weights=num_weights).device
-
-
-def choose_device(device: str | jax.Device = "auto", *, num_weights: int | None = None) -> Choice:
-    """Return a JAX device and the reason for choosing it. Host function; not for use inside `jit`.
+    """Return a JAX device. Host function; not for use inside `jit`.
 
     "auto", "cpu" and "metal" probe the installed plugins and disable all but the fastest that works. README.md in
     this folder gives the rules of "auto".
@@ -48,9 +39,14 @@ def choose_device(device: str | jax.Device = "auto", *, num_weights: int | None 
     Raises:
         ValueError: the name is unknown, or no such device is available.
 
-    >>> choose_device("cpu").reason
-    'requested'
+    >>> resolve_device("cpu").platform
+    'cpu'
     """
+    return choose_device(device, num_weights=num_weights).device
+
+
+def choose_device(device: str | jax.Device = "auto", *, num_weights: int | None = None) -> Choice:
+    """Return the device of `resolve_device`, which has the same arguments, and the reason for choosing it."""
     if isinstance(device, jax.Device):
         return Choice(device, "passed as a jax.Device")
     name = os.environ.get("JAXLM_DEVICE") or "auto" if device == "auto" else device

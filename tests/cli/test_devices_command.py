@@ -17,7 +17,7 @@ def test_devices_shows_failures_and_what_auto_chooses(monkeypatch):
     assert devices(console=console) == described
     assert not cleared
     lines = [line.split() for line in shown(console).splitlines()]
-    assert ["cpu", "cpu:0", "(cpu)", "-", "built", "in"] in lines
+    assert ["cpu", "cpu:0", "(cpu)", "-", "-", "built", "in"] in lines
     assert ["METAL", "-", "jax-metal", "0.1.1", "fails"] in lines
     assert shown(console).splitlines()[-2:] == [
         r"jax-metal 0.1.1: fails: crashes\x1b[2J",
