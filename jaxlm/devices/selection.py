@@ -3,7 +3,7 @@
 import contextlib
 import math
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from typing import NamedTuple
 
 import jax
@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxlm.devices.plugins import Plugin, disable_plugins, installed_plugins
 from jaxlm.devices.probe_cache import probe_results
-from jaxlm.devices.probe_runner import ProbeResult, to_one_line
+from jaxlm.devices.probe_runner import to_one_line
 
 # Device name -> JAX's names for the platform. Apple GPUs: jax-metal, metaljax, jax-mps and jax-graft.
 _PLATFORMS = {name: [name] for name in ("cpu", "gpu", "cuda", "rocm", "tpu")}
@@ -77,12 +77,6 @@ def format_device(device: jax.Device) -> str:
     return f"{device.platform}:{device.id} ({device.device_kind})"
 
 
-def fastest_plugin(results: Mapping[Plugin, ProbeResult]) -> Plugin | None:
-    """Return the working plugin with the shortest training step; None if none works."""
-    working = [plugin for plugin, result in results.items() if result.works]
-    return min(working, key=lambda plugin: results[plugin].seconds or math.inf, default=None)
-
-
 def _find_device(name: str) -> jax.Device:
     if name not in _PLATFORMS:
         names = ", ".join(["auto", *_PLATFORMS])
@@ -129,8 +123,10 @@ def _enable_fastest_plugin(platforms: Collection[str] | None = None) -> Plugin |
         disable_plugins(installed_plugins())
         return None
     results = probe_results()
-    fastest = fastest_plugin({p: r for p, r in results.items() if platforms is None or r.platform in platforms})
-    enabled = fastest or fastest_plugin(results)
+    working = [plugin for plugin, result in results.items() if result.works]
+    working.sort(key=lambda plugin: results[plugin].seconds or math.inf)
+    fastest = next((p for p in working if platforms is None or results[p].platform in platforms), None)
+    enabled = fastest or next(iter(working), None)
     disable_plugins(plugin for plugin in results if plugin != enabled)
     return fastest
 

@@ -1,31 +1,33 @@
 """`jaxlm devices`."""
 
+import jax
 from cli_helpers import devices, pipe, shown
 
+from jaxlm.devices.plugins import Plugin
+from jaxlm.devices.probe_runner import ProbeResult
+from jaxlm.devices.selection import Choice, format_device
 
-def test_devices_shows_failures_and_what_auto_chooses(monkeypatch):
-    cpu = {"platform": "cpu", "device": "cpu:0 (cpu)", "plugin": None, "version": None, "result": "built in"}
-    metal = {"platform": "METAL", "device": None, "plugin": "jax-metal", "version": "0.1.1", "result": "fails"}
-    described = {
-        "devices": [cpu | {"reason": None}, metal | {"reason": "crashes\x1b[2J"}],
-        "auto": {"device": "cpu:0 (cpu)", "reason": "nothing else works", "from_parameters": None},
-    }
-    cleared = []
-    monkeypatch.setattr("jaxlm.cli.devices.describe_devices", lambda: described)
+
+def test_devices_shows_plugins_and_what_auto_chooses(monkeypatch):
+    cpu, choices, cleared = jax.devices("cpu")[0], ["chip 1.0 works", "nothing else works"], []
+    metal, chip = ProbeResult(False, None, "crashes\x1b[2J"), ProbeResult(True, "chip", "works", 0.001, 20_000)
+    results = {Plugin("metal", "jax-metal", "0.1.1"): metal, Plugin("chip", "chip", "1.0"): chip}
+    monkeypatch.setattr("jaxlm.devices.probe_cache.probe_results", lambda: results)
     monkeypatch.setattr("jaxlm.devices.probe_cache.clear_probe_cache", lambda: cleared.append(True))
-    console = pipe()
-    assert devices(console=console) == described
+    monkeypatch.setattr("jaxlm.devices.selection.choose_device", lambda name: Choice(cpu, choices.pop()))
+    console, name = pipe(), format_device(cpu)
+    document = devices(console=console)
     assert not cleared
-    lines = [line.split() for line in shown(console).splitlines()]
-    assert ["cpu", "cpu:0", "(cpu)", "-", "-", "built", "in"] in lines
-    assert ["METAL", "-", "jax-metal", "0.1.1", "fails"] in lines
-    assert shown(console).splitlines()[-2:] == [
-        r"jax-metal 0.1.1: fails: crashes\x1b[2J",
-        "auto chooses cpu:0 (cpu): nothing else works",
+    assert (document["devices"], document["auto"]["from_parameters"]) == ([name], None)
+    assert document["plugins"][0] == {"plugin": "jax-metal 0.1.1", **metal._asdict()}
+    assert shown(console).splitlines() == [
+        f"device: {name}",
+        r"plugin: jax-metal 0.1.1 crashes\x1b[2J",
+        "plugin: chip 1.0 works",
+        f"auto chooses {name}: nothing else works",
     ]
-    described["auto"] |= {"device": "mps:0 (M1)", "from_parameters": 20_000}
-    console = pipe()
-    devices(probe=True, console=console)
+    auto = devices(probe=True, console=console)["auto"]
     assert cleared
-    line = "auto chooses mps:0 (M1) for models of at least 20,000 parameters: nothing else works"
+    assert auto == {"device": name, "reason": "chip 1.0 works", "from_parameters": 20_000}
+    line = f"auto chooses {name} for models of at least 20,000 parameters: chip 1.0 works"
     assert shown(console).splitlines()[-1] == line

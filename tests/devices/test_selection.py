@@ -10,10 +10,9 @@ import jax.numpy as jnp
 import pytest
 from fake_plugins import install_fakes
 
-from jaxlm.cli.devices import describe_devices
 from jaxlm.devices.plugins import Plugin
 from jaxlm.devices.probe_runner import ProbeResult
-from jaxlm.devices.selection import Choice, choose_device, format_device
+from jaxlm.devices.selection import Choice, choose_device
 
 CPU = jax.devices("cpu")[0]
 FAST, SLOW, BAD = (Plugin(name, f"{name}-chip", "1.0") for name in ("fast", "slow", "bad"))
@@ -196,25 +195,3 @@ def test_resolve_device_second_device():
 def run_python(program, **environment):
     command = [sys.executable, "-c", textwrap.dedent(program)]
     return subprocess.check_output(command, env=os.environ | environment, text=True)
-
-
-@pytest.mark.slow
-def test_describe_devices_lists_devices_and_plugins(install):
-    """Two plugins have the CPU's platform, for which JAX has a device. The faster one is named."""
-    results = {plugin: result._replace(platform=result.platform and "cpu") for plugin, result in RESULTS.items()}
-    install(results)
-    document = describe_devices()
-    first, *rest = document["devices"]
-    row = {"platform": "cpu", "plugin": "fast-chip", "version": "1.0", "result": "works", "reason": "works"}
-    assert first == row | {"device": format_device(CPU)}
-    row |= {"device": None}
-    bad = {"platform": None, "plugin": "bad-chip", "result": "fails", "reason": "crashed"}
-    assert rest == [row | bad, row | {"plugin": "slow-chip"}]
-    auto = {"device": format_device(CPU), "reason": "fast-chip 1.0 works", "from_parameters": 20_000}
-    assert document["auto"] == auto
-    install({})
-    document = describe_devices()
-    (row,) = document["devices"]
-    columns = ("platform", "plugin", "version", "result", "reason")
-    assert [row[column] for column in columns] == ["cpu", None, None, "built in", None]
-    assert document["auto"]["from_parameters"] is None
