@@ -45,9 +45,9 @@ def known_incompatibility(plugin: Plugin) -> str | None:
     version = metadata.version("jax")
     if plugin.name != "jax-metal" or version == "0.5.0":
         return None
-    remedy = "pip install 'jaxlm[metal]' for a matching set, or pip uninstall jax-metal"
-    if sys.version_info >= (3, 12):
-        remedy += " and pip install 'jaxlm[apple]' for a maintained plugin"
+    remedy = (
+        "pip install 'jaxlm[metal]' for a matching set, or uninstall it; with Python 3.12, 'jaxlm[apple]' works"
+    )
     return f"requires jax 0.5.0 and fails with jax {version}; {remedy}"
 
 
