@@ -16,9 +16,7 @@ from jaxlm.models import CountsNgramLM, LanguageModel, MixtureLM, init
 from jaxlm.models.baselines import UniformLM, UnigramLM
 from jaxlm.models.interface import num_contexts
 
-# Defaults of the fields that a spec may omit, because they can be None or were added later.
-_OPTIONAL_FIELDS = {"discount": None, "dropout": 0.0, "direct_connections": False}
-
+_LINEN_FIELDS = {"name", "parent"}  # which Linen adds to every module for its own use
 _MODELS = ("CountsBigramLM", "CountsNgramLM", "MixtureLM", "MLPLanguageModel", "NeuralBigramLM")
 _SMOOTHINGS = ("AddK", "KneserNey", "ModifiedKneserNey", "WittenBell")
 _CLASSES = {name: getattr(models, name) for name in (*_MODELS, *_SMOOTHINGS)}
@@ -59,10 +57,7 @@ def model_from_spec(
     except ValueError as error:
         raise ValueError(f"{origin} is damaged: {error}") from None
     for name, value in model_to_spec(model).items():
-        saved = spec[name]
-        if name == "fields":
-            saved = {field: _OPTIONAL_FIELDS[field] for field in value.keys() & _OPTIONAL_FIELDS} | saved
-        if value != saved:
+        if value != spec[name]:
             raise ValueError(f"{origin}: the saved model has {name} {spec[name]!r:.200}, not {value!r:.200}")
     return model
 
@@ -154,9 +149,10 @@ def _fields_to_json(record: Any) -> dict[str, Any]:
     """Return the fields of a dataclass that hold only numbers, strings, lists and records of this library."""
     values = {}
     for field in dataclasses.fields(record) if dataclasses.is_dataclass(record) else ():
-        if field.init:
+        value = getattr(record, field.name)
+        if field.init and (value is not None or field.name not in _LINEN_FIELDS):
             with contextlib.suppress(TypeError):
-                values[field.name] = _value_to_json(getattr(record, field.name))
+                values[field.name] = _value_to_json(value)
     return values
 
 
@@ -164,7 +160,7 @@ def _value_to_json(value: Any) -> Any:
     value = value.item() if isinstance(value, np.generic) else value
     if isinstance(value, float) and not math.isfinite(value):
         raise TypeError("JSON has no infinity and no NaN")
-    if isinstance(value, bool | int | float | str):
+    if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, tuple | list):
         return [_value_to_json(each) for each in value]
@@ -175,10 +171,9 @@ def _value_to_json(value: Any) -> Any:
 
 def _record_from_json(class_name: str, fields: Mapping[str, Any]) -> Any:
     record_class = _CLASSES[class_name]
-    # Linen adds `name` and `parent` to every module for its own use.
     types = {field.name: field.type for field in dataclasses.fields(record_class) if field.init}
-    names = types.keys() - {"name", "parent"}
-    if not names - _OPTIONAL_FIELDS.keys() <= fields.keys() <= names:
+    names = types.keys() - _LINEN_FIELDS
+    if fields.keys() != names:
         raise ValueError(f"the fields of {class_name} must be {', '.join(sorted(names))}")
     try:
         values = {name: _value_from_json(value) for name, value in fields.items()}

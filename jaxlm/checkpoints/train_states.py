@@ -1,7 +1,8 @@
 """Save and load the checkpoints of a run, with Orbax and a list of checksums for each.
 
-A checkpoint is a directory `step_NNNNNNNNNN`: the state as Orbax's item `state`, with early stopping also `best`,
-the run's log `metrics.jsonl`, and `checkpoint.json`, which is written last. A checkpoint without it is incomplete.
+A checkpoint is a directory `step_NNNNNNNNNN`: the state and the best parameters as Orbax's items `state` and
+`best`, the run's log `metrics.jsonl`, and `checkpoint.json`, which is written last. A checkpoint without it is
+incomplete.
 Orbax's `CheckpointManager` can read these directories. It is not used to write them, because it removes an old
 step file by file: a kill in between would leave a partial checkpoint.
 """
@@ -9,7 +10,6 @@ step file by file: a kill in between would leave a partial checkpoint.
 import contextlib
 import hashlib
 import logging
-import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -27,39 +27,38 @@ from jaxlm.utils.json_files import check_version, read_json
 _VERSION = 2
 _DOCUMENT, _LOG = "checkpoint.json", "metrics.jsonl"
 
-Arrays = tuple[TrainState, EarlyStopping | None]
+Arrays = tuple[TrainState, EarlyStopping]
 
 
 class Checkpoint(NamedTuple):
     """A training state, and what is needed to resume the run from it."""
 
     state: TrainState
-    best: EarlyStopping | None  # the best validation so far; None without early stopping
-    nats_per_token: float | None  # validation loss of the state; None if it was not validated
+    best: EarlyStopping  # the parameters of the best validation so far
     log: bytes  # content of the run's `metrics.jsonl` at this step
     seconds: float  # training time up to this step
 
 
 @contextlib.contextmanager
 def save_in_background(directory: Path, keep: int) -> Iterator[Callable[..., None]]:
-    """Yield `save(*checkpoints, wait=False)`, which saves checkpoints in a background thread, in order.
+    """Yield `save(checkpoint=None, wait=False)`, which saves a checkpoint in a background thread.
 
-    The `keep` latest checkpoints and the best one are kept. An error is raised by the next call.
+    The `keep` latest checkpoints are kept. An error is raised by the next call.
     """
 
-    def write(checkpoints: tuple[Checkpoint, ...]) -> None:
+    def write(checkpoint: Checkpoint) -> None:
         directory.mkdir(exist_ok=True)  # fails if the run directory was moved away
-        for checkpoint in checkpoints:
-            save_checkpoint(directory, checkpoint)
-        prune_checkpoints(directory, keep)
+        save_checkpoint(directory, checkpoint)
+        for step in checkpoint_steps(directory)[:-keep]:
+            remove(checkpoint_path(directory, step))
 
     with ThreadPoolExecutor(1, thread_name_prefix="checkpoints") as executor:
         pending: list[Future[None]] = []
 
-        def save(*checkpoints: Checkpoint, wait: bool = False) -> None:
-            if checkpoints:
+        def save(checkpoint: Checkpoint | None = None, *, wait: bool = False) -> None:
+            if checkpoint is not None:
                 save(wait=True)
-                pending.append(executor.submit(write, checkpoints))
+                pending.append(executor.submit(write, checkpoint))
             if pending and (wait or pending[0].done()):
                 try:
                     pending.pop().result()
@@ -77,15 +76,13 @@ def save_checkpoint(directory: Path, checkpoint: Checkpoint) -> Path:
     """
     import orbax.checkpoint as ocp
 
-    path, nats = checkpoint_path(directory, int(checkpoint.state.step)), checkpoint.nats_per_token
+    path = checkpoint_path(directory, int(checkpoint.state.step))
     if (path / _DOCUMENT).exists():
         return path
     # Convert to NumPy: Orbax 0.11.24 cannot save arrays of JAX 0.5.0.
     trees = jax.tree.map(np.asarray, {"state": checkpoint.state, "best": checkpoint.best})
-    items = {name: ocp.args.StandardSave(tree) for name, tree in trees.items() if tree is not None}
-    nats = float(nats) if nats is not None and math.isfinite(nats) else None
-    document: dict[str, Any] = {"version": _VERSION, "seconds": checkpoint.seconds, "nats_per_token": nats}
-    document["arrays"] = _describe_arrays(trees)
+    items = {name: ocp.args.StandardSave(tree) for name, tree in trees.items()}
+    document = {"version": _VERSION, "seconds": checkpoint.seconds, "arrays": _describe_arrays(trees)}
     try:
         remove(path)
         with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
@@ -126,7 +123,7 @@ def load_checkpoint(directory: Path, step: int, like: Arrays) -> Checkpoint:
         raise
     except Exception as error:  # the files are intact, and TensorStore reports failures to read as ValueErrors
         raise OSError(f"cannot read {path}: {_first_line(error)}") from error
-    return Checkpoint(state, best, document["nats_per_token"], log, document["seconds"])
+    return Checkpoint(state, best, log, document["seconds"])
 
 
 def latest_checkpoint(directory: Path, like: Arrays) -> Checkpoint | None:
@@ -152,23 +149,6 @@ def checkpoint_steps(directory: Path) -> list[int]:
     return sorted(int(path.parent.name[5:]) for path in directory.glob(f"step_{10 * '[0-9]'}/{_DOCUMENT}"))
 
 
-def best_step(directory: Path) -> int | None:
-    """Return the first step with the lowest validation loss, or None. Ignore damaged documents."""
-    losses = []
-    for step in checkpoint_steps(directory):
-        with contextlib.suppress(ValueError, FileNotFoundError):
-            losses.append((_read_document(checkpoint_path(directory, step))["nats_per_token"], step))
-    return min(((nats, step) for nats, step in losses if nats is not None), default=(None, None))[1]
-
-
-def prune_checkpoints(directory: Path, keep: int) -> None:
-    """Remove all checkpoints except the `keep` latest and the best by validation loss."""
-    best = best_step(directory)
-    for step in checkpoint_steps(directory)[:-keep]:
-        if step != best:
-            remove(checkpoint_path(directory, step))
-
-
 def quarantine_after(directory: Path, step: int) -> None:
     """Rename the checkpoints after `step` to `unusable-*`, and remove incomplete ones."""
     for path in directory.glob("step_*"):
@@ -190,30 +170,25 @@ def _load_arrays(path: Path, trees: dict[str, Any]) -> Arrays:
     import orbax.checkpoint as ocp
 
     trees = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), trees)
-    items = {name: ocp.args.StandardRestore(tree) for name, tree in trees.items() if tree is not None}
+    items = {name: ocp.args.StandardRestore(tree) for name, tree in trees.items()}
     is_partial = trees["state"].opt_state is None
     if is_partial:
         items["state"] = ocp.args.PyTreeRestore()  # all of it, as nested dicts
     with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
         restored = checkpointer.restore(path.absolute(), args=ocp.args.Composite(**items))
     state = restored["state"]
-    return ocp.tree.deserialize_tree(state, trees["state"]) if is_partial else state, restored.get("best")
+    return ocp.tree.deserialize_tree(state, trees["state"]) if is_partial else state, restored["best"]
 
 
 def _read_verified(path: Path) -> dict[str, Any]:
     """Return the document of a checkpoint after verifying its files. Additional files are ignored."""
-    document = _read_document(path)
+    document = read_json(path / _DOCUMENT)
+    check_version(document, _VERSION, origin=path / _DOCUMENT, what="checkpoint")
+    document = verify_checksum(document, origin=path / _DOCUMENT)
     for name, checksum in document["files"].items():
         if not (path / name).is_file() or _checksum(path / name) != checksum:
             raise ValueError(f"{path} is damaged: checksum mismatch in {name}")
     return document
-
-
-def _read_document(path: Path) -> dict[str, Any]:
-    origin = path / _DOCUMENT
-    document = read_json(origin)
-    check_version(document, _VERSION, origin=origin, what="checkpoint")
-    return verify_checksum(document, origin=origin)
 
 
 def _checksum(path: Path) -> str:

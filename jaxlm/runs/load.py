@@ -104,14 +104,16 @@ def _load_from_run(path: Path, checkpoint: str | int, model: LanguageModel | Non
         try:
             return model_files.read_model(run.path / "model", model=model)
         except FileNotFoundError as error:
-            raise FileNotFoundError(f"{error}; {_RESUME_REMEDY}") from None
+            remedy = "load a checkpoint, such as 'last', or start the run again"
+            raise FileNotFoundError(f"{error}; {remedy}") from None
     tokenizer = load_run_tokenizer(run)
     if tokenizer is None and "tokenizer" not in run.own:
         raise ValueError(f"{run.path / 'tokenizer.json'} is damaged or missing; {_RESUME_REMEDY}")
     model = make_model(run.config, run.manifest["tokenizer"]["vocab_size"]) if model is None else model
     if isinstance(model, CountsBigramLM | CountsNgramLM):
         raise FileNotFoundError(f"{path} has no checkpoint {checkpoint!r}; a counts model has only 'final'")
-    state = _load_checkpoint(run.path, checkpoint, abstract_state(model, None, run.config)).state
+    state, best, *_ = _load_checkpoint(run.path, checkpoint, abstract_state(model, None, run.config))
+    state = state._replace(params=best.params) if checkpoint == "best" else state
     return SavedModel(model, jax.device_put(state.variables), tokenizer)
 
 
@@ -132,15 +134,14 @@ def load_run_tokenizer(run: Run) -> Tokenizer | None:
 
 def _load_checkpoint(path: Path, checkpoint: str | int, like: train_states.Arrays) -> train_states.Checkpoint:
     folder = path / "checkpoints"
-    steps, best = train_states.checkpoint_steps(folder), train_states.best_step(folder)
+    steps = train_states.checkpoint_steps(folder)
     if not steps:
         raise FileNotFoundError(f"{path} has no checkpoint yet; {_RESUME_REMEDY}")
-    if checkpoint in ("final", "last"):
+    if checkpoint in ("final", "last", "best"):
         if (latest := train_states.latest_checkpoint(folder, like)) is None:
             raise ValueError(f"{path} has no intact checkpoint; {_RESUME_REMEDY}")
         return latest
-    step = best if checkpoint == "best" else checkpoint
-    if step not in steps:
-        available = ", ".join(map(str, ["final", *([] if best is None else ["best"]), "last", *steps]))
+    if checkpoint not in steps:
+        available = ", ".join(map(str, ["final", "best", "last", *steps]))
         raise FileNotFoundError(f"{path} has no checkpoint {checkpoint!r}; available: {available}")
-    return train_states.load_checkpoint(folder, int(step), like)
+    return train_states.load_checkpoint(folder, int(checkpoint), like)

@@ -1,5 +1,6 @@
 """What a caller passes to a run instead of options: a model, an optimizer, a tokenizer and metrics."""
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -111,26 +112,12 @@ def check_own(path: Path, recorded: Mapping[str, Any], own: Own, call: str) -> N
     """
     given = describe_own(own)
     for name in sorted(recorded.keys() | given.keys()):
-        before, now = (_show(name, described.get(name)) for described in (recorded, given))
-        if name not in given:
-            raise ValueError(f"{path} was started with {before}; pass it again: {call}(path, {name}=...)")
-        if name not in recorded:
-            raise ValueError(f"{path} was started without {name}=, got {now}; remove it")
-        if recorded[name] != given[name]:
-            raise ValueError(f"{path} was started with {before}, not {now}; pass the same again")
+        if recorded.get(name) != given.get(name):
+            before, now = (json.dumps(described.get(name))[:200] for described in (recorded, given))
+            remedy = f"pass the same: {call}(path, {name}=...)" if name in recorded else "remove it"
+            raise ValueError(f"{path} was started with {name} {before}, not {now}; {remedy}")
 
 
 def compute_metrics(own: Own, model: LanguageModel, variables: Any, val_ids: Any) -> dict[str, float]:
     """Return the caller's metrics of a model."""
     return {name: float(metric(model, variables, val_ids)) for name, metric in (own.metrics or {}).items()}
-
-
-def _show(name: str, described: Any) -> str:
-    match described:
-        case {"class": str(class_name), "fields": dict(fields)}:
-            value = f"{class_name}({', '.join(f'{field}={each!r:.60}' for field, each in fields.items())})"
-        case list():
-            value = f"{{{', '.join(f'{each!r}: ...' for each in described)}}}"
-        case _:
-            value = "..." if described in (None, "own") else f"{described}(...)"
-    return f"{name}={value}"

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import math
 import time
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
@@ -12,7 +11,7 @@ from rich.console import Console
 
 from jaxlm.checkpoints import train_states
 from jaxlm.checkpoints.train_states import Checkpoint, save_in_background
-from jaxlm.runs.metrics_log import append_metrics, read_log, read_metrics
+from jaxlm.runs.metrics_log import append_metrics, read_log
 from jaxlm.runs.own import compute_metrics
 from jaxlm.runs.results import metrics_line
 from jaxlm.runs.setup import TrainingSetup, abstract_state, train_options
@@ -30,21 +29,15 @@ def train_with_checkpoints(
     """Train from a checkpoint, or from the start, and return the variables and the total training seconds.
 
     Append the records to `metrics.jsonl` in the run directory `path`. Save the state at the configured
-    intervals, at the end, and on a signal, together with the best state since the last save.
+    intervals, at the end, on a signal, and if training diverged.
     Raises a KeyboardInterrupt on SIGINT or SIGTERM, and a FloatingPointError if training diverged.
     """
     config, log = setup.config, path / "metrics.jsonl"
-    start, start_best, _, _, seconds = checkpoint or (None, None, None, b"", 0.0)
+    start, start_best, _, seconds = checkpoint or (None, None, b"", 0.0)
+    content = read_log(log)
     first_step = 0 if start is None else int(start.step)
     training = train(setup.model, setup.data.train_ids, **train_options(setup), state=start)
-    losses = [line["val_nats_per_token"] for line in read_metrics(log)]
-    best_nats = min((nats for nats in losses if nats is not None), default=math.inf)
-    unsaved_best: tuple[Checkpoint, ...] = ()  # none or one
-    nats, yielded_at, saved_at = None, None, time.monotonic()
-
-    def current() -> Checkpoint:
-        return Checkpoint(state, best, nats, read_log(log), seconds)
-
+    latest, yielded_at, saved_at = checkpoint, None, time.monotonic()
     with ExitStack() as stack:
         stop_requested = stack.enter_context(catch_stop_signals())
         save = stack.enter_context(save_in_background(path / "checkpoints", config.keep))
@@ -52,40 +45,43 @@ def train_with_checkpoints(
         events = open_tensorboard(path / "tensorboard", first_step) if config.tensorboard else nullcontext()
         write_events = stack.enter_context(events)
         try:
-            for state, record, best in stop_early(training, config.patience, start_best):  # noqa: B007
+            # Without patience, never stop, but keep the best.
+            for state, record, best in stop_early(training, config.patience or 2**31 - 1, start_best):
                 now = time.monotonic()
                 if int(state.step) == first_step:
                     continue  # before the first chunk
                 if yielded_at is not None:  # the first chunk compiles
                     seconds += now - yielded_at
-                yielded_at, nats = now, None
+                yielded_at = now
                 if record is not None and record.validation is not None:
-                    nats, perplexity = record.validation.nats_per_token, record.validation.perplexity
+                    perplexity = record.validation.perplexity
                     metrics = compute_metrics(setup.own, setup.model, state.variables, setup.data.val_ids)
                     append_metrics(log, metrics_line(setup.name, record) | metrics)
+                    content = read_log(log)
                     if write_events is not None:
                         write_events(record)
                     show(record.step, f"loss {record.train_loss:.3f}, validation perplexity {perplexity:.1f}")
-                    if nats < best_nats:
-                        best_nats, unsaved_best = nats, (current(),)
+                assert best is not None  # because the patience is a number
+                latest = Checkpoint(state, best, content, seconds)
                 is_due = config.save_every is not None and int(state.step) % config.save_every == 0
                 if is_due or now - saved_at >= config.save_seconds:
-                    save(*unsaved_best, current())
-                    unsaved_best, saved_at = (), now
+                    save(latest)
+                    saved_at = now
                 save()  # raise the error of a finished save
                 if stop_requested():
                     break
-            save(*unsaved_best, current())
+            save(latest, wait=True)
         except FloatingPointError:
             try:
-                save(*unsaved_best, wait=True)
+                save(latest, wait=True)
             except OSError as error:  # raise the first error, not this one
                 logging.getLogger(__name__).warning("%s", error)
             raise
-        save(wait=True)
     if signal := stop_requested():
         raise KeyboardInterrupt(signal)
-    return (state if best is None else state._replace(params=best.params)).variables, seconds
+    return (
+        state if config.patience is None or best is None else state._replace(params=best.params)
+    ).variables, seconds
 
 
 def latest_usable_checkpoint(path: Path, setup: TrainingSetup) -> Checkpoint | None:

@@ -156,12 +156,11 @@ def train_options(setup: TrainingSetup) -> dict[str, Any]:
 
 def abstract_state(
     model: LanguageModel, optimizer: optax.GradientTransformation | None, config: TrainConfig
-) -> tuple[TrainState, EarlyStopping | None]:
+) -> tuple[TrainState, EarlyStopping]:
     """Return `like` of `load_checkpoint` for the run, without allocating arrays.
 
     Without an optimizer, its `opt_state` is None, and that of the checkpoint is not loaded.
     """
     state = jax.eval_shape(lambda: init_state(model, optimizer or optax.identity(), key=train_key(config)))
     state = state if optimizer is not None else state._replace(opt_state=None)
-    best = None if config.patience is None else EarlyStopping(state.params, np.float32(0), np.int32(0))
-    return cast(TrainState, state), best
+    return cast(TrainState, state), EarlyStopping(state.params, np.float32(0), np.int32(0))

@@ -12,7 +12,6 @@ import jax
 import optax
 from rich.console import Console
 
-from jaxlm.checkpoints.model_files import read_model
 from jaxlm.checkpoints.train_states import Checkpoint
 from jaxlm.models import CountsBigramLM, CountsNgramLM, LanguageModel, init
 from jaxlm.runs.config import TrainConfig, config_to_json, diff_configs, resolve
@@ -27,7 +26,6 @@ from jaxlm.runs.session import latest_usable_checkpoint, return_to_checkpoint, t
 from jaxlm.runs.setup import TrainingSetup, prepare_training
 from jaxlm.text.corpora import load_corpus, read_text
 from jaxlm.utils.atomic_files import expand, remove
-from jaxlm.utils.json_files import read_json
 from jaxlm.utils.signals import terminate_as_interrupt
 from jaxlm.utils.terminal import print_plain
 from jaxlm.utils.timing import measure_time
@@ -104,7 +102,7 @@ def resume_run(
 ) -> Path:
     """Resume a stopped run and return its path. The result is bit-identical to that of an uninterrupted run.
 
-    Host function; not for use inside `jit`. A finished run is unchanged, unless a file is missing or damaged.
+    Host function; not for use inside `jit`. A finished run does not change.
 
     Args:
         path: the run directory.
@@ -132,7 +130,7 @@ def resume_run(
         _, manifest, before = run = open_run(path)
         config = resolve(before if config is None else config, has_own_model=model is not None)
         _check_resumable(path, before, config)
-        if manifest["state"] == "done" and config == before and _is_complete(path, model):
+        if manifest["state"] == "done" and config == before:
             print_plain(console, f"{path} is done: {config.num_steps} steps; raise num_steps to extend it")
             return path
         copy = path / "config.json"
@@ -199,19 +197,6 @@ def _check_resumable(path: Path, before: TrainConfig, config: TrainConfig) -> No
             before = dataclasses.replace(before, **moved_path)
     if differences := diff_configs(before, config):
         raise ValueError(f"{path} was started with {differences}; only num_steps may increase: start another run")
-
-
-def _is_complete(path: Path, model: LanguageModel | None) -> bool:
-    """Return whether the results of a finished run exist and its model is intact."""
-    try:
-        read_model(path / "model", model=model)
-        read_json(path / "results.json")
-        for name in ("report.html", "samples.txt"):
-            (path / name).stat()
-    except (ValueError, FileNotFoundError) as error:
-        _log.warning("%s; restoring it from the last checkpoint", error)
-        return False
-    return True
 
 
 def _check_sha256(path: Path, manifest: Mapping[str, Any], name: str, sha256: str, source: str = "") -> None:

@@ -28,7 +28,7 @@ import numpy as np
 import tyro
 from training_process import KINDS, PHASES, Kill, start
 
-from jaxlm.checkpoints.train_states import best_step, checkpoint_steps, load_checkpoint
+from jaxlm.checkpoints.train_states import checkpoint_steps, load_checkpoint
 from jaxlm.runs.load import load_model, open_run
 from jaxlm.runs.manifest import read_manifest
 from jaxlm.runs.metrics_log import read_metrics
@@ -243,16 +243,16 @@ def compare(setting: Setting, path: Path) -> list[str]:
     def bits(tree: Any) -> list[tuple[str, bytes]]:
         return [(str(leaf.dtype), np.asarray(leaf).tobytes()) for leaf in jax.tree.leaves(tree)]
 
-    def state(path: Path, step: int | None) -> Any:
-        assert step is not None
+    def last_state(path: Path) -> Any:
+        step = checkpoint_steps(path / "checkpoints")[-1]
         return step, bits(load_checkpoint(path / "checkpoints", step, setting.like).state)
 
     names = ("metrics.jsonl", "samples.txt", "config.json", "tokenizer.json")
     parts: dict[str, Callable[[Path], Any]] = {
         "content of files": lambda path: [(path / name).read_bytes() for name in names],
         "model": lambda path: bits(load_model(path)[1]),
-        "last checkpoint": lambda path: state(path, checkpoint_steps(path / "checkpoints")[-1]),
-        "best checkpoint": lambda path: state(path, best_step(path / "checkpoints")),
+        "last checkpoint": last_state,
+        "best parameters": lambda path: bits(load_model(path, "best")[1]),
         "results.json": read_results_without_times,
         "manifest.json": lambda path: [read_manifest(path)[name] for name in ("state", "notes", "config")],
         "list of files": lambda path: sorted(entry.name for entry in path.iterdir()),

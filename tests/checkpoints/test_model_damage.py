@@ -19,7 +19,8 @@ from jaxlm.utils.checksums import add_checksum, verify_checksum
 
 COUNTS = jaxlm.CountsBigramLM(300, smoothing=0.25)
 BIGRAM = jaxlm.NeuralBigramLM(300, 4)
-FIELDS = {"vocab_size": 300, "context_length": 3, "embedding_dim": 4, "hidden_dim": 5}  # of MLP
+SIZES = {"vocab_size": 300, "context_length": 3, "embedding_dim": 4, "hidden_dim": 5}
+FIELDS = SIZES | {"dropout": 0.0, "direct_connections": False}  # of MLP
 
 
 @pytest.fixture(scope="session")
@@ -74,16 +75,6 @@ def test_load_model_notices_damage_or_it_means_the_same(saved):
         saved.write_bytes(content[:length])
         with pytest.raises(ValueError, match=r"mlp\.safetensors"):
             jaxlm.load_model(saved)
-
-
-def test_load_model_fills_fields_that_older_versions_lacked(saved):
-    rewrite(saved, lambda _, document: document.update(fields=FIELDS))
-    loaded, variables, _ = jaxlm.load_model(saved)
-    assert loaded == MLP
-    assert (loaded.dropout, loaded.direct_connections) == (0.0, False)
-    assert_same_bits(variables, make_variables(MLP))
-    with pytest.raises(ValueError, match="the saved model has fields"):
-        jaxlm.load_model(saved, model=jaxlm.MLPLanguageModel(300, 3, 4, 5, dropout=0.5))
 
 
 HOSTILE_SPECS = [

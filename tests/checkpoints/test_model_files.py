@@ -143,9 +143,10 @@ OWN_VARIABLES = {
 
 @pytest.mark.parametrize("variables", OWN_VARIABLES.values(), ids=OWN_VARIABLES)
 def test_save_model_round_trip_of_any_variables(variables, tmp_path):
-    jaxlm.save_model(tmp_path / "own", OwnLM(notes=float("inf")), variables)  # which JSON lacks
+    model = OwnLM(notes=float("inf"))  # which JSON lacks
+    jaxlm.save_model(tmp_path / "own", model, variables)
     assert [path.name for path in tmp_path.iterdir()] == ["own"]
-    assert_same_bits(jaxlm.load_model(tmp_path / "own", model=OwnLM())[1], jax.tree.map(jnp.asarray, variables))
+    assert_same_bits(jaxlm.load_model(tmp_path / "own", model=model)[1], jax.tree.map(jnp.asarray, variables))
 
 
 def test_save_model_converts_big_endian_arrays(tmp_path):

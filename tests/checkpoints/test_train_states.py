@@ -18,19 +18,16 @@ from checkpoint_files import assert_same_bits, edit_document, files_below, flip_
 
 from jaxlm.checkpoints.train_states import (
     Checkpoint,
-    best_step,
     checkpoint_path,
     checkpoint_steps,
     latest_checkpoint,
     load_checkpoint,
-    prune_checkpoints,
     quarantine_after,
     save_checkpoint,
     save_in_background,
 )
 from jaxlm.training.early_stopping import EarlyStopping
 from jaxlm.training.state import TrainState
-from jaxlm.utils.checksums import add_checksum
 
 OPTIMIZERS = {
     "sgd": optax.sgd(0.1),
@@ -49,8 +46,9 @@ def make_state(step=5, optimizer="momentum"):
     return TrainState(jnp.int32(step), params, OPTIMIZERS[optimizer].init(params))
 
 
-def make_checkpoint(step=5, nats=1.5, **options):
-    return Checkpoint(make_state(step, **options), None, nats, b"log\n", 0.25)
+def make_checkpoint(step=5, **options):
+    best = EarlyStopping(make_state(3).params, np.float32(1.25), np.int32(2))
+    return Checkpoint(make_state(step, **options), best, b"log\n", 0.25)
 
 
 def save_steps(directory, *steps):
@@ -58,7 +56,7 @@ def save_steps(directory, *steps):
         save_checkpoint(directory, make_checkpoint(step))
 
 
-LIKE = jax.eval_shape(make_state), None
+LIKE = jax.eval_shape(lambda: make_checkpoint()[:2])
 
 
 @pytest.fixture(scope="session")
@@ -75,7 +73,6 @@ def saved(original, tmp_path):
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_save_checkpoint_round_trip(tmp_path, optimizer):
     checkpoint = make_checkpoint(7, optimizer=optimizer)
-    checkpoint = checkpoint._replace(best=EarlyStopping(make_state(3).params, np.float32(1.25), np.int32(2)))
     save_checkpoint(tmp_path, checkpoint)
     loaded = load_checkpoint(tmp_path, 7, jax.tree.map(jnp.zeros_like, checkpoint[:2]))
     assert_same_bits(loaded[:2], checkpoint[:2])
@@ -101,7 +98,7 @@ def test_save_checkpoint_syncs_everything_before_the_document_appears(tmp_path, 
 
 def test_save_checkpoint_keeps_one_of_the_same_step(saved):
     before = files_below(saved)
-    save_checkpoint(saved.parent, Checkpoint(make_state(9)._replace(step=jnp.int32(5)), None, None, b"", 9.0))
+    save_checkpoint(saved.parent, make_checkpoint(9)._replace(state=make_state(9)._replace(step=jnp.int32(5))))
     assert files_below(saved) == before
     assert_same_bits(load_checkpoint(saved.parent, 5, LIKE).state, make_state())
 
@@ -115,16 +112,9 @@ def test_save_checkpoint_replaces_an_unfinished_one(saved):
     assert_same_bits(load_checkpoint(saved.parent, 5, LIKE).state, make_state())
 
 
-def test_save_checkpoint_non_finite_validation_is_none(tmp_path):
-    for step, nats in enumerate((None, float("nan"), float("inf"))):
-        save_checkpoint(tmp_path, make_checkpoint(step, nats))
-        assert load_checkpoint(tmp_path, step, LIKE).nats_per_token is None
-    assert best_step(tmp_path) is None
-
-
 def test_save_in_background_raises_at_the_next_call(tmp_path):
     (tmp_path / "run").write_text("in the way")
-    with save_in_background(tmp_path / "run", keep=1) as save:
+    with save_in_background(tmp_path / "run", keep=2) as save:
         with pytest.raises(OSError, match=rf"free space and resume {tmp_path}"):
             save(make_checkpoint(1), wait=True)
         save(make_checkpoint(1))
@@ -132,14 +122,15 @@ def test_save_in_background_raises_at_the_next_call(tmp_path):
             _ = [save() or time.sleep(0.01) for _ in range(300)]  # until the thread has failed
         save(wait=True)
         (tmp_path / "run").unlink()
-        save(make_checkpoint(2), make_checkpoint(3, nats=2.5), wait=True)
-    assert checkpoint_steps(tmp_path / "run") == [2, 3]
+        for step in (2, 3, 4):
+            save(make_checkpoint(step))
+    assert checkpoint_steps(tmp_path / "run") == [3, 4]
 
 
 def test_load_checkpoint_refuses_another_structure(saved):
     for state in (make_state(optimizer="sgd"), make_state()._replace(params={"scale": jnp.float32(0)})):
         with pytest.raises(ValueError, match=f"{saved.name} does not match the model and the optimizer"):
-            load_checkpoint(saved.parent, 5, (state, None))
+            load_checkpoint(saved.parent, 5, (state, LIKE[1]))
 
 
 def test_load_checkpoint_without_the_state_of_the_optimizer(saved):
@@ -207,19 +198,6 @@ def test_latest_checkpoint_skips_damaged_ones_with_a_warning(tmp_path, caplog):
     (checkpoint_path(tmp_path, 1) / "checkpoint.json").unlink()
     assert latest_checkpoint(tmp_path, LIKE) is None
     assert latest_checkpoint(tmp_path / "nowhere", LIKE) is None
-
-
-def test_prune_checkpoints_keeps_latest_and_best(tmp_path):
-    losses = {1: 3.0, 2: 1.0, 3: 1.0, 4: 1.5, 5: None, 6: 4.0}
-    for step, nats in losses.items():
-        save_checkpoint(tmp_path, make_checkpoint(step, nats))
-    for keep, steps in ((3, [2, 4, 5, 6]), (9, [2, 4, 5, 6]), (1, [2, 6])):
-        prune_checkpoints(tmp_path, keep)
-        assert checkpoint_steps(tmp_path) == steps
-    assert best_step(tmp_path) == 2
-    (checkpoint_path(tmp_path, 2) / "checkpoint.json").write_text(add_checksum({"version": 1}))
-    assert best_step(tmp_path) == 6
-    assert best_step(tmp_path / "nowhere") is None
 
 
 def test_quarantine_after_renames_later_checkpoints(tmp_path):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from matplotlib.figure import Figure
-from session_helpers import EXTENSIBLE, outcome, train
+from session_helpers import EXTENSIBLE, outcome
 from tiny_runs import signal_when, tiny_config
 
 from jaxlm.runs.config import TrainConfig
@@ -100,7 +100,7 @@ def finished(finished_run, tmp_path):
 
 @pytest.fixture
 def stopped(stopped_run, tmp_path):
-    """A copy of a stopped run, with checkpoints after steps 1, 4 and 6."""
+    """A copy of a stopped run, with checkpoints after steps 4 and 6."""
     return shutil.copytree(stopped_run, tmp_path / "stopped")
 
 
@@ -108,7 +108,7 @@ def stopped(stopped_run, tmp_path):
 def session_outcome(text_folder, tmp_path_factory):
     """The outcome of an uninterrupted training."""
     run = tmp_path_factory.mktemp("session") / "run"
-    return outcome(run, train(run, tiny_config(text_folder)))
+    return outcome(run, tiny_config(text_folder))
 
 
 @pytest.fixture
@@ -123,7 +123,7 @@ def extended_outcomes(text_folder, tmp_path_factory):
     for log_every in (5, 11):
         run = tmp_path_factory.mktemp("session") / "run"
         config = tiny_config(text_folder, num_steps=20, log_every=log_every, **EXTENSIBLE)
-        outcomes[log_every] = outcome(run, train(run, config))
+        outcomes[log_every] = outcome(run, config)
     return outcomes
 
 

@@ -5,7 +5,7 @@ import signal
 import pytest
 from tiny_runs import QUIET, bits, signal_when
 
-from jaxlm.checkpoints.train_states import best_step, checkpoint_steps, load_checkpoint
+from jaxlm.checkpoints.train_states import checkpoint_steps, load_checkpoint
 from jaxlm.runs.session import latest_usable_checkpoint, return_to_checkpoint, train_with_checkpoints
 from jaxlm.runs.setup import abstract_state, prepare_training
 
@@ -31,10 +31,11 @@ def steps_kept(run):
     return checkpoint_steps(run / "checkpoints")
 
 
-def outcome(run, variables):
-    """Return what must not depend on interruptions."""
-    checkpoints = run / "checkpoints"
-    return bits(variables), (run / "metrics.jsonl").read_bytes(), steps_kept(run)[-1], best_step(checkpoints)
+def outcome(run, config, console=QUIET):
+    """Train to the end, and return what must not depend on interruptions."""
+    variables = train(run, config, console)
+    step, log = steps_kept(run)[-1], (run / "metrics.jsonl").read_bytes()
+    return bits(variables), log, step, bits(load_state(run, step, config).best)
 
 
 def load_state(run, step, config):

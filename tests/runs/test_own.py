@@ -13,7 +13,6 @@ import pytest
 from tiny_runs import bits, contents, read_json, signal_when, tiny_config
 
 import jaxlm
-from jaxlm.checkpoints.train_states import checkpoint_steps
 from jaxlm.runs.load import load_model
 from jaxlm.runs.manifest import read_manifest
 from jaxlm.runs.metrics_log import read_metrics
@@ -127,21 +126,21 @@ def test_a_stopped_own_run_resumes_with_equal_bits(stopped_own_run, own_run, tmp
     resume_run(run, **OWN)
     assert (run / "metrics.jsonl").read_bytes() == (own_run / "metrics.jsonl").read_bytes()
     assert (run / "samples.txt").read_bytes() == (own_run / "samples.txt").read_bytes()
-    for checkpoint in ("final", "last", "best", checkpoint_steps(run / "checkpoints")[0]):
+    for checkpoint in ("final", "last", "best", 8):
         pair = [load_model(each, checkpoint, model=RepeatLM()) for each in (run, own_run)]
         assert bits(pair[0].variables) == bits(pair[1].variables)
         assert pair[0].tokenizer is None
 
 
 CHANGES = [
-    ({"model": None}, r"was started with model=RepeatLM\(vocab_size=32, .*\); pass it again: .*, model=...\)"),
-    ({"model": RepeatLM(scale=3.0)}, r"started with model=RepeatLM\(.*2\.0\), not model=RepeatLM\(.*3\.0\)"),
-    ({"optimizer": None}, r"started with optimizer=...; pass it again: resume_run\(path, optimizer=...\)"),
+    ({"model": None}, r'started with model \{.*"RepeatLM".*, not null; pass the same: .*, model=...\)'),
+    ({"model": RepeatLM(scale=3.0)}, r'started with model \{.*"scale": 2\.0.*, not \{.*"scale": 3\.0'),
+    ({"optimizer": None}, r"started with optimizer .*; pass the same: resume_run\(path, optimizer=...\)"),
     ({"optimizer": optax.sgd(0.1, 0.9)}, "does not match the model and the optimizer"),
-    ({"tokenizer": None}, r"started with tokenizer=Letters\(...\); pass it again"),
+    ({"tokenizer": None}, 'started with tokenizer "Letters", not null; pass the same'),
     ({"tokenizer": Letters("zabcdefghijklmnopqrstuvwxy ;\n")}, "trained with a different tokenizer: sha256"),
-    ({"metrics": None}, r"started with metrics={'largest': ..., 'one': ...}; pass it again"),
-    ({"metrics": {"other": largest}}, "not metrics={'other': ...}"),
+    ({"metrics": None}, r'started with metrics \["largest", "one"\], not null; pass the same'),
+    ({"metrics": {"other": largest}}, r'not \["other"\]; pass the same'),
 ]
 
 
@@ -156,16 +155,16 @@ def test_a_missing_or_different_argument_is_refused_by_name(change, message, sto
 
 def test_load_model_asks_for_the_model_of_a_run(own_run, stopped_own_run, finished_run):
     for run in (own_run, stopped_own_run):
-        with pytest.raises(ValueError, match=r"pass it again: load_model\(path, model=...\)"):
+        with pytest.raises(ValueError, match=r"pass the same: load_model\(path, model=...\)"):
             load_model(run)
-        with pytest.raises(ValueError, match="not model=RepeatLM"):
+        with pytest.raises(ValueError, match=r"not \{.*RepeatLM"):
             load_model(run, model=RepeatLM(scale=1.0))
-    with pytest.raises(ValueError, match=r"was started without model=, got model=RepeatLM\(.*\); remove it"):
+    with pytest.raises(ValueError, match=r'was started with model null, not \{.*"RepeatLM".*; remove it'):
         load_model(finished_run, model=RepeatLM())
 
 
 def test_an_argument_that_a_run_was_started_without_is_refused(stopped):
-    with pytest.raises(ValueError, match=r"was started without metrics=, got metrics={'one': ...}; remove it"):
+    with pytest.raises(ValueError, match=r'was started with metrics null, not \["one"\]; remove it'):
         resume_run(stopped, metrics={"one": lambda *_: 1})
 
 

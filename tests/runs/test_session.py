@@ -11,7 +11,7 @@ from session_helpers import EXTENSIBLE, load_state, outcome, steps_kept, stop, t
 from tiny_runs import QUIET, bits, call_when, flip_bit, largest_file, signal_when, tiny_config
 
 import jaxlm
-from jaxlm.checkpoints.train_states import best_step, checkpoint_path
+from jaxlm.checkpoints.train_states import checkpoint_path
 from jaxlm.runs.metrics_log import read_metrics
 from jaxlm.runs.session import train_with_checkpoints
 from jaxlm.runs.setup import prepare_training, train_options
@@ -33,14 +33,14 @@ def test_a_stopped_training_resumes_with_equal_bits(steps, config, session_outco
     for step, signum in zip(steps, [signal.SIGTERM, signal.SIGINT] * 2, strict=False):
         stop(tmp_path, config, step, signum)
         assert steps_kept(tmp_path)[-1] == step
-    assert outcome(tmp_path, train(tmp_path, config)) == session_outcome
+    assert outcome(tmp_path, config) == session_outcome
 
 
 def test_a_stopped_training_keeps_its_optimizer(text_folder, tmp_path):
     config = tiny_config(text_folder, optimizer="muon")
-    expected = outcome(tmp_path / "whole", train(tmp_path / "whole", config))
+    expected = outcome(tmp_path / "whole", config)
     stop(tmp_path / "run", config, 6)
-    assert outcome(tmp_path / "run", train(tmp_path / "run", config)) == expected
+    assert outcome(tmp_path / "run", config) == expected
 
 
 def test_a_signal_after_the_last_step_is_not_lost(config, session_outcome, tmp_path):
@@ -49,7 +49,7 @@ def test_a_signal_after_the_last_step_is_not_lost(config, session_outcome, tmp_p
     with pytest.raises(KeyboardInterrupt, match="SIGINT"):
         train(tmp_path, config, console)
     assert steps_kept(tmp_path)[-1] == 12
-    assert outcome(tmp_path, train(tmp_path, config)) == session_outcome
+    assert outcome(tmp_path, config) == session_outcome
 
 
 def test_training_seconds_add_up_over_sessions(config, tmp_path):
@@ -62,18 +62,16 @@ def test_training_seconds_add_up_over_sessions(config, tmp_path):
 
 def test_patience_stops_early_and_resumes_with_equal_bits(text_folder, tmp_path):
     config = tiny_config(text_folder, **IMPATIENT)
-    variables = train(tmp_path / "whole", config)
-    whole = outcome(tmp_path / "whole", variables)
+    whole = outcome(tmp_path / "whole", config)
     lines = read_metrics(tmp_path / "whole" / "metrics.jsonl")
     nats = [line["val_nats_per_token"] for line in lines]
     best = nats.index(min(nats))
     assert best == len(nats) - 3  # two records without improvement
     assert lines[-1]["step"] < 39
     assert steps_kept(tmp_path / "whole")[-1] == lines[-1]["step"] + 1  # the last state is saved
-    saved = load_state(tmp_path / "whole", lines[best]["step"] + 1, config)
-    assert bits(variables["params"]) == bits(saved.state.params)
+    assert whole[0] == bits(states_of(config)[lines[best]["step"] + 1].params)
     stop(tmp_path / "stopped", config, 6)
-    assert outcome(tmp_path / "stopped", train(tmp_path / "stopped", config)) == whole
+    assert outcome(tmp_path / "stopped", config) == whole
 
 
 def test_a_checkpoint_is_the_state_of_its_step(text_folder, tmp_path):
@@ -87,22 +85,22 @@ def test_a_checkpoint_is_the_state_of_its_step(text_folder, tmp_path):
     assert bits(variables["params"]) == bits(states[12].params)
 
 
-def test_latest_and_best_checkpoints_are_kept(text_folder, tmp_path):
+def test_the_latest_checkpoint_has_the_best_parameters(text_folder, tmp_path):
     config = tiny_config(text_folder, log_every=1, keep=1)
-    train(tmp_path, config)
+    variables = train(tmp_path, config)
     nats = [line["val_nats_per_token"] for line in read_metrics(tmp_path / "metrics.jsonl")]
-    best = nats.index(min(nats)) + 1
-    assert 1 < best < 12  # otherwise the test would show nothing
-    assert steps_kept(tmp_path) == [best, 12]
-    assert best_step(tmp_path / "checkpoints") == best
-    assert bits(load_state(tmp_path, best, config).state) == bits(states_of(config)[best])
+    step = nats.index(min(nats)) + 1
+    assert 1 < step < 12  # otherwise the test would show nothing
+    assert steps_kept(tmp_path) == [12]
+    best, states = load_state(tmp_path, 12, config).best, states_of(config)
+    assert (bits(best.params), best.nats_per_token) == (bits(states[step].params), np.float32(min(nats)))
+    assert bits(variables["params"]) == bits(states[12].params)  # without patience
 
 
 @pytest.mark.parametrize(("seconds", "expected_steps"), [(600.0, [12]), (0.0, [*range(1, 13)])])
 def test_save_seconds(seconds, expected_steps, text_folder, tmp_path):
     train(tmp_path, tiny_config(text_folder, save_every=None, save_seconds=seconds, log_every=1, keep=99))
-    best = best_step(tmp_path / "checkpoints")
-    assert [step for step in steps_kept(tmp_path) if step != best or step in expected_steps] == expected_steps
+    assert steps_kept(tmp_path) == expected_steps
 
 
 def test_training_continues_while_a_checkpoint_is_written(text_folder, session_outcome, tmp_path, monkeypatch):
@@ -116,7 +114,7 @@ def test_training_continues_while_a_checkpoint_is_written(text_folder, session_o
         fsync(descriptor)
 
     monkeypatch.setattr(os, "fsync", fsync_slowly)
-    assert outcome(tmp_path, train(tmp_path, config, call_when("step 5/", recorded.set))) == session_outcome
+    assert outcome(tmp_path, config, call_when("step 5/", recorded.set)) == session_outcome
     assert waited[0]
     # The state was copied before the next step took over its arrays.
     assert bits(load_state(tmp_path, 4, config).state) == bits(states_of(config)[4])
@@ -125,21 +123,20 @@ def test_training_continues_while_a_checkpoint_is_written(text_folder, session_o
 @pytest.mark.parametrize("log_every", [5, 11])
 def test_an_extended_training_equals_a_long_one(log_every, text_folder, extended_outcomes, tmp_path):
     train(tmp_path, tiny_config(text_folder, log_every=log_every, **EXTENSIBLE))
-    variables = train(tmp_path, tiny_config(text_folder, num_steps=20, log_every=log_every, **EXTENSIBLE))
-    assert outcome(tmp_path, variables)[:3] == extended_outcomes[log_every][:3]
+    longer = tiny_config(text_folder, num_steps=20, log_every=log_every, **EXTENSIBLE)
+    assert outcome(tmp_path, longer)[:3] == extended_outcomes[log_every][:3]
 
 
 def test_the_best_state_survives_an_extension(text_folder, tmp_path):
     """It was validated at the end of the shorter run, where the longer one records nothing."""
     options = {"log_every": 11, "keep": 1, "seed": 0, **EXTENSIBLE}
     train(tmp_path, tiny_config(text_folder, num_steps=10, **options))
-    assert steps_kept(tmp_path) == [10]
+    shorter = load_state(tmp_path, 10, tiny_config(text_folder, num_steps=10, **options)).best
     longer = tiny_config(text_folder, num_steps=20, **options)
     stop(tmp_path, longer, 12)
     assert [line["step"] for line in read_metrics(tmp_path / "metrics.jsonl")] == [0, 11]
-    checkpoint = load_state(tmp_path, 12, longer)
-    assert checkpoint.nats_per_token > load_state(tmp_path, 10, longer).nats_per_token
-    assert (steps_kept(tmp_path), best_step(tmp_path / "checkpoints")) == ([10, 12], 10)
+    best = load_state(tmp_path, 12, longer).best
+    assert (bits(best[:2]), best.records_since) == (bits(shorter[:2]), 1)
 
 
 def test_tensorboard_shows_each_step_once(text_folder, tmp_path):
