@@ -39,8 +39,8 @@ def sample_text(options: SampleOptions, console: Console) -> dict[str, Any]:
 
     streams = options.streams
     if streams < 1 or not 0 <= options.seed < 2**32:
-        limits = f"streams must be at least 1 and seed in [0, {2**32 - 1}]"
-        raise ValueError(f"{limits}, got {streams} and {options.seed}")
+        ranges = f"streams must be at least 1 and seed in [0, {2**32 - 1}]"
+        raise ValueError(f"{ranges}, got {streams} and {options.seed}")
     model, variables, tokenizer = open_model_on_cpu(options)
     model = limit_tokens(model, tokenizer.vocab_size)  # a padded vocabulary has ids without a token
     device = select_device(options.device, num_params(variables), make_console(stderr=True))
@@ -52,10 +52,8 @@ def sample_text(options: SampleOptions, console: Console) -> dict[str, Any]:
     padding = np.repeat(line_end, max(model.context_length - len(prompt_ids), 0))
     prompts = np.tile(np.concatenate([padding, prompt_ids]), (streams, 1))
     key = jax.random.fold_in(jax.random.key(options.seed), SAMPLE_FOLD)
-    settings: dict[str, Any] = {
-        name: getattr(options, name) for name in ("num_tokens", "temperature", "top_k", "top_p")
-    }
-    blocks = jaxlm.sample_stream(model, variables, prompts, key=key, device=device, **settings)
+    limits: dict[str, Any] = {"temperature": options.temperature, "top_k": options.top_k, "top_p": options.top_p}
+    blocks = jaxlm.sample_stream(model, variables, prompts, options.num_tokens, key=key, device=device, **limits)
     if streams == 1:
         blocks = _write_blocks(blocks, options.prompt, tokenizer, console)
     ids = np.concatenate([np.tile(prompt_ids, (streams, 1)), *blocks], axis=1)
