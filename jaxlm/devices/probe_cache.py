@@ -57,8 +57,7 @@ def probe_results() -> Mapping[Plugin, ProbeResult]:
 
 def clear_probe_cache() -> None:
     """Delete all cached results, so that every plugin is probed again."""
-    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-        _cache_path().unlink()
+    _cache_path().unlink(missing_ok=True)
     probe_results.cache_clear()
 
 
