@@ -10,7 +10,7 @@ from tyro.conf import Positional, arg
 import jaxlm
 from jaxlm.cli.shared import CommandOptions, Console
 from jaxlm.utils.atomic_files import expand
-from jaxlm.utils.terminal import escape_controls, print_plain, print_table
+from jaxlm.utils.terminal import escape_controls, print_plain
 
 _NOTES = {  # parts of a manifest, and the note if they differ
     "corpus": "these runs use different texts: their figures are not comparable",
@@ -81,8 +81,11 @@ def _compare_runs(manifests: dict[str, Any], console: Console) -> dict[str, Any]
     values = {name: {path: config.get(name) for path, config in configs.items()} for name in names}
     differing = {name: by_run for name, by_run in values.items() if len(set(map(repr, by_run.values()))) > 1}
     if differing:
-        console.print()
-        print_table(console, ["", *configs], *([name, *by_run.values()] for name, by_run in differing.items()))
+        rows = [["", *configs], *([name, *by_run.values()] for name, by_run in differing.items())]
+        cells = [["-" if value is None else escape_controls(str(value)) for value in row] for row in rows]
+        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+        lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in cells]
+        print_plain(console, "\n".join(["", *lines]))
     for part, note in _NOTES.items():
         if len({manifest.get(part, {}).get("sha256") for manifest in manifests.values()}) > 1:
             print_plain(console, f"note: {note}")

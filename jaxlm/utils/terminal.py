@@ -5,7 +5,7 @@ import io
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from jaxlm.utils.signals import end_process_on_second_signal
@@ -46,14 +46,6 @@ def print_plain(console: "Console", text: str) -> None:
         if not console.stderr:
             raise
         _redirect_to_devnull(console.file.fileno())
-
-
-def print_table(console: "Console", *rows: Iterable[Any]) -> None:
-    """Print rows in aligned columns, with "-" for None. Long lines are not wrapped."""
-    cells = [["-" if value is None else escape_controls(str(value)) for value in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    for row in cells:
-        print_plain(console, "  ".join(map(str.ljust, row, widths)).rstrip())
 
 
 def write(console: "Console", text: str) -> None:
