@@ -80,13 +80,8 @@ def create_run(
         manifest = {"version": MANIFEST_VERSION, "kind": kind, "started": utc_now(), "sessions": 0, "seconds": 0.0}
         manifest |= {"notes": [], "config": dict(config), **details}
         if is_run(path):  # so that a crash does not leave a half-removed run that looks complete
-            cleared = {
-                "kind": "cleared",
-                "state": "failed",
-                "why": "overwriting was interrupted",
-                "ended": utc_now(),
-            }
-            write_manifest(path, {**manifest, **cleared})
+            outcome = {"state": "failed", "why": "overwriting was interrupted", "ended": utc_now()}
+            write_manifest(path, manifest | outcome | {"kind": "cleared"})
         for name in _ENTRIES:
             remove(path / name)
         with run_session(path, manifest, device):

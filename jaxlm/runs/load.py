@@ -1,6 +1,5 @@
 """Open a run, and load models from runs and from files."""
 
-import logging
 import os
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -108,7 +107,7 @@ def _load_from_run(path: Path, checkpoint: str | int, model: LanguageModel | Non
             raise FileNotFoundError(f"{error}; {remedy}") from None
     tokenizer = load_run_tokenizer(run)
     if tokenizer is None and "tokenizer" not in run.own:
-        raise ValueError(f"{run.path / 'tokenizer.json'} is damaged or missing; {_RESUME_REMEDY}")
+        raise ValueError(f"{run.path / 'tokenizer.json'} is missing; {_RESUME_REMEDY}")
     model = make_model(run.config, run.manifest["tokenizer"]["vocab_size"]) if model is None else model
     if isinstance(model, CountsBigramLM | CountsNgramLM):
         raise FileNotFoundError(f"{path} has no checkpoint {checkpoint!r}; a counts model has only 'final'")
@@ -118,18 +117,14 @@ def _load_from_run(path: Path, checkpoint: str | int, model: LanguageModel | Non
 
 
 def load_run_tokenizer(run: Run) -> Tokenizer | None:
-    """Return the tokenizer of a run, or None if its file is missing or damaged."""
+    """Return the tokenizer of a run, or None if its file is missing. Raise a ValueError if it is damaged."""
     origin = run.path / "tokenizer.json"
     if not origin.exists():
-        return None  # the run was stopped before the file was written
-    try:
-        tokenizer = load_tokenizer(origin)
-        if sha256_of(tokenizer_to_json(tokenizer).encode()) == run.manifest["tokenizer"]["sha256"]:
-            return tokenizer
-        raise ValueError(f"{origin} is not the tokenizer of this run")
-    except ValueError as error:
-        logging.getLogger(__name__).warning("%s", error)
-    return None
+        return None  # the run was stopped before the file was written, or has a tokenizer of the caller
+    tokenizer = load_tokenizer(origin)
+    if sha256_of(tokenizer_to_json(tokenizer).encode()) != run.manifest["tokenizer"]["sha256"]:
+        raise ValueError(f"{origin} is not the tokenizer of this run; remove it and resume the run")
+    return tokenizer
 
 
 def _load_checkpoint(path: Path, checkpoint: str | int, like: train_states.Arrays) -> train_states.Checkpoint:

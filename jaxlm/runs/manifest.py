@@ -31,10 +31,8 @@ def read_manifest(path: Path) -> dict[str, Any]:
     """
     manifest = _read_checked(path)
     if manifest["state"] == "running":
-        with (
-            suppress(OSError),
-            lock_run(path, timeout=0.1),
-        ):  # a run that is locked, or not writable, may be running
+        # A run that is locked, or not writable, may be running.
+        with suppress(OSError), lock_run(path, timeout=0.1):
             manifest = _read_checked(path)  # again, because the run may have ended since
             if manifest["state"] == "running":
                 manifest["state"] = "killed"

@@ -191,10 +191,10 @@ def _check_resumable(path: Path, before: TrainConfig, config: TrainConfig) -> No
         if config.patience is not None:  # it counted the last record, which a longer run does not have
             raise ValueError(f"{path} uses patience {config.patience} and cannot be extended; start another run")
         before = dataclasses.replace(before, num_steps=config.num_steps)
-    for name in ("text", "tokenizer"):  # a file may move, because the caller compares its checksum
-        if isinstance(getattr(before, name), Path) and isinstance(moved := getattr(config, name), Path):
-            moved_path: dict[str, Any] = {name: moved}
-            before = dataclasses.replace(before, **moved_path)
+    if before.text and config.text:  # a file may move, because the caller compares its checksum
+        before = dataclasses.replace(before, text=config.text)
+    if isinstance(before.tokenizer, Path) and isinstance(config.tokenizer, Path):
+        before = dataclasses.replace(before, tokenizer=config.tokenizer)
     if differences := diff_configs(before, config):
         raise ValueError(f"{path} was started with {differences}; only num_steps may increase: start another run")
 

@@ -8,14 +8,12 @@ import jax
 import pytest
 from tiny_runs import (
     bits,
-    contents,
     read_json,
     signal_when,
     tiny_config,
 )
 
 import jaxlm
-from jaxlm.checkpoints.train_states import checkpoint_steps
 from jaxlm.runs.config import TrainConfig, resolve
 from jaxlm.runs.load import load_model, open_run
 from jaxlm.runs.manifest import read_manifest
@@ -94,14 +92,3 @@ def test_a_run_without_a_path_has_a_new_directory(counts_run, tmp_path, monkeypa
     monkeypatch.chdir(tmp_path)
     path = start_run(open_run(counts_run).config)
     assert re.fullmatch(r"runs/counts-text-char-\d{8}-\d{6}", path.as_posix())
-
-
-@slow
-def test_a_run_is_replaced_only_with_overwrite(finished, text_folder, no_plots):
-    before = contents(finished)
-    with pytest.raises(FileExistsError, match="overwrite"):
-        start_run(tiny_config(text_folder, seed=1), finished)
-    assert contents(finished) == before
-    start_run(tiny_config(text_folder, log_every=100), finished, overwrite=True)
-    assert [line["step"] for line in read_metrics(finished / "metrics.jsonl")] == [0, 11]
-    assert 6 not in checkpoint_steps(finished / "checkpoints")
