@@ -140,5 +140,4 @@ def _report_phases(progress: Progress) -> None:
     names = "first compile", "finishing"
     wrap_call(train, "train_with_checkpoints", *(functools.partial(progress.enter, name) for name in names))
     wrap_call(session, "append_metrics", lambda: progress.enter("training"))
-    for name in ("save_checkpoint", "prune_checkpoints"):
-        wrap_call(train_states, name, lambda: progress.save(1), lambda: progress.save(-1))
+    wrap_call(train_states, "save_checkpoint", lambda: progress.save(1), lambda: progress.save(-1))
