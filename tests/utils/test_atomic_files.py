@@ -94,7 +94,7 @@ def test_sync_ignores_only_directories_that_cannot_be_synced(tmp_path, monkeypat
         sync(tmp_path / "file")
 
 
-def test_temporary_path_is_new_hidden_and_recognised(tmp_path):
+def test_temporary_path_is_new_hidden_and_recognized(tmp_path):
     paths = {temporary_path(tmp_path / "file") for _ in range(10)}
     assert len(paths) == 10
     assert all(path.parent == tmp_path and path.name[0] == "." and is_temporary(path.name) for path in paths)
