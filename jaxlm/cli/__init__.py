@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code: 0 success, 2 an error that the user can fix, 130 interrupted.
 
     `arguments` are the words after `jaxlm`; None means `sys.argv[1:]`. Raises SystemExit after tyro has printed
-    help or a usage error.
+    help or a usage error, and with code 3 if a run is done, but its results cannot be printed.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     code, message = run_command(lambda: _run(words))
