@@ -64,11 +64,7 @@ def probe_seconds() -> float:
 
 
 def to_one_line(text: str) -> str:
-    r"""Return text from a plugin without line ends and control characters, cut to 200 characters.
-
-    >>> to_one_line("a plugin's\n  last \x1b[31mwords")
-    "a plugin's last [31mwords"
-    """
+    """Return text from a plugin without line ends and control characters, cut to 200 characters."""
     return "".join(filter(str.isprintable, " ".join(text.split())))[:200]
 
 

@@ -69,11 +69,7 @@ def choose_device(device: str | jax.Device = "auto", *, num_weights: int | None 
 
 
 def format_device(device: jax.Device) -> str:
-    """Return a device's platform, number and kind as text.
-
-    >>> format_device(resolve_device("cpu"))
-    'cpu:0 (cpu)'
-    """
+    """Return a device's platform, number and kind, such as "cpu:0 (cpu)"."""
     return f"{device.platform}:{device.id} ({device.device_kind})"
 
 

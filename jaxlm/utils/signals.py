@@ -34,13 +34,6 @@ def catch_stop_signals() -> Iterator[Callable[[], str | None]]:
     Python runs a handler only when the current call, such as a compiled program, returns. Within
     `end_process_on_second_signal`, the second signal ends the process even during a call. Ignored signals stay
     ignored. In a thread other than the main thread, nothing changes.
-
-    >>> with catch_stop_signals() as stop_requested:
-    ...     for step in range(1000):
-    ...         if stop_requested():
-    ...             break
-    >>> step, stop_requested()
-    (999, None)
     """
     received: list[str] = []
     is_requested = False

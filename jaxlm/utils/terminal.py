@@ -55,11 +55,7 @@ def write(console: "Console", text: str) -> None:
 
 
 def escape_controls(text: str) -> str:
-    r"""Escape the characters that can control a terminal, except line ends and tabs.
-
-    >>> escape_controls("\x1b[2J clears the screen")
-    '\\x1b[2J clears the screen'
-    """
+    """Escape the characters that can control a terminal, except line ends and tabs."""
     return _CONTROLS.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
