@@ -20,13 +20,7 @@ class Timing:
 
 @contextlib.contextmanager
 def measure_time() -> Iterator[Timing]:
-    """Measure the time that the block spends on tracing, lowering and compiling, and the remaining time.
-
-    >>> with measure_time() as timing:
-    ...     _ = jax.jit(lambda x: x + 1)(1)
-    >>> timing.compile_seconds > 0
-    True
-    """
+    """Measure the time that the block spends on tracing, lowering and compiling, and the remaining time."""
     timing, spans, is_finished = Timing(), list[tuple[float, float]](), False
 
     def listen(event: str, duration_secs: float, **kwargs: Any) -> None:
