@@ -17,17 +17,18 @@ from jaxlm.models.baselines import UniformLM, UnigramLM
 from jaxlm.models.interface import num_contexts
 
 _LINEN_FIELDS = {"name", "parent"}  # which Linen adds to every module for its own use
-_MODELS = ("CountsBigramLM", "CountsNgramLM", "MixtureLM", "MLPLanguageModel", "NeuralBigramLM")
+_EXPORTED = ("CountsBigramLM", "CountsNgramLM", "MixtureLM", "MLPLanguageModel", "NeuralBigramLM")
 _SMOOTHINGS = ("AddK", "KneserNey", "ModifiedKneserNey", "WittenBell")
-_CLASSES = {name: getattr(models, name) for name in (*_MODELS, *_SMOOTHINGS)}
-_CLASSES |= {"UniformLM": UniformLM, "UnigramLM": UnigramLM}
+_MODELS: dict[str, Any] = {name: getattr(models, name) for name in _EXPORTED}
+_MODELS |= {"UniformLM": UniformLM, "UnigramLM": UnigramLM}
+_CLASSES = _MODELS | {name: getattr(models, name) for name in _SMOOTHINGS}
 
 
 def is_library_model(model: LanguageModel) -> bool:
     """Return whether the model's class belongs to this library; for a mixture, the classes of all its models."""
     if type(model) is MixtureLM:
         return all(map(is_library_model, model.models))
-    return type(model) in [_CLASSES[name] for name in _CLASSES.keys() - set(_SMOOTHINGS)]
+    return type(model) in _MODELS.values()
 
 
 def model_to_spec(model: LanguageModel) -> dict[str, Any]:
@@ -48,8 +49,7 @@ def model_from_spec(
 
     Raises a ValueError that names `origin` if the spec is invalid or describes a different model.
     """
-    is_known = isinstance(spec["class"], str) and spec["class"] in _CLASSES.keys() - set(_SMOOTHINGS)
-    if own is None and not (spec["of_jaxlm"] and is_known):
+    if own is None and not (spec["of_jaxlm"] and spec["class"] in _MODELS):
         name = f"{spec['class']!r:.100}"
         raise ValueError(f"{origin}: {name} is not a model of this library; pass it: load_model(path, model=...)")
     try:

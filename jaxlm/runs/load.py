@@ -56,7 +56,6 @@ def open_run(path: str | os.PathLike[str]) -> Run:
     manifest = read_manifest(path)
     if (kind := manifest["kind"]) != "train":
         raise ValueError(f"{path} is a {kind} run, not a train run; its models are in {path / 'models'}")
-    # Options that did not exist when the run was started get their defaults.
     config = config_from_json(manifest["config"], origin=path / "manifest.json")
     return Run(path, manifest, resolve(config, has_own_model="model" in manifest.get("own", {})))
 

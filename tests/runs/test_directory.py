@@ -185,15 +185,18 @@ def test_temporary_files_are_ignored_and_removed(tmp_path):
     (tmp_path / temporary).mkdir()
     (tmp_path / temporary / "arrays").write_text("incomplete")
     (tmp_path / f".{'1b' * 16}").write_text('{"half":')
+    of_macos = [".DS_Store", "._manifest.json"]
+    for name in of_macos:
+        (tmp_path / name).write_bytes(b"\x00")
     check_run_path(tmp_path, overwrite=False)
     manifest = read_manifest(finish_run(tmp_path))
-    assert names_in(tmp_path) == [".lock", "config.json", "manifest.json"]
+    assert names_in(tmp_path) == [*of_macos, ".lock", "config.json", "manifest.json"]
     for folder in (tmp_path, tmp_path / "checkpoints"):
         (folder / temporary).mkdir(parents=True)
     (tmp_path / "checkpoints" / "step-0000000001").mkdir()
     with lock_run(tmp_path), run_session(tmp_path, manifest, CPU):
         pass
-    assert names_in(tmp_path) == [".lock", "checkpoints", "config.json", "manifest.json"]
+    assert names_in(tmp_path) == [*of_macos, ".lock", "checkpoints", "config.json", "manifest.json"]
     assert names_in(tmp_path / "checkpoints") == ["step-0000000001"]
 
 

@@ -28,15 +28,6 @@ def run(tmp_path):
     return tmp_path
 
 
-def test_lock_run_names_the_running_process(tmp_path):
-    def lock_again():
-        with pytest.raises(BlockingIOError, match=rf"in use by another process \(process {os.getpid()} on .*\)"):
-            lock_run(tmp_path).__enter__()
-
-    with create_run(tmp_path, "train", {}, CPU), ThreadPoolExecutor(1) as executor:
-        executor.submit(lock_again).result()
-
-
 def test_lock_run_names_nobody_if_the_manifest_does_not(run):
     """Between two sessions the manifest still names the previous process."""
     refused = pytest.raises(BlockingIOError, match=r"in use by another process; wait")

@@ -49,14 +49,6 @@ def test_a_run_copied_by_macos(stopped, finished_run, text_folder, caplog, no_pl
 
 
 @slow
-def test_a_new_run_in_a_folder_with_files_of_macos(text_folder, tmp_path, no_plots):
-    (tmp_path / "run").mkdir()
-    for name in (".DS_Store", "._manifest.json"):
-        (tmp_path / "run" / name).write_bytes(b"\x00")
-    start_run(tiny_config(text_folder), tmp_path / "run")
-
-
-@slow
 def test_a_run_of_links_into_a_cache(stopped, finished_run, tmp_path, no_plots):
     """As git-annex and DVC keep files."""
     before = contents(stopped)
