@@ -89,7 +89,7 @@ def train_lm(
     >>> history["steps"], history["train_losses"][-1] < 0.1
     ([0, 49], True)
     """
-    training = train(
+    items: Any = train(
         model,
         train_ids,
         key=key,
@@ -103,11 +103,13 @@ def train_lm(
         log_every=log_every,
         device=device,
     )
+    if patience is not None:
+        items = stop_early(items, patience)
     records = []
-    for item in stop_early(training, patience):
+    for item in items:
         records.append(item[1])
-    state, _, best = item
-    return (state if best is None else state._replace(params=best.params)).variables, make_history(records)
+    state, _, *best = item
+    return (state._replace(params=best[0].params) if best else state).variables, make_history(records)
 
 
 def make_history(records: Iterable[Record | None]) -> History:
