@@ -18,7 +18,7 @@ from experiments.ladder.rungs import RECIPES, Rung, find_best_smoothing, fit_bas
 from experiments.shared.experiment import RunContext, run_experiment
 from jaxlm.runs.config import TrainConfig, resolve
 from jaxlm.runs.manifest import read_manifest
-from jaxlm.runs.summary import summarise_run
+from jaxlm.runs.summary import summarize_run
 from jaxlm.utils.timing import Timing
 
 TEXT = "the cat sat on the mat. a rat sat on a hat: the cat sat on the rat!\n" * 20
@@ -71,7 +71,7 @@ def test_results_and_manifest_describe_six_models(finished):
     num_train = len(TEXT) * 9 // 10
     assert results["tokens"] == {"train": num_train, "validation": len(TEXT) - num_train}
     assert (results["seed"], results["recipe"]) == (0, "momentum")
-    manifest, summary = read_manifest(out), summarise_run(out)
+    manifest, summary = read_manifest(out), summarize_run(out)
     assert (manifest["kind"], manifest["state"]) == ("ladder", "done")
     assert all(manifest[name] == results[name] for name in ("corpus", "tokenizer", "tokens"))
     best = min(models, key=lambda row: row["nats_per_token"])

@@ -45,9 +45,8 @@ def test_time_variants_takes_turns():
 
 def test_time_variants_repeats_short_calls():
     count = iter(range(10**9))
-    measured = time_variants({"next": Variant(lambda: next(count), 1)}, repeats=1)["next"]
+    time_variants({"next": Variant(lambda: next(count), 1)}, repeats=1)
     assert next(count) > 1000
-    assert measured["median_us"] < 1000
 
 
 def test_time_variants_refuses_compilation_unless_it_traces():
