@@ -31,7 +31,7 @@ class RunsOptions(CommandOptions):
 def show_runs(options: RunsOptions, console: Console) -> dict[str, Any]:
     """List the runs of a directory, show one run, or compare several."""
     from jaxlm.runs.manifest import read_manifest
-    from jaxlm.runs.summary import summarise_run
+    from jaxlm.runs.summary import summarize_run
 
     named, plot = list(dict.fromkeys(map(expand, options.paths))), options.plot
     for path in named:
@@ -46,7 +46,7 @@ def show_runs(options: RunsOptions, console: Console) -> dict[str, Any]:
         _print_runs(listed, console) if listed else print_plain(console, f"no runs in {where}; {_REMEDY}")
         return {"runs": listed}
     manifests = {str(path): read_manifest(path) for path in paths}
-    rows = [summarise_run(path) | {"run": str(path)} for path in paths]
+    rows = [summarize_run(path) | {"run": str(path)} for path in paths]
     _print_runs(rows, console)
     if len(named) > 1:
         if plot is not None:

@@ -61,7 +61,7 @@ def train_model(options: TrainOptions, console: Console) -> dict[str, Any]:
     Raises SystemExit with code 3 if the run is done, but its results cannot be printed.
     """
     from jaxlm.runs.report.tables import results_table
-    from jaxlm.runs.summary import summarise_run
+    from jaxlm.runs.summary import summarize_run
 
     config, out, overwrite = options.training, options.out, options.overwrite
     if options.resume is None:
@@ -80,4 +80,4 @@ def train_model(options: TrainOptions, console: Console) -> dict[str, Any]:
     except OSError as error:  # standard output is a full disk or a terminal that is gone
         print_plain(make_console(stderr=True), f"{path} is done, but its results cannot be printed: {error}")
         raise SystemExit(3) from None
-    return summarise_run(path) | {"results": results}
+    return summarize_run(path) | {"results": results}

@@ -12,7 +12,7 @@ from jaxlm.utils.json_files import read_json
 _FIGURES = ("nats_per_token", "perplexity", "bits_per_byte", "train_seconds")
 
 
-def summarise_run(path: Path) -> dict[str, Any]:
+def summarize_run(path: Path) -> dict[str, Any]:
     """Return the headline figures of a run: of its best model, or, while unfinished, of its last record.
 
     Never raises: if a file is damaged, `state` is "damaged" and `why` holds the reason.
@@ -28,7 +28,7 @@ def summarise_run(path: Path) -> dict[str, Any]:
 
 
 def list_runs(folder: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """Return `summarise_run` of every run directory in `folder`, ordered by start time.
+    """Return `summarize_run` of every run directory in `folder`, ordered by start time.
 
     Raises:
         OSError: `folder` does not exist.
@@ -38,7 +38,7 @@ def list_runs(folder: str | os.PathLike[str]) -> list[dict[str, Any]]:
     []
     """
     paths = (path for path in sorted(expand(folder).iterdir()) if (path / "manifest.json").is_file())
-    return sorted(map(summarise_run, paths), key=lambda summary: (summary["started"] or "", summary["run"]))
+    return sorted(map(summarize_run, paths), key=lambda summary: (summary["started"] or "", summary["run"]))
 
 
 def _read_figures(path: Path, name: str) -> dict[str, Any]:

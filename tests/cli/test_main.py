@@ -22,7 +22,7 @@ from jaxlm.cli.exchange import ExportOptions
 from jaxlm.cli.sample import SampleOptions
 from jaxlm.cli.train import TrainOptions
 from jaxlm.runs.config import TrainConfig, config_to_json, resolve
-from jaxlm.runs.summary import summarise_run
+from jaxlm.runs.summary import summarize_run
 from jaxlm.utils.terminal import escape_controls
 
 
@@ -267,4 +267,4 @@ def test_train_interrupted_says_how_to_resume(text, tmp_path):
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     assert errors.endswith(f"interrupted by SIGINT; resume with: jaxlm train --resume {path}\n")
-    assert summarise_run(path)["state"] == "interrupted"
+    assert summarize_run(path)["state"] == "interrupted"

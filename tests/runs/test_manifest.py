@@ -11,7 +11,7 @@ import pytest
 from jaxlm.runs.directory import create_run, is_run
 from jaxlm.runs.lock import lock_run
 from jaxlm.runs.manifest import describe_environment, read_manifest, write_manifest
-from jaxlm.runs.summary import list_runs, summarise_run
+from jaxlm.runs.summary import list_runs, summarize_run
 
 CPU = jax.devices("cpu")[0]
 
@@ -33,7 +33,7 @@ def test_read_manifest_rejects_damage(run):
         (run / "manifest.json").write_bytes(document)
         with pytest.raises(ValueError, match=rf"manifest\.json .*{message}"):
             read_manifest(run)
-        assert "manifest.json" in summarise_run(run)["why"]
+        assert "manifest.json" in summarize_run(run)["why"]
         assert [(each["state"], each["kind"]) for each in list_runs(run.parent)] == [("damaged", None)]
 
 
@@ -46,7 +46,7 @@ def test_read_manifest_rejects_other_paths(tmp_path, name):
     assert not is_run(tmp_path / name)
 
 
-def test_read_manifest_recognises_a_killed_run(run):
+def test_read_manifest_recognizes_a_killed_run(run):
     manifest = read_manifest(run)
     write_manifest(run, manifest | {"state": "running"})
     with lock_run(run):

@@ -16,7 +16,7 @@ import jaxlm
 from jaxlm.runs.load import load_model
 from jaxlm.runs.manifest import read_manifest
 from jaxlm.runs.metrics_log import read_metrics
-from jaxlm.runs.summary import summarise_run
+from jaxlm.runs.summary import summarize_run
 from jaxlm.runs.train import resume_run, start_run
 
 pytestmark = pytest.mark.slow
@@ -113,7 +113,7 @@ def test_an_own_run_has_results_table_and_page(own_run, config):
     assert row["metrics"] == {name: lines[-1][name] for name in expected}
     assert row["metrics"] == expected
     assert (row["name"], row["title"], lines[0]["model"]) == ("RepeatLM", "RepeatLM", "RepeatLM")
-    assert summarise_run(own_run)["model"] == read_manifest(own_run)["model"] == "RepeatLM"
+    assert summarize_run(own_run)["model"] == read_manifest(own_run)["model"] == "RepeatLM"
     assert "RepeatLM" in (own_run / "report.html").read_text()
     sample = (own_run / "samples.txt").read_text().splitlines()[1:]
     assert len("\n".join(sample)) == 1 + 100  # of known tokens only, because all were decoded
@@ -122,7 +122,7 @@ def test_an_own_run_has_results_table_and_page(own_run, config):
 
 def test_a_stopped_own_run_resumes_with_equal_bits(stopped_own_run, own_run, tmp_path):
     run = shutil.copytree(stopped_own_run, tmp_path / "run")
-    assert summarise_run(run)["model"] == "RepeatLM"
+    assert summarize_run(run)["model"] == "RepeatLM"
     resume_run(run, **OWN)
     assert (run / "metrics.jsonl").read_bytes() == (own_run / "metrics.jsonl").read_bytes()
     assert (run / "samples.txt").read_bytes() == (own_run / "samples.txt").read_bytes()

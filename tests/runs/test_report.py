@@ -185,7 +185,7 @@ def test_plot_curves_skips_missing_and_infinite_values(draw):
     loss_axes, perplexity_axes = figure.axes
     assert list(loss_axes.lines[1].get_xdata()) == [0, 1, 3]
     assert list(perplexity_axes.lines[0].get_xdata()) == [0, 3]
-    assert looks_of(perplexity_axes)[0] == looks_of(loss_axes)[1]  # a run without validation keeps its colour
+    assert looks_of(perplexity_axes)[0] == looks_of(loss_axes)[1]  # a run without validation keeps its color
     assert loss_axes.lines[0].get_marker() == "."  # a single point is visible
     assert labels_of(figure.legends[0]) == ["bare", "a", "b: inf", "c: 1e+40"]
 

@@ -8,7 +8,7 @@ import pytest
 from jaxlm.runs.directory import create_run
 from jaxlm.runs.manifest import read_manifest, write_json, write_manifest
 from jaxlm.runs.metrics_log import append_metrics
-from jaxlm.runs.summary import list_runs, summarise_run
+from jaxlm.runs.summary import list_runs, summarize_run
 
 CPU = jax.devices("cpu")[0]
 FIGURES = {"nats_per_token": 4.5, "perplexity": 90.0, "bits_per_byte": 2.1, "train_seconds": 3.0}
@@ -31,30 +31,30 @@ def test_a_finished_run_has_the_figures_of_its_results(tmp_path):
     run = make_run(tmp_path / "run", rows=[ROW], nats=[8.0, 5.0])
     started = read_manifest(run)["started"]
     expected = {"run": "run", "path": str(run), "kind": "train", "state": "done", "why": None, "started": started}
-    assert summarise_run(run) == expected | {"model": "MLP", "steps": 11, **FIGURES}
+    assert summarize_run(run) == expected | {"model": "MLP", "steps": 11, **FIGURES}
 
 
 def test_an_unfinished_run_has_the_figures_of_its_last_record(tmp_path):
     unknown = {"model": "mlp", "steps": None, **dict.fromkeys(FIGURES)}
-    assert summarise_run(make_run(tmp_path / "empty")).items() >= unknown.items()
+    assert summarize_run(make_run(tmp_path / "empty")).items() >= unknown.items()
     run = make_run(tmp_path / "run", nats=[8.0, 5.0])
     with (run / "metrics.jsonl").open("a") as file:
         file.write('{"step": 100, "val_n')
     expected = unknown | {"steps": 11, "nats_per_token": 5.0, "perplexity": 10.0}
-    assert summarise_run(run).items() >= expected.items()
+    assert summarize_run(run).items() >= expected.items()
 
 
 def test_a_run_of_several_models_has_the_figures_of_the_best(tmp_path):
     names = {"counts": None, "neural bigram": 4.8, "MLP": 4.7, "trigram": 4.9}  # None: infinite, in JSON
     rows = [ROW | {"name": name, "nats_per_token": nats} for name, nats in names.items()]
-    summary = summarise_run(make_run(tmp_path, kind="ladder", rows=rows))
+    summary = summarize_run(make_run(tmp_path, kind="ladder", rows=rows))
     assert (summary["kind"], summary["model"], summary["nats_per_token"]) == ("ladder", "MLP", 4.7)
 
 
 def test_a_run_without_models_has_no_figures(tmp_path):
     run = make_run(tmp_path, kind="jit")
     write_json(run / "results.json", {"rows": [1]})
-    assert summarise_run(run).items() >= {"state": "done", "steps": None, **dict.fromkeys(FIGURES)}.items()
+    assert summarize_run(run).items() >= {"state": "done", "steps": None, **dict.fromkeys(FIGURES)}.items()
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_a_run_without_models_has_no_figures(tmp_path):
 def test_a_damaged_file_makes_the_run_damaged(tmp_path, name, content):
     run = make_run(tmp_path / "run")
     (run / name).write_text(content)
-    summary = summarise_run(run)
+    summary = summarize_run(run)
     assert (summary["kind"], summary["state"], summary["nats_per_token"]) == ("train", "damaged", None)
     assert summary["why"]
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from jaxlm.runs.report.tables import escape_unprintable, format_number, show_whitespace
 from jaxlm.utils.atomic_files import write_atomically
 
-# Distinguishable with colour blindness (Okabe & Ito 2008), and grey at the end for reference lines.
+# Distinguishable with color blindness (Okabe & Ito 2008), and gray at the end for reference lines.
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#7f7f7f")
 
 
@@ -52,7 +52,7 @@ def plot_curves(
         perplexity_axes.set_xticks([])
     if vocab_size is not None:
         perplexity_axes.axhline(vocab_size, color=COLORS[-1], linestyle=":", label=f"uniform: {vocab_size:,}")
-    first = len(curves) % len(COLORS)  # start with a colour that no curve has
+    first = len(curves) % len(COLORS)  # start with a color that no curve has
     styles = itertools.cycle(itertools.product(COLORS[first:] + COLORS[:first], ("--", "-.", "-")))
     for (title, floor), (color, style) in zip(floors.items(), styles, strict=False):
         height = floor if is_drawable(floor) else math.inf  # an infinite floor appears only in the legend

@@ -26,7 +26,7 @@ def results_table(models: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def runs_table(rows: Sequence[Mapping[str, Any]]) -> Table:
-    """Return a table of several summaries from `summarise_run`. None is shown as "-"; long names are wrapped."""
+    """Return a table of several summaries from `summarize_run`. None is shown as "-"; long names are wrapped."""
     table = _make_table("run", "state", "model", "steps", *_HEADERS, "train\n(s)", num_texts=3)
     for row in rows:
         texts = ["-" if row[name] is None else escape_unprintable(row[name]) for name in ("run", "state", "model")]
