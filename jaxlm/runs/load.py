@@ -31,11 +31,6 @@ class Run(NamedTuple):
     manifest: dict[str, Any]
     config: TrainConfig  # with all defaults filled in
 
-    @property
-    def own(self) -> dict[str, Any]:
-        """What the manifest records of the arguments that replaced options."""
-        return self.manifest.get("own", {})
-
 
 def open_run(path: str | os.PathLike[str]) -> Run:
     """Read the manifest and the options of a training run.
@@ -57,7 +52,7 @@ def open_run(path: str | os.PathLike[str]) -> Run:
     if (kind := manifest["kind"]) != "train":
         raise ValueError(f"{path} is a {kind} run, not a train run; its models are in {path / 'models'}")
     config = config_from_json(manifest["config"], origin=path / "manifest.json")
-    return Run(path, manifest, resolve(config, has_own_model="model" in manifest.get("own", {})))
+    return Run(path, manifest, resolve(config, has_own_model="model" in manifest["own"]))
 
 
 def load_model(
@@ -97,7 +92,8 @@ def load_model(
 
 def _load_from_run(path: Path, checkpoint: str | int, model: LanguageModel | None) -> SavedModel:
     run = open_run(path)
-    check_own(path, {name: run.own[name] for name in ("model",) if name in run.own}, Own(model), "load_model")
+    own = run.manifest["own"]
+    check_own(path, {name: own[name] for name in own.keys() & {"model"}}, Own(model), "load_model")
     if checkpoint == "final" and (run.manifest["state"] == "done" or (run.path / "model").exists()):
         try:
             return model_files.read_model(run.path / "model", model=model)
@@ -105,7 +101,7 @@ def _load_from_run(path: Path, checkpoint: str | int, model: LanguageModel | Non
             remedy = "load a checkpoint, such as 'last', or start the run again"
             raise FileNotFoundError(f"{error}; {remedy}") from None
     tokenizer = load_run_tokenizer(run)
-    if tokenizer is None and "tokenizer" not in run.own:
+    if tokenizer is None and "tokenizer" not in own:
         raise ValueError(f"{run.path / 'tokenizer.json'} is missing; {_RESUME_REMEDY}")
     model = make_model(run.config, run.manifest["tokenizer"]["vocab_size"]) if model is None else model
     if isinstance(model, CountsBigramLM | CountsNgramLM):

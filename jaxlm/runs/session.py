@@ -61,7 +61,6 @@ def train_with_checkpoints(
                     if write_events is not None:
                         write_events(record)
                     show(record.step, f"loss {record.train_loss:.3f}, validation perplexity {perplexity:.1f}")
-                assert best is not None  # because the patience is a number
                 latest = Checkpoint(state, best, content, seconds)
                 is_due = config.save_every is not None and int(state.step) % config.save_every == 0
                 if is_due or now - saved_at >= config.save_seconds:
@@ -79,9 +78,7 @@ def train_with_checkpoints(
             raise
     if signal := stop_requested():
         raise KeyboardInterrupt(signal)
-    return (
-        state if config.patience is None or best is None else state._replace(params=best.params)
-    ).variables, seconds
+    return (state if config.patience is None else state._replace(params=best.params)).variables, seconds
 
 
 def latest_usable_checkpoint(path: Path, setup: TrainingSetup) -> Checkpoint | None:

@@ -124,7 +124,7 @@ def resume_run(
     True
     """
     path, own = expand(path), Own(model, optimizer, tokenizer, metrics)
-    check_own(path, open_run(path).own, own, "resume_run")  # before a lock is created in the directory
+    check_own(path, open_run(path).manifest["own"], own, "resume_run")  # before a lock is created in the directory
     output = drop_output_errors(console)
     with terminate_as_interrupt(), _interrupt_with_remedy(path, own), output as console, lock_run(path):
         _, manifest, before = run = open_run(path)

@@ -194,7 +194,7 @@ def test_train_config_file_resets_options_of_another_choice(words, expected, par
 
 def test_train_resume_gives_the_options_of_the_run(parse_train, tmp_path):
     config = resolve(TrainConfig(model="bigram", num_steps=30, tokenizer="char"))
-    path = make_run(tmp_path / "run", config=config_to_json(config))
+    path = make_run(tmp_path / "run", config=config_to_json(config), own={})
     options = parse_train(f"--resume={path}", "--num-steps", "50")
     assert options == TrainOptions(replace(config, num_steps=50), resume=path)
 
