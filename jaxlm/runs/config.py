@@ -77,7 +77,7 @@ class TrainConfig:
     seed: _Seed = 0  # Seed of all random numbers, in [0, 2**32 - 1].
     save_every: _Positive | None = None  # Steps between checkpoints, in addition to --save-seconds.
     save_seconds: _NotNegative = 30.0  # Seconds between checkpoints.
-    keep: _Positive = 2  # Number of latest checkpoints to keep; the best by validation is kept as well.
+    keep: _Positive = 2  # Number of latest checkpoints to keep. Each also has the best parameters by validation.
     device: str = "auto"  # auto, cpu, gpu, cuda, rocm, tpu or metal.
     tensorboard: bool = False  # Also write TensorBoard events; requires pip install 'jaxlm[tensorboard]'.
 
