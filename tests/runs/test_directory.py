@@ -95,6 +95,12 @@ def test_run_session_counts_sessions_and_adds_seconds(tmp_path):
     assert 100 < second["seconds"] < 160
 
 
+def test_seconds_do_not_depend_on_the_clock(tmp_path, monkeypatch):
+    with create_run(tmp_path, "train", {}, CPU):
+        monkeypatch.setattr("time.time", lambda: 1e9)
+    assert 0 < read_manifest(tmp_path)["seconds"] < 60
+
+
 def test_new_run_path_is_new_and_sorts_by_time(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     paths = [new_run_path("ladder") for _ in range(3)]
