@@ -38,7 +38,7 @@ def make_originals(folder: Path) -> dict[str, list[Path]]:
     for path, options in zip(originals["config"], [*configs, {"model": "bigram", "clip_norm": None}], strict=True):
         config = resolve(config_from_json(options, origin="here"))
         path.write_text(json.dumps(config_to_json(config)), "utf-8")
-    for path, text in zip(originals["text"], [TEXT, "é日本語😀\r\n" * 9, "\ufeffx", "\0\n"], strict=True):
+    for path, text in zip(originals["text"], [TEXT, "é日本語😀\r\n" * 9, "\ufeffx", "\0a\n"], strict=True):
         path.write_bytes(text.encode())
     return originals
 

@@ -121,6 +121,7 @@ def call_everything(jaxlm):
             jaxlm.sample(model, variables, prompts, num_tokens, key=key, **options)
 
     jaxlm.get_batch(ids, 2, 4, key=key)
+    jaxlm.windows(ids, 2)
     large = jaxlm.NeuralBigramLM(200, 3)  # sampling searches so many tokens in two levels
     small = jaxlm.MLPLanguageModel(7, 2, 3, 4, dropout=0.5, direct_connections=True)
     for model in (large, small):
