@@ -7,7 +7,7 @@ import pytest
 from experiments.findings.entropy_floor import EntropyFloorOptions, measure
 
 
-@pytest.mark.slow
+@pytest.mark.stress
 def test_measure_finds_no_model_below_its_floor(run_measure):
     options = EntropyFloorOptions(vocab_size=4, num_tokens=40_000, steps=40, quick=True)
     results, table = run_measure(partial(measure, options, [1]))

@@ -28,7 +28,7 @@ def load(tmp_path):
     return partial(load_dataset, "", tmp_path / "text.txt")
 
 
-@pytest.mark.slow
+@pytest.mark.stress
 def test_measure_compares_eight_rows_with_goals(run_measure, load):
     recipes = {name: small_config(name) for name in ("minute", "ten_minutes")}
     results, table = run_measure(partial(measure, OPTIONS, recipes, load("bpe", vocab_size=256), load("char")))
@@ -43,7 +43,7 @@ def test_measure_compares_eight_rows_with_goals(run_measure, load):
     assert rows[5]["perplexity"] <= min(row["perplexity"] for row in rows[1:5]) * 1.01
 
 
-@pytest.mark.slow
+@pytest.mark.stress
 def test_fit_mixture_ignores_the_validation_text(load):
     data = load("bpe", vocab_size=256)
     network = jaxlm.MLPLanguageModel(256, 5, 2, 3)
