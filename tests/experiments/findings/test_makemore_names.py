@@ -77,7 +77,7 @@ def test_4_gram_loss_on_makemores_split(names):
     assert nats == pytest.approx(2.1018, abs=5e-4)
 
 
-@pytest.mark.slow
+@pytest.mark.stress
 def test_measure_evaluates_counts_and_mlps(run_measure):
     results, table = run_measure(partial(measure, MakemoreNamesOptions(steps=5, quick=True), NAMES))
     assert [row["evaluated_on"] for row in results["counts"]] == ["all names"] * 2 + ["validation"] * 6

@@ -72,7 +72,7 @@ def test_train_best_rate_returns_every_seed_with_that_rate():
     assert perplexities[0] != perplexities[1]
 
 
-@pytest.mark.slow
+@pytest.mark.stress
 def test_measure_reports_text_and_source(run_measure, tmp_path):
     (tmp_path / "text.txt").write_text("the cat sat on the mat\n" * 30)
     plan = Plan((2,), 1, 2, 2000, (1e-6,), ("sum",))

@@ -67,7 +67,7 @@ def test_select_order_finds_that_of_the_source():
     assert select_order(3, rng.integers(0, 3, 2000), 6) == 2  # independent tokens
 
 
-@pytest.mark.slow
+@pytest.mark.stress
 def test_measure_gives_comparable_bits_per_byte(run_measure, tmp_path):
     (tmp_path / "text.txt").write_text(TEXT, "utf-8")
     plan = Plan((256,), max_order=2, num_steps=2)

@@ -19,7 +19,7 @@ def test_read_recipe_with_the_users_options():
     assert (quick.num_steps, quick.dropout, quick.vocab_size, quick.seed) == (300, 0.1, 512, 0)
 
 
-@pytest.mark.slow
+@pytest.mark.stress
 def test_train_recipe_gives_the_bits_of_jaxlm_train(tmp_path):
     text = tmp_path / "text.txt"
     text.write_text("the cat sat on the mat. a rat sat on a hat!\n" * 60)

@@ -8,7 +8,7 @@ import jaxlm
 from experiments.speed.sweep_speedup import make_benchmark
 
 
-@pytest.mark.slow
+@pytest.mark.stress
 def test_variants_train_the_same_runs():
     benchmark = make_benchmark(jaxlm.NeuralBigramLM(27, 2), 3)
     single, many = (variant.call() for variant in benchmark.variants.values())
