@@ -23,7 +23,7 @@ _REMEDY = "jaxlm train creates runs, in runs/ or at its --out"
 class RunsOptions(CommandOptions):
     """List runs with their results, show one run, or compare several."""
 
-    # A directory of runs to list, one run directory to show, or several to compare, of which others are skipped.
+    # A directory of runs to list, one run directory to show, or several to compare; other paths are skipped.
     paths: Annotated[tuple[Path, ...], Positional, arg(metavar="[RUN ...]")] = (Path("runs"),)
     plot: Path | None = None  # PNG file to write with the loss curves of several runs.
 

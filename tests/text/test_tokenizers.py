@@ -1,10 +1,7 @@
-"""Tokenizers lose nothing, BPE gives the ids of `tokenizers`, and a damaged file is an error that names it."""
+"""Encode and decode with each tokenizer, and train BPE as the tokenizers library does."""
 
-import itertools
 import json
-import string
 import time
-from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
@@ -12,17 +9,13 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
-from jaxlm import BPETokenizer, ByteTokenizer, CharTokenizer, load_tokenizer
-from jaxlm.text.tokenizers import tokenizer_from_json, tokenizer_to_json
-from jaxlm.utils.checksums import add_checksum
-from jaxlm.utils.json_files import parse_json
+from jaxlm import BPETokenizer, ByteTokenizer, CharTokenizer
 
 PROSE = (
     "First Citizen:\nBefore we proceed any further, hear me speak.\r\n\r\nAll:\nSpeak, speak.   It's the élève's "
     "naïve café, 12 345 times: we'll speak!\t日本語 😀 and we'll hear, we'll proceed, we'll speak further.\n"
 ) * 3
 ALPHABET = "".join(sorted(set(PROSE)))
-
 CHAR, BYTE, BPE = CharTokenizer.train(PROSE), ByteTokenizer(), BPETokenizer.train(PROSE, 300)
 for_every_tokenizer = pytest.mark.parametrize("tokenizer", [CHAR, BYTE, BPE], ids=["char", "byte", "bpe"])
 for_bytes_and_bpe = pytest.mark.parametrize("tokenizer", [BYTE, BPE], ids=["byte", "bpe"])
@@ -183,133 +176,3 @@ def test_decode_each_row(tokenizer):
 def test_unusable_text_names_the_problem(call, message):
     with pytest.raises(ValueError, match=message):
         call()
-
-
-@for_every_tokenizer
-def test_save_and_load(tokenizer, tmp_path):
-    path = tmp_path / "tokenizer.json"
-    BYTE.save(path)
-    tokenizer.save(str(path))  # replaces the file
-    loaded = load_tokenizer(str(path))
-    assert (type(loaded), loaded, hash(loaded)) == (type(tokenizer), tokenizer, hash(tokenizer))
-    assert loaded != CharTokenizer.train("another text") != BPETokenizer.train("another text", 300)
-    assert loaded.encode(PROSE).tolist() == tokenizer.encode(PROSE).tolist()
-    assert list(tmp_path.iterdir()) == [path]
-    content = path.read_text("utf-8")
-    assert tokenizer_to_json(tokenizer) == content
-    assert tokenizer_from_json(parse_json(content, origin="here"), origin="here") == tokenizer
-
-
-def test_load_tokenizer_missing_or_damaged(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"nowhere\.json"):
-        load_tokenizer(tmp_path / "nowhere.json")
-    CHAR.save(tmp_path / "damaged.json")
-    content = (tmp_path / "damaged.json").read_bytes()
-    for damaged, problem in ((content[:-9], "not valid JSON"), (content.replace(b"F", b"E", 1), "damaged")):
-        (tmp_path / "damaged.json").write_bytes(damaged)
-        with pytest.raises(ValueError, match=rf"damaged\.json is {problem}"):
-            load_tokenizer(tmp_path / "damaged.json")
-
-
-def test_save_and_load_in_the_home_directory(tmp_path, monkeypatch):
-    monkeypatch.setenv("HOME", str(tmp_path))
-    (tmp_path / "run").mkdir()
-    CHAR.save("~/run/tokenizer.json")
-    BYTE.save(Path("~/mine.json"))
-    for path, tokenizer in (("~/run/tokenizer.json", CHAR), (Path("~/run"), CHAR), ("~/mine.json", BYTE)):
-        assert load_tokenizer(path) == tokenizer
-
-
-def bpe_as_json(**fields):
-    library = library_bpe("low lower lowest", 260)
-    return json.loads(library.to_str()) | fields
-
-
-OTHERS = {
-    "tokenizer.json": (bpe_as_json(), "a tokenizer of Hugging Face"),
-    "without a version": ({"added_tokens": [], "model": {"type": "WordPiece"}}, "a tokenizer of Hugging Face"),
-    "tokenizer_config.json": ({"tokenizer_class": "GPT2Tokenizer"}, "a tokenizer of Hugging Face"),
-    "vocab.json": ({"!": 0, "\u0120the": 262, "version": 9641}, "a vocabulary like GPT-2's vocab.json"),
-}
-
-
-@pytest.mark.parametrize(("content", "kind"), OTHERS.values(), ids=OTHERS)
-def test_load_tokenizer_names_files_of_other_programs(content, kind, tmp_path):
-    (tmp_path / "tokenizer.json").write_text(json.dumps(content))
-    with pytest.raises(
-        ValueError, match=rf"tokenizer\.json is {kind}, which jaxlm cannot read yet; train"
-    ) as error:
-        load_tokenizer(tmp_path)
-    assert "version" not in str(error.value)
-
-
-def document(version=2, **fields):
-    """A document with a valid checksum."""
-    return parse_json(add_checksum({"version": version, **fields}), origin="here")
-
-
-INVALID = {
-    "no version": {"tokenizer": "byte"},
-    "a later version": document(version=3, tokenizer="byte"),
-    "no checksum": {"version": 2, "tokenizer": "byte"},
-    "another checksum": document(tokenizer="byte") | {"tokenizer": "char"},
-    "no kind": document(),
-    "unknown kind": document(tokenizer="word"),
-    "char without characters": document(tokenizer="char"),
-    "characters of another type": document(tokenizer="char", characters=["a", "b"]),
-    "characters out of order": document(tokenizer="char", characters="ba"),
-    "a character twice": document(tokenizer="char", characters="aab"),
-    "half of a surrogate pair": document(tokenizer="char", characters="a\ud83d"),
-    "no characters": document(tokenizer="char", characters=""),
-    "bpe without merges": document(tokenizer="bpe"),
-    "merges of another type": document(tokenizer="bpe", merges="ab"),
-    "a merge of three": document(tokenizer="bpe", merges=[["a", "b", "c"]]),
-    "a merge that is a string": document(tokenizer="bpe", merges=["ab"]),
-    "a merge of numbers": document(tokenizer="bpe", merges=[[1, 2]]),
-    "a merge before its parts": document(tokenizer="bpe", merges=[["ab", "c"], ["a", "b"]]),
-    "a merge of a character": document(tokenizer="bpe", merges=[["a", "日"]]),
-    "a merge of nothing": document(tokenizer="bpe", merges=[["", ""]]),
-    "a space, which GPT-2 writes as Ġ": document(tokenizer="bpe", merges=[["a", " "]]),
-}
-
-
-@pytest.mark.parametrize("invalid", INVALID.values(), ids=INVALID)
-def test_tokenizer_from_json_invalid(invalid):
-    assert tokenizer_from_json(document(tokenizer="char", characters="ab"), origin="here") == CharTokenizer("ab")
-    assert tokenizer_from_json(document(tokenizer="bpe", merges=[]), origin="here") == BPETokenizer(())
-    with pytest.raises(ValueError, match=r"^here is (damaged|not a tokenizer's file of version 2)"):
-        tokenizer_from_json(invalid, origin="here")
-
-
-@pytest.mark.parametrize(
-    "merges",
-    [
-        [("a", "b")] * 3,
-        [("a", "b"), ("b", "c"), ("ab", "c"), ("a", "bc")],  # two ways to one token
-        [("a" * 2**n, "a" * 2**n) for n in range(17)],
-    ],
-    ids=["one merge three times", "two ways to a token", "tokens of 2^17 letters"],
-)
-def test_bpe_with_unusual_merges(merges):
-    tokenizer = BPETokenizer(tuple(merges))
-    for text in ("abcabc aaaa", "a" * 1000, PROSE):
-        ids = tokenizer.encode(text)
-        assert ((ids >= 0) & (ids < tokenizer.vocab_size)).all()
-        assert tokenizer.decode(ids) == text
-
-
-@pytest.mark.slow
-def test_bpe_saves_a_quarter_of_a_million_tokens(tmp_path):
-    words = (word for length in (2, 3, 4) for word in itertools.product(string.ascii_lowercase, repeat=length))
-    merges = [("".join(word[:-1]), word[-1]) for word in itertools.islice(words, 250_000)]
-    tokenizer = BPETokenizer(tuple(merges))
-    tokenizer.save(tmp_path / "large.json")
-    assert load_tokenizer(tmp_path / "large.json") == tokenizer
-    assert tokenizer.decode(tokenizer.encode("the cat sat")) == "the cat sat"
-
-
-def test_save_refuses_what_cannot_be_loaded(tmp_path):
-    merges = tuple(("a" * 2**n, "a" * 2**n) for n in range(23))
-    with pytest.raises(ValueError, match="16,777,216"):
-        BPETokenizer(merges).save(tmp_path / "large.json")
-    assert not list(tmp_path.iterdir())
