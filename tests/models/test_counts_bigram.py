@@ -190,9 +190,10 @@ def test_fit_again_does_not_recompile():
 def test_add_pairs_takes_memory_for_the_table_and_the_ids():
     """The table is donated and updated in place."""
     table, ids = jnp.zeros((1000, 1000), jnp.int32), jnp.zeros(PAIRS_PER_CALL + 1, jnp.int32)
-    memory = add_pairs.lower(table, ids, 1).compile().memory_analysis()
-    assert memory.alias_size_in_bytes == table.nbytes
-    assert memory.temp_size_in_bytes <= 4 * ids.nbytes
+    program = add_pairs.lower(table, ids, 1).compile()
+    # Not `alias_size_in_bytes`, which jax 0.5.0 reports as 0 for a program from the persistent cache.
+    assert "input_output_alias={ {}: (0, {}, " in program.as_text().partition("\n")[0]
+    assert program.memory_analysis().temp_size_in_bytes <= 4 * ids.nbytes
 
 
 @pytest.mark.course
