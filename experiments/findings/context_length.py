@@ -83,7 +83,7 @@ def measure(options: ContextLengthOptions, config: TrainConfig, data: Dataset, r
 
 def measure_counts(data: Dataset, context_length: int) -> dict[str, Any]:
     """Return perplexity and memory of n-gram counts with modified Kneser-Ney smoothing."""
-    model = jaxlm.CountsNgramLM(data.tokenizer.vocab_size, context_length, table="sparse")
+    model = jaxlm.CountsNgramLM(data.tokenizer.vocab_size, context_length)
     counts = evaluate_counts(model, data)
     sizes = {
         "num_ngrams": len(model.ngrams_of(counts.variables)[0]),

@@ -14,7 +14,6 @@ from jaxlm import models
 from jaxlm.checkpoints.named_arrays import check_arrays, flatten
 from jaxlm.models import CountsNgramLM, LanguageModel, MixtureLM, init
 from jaxlm.models.baselines import UniformLM, UnigramLM
-from jaxlm.models.interface import num_contexts
 
 _LINEN_FIELDS = {"name", "parent"}  # which Linen adds to every module for its own use
 _EXPORTED = ("CountsBigramLM", "CountsNgramLM", "MixtureLM", "MLPLanguageModel", "NeuralBigramLM")
@@ -67,13 +66,9 @@ def expected_arrays(model: LanguageModel, origin: str) -> dict[str, Any] | None:
 
     Raises a ValueError that starts with `origin` if the sizes are too large for an array.
     """
-    if not is_library_model(model) or isinstance(model, MixtureLM):
+    # The number of n-grams depends on the text.
+    if not is_library_model(model) or isinstance(model, MixtureLM | CountsNgramLM):
         return None
-    if isinstance(model, CountsNgramLM):
-        if not model.is_dense:  # the number of n-grams depends on the text
-            return None
-        shape = (num_contexts(model), int(model.vocab_size))
-        return {"table": jax.ShapeDtypeStruct(shape, np.int32)}  # type: ignore[no-untyped-call]
     if isinstance(model, UniformLM):
         return {}
     if isinstance(model, UnigramLM):
@@ -96,8 +91,7 @@ def variables_to_arrays(model: LanguageModel, variables: Any) -> Any:
         return {name: array for name, array in arrays.items() if not isinstance(array, Mapping) or array}
     if isinstance(model, CountsNgramLM):
         ngrams, counts = model.ngrams_of(variables)
-        # Save a dense table completely, so that loading a small file cannot allocate a large table.
-        return variables["counts"] if model.is_dense else {"ngrams": ngrams, "counts": counts.astype(np.int32)}
+        return {"ngrams": ngrams, "counts": counts.astype(np.int32)}
     return variables
 
 
@@ -112,11 +106,8 @@ def variables_from_arrays(model: LanguageModel, arrays: Any, origin: str) -> Any
         return tuple(variables_from_arrays(*part, origin) for part in parts)
     if not isinstance(model, CountsNgramLM):
         return arrays
-    if not model.is_dense:
-        _check_names(arrays, {"ngrams", "counts"}, origin, "a CountsNgramLM")
+    _check_names(arrays, {"ngrams", "counts"}, origin, "a CountsNgramLM")
     try:
-        if model.is_dense:
-            return model.variables_of(*model.ngrams_of({"counts": arrays}))
         return model.variables_of(**arrays)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{origin}: {error}") from None

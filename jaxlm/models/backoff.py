@@ -6,7 +6,6 @@ A level holds the contexts of one length that occur in the text, with an entry f
 weight of a token without an entry is 0; the backoff of a context that is not in the level is 1.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -16,7 +15,6 @@ import numpy as np
 from jax import Array, lax
 
 from jaxlm._types import Counts, FloatB, FloatBV, FloatW, IntB, IntBN, IntW, Ngrams
-from jaxlm.models.interface import encode_contexts
 from jaxlm.models.ngram_counts import find_runs, merge_ngrams, sum_runs
 from jaxlm.models.smoothing import AddK, Smoothing, WittenBell, estimate_discounts
 from jaxlm.text.batching import pad_rows
@@ -95,18 +93,6 @@ def pad_level(level: BackoffLevel, vocab_size: int) -> BackoffLevel:
         tokens=pad_rows(level.tokens, vocab_size),
         weights=pad_rows(level.weights.astype(np.float32), 0),
     )
-
-
-def tabulate_levels(levels: Sequence[BackoffLevel], base: float, num_contexts: int, vocab_size: int) -> Any:
-    """Return probabilities after all contexts, float64 [V^N, V]. The empty context interpolates with `base`."""
-    table = np.full((1, vocab_size), base)
-    for level in levels:
-        # Contexts with the same last tokens have the same distribution.
-        table = np.tile(table, (vocab_size**level.length // len(table), 1))
-        rows = encode_contexts(level.contexts, vocab_size)
-        table[rows] *= level.backoffs[:, None]
-        table[np.repeat(rows, np.diff(level.starts)), level.tokens] += level.weights
-    return np.tile(table, (num_contexts // len(table), 1))
 
 
 @jax.named_scope("find_entries")

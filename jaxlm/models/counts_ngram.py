@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from numbers import Real
-from typing import Any, Literal, cast, final
+from typing import Any, cast, final
 
 import jax
 import jax.numpy as jnp
@@ -12,17 +12,13 @@ from numpy.typing import ArrayLike
 
 from jaxlm._types import Counts, FloatBV, FloatW, IntBN, IntW, KeyLike, Ngrams, TargetLogProbs, Variables
 from jaxlm.models import backoff
-from jaxlm.models.interface import check_contexts, check_sizes, encode_contexts
-from jaxlm.models.ngram_counts import decode_ngrams, merge_ngrams
+from jaxlm.models.interface import check_contexts, check_sizes
+from jaxlm.models.ngram_counts import merge_ngrams
 from jaxlm.models.smoothing import AddK, ModifiedKneserNey, Smoothing
 from jaxlm.text.batching import check_ids, check_stream, pad_rows
 from jaxlm.utils.checks import check_at_least, check_not_traced
 
 _MAX_COUNT = np.iinfo(np.int32).max
-
-# The most cells of a dense table for "auto", and for "dense". A cell takes 8 bytes.
-_AUTO_CELLS = 2**22
-_MAX_CELLS = 2**28
 
 
 @final
@@ -37,12 +33,9 @@ class CountsNgramLM:
     Args:
         context_length: N, in [0, 5].
         smoothing: a method, or a float k, which means `AddK(k)`.
-        table: "dense" stores all possible n-grams, at most 2^28; "sparse" stores the observed ones. Both give the
-            same probabilities. "auto" is dense if V^n <= 2^22.
 
-    Variables: `{"counts": ..., "smoothed": ...}`. Dense: `{"table": int32 [V^N, V]}` and `{"log_probs": float32
-    [V^N, V]}`. Sparse: `{"ngrams": int32 [M, n], "counts": int32 [M]}`, sorted, and `{"base": float32, "levels":
-    tuple of BackoffLevel}`.
+    Variables: `{"counts": {"ngrams": int32 [M, n], "counts": int32 [M]}, "smoothed": {"base": float32, "levels":
+    tuple of BackoffLevel}}`, where the n-grams are those observed, sorted.
 
     >>> import jaxlm
     >>> model = CountsNgramLM(vocab_size=4, context_length=2, smoothing=1.0)
@@ -54,7 +47,6 @@ class CountsNgramLM:
     vocab_size: int
     context_length: int
     smoothing: Smoothing | float = field(default_factory=ModifiedKneserNey)
-    table: Literal["auto", "dense", "sparse"] = "auto"
 
     def __post_init__(self) -> None:
         check_sizes(self, "vocab_size")
@@ -66,24 +58,9 @@ class CountsNgramLM:
         if not isinstance(self.smoothing, Smoothing):
             methods = "a float, AddK(k), WittenBell(), KneserNey() or ModifiedKneserNey()"
             raise TypeError(f"CountsNgramLM: smoothing must be {methods}, got {self.smoothing!r}")
-        if self.table not in ("auto", "dense", "sparse"):
-            raise ValueError(f"CountsNgramLM: table must be auto, dense or sparse, got {self.table!r}")
-        if self.table == "dense" and self._num_cells > _MAX_CELLS:
-            raise ValueError(
-                f"CountsNgramLM: a dense table of V^{self.context_length + 1} = {self._num_cells:,} cells needs "
-                f"{8 * self._num_cells:,} bytes; use table='sparse', which stores only the n-grams seen"
-            )
-
-    @property
-    def is_dense(self) -> bool:
-        return self.table == "dense" or (self.table == "auto" and self._num_cells <= _AUTO_CELLS)
-
-    @property
-    def _num_cells(self) -> int:
-        return int(self.vocab_size) ** (int(self.context_length) + 1)  # Python integers, because NumPy's wrap
 
     def map_hyperparams(self, function: Callable[[Any], Any]) -> "CountsNgramLM":
-        """See `HasHyperparams`. `apply` does not use the smoothing, so all methods share its compiled programs."""
+        """See `HasHyperparams`. `apply` does not use the smoothing, which is part of the levels."""
         return replace(self, smoothing=ModifiedKneserNey())
 
     def init(self, key: KeyLike, contexts: IntBN) -> Variables:
@@ -116,12 +93,6 @@ class CountsNgramLM:
     def ngrams_of(self, variables: Variables) -> tuple[Ngrams, Counts]:
         """Return the distinct n-grams, int32 [M, n], sorted, and their counts, int64 [M]. Host function."""
         order, counts = self.context_length + 1, jax.device_get(variables["counts"])
-        if ("table" in counts) != self.is_dense:
-            raise ValueError("the variables belong to a different model; start from jaxlm.init(model, key)")
-        if self.is_dense:
-            table = counts["table"].reshape(-1)
-            codes = np.flatnonzero(table)
-            return decode_ngrams(codes, self.vocab_size, order), table[codes].astype(np.int64)
         ngrams, is_real = counts["ngrams"], counts["counts"] > 0  # the other rows are padding
         if ngrams.shape[1] != order:
             shape = list(ngrams.shape)
@@ -149,12 +120,6 @@ class CountsNgramLM:
             raise ValueError(f"an n-gram's count is {largest}, above the int32 limit {_MAX_COUNT}; fit fewer ids")
         levels = backoff.build_levels(ngrams, counts, self.vocab_size, cast(Smoothing, self.smoothing))
         base = 0.0 if self.smoothing == AddK(0) else 1 / self.vocab_size
-        if self.is_dense:
-            table = np.zeros(self._num_cells, np.int32).reshape(-1, self.vocab_size)
-            table[encode_contexts(ngrams[:, :-1], self.vocab_size), ngrams[:, -1]] = counts
-            with np.errstate(divide="ignore"):
-                log_probs = np.log(backoff.tabulate_levels(levels, base, *table.shape)).astype(np.float32)
-            return jax.device_put({"counts": {"table": table}, "smoothed": {"log_probs": log_probs}})
         stored = {"ngrams": pad_rows(ngrams, self.vocab_size), "counts": pad_rows(counts.astype(np.int32), 0)}
         padded = tuple(backoff.pad_level(level, self.vocab_size) for level in levels)
         return jax.device_put({"counts": stored, "smoothed": {"base": np.float32(base), "levels": padded}})
@@ -162,8 +127,6 @@ class CountsNgramLM:
     def apply(self, variables: Variables, contexts: ArrayLike) -> FloatBV:
         """Return log-probabilities for contexts [B, N]."""
         contexts, smoothed = check_contexts(contexts, self.context_length), variables["smoothed"]
-        if self.is_dense:
-            return jnp.asarray(smoothed["log_probs"])[encode_contexts(contexts, self.vocab_size)]
         probabilities = jnp.full((len(contexts), self.vocab_size), smoothed["base"])
         for level in smoothed["levels"]:
             entries = backoff.find_entries(level, contexts)
@@ -173,9 +136,6 @@ class CountsNgramLM:
     def target_log_probs(self, variables: Variables, contexts: ArrayLike) -> TargetLogProbs:
         """See `SupportsTargetLogProbs`. It looks up each target instead of computing V probabilities."""
         contexts, smoothed = check_contexts(contexts, self.context_length), variables["smoothed"]
-        if self.is_dense:
-            table, codes = jnp.asarray(smoothed["log_probs"]), encode_contexts(contexts, self.vocab_size)
-            return lambda rows, targets: table[codes[rows], targets]
         levels = [(level, backoff.find_entries(level, contexts)) for level in smoothed["levels"]]
 
         def log_probs(rows: IntW, targets: IntW) -> FloatW:

@@ -26,9 +26,3 @@ def find_runs(rows: Ngrams) -> NDArray[np.intp]:
 def sum_runs(values: NDArray[Any], firsts: NDArray[np.intp]) -> NDArray[Any]:
     """Return the sum of `values` over each run, given where the runs begin."""
     return np.add.reduceat(values, firsts) if len(firsts) else values  # reduceat rejects empty arrays
-
-
-def decode_ngrams(codes: Counts, vocab_size: int, order: int) -> Ngrams:
-    """Return the n-grams whose tokens are the digits of `codes` in base V."""
-    digits = [codes // vocab_size**place % vocab_size for place in reversed(range(order))]
-    return np.stack(digits, axis=1).astype(np.int32)

@@ -18,7 +18,7 @@ TARGETS = {"model": 12, "tokenizer": 4, "config": 3, "text": 2}  # relative freq
 def make_originals(folder: Path) -> dict[str, list[Path]]:
     """Write small valid files of every kind and return their paths by target."""
     tokenizers = [jaxlm.CharTokenizer.train(TEXT), jaxlm.ByteTokenizer(), jaxlm.BPETokenizer.train(TEXT, 270)]
-    ngrams = jaxlm.CountsNgramLM(5, 2, jaxlm.KneserNey(0.5), table="sparse")
+    ngrams = jaxlm.CountsNgramLM(5, 2, jaxlm.KneserNey(0.5))
     models: list[tuple[Any, Any]] = [
         (jaxlm.CountsBigramLM(tokenizers[0].vocab_size, smoothing=0.5), tokenizers[0]),
         (jaxlm.NeuralBigramLM(256, 2), tokenizers[1]),

@@ -18,7 +18,7 @@ import jaxlm
 
 COUNTS = jaxlm.CountsBigramLM(300, smoothing=0.25)
 BIGRAM = jaxlm.NeuralBigramLM(300, 4)
-SPARSE = jaxlm.CountsNgramLM(300, 2, jaxlm.KneserNey(), table="sparse")
+SPARSE = jaxlm.CountsNgramLM(300, 2, jaxlm.KneserNey())
 MODELS = [
     COUNTS,
     BIGRAM,

@@ -30,13 +30,14 @@ def test_variables_from_arrays_refuses_invalid_counts(changes, message):
 
 
 def test_variables_from_arrays_refuses_another_table_or_mixture():
-    dense = jaxlm.CountsNgramLM(5, 1, table="dense")
-    mixture = jaxlm.MixtureLM((dense, jaxlm.NeuralBigramLM(5, 2)), (0.5, 0.5))
+    bigram = jaxlm.CountsBigramLM(5)
+    mixture = jaxlm.MixtureLM((bigram, jaxlm.NeuralBigramLM(5, 2)), (0.5, 0.5))
+    table = {"counts": {"table": np.zeros((5, 5), np.int32)}}
     for model, arrays, message in [
-        (dense, {"table": np.zeros((5, 5), np.float32)}, r"'table' is float32\[5, 5\], expected int32\[5, 5\]"),
-        (dense, {"table": np.zeros((4, 5), np.int32)}, r"'table' is int32\[4, 5\], expected int32\[5, 5\]"),
-        (dense, ARRAYS, r"'counts' is int32\[1\], expected no array of that name"),
-        (mixture, {"0": {"table": np.zeros((5, 5), np.int32)}}, "'params/embedding/embedding' is missing"),
+        (bigram, {"counts": {"table": np.zeros((5, 5), np.float32)}}, r"float32\[5, 5\], expected int32\[5, 5\]"),
+        (bigram, {"counts": {"table": np.zeros((4, 5), np.int32)}}, r"int32\[4, 5\], expected int32\[5, 5\]"),
+        (bigram, ARRAYS, r"'counts' is int32\[1\], expected no array of that name"),
+        (mixture, {"0": table}, "'params/embedding/embedding' is missing"),
         (mixture, {"2": np.zeros(2)}, "must be named 0, 1"),
         (mixture, np.zeros(2), "must be named 0, 1"),
     ]:
@@ -56,7 +57,7 @@ def test_variables_to_arrays_keeps_only_the_counts():
 
 def test_model_to_spec_is_readable_json():
     spec = model_to_spec(jaxlm.MixtureLM((jaxlm.CountsNgramLM(np.int64(5), 1, jaxlm.AddK(0.5)),), (1.0,)))
-    ngrams = {"vocab_size": 5, "context_length": 1, "table": "auto"}
+    ngrams = {"vocab_size": 5, "context_length": 1}
     smoothing = {"class": "AddK", "fields": {"k": 0.5}}
     assert spec == {
         "class": "MixtureLM",

@@ -226,7 +226,7 @@ def test_evaluate_warns_of_probabilities():
 
 
 @pytest.mark.parametrize(
-    "model", [CountsBigramLM(4, 0.0), CountsNgramLM(4, 1, 0.0, "sparse")], ids=["bigram", "ngram"]
+    "model", [CountsBigramLM(4, 0.0), CountsNgramLM(4, 1, 0.0)], ids=["bigram", "ngram"]
 )
 def test_debug_nans_accepts_impossible_tokens(model):
     """Without smoothing, the token 3 and all that follows it have the log-probability -inf."""

@@ -133,7 +133,7 @@ def call_everything(jaxlm):
     for optimizer in (optax.adam(1e-3), full_sgd):
         jaxlm.train_lm(small, ids, key=key, num_steps=3, optimizer=optimizer)
     jaxlm.train_many(small, ids, keys=key[None], hyperparams={"lr": [0.1]}, num_steps=3)
-    counts = [jaxlm.CountsBigramLM(7), jaxlm.CountsNgramLM(7, 2, jaxlm.KneserNey(), table="sparse")]
+    counts = [jaxlm.CountsBigramLM(7), jaxlm.CountsNgramLM(7, 2, jaxlm.KneserNey())]
     fitted = [model.fit(jaxlm.init(model, key), ids) for model in counts]
     for model, variables in zip(counts, fitted, strict=True):
         evaluate_and_sample(model, variables)

@@ -16,7 +16,6 @@ VOCAB = 12
 ZIPF = (1 / np.arange(1, VOCAB + 1) ** 2) / (1 / np.arange(1, VOCAB + 1) ** 2).sum()
 STREAM = np.random.default_rng(0).choice(VOCAB, 400, p=ZIPF)
 SMOOTHINGS = [AddK(1.0), AddK(0.01), WittenBell(), KneserNey(), KneserNey(0.4), ModifiedKneserNey()]
-each_table = pytest.mark.parametrize("table", ["dense", "sparse"])
 
 
 def fitted(model, ids=STREAM):
@@ -79,7 +78,7 @@ class PlainNgrams:
 @pytest.mark.parametrize("smoothing", SMOOTHINGS, ids=str)
 @pytest.mark.parametrize("order", [1, 2, 3])
 def test_probabilities_are_those_of_the_published_formulas(order, smoothing):
-    model = CountsNgramLM(VOCAB, order - 1, smoothing, "dense")
+    model = CountsNgramLM(VOCAB, order - 1, smoothing)
     contexts = some_contexts(order - 1)
     plain = PlainNgrams(STREAM, order, VOCAB, smoothing)
     expected = np.array(
@@ -89,23 +88,13 @@ def test_probabilities_are_those_of_the_published_formulas(order, smoothing):
     np.testing.assert_allclose(np.exp(model.apply(fitted(model), contexts)), expected, rtol=2e-6)
 
 
-@pytest.mark.parametrize(("context_length", "smoothing"), [(2, WittenBell()), (1, AddK(1e-30))])
-def test_sparse_table_equals_dense_table(context_length, smoothing):
-    dense, sparse = (CountsNgramLM(VOCAB, context_length, smoothing, table) for table in ("dense", "sparse"))
-    contexts = some_contexts(context_length)
-    expected = np.asarray(dense.apply(fitted(dense), contexts))
+def test_target_log_probs_are_those_of_apply():
+    model = CountsNgramLM(VOCAB, 2, WittenBell())
+    variables, contexts = fitted(model), some_contexts(2)
+    expected = np.asarray(model.apply(variables, contexts))
     rows, targets = (index.reshape(-1) for index in np.indices(expected.shape))
-
-    @jax.jit
-    def score(variables, rows, targets):
-        log_probs = sparse.target_log_probs(variables, contexts)
-        return sparse.apply(variables, contexts), log_probs(rows, targets)
-
-    whole, of_targets = score(fitted(sparse), rows, targets)
-    np.testing.assert_allclose(whole, expected, rtol=2e-5)
-    np.testing.assert_allclose(of_targets, expected.reshape(-1), rtol=2e-5)
-    of_targets = dense.target_log_probs(fitted(dense), contexts)(rows, targets)
-    np.testing.assert_array_equal(of_targets, expected.reshape(-1))
+    log_probs = jax.jit(lambda variables: model.target_log_probs(variables, contexts)(rows, targets))(variables)
+    np.testing.assert_allclose(log_probs, expected.reshape(-1), rtol=2e-5)
 
 
 @pytest.mark.slow
@@ -136,9 +125,8 @@ def test_kneser_ney_equals_nltk(order):
         np.testing.assert_allclose(row, expected, atol=1e-6)
 
 
-@each_table
-def test_without_smoothing_the_unseen_is_impossible(table):
-    model = CountsNgramLM(4, 1, AddK(0), table)
+def test_without_smoothing_the_unseen_is_impossible():
+    model = CountsNgramLM(4, 1, AddK(0))
     variables = fitted(model, [0, 1, 0, 1, 0, 2])
     log_probs = jax.jit(model.apply)(variables, np.arange(4))
     np.testing.assert_allclose(
@@ -146,16 +134,14 @@ def test_without_smoothing_the_unseen_is_impossible(table):
     )
 
 
-@each_table
-def test_a_fresh_table_is_uniform(table, fresh_perplexity):
-    assert fresh_perplexity(CountsNgramLM(VOCAB, 2, table=table)) == pytest.approx(VOCAB)
+def test_a_fresh_table_is_uniform(fresh_perplexity):
+    assert fresh_perplexity(CountsNgramLM(VOCAB, 2)) == pytest.approx(VOCAB)
 
 
-@each_table
 @settings(max_examples=25, deadline=None)
 @given(cuts=st.lists(st.integers(3, 397), max_size=4, unique=True), seed=st.integers(0, 100))
-def test_fit_of_pieces_in_any_order_equals_fit_of_the_whole(table, cuts, seed):
-    model = CountsNgramLM(VOCAB, 2, ModifiedKneserNey(), table)
+def test_fit_of_pieces_in_any_order_equals_fit_of_the_whole(cuts, seed):
+    model = CountsNgramLM(VOCAB, 2, ModifiedKneserNey())
     bounds = [2, *sorted(cuts), len(STREAM)]
     pieces = [STREAM[begin - 2 : end] for begin, end in itertools.pairwise(bounds)]
     variables = jaxlm.init(model, jax.random.key(0))
@@ -166,18 +152,16 @@ def test_fit_of_pieces_in_any_order_equals_fit_of_the_whole(table, cuts, seed):
     jax.tree.map(np.testing.assert_array_equal, variables, whole)
 
 
-@each_table
-def test_fit_leaves_its_argument_unchanged(table):
-    model = CountsNgramLM(VOCAB, 1, table=table)
+def test_fit_leaves_its_argument_unchanged():
+    model = CountsNgramLM(VOCAB, 1)
     variables = fitted(model)
     before = jax.tree.map(np.array, variables)
     model.fit(variables, STREAM[:50])
     jax.tree.map(np.testing.assert_array_equal, before, variables)
 
 
-@each_table
-def test_variables_of_inverts_ngrams_of(table):
-    model = CountsNgramLM(VOCAB, 2, table=table)
+def test_variables_of_inverts_ngrams_of():
+    model = CountsNgramLM(VOCAB, 2)
     variables = fitted(model)
     ngrams, counts = model.ngrams_of(variables)
     expected = Counter(tuple(STREAM[i : i + 3].tolist()) for i in range(len(STREAM) - 2))
@@ -214,13 +198,6 @@ def test_a_float_means_add_k():
         assert hash(model) == hash(CountsNgramLM(VOCAB, 1, AddK(0.5)))
 
 
-def test_auto_is_dense_up_to_2_22_cells():
-    assert CountsNgramLM(2, 5).is_dense
-    assert CountsNgramLM(2**11, 1).is_dense
-    assert not CountsNgramLM(2**11 + 1, 1).is_dense
-    assert not CountsNgramLM(27, 4).is_dense
-
-
 class LoggingKneserNey(KneserNey):
     """A problem is logged once per process; with this name, no other test has logged it before."""
 
@@ -255,12 +232,6 @@ def test_fit_in_pieces_logs_each_problem_once(caplog):
         (lambda: CountsNgramLM(5, 6), ValueError, "context_length must be at most 5, got 6"),
         (lambda: CountsNgramLM(5, -1), ValueError, "context_length must be at least 0, got -1"),
         (lambda: CountsNgramLM(0, 1), ValueError, "vocab_size must be at least 1"),
-        (lambda: CountsNgramLM(5, 1, KneserNey(), "huge"), ValueError, "dense or sparse, got 'huge'"),
-        (
-            lambda: CountsNgramLM(4096, 2, KneserNey(), "dense"),
-            ValueError,
-            r"V\^3 = 68,719,476,736 cells needs 549,755,813,888 bytes; use table='sparse'",
-        ),
         (lambda: CountsNgramLM(5, 1, "1.0"), TypeError, r"smoothing must be a float, AddK\(k\).*got '1.0'"),
         (lambda: CountsNgramLM(5, 1, -1), ValueError, r"AddK: k must be 0 or in \[1e-30, 1e30\], got -1"),
         (lambda: AddK("1"), TypeError, "AddK: k must be a number, got '1'"),
@@ -291,8 +262,5 @@ def test_fit_rejects_wrong_ids(ids, error, message):
 
 
 def test_fit_rejects_variables_of_another_model():
-    dense, sparse = (fitted(CountsNgramLM(VOCAB, 2, table=table)) for table in ("dense", "sparse"))
     with pytest.raises(ValueError, match="belong to a different model"):
-        CountsNgramLM(VOCAB, 2, table="sparse").fit(dense, STREAM)
-    with pytest.raises(ValueError, match="belong to a different model"):
-        CountsNgramLM(VOCAB, 3, table="sparse").fit(sparse, STREAM)
+        CountsNgramLM(VOCAB, 3).fit(fitted(CountsNgramLM(VOCAB, 2)), STREAM)

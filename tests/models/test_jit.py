@@ -7,7 +7,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxlm import AddK, CountsBigramLM, CountsNgramLM, KneserNey, MixtureLM, MLPLanguageModel, UniformLM, init
+from jaxlm import (
+    CountsBigramLM,
+    CountsNgramLM,
+    KneserNey,
+    MixtureLM,
+    MLPLanguageModel,
+    UniformLM,
+    WittenBell,
+    init,
+)
 from jaxlm.models.interface import compute_logits
 from jaxlm.models.jit import jit_model
 
@@ -43,7 +52,7 @@ def test_other_numbers_do_not_recompile(make_model, expected, variables):
 
 def test_other_smoothing_methods_do_not_recompile():
     apply = jit_model(lambda model, variables, contexts: compute_logits(model, variables, contexts))
-    for smoothing in (AddK(0.0), AddK(0.5), KneserNey(0.5)):
+    for smoothing in (WittenBell(), KneserNey(0.1), KneserNey(0.5)):  # add-k has other levels
         model = CountsNgramLM(3, 1, smoothing)
         apply(model, init(model, jax.random.key(0)), CONTEXTS)
     assert apply._cache_size() == 1
