@@ -225,12 +225,10 @@ def load_tokenizer(path: str | os.PathLike[str]) -> Tokenizer:
     path = expand(path)
     file = path / "tokenizer.json" if path.is_dir() else path
     match document := read_json(file):
-        case {"tokenizer": _} | {"sha256": _}:
-            return tokenizer_from_json(document, origin=file)
-        case {"model": _} | {"added_tokens": _} | {"tokenizer_class": _}:
-            kind = "a tokenizer of Hugging Face"
         case dict() if document and all(isinstance(token, int) for token in document.values()):
             kind = "a vocabulary like GPT-2's vocab.json"
+        case {"model": _} | {"added_tokens": _} | {"tokenizer_class": _}:
+            kind = "a tokenizer of Hugging Face"
         case _:
             return tokenizer_from_json(document, origin=file)
     remedy = "train a tokenizer with `jaxlm tokenize --out FILE`"

