@@ -1,5 +1,6 @@
 """Sample text from a language model: check the arguments, and call `generate` in blocks of one length."""
 
+import collections
 import itertools
 from collections.abc import Iterator
 from typing import Any
@@ -68,10 +69,9 @@ def sample(
     >>> sample(model, variables, [0], 4, key=jax.random.key(1)).tolist()
     [0, 1, 2, 0, 1]
     """
-    check_not_traced("sample", "generate", variables, prompt_ids, key)
     device = resolve_device(device, num_weights=num_params(variables))
     options: Any = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "device": device}
-    blocks = sample_stream(model, variables, prompt_ids, num_tokens, key=key, **options)
+    blocks = sample_stream(model, variables, prompt_ids, num_tokens, key=key, **options)  # checks the arguments
     return jax.device_put(np.concatenate([np.asarray(prompt_ids, np.int32), *blocks], axis=-1), device)
 
 
@@ -132,10 +132,11 @@ def _generate_blocks(
             yield start, context, tokens
             context = after
 
-    ahead, blocks = itertools.tee(start_blocks(context))
-    next(itertools.islice(ahead, _BLOCKS_AHEAD - 1, None), None)
-    for start, context, tokens in blocks:
-        next(ahead, None)
+    blocks = start_blocks(context)
+    in_flight = collections.deque(itertools.islice(blocks, _BLOCKS_AHEAD))
+    while in_flight:
+        start, context, tokens = in_flight.popleft()
+        in_flight.extend(itertools.islice(blocks, 1))
         block = np.array(tokens)[:, : num_tokens - start]
         if (block < 0).any():
             column, row = np.argwhere(block.T < 0)[0]
