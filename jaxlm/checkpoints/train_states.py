@@ -7,11 +7,9 @@ Orbax's `CheckpointManager` can read these directories. It is not used to write 
 step file by file: a kill in between would leave a partial checkpoint.
 """
 
-import contextlib
 import hashlib
 import logging
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -39,40 +37,12 @@ class Checkpoint(NamedTuple):
     seconds: float  # training time up to this step
 
 
-@contextlib.contextmanager
-def save_in_background(directory: Path, keep: int) -> Iterator[Callable[..., None]]:
-    """Yield `save(checkpoint=None, wait=False)`, which saves a checkpoint in a background thread.
-
-    The `keep` latest checkpoints are kept. An error is raised by the next call.
-    """
-
-    def write(checkpoint: Checkpoint) -> None:
-        directory.mkdir(exist_ok=True)  # fails if the run directory was moved away
-        save_checkpoint(directory, checkpoint)
-        for step in checkpoint_steps(directory)[:-keep]:
-            remove(checkpoint_path(directory, step))
-
-    with ThreadPoolExecutor(1, thread_name_prefix="checkpoints") as executor:
-        pending: list[Future[None]] = []
-
-        def save(checkpoint: Checkpoint | None = None, *, wait: bool = False) -> None:
-            if checkpoint is not None:
-                save(wait=True)
-                pending.append(executor.submit(write, checkpoint))
-            if pending and (wait or pending[0].done()):
-                try:
-                    pending.pop().result()
-                except OSError as error:
-                    remedy = f"if the disk is full, free space and resume {directory.parent}"
-                    raise OSError(f"{error}; {remedy}") from error
-
-        yield save
-
-
-def save_checkpoint(directory: Path, checkpoint: Checkpoint) -> Path:
+def save_checkpoint(directory: Path, checkpoint: Checkpoint, *, keep: int = 2**31) -> Path:
     """Save a checkpoint as `directory/step_NNNNNNNNNN`, unless a checkpoint of this step exists.
 
-    Raises an OSError if it cannot be written; all other checkpoints are unchanged.
+    Then remove all but the `keep` latest checkpoints. Not for use in a thread that runs an event loop, such as
+    Jupyter's, where Orbax fails.
+    Raises an OSError if the checkpoint cannot be written; all others are unchanged.
     """
     import orbax.checkpoint as ocp
 
@@ -84,6 +54,7 @@ def save_checkpoint(directory: Path, checkpoint: Checkpoint) -> Path:
     items = {name: ocp.args.StandardSave(tree) for name, tree in trees.items()}
     document = {"version": _VERSION, "seconds": checkpoint.seconds, "arrays": _describe_arrays(trees)}
     try:
+        directory.mkdir(exist_ok=True)  # fails if the run directory was moved away
         remove(path)
         with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
             checkpointer.save(path.absolute(), args=ocp.args.Composite(**items))
@@ -93,8 +64,11 @@ def save_checkpoint(directory: Path, checkpoint: Checkpoint) -> Path:
         for each in (directory, path, *path.rglob("*")):
             sync(each)
         write_atomically(path / _DOCUMENT, add_checksum(document))
+        for step in checkpoint_steps(directory)[:-keep]:
+            remove(checkpoint_path(directory, step))
     except (OSError, ValueError, RuntimeError) as error:
-        raise OSError(f"cannot save {path}: {_first_line(error)}") from error
+        remedy = f"if the disk is full, free space and resume {directory.parent}"
+        raise OSError(f"cannot save {path}: {_first_line(error)}; {remedy}") from error
     return path
 
 
@@ -115,15 +89,14 @@ def load_checkpoint(directory: Path, step: int, like: Arrays) -> Checkpoint:
             arrays = f"{name} is {found.get(name)}, expected {expected.get(name)}"
             raise ValueError(f"{path} does not match the model and the optimizer: {arrays}")
     try:
-        # In a new thread, because Orbax fails in a thread that runs an event loop, such as Jupyter's.
-        with ThreadPoolExecutor(1) as executor:
-            state, best = executor.submit(_load_arrays, path, trees).result()
+        with ThreadPoolExecutor(1) as executor:  # see `save_checkpoint`
+            restored = executor.submit(_load_items, path, trees).result()
         log = (path / _LOG).read_bytes()
     except MemoryError:
         raise
     except Exception as error:  # the files are intact, and TensorStore reports failures to read as ValueErrors
         raise OSError(f"cannot read {path}: {_first_line(error)}") from error
-    return Checkpoint(state, best, log, document["seconds"])
+    return Checkpoint(restored["state"], restored["best"], log, document["seconds"])
 
 
 def latest_checkpoint(directory: Path, like: Arrays) -> Checkpoint | None:
@@ -166,18 +139,13 @@ def _describe_arrays(trees: dict[str, Any]) -> dict[str, str]:
     return {jax.tree_util.keystr(path): f"{leaf.dtype}{list(leaf.shape)}" for path, leaf in leaves}
 
 
-def _load_arrays(path: Path, trees: dict[str, Any]) -> Arrays:
+def _load_items(path: Path, trees: dict[str, Any]) -> dict[str, Any]:
     import orbax.checkpoint as ocp
 
-    trees = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), trees)
-    items = {name: ocp.args.StandardRestore(tree) for name, tree in trees.items()}
-    is_partial = trees["state"].opt_state is None
-    if is_partial:
-        items["state"] = ocp.args.PyTreeRestore()  # all of it, as nested dicts
+    items = dict.fromkeys(trees, ocp.args.PyTreeRestore())  # as nested dicts and lists
     with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
         restored = checkpointer.restore(path.absolute(), args=ocp.args.Composite(**items))
-    state = restored["state"]
-    return ocp.tree.deserialize_tree(state, trees["state"]) if is_partial else state, restored["best"]
+    return {name: ocp.tree.deserialize_tree(restored[name], tree) for name, tree in trees.items()}
 
 
 def _read_verified(path: Path) -> dict[str, Any]:

@@ -1,16 +1,17 @@
 """Train with checkpoints, and find the checkpoint to resume from."""
 
 import json
-import logging
 import time
-from contextlib import ExitStack, nullcontext
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, nullcontext, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from jaxlm.checkpoints import train_states
-from jaxlm.checkpoints.train_states import Checkpoint, save_in_background
+from jaxlm.checkpoints.train_states import Checkpoint
 from jaxlm.runs.metrics_log import append_metrics, read_log
 from jaxlm.runs.own import compute_metrics
 from jaxlm.runs.results import metrics_line
@@ -40,7 +41,9 @@ def train_with_checkpoints(
     latest, yielded_at, saved_at = checkpoint, None, time.monotonic()
     with ExitStack() as stack:
         stop_requested = stack.enter_context(catch_stop_signals())
-        save = stack.enter_context(save_in_background(path / "checkpoints", config.keep))
+        executor = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="checkpoints"))
+        save = partial(executor.submit, train_states.save_checkpoint, path / "checkpoints", keep=config.keep)
+        saving: Future[Any] = executor.submit(int)  # the last save; at first, nothing
         show = stack.enter_context(progress(console, setup.title, config.num_steps - 1))
         events = open_tensorboard(path / "tensorboard", first_step) if config.tensorboard else nullcontext()
         write_events = stack.enter_context(events)
@@ -50,31 +53,32 @@ def train_with_checkpoints(
                 now = time.monotonic()
                 if int(state.step) == first_step:
                     continue  # before the first chunk
-                if yielded_at is not None:  # the first chunk compiles
-                    seconds += now - yielded_at
+                seconds += 0.0 if yielded_at is None else now - yielded_at  # the first chunk compiles
                 yielded_at = now
-                if record is not None and record.validation is not None:
-                    perplexity = record.validation.perplexity
+                if record is not None:
+                    line = metrics_line(setup.name, record)
                     metrics = compute_metrics(setup.own, setup.model, state.variables, setup.data.val_ids)
-                    append_metrics(log, metrics_line(setup.name, record) | metrics)
+                    append_metrics(log, line | metrics)
                     content = read_log(log)
                     if write_events is not None:
                         write_events(record)
-                    show(record.step, f"loss {record.train_loss:.3f}, validation perplexity {perplexity:.1f}")
+                    perplexity = f"validation perplexity {line['val_perplexity']:.1f}"
+                    show(record.step, f"loss {record.train_loss:.3f}, {perplexity}")
                 latest = Checkpoint(state, best, content, seconds)
                 is_due = config.save_every is not None and int(state.step) % config.save_every == 0
-                if is_due or now - saved_at >= config.save_seconds:
-                    save(latest)
-                    saved_at = now
-                save()  # raise the error of a finished save
+                is_due = is_due or now - saved_at >= config.save_seconds
+                if is_due or saving.done():
+                    saving.result()  # raises the error of a failed save
+                if is_due:
+                    saving, saved_at = save(latest), now
                 if stop_requested():
                     break
-            save(latest, wait=True)
+            saving.result()
+            save(latest).result()
         except FloatingPointError:
-            try:
-                save(latest, wait=True)
-            except OSError as error:  # raise the first error, not this one
-                logging.getLogger(__name__).warning("%s", error)
+            if latest is not None:
+                with suppress(OSError):  # raise the first error, not this one
+                    save(latest).result()
             raise
     if signal := stop_requested():
         raise KeyboardInterrupt(signal)

@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import logging
 import os
 import threading
 from pathlib import Path
@@ -118,11 +117,10 @@ def test_a_diverging_training_saves_its_last_state(text_folder, tmp_path):
     assert str(again.value) == str(raised.value)
 
 
-def test_a_diverging_training_reports_divergence_on_a_full_disk(text_folder, tmp_path, caplog):
+def test_a_diverging_training_reports_divergence_on_a_full_disk(text_folder, tmp_path):
     (tmp_path / "checkpoints").write_text("in the way")
     with pytest.raises(FloatingPointError):
         train(tmp_path, diverging(text_folder))
-    assert [record.levelno for record in caplog.records] == [logging.WARNING]
 
 
 def test_a_directory_that_was_moved_away_is_not_created_again(config, tmp_path):
