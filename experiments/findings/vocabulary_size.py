@@ -104,7 +104,7 @@ def fit_models(
     data: Dataset, plan: Plan, key: jax.Array
 ) -> Iterator[tuple[str, jaxlm.LanguageModel, Any, Mapping[str, float]]]:
     """Yield title, model, variables, and hyper-parameters selected on the last tenth of the training tokens."""
-    vocab_size, recipe = data.tokenizer.vocab_size, RECIPES["momentum"]
+    vocab_size = data.tokenizer.vocab_size
     uniform, *_, bigram = fit_baselines(data)
     yield "uniform", uniform.model, uniform.variables, {}
     assert isinstance(bigram.model, jaxlm.CountsBigramLM)
@@ -112,8 +112,8 @@ def fit_models(
     order = select_order(vocab_size, data.train_ids, plan.max_order)
     ngram = jaxlm.CountsNgramLM(vocab_size, order - 1)
     yield "modified Kneser-Ney", ngram, fit_counts(ngram, data.train_ids), {"order": order}
-    mlp = make_networks(vocab_size, NetworkOptions(), recipe, plan.num_steps)[1]
-    options = {"batch_size": recipe.batch_size, "optimizer": recipe.optimizer(mlp.lr, plan.num_steps)}
+    mlp = make_networks(vocab_size, NetworkOptions(), RECIPES["momentum"], plan.num_steps)[1]
+    options = {"batch_size": mlp.batch_size, "optimizer": mlp.optimizer}
     trained = train(mlp.model, data.train_ids, plan.num_steps, key=key, **options)
     yield "MLP", mlp.model, trained.variables, {"context_length": mlp.model.context_length}
 

@@ -66,7 +66,7 @@ def train_models(options: PyTorchLadderOptions, torch: Any, data: Dataset) -> It
     """Train and sample one model after another; yield its title and validation perplexity."""
     from experiments.speed.pytorch import reference  # imports torch
 
-    vocab_size, recipe = data.tokenizer.vocab_size, rungs.RECIPES["course"]
+    vocab_size = data.tokenizer.vocab_size
     prompt_ids = line_start_prompt(data, options.mlp_context_length)
     train_ids, val_ids, prompt = (ids.tolist() for ids in (data.train_ids, data.val_ids, prompt_ids))
     table = torch.zeros((vocab_size, vocab_size), dtype=torch.int32)
@@ -75,23 +75,17 @@ def train_models(options: PyTorchLadderOptions, torch: Any, data: Dataset) -> It
     reference.generate_from_table_in_python(reference.normalize_counts(table), prompt[-1], options.num_tokens)
     yield "counts bigram, add 1", perplexity
 
-    stream, num_steps = torch.tensor(train_ids), 100 if options.quick else recipe.num_steps
-    interval = max(num_steps // 24, 1)
-    for network in rungs.make_networks(vocab_size, options, recipe):
+    stream, quick_steps = torch.tensor(train_ids), 100 if options.quick else None
+    for network in rungs.make_networks(vocab_size, options, rungs.RECIPES["course"], quick_steps):
         module = reference.from_flax(network.model, jaxlm.init(network.model, jax.random.key(options.seed)))
-        context_length = network.model.context_length
-        training: dict[str, Any] = {
-            "context_length": context_length,
-            "lr": network.lr,
-            "cut": reference.cut_in_python,
-        }
-        for first in range(0, num_steps, interval):
-            steps = min(interval, num_steps - first)
-            reference.train(module, stream, batch_size=recipe.batch_size, num_steps=steps, **training)
-            perplexity = reference.perplexity_in_python(
-                module, val_ids, context_length=context_length, batch_size=256
-            )
-        reference.generate_in_python(module, prompt[-context_length:], options.num_tokens)
+        sizes: dict[str, Any] = {"context_length": network.model.context_length, "batch_size": network.batch_size}
+        interval = max(network.num_steps // 24, 1)
+        for first in range(0, network.num_steps, interval):
+            steps = min(interval, network.num_steps - first)
+            cut = reference.cut_in_python
+            reference.train(module, stream, num_steps=steps, lr=network.lr, cut=cut, **sizes)
+            perplexity = reference.perplexity_in_python(module, val_ids, **sizes | {"batch_size": 256})
+        reference.generate_in_python(module, prompt[-network.model.context_length :], options.num_tokens)
         yield network.title, perplexity
 
 

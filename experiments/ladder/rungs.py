@@ -75,14 +75,18 @@ class Rung:
 
 @dataclass(frozen=True)
 class Network:
-    """A network and how to train it. `fold` separates its keys from those of the other network."""
+    """A network and how to train it. `fold` separates its keys from those of the other network.
+
+    All trainings share one optimizer, and so one compiled program.
+    """
 
     name: str
     title: str
     model: jaxlm.NeuralBigramLM | jaxlm.MLPLanguageModel
-    recipe: Recipe
     lr: float
+    optimizer: optax.GradientTransformation
     num_steps: int
+    batch_size: int
     fold: int
 
 
@@ -142,9 +146,14 @@ def make_networks(
     bigram = jaxlm.NeuralBigramLM(vocab_size, options.bigram_embedding_dim)
     sizes = options.mlp_context_length, options.mlp_embedding_dim, options.mlp_hidden_dim
     mlp = jaxlm.MLPLanguageModel(vocab_size, *sizes)
+
+    def make(name: str, title: str, model: Any, lr: float, fold: int) -> Network:
+        optimizer = recipe.optimizer(lr, num_steps)
+        return Network(name, title, model, lr, optimizer, num_steps, recipe.batch_size, fold)
+
     return (
-        Network("neural_bigram", "neural bigram", bigram, recipe, recipe.bigram_lr, num_steps, fold=0),
-        Network("mlp", "MLP", mlp, recipe, recipe.mlp_lr, num_steps, fold=1),
+        make("neural_bigram", "neural bigram", bigram, recipe.bigram_lr, 0),
+        make("mlp", "MLP", mlp, recipe.mlp_lr, 1),
     )
 
 
@@ -157,8 +166,8 @@ def train_network(
         data.train_ids,
         key=jax.random.fold_in(jax.random.key(seed), network.fold),
         val_ids=data.val_ids,
-        batch_size=network.recipe.batch_size,
+        batch_size=network.batch_size,
         num_steps=network.num_steps,
-        optimizer=network.recipe.optimizer(network.lr, network.num_steps),
+        optimizer=network.optimizer,
         log_every=log_every,
     )

@@ -23,7 +23,7 @@ from jaxlm.utils.timing import Timing
 
 TEXT = "the cat sat on the mat. a rat sat on a hat: the cat sat on the rat!\n" * 20
 NAMES = ["uniform", "unigram", "counts_bigram", "counts_bigram_best_k", "neural_bigram", "mlp"]
-STEPS = 5
+STEPS = 2
 
 
 def small_options(text, **options):

@@ -3,14 +3,17 @@
 import io
 import json
 import re
+import runpy
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import pytest
 from rich.console import Console
 
 from experiments.shared.experiment import run_experiment
 from experiments.speed.jit.compare import JitOptions, compare, prepare
+from experiments.speed.jit.stages import Sizes, make_problem
 
 README = Path(__file__).parents[3] / "experiments" / "speed" / "README.md"
 
@@ -46,14 +49,22 @@ def test_comparison_writes_consistent_rows(tmp_path):
 
 
 @pytest.mark.slow
-def test_stage_file_with_adamw_fills_a_row(tmp_path):
-    """The stage of the README."""
-    (block,) = re.findall(r"^```python\n(.*?adamw.*?)^```", README.read_text("utf-8"), re.MULTILINE | re.DOTALL)
-    (tmp_path / "mine.py").write_text(block)
+def test_stage_file_fills_a_row(tmp_path):
+    (tmp_path / "mine.py").write_text("STAGES = {'sum': lambda _: (lambda x, total, i: total + x[i % 8], X, 0.0)}\n")
+    with (tmp_path / "mine.py").open("a") as file:
+        file.write("import jax.numpy\nX = jax.numpy.ones(8)\n")
     path = run(out=tmp_path / "run", stage_file=tmp_path / "mine.py")
     rows = json.loads((path / "results.json").read_text("utf-8"))["rows"]
     assert [row["variant"] for row in rows] == ["eager", "no jit", "jit", "donated", "loop", "scan", "vmap"]
-    assert all(row["error"] is None and row["stage"] == "adamw" and row["median_us"] > 0 for row in rows)
+    assert all(row["error"] is None and row["stage"] == "sum" and row["median_us"] > 0 for row in rows)
+
+
+def test_stage_of_the_readme_keeps_the_form_of_its_state(tmp_path):
+    (block,) = re.findall(r"^```python\n(.*?adamw.*?)^```", README.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    (tmp_path / "mine.py").write_text(block)
+    stages = runpy.run_path(str(tmp_path / "mine.py"))["STAGES"]
+    step, inputs, state = stages["adamw"](make_problem(Sizes(5, 2, 2, 3, 4, items=2)))
+    assert jax.eval_shape(step, jnp.asarray(inputs), state, 0) == jax.eval_shape(lambda: state)
 
 
 @pytest.mark.slow
