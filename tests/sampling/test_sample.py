@@ -26,7 +26,7 @@ from jaxlm.sampling.distributions import Options
 from jaxlm.sampling.generate import compute_table, generate_block, is_table_worthwhile
 
 P_VALUE = 1e-4  # the keys are fixed, so a test either always passes or always fails
-LARGE_COUNTS = with_counts(np.random.default_rng(3).integers(0, 5, (2000, 2000)), 0.1)
+LARGE_COUNTS = with_counts(np.random.default_rng(3).integers(0, 5, (200, 200)), 0.1)
 UNIGRAM = jaxlm.UnigramLM(VOCAB), jnp.arange(VOCAB) * 7 % 5
 
 
@@ -129,10 +129,10 @@ def test_sample_equals_plain_loop(model, options):
 )
 def test_table_gives_the_same_ids(model, options):
     """`sample` uses a table of all V^N contexts here, `generate` does not."""
-    assert is_table_worthwhile(model[0], Options(**options), 20_000)
+    assert is_table_worthwhile(model[0], Options(**options), 2 * 700)
     context, key = jnp.asarray(PROMPTS[:, 5 - model[0].context_length :]), jax.random.key(0)
-    expected = jaxlm.generate(*model, context, key=key, num_tokens=10_000, **options)
-    np.testing.assert_array_equal(draw(model, PROMPTS, 10_000, **options)[:, 5:], expected)
+    expected = jaxlm.generate(*model, context, key=key, num_tokens=700, **options)
+    np.testing.assert_array_equal(draw(model, PROMPTS, 700, **options)[:, 5:], expected)
 
 
 @pytest.mark.parametrize(("num_ids", "pays"), [(2 * VOCAB**3 - 1, False), (2 * VOCAB**3, True)])
@@ -161,7 +161,7 @@ def test_table_takes_at_most_160_mib(vocab_size, context_length, fits):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("vocab_size", "dtype"),
-    [(128, jnp.float32), (129, jnp.float32), (200, jnp.float32), (1000, jnp.bfloat16)],
+    [(128, jnp.float32), (129, jnp.float32), (1000, jnp.bfloat16)],
 )
 def test_large_vocabulary_is_sampled_at_its_shares(vocab_size, dtype):
     """Above 128 tokens in blocks of 64, here with an empty and a short one. In bfloat16, sums end at 256."""
@@ -172,7 +172,7 @@ def test_large_vocabulary_is_sampled_at_its_shares(vocab_size, dtype):
         logits = jnp.asarray(np.log(probabilities), dtype)
     probabilities = np.exp(np.asarray(logits, np.float64))
     probabilities /= probabilities.sum()
-    ids = draw((LogitsModel(vocab_size), logits), np.zeros((2000, 1), np.int32), 50, key=1)
+    ids = draw((LogitsModel(vocab_size), logits), np.zeros((400, 1), np.int32), 256, key=1)
     counts = np.bincount(ids[:, 1:].ravel(), minlength=vocab_size)
     assert not counts[probabilities == 0].any()
     expected = probabilities * counts.sum()

@@ -46,15 +46,10 @@ LRS, MOMENTA, DECAYS = [0.5, 0.3], [0.9, 0.0], [0.1, 0.2]
 @pytest.mark.parametrize(
     ("model", "optimizer", "hyperparams"),
     [
-        pytest.param(
-            MLP,
-            scheduled_sgd,
-            {"lr": [1.0, 2.0], "momentum": MOMENTA, "weight_decay": DECAYS},
-            id="schedule",
-        ),
-        pytest.param(DROPOUT_MLP, sgd, {"lr": LRS}, id="dropout"),
-        pytest.param(ShiftedModel(), sgd, {"lr": LRS, "weight_decay": DECAYS}, id="constants"),
+        (ShiftedModel(), scheduled_sgd, {"lr": [1.0, 2.0], "momentum": MOMENTA, "weight_decay": DECAYS}),
+        (DROPOUT_MLP, sgd, {"lr": LRS}),
     ],
+    ids=["schedule_and_constants", "dropout"],
 )
 def test_train_many_equals_train_lm(model, optimizer, hyperparams):
     variables, histories = train_many(
@@ -108,7 +103,7 @@ def test_train_many_splits_runs_over_devices():
 import jax, numpy as np, jaxlm
 
 def sweep(device):
-    model, keys = jaxlm.MLPLanguageModel(7, 2, 3, 4), jax.random.split(jax.random.key(5), 4)
+    model, keys = jaxlm.NeuralBigramLM(7, 3), jax.random.split(jax.random.key(5), 4)
     options = {"batch_size": 8, "num_steps": 12, "log_every": 12, "device": device}
     return jaxlm.train_many(model, np.arange(300) ** 2 % 7, keys=keys, hyperparams={"lr": [0.1] * 4}, **options)[0]
 
@@ -117,7 +112,8 @@ assert {len(leaf.devices()) for leaf in jax.tree.leaves(both)} == {2}
 assert jax.tree.leaves(one)[0].devices() == {jax.devices("cpu")[1]}
 jax.tree.map(lambda left, right: np.testing.assert_allclose(left, right, rtol=1e-5, atol=1e-6), both, one)
 """
-    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=2"
+    environment = os.environ | {"XLA_FLAGS": flags}
     subprocess.run([sys.executable, "-c", program], env=environment, check=True)
 
 
