@@ -115,8 +115,9 @@ def resolve(config: TrainConfig, *, has_own_model: bool = False) -> TrainConfig:
         raise ValueError(f"text {config.text} and corpus {config.corpus} exclude each other; remove one")
     if config.warmup_steps >= config.num_steps:
         raise ValueError(f"warmup_steps must be below num_steps {config.num_steps}, got {config.warmup_steps}")
-    if config.optimizer != "sgd" and config.decoupled_decay:
-        raise ValueError(f"decoupled_decay does not apply to optimizer {config.optimizer}; remove it")
+    if config.decoupled_decay and (config.optimizer != "sgd" or config.weight_decay == 0):
+        given = f"optimizer {config.optimizer} and weight_decay {config.weight_decay}"
+        raise ValueError(f"decoupled_decay requires optimizer sgd and a weight_decay above 0, got {given}")
     filled = {}
     for choice, by_choice in _DEPENDENT_OPTIONS.items():
         chosen = "own" if has_own_model and choice == "model" else getattr(config, choice)
@@ -163,12 +164,6 @@ def config_from_json(document: Any, *, origin: str | Path) -> TrainConfig:
 def read_config(path: str | Path) -> TrainConfig:
     """Read a config from a JSON file with any subset of the options."""
     return config_from_json(read_json(path), origin=path)
-
-
-def diff_configs(config: TrainConfig, other: TrainConfig) -> str:
-    """Describe how `config` differs from `other`, such as "lr 0.5, not 0.1". Return "" if they are equal."""
-    pairs = zip(vars(config).items(), vars(other).values(), strict=True)
-    return ", ".join(f"{name} {value}, not {there}" for (name, value), there in pairs if value != there)
 
 
 def _convert(field: dataclasses.Field[Any], value: Any) -> Any:

@@ -1,7 +1,6 @@
 """Create run directories, and record the outcome of a run in the manifest."""
 
 import itertools
-import logging
 import os
 import shlex
 import socket
@@ -113,10 +112,8 @@ def run_session(path: Path, manifest: Mapping[str, Any], device: jax.Device) -> 
     except BaseException as error:
         state = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
         why = str(error).partition("\n")[0][:500] or type(error).__name__
-        try:
+        with suppress(OSError):  # raise the first error, not this one
             finish(state, why)
-        except OSError as second:  # raise the first error, not this one
-            logging.getLogger(__name__).warning("%s: cannot record how the run ended: %s", path, second)
         raise
     finish("done", None)
 

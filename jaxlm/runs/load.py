@@ -94,19 +94,18 @@ def _load_from_run(path: Path, checkpoint: str | int, model: LanguageModel | Non
     run = open_run(path)
     own = run.manifest["own"]
     check_own(path, {name: own[name] for name in own.keys() & {"model"}}, Own(model), "load_model")
-    if checkpoint == "final" and (run.manifest["state"] == "done" or (run.path / "model").exists()):
-        try:
-            return model_files.read_model(run.path / "model", model=model)
-        except FileNotFoundError as error:
+    if checkpoint == "final" and (run.manifest["state"] == "done" or (path / "model").exists()):
+        if not (path / "model").exists():
             remedy = "load a checkpoint, such as 'last', or start the run again"
-            raise FileNotFoundError(f"{error}; {remedy}") from None
+            raise FileNotFoundError(f"{path / 'model'} is missing; {remedy}")
+        return model_files.read_model(path / "model", model=model)
     tokenizer = load_run_tokenizer(run)
     if tokenizer is None and "tokenizer" not in own:
-        raise ValueError(f"{run.path / 'tokenizer.json'} is missing; {_RESUME_REMEDY}")
+        raise ValueError(f"{path / 'tokenizer.json'} is missing; {_RESUME_REMEDY}")
     model = make_model(run.config, run.manifest["tokenizer"]["vocab_size"]) if model is None else model
     if isinstance(model, CountsBigramLM | CountsNgramLM):
         raise FileNotFoundError(f"{path} has no checkpoint {checkpoint!r}; a counts model has only 'final'")
-    state, best, *_ = _load_checkpoint(run.path, checkpoint, abstract_state(model, None, run.config))
+    state, best, *_ = _load_checkpoint(path, checkpoint, abstract_state(model, None, run.config))
     state = state._replace(params=best.params) if checkpoint == "best" else state
     return SavedModel(model, jax.device_put(state.variables), tokenizer)
 
@@ -124,14 +123,11 @@ def load_run_tokenizer(run: Run) -> Tokenizer | None:
 
 def _load_checkpoint(path: Path, checkpoint: str | int, like: train_states.Arrays) -> train_states.Checkpoint:
     folder = path / "checkpoints"
-    steps = train_states.checkpoint_steps(folder)
-    if not steps:
-        raise FileNotFoundError(f"{path} has no checkpoint yet; {_RESUME_REMEDY}")
     if checkpoint in ("final", "last", "best"):
         if (latest := train_states.latest_checkpoint(folder, like)) is None:
-            raise ValueError(f"{path} has no intact checkpoint; {_RESUME_REMEDY}")
+            raise FileNotFoundError(f"{path} has no intact checkpoint; {_RESUME_REMEDY}")
         return latest
-    if checkpoint not in steps:
+    if checkpoint not in (steps := train_states.checkpoint_steps(folder)):
         available = ", ".join(map(str, ["final", "best", "last", *steps]))
         raise FileNotFoundError(f"{path} has no checkpoint {checkpoint!r}; available: {available}")
     return train_states.load_checkpoint(folder, int(checkpoint), like)

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 import filelock
@@ -33,7 +33,7 @@ def lock_run(path: Path, timeout: float = 1.0) -> Iterator[None]:
         yield
 
 
-def _acquire(path: Path, timeout: float) -> filelock.AcquireReturnProxy:
+def _acquire(path: Path, timeout: float) -> AbstractContextManager[object]:
     lock = filelock.FileLock(path / LOCK_NAME, fallback_to_soft=False)
     soft_lock = filelock.SoftFileLock(path / SOFT_LOCK_NAME)
     try:

@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 
+from jaxlm import __version__
 from jaxlm.runs.lock import lock_run
 from jaxlm.runs.metrics_log import replace_nonfinite
 from jaxlm.utils.atomic_files import write_atomically
@@ -21,7 +22,7 @@ from jaxlm.utils.json_files import check_version, read_json
 
 MANIFEST_VERSION = 1
 
-_PACKAGES = ("jaxlm", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tokenizers", "numpy")
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tokenizers", "numpy")
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
@@ -56,8 +57,9 @@ def write_json(path: Path, document: Any) -> None:
 
 def describe_environment(device: jax.Device) -> dict[str, Any]:
     """Return what can change the last bits of a result: versions, platform, device and git commit."""
+    versions = {"python": platform.python_version(), "jaxlm": __version__}
     return {
-        "versions": {"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}},
+        "versions": versions | {name: metadata.version(name) for name in _PACKAGES},
         "platform": platform.platform(),
         "device": {"platform": device.platform, "kind": device.device_kind},
         "git": _git_commit(),
@@ -78,12 +80,6 @@ def _read_checked(path: Path) -> dict[str, Any]:
         raise FileNotFoundError(f"{path} is not a run directory: {missing}") from None
     check_version(document, MANIFEST_VERSION, origin=origin, what="run manifest")
     return verify_checksum(document, origin=origin)
-
-
-def _version(package: str) -> str | None:
-    with suppress(metadata.PackageNotFoundError):
-        return metadata.version(package)
-    return None
 
 
 def _git_commit() -> dict[str, Any] | None:

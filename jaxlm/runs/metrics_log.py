@@ -1,11 +1,8 @@
 """The log `metrics.jsonl`: one JSON object per line."""
 
 import contextlib
-import errno
 import json
 import math
-import os
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +10,13 @@ from jaxlm.utils.atomic_files import read_regular
 
 
 def append_metrics(path: Path, metrics: dict[str, Any]) -> None:
-    """Append a record as one line, or raise an OSError and leave the file unchanged."""
-    data = (json.dumps(replace_nonfinite(metrics), allow_nan=False) + "\n").encode()
-    with path.open("ab", buffering=0) as file:  # unbuffered: readers see all of the line or none
-        end = file.seek(0, os.SEEK_END)
-        try:
-            if file.write(data) != len(data):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        except OSError as error:
-            file.truncate(end)
-            error.filename = str(path)
-            raise
+    """Append a record as one line, which an OSError may leave incomplete."""
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(replace_nonfinite(metrics), allow_nan=False) + "\n")
+    except OSError as error:
+        error.filename = str(path)  # a failing write does not set it
+        raise
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
@@ -34,8 +27,10 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     records = []
     for number, line in enumerate(read_log(path).split(b"\n")[:-1], 1):
         with contextlib.suppress(ValueError, RecursionError):
-            records.append(json.loads(line))
-        if len(records) < number or not _is_record(records[-1]):
+            match record := json.loads(line):
+                case {"model": str(), "step": int(), **numbers} if all(map(_is_number_or_null, numbers.values())):
+                    records.append(record)
+        if len(records) < number:
             raise ValueError(f"{path} is damaged: line {number} is not a training record")
     return records
 
@@ -48,11 +43,6 @@ def read_log(path: Path) -> bytes:
         return b""
 
 
-def is_number_or_null(value: Any) -> bool:
-    """Return whether a parsed JSON value is null or a number within the range of a float."""
-    return value is None or (type(value) in (int, float) and abs(value) <= sys.float_info.max)
-
-
 def replace_nonfinite(value: Any) -> Any:
     """Return a JSON-like value with None in place of inf and NaN, which JSON cannot represent."""
     if isinstance(value, dict):
@@ -62,8 +52,5 @@ def replace_nonfinite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _is_record(line: Any) -> bool:
-    match line:
-        case {"model": str(), "step": int(step), **numbers} if 0 <= step < 2**31:
-            return all(map(is_number_or_null, numbers.values()))
-    return False
+def _is_number_or_null(value: Any) -> bool:
+    return value is None or isinstance(value, int | float)

@@ -23,7 +23,7 @@ from jaxlm.utils.checksums import sha256_of
 
 Metrics = Mapping[str, Callable[[Any, Any, Any], Any]] | None  # name -> metric(model, variables, val_ids)
 
-LINE_FIELDS = ("model", "step", "train_loss", "val_nats_per_token", "val_perplexity")  # of `metrics.jsonl`
+_LINE_FIELDS = {"model", "step", "train_loss", "val_nats_per_token", "val_perplexity"}  # of `metrics.jsonl`
 
 
 class Own(NamedTuple):
@@ -31,7 +31,7 @@ class Own(NamedTuple):
 
     model: LanguageModel | None = None
     optimizer: optax.GradientTransformation | None = None
-    tokenizer: Any = None  # with `encode`, `decode` and `vocab_size`
+    tokenizer: Tokenizer | None = None
     metrics: Metrics = None
 
 
@@ -40,7 +40,11 @@ class Own(NamedTuple):
 class OwnTokenizer(Tokenizer):
     """A caller's tokenizer with the methods that a run needs."""
 
-    tokenizer: Any
+    tokenizer: Any  # with `encode`, `decode` and `vocab_size`
+
+    @property
+    def name(self) -> str:
+        return type(self.tokenizer).__name__
 
     @property
     def vocab_size(self) -> int:
@@ -78,10 +82,13 @@ def limit_tokens(model: LanguageModel, num_tokens: int) -> LanguageModel:
     return KnownTokens(model, num_tokens, model.vocab_size, model.context_length)
 
 
-def adapt_tokenizer(tokenizer: Any) -> Tokenizer:
-    """Return a tokenizer of this library unchanged, and an `OwnTokenizer` for any other."""
-    is_library = isinstance(tokenizer, CharTokenizer | ByteTokenizer | BPETokenizer)
-    return tokenizer if is_library else OwnTokenizer(tokenizer)
+def make_own(model: Any, optimizer: Any, tokenizer: Any, metrics: Metrics) -> Own:
+    """Return the arguments, with an `OwnTokenizer` around a tokenizer that is not of this library."""
+    if taken := sorted(_LINE_FIELDS & set(metrics or {})):
+        raise ValueError(f"metrics must not be named {taken[0]!r}, as a field of metrics.jsonl is; rename it")
+    if not isinstance(tokenizer, CharTokenizer | ByteTokenizer | BPETokenizer | None):
+        tokenizer = OwnTokenizer(tokenizer)
+    return Own(model, optimizer, tokenizer, metrics)
 
 
 def tokenizer_checksum(data: Dataset) -> str:
@@ -93,16 +100,13 @@ def tokenizer_checksum(data: Dataset) -> str:
 
 def describe_own(own: Own) -> dict[str, Any]:
     """Return what the manifest records of the arguments, without those that are None or can be saved."""
-    described: dict[str, Any] = {}
-    if own.model is not None:
-        described["model"] = model_to_spec(own.model)
-    if own.optimizer is not None:
-        described["optimizer"] = "own"
-    if own.tokenizer is not None and isinstance(adapt_tokenizer(own.tokenizer), OwnTokenizer):
-        described["tokenizer"] = type(own.tokenizer).__name__
-    if own.metrics:
-        described["metrics"] = sorted(own.metrics)
-    return described
+    described = {
+        "model": None if own.model is None else model_to_spec(own.model),
+        "optimizer": None if own.optimizer is None else "own",
+        "tokenizer": own.tokenizer.name if isinstance(own.tokenizer, OwnTokenizer) else None,
+        "metrics": sorted(own.metrics or {}) or None,
+    }
+    return {name: value for name, value in described.items() if value is not None}
 
 
 def check_own(path: Path, recorded: Mapping[str, Any], own: Own, call: str) -> None:

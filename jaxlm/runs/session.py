@@ -42,7 +42,7 @@ def train_with_checkpoints(
     with ExitStack() as stack:
         stop_requested = stack.enter_context(catch_stop_signals())
         executor = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="checkpoints"))
-        save = partial(executor.submit, train_states.save_checkpoint, path / "checkpoints", keep=config.keep)
+        save = partial(train_states.save_checkpoint, path / "checkpoints", keep=config.keep)
         saving: Future[Any] = executor.submit(int)  # the last save; at first, nothing
         show = stack.enter_context(progress(console, setup.title, config.num_steps - 1))
         events = open_tensorboard(path / "tensorboard", first_step) if config.tensorboard else nullcontext()
@@ -70,15 +70,15 @@ def train_with_checkpoints(
                 if is_due or saving.done():
                     saving.result()  # raises the error of a failed save
                 if is_due:
-                    saving, saved_at = save(latest), now
+                    saving, saved_at = executor.submit(save, latest), now
                 if stop_requested():
                     break
             saving.result()
-            save(latest).result()
+            executor.submit(save, latest).result()
         except FloatingPointError:
             if latest is not None:
                 with suppress(OSError):  # raise the first error, not this one
-                    save(latest).result()
+                    executor.submit(save, latest).result()
             raise
     if signal := stop_requested():
         raise KeyboardInterrupt(signal)
@@ -107,6 +107,5 @@ def return_to_checkpoint(path: Path, setup: TrainingSetup, checkpoint: Checkpoin
     # An extended run does not record the last step of the shorter run, although that state may remain the best.
     if lines and not is_recorded(json.loads(lines[-1])["step"], setup.config.num_steps, setup.config.log_every):
         lines.pop()
-    # A link into a cache is replaced by a file, because the run appends to it.
-    if (path / "metrics.jsonl").is_symlink() or read_log(path / "metrics.jsonl") != b"".join(lines):
-        write_atomically(path / "metrics.jsonl", b"".join(lines))
+    # A link into a cache becomes a file, because the run appends to it.
+    write_atomically(path / "metrics.jsonl", b"".join(lines))

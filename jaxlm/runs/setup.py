@@ -13,7 +13,7 @@ from jaxlm.devices.selection import choose_device, format_device
 from jaxlm.models import CountsBigramLM, CountsNgramLM, LanguageModel, MLPLanguageModel, NeuralBigramLM
 from jaxlm.models.interface import init, num_init_params
 from jaxlm.runs.config import TrainConfig
-from jaxlm.runs.own import LINE_FIELDS, Own, OwnTokenizer, adapt_tokenizer
+from jaxlm.runs.own import Own, OwnTokenizer
 from jaxlm.runs.tensorboard import check_tensorboard
 from jaxlm.text.dataset import Dataset, load_dataset
 from jaxlm.text.tokenizers import Tokenizer
@@ -52,7 +52,7 @@ class TrainingSetup(NamedTuple):
     def tokenizer_name(self) -> str:
         """The kind of the tokenizer: char, byte or bpe, or the name of a caller's class."""
         if isinstance(self.data.tokenizer, OwnTokenizer):
-            return type(self.data.tokenizer.tokenizer).__name__
+            return self.data.tokenizer.name
         return type(self.data.tokenizer).__name__.removesuffix("Tokenizer").lower()
 
 
@@ -65,13 +65,11 @@ def prepare_training(config: TrainConfig, own: Own | None, console: Console) -> 
     own = own or Own()
     if config.tensorboard:
         check_tensorboard()
-    if taken := sorted(set(LINE_FIELDS) & set(own.metrics or {})):
-        raise ValueError(f"metrics must not be named {taken[0]!r}, as a field of metrics.jsonl is; rename it")
     context_length = config.context_length or 1 if own.model is None else own.model.context_length
     data = load_dataset(
         config.corpus,
         config.text,
-        config.tokenizer if own.tokenizer is None else adapt_tokenizer(own.tokenizer),
+        config.tokenizer if own.tokenizer is None else own.tokenizer,
         vocab_size=config.vocab_size,
         val_fraction=config.val_fraction,
         min_tokens=context_length + 1,

@@ -1,6 +1,5 @@
 """Start and resume training runs."""
 
-import dataclasses
 import logging
 import os
 from collections.abc import Iterator, Mapping
@@ -14,13 +13,13 @@ from rich.console import Console
 
 from jaxlm.checkpoints.train_states import Checkpoint
 from jaxlm.models import CountsBigramLM, CountsNgramLM, LanguageModel, init
-from jaxlm.runs.config import TrainConfig, config_to_json, diff_configs, resolve
+from jaxlm.runs.config import TrainConfig, config_to_json, resolve
 from jaxlm.runs.directory import check_run_path, create_run, new_run_path, resume_hint, run_session
 from jaxlm.runs.load import load_run_tokenizer, open_run
 from jaxlm.runs.lock import lock_run
 from jaxlm.runs.manifest import describe_environment, to_json, write_json
 from jaxlm.runs.output import drop_output_errors
-from jaxlm.runs.own import Metrics, Own, check_own, describe_own, tokenizer_checksum
+from jaxlm.runs.own import Metrics, Own, check_own, describe_own, make_own, tokenizer_checksum
 from jaxlm.runs.results import ARTIFACTS, describe_dataset, write_artifacts
 from jaxlm.runs.session import latest_usable_checkpoint, return_to_checkpoint, train_with_checkpoints
 from jaxlm.runs.setup import TrainingSetup, prepare_training
@@ -71,19 +70,17 @@ def start_run(
     >>> (run / "report.html").exists()
     True
     """
-    own = Own(model, optimizer, tokenizer, metrics)
+    own = make_own(model, optimizer, tokenizer, metrics)
     config = resolve(config, has_own_model=model is not None)
-    if config.decoupled_decay and not config.weight_decay:
-        raise ValueError("decoupled_decay requires a weight_decay above 0")
     if path is not None:
         check_run_path(expand(path), overwrite=overwrite)
     with terminate_as_interrupt(), drop_output_errors(console) as console:
         setup = prepare_training(config, own, console)
         label = f"{setup.name}-{'text' if config.text else config.corpus}-{setup.tokenizer_name}"
         path = new_run_path(label) if path is None else expand(path)
-        details = describe_dataset(setup.data, setup.tokenizer_name) | {"model": setup.name}
+        details = describe_dataset(setup.data, setup.tokenizer_name)
         details["tokenizer"] |= {"sha256": tokenizer_checksum(setup.data)}
-        details |= {"own": describe_own(own)}
+        details |= {"model": setup.name, "own": describe_own(own)}
         run = create_run(path, "train", config_to_json(config), setup.device, overwrite=overwrite, **details)
         with _interrupt_with_remedy(path, own), run:
             _train(path, setup, None, console)
@@ -123,13 +120,13 @@ def resume_run(
     >>> resume_run(run) == run
     True
     """
-    path, own = expand(path), Own(model, optimizer, tokenizer, metrics)
+    path, own = expand(path), make_own(model, optimizer, tokenizer, metrics)
     check_own(path, open_run(path).manifest["own"], own, "resume_run")  # before a lock is created in the directory
     output = drop_output_errors(console)
     with terminate_as_interrupt(), _interrupt_with_remedy(path, own), output as console, lock_run(path):
         _, manifest, before = run = open_run(path)
         config = resolve(before if config is None else config, has_own_model=model is not None)
-        _check_resumable(path, before, config)
+        _check_options(path, before, config)
         if manifest["state"] == "done" and config == before:
             print_plain(console, f"{path} is done: {config.num_steps} steps; raise num_steps to extend it")
             return path
@@ -143,7 +140,7 @@ def resume_run(
             own = own._replace(tokenizer=load_run_tokenizer(run))
         setup = prepare_training(config, own, console)
         _check_sha256(path, manifest, "tokenizer", tokenizer_checksum(setup.data))
-        changes = list(_describe_changes(manifest, before, config, setup.device))
+        changes = list(_describe_changes(manifest, before.num_steps, config, setup.device))
         for change in changes:
             print_plain(console, f"note: {change}")
         checkpoint = latest_usable_checkpoint(path, setup)
@@ -185,18 +182,20 @@ def _train(path: Path, setup: TrainingSetup, checkpoint: Checkpoint | None, cons
         write_artifacts(path, setup, variables, timing.compile_seconds, seconds)
 
 
-def _check_resumable(path: Path, before: TrainConfig, config: TrainConfig) -> None:
+def _check_options(path: Path, before: TrainConfig, config: TrainConfig) -> None:
     """Raise a ValueError unless `config` has the options of the run, or extends it."""
-    if config.num_steps > before.num_steps:
-        if config.patience is not None:  # it counted the last record, which a longer run does not have
-            raise ValueError(f"{path} uses patience {config.patience} and cannot be extended; start another run")
-        before = dataclasses.replace(before, num_steps=config.num_steps)
-    if before.text and config.text:  # a file may move, because the caller compares its checksum
-        before = dataclasses.replace(before, text=config.text)
-    if isinstance(before.tokenizer, Path) and isinstance(config.tokenizer, Path):
-        before = dataclasses.replace(before, tokenizer=config.tokenizer)
-    if differences := diff_configs(before, config):
-        raise ValueError(f"{path} was started with {differences}; only num_steps may increase: start another run")
+    if config.num_steps > before.num_steps and config.patience is not None:
+        # Patience counted the last record, which a longer run does not have.
+        raise ValueError(f"{path} uses patience {config.patience} and cannot be extended; start another run")
+    differences = []
+    for name, old in vars(before).items():
+        new = getattr(config, name)
+        is_moved = isinstance(old, Path) and isinstance(new, Path)  # the caller compares the checksums
+        if old != new and not is_moved and not (name == "num_steps" and new > old):
+            differences.append(f"{name} {old}, not {new}")
+    if differences:
+        remedy = "only num_steps may increase: start another run"
+        raise ValueError(f"{path} was started with {', '.join(differences)}; {remedy}")
 
 
 def _check_sha256(path: Path, manifest: Mapping[str, Any], name: str, sha256: str, source: str = "") -> None:
@@ -205,17 +204,18 @@ def _check_sha256(path: Path, manifest: Mapping[str, Any], name: str, sha256: st
 
 
 def _describe_changes(
-    manifest: Mapping[str, Any], before: TrainConfig, config: TrainConfig, device: jax.Device
+    manifest: Mapping[str, Any], num_steps: int, config: TrainConfig, device: jax.Device
 ) -> Iterator[str]:
-    """Yield how this session differs from the previous one."""
-    if config.num_steps > before.num_steps:
+    """Yield how this session differs from the previous one, which had `num_steps`."""
+    if config.num_steps > num_steps:
         is_cosine = config.schedule == "cosine" and config.lr is not None  # counts have no learning rate
         schedule = "; the cosine schedule now ends there" if is_cosine else ""
-        yield f"num_steps increased from {before.num_steps} to {config.num_steps}{schedule}"
-    each = manifest, describe_environment(device)
-    packages = ("jaxlm", "jax", "jaxlib", "flax", "optax")
-    pairs = [[f"{name} {one['versions'].get(name)}" for one in each] for name in packages]
-    pairs += [[str(one[name]) for one in each] for name in ("device", "platform")]
-    for old, new in pairs:
-        if old != new:
-            yield f"resumed with {new}, previously {old}: the last bits may differ from an uninterrupted run"
+        yield f"num_steps increased from {num_steps} to {config.num_steps}{schedule}"
+    environments = manifest, describe_environment(device)
+    before, now = (
+        each["versions"] | {name: each[name] for name in ("device", "platform")} for each in environments
+    )
+    for name, value in now.items():
+        if value != (old := before.get(name)):
+            effect = "the last bits may differ from an uninterrupted run"
+            yield f"resumed with {name} {value}, previously {old}: {effect}"

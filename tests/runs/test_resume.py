@@ -210,7 +210,7 @@ def test_other_versions_and_devices_are_noted(stopped, no_plots):
     write_manifest(stopped, manifest | was)
     printed = print_of(resume_run, stopped)
     notes = read_manifest(stopped)["notes"]
-    assert re.match(r"resumed with jaxlib [\d.]+, previously jaxlib 0\.0\.1: the last bits may differ", notes[0])
-    assert re.match(r"resumed with .*cpu.*, previously .*tpu.*: the last bits may differ", notes[1])
+    assert re.match(r"resumed with jaxlib [\d.]+, previously 0\.0\.1: the last bits may differ", notes[0])
+    assert re.match(r"resumed with device .*cpu.*, previously .*tpu.*: the last bits may differ", notes[1])
     assert len(notes) == 2
     assert all(f"note: {note}" in printed for note in notes)

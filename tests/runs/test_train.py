@@ -40,12 +40,6 @@ def test_a_run_of_counts(counts_run):
         load_model(counts_run, "best")
 
 
-def test_an_option_that_needs_another_is_rejected(text_folder, tmp_path):
-    with pytest.raises(ValueError, match="decoupled_decay requires a weight_decay above 0"):
-        start_run(tiny_config(text_folder, decoupled_decay=True), tmp_path / "run")
-    assert not (tmp_path / "run").exists()
-
-
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGTERM handler")
 def test_a_run_interrupted_before_its_start_leaves_nothing(text_folder, tmp_path):
     with pytest.raises(KeyboardInterrupt):
