@@ -18,11 +18,11 @@ from jaxlm.runs.manifest import MANIFEST_VERSION, describe_environment, utc_now,
 from jaxlm.utils.atomic_files import is_temporary, remove
 from jaxlm.utils.json_files import read_json
 
-# Entries that a run may write. Nothing else is ever removed. The manifest, which marks a run, is last.
+# Entries that a run may write, besides its manifest. Nothing else is ever removed.
 _ENTRIES = (
     *("metrics.jsonl", "checkpoints", "model", "models", "tokenizer.json", "tensorboard", "samples.txt"),
     *("curves.png", "counts.png", "table.txt", "picture.png", "roofline.png", "speedups.png", "growth.png"),
-    *("report.html", "results.json", "config.json", "manifest.json"),
+    *("report.html", "results.json", "config.json"),
 )
 
 
@@ -51,7 +51,7 @@ def check_run_path(path: Path, *, overwrite: bool) -> None:
         raise FileExistsError(f"{path} exists and is not a run directory; choose another path")
     if not overwrite:
         raise FileExistsError(f"{path} contains a run; pass overwrite=True (--overwrite), or choose another path")
-    if foreign := [name for name in entries if name not in _ENTRIES]:
+    if foreign := sorted(set(entries) - {*_ENTRIES, "manifest.json"}):
         raise FileExistsError(
             f"{path} contains {foreign[0]!r}, which no run wrote; move it, or choose another path"
         )
@@ -78,12 +78,9 @@ def create_run(
         check_run_path(path, overwrite=overwrite)
         manifest = {"version": MANIFEST_VERSION, "kind": kind, "started": utc_now(), "sessions": 0, "seconds": 0.0}
         manifest |= {"notes": [], "config": dict(config), **details}
-        if is_run(path):  # so that a crash does not leave a half-removed run that looks complete
-            outcome = {"state": "failed", "why": "overwriting was interrupted", "ended": utc_now()}
-            write_manifest(path, manifest | outcome | {"kind": "cleared"})
-        for name in _ENTRIES:
-            remove(path / name)
-        with run_session(path, manifest, device):
+        with run_session(path, manifest, device):  # first, so that a half-removed run does not look complete
+            for name in _ENTRIES:
+                remove(path / name)
             write_json(path / "config.json", config)
             yield path
 

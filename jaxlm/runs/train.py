@@ -29,8 +29,6 @@ from jaxlm.utils.signals import terminate_as_interrupt
 from jaxlm.utils.terminal import print_plain
 from jaxlm.utils.timing import measure_time
 
-_log = logging.getLogger(__name__)
-
 
 def start_run(
     config: TrainConfig,
@@ -132,7 +130,9 @@ def resume_run(
             return path
         copy = path / "config.json"
         if copy.exists() and copy.read_bytes() != to_json(manifest["config"]).encode():
-            _log.warning("%s differs from the options in manifest.json, which are used", copy)
+            logging.getLogger(__name__).warning(
+                "%s differs from the options in manifest.json, which are used", copy
+            )
         # Compare the text first: the run's tokenizer may be unable to encode another text.
         corpus = load_corpus(config.corpus) if config.text is None else read_text(config.text)
         _check_sha256(path, manifest, "corpus", corpus.sha256, f" ({corpus.source})")
@@ -208,9 +208,7 @@ def _describe_changes(
 ) -> Iterator[str]:
     """Yield how this session differs from the previous one, which had `num_steps`."""
     if config.num_steps > num_steps:
-        is_cosine = config.schedule == "cosine" and config.lr is not None  # counts have no learning rate
-        schedule = "; the cosine schedule now ends there" if is_cosine else ""
-        yield f"num_steps increased from {num_steps} to {config.num_steps}{schedule}"
+        yield f"num_steps increased from {num_steps} to {config.num_steps}"
     environments = manifest, describe_environment(device)
     before, now = (
         each["versions"] | {name: each[name] for name in ("device", "platform")} for each in environments
