@@ -69,10 +69,10 @@ def sample(
     >>> sample(model, variables, [0], 4, key=jax.random.key(1)).tolist()
     [0, 1, 2, 0, 1]
     """
-    device = resolve_device(device, num_weights=num_params(variables))
     options: Any = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "device": device}
     blocks = sample_stream(model, variables, prompt_ids, num_tokens, key=key, **options)  # checks the arguments
-    return jax.device_put(np.concatenate([np.asarray(prompt_ids, np.int32), *blocks], axis=-1), device)
+    ids = np.concatenate([np.asarray(prompt_ids, np.int32), *blocks], axis=-1)
+    return jax.device_put(ids, resolve_device(device, num_weights=num_params(variables)))
 
 
 def sample_stream(
