@@ -32,6 +32,7 @@ from .sampling.generate import generate as generate, tabulate as tabulate
 from .sampling.sample import sample as sample, sample_stream as sample_stream
 from .text.batching import (
     Batch as Batch,
+    Split as Split,
     check_ids as check_ids,
     get_batch as get_batch,
     split_ids as split_ids,

@@ -27,6 +27,17 @@ class Batch(NamedTuple):
     targets: IntB
 
 
+class Split(NamedTuple):
+    """The two parts of a stream.
+
+    >>> split_ids(np.arange(4), val_fraction=0.25)
+    Split(train_ids=array([0, 1, 2]), val_ids=array([3]))
+    """
+
+    train_ids: Any  # same array type as the stream
+    val_ids: Any  # same array type as the stream
+
+
 def check_ids(ids: ArrayLike, vocab_size: int, *, name: str = "ids") -> Integers:
     """Check that `ids` are integers in [0, vocab_size), and return them as int32 of the same shape.
 
@@ -59,7 +70,7 @@ def check_stream(ids: ArrayLike, vocab_size: int, *, min_length: int, name: str 
     return check_ids(_as_integers(ids, name, min_length), vocab_size, name=name)
 
 
-def split_ids(ids: ArrayLike, val_fraction: float = 0.1) -> tuple[Any, Any]:
+def split_ids(ids: ArrayLike, val_fraction: float = 0.1) -> Split:
     """Split a stream by position: the last `ceil(T * val_fraction)` ids are for validation.
 
     Args:
@@ -67,7 +78,7 @@ def split_ids(ids: ArrayLike, val_fraction: float = 0.1) -> tuple[Any, Any]:
         val_fraction: in (0, 1), such that no part is empty.
 
     Returns:
-        train_ids and val_ids: views of `ids`, of the same array type.
+        train_ids and val_ids, views of `ids`.
 
     Raises:
         ValueError: `ids` is not 1-D, `val_fraction` is outside (0, 1), or a part would be empty.
@@ -85,7 +96,7 @@ def split_ids(ids: ArrayLike, val_fraction: float = 0.1) -> tuple[Any, Any]:
     if not 0 < num_train < len(array):
         problem = f"{len(array)} ids cannot be split with val_fraction={val_fraction}: a part is empty"
         raise ValueError(f"{problem}; use a longer text")
-    return array[:num_train], array[num_train:]
+    return Split(array[:num_train], array[num_train:])
 
 
 def get_batch(ids: ArrayLike, context_length: int, batch_size: int, *, key: Array) -> Batch:
