@@ -3,8 +3,8 @@
 import re
 import runpy
 import shlex
-import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -19,6 +19,11 @@ READMES = sorted(
 )
 # The options that make a documented training run short.
 SHORT = ["--text", "mine.txt", "--tokenizer", "char", "--num-steps", "20", "--device", "cpu"]
+PYTHON_SCRIPTS = {
+    "scripts/ladder": "experiments/ladder/ladder.py",
+    "scripts/fuzz": "scripts/stress/fuzz.py",
+    "scripts/torture": "scripts/stress/kill_and_resume.py",
+}
 
 
 def find_blocks(language):
@@ -48,16 +53,21 @@ def program_of(words):
 
 
 def help_of(program, monkeypatch, capsys):
-    """Return what `--help` prints. Python programs run in this process, which has imported their libraries."""
-    if program[0].startswith("scripts/"):
-        script = (ROOT / program[0]).read_text("utf-8")
-        if program[0] not in ("scripts/ladder", "scripts/fuzz", "scripts/torture"):
-            return script
-        return subprocess.check_output([program[0], "--help"], cwd=ROOT, text=True)
-    module = "jaxlm" if program[0] == "jaxlm" else program[-1]
-    monkeypatch.setattr(sys, "argv", [module, *program[1:], "--help"] if module == "jaxlm" else [module, "--help"])
+    """Return what `--help` prints, or the text of a shell script.
+
+    Python programs run in this process, which has imported their libraries.
+    """
+    if program[0].startswith("scripts/") and program[0] not in PYTHON_SCRIPTS:
+        return (ROOT / program[0]).read_text("utf-8")
+    words = program[1:] if program[0] == "jaxlm" else ()
+    monkeypatch.setattr(sys, "argv", [program[0], *words, "--help"])
+    if file := PYTHON_SCRIPTS.get(program[0]):
+        monkeypatch.syspath_prepend((ROOT / file).parent)
+        run = partial(runpy.run_path, str(ROOT / file))
+    else:
+        run = partial(runpy.run_module, "jaxlm" if program[0] == "jaxlm" else program[-1])
     with pytest.raises(SystemExit, match="0"):
-        runpy.run_module(module, run_name="__main__")
+        run(run_name="__main__")
     return capsys.readouterr().out
 
 
@@ -67,7 +77,7 @@ def test_python_block_runs(block, tmp_path, monkeypatch, capsys, request):
     if "load_corpus" in block:
         request.getfixturevalue("tinyshakespeare")
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "block.py").write_text(block, "utf-8")
+    (tmp_path / "block.py").write_text(block.replace("num_steps=3000", "num_steps=30"), "utf-8")
     runpy.run_path("block.py")
     output = capsys.readouterr().out
     if "# 11.96" in block:
@@ -88,17 +98,17 @@ def test_documented_options_exist(program, monkeypatch, capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("readme", [name for name in READMES if name in ("README.md", "jaxlm/runs/README.md")])
-def test_jaxlm_commands_run_in_order(readme, tmp_path, monkeypatch):
-    """Run the `jaxlm` commands of one README, on a small text and with few steps."""
+def test_jaxlm_commands_run_in_order(tmp_path, monkeypatch):
+    """Run the different `jaxlm` commands of two READMEs, on a small text and with few steps."""
     monkeypatch.chdir(tmp_path)
     Path("mine.txt").write_text("the cat sat on the mat; ROMEO: the dog ran after the cat\n" * 30, "utf-8")
-    text = (ROOT / readme).read_text("utf-8")
-    lines = re.findall(r"^(?:\.venv/bin/)?jaxlm .*", text, re.MULTILINE)
-    for words in (shlex.split(line, comments=True)[1:] for line in lines):
+    text = "".join((ROOT / readme).read_text("utf-8") for readme in ("README.md", "jaxlm/runs/README.md"))
+    lines = re.findall(r"^(?:\.venv/bin/)?(jaxlm .*)", text, re.MULTILINE)
+    for command in dict.fromkeys(shlex.join(shlex.split(line, comments=True)[1:]) for line in lines):
+        words = shlex.split(command.replace("9000", "30"))
         if words[0] == "train" and not {"--resume", "--config"} & set(words):
             words += SHORT
-        assert main(words) == 0, " ".join(words)
+        assert main(words) == 0, command
 
 
 @pytest.mark.parametrize("readme", READMES)

@@ -50,7 +50,9 @@ def test_comparison_writes_consistent_rows(tmp_path):
 
 @pytest.mark.slow
 def test_stage_file_fills_a_row(tmp_path):
-    (tmp_path / "mine.py").write_text("STAGES = {'sum': lambda _: (lambda x, total, i: total + x[i % 8], X, 0.0)}\n")
+    (tmp_path / "mine.py").write_text(
+        "STAGES = {'sum': lambda _: (lambda x, total, i: total + x[i % 8], X, 0.0)}\n"
+    )
     with (tmp_path / "mine.py").open("a") as file:
         file.write("import jax.numpy\nX = jax.numpy.ones(8)\n")
     path = run(out=tmp_path / "run", stage_file=tmp_path / "mine.py")

@@ -31,7 +31,7 @@ def problem():
 
 
 def variants_of(name, problem):
-    """Return the stage and its variants; `eager` of one stage only, since it compiles each operation for itself."""
+    """Return the stage and its variants. `eager` of one stage is enough: it compiles each operation by itself."""
     stage = STAGES[name](problem)
     others = {library: stages[name](problem) for library, stages in LIBRARIES.items()}
     variants = make_variants(stage, SIZES.items, others)
