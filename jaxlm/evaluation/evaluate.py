@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from jaxlm._types import Device, FloatW, IntScalar, NpFloatW, Variables
 from jaxlm.devices.selection import resolve_device
@@ -73,7 +73,16 @@ def evaluate(
     >>> evaluate(UniformLM(vocab_size=1), {}, [0, 0, 0])
     Evaluation(nats_per_token=0.0, perplexity=1.0, num_tokens=3)
     """
-    return _evaluate("evaluate", model, variables, ids, batch_size, device)
+    check_not_traced("evaluate", PURE_NATS, variables, ids)
+    target_device = resolve_device(device, num_weights=num_params(variables))
+    total, num_windows, lowest, highest = 0.0, 0, math.inf, -math.inf
+    for nats in _score_segments(model, variables, ids, batch_size, target_device):
+        total, num_windows = total + float(nats.sum(dtype=np.float64)), num_windows + len(nats)
+        lowest, highest = min(lowest, float(nats.min())), max(highest, float(nats.max()))
+    _warn_if_probabilities(model, variables, ids, lowest, highest, target_device)
+    nats_per_token = total / num_windows
+    with np.errstate(over="ignore"):
+        return Evaluation(nats_per_token, float(np.exp(nats_per_token)), num_windows)
 
 
 def window_nats(
@@ -92,8 +101,7 @@ def window_nats(
     """
     check_not_traced("window_nats", PURE_NATS, variables, ids)
     target_device = resolve_device(device, num_weights=num_params(variables))
-    segments = _score_segments(model, variables, ids, batch_size, target_device)
-    return np.concatenate([nats[np.argsort(order)] for nats, order in segments])
+    return np.concatenate([*_score_segments(model, variables, ids, batch_size, target_device)])
 
 
 def perplexity(
@@ -111,28 +119,13 @@ def perplexity(
     >>> round(perplexity(UniformLM(vocab_size=50), {}, [7, 0, 49]), 3)
     50.0
     """
-    return _evaluate("perplexity", model, variables, ids, batch_size, device).perplexity
-
-
-def _evaluate(
-    name: str, model: LanguageModel, variables: Variables, ids: ArrayLike, batch_size: int, device: Device
-) -> Evaluation:
-    check_not_traced(name, PURE_NATS, variables, ids)
-    target_device = resolve_device(device, num_weights=num_params(variables))
-    total, num_windows, lowest, highest = 0.0, 0, math.inf, -math.inf
-    for nats, _ in _score_segments(model, variables, ids, batch_size, target_device):
-        total, num_windows = total + float(nats.sum(dtype=np.float64)), num_windows + len(nats)
-        lowest, highest = min(lowest, float(nats.min())), max(highest, float(nats.max()))
-    _warn_if_probabilities(model, variables, ids, lowest, highest, target_device)
-    nats_per_token = total / num_windows
-    with np.errstate(over="ignore"):
-        return Evaluation(nats_per_token, float(np.exp(nats_per_token)), num_windows)
+    return evaluate(model, variables, ids, batch_size=batch_size, device=device).perplexity
 
 
 def _score_segments(
     model: LanguageModel, variables: Variables, ids: ArrayLike, batch_size: int, device: jax.Device
-) -> Iterator[tuple[NpFloatW, NDArray[np.int32]]]:
-    """Yield, for each segment of the text, the nats of its windows and the position of each window."""
+) -> Iterator[NpFloatW]:
+    """Yield the nats of the windows, for one segment of the text after the other."""
     context_length = model.context_length
     stream = np.asarray(check_stream(ids, model.vocab_size, min_length=context_length + 1))
     check_at_least("batch_size", batch_size, 1)
@@ -145,8 +138,10 @@ def _score_segments(
     for start in range(0, num_windows, WINDOWS_PER_CALL):
         segment = stream[start : start + WINDOWS_PER_CALL + context_length]
         grouped, order = group_windows(segment, model, batch_size)
-        nats = score_windows(model, variables, jax.device_put(grouped, device), batch_size)
-        yield jax.device_get(nats)[: len(order)], order
+        grouped_nats = score_windows(model, variables, jax.device_put(grouped, device), batch_size)
+        nats = np.empty(len(order), np.float32)
+        nats[order] = jax.device_get(grouped_nats)[: len(order)]
+        yield nats
 
 
 def _warn_if_probabilities(
