@@ -1,7 +1,6 @@
 """The `jaxlm` command: parse the command line, run a subcommand, and print its result or error."""
 
 import contextlib
-import functools
 import itertools
 import json
 import os
@@ -24,7 +23,7 @@ from jaxlm.cli.tokenize import TokenizeOptions, inspect_tokenizer
 from jaxlm.cli.train import TrainOptions, parse_over_saved_options, train_model
 from jaxlm.runs.metrics_log import replace_nonfinite
 from jaxlm.utils.signals import catch_stop_signals
-from jaxlm.utils.terminal import escape_controls, make_console, run_command
+from jaxlm.utils.terminal import make_console, run_command
 
 # Each subcommand's options record, and the function that takes it and a console and returns a JSON document.
 COMMANDS: dict[str, tuple[type, Callable[..., dict[str, Any]]]] = {
@@ -44,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code: 0 success, 2 an error that the user can fix, 130 interrupted.
 
     `arguments` are the words after `jaxlm`; None means `sys.argv[1:]`. Raises SystemExit after tyro has printed
-    help or a usage error, and with code 3 if a run is done, but its results cannot be printed.
+    help or a usage error.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     code, message = run_command(lambda: _run(words))
@@ -56,27 +55,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parse(words: Sequence[str]) -> Any:
     """Return the options of the subcommand that the words name."""
-    parse = functools.partial(
-        tyro.extras.subcommand_cli_from_dict,
-        {name: record for name, (record, _) in COMMANDS.items()},
-        prog="jaxlm",
-        description="Train, resume, evaluate, sample and compare next-token language models.",
-        config=TYRO_CONFIG,
-    )
-    escaped = [escape_controls(word) for word in words]  # tyro repeats words in its messages
     try:
-        options = parse(args=escaped)
-    except AssertionError as error:  # --tyro-print-completion of an unknown shell
-        raise ValueError(error) from None
+        return tyro.extras.subcommand_cli_from_dict(
+            {name: record for name, (record, _) in COMMANDS.items()},
+            prog="jaxlm",
+            description="Train, resume, evaluate, sample and compare next-token language models.",
+            args=words,
+            config=TYRO_CONFIG,
+        )
     except SystemExit as stop:
-        for option, text in itertools.pairwise(escaped if stop.code else ()):
+        for option, text in itertools.pairwise(words if stop.code else ()):
             if option in ("--prompt", "--encode") and text.startswith("-"):
                 hint = "A text that starts with a dash needs an equals sign"
                 print(f"{hint}: {shlex.quote(f'{option}={text}')}", file=sys.stderr)
         if stop.code and "--json" in words:
             print(json.dumps({"error": "these arguments are not valid; standard error says why"}))
         raise
-    return options if escaped == words else parse(args=words, console_outputs=False)
 
 
 def _run(words: Sequence[str]) -> None:
@@ -114,5 +108,4 @@ def _start_jax(words: Sequence[str], options: Any) -> Any:
 def needs_only_cpu(options: Any) -> bool:
     """Return whether the subcommand needs no accelerator: `--device cpu`, or export and import."""
     device = getattr(getattr(options, "training", options), "device", None)
-    is_chosen = device == "cpu" or (device == "auto" and os.environ.get("JAXLM_DEVICE") == "cpu")
-    return is_chosen or isinstance(options, ExportOptions | ImportOptions)
+    return (os.environ.get("JAXLM_DEVICE") if device == "auto" else device) == "cpu"

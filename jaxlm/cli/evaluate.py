@@ -41,8 +41,8 @@ def evaluate_text(options: EvaluateOptions, console: Console) -> dict[str, Any]:
     device = select_device(options.device, num_params(variables), console)
     ids = tokenizer.encode(corpus.text)
     if part != "all":
-        split = jaxlm.split_ids(ids, 0.1 if run is None else run.config.val_fraction)
-        ids = split.train_ids if part == "train" else split.val_ids
+        train_ids, val_ids = jaxlm.split_ids(ids, 0.1 if run is None else run.config.val_fraction)
+        ids = train_ids if part == "train" else val_ids
     result = jaxlm.evaluate(model, variables, ids, batch_size=options.batch_size, device=device)
     bits = jaxlm.bits_per_byte(result.nats_per_token, len(tokenizer.decode_bytes(ids)) / len(ids))
     figures = f"{result.num_tokens:,} tokens, perplexity {result.perplexity:,.2f}, {result.nats_per_token:.4f}"

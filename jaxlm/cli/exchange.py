@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from tyro.conf import Positional, arg
 
@@ -15,6 +15,7 @@ from jaxlm.utils.terminal import print_plain
 class ExportOptions(ModelOptions):
     """Write a trained model as a single safetensors file."""
 
+    device: ClassVar[str] = "cpu"
     out: Annotated[Path, Positional, arg(metavar="OUT")]  # File to write, such as model.safetensors.
     overwrite: bool = False  # Replace an existing file.
 
@@ -23,6 +24,7 @@ class ExportOptions(ModelOptions):
 class ImportOptions(CommandOptions):
     """Save a file from `jaxlm export` as a model directory, after checking it."""
 
+    device: ClassVar[str] = "cpu"
     file: Annotated[Path, Positional, arg(metavar="FILE")]  # File that `jaxlm export` wrote.
     out: Annotated[Path, Positional, arg(metavar="OUT")]  # Directory to create for the model.
 

@@ -13,7 +13,7 @@ import jaxlm
 from jaxlm.cli.shared import TYRO_CONFIG, CommandOptions, Console
 from jaxlm.runs.config import TrainConfig, read_config, reset_dependent_options
 from jaxlm.utils.json_files import read_json
-from jaxlm.utils.terminal import make_console, print_plain, write
+from jaxlm.utils.terminal import print_plain, write
 
 
 @dataclass(frozen=True)
@@ -56,10 +56,7 @@ def parse_over_saved_options(words: Sequence[str], options: TrainOptions) -> Tra
 
 
 def train_model(options: TrainOptions, console: Console) -> dict[str, Any]:
-    """Start or resume a run; return its summary and its `results.json`.
-
-    Raises SystemExit with code 3 if the run is done, but its results cannot be printed.
-    """
+    """Start or resume a run; return its summary and its `results.json`."""
     from jaxlm.runs.report.tables import results_table
     from jaxlm.runs.summary import summarize_run
 
@@ -71,13 +68,7 @@ def train_model(options: TrainOptions, console: Console) -> dict[str, Any]:
     else:
         raise ValueError("--resume continues the run in its own directory; remove --out and --overwrite")
     results, quoted = read_json(path / "results.json"), shlex.quote(str(path))
-    try:
-        console.print(results_table(results["models"]))
-        write(console, f"\n{next(iter(results['samples'].values()))}\n\n")
-        print_plain(console, f"report: {path / 'report.html'}; for more samples: jaxlm sample {quoted}")
-    except BrokenPipeError:
-        raise
-    except OSError as error:  # standard output is a full disk or a terminal that is gone
-        print_plain(make_console(stderr=True), f"{path} is done, but its results cannot be printed: {error}")
-        raise SystemExit(3) from None
+    console.print(results_table(results["models"]))
+    write(console, f"\n{next(iter(results['samples'].values()))}\n\n")
+    print_plain(console, f"report: {path / 'report.html'}; for more samples: jaxlm sample {quoted}")
     return summarize_run(path) | {"results": results}

@@ -39,20 +39,18 @@ def probe_results() -> Mapping[Plugin, ProbeResult]:
             results[plugin] = ProbeResult(False, None, reason)
         elif entry and (entry["result"]["works"] or 0 <= now - entry["time"] < _FAILURE_SECONDS):
             results[plugin] = ProbeResult(**entry["result"])
-    missing = [plugin for plugin in plugins if plugin not in results]
-    try:
-        probed = run_probes(missing) if missing else {}
-    except OSError as error:
-        failure = ProbeResult(False, None, f"could not be probed: {to_one_line(str(error))}")
-        return results | dict.fromkeys(missing, failure)
-    if probed:
-        entries = {
-            _cache_key(plugin): {"result": result._asdict(), "time": now} for plugin, result in probed.items()
-        }
+    if missing := [plugin for plugin in plugins if plugin not in results]:
+        try:
+            probed = run_probes(missing)
+        except OSError as error:
+            failure = ProbeResult(False, None, f"could not be probed: {to_one_line(str(error))}")
+            probed = dict.fromkeys(missing, failure)
+        entries = {_cache_key(plugin): {"result": probed[plugin]._asdict(), "time": now} for plugin in missing}
         with contextlib.suppress(OSError):  # without a writable directory, every process probes
             _cache_path().parent.mkdir(parents=True, exist_ok=True)
             write_atomically(_cache_path(), json.dumps(_read_cache() | entries, indent=2) + "\n")
-    return results | probed
+        results |= probed
+    return results
 
 
 def clear_probe_cache() -> None:
@@ -76,7 +74,7 @@ def _cache_key(plugin: Plugin) -> str:
     """Return what can change a result, including the machine: machines can share a home directory."""
     parts = (
         *(str(_VERSION), plugin.module, str(plugin), metadata.version("jax"), metadata.version("jaxlib")),
-        *(sys.prefix, platform.release(), platform.machine()),
+        *(sys.prefix, platform.platform()),
         *sorted(path.name for pattern in _DEVICE_FILES for path in Path("/dev").glob(pattern)),
         *sorted(f"{name}={value}" for name, value in os.environ.items() if name.startswith(_VARIABLES)),
     )

@@ -6,7 +6,6 @@ The other plugins are disabled. The operations of a training run are computed on
 CPU, and their results are compared. The process ends after SECONDS.
 """
 
-import contextlib
 import faulthandler
 import json
 import logging.handlers
@@ -141,9 +140,5 @@ def _describe_record(record: logging.LogRecord) -> str:
 if __name__ == "__main__":
     limit, *others = sys.argv[1:]
     faulthandler.dump_traceback_later(float(limit), exit=True)
-    with contextlib.suppress(ImportError, ValueError, OSError):  # a crash must leave no core file
-        import resource
-
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     disable_plugins(Plugin(other, other, "unknown") for other in others)
     print(f"\n{RESULT_MARKER}{json.dumps(probe()._asdict())}", flush=True)

@@ -43,8 +43,6 @@ def run_probes(plugins: Sequence[Plugin]) -> dict[Plugin, ProbeResult]:
     Raises an OSError if no process can be started.
     """
     seconds = probe_seconds()
-    if not sys.executable or getattr(sys, "frozen", False):
-        raise FileNotFoundError("sys.executable is not a Python interpreter")
     with contextlib.ExitStack() as stack:
         probes = {plugin: _start_probe(plugin, seconds, stack) for plugin in plugins}
         deadline = time.monotonic() + seconds

@@ -1,7 +1,6 @@
 """Choose the device for a computation, and say why."""
 
 import contextlib
-import math
 import os
 from collections.abc import Collection
 from typing import NamedTuple
@@ -9,7 +8,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from jaxlm.devices.plugins import Plugin, disable_plugins, installed_plugins
+from jaxlm.devices.plugins import disable_plugins, installed_plugins
 from jaxlm.devices.probe_cache import probe_results
 from jaxlm.devices.probe_runner import to_one_line
 
@@ -52,20 +51,20 @@ def choose_device(device: str | jax.Device = "auto", *, num_weights: int | None 
     name = os.environ.get("JAXLM_DEVICE") or "auto" if device == "auto" else device
     if name != "auto":
         return Choice(_find_device(name), "requested" if name == device else f"JAXLM_DEVICE={name}")
-    platforms, platform = jax.config.jax_platforms, os.environ.get("JAX_PLATFORM_NAME")  # type: ignore[attr-defined]
-    for name, value in (("JAX_PLATFORMS", platforms), ("JAX_PLATFORM_NAME", platform)):
+    settings = {
+        "JAX_PLATFORMS": jax.config.jax_platforms,  # type: ignore[attr-defined]
+        "JAX_PLATFORM_NAME": os.environ.get("JAX_PLATFORM_NAME"),
+        "jax.default_device": jax.config.jax_default_device,  # type: ignore[attr-defined]
+    }
+    for name, value in settings.items():
         if value:
             if value == "cpu":
                 disable_plugins(installed_plugins())  # JAX would import them all
             return Choice(_default_device(), f"{name}={value}")
-    if jax.config.jax_default_device is not None:  # type: ignore[attr-defined]
-        return Choice(_default_device(), "jax.default_device")
     fastest, reason = _start_fastest_plugin(num_weights=num_weights)
-    if fastest:
-        return Choice(fastest, reason)
-    if reason:
-        return Choice(_find_device("cpu"), reason)
-    return Choice(_default_device(), "no accelerator plugin is installed")
+    if fastest is None and not reason:
+        return Choice(_default_device(), "no accelerator plugin is installed")
+    return Choice(fastest or _find_device("cpu"), reason)
 
 
 def format_device(device: jax.Device) -> str:
@@ -78,9 +77,7 @@ def _find_device(name: str) -> jax.Device:
         names = ", ".join(["auto", *_PLATFORMS])
         raise ValueError(f"unknown device {name!r}; choose one of {names}, or pass a jax.Device")
     reason = ""
-    if name == "cpu":
-        _enable_fastest_plugin()
-    if name == "metal":
+    if name in ("cpu", "metal"):
         device, reason = _start_fastest_plugin(_PLATFORMS[name])
         if device:
             return device
@@ -95,36 +92,29 @@ def _find_device(name: str) -> jax.Device:
 def _start_fastest_plugin(
     platforms: Collection[str] | None = None, num_weights: int | None = None
 ) -> tuple[jax.Device | None, str]:
-    """Return the first device of the fastest plugin that works, and why; or None, and why there is none."""
-    plugin, results = _enable_fastest_plugin(platforms), probe_results()
+    """Start the fastest plugin that works for these platforms (default: all), and disable the others.
+
+    Returns its first device and why; or None and why there is none. If no plugin works for the platforms, the
+    fastest of all stays enabled, because it may be requested next.
+    """
+    is_cpu_only = jax.config.jax_platforms == "cpu"  # type: ignore[attr-defined]
+    results = {} if is_cpu_only else probe_results()
+    working = [plugin for plugin, result in results.items() if result.works]
+    wanted = [plugin for plugin in working if platforms is None or results[plugin].platform in platforms]
+    fastest = min(wanted or working, key=lambda plugin: results[plugin].seconds or 0.0, default=None)
+    disable_plugins(plugin for plugin in installed_plugins() if plugin != fastest)
     reasons = [f"{failed} {result.reason}" for failed, result in results.items() if not result.works]
-    if plugin:
-        limit = results[plugin].worthwhile_from or 0
+    if fastest in wanted:
+        result = results[fastest]
+        limit = result.worthwhile_from or 0
         if num_weights is None or num_weights >= limit:
             try:
-                return jax.devices(results[plugin].platform)[0], f"{plugin} {results[plugin].reason}"
+                return jax.devices(result.platform)[0], f"{fastest} {result.reason}"
             except RuntimeError as error:
-                reasons.append(f"{plugin} passed its probe but does not start here: {to_one_line(str(error))}")
+                reasons.append(f"{fastest} passed its probe but does not start here: {to_one_line(str(error))}")
         else:
-            reasons.append(f"{plugin} is faster only from {limit:,} parameters; the model has {num_weights:,}")
+            reasons.append(f"{fastest} is faster only from {limit:,} parameters; the model has {num_weights:,}")
     return None, "; ".join(reasons)
-
-
-def _enable_fastest_plugin(platforms: Collection[str] | None = None) -> Plugin | None:
-    """Disable every plugin except the fastest that works for these platforms (default: all), and return it.
-
-    If none works for them, the fastest of all stays enabled, because it may be requested next.
-    """
-    if jax.config.jax_platforms == "cpu":  # type: ignore[attr-defined]
-        disable_plugins(installed_plugins())
-        return None
-    results = probe_results()
-    working = [plugin for plugin, result in results.items() if result.works]
-    working.sort(key=lambda plugin: results[plugin].seconds or math.inf)
-    fastest = next((p for p in working if platforms is None or results[p].platform in platforms), None)
-    enabled = fastest or next(iter(working), None)
-    disable_plugins(plugin for plugin in results if plugin != enabled)
-    return fastest
 
 
 def _default_device() -> jax.Device:

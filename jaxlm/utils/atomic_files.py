@@ -55,11 +55,9 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def read_regular(path: str | Path, *, max_bytes: int | None = None) -> bytes:
-    """Return the content of a regular file. Raise a ValueError if it is larger than `max_bytes`."""
-    with open_regular(Path(path)) as file:
-        if max_bytes is not None and os.fstat(file.fileno()).st_size > max_bytes:
-            raise ValueError(f"{path} is larger than {max_bytes:,} bytes, the limit for such a file")
+def read_regular(path: Path) -> bytes:
+    """Return the content of a file. Raise the errors of `open_regular`."""
+    with open_regular(path) as file:
         return file.read()
 
 

@@ -6,7 +6,7 @@ import reprlib
 from pathlib import Path
 from typing import Any
 
-from jaxlm.utils.atomic_files import read_regular
+from jaxlm.utils.atomic_files import open_regular
 from jaxlm.utils.text_encoding import decode_text
 
 # Enough for a BPE vocabulary of 300,000 tokens. A parsed document can take twenty times its size in memory.
@@ -19,13 +19,14 @@ def read_json(path: str | Path) -> Any:
 
     Raises a ValueError that names `path` if it is not a regular file, not valid JSON, or above `MAX_JSON_BYTES`.
     """
-    return parse_json(read_regular(path, max_bytes=MAX_JSON_BYTES), origin=path)
+    with open_regular(Path(path)) as file:
+        return parse_json(file.read(MAX_JSON_BYTES + 1), origin=path)
 
 
 def parse_json(content: bytes | str, *, origin: str | Path) -> Any:
     """Return the JSON document in `content`. Raises the ValueErrors of `read_json`, which name `origin`."""
     if len(content) > MAX_JSON_BYTES:
-        raise ValueError(f"{origin}: the JSON is larger than {MAX_JSON_BYTES:,} bytes, the limit for a document")
+        raise ValueError(f"{origin} is larger than {MAX_JSON_BYTES:,} bytes, the limit for JSON")
     text = decode_text(content, origin=origin) if isinstance(content, bytes) else content
 
     def refuse(constant: str) -> None:  # Python's parser would accept NaN and Infinity

@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from types import FrameType
+from typing import Any
 
 _STOP_SIGNALS = signal.SIGINT, signal.SIGTERM
 _PAIR_SECONDS = 0.1  # `timeout` signals the process and its group: count both as one request
@@ -36,21 +36,13 @@ def catch_stop_signals() -> Iterator[Callable[[], str | None]]:
     ignored. In a thread other than the main thread, nothing changes.
     """
     received: list[str] = []
-    is_requested = False
-
-    def request_stop(signum: int, frame: FrameType | None) -> None:
-        nonlocal is_requested
-        received.append(signal.Signals(signum).name)
-        if is_requested:
-            raise KeyboardInterrupt(received[-1])
-        if len(received) == 1:
-            time.sleep(_PAIR_SECONDS)
-            is_requested = True
-            if is_command:
-                _restore_defaults()
-            _print_stopping()
-
     is_command = _interrupt_command in map(signal.getsignal, _STOP_SIGNALS)
+
+    def request_stop(signum: int, frame: object) -> None:
+        received.append(signal.Signals(signum).name)
+        _handle_next(signal.SIG_DFL if is_command else _interrupt)
+        _print_stopping()
+
     with _replace_handlers(request_stop):
         yield lambda: received[0] if received else None
 
@@ -62,44 +54,43 @@ def terminate_as_interrupt() -> Iterator[None]:
     Nothing changes if SIGTERM is ignored or already handled, or outside of the main thread.
     """
     is_default = signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
-    with _replace_handlers(_interrupt, (signal.SIGTERM,) if is_default else ()):
+    with _replace_handlers(_interrupt, [signal.SIGTERM] if is_default else []):
         yield
 
 
-def _interrupt(signum: int, frame: FrameType | None) -> None:
+def _interrupt(signum: int, frame: object) -> None:
     raise KeyboardInterrupt(signal.Signals(signum).name)
 
 
-def _interrupt_command(signum: int, frame: FrameType | None) -> None:
-    """Raise KeyboardInterrupt, and let the next signal end the process."""
-    time.sleep(_PAIR_SECONDS)
-    _restore_defaults()
+def _interrupt_command(signum: int, frame: object) -> None:
+    _handle_next(signal.SIG_DFL)
     _interrupt(signum, frame)
 
 
+def _handle_next(handler: Any) -> None:
+    """Ignore signals for a moment, then handle the next one. SIG_DFL ends the process, even during a call."""
+    replaced = _set_handlers(signal.SIG_IGN)
+    time.sleep(_PAIR_SECONDS)
+    for signum in replaced:
+        signal.signal(signum, handler)
+
+
 @contextlib.contextmanager
-def _replace_handlers(
-    handler: Callable[[int, FrameType | None], None], signums: Iterable[signal.Signals] = _STOP_SIGNALS
-) -> Iterator[None]:
-    """Within the block, handle the signals, unless they are ignored or this is not the main thread."""
-    is_main = threading.current_thread() is threading.main_thread()
-    before = {signum: signal.getsignal(signum) for signum in signums if is_main}
-    # None is a handler that was not installed from Python and cannot be restored.
-    replaced = {signum: old for signum, old in before.items() if old not in (signal.SIG_IGN, None)}
+def _replace_handlers(handler: Any, signums: Iterable[signal.Signals] = _STOP_SIGNALS) -> Iterator[None]:
+    replaced = _set_handlers(handler, signums)
     try:
-        for signum in replaced:
-            signal.signal(signum, handler)
         yield
     finally:
         for signum, previous in replaced.items():
             signal.signal(signum, previous)
 
 
-def _restore_defaults() -> None:
-    """Let the next signal end the process, even during a call."""
-    for signum in _STOP_SIGNALS:
-        if signal.getsignal(signum) != signal.SIG_IGN:
-            signal.signal(signum, signal.SIG_DFL)
+def _set_handlers(handler: Any, signums: Iterable[signal.Signals] = _STOP_SIGNALS) -> dict[signal.Signals, Any]:
+    """Handle the signals unless they are ignored or this is not the main thread. Return the replaced handlers."""
+    if threading.current_thread() is not threading.main_thread():
+        return {}
+    fixed = signal.SIG_IGN, None  # None is a handler that was not installed from Python and cannot be restored
+    return {signum: signal.signal(signum, handler) for signum in signums if signal.getsignal(signum) not in fixed}
 
 
 def _print_stopping() -> None:

@@ -34,7 +34,8 @@ def make_console(*, stderr: bool = False) -> "Console":
     if not stderr and isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")
     file = sys.stderr if stderr else sys.stdout
-    elsewhere: dict[str, Any] = {} if file.isatty() else {"force_terminal": False, "width": 10_000}
+    is_terminal = file is not None and file.isatty()  # None is a closed stream, as in `jaxlm ... >&-`
+    elsewhere: dict[str, Any] = {} if is_terminal else {"force_terminal": False, "width": 10_000}
     return PipeConsole(stderr=stderr, **elsewhere)
 
 
@@ -82,9 +83,6 @@ def run_command(command: Callable[[], object]) -> tuple[int, str]:
     in one line on standard error. A second SIGINT or SIGTERM ends the process at once. A closed pipe, as in
     `jaxlm ... | head`, ends the command with code 0. Other exceptions are bugs and propagate.
     """
-    for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:  # closed by the caller, as in `jaxlm ... >&-`
-            setattr(sys, name, open(os.devnull, "w"))  # noqa: PTH123, SIM115
     try:
         with end_process_on_second_signal():
             command()

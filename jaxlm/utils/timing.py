@@ -15,7 +15,6 @@ class Timing:
 
     compile_seconds: float = 0.0
     run_seconds: float = 0.0
-    num_programs: int = 0  # compiled programs
 
 
 @contextlib.contextmanager
@@ -27,7 +26,6 @@ def measure_time() -> Iterator[Timing]:
         if event.startswith("/jax/core/compile/") and not is_finished:
             now = time.perf_counter()
             spans.append((now - duration_secs, now))
-            timing.num_programs += event.endswith("/backend_compile_duration")
 
     jax.monitoring.register_event_duration_secs_listener(listen)
     begin = time.perf_counter()

@@ -3,7 +3,6 @@
 import contextlib
 import json
 import math
-import runpy
 import shlex
 import signal
 import subprocess
@@ -23,7 +22,6 @@ from jaxlm.cli.sample import SampleOptions
 from jaxlm.cli.train import TrainOptions
 from jaxlm.runs.config import TrainConfig, config_to_json, resolve
 from jaxlm.runs.summary import summarize_run
-from jaxlm.utils.terminal import escape_controls
 
 
 @pytest.fixture
@@ -89,41 +87,29 @@ def test_main_hides_the_warning_about_donated_buffers(command, capsys):
     assert capsys.readouterr().err == ""
 
 
-@pytest.mark.parametrize(
-    "words", ["", "trian", "train --num-stepz 3", "train --num-steps 1.5", "train --model foo", "sample"]
-)
+@pytest.mark.parametrize("words", ["", "train --num-steps 1.5", "sample m --prompt -x"])
 def test_main_exits_with_2_for_invalid_words(words, capsys):
-    with pytest.raises(SystemExit) as stop:
-        main(words.split())
-    assert stop.value.code == 2
-    captured = capsys.readouterr()
-    assert (captured.out, "Traceback" in captured.err) == ("", False)
+    for options in [], ["--json"]:
+        with pytest.raises(SystemExit) as stop:
+            main(words.split() + options)
+        assert stop.value.code == 2
+        captured = capsys.readouterr()
+        assert bool(captured.out) == bool(options)
+        assert "Traceback" not in captured.err
+    assert json.loads(captured.out)["error"].startswith("these arguments are not valid")
 
 
-@pytest.mark.parametrize(
-    "words", [["sample", "--foo\x1b[2J"], ["train", "--model", "\u202eplm"], ["a\x9b2J", "\x07"]]
-)
-def test_main_escapes_controls_in_usage_errors(words, capsys):
-    with pytest.raises(SystemExit):
-        main(words)
-    message = capsys.readouterr().err
-    assert escape_controls(message) == message
-    assert any(escape_controls(word)[:8] in message for word in words)
-
-
-@pytest.mark.parametrize("text", ["--Nay", "-x", "--", "-1 in a \x1b million"])
+@pytest.mark.parametrize("text", ["--Nay", "-x", "--", "-1 in a million"])
 def test_main_says_how_to_pass_a_text_that_starts_with_a_dash(text, monkeypatch, capsys):
     calls = []
     monkeypatch.setitem(COMMANDS, "sample", (SampleOptions, lambda options, console: calls.append(options) or {}))
-    assert main(["sample", "model", f"--prompt={text}"]) == 0
-    assert [options.prompt for options in calls] == [text]
-    with contextlib.suppress(SystemExit):
+    with contextlib.suppress(SystemExit):  # a number works
         assert main(["sample", "model", "--prompt", text]) == 0
-    if len(calls) == 2:  # a number
-        assert calls[1] == calls[0]
-    else:
-        hint = capsys.readouterr().err.splitlines()[-1]
-        assert shlex.split(hint)[-1] == f"--prompt={escape_controls(text)}"
+    hint = capsys.readouterr().err.splitlines()[-1:]
+    assert [options.prompt for options in calls] == ([] if hint else [text])
+    assert [shlex.split(line)[-1] for line in hint] == ([] if calls else [f"--prompt={text}"])
+    assert main(["sample", "model", f"--prompt={text}"]) == 0
+    assert calls[-1].prompt == text
 
 
 def test_main_expands_the_home_directory(parse_train, monkeypatch, tmp_path):
@@ -136,23 +122,13 @@ def test_main_expands_the_home_directory(parse_train, monkeypatch, tmp_path):
     assert EvaluateOptions(Path("~/run")).model == tmp_path / "run"
 
 
-@pytest.mark.parametrize("words", ["train --json --lrx 3", "--json", "sample --json m --prompt -x"])
-def test_main_json_of_invalid_words_is_a_document(words, capsys):
-    with pytest.raises(SystemExit):
-        main(words.split())
-    assert json.loads(capsys.readouterr().out)["error"].startswith("these arguments are not valid")
-
-
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         ("train --resume nowhere", "error: nowhere is not a run directory"),
         ("train --config nowhere", "error: nowhere: No such file"),
-        ("train --config .", "error: .: Is a directory"),
         ("train --resume a --config b", "error: --resume reads the options from the run; remove --config"),
         ("train --lr nan", "error: lr must be in [0, 2147483647], got nan"),
-        ("--tyro-print-completion foo", "error: Shell should be one `bash`"),
-        ("runs nowhere", "error: nowhere does not exist; jaxlm train creates runs"),
     ],
 )
 def test_main_reports_invalid_values_in_one_line(words, message, capsys, tmp_path, monkeypatch):
@@ -226,14 +202,6 @@ def test_main_delays_an_interrupt_of_its_imports(monkeypatch, capsys):
     finally:
         signal.signal(signal.SIGINT, previous)
     assert capsys.readouterr().err.endswith("interrupted by SIGINT\n")
-
-
-def test_main_runs_as_a_module(monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(sys, "argv", ["jaxlm", "runs", str(tmp_path)])
-    with pytest.raises(SystemExit) as stop:
-        runpy.run_module("jaxlm", run_name="__main__")
-    assert stop.value.code == 0
-    assert capsys.readouterr().out.startswith(f"no runs in {tmp_path}")
 
 
 @pytest.mark.slow

@@ -1,12 +1,10 @@
 """`jaxlm train`."""
 
-import io
 import math
 from pathlib import Path
 
 import pytest
 from cli_helpers import pipe, shown, train
-from rich.console import Console
 
 from jaxlm.runs.load import open_run
 
@@ -28,11 +26,3 @@ def test_train_resume_of_a_finished_run_shows_it(run):
     assert str(run) in shown(console)
     with pytest.raises(ValueError, match="remove --out and --overwrite"):
         train(resume=run, out=Path("elsewhere"))
-
-
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no /dev/full")
-def test_train_on_a_full_disk_says_that_the_run_is_done(run, capsys):
-    with Path("/dev/full").open("wb", buffering=0) as file, pytest.raises(SystemExit) as stop:
-        train(open_run(run).config, resume=run, console=Console(file=io.TextIOWrapper(file, write_through=True)))
-    assert stop.value.code == 3
-    assert f"{run} is done, but its results cannot be printed: " in capsys.readouterr().err

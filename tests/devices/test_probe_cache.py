@@ -54,13 +54,11 @@ def test_probe_results_probes_each_version_once(probes, results):
 @pytest.mark.parametrize(
     "change",
     [
-        lambda patch: patch.setattr(platform, "release", lambda: "another"),
+        lambda patch: patch.setattr(platform, "platform", lambda: "another"),
         lambda patch: patch.setattr(sys, "prefix", "another"),
         lambda patch: patch.setattr(metadata, "version", lambda name: "99.0"),
-        *[
-            lambda patch, name=name: patch.setenv(name, "another")
-            for name in ("CUDA_VISIBLE_DEVICES", "XLA_FLAGS", "LD_LIBRARY_PATH", "JAX_MPS_LIBRARY_PATH")
-        ],
+        lambda patch: patch.setenv("CUDA_VISIBLE_DEVICES", "another"),
+        lambda patch: patch.setenv("JAX_MPS_LIBRARY_PATH", "another"),
     ],
 )
 def test_results_depend_on_machine_and_settings(probes, monkeypatch, change):
@@ -68,22 +66,20 @@ def test_results_depend_on_machine_and_settings(probes, monkeypatch, change):
     with monkeypatch.context() as patch:
         change(patch)
         in_new_process()
-        assert len(probes) == 2
     in_new_process()
     assert len(probes) == 2  # the first results are still cached
 
 
-@pytest.mark.parametrize("content", ["not JSON", "[]", "{}", '{"version": 3, "results": {}}'])
-def test_damaged_or_old_cache_is_replaced(probes, cache, content):
+@pytest.mark.parametrize("content", ["not JSON", "[]"])
+def test_damaged_cache_is_replaced(probes, cache, content):
     cache.parent.mkdir()
     cache.write_text(content)
     assert probe_results() == in_new_process() == RESULTS
     assert len(probes) == 1
 
 
-def test_unwritable_directory_means_probes_each_time(probes, tmp_path, monkeypatch):
-    (tmp_path / "file").write_text("not a directory")
-    monkeypatch.setenv("JAXLM_DATA_DIR", str(tmp_path / "file" / "below"))
+def test_unwritable_directory_means_probes_each_time(probes, monkeypatch):
+    monkeypatch.setenv("JAXLM_DATA_DIR", "/dev/null")
     assert probe_results() == in_new_process() == RESULTS
     assert len(probes) == 2
 
@@ -97,23 +93,20 @@ def test_probe_results_repeat_old_failures(probes, monkeypatch, minutes, again):
     assert probes == [[GOOD, BAD], *again]
 
 
-def test_error_of_run_probes_is_not_cached(probes, cache, monkeypatch):
+def test_error_of_run_probes_is_a_failure(probes, monkeypatch):
     monkeypatch.setattr(probe_cache, "run_probes", Mock(side_effect=OSError("no processes left\nfor you")))
     failure = ProbeResult(works=False, platform=None, reason="could not be probed: no processes left for you")
-    assert probe_results() == {GOOD: failure, BAD: failure}
-    assert not cache.exists()
+    assert probe_results() == in_new_process() == {GOOD: failure, BAD: failure}
 
 
-def test_clear_probe_cache_removes_all_results(probes, cache):
+def test_clear_probe_cache_removes_all_results(probes):
     probe_results()
     clear_probe_cache()
-    assert not cache.exists()
     assert probe_results() == RESULTS
     assert len(probes) == 2
 
 
-def test_probe_results_without_plugins_read_nothing(install, cache, monkeypatch):
+def test_probe_results_without_plugins_read_nothing(install, cache):
     install({})
-    monkeypatch.setenv("JAXLM_PROBE_SECONDS", "not read")
     assert in_new_process() == {}
     assert not cache.parent.exists()

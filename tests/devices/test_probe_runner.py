@@ -113,13 +113,6 @@ def test_probe_inherits_paths_and_device_settings(probe, monkeypatch, tmp_path):
     assert (tmp_path / "arguments").read_text().split() == arguments
 
 
-@pytest.mark.parametrize(("name", "value"), [("executable", None), ("executable", ""), ("frozen", True)])
-def test_run_probes_needs_an_interpreter(monkeypatch, name, value):
-    monkeypatch.setattr(sys, name, value, raising=False)
-    with pytest.raises(OSError, match=r"sys\.executable is not a Python interpreter"):
-        run_probes([PLUGIN])
-
-
 def test_probe_seconds_is_25_or_the_setting(monkeypatch):
     for setting, seconds in (("", 25), ("7.5", 7.5), ("86400", 86_400)):
         monkeypatch.setenv("JAXLM_PROBE_SECONDS", setting)

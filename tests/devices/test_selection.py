@@ -71,7 +71,7 @@ def choose(install, monkeypatch):
         ({"jax_platforms": "cpu"}, CPU, "JAX_PLATFORMS=cpu", ALL),
         ({"jax_platforms": "cpu", "device": "cpu"}, CPU, "requested", ALL),
         ({"JAX_PLATFORM_NAME": "cpu", "jax_default_device": CPU}, CPU, "JAX_PLATFORM_NAME=cpu", ALL),
-        ({"jax_default_device": CPU}, CPU, "jax.default_device", set()),
+        ({"jax_default_device": CPU}, CPU, f"jax.default_device={CPU}", set()),
     ],
 )
 def test_choose_device_precedence(choose, arguments, device, reason, disabled):

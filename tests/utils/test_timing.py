@@ -19,8 +19,7 @@ def test_measure_time_separates_compiling_from_running():
     jax.jit(lambda x: x * 5)(x).block_until_ready()  # after the blocks
     assert first.compile_seconds > 0
     assert first.run_seconds >= 0.05
-    assert first.num_programs == 1
-    assert (second.compile_seconds, second.num_programs) == (0, 0)
+    assert second.compile_seconds == 0
 
 
 def test_measure_time_ends_with_its_block(monkeypatch):
@@ -29,7 +28,7 @@ def test_measure_time_ends_with_its_block(monkeypatch):
     with measure_time() as timing:
         pass
     jax.monitoring.record_event_duration_secs("/jax/core/compile/backend_compile_duration", 1.0)
-    assert (timing.num_programs, timing.compile_seconds) == (0, 0)
+    assert timing.compile_seconds == 0
 
 
 def test_measure_time_counts_overlapping_spans_once(monkeypatch):

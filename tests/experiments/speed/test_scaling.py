@@ -40,8 +40,6 @@ def test_fit_slope_uses_the_three_largest():
         (Panel("training step", "time", "batch_size", ()), 1.0, True),
         (Panel("training step", "time", "batch_size", ()), 1.5, False),
         (Panel("counted pair", "time", "corpus_length", ()), 0.0, True),
-        (Panel("counted pair", "time", "corpus_length", ()), 0.5, False),
-        (Panel("training step", "compile", "num_steps", ()), 1.0, False),
         (Panel("scored window", "memory", "num_windows", ()), 1.0, False),
     ],
 )
