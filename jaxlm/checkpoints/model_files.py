@@ -12,14 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jaxlm.checkpoints.model_spec import (
-    check_model_arrays,
+    expected_arrays,
     is_library_model,
     model_from_spec,
     model_to_spec,
     variables_from_arrays,
     variables_to_arrays,
 )
-from jaxlm.checkpoints.named_arrays import flatten, unflatten
+from jaxlm.checkpoints.named_arrays import check_arrays, describe_arrays
 from jaxlm.models import LanguageModel
 from jaxlm.text.tokenizers import Tokenizer, tokenizer_from_json, tokenizer_to_json
 from jaxlm.utils.atomic_files import expand, open_regular, write_atomically
@@ -119,15 +119,15 @@ def read_model(path: Path, *, model: LanguageModel | None = None) -> SavedModel:
         raise ValueError(f"checksum mismatch in {file}: its tensors have changed since it was saved")
     saved = spec.get("tokenizer")
     tokenizer = None if saved is None else tokenizer_from_json(saved, origin=file)
-    _check_values(str(file), model, tensors, tokenizer)
-    variables = variables_from_arrays(model, unflatten(tensors, str(file)), str(file))
+    _check_arrays(str(file), model, tensors, tokenizer)
+    variables = variables_from_arrays(model, tensors, str(file))
     return SavedModel(model, jax.device_put(variables), tokenizer)
 
 
 def name_arrays(model: LanguageModel, variables: Any) -> dict[str, Any]:
     """Return the arrays to save by name, which may be abstract. Raise a TypeError if the variables are others."""
     try:
-        arrays = flatten(variables_to_arrays(model, variables))
+        arrays = variables_to_arrays(model, variables)
     except (KeyError, IndexError, AttributeError) as error:
         raise TypeError(f"variables are not those of a {type(model).__name__}: {error!r}") from None
     for name, leaf in arrays.items():
@@ -142,14 +142,13 @@ def _prepare_arrays(model: LanguageModel, variables: Any, tokenizer: Tokenizer |
     for name, leaf in arrays.items():
         array = np.asarray(jnp.asarray(leaf) if isinstance(leaf, float | int) else leaf, order="C")
         arrays[name] = array.astype(array.dtype.newbyteorder("="), copy=False)
-    origin = f"variables of a {type(model).__name__}"
-    check_model_arrays(model, unflatten(arrays, origin), origin)
-    _check_values("cannot save", model, arrays, tokenizer)
+    _check_arrays(f"cannot save a {type(model).__name__}", model, arrays, tokenizer)
     return arrays
 
 
-def _check_values(origin: str, model: LanguageModel, arrays: _Arrays, tokenizer: Tokenizer | None) -> None:
-    """Raise a ValueError for a dtype that JAX would narrow, invalid values, or too large a tokenizer."""
+def _check_arrays(origin: str, model: LanguageModel, arrays: _Arrays, tokenizer: Tokenizer | None) -> None:
+    """Raise a ValueError for other arrays, a dtype that JAX would narrow, invalid values, or a large tokenizer."""
+    check_arrays(origin, describe_arrays(arrays), expected_arrays(model, arrays, origin))
     for name, array in arrays.items():
         message = f"{origin}: array {name!r:.200}"
         if jax.dtypes.canonicalize_dtype(array.dtype) != array.dtype:

@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from jaxlm import models
-from jaxlm.checkpoints.named_arrays import check_arrays, flatten
+from jaxlm.checkpoints.named_arrays import describe_arrays, flatten, unflatten
 from jaxlm.models import CountsNgramLM, LanguageModel, MixtureLM, init
 from jaxlm.models.baselines import UniformLM, UnigramLM
 
@@ -61,79 +61,74 @@ def model_from_spec(
     return model
 
 
-def expected_arrays(model: LanguageModel, origin: str) -> dict[str, Any] | None:
-    """Return the expected shape and dtype of each saved array, or None if the model does not determine them.
-
-    Raises a ValueError that starts with `origin` if the sizes are too large for an array.
-    """
-    # The number of n-grams depends on the text.
-    if not is_library_model(model) or isinstance(model, MixtureLM | CountsNgramLM):
-        return None
-    if isinstance(model, UniformLM):
-        return {}
-    if isinstance(model, UnigramLM):
-        return {"": jax.ShapeDtypeStruct((model.vocab_size,), np.int32)}  # type: ignore[no-untyped-call]
-    try:
-        return flatten(jax.eval_shape(lambda: init(model, jax.random.key(0))))
-    except (TypeError, ValueError, OverflowError) as error:
-        reason = str(error).partition("\n")[0]
-        raise ValueError(f"{origin}: a {type(model).__name__} cannot have these sizes ({reason:.100})") from None
-
-
-def variables_to_arrays(model: LanguageModel, variables: Any) -> Any:
-    """Return the arrays to save, in nested dicts. For n-gram models, only the counts; loading smooths them.
+def variables_to_arrays(model: LanguageModel, variables: Any) -> dict[str, Any]:
+    """Return the arrays to save by name. For n-gram models, only the counts; loading smooths them.
 
     Raises an error of any type if the variables belong to a different model.
     """
     if isinstance(model, MixtureLM):
         parts = zip(model.models, model.variables_of_each(variables), strict=True)
-        arrays = {str(index): variables_to_arrays(*part) for index, part in enumerate(parts)}
-        return {name: array for name, array in arrays.items() if not isinstance(array, Mapping) or array}
+        return _join_parts(variables_to_arrays(*part) for part in parts)
     if isinstance(model, CountsNgramLM):
         ngrams, counts = model.ngrams_of(variables)
         return {"ngrams": ngrams, "counts": counts.astype(np.int32)}
-    return variables
+    return flatten(variables)
 
 
-def variables_from_arrays(model: LanguageModel, arrays: Any, origin: str) -> Any:
-    """Invert `variables_to_arrays`. Check the arrays of library models.
+def variables_from_arrays(model: LanguageModel, arrays: Mapping[str, Any], origin: str) -> Any:
+    """Invert `variables_to_arrays`. `expected_arrays` describes the arrays of a library model.
 
     Raises a ValueError that starts with `origin` if the arrays are not the model's.
     """
-    check_model_arrays(model, arrays, origin)
     if isinstance(model, MixtureLM):
-        parts = _split_mixture(model, arrays, origin)
+        parts = zip(model.models, _split_parts(model, arrays), strict=True)
         return tuple(variables_from_arrays(*part, origin) for part in parts)
     if not isinstance(model, CountsNgramLM):
-        return arrays
-    _check_names(arrays, {"ngrams", "counts"}, origin, "a CountsNgramLM")
+        return unflatten(arrays, origin)
     try:
         return model.variables_of(**arrays)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{origin}: {error}") from None
 
 
-def check_model_arrays(model: LanguageModel, arrays: Any, origin: str) -> None:
-    """Raise a ValueError that starts with `origin` if nested `arrays` are not those of a library model."""
+def expected_arrays(model: LanguageModel, arrays: Mapping[str, Any], origin: str) -> dict[str, str]:
+    """Return the expected dtype and shape of each saved array, as `describe_arrays` does.
+
+    `arrays` determines what the model does not: the number of n-grams, and all arrays of a user's own model.
+    Raises a ValueError that starts with `origin` if the sizes are too large for an array.
+    """
     if isinstance(model, MixtureLM):
-        for part in _split_mixture(model, arrays, origin):
-            check_model_arrays(*part, origin)
-    elif (expected := expected_arrays(model, origin)) is not None:
-        check_arrays(origin, flatten(arrays), expected)
+        parts = zip(model.models, _split_parts(model, arrays), strict=True)
+        return _join_parts(expected_arrays(*part, origin) for part in parts)
+    if not is_library_model(model):
+        return describe_arrays(arrays)
+    if isinstance(model, CountsNgramLM):
+        num_ngrams = arrays["counts"].size if "counts" in arrays else 0
+        return {"ngrams": f"int32{[num_ngrams, model.context_length + 1]}", "counts": f"int32{[num_ngrams]}"}
+    if isinstance(model, UniformLM):
+        return {}
+    if isinstance(model, UnigramLM):
+        return {"": f"int32{[model.vocab_size]}"}
+    try:
+        return describe_arrays(flatten(jax.eval_shape(lambda: init(model, jax.random.key(0)))))
+    except (TypeError, ValueError, OverflowError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"{origin}: a {type(model).__name__} cannot have these sizes ({reason:.100})") from None
 
 
-def _split_mixture(model: MixtureLM, arrays: Any, origin: str) -> list[tuple[LanguageModel, Any]]:
-    """Return the models of a mixture, each with its arrays; a model without variables has none."""
-    names = [str(index) for index in range(len(model.models))]
-    arrays = arrays if isinstance(arrays, Mapping) else {"": arrays}
-    arrays = {name: arrays.get(name, {}) for name in {*names, *arrays}}
-    _check_names(arrays, set(names), origin, f"a mixture of {len(names)} models")
-    return [(part, arrays[name]) for part, name in zip(model.models, names, strict=True)]
+def _join_parts(parts: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the arrays of a mixture, named by the number of the model and the name there."""
+    numbered = enumerate(parts)
+    return {f"{number}/{name}".removesuffix("/"): part[name] for number, part in numbered for name in part}
 
 
-def _check_names(arrays: Any, names: set[str], origin: str, owner: str) -> None:
-    if not isinstance(arrays, Mapping) or arrays.keys() != names:
-        raise ValueError(f"{origin}: the arrays of {owner} must be named {', '.join(sorted(names))}")
+def _split_parts(model: MixtureLM, arrays: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Invert `_join_parts`. Arrays with other names are ignored."""
+    parts: dict[str, dict[str, Any]] = {str(number): {} for number in range(len(model.models))}
+    for name, array in arrays.items():
+        number, _, rest = name.partition("/")
+        parts.get(number, {})[rest] = array
+    return list(parts.values())
 
 
 def _fields_to_json(record: Any) -> dict[str, Any]:
@@ -162,16 +157,11 @@ def _value_to_json(value: Any) -> Any:
 
 def _record_from_json(class_name: str, fields: Mapping[str, Any]) -> Any:
     record_class = _CLASSES[class_name]
-    types = {field.name: field.type for field in dataclasses.fields(record_class) if field.init}
-    names = types.keys() - _LINEN_FIELDS
+    names = {field.name for field in dataclasses.fields(record_class) if field.init} - _LINEN_FIELDS
     if fields.keys() != names:
         raise ValueError(f"the fields of {class_name} must be {', '.join(sorted(names))}")
     try:
-        values = {name: _value_from_json(value) for name, value in fields.items()}
-        for name, value in values.items():
-            if type(value) is int and types[name] in (float, "float"):
-                values[name] = float(value)  # JAX cannot convert an int above 2^31
-        return record_class(**values)
+        return record_class(**{name: _value_from_json(value) for name, value in fields.items()})
     except (TypeError, ValueError, OverflowError, AttributeError) as error:
         raise ValueError(f"{error!s:.200}") from None
 

@@ -40,11 +40,14 @@ def unflatten(arrays: Mapping[str, Any], origin: str) -> Any:
     return tree
 
 
-def check_arrays(origin: str, arrays: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
-    """Raise a ValueError that starts with `origin` if names, dtypes or shapes differ. The order is ignored."""
-    for name in sorted(arrays.keys() | expected.keys()):
-        pair = (each.get(name) for each in (arrays, expected))
-        found, wanted = ("missing" if each is None else f"{each.dtype}{list(each.shape)}" for each in pair)
-        if found != wanted:
-            wanted = "no array of that name" if wanted == "missing" else wanted
-            raise ValueError(f"{origin}: array {name!r:.200} is {found:.100}, expected {wanted}")
+def describe_arrays(arrays: Mapping[str, Any]) -> dict[str, str]:
+    """Return the dtype and shape of each array, such as `float32[2, 3]`."""
+    return {name: f"{array.dtype}{list(array.shape)}" for name, array in arrays.items()}
+
+
+def check_arrays(origin: str, found: Mapping[str, str], expected: Mapping[str, str]) -> None:
+    """Raise a ValueError that starts with `origin` if two results of `describe_arrays` differ."""
+    for name in sorted(found.keys() | expected.keys()):
+        is_found, wanted = found.get(name, "missing"), expected.get(name, "no array of that name")
+        if is_found != wanted:
+            raise ValueError(f"{origin}: array {name!r:.200} is {is_found:.100}, expected {wanted}")

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from jaxlm.checkpoints.named_arrays import check_arrays, describe_arrays
 from jaxlm.training.early_stopping import EarlyStopping
 from jaxlm.training.state import TrainState
 from jaxlm.utils.atomic_files import remove, sync, write_atomically
@@ -84,10 +85,7 @@ def load_checkpoint(directory: Path, step: int, like: Arrays) -> Checkpoint:
     found, expected = document["arrays"], _describe_arrays(trees)
     if like[0].opt_state is None:
         found = {name: array for name, array in found.items() if not name.startswith("['state'].opt_state")}
-    for name in sorted(found.keys() | expected.keys()):
-        if found.get(name) != expected.get(name):
-            arrays = f"{name} is {found.get(name)}, expected {expected.get(name)}"
-            raise ValueError(f"{path} does not match the model and the optimizer: {arrays}")
+    check_arrays(f"{path} does not match the model and the optimizer", found, expected)
     try:
         with ThreadPoolExecutor(1) as executor:  # see `save_checkpoint`
             restored = executor.submit(_load_items, path, trees).result()
@@ -136,7 +134,7 @@ def quarantine_after(directory: Path, step: int) -> None:
 def _describe_arrays(trees: dict[str, Any]) -> dict[str, str]:
     """Return the dtype and shape of each array, by its path in the tree."""
     leaves = jax.tree_util.tree_leaves_with_path(trees)
-    return {jax.tree_util.keystr(path): f"{leaf.dtype}{list(leaf.shape)}" for path, leaf in leaves}
+    return describe_arrays({jax.tree_util.keystr(path): leaf for path, leaf in leaves})
 
 
 def _load_items(path: Path, trees: dict[str, Any]) -> dict[str, Any]:

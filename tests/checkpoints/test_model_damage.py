@@ -170,9 +170,7 @@ LARGE = jaxlm.CharTokenizer.train("".join(map(chr, range(1000, 1301))))
 HOSTILE_FILES = {
     "missing": (lambda tensors, _: tensors.pop("params/hidden/bias"), "'params/hidden/bias' is missing"),
     "added": (add_tensor("params/x"), "'params/x' is .*expected no array of that name"),
-    "path": (add_tensor("../../evil"), "'../../evil' is .*expected no array of that name"),
-    "below an array": (add_tensor("params/hidden/bias/x"), "do not form a tree"),
-    "deep name": (add_tensor("a/" * 10**5), "do not form a tree"),
+    "deep name": (add_tensor("a/" * 10**5), "'a/a/.* is .*expected no array of that name"),
     "dtype": (change_bias(lambda tensor: np.ones(5, np.int32)), r"is int32\[5\]"),
     "shape": (change_bias(lambda tensor: tensor[None]), r"is float32\[1, 5\]"),
     "empty": (change_bias(lambda tensor: tensor[:0]), r"is float32\[0\]"),
