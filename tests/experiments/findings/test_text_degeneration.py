@@ -24,27 +24,15 @@ BYTES = jaxlm.ByteTokenizer()
 EMPTY = TrainingText(np.zeros((256, 256), np.int32), frozenset(), frozenset())
 
 
-@pytest.mark.parametrize("text", ["abcdabcdxabcd", "aaaaaaaaa", "abcdefgh", "abcabcabcab"])
+@pytest.mark.parametrize("text", ["abcdabcdxabcd", "aaaaaaaaa", "abcdefgh"])
 def test_repeated_4grams_match_a_loop(text):
     grams = [text[start : start + 4] for start in range(len(text) - 3)]
     repeated = sum(gram in grams[:position] for position, gram in enumerate(grams))
     assert count_failures(BYTES.encode(text), EMPTY, BYTES)["repeated_4grams"] == (repeated, len(grams))
 
 
-@pytest.mark.parametrize(
-    ("text", "longest"),
-    [
-        ("abcdef", 0),
-        ("xyaaaz", 3),
-        ("abab", 4),
-        ("xabcabcabz", 8),  # abc twice, and two letters of a third time
-        ("abcdefgabc", 0),  # abc does not follow itself
-        ("aabbbbcdcdcd", 6),
-        ("".join(map(chr, range(33, 93))) * 2, 120),
-    ],
-)
-def test_longest_loop_matches_brute_force(text, longest):
-    assert longest_loop(BYTES.encode(text)) == longest
+@pytest.mark.parametrize("text", ["abcdefgabc", "xyaaaz", "xabcabcabz", "aabbbbcdcdcd", "abcdefghabcdefgh"])
+def test_longest_loop_matches_brute_force(text):
     found = [
         end - start
         for start in range(len(text))
@@ -52,7 +40,7 @@ def test_longest_loop_matches_brute_force(text, longest):
         for period in range(1, (end - start) // 2 + 1)
         if text[start : end - period] == text[start + period : end]
     ]
-    assert max(found, default=0) == longest
+    assert longest_loop(BYTES.encode(text)) == max(found, default=0)
 
 
 def test_failures_compare_with_the_training_text(tmp_path):
@@ -90,17 +78,12 @@ def test_estimate_share_and_standard_error():
 def test_measure_compares_a_model_with_real_text(run_measure, tmp_path):
     (tmp_path / "text.txt").write_text("".join(f"{TEXT[: 20 + i % 40]} {i}\n" for i in range(300)))
     data = load_dataset("", tmp_path / "text.txt", "char")
-    bigram = jaxlm.CountsBigramLM(
-        data.tokenizer.vocab_size, smoothing=0
-    )  # all of its pairs are in the training text
+    # All pairs of unsmoothed counts are in the training text.
+    bigram = jaxlm.CountsBigramLM(data.tokenizer.vocab_size, smoothing=0)
     models = [("bigram", bigram, fit_counts(bigram, data.train_ids))]
     results, table = run_measure(partial(measure, Plan(3, 30, (0.0, 1.0)), models, data, 0))
     real, greedy, sampled = results["rows"]
-    assert [(row["model"], row["temperature"]) for row in results["rows"]] == [
-        ("real text", None),
-        ("bigram", 0),
-        ("bigram", 1),
-    ]
+    assert [row["temperature"] for row in results["rows"]] == [None, 0, 1]
     assert greedy["unseen_pairs"]["share"] == sampled["unseen_pairs"]["share"] == 0
     assert greedy["longest_loop"]["share"] > sampled["longest_loop"]["share"]
     for row in results["rows"]:

@@ -63,14 +63,12 @@ def test_results_and_manifest_describe_six_models(finished):
         assert row["perplexity"] == pytest.approx(np.exp(row["nats_per_token"]))
         # Characters of one byte: a token is a byte.
         assert row["bits_per_byte"] == pytest.approx(row["nats_per_token"] / np.log(2))
-        assert min(row["compile_seconds"], row["train_seconds"]) >= 0
     v = len(set(TEXT))
     assert [row["size"] for row in models[:4]] == [0, v, v**2, v**2]
     assert [row["size"] for row in models[4:]] == [v * 4 + 4 * v + v, v * 3 + (9 * 5 + 5) + 5 * v + v]
     assert models[0]["perplexity"] == pytest.approx(v, rel=1e-5)
     num_train = len(TEXT) * 9 // 10
     assert results["tokens"] == {"train": num_train, "validation": len(TEXT) - num_train}
-    assert (results["seed"], results["recipe"]) == (0, "momentum")
     manifest, summary = read_manifest(out), summarize_run(out)
     assert (manifest["kind"], manifest["state"]) == ("ladder", "done")
     assert all(manifest[name] == results[name] for name in ("corpus", "tokenizer", "tokens"))
@@ -193,7 +191,6 @@ def test_best_k_does_not_depend_on_the_validation_text(tmp_path):
         ({"steps": 0}, "--steps must be at least 1, got 0"),
         ({"seeds": 0}, "--seeds must be at least 1, got 0"),
         ({"num_tokens": -1}, "--num-tokens must be at least 0, got -1"),
-        ({"mlp_context_length": 0}, "context_length"),
         ({"mlp_context_length": 99}, "needs 200: use a longer text"),
     ],
 )

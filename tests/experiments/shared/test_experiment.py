@@ -1,4 +1,4 @@
-"""The frame checks the options first, writes the results last, and records a failure."""
+"""The frame checks the options first, and writes the results last."""
 
 import doctest
 import importlib
@@ -43,10 +43,6 @@ def run(options, prepare=prepare):
     return run_experiment(prepare, options, console), console.file.getvalue()
 
 
-def refuse(options):
-    raise AssertionError("the experiment was prepared")
-
-
 def test_run_experiment_writes_results_table_and_picture(tmp_path):
     path, output = run(CoinOptions(out=tmp_path / "run"))
     assert path == tmp_path / "run"
@@ -73,46 +69,22 @@ def test_run_experiment_uses_the_device(tmp_path):
     assert not (path / "table.txt").exists()
 
 
-def test_run_experiment_names_the_directory(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    path, _ = run(CoinOptions())
-    assert path.parts[0] == "runs"
-    assert path.name.startswith("coin-")
-    assert (path / "results.json").exists()
-
-
-def test_run_experiment_replaces_a_run_only_on_request(tmp_path):
-    run(CoinOptions(out=tmp_path / "run"))
-    with pytest.raises(FileExistsError, match="overwrite"):
-        run(CoinOptions(out=tmp_path / "run"), refuse)
-    run(CoinOptions(out=tmp_path / "run", overwrite=True, tosses=8))
-    assert json.loads((tmp_path / "run" / "results.json").read_text("utf-8"))["config"]["tosses"] == 8
-
-
-def test_run_experiment_writes_nothing_if_prepare_fails(tmp_path):
+def test_run_experiment_checks_before_it_writes(tmp_path):
     def fail(options):
         raise ValueError("--tosses must be at least 1, got 0")
 
     with pytest.raises(ValueError, match="--tosses"):
         run(CoinOptions(out=tmp_path / "run"), fail)
     assert not (tmp_path / "run").exists()
-
-
-def test_run_experiment_records_a_failure(tmp_path):
-    def fail(run):
-        raise ValueError("the coin stands")
-
-    with pytest.raises(ValueError, match="the coin stands"):
-        run(CoinOptions(out=tmp_path / "run"), lambda _: Experiment("coin", fail))
-    assert read_manifest(tmp_path / "run")["state"] == "failed"
-    assert not (tmp_path / "run" / "results.json").exists()
+    with pytest.raises(ValueError, match="--seed"):
+        run(CoinOptions(out=tmp_path / "run", seed=-1), fail)
 
 
 def test_main_exits_with_the_status(tmp_path, monkeypatch, capsys):
-    for seed, status in (("0", 0), ("-1", 2)):
-        monkeypatch.setattr(
-            sys, "argv", ["coin.py", "--out", str(tmp_path / "run"), "--overwrite", "--seed", seed]
-        )
+    monkeypatch.chdir(tmp_path)
+    words = ["coin.py", "--out", "run"]
+    for options, status in ([], 0), (["--overwrite"], 0), (["--overwrite", "--seed=-1"], 2):
+        monkeypatch.setattr(sys, "argv", words + options)
         with pytest.raises(SystemExit) as exit_info:
             main(CoinOptions, prepare)
         assert exit_info.value.code == status
