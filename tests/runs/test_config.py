@@ -1,6 +1,5 @@
 """The options of a run: defaults, ranges, types and JSON."""
 
-import dataclasses
 import json
 import math
 import re
@@ -18,41 +17,6 @@ from jaxlm.runs.config import (
     reset_dependent_options,
     resolve,
 )
-
-# Another valid value for every option.
-OTHERS = {
-    "model": "bigram",
-    "corpus": "shakespeare",
-    "text": Path("/texts/é.txt"),
-    "tokenizer": Path("/tokenizers/é.json"),
-    "vocab_size": 300,
-    "val_fraction": 0.25,
-    "smoothing": 0.5,
-    "context_length": 5,
-    "embedding_dim": 7,
-    "hidden_dim": 9,
-    "dropout": 0.5,
-    "direct_connections": True,
-    "num_steps": 11,
-    "batch_size": 13,
-    "optimizer": "muon",
-    "lr": 0.25,
-    "schedule": "constant",
-    "warmup_steps": 3,
-    "momentum": 0.0,
-    "weight_decay": 0.125,
-    "decoupled_decay": True,
-    "clip_norm": 0.5,
-    "log_every": 17,
-    "patience": 2,
-    "seed": 2**32 - 1,
-    "save_every": 19,
-    "save_seconds": 0.5,
-    "keep": 3,
-    "device": "cpu",
-    "tensorboard": True,
-}
-each_option = pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(TrainConfig)])
 
 
 @pytest.mark.parametrize(
@@ -149,27 +113,27 @@ def test_resolve_rejects_a_text_and_a_corpus():
 
 
 WRONG_TYPES = {
-    int: ["3", 3.0, True, [3], {}, math.nan, np.float64(3)],
-    float: ["0.5", True, [0.5], {}, np.array([0.5])],
-    bool: [0, 1, "true", None, []],
-    str: [0, None, True, ["cpu"]],
-    type(Path()): [0, True, ["a"], {}],
+    "keep": ["3", 3.0, True, [3], math.nan, np.float64(3), None],
+    "lr": ["0.5", True, [0.5], {}, np.array([0.5])],
+    "tensorboard": [0, "true", None],
+    "device": [0, None, True, ["cpu"]],
+    "text": [0, True, ["a"]],
+    "tokenizer": [0, None],
 }
 
 
-@each_option
+@pytest.mark.parametrize("name", WRONG_TYPES)
 def test_config_checks_types(name):
-    for value in WRONG_TYPES[type(OTHERS[name])]:
+    for value in WRONG_TYPES[name]:
         with pytest.raises(ValueError, match=rf"^{name} must be "):
             TrainConfig(**{name: value})
         with pytest.raises(ValueError, match=rf"^here\.json: {name} must be "):
             config_from_json({name: value}, origin="here.json")
 
 
-@pytest.mark.parametrize(("name", "value"), [("model", "gpt"), ("optimizer", "adamax"), ("schedule", "linear")])
-def test_config_lists_the_choices(name, value):
-    with pytest.raises(ValueError, match=rf"{name} must be one of \w+, \w+.*, got '{value}'"):
-        TrainConfig(**{name: value})
+def test_config_lists_the_choices():
+    with pytest.raises(ValueError, match=r"^optimizer must be one of sgd, adam, adamw, muon, got 'adamax'"):
+        TrainConfig(optimizer="adamax")
 
 
 def test_messages_shorten_long_and_deep_values():
@@ -182,9 +146,9 @@ def test_messages_shorten_long_and_deep_values():
         assert len(str(error.value)) < 200
 
 
-@each_option
-def test_config_to_json_keeps_each_option(name, tmp_path):
-    config = TrainConfig(**{name: OTHERS[name]})
+def test_read_config_inverts_config_to_json(tmp_path):
+    paths = {"text": Path("/texts/é.txt"), "tokenizer": Path("/tokenizers/é.json")}
+    config = TrainConfig(**paths, lr=0.25, seed=2**32 - 1, direct_connections=True, clip_norm=None)
     (tmp_path / "config.json").write_text(json.dumps(config_to_json(config)), "utf-8")
     assert read_config(tmp_path / "config.json") == config
 

@@ -1,37 +1,22 @@
 """Create, replace and protect run directories; record how a run ends."""
 
 import contextlib
-import errno
 import os
 import re
-import signal
 import socket
-import subprocess
-import sys
 from datetime import datetime
 from pathlib import Path
+from unittest.mock import Mock
 
 import jax
 import pytest
 from tiny_runs import read_json
 
-from jaxlm.runs.directory import check_run_path, create_run, is_run, new_run_path, run_session
+from jaxlm.runs.directory import check_run_path, create_run, new_run_path, run_session
 from jaxlm.runs.lock import lock_run
 from jaxlm.runs.manifest import read_manifest
 
 CPU = jax.devices("cpu")[0]
-
-# A process that works in the run directory at its argument until it is killed.
-WORKER = """
-import sys, time
-from pathlib import Path
-from types import SimpleNamespace
-from jaxlm.runs.directory import create_run
-
-with create_run(Path(sys.argv[1]), "train", {"seed": 1}, SimpleNamespace(platform="cpu", device_kind="cpu")):
-    print("ready", flush=True)
-    time.sleep(600)
-"""
 
 
 def finish_run(path, config=None, *, overwrite=False):
@@ -67,10 +52,8 @@ def test_create_run_writes_config_and_manifest(tmp_path):
     ("error", "state", "why"),
     [
         (KeyboardInterrupt("SIGTERM"), "interrupted", "SIGTERM"),
-        (KeyboardInterrupt(), "interrupted", "KeyboardInterrupt"),
         (FloatingPointError("loss is nan at step 3\nand more"), "failed", "loss is nan at step 3"),
         (ValueError("x" * 9999), "failed", "x" * 500),
-        (OSError("no \udce9"), "failed", "no \udce9"),
     ],
     ids=repr,
 )
@@ -106,11 +89,6 @@ def test_new_run_path_is_new_and_sorts_by_time(tmp_path, monkeypatch):
     assert len(set(paths)) == 3
     assert all(path.is_dir() for path in paths)
     assert all(re.fullmatch(r"runs/ladder-\d{8}-\d{6}(-[23])?", path.as_posix()) for path in paths)
-    (tmp_path / "file").mkdir()
-    monkeypatch.chdir(tmp_path / "file")
-    Path("runs").touch()
-    with pytest.raises(NotADirectoryError, match="runs"):
-        new_run_path("ladder")
 
 
 def test_create_run_replaces_a_run_only_with_overwrite(tmp_path):
@@ -140,21 +118,10 @@ def test_create_run_never_replaces_another_directory(tmp_path, manifest):
     assert ".lock" not in names_in(tmp_path)
 
 
-def test_create_run_never_replaces_a_file(tmp_path):
+def test_check_run_path_never_replaces_a_file(tmp_path):
     (tmp_path / "run").write_text("a file")
     with pytest.raises(FileExistsError, match="is not a run directory"):
         check_run_path(tmp_path / "run", overwrite=True)
-    with pytest.raises(OSError, match=r"Not a directory: .*run/below"):
-        finish_run(tmp_path / "run" / "below")
-
-
-def test_create_run_never_replaces_a_run_with_other_files(tmp_path):
-    run = finish_run(tmp_path / "run", {"seed": 1})
-    (run / "notes.txt").write_text("what I saw")
-    with pytest.raises(FileExistsError, match=r"'notes\.txt', which no run wrote"):
-        finish_run(run, {"seed": 2}, overwrite=True)
-    assert (run / "notes.txt").read_text() == "what I saw"
-    assert read_json(run / "config.json")["seed"] == 1
 
 
 def test_create_run_keeps_a_file_that_appears_meanwhile(tmp_path, monkeypatch):
@@ -207,15 +174,11 @@ def test_temporary_files_are_ignored_and_removed(tmp_path):
 
 def test_a_crash_while_replacing_leaves_a_replaceable_run(tmp_path, monkeypatch):
     run = finish_run(tmp_path / "run", {"seed": 1})
-
-    def fail(*_, **__):
-        raise OSError(errno.EIO, "the disk is broken")
-
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "unlink", fail)
+        patch.setattr(Path, "unlink", Mock(side_effect=OSError("the disk is broken")))
         with pytest.raises(OSError, match="the disk is broken"):
             finish_run(run, {"seed": 2}, overwrite=True)
-    assert is_run(run)
+    assert read_json(run / "manifest.json")["state"] != "done"
     finish_run(run, {"seed": 3}, overwrite=True)
     assert read_manifest(run)["config"] == {"seed": 3}
 
@@ -241,23 +204,3 @@ def test_a_run_that_is_moved_fails_and_is_not_created_again(tmp_path):
         assert read_manifest(moved)["state"] == "running"  # the lock moved too
     assert read_manifest(moved)["state"] == "killed"
     assert not run.exists()
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
-def test_a_killed_process_releases_the_run(tmp_path):
-    run = tmp_path / "run"
-    command = [sys.executable, "-c", WORKER, str(run)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout.readline() == "ready\n"
-        assert read_manifest(run)["state"] == "running"
-        message = rf"in use by another process \(process {process.pid} on {re.escape(socket.gethostname())}\)"
-        with pytest.raises(BlockingIOError, match=message):
-            finish_run(run, {"seed": 2}, overwrite=True)
-        assert read_json(run / "config.json")["seed"] == 1
-        process.send_signal(signal.SIGKILL)
-    assert read_json(run / "manifest.json")["state"] == "running"
-    manifest = read_manifest(run)
-    assert (manifest["state"], manifest["ended"]) == ("killed", None)
-    finish_run(run, {"seed": 2}, overwrite=True)
-    assert read_manifest(run)["config"]["seed"] == 2

@@ -2,6 +2,8 @@
 
 import errno
 import os
+import re
+import socket
 import subprocess
 import sys
 import threading
@@ -17,6 +19,7 @@ from jaxlm.runs.lock import lock_run
 from jaxlm.runs.manifest import read_manifest, write_manifest
 
 CPU = jax.devices("cpu")[0]
+HOST = socket.gethostname()
 
 
 @pytest.fixture
@@ -26,11 +29,18 @@ def run(tmp_path):
     return tmp_path
 
 
-def test_lock_run_names_nobody_if_the_manifest_does_not(run):
+@pytest.mark.parametrize(
+    ("state", "named"),
+    [("running", rf"process \(process {os.getpid()} on {re.escape(HOST)}\)"), ("done", "process")],
+)
+def test_lock_run_names_the_process_of_a_running_run(state, named, run):
     """Between two sessions the manifest still names the previous process."""
-    refused = pytest.raises(BlockingIOError, match=r"in use by another process; wait")
-    with filelock.FileLock(run / ".lock"), refused, lock_run(run):
-        pass
+    write_manifest(run, read_manifest(run) | {"state": state})
+    with (
+        filelock.FileLock(run / ".lock"),
+        pytest.raises(BlockingIOError, match=f"in use by another {named}; wait"),
+    ):
+        lock_run(run, timeout=0.05).__enter__()
 
 
 def test_lock_run_waits_for_a_short_holder(tmp_path):

@@ -11,7 +11,6 @@ import pytest
 from jaxlm.runs.directory import create_run, is_run
 from jaxlm.runs.lock import lock_run
 from jaxlm.runs.manifest import describe_environment, read_manifest, write_manifest
-from jaxlm.runs.summary import list_runs, summarize_run
 
 CPU = jax.devices("cpu")[0]
 
@@ -23,18 +22,15 @@ def run(tmp_path):
     return path
 
 
-def test_read_manifest_rejects_damage(run):
-    content = (run / "manifest.json").read_bytes()
-    documents = {
-        "checksum mismatch": content.replace(b'"seed": 1', b'"seed": 0'),
-        r"version.* 2\b": content.replace(b'"version": 1', b'"version": 2'),
-    }
-    for message, document in documents.items():
-        (run / "manifest.json").write_bytes(document)
-        with pytest.raises(ValueError, match=rf"manifest\.json .*{message}"):
-            read_manifest(run)
-        assert "manifest.json" in summarize_run(run)["why"]
-        assert [(each["state"], each["kind"]) for each in list_runs(run.parent)] == [("damaged", None)]
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [(b'"seed": 1', b'"seed": 0', "checksum mismatch"), (b'"version": 1', b'"version": 2', r"version.* 2\b")],
+)
+def test_read_manifest_rejects_damage(old, new, message, run):
+    path = run / "manifest.json"
+    path.write_bytes(path.read_bytes().replace(old, new))
+    with pytest.raises(ValueError, match=rf"manifest\.json .*{message}"):
+        read_manifest(run)
 
 
 @pytest.mark.parametrize("name", ["none", "file", "empty"])
