@@ -57,6 +57,7 @@ def parse_over_saved_options(words: Sequence[str], options: TrainOptions) -> Tra
 
 def train_model(options: TrainOptions, console: Console) -> dict[str, Any]:
     """Start or resume a run; return its summary and its `results.json`."""
+    from jaxlm.runs.output import drop_output_errors
     from jaxlm.runs.report.tables import results_table
     from jaxlm.runs.summary import summarize_run
 
@@ -68,7 +69,8 @@ def train_model(options: TrainOptions, console: Console) -> dict[str, Any]:
     else:
         raise ValueError("--resume continues the run in its own directory; remove --out and --overwrite")
     results, quoted = read_json(path / "results.json"), shlex.quote(str(path))
-    console.print(results_table(results["models"]))
-    write(console, f"\n{next(iter(results['samples'].values()))}\n\n")
-    print_plain(console, f"report: {path / 'report.html'}; for more samples: jaxlm sample {quoted}")
+    with drop_output_errors(console):  # the run is done
+        console.print(results_table(results["models"]))
+        write(console, f"\n{next(iter(results['samples'].values()))}\n\n")
+        print_plain(console, f"report: {path / 'report.html'}; for more samples: jaxlm sample {quoted}")
     return summarize_run(path) | {"results": results}

@@ -1,10 +1,12 @@
 """`jaxlm train`."""
 
+import io
 import math
 from pathlib import Path
 
 import pytest
 from cli_helpers import pipe, shown, train
+from rich.console import Console
 
 from jaxlm.runs.load import open_run
 
@@ -26,3 +28,10 @@ def test_train_resume_of_a_finished_run_shows_it(run):
     assert str(run) in shown(console)
     with pytest.raises(ValueError, match="remove --out and --overwrite"):
         train(resume=run, out=Path("elsewhere"))
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no /dev/full")
+def test_train_on_a_full_disk_drops_its_output(run):
+    with Path("/dev/full").open("wb", buffering=0) as file:
+        console = Console(file=io.TextIOWrapper(file, write_through=True))
+        assert train(open_run(run).config, resume=run, console=console)["state"] == "done"

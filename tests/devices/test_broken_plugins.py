@@ -12,14 +12,10 @@ from fake_plugins import FAKES, install_fakes
 
 import jaxlm
 
-AGREES = "computes the CPU's values"
-TIMEOUT = "did not finish in 4 s (for more time: JAXLM_PROBE_SECONDS=12 jaxlm devices --probe)"
 REASONS = {
     "raises": "provides no device: RuntimeError: there is no such chip in this machine",
     "raises_in_factory": "raised RuntimeError: Unable to initialize backend 'fake_raises_in_factory': the",
-    "hangs_in_import": TIMEOUT,
-    "hangs": TIMEOUT,
-    "hangs_in_factory": TIMEOUT,
+    "hangs": "did not finish in 4 s (for more time: JAXLM_PROBE_SECONDS=12 jaxlm devices --probe)",
     "aborts": "was terminated by signal 6 (Aborted)",
     "segfaults": "was terminated by signal 11 (Segmentation fault)",
     "wrong": "has a wrong embedding gradient: ",
@@ -89,7 +85,7 @@ def cpu_nats(train, tmp_path_factory):
 def test_train_with_broken_plugins_uses_the_cpu(train, cpu_nats, tmp_path, kinds):
     """The second run uses the cached results: it has no time to probe."""
     install_fakes(tmp_path, *kinds)
-    nats, line = first = train(tmp_path, JAXLM_PROBE_SECONDS="4" if "hangs" in kinds[0] else "300")
+    nats, line = first = train(tmp_path, JAXLM_PROBE_SECONDS="4" if kinds == ("hangs",) else "300")
     assert nats == cpu_nats
     assert line.startswith(f"device: cpu:0 (cpu): fake-{kinds[0]} 1.0 ")
     assert all(f"fake-{kind} 1.0 {REASONS[kind]}" in line for kind in kinds)
@@ -105,22 +101,17 @@ def test_train_with_a_working_plugin_uses_it_for_large_models(train, run_jaxlm, 
     expected, _ = train(tmp_path, *large, JAX_PLATFORMS="cpu")
     nats, line = train(tmp_path, *large, JAXLM_PROBE_SECONDS="300")
     assert nats == pytest.approx(expected, rel=1e-4)
-    assert line == f"device: cpu:0 (cpu): fake-works 1.0 {AGREES}"
+    assert line == "device: cpu:0 (cpu): fake-works 1.0 computes the CPU's values"
     nats, line = train(tmp_path)
     assert nats == cpu_nats
     assert "fake-works 1.0 is faster only from" in line
-    output = run_jaxlm(tmp_path, "devices", "--json")
-    document = json.loads(output[output.index("{\n") :])
-    assert len(document["devices"]) == 2
-    works = {row["plugin"]: row["works"] for row in document["plugins"]}
-    assert works == {"fake-aborts 1.0": False, "fake-works 1.0": True}
-    assert document["auto"]["from_parameters"] >= 10_000
+    assert "fake-works 1.0 computes the CPU's values\nauto chooses cpu:0" in run_jaxlm(tmp_path, "devices")
 
 
 @pytest.mark.stress
 def test_cpu_does_not_start_a_plugin_that_hangs(train, run_jaxlm, cpu_nats, tmp_path):
     """An invalid time limit shows that nothing is probed."""
-    install_fakes(tmp_path, "hangs_in_import")
+    install_fakes(tmp_path, "hangs")
     assert train(tmp_path, JAX_PLATFORMS="cpu") == (cpu_nats, "device: cpu:0 (cpu): JAX_PLATFORMS=cpu")
     limit = {"JAXLM_PROBE_SECONDS": "invalid"}
     assert train(tmp_path, "--device", "cpu", **limit) == (cpu_nats, "device: cpu:0 (cpu): requested")

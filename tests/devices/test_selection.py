@@ -62,7 +62,6 @@ def choose(install, monkeypatch):
     ("arguments", "device", "reason", "disabled"),
     [
         ({}, "FAST:0", "fast-chip 1.0 works", {"bad", "slow"}),
-        ({"JAXLM_DEVICE": "auto"}, "FAST:0", "fast-chip 1.0 works", {"bad", "slow"}),
         ({"device": CPU, "JAXLM_DEVICE": "gpu"}, CPU, "passed as a jax.Device", set()),
         ({"device": "cpu", "JAXLM_DEVICE": "gpu"}, CPU, "requested", {"bad", "slow"}),
         ({"device": "gpu", "starting": ("gpu",)}, "gpu:0", "requested", set()),
@@ -95,10 +94,8 @@ def test_default_device_without_plugins(choose):
     ("arguments", "error"),
     [
         ({"device": "tpu"}, "no 'tpu' device here: JAX offers cpu .*slow-chip 1.0, fast-chip 1.0"),
-        ({"device": ""}, "unknown device ''; choose one of auto, cpu, gpu"),
-        ({"device": "GPU"}, "unknown device 'GPU'"),
-        ({"device": None}, "unknown device None"),
-        ({"JAXLM_DEVICE": "quantum"}, "unknown device 'quantum'"),
+        ({"device": None}, "unknown device None; choose one of auto, cpu, gpu"),
+        ({"JAXLM_DEVICE": "GPU"}, "unknown device 'GPU'"),
     ],
 )
 def test_unknown_or_absent_device_raises(choose, arguments, error):
@@ -106,9 +103,7 @@ def test_unknown_or_absent_device_raises(choose, arguments, error):
         choose(**arguments)
 
 
-@pytest.mark.parametrize(
-    ("num_weights", "device"), [(1, CPU), (19_999, CPU), (20_000, "FAST:0"), (None, "FAST:0")]
-)
+@pytest.mark.parametrize(("num_weights", "device"), [(19_999, CPU), (20_000, "FAST:0"), (None, "FAST:0")])
 def test_choose_device_auto_is_the_cpu_for_small_models(choose, num_weights, device):
     assert choose(num_weights=num_weights)[0].device == device
 
