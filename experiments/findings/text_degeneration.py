@@ -32,7 +32,6 @@ from experiments.shared.training import Ids, fit_counts
 from jaxlm.runs.setup import SAMPLE_FOLD
 from jaxlm.text.dataset import Dataset
 from jaxlm.text.tokenizers import Tokenizer
-from jaxlm.utils.compilation_cache import enable_compilation_cache
 
 _PROMPT_TOKENS = 4  # the longest context of the models
 _REPEATED_ORDER, _COPIED_ORDER = 4, 8
@@ -228,5 +227,4 @@ def plot(rows: Sequence[Mapping[str, Any]]) -> Any:
 
 
 if __name__ == "__main__":
-    enable_compilation_cache()
     main(TextDegenerationOptions, prepare)

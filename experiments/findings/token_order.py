@@ -39,7 +39,6 @@ from experiments.shared.report import format_records, plot_lines
 from experiments.shared.training import Floats, Ids, momentum_sgd, train_side_by_side
 from jaxlm.models.interface import num_params
 from jaxlm.text.dataset import Dataset, load_dataset
-from jaxlm.utils.compilation_cache import enable_compilation_cache
 
 _EMBEDDING_DIM, _HIDDEN_DIM, _BATCH_SIZE = 32, 64, 128
 _SOURCE_VOCAB_SIZE, _SOURCE_CONCENTRATION = 8, 0.5
@@ -220,5 +219,4 @@ def plot(results: Mapping[str, Any]) -> Any:
 
 
 if __name__ == "__main__":
-    enable_compilation_cache()
     main(TokenOrderOptions, prepare)

@@ -41,7 +41,6 @@ from experiments.shared.report import format_records, plot_lines
 from experiments.shared.training import Ids, fit_counts, train
 from jaxlm.text.dataset import Dataset
 from jaxlm.text.tokenizers import Tokenizer
-from jaxlm.utils.compilation_cache import enable_compilation_cache
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,5 +164,4 @@ def plot(rows: Sequence[Mapping[str, Any]]) -> Any:
 
 
 if __name__ == "__main__":
-    enable_compilation_cache()
     main(VocabularySizeOptions, prepare)

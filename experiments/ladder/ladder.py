@@ -27,7 +27,6 @@ import jaxlm
 from experiments.ladder import rungs
 from experiments.shared.experiment import Experiment, Findings, RunContext, main
 from experiments.shared.report import mean_and_interval
-from experiments.shared.training import Ids
 from jaxlm.devices.selection import choose_device, format_device
 from jaxlm.models.interface import num_init_params
 from jaxlm.runs.metrics_log import append_metrics
@@ -39,7 +38,6 @@ from jaxlm.runs.setup import SAMPLE_FOLD
 from jaxlm.text.dataset import Dataset, line_start_prompt
 from jaxlm.utils.atomic_files import write_atomically
 from jaxlm.utils.checks import check_at_least
-from jaxlm.utils.compilation_cache import enable_compilation_cache
 from jaxlm.utils.terminal import progress
 from jaxlm.utils.timing import measure_time
 
@@ -70,7 +68,6 @@ def prepare(options: LadderOptions) -> Experiment:
     # leave one here.
     min_tokens = 2 * (options.mlp_context_length + 1)
     data = rungs.load_text(options, options.tokenizer, options.vocab_size, min_tokens=min_tokens)
-    prompt_ids = line_start_prompt(data, options.mlp_context_length)
     networks = rungs.make_networks(
         data.tokenizer.vocab_size, options, rungs.RECIPES[options.recipe], options.steps
     )
@@ -78,19 +75,14 @@ def prepare(options: LadderOptions) -> Experiment:
     device, reason = choose_device(options.device, num_weights=num_weights)
     return Experiment(
         "ladder",
-        partial(measure, options, data, prompt_ids, networks, reason),
+        partial(measure, options, data, networks, reason),
         device=device,
         details=describe_dataset(data, options.tokenizer),
     )
 
 
 def measure(
-    options: LadderOptions,
-    data: Dataset,
-    prompt_ids: Ids,
-    networks: Sequence[rungs.Network],
-    device_reason: str,
-    run: RunContext,
+    options: LadderOptions, data: Dataset, networks: Sequence[rungs.Network], device_reason: str, run: RunContext
 ) -> Findings:
     """Train, evaluate and sample every rung; write the models, the plots and the page."""
     run.log(
@@ -100,7 +92,7 @@ def measure(
     run.log(f"device: {format_device(run.device)}: {device_reason}")
     trained = rungs.fit_baselines(data)
     trained += [train_rung(network, options, data, run) for network in networks]
-    samples = {}
+    prompt_ids, samples = line_start_prompt(data, options.mlp_context_length), {}
     for rung in trained:
         key = jax.random.fold_in(jax.random.key(options.seed), SAMPLE_FOLD)  # the same for every model
         ids = jaxlm.sample(rung.model, rung.variables, prompt_ids, options.num_tokens, key=key)
@@ -195,5 +187,4 @@ def write_artifacts(path: Path, trained: Sequence[rungs.Rung], data: Dataset, re
 
 
 if __name__ == "__main__":
-    enable_compilation_cache()
     main(LadderOptions, prepare)

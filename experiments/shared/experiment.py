@@ -19,11 +19,12 @@ import tyro
 from rich.console import Console
 
 import jaxlm
-from experiments.shared.options import RunOptions, check_options
+from experiments.shared.options import BenchmarkOptions, RunOptions, check_options
 from jaxlm.runs.directory import create_run, new_run_path
 from jaxlm.runs.manifest import describe_environment, write_json
 from jaxlm.runs.report.plots import save_figure
 from jaxlm.utils.atomic_files import write_atomically
+from jaxlm.utils.compilation_cache import enable_compilation_cache
 from jaxlm.utils.terminal import make_console, print_plain, run_command
 
 Options = TypeVar("Options", bound=RunOptions)
@@ -108,5 +109,7 @@ def run_experiment(prepare: Callable[[Options], Experiment], options: Options, c
 def main(options_type: type[Options], prepare: Callable[[Options], Experiment]) -> None:
     """Run an experiment from the command line and exit with its status."""
     options = tyro.cli(options_type, prog=Path(sys.argv[0]).stem)
+    if not isinstance(options, BenchmarkOptions):  # which measure the seconds to compile
+        enable_compilation_cache()
     console = make_console()
     sys.exit(run_command(lambda: run_experiment(prepare, options, console))[0])

@@ -98,9 +98,9 @@ def mean_and_interval(values: Sequence[float]) -> tuple[float, float]:
     >>> mean_and_interval([1.0, 2.0, 3.0])
     (2.0, 2.484...)
     """
-    from scipy import stats  # type: ignore[import-untyped]  # a dependency of JAX; imported late to keep --help fast
+    from scipy.special import stdtrit  # type: ignore[import-untyped]  # a dependency of JAX; late for a fast --help
 
     mean, num_values = float(np.mean(values)), len(values)
     if num_values < 2 or not math.isfinite(mean):
         return mean, math.inf
-    return mean, float(stats.t.ppf(0.975, num_values - 1) * np.std(values, ddof=1) / math.sqrt(num_values))
+    return mean, float(stdtrit(num_values - 1, 0.975) * np.std(values, ddof=1) / math.sqrt(num_values))
