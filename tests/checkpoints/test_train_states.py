@@ -30,7 +30,7 @@ from jaxlm.training.state import TrainState
 OPTIMIZERS = {
     "sgd": optax.sgd(0.1),
     "momentum": optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(optax.cosine_decay_schedule(1.0, 9), 0.9)),
-    "adam": optax.chain(optax.add_decayed_weights(0.1), optax.adam(1e-3)),
+    "muon": optax.chain(optax.add_decayed_weights(0.1), optax.contrib.muon(1e-3)),
 }
 
 

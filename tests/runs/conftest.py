@@ -1,11 +1,7 @@
-"""Fixtures for full disks and read-only directories, and one run of each kind."""
+"""One run of each kind, shared by the tests of this folder."""
 
-import contextlib
-import os
 import shutil
 import signal
-import tempfile
-from pathlib import Path
 
 import pytest
 from matplotlib.figure import Figure
@@ -14,61 +10,6 @@ from tiny_runs import signal_when, tiny_config
 
 from jaxlm.runs.config import TrainConfig
 from jaxlm.runs.train import start_run
-
-NOBODY = 65534
-
-
-@pytest.fixture
-def file_size_limit():
-    """A block in which no file can grow beyond a number of bytes, as on a full disk."""
-    resource = pytest.importorskip("resource")
-
-    @contextlib.contextmanager
-    def limit(num_bytes):
-        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, hard))
-        try:
-            yield
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-    return limit
-
-
-@pytest.fixture
-def public_folder():
-    """A directory that every user can enter, unlike pytest's own."""
-    with tempfile.TemporaryDirectory() as name:
-        Path(name).chmod(0o755)
-        yield Path(name)
-
-
-@pytest.fixture
-def read_only():
-    """A block in which a directory and its files are read-only, for root as well, who becomes nobody."""
-    if os.name == "nt":
-        pytest.skip("directory modes do not restrict access on Windows")
-
-    @contextlib.contextmanager
-    def restrict(directory):
-        modes = {path: path.stat().st_mode for path in [*directory.iterdir(), directory]}
-        for path in modes:
-            path.chmod(0o555 if path.is_dir() else 0o444)
-        is_root = os.geteuid() == 0
-        if is_root:
-            try:
-                os.seteuid(NOBODY)
-            except PermissionError:
-                pytest.skip("root cannot become another user here")
-        try:
-            yield
-        finally:
-            if is_root:
-                os.seteuid(0)
-            for path, mode in modes.items():
-                path.chmod(mode)
-
-    return restrict
 
 
 @pytest.fixture(scope="session")

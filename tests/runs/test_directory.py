@@ -1,12 +1,12 @@
 """Create, replace and protect run directories; record how a run ends."""
 
-import contextlib
+import errno
 import os
 import re
 import socket
 from datetime import datetime
 from pathlib import Path
-from unittest.mock import Mock
+from unittest.mock import Mock, patch
 
 import jax
 import pytest
@@ -174,8 +174,8 @@ def test_temporary_files_are_ignored_and_removed(tmp_path):
 
 def test_a_crash_while_replacing_leaves_a_replaceable_run(tmp_path, monkeypatch):
     run = finish_run(tmp_path / "run", {"seed": 1})
-    with monkeypatch.context() as patch:
-        patch.setattr(Path, "unlink", Mock(side_effect=OSError("the disk is broken")))
+    with monkeypatch.context() as patches:
+        patches.setattr(Path, "unlink", Mock(side_effect=OSError("the disk is broken")))
         with pytest.raises(OSError, match="the disk is broken"):
             finish_run(run, {"seed": 2}, overwrite=True)
     assert read_json(run / "manifest.json")["state"] != "done"
@@ -184,10 +184,10 @@ def test_a_crash_while_replacing_leaves_a_replaceable_run(tmp_path, monkeypatch)
 
 
 @pytest.mark.parametrize("error", [FloatingPointError("loss is nan at step 3"), None])
-def test_a_disk_full_at_the_end_does_not_hide_the_error(tmp_path, file_size_limit, error):
+def test_a_disk_full_at_the_end_does_not_hide_the_error(tmp_path, error):
     def run_until_the_disk_is_full():
-        with contextlib.ExitStack() as stack, create_run(tmp_path, "train", {}, CPU):
-            stack.enter_context(file_size_limit(10))
+        with patch("os.fsync") as fsync, create_run(tmp_path, "train", {}, CPU):
+            fsync.side_effect = OSError(errno.ENOSPC, "No space left on device")
             if error:
                 raise error
 

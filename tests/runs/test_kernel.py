@@ -75,12 +75,12 @@ def test_a_session_in_a_kernel(kernel):
 
         return stop
 
-    for wait in (0.3, 3.0):  # while it compiles, and while it trains
+    for wait in (0.3, 1.5):  # while it compiles, and while it trains
         printed, error = run(LONG.replace("runs/long", f"runs/long-{wait}"), stop_twice(wait))
         assert printed.startswith("begin")
         # IPython prints no error if the second signal interrupts its report of the first.
         assert error is None or error.startswith("KeyboardInterrupt: ")
-    run(FIT, stop_twice(1.0))
+    run(FIT, stop_twice(0.5))
     assert manager.is_alive()
     assert run("print(kept)") == ("a variable of the user\n", None)
     assert run("print([row['state'] for row in jaxlm.list_runs('runs')])")[0].count("interrupted") == 2

@@ -66,14 +66,6 @@ def test_read_manifest_of_a_run_that_ends_meanwhile(run, monkeypatch):
     assert read_manifest(run)["state"] == "done"
 
 
-def test_read_manifest_in_a_read_only_directory(public_folder, read_only):
-    with create_run(public_folder / "run", "train", {}, CPU) as run:
-        pass
-    write_manifest(run, read_manifest(run) | {"state": "running"})
-    with read_only(run):
-        assert read_manifest(run)["state"] == "running"  # whether a process writes to it is unknown
-
-
 def test_describe_environment_names_versions_and_device(monkeypatch):
     environment = describe_environment(CPU)
     assert environment["versions"]["jax"] == jax.__version__

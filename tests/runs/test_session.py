@@ -28,19 +28,11 @@ def states_of(config):
     return {int(state.step): state for state, _ in jaxlm.train(setup.model, setup.data.train_ids, **options)}
 
 
-@pytest.mark.parametrize("steps", [[6], [1, 11, 12]], ids=str)
-def test_a_stopped_training_resumes_with_equal_bits(steps, config, session_outcome, tmp_path):
-    for step, signum in zip(steps, [signal.SIGTERM, signal.SIGINT] * 2, strict=False):
+def test_a_stopped_training_resumes_with_equal_bits(config, session_outcome, tmp_path):
+    for step, signum in [(1, signal.SIGTERM), (11, signal.SIGINT), (12, signal.SIGTERM)]:
         stop(tmp_path, config, step, signum)
         assert steps_kept(tmp_path)[-1] == step
     assert outcome(tmp_path, config) == session_outcome
-
-
-def test_a_stopped_training_keeps_its_optimizer(text_folder, tmp_path):
-    config = tiny_config(text_folder, optimizer="muon")
-    expected = outcome(tmp_path / "whole", config)
-    stop(tmp_path / "run", config, 6)
-    assert outcome(tmp_path / "run", config) == expected
 
 
 def test_a_signal_after_the_last_step_is_not_lost(config, session_outcome, tmp_path):
@@ -97,10 +89,9 @@ def test_the_latest_checkpoint_has_the_best_parameters(text_folder, tmp_path):
     assert bits(variables["params"]) == bits(states[12].params)  # without patience
 
 
-@pytest.mark.parametrize(("seconds", "expected_steps"), [(600.0, [12]), (0.0, [*range(1, 13)])])
-def test_save_seconds(seconds, expected_steps, text_folder, tmp_path):
-    train(tmp_path, tiny_config(text_folder, save_every=None, save_seconds=seconds, log_every=1, keep=99))
-    assert steps_kept(tmp_path) == expected_steps
+def test_save_seconds_saves_more_often(text_folder, tmp_path):
+    train(tmp_path, tiny_config(text_folder, save_every=None, save_seconds=0.0, log_every=1, keep=99))
+    assert steps_kept(tmp_path) == [*range(1, 13)]
 
 
 def test_training_continues_while_a_checkpoint_is_written(text_folder, session_outcome, tmp_path, monkeypatch):
