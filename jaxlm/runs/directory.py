@@ -14,9 +14,15 @@ from typing import Any
 import jax
 
 from jaxlm.runs.lock import LOCK_NAMES, lock_run
-from jaxlm.runs.manifest import MANIFEST_VERSION, describe_environment, utc_now, write_json, write_manifest
+from jaxlm.runs.manifest import (
+    MANIFEST_VERSION,
+    describe_environment,
+    read_manifest,
+    utc_now,
+    write_json,
+    write_manifest,
+)
 from jaxlm.utils.atomic_files import is_temporary, remove
-from jaxlm.utils.json_files import read_json
 
 # Entries that a run may write, besides its manifest. Nothing else is ever removed.
 _ENTRIES = (
@@ -47,8 +53,10 @@ def check_run_path(path: Path, *, overwrite: bool) -> None:
     entries = [name for name in names if not (name in ignored or name.startswith("._") or is_temporary(name))]
     if not path.exists() or (path.is_dir() and not entries):
         return
-    if not is_run(path):
-        raise FileExistsError(f"{path} exists and is not a run directory; choose another path")
+    try:
+        read_manifest(path)
+    except (OSError, ValueError):
+        raise FileExistsError(f"{path} exists and is not a run directory; choose another path") from None
     if not overwrite:
         raise FileExistsError(f"{path} contains a run; pass overwrite=True (--overwrite), or choose another path")
     if foreign := sorted(set(entries) - {*_ENTRIES, "manifest.json"}):
@@ -118,12 +126,3 @@ def run_session(path: Path, manifest: Mapping[str, Any], device: jax.Device) -> 
 def resume_hint(path: Path | str) -> str:
     """Return the command that resumes a run, quoted for a shell."""
     return f"resume with: jaxlm train --resume {shlex.quote(str(path))}"
-
-
-def is_run(path: Path) -> bool:
-    """Return whether `path` has a manifest with the fields of a run. Its values are not checked."""
-    try:
-        document = read_json(path / "manifest.json")
-    except (OSError, ValueError):
-        return False
-    return isinstance(document, dict) and {"kind", "state", "sessions", "config"} <= document.keys()

@@ -45,14 +45,9 @@ def write_manifest(path: Path, manifest: Mapping[str, Any]) -> None:
     write_atomically(path / "manifest.json", add_checksum(replace_nonfinite(dict(manifest))))
 
 
-def to_json(document: Any) -> str:
-    """Return a JSON document as text, with null in place of inf and NaN."""
-    return json.dumps(replace_nonfinite(document), indent=2, allow_nan=False) + "\n"
-
-
 def write_json(path: Path, document: Any) -> None:
-    """Atomically write a JSON document."""
-    write_atomically(path, to_json(document))
+    """Atomically write a JSON document, with null in place of inf and NaN."""
+    write_atomically(path, json.dumps(replace_nonfinite(document), indent=2, allow_nan=False) + "\n")
 
 
 def describe_environment(device: jax.Device) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """Start and resume training runs."""
 
-import logging
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,7 +16,7 @@ from jaxlm.runs.config import TrainConfig, config_to_json, resolve
 from jaxlm.runs.directory import check_run_path, create_run, new_run_path, resume_hint, run_session
 from jaxlm.runs.load import load_run_tokenizer, open_run
 from jaxlm.runs.lock import lock_run
-from jaxlm.runs.manifest import describe_environment, to_json, write_json
+from jaxlm.runs.manifest import describe_environment, write_json
 from jaxlm.runs.output import drop_output_errors
 from jaxlm.runs.own import Metrics, Own, check_own, describe_own, make_own, tokenizer_checksum
 from jaxlm.runs.results import ARTIFACTS, describe_dataset, write_artifacts
@@ -128,11 +127,6 @@ def resume_run(
         if manifest["state"] == "done" and config == before:
             print_plain(console, f"{path} is done: {config.num_steps} steps; raise num_steps to extend it")
             return path
-        copy = path / "config.json"
-        if copy.exists() and copy.read_bytes() != to_json(manifest["config"]).encode():
-            logging.getLogger(__name__).warning(
-                "%s differs from the options in manifest.json, which are used", copy
-            )
         # Compare the text first: the run's tokenizer may be unable to encode another text.
         corpus = load_corpus(config.corpus) if config.text is None else read_text(config.text)
         _check_sha256(path, manifest, "corpus", corpus.sha256, f" ({corpus.source})")
