@@ -1,11 +1,9 @@
 """Save and load checkpoints; never load a damaged one."""
 
 import errno
-import itertools
 import os
 import re
 import shutil
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +11,7 @@ import numpy as np
 import optax
 import orbax.checkpoint as ocp
 import pytest
-from checkpoint_files import assert_same_bits, edit_document, files_below, flip_bytes
+from checkpoint_files import assert_same_bits, files_below, flip_bytes
 
 from jaxlm.checkpoints.train_states import (
     Checkpoint,
@@ -141,17 +139,6 @@ def test_an_intact_checkpoint_that_cannot_be_read_is_not_skipped(error, saved, m
         latest_checkpoint(saved.parent, LIKE)
 
 
-def test_load_checkpoint_reads_links_into_a_cache(saved, tmp_path):
-    for number, file in enumerate(files_below(saved)):
-        file.symlink_to(file.rename(tmp_path / f"cached-{number}"))
-    (saved / "state").symlink_to((saved / "state").rename(tmp_path / "cached-state"))
-    assert_same_bits(load_checkpoint(saved.parent, 5, LIKE).state, make_state())
-    flip_byte = flip_bytes((saved / "state" / "_METADATA").resolve(), 1)
-    next(flip_byte)
-    with pytest.raises(ValueError, match="is damaged"):
-        load_checkpoint(saved.parent, 5, LIKE)
-
-
 def test_load_checkpoint_never_loads_a_flipped_byte(saved):
     count = 0
     for file in files_below(saved):
@@ -163,7 +150,8 @@ def test_load_checkpoint_never_loads_a_flipped_byte(saved):
             count += 1
     assert count > 15
     assert_same_bits(load_checkpoint(saved.parent, 5, LIKE).state, make_state())
-    edit_document(saved / "checkpoint.json", version=3)
+    document = saved / "checkpoint.json"
+    document.write_text(document.read_text().replace('"version": 2', '"version": 3'))
     with pytest.raises(ValueError, match="version 2"):
         load_checkpoint(saved.parent, 5, LIKE)
 
@@ -197,35 +185,3 @@ def test_quarantine_after_renames_later_checkpoints(tmp_path):
         (checkpoint_path(tmp_path, 1) / "checkpoint.json").unlink()
         quarantine_after(tmp_path, 2)
         assert sorted(path.name for path in tmp_path.iterdir()) == ["step_0000000002", "unusable-step_0000000003"]
-
-
-@pytest.mark.stress
-def test_save_checkpoint_error_at_any_call_keeps_the_others(tmp_path, monkeypatch):
-    """Fail at the n-th sync or rename, for each n."""
-    calls = {(os, "fsync"): os.fsync, (Path, "rename"): Path.rename, (Path, "replace"): Path.replace}
-    save_steps(tmp_path, 5)
-    for failing in itertools.count(1):
-        numbers = itertools.count(1)
-
-        def wrap(call, numbers=numbers, failing=failing):
-            def fail(*arguments):
-                if next(numbers) == failing:
-                    raise OSError(errno.EIO, os.strerror(errno.EIO))
-                return call(*arguments)
-
-            return fail
-
-        with monkeypatch.context() as patches:
-            for (owner, name), call in calls.items():
-                patches.setattr(owner, name, wrap(call))
-            try:
-                save_checkpoint(tmp_path, make_checkpoint(6))
-                break
-            except OSError:
-                pass
-        steps = checkpoint_steps(tmp_path)
-        assert steps in ([5], [5, 6])
-        for step in steps:
-            assert_same_bits(load_checkpoint(tmp_path, step, LIKE).state, make_state(step))
-        shutil.rmtree(checkpoint_path(tmp_path, 6), ignore_errors=True)
-    assert failing > 10
