@@ -19,7 +19,7 @@ def show_devices(options: DevicesOptions, console: Console) -> dict[str, Any]:
     import jax
     from jax.extend import backend
 
-    from jaxlm.devices.probe_cache import clear_probe_cache, probe_results
+    from jaxlm.devices.probes import clear_probe_cache, probe_results
     from jaxlm.devices.selection import choose_device, format_device
 
     if options.probe:

@@ -20,7 +20,7 @@ import numpy as np
 from jax import Array, lax
 
 from jaxlm.devices.plugins import Plugin, disable_plugins
-from jaxlm.devices.probe_runner import RESULT_MARKER, ProbeResult, to_one_line
+from jaxlm.devices.probes import RESULT_MARKER, ProbeResult, to_one_line
 
 _TOLERANCE = 1e-3  # relative and absolute; in three steps, another order of float32 additions changes less
 _SMALL_MODEL = 10_000  # parameters; a smaller model takes 0.1 ms a step on the CPU, and no accelerator is faster

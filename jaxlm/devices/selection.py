@@ -9,8 +9,7 @@ import jax
 import numpy as np
 
 from jaxlm.devices.plugins import disable_plugins, installed_plugins
-from jaxlm.devices.probe_cache import probe_results
-from jaxlm.devices.probe_runner import to_one_line
+from jaxlm.devices.probes import probe_results, to_one_line
 
 # Device name -> JAX's names for the platform. Apple GPUs: jax-metal, metaljax, jax-mps and jax-graft.
 _PLATFORMS = {name: [name] for name in ("cpu", "gpu", "cuda", "rocm", "tpu")}

@@ -4,7 +4,7 @@ import jax
 from cli_helpers import devices, pipe, shown
 
 from jaxlm.devices.plugins import Plugin
-from jaxlm.devices.probe_runner import ProbeResult
+from jaxlm.devices.probes import ProbeResult
 from jaxlm.devices.selection import Choice, format_device
 
 
@@ -12,8 +12,8 @@ def test_devices_shows_plugins_and_what_auto_chooses(monkeypatch):
     cpu, choices, cleared = jax.devices("cpu")[0], ["chip 1.0 works", "nothing else works"], []
     metal, chip = ProbeResult(False, None, "crashes\x1b[2J"), ProbeResult(True, "chip", "works", 0.001, 20_000)
     results = {Plugin("metal", "jax-metal", "0.1.1"): metal, Plugin("chip", "chip", "1.0"): chip}
-    monkeypatch.setattr("jaxlm.devices.probe_cache.probe_results", lambda: results)
-    monkeypatch.setattr("jaxlm.devices.probe_cache.clear_probe_cache", lambda: cleared.append(True))
+    monkeypatch.setattr("jaxlm.devices.probes.probe_results", lambda: results)
+    monkeypatch.setattr("jaxlm.devices.probes.clear_probe_cache", lambda: cleared.append(True))
     monkeypatch.setattr("jaxlm.devices.selection.choose_device", lambda name: Choice(cpu, choices.pop()))
     console, name = pipe(), format_device(cpu)
     document = devices(console=console)

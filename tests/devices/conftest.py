@@ -2,8 +2,8 @@
 
 import pytest
 
-from jaxlm.devices import probe_cache, selection
-from jaxlm.devices.probe_cache import clear_probe_cache, probe_results
+from jaxlm.devices import probes, selection
+from jaxlm.devices.probes import clear_probe_cache, probe_results
 
 
 @pytest.fixture
@@ -22,8 +22,8 @@ def install(tmp_path, monkeypatch):
             calls.append(plugins)
             return {plugin: results[plugin] for plugin in plugins}
 
-        monkeypatch.setattr(probe_cache, "run_probes", run_probes)
-        for module in (probe_cache, selection):
+        monkeypatch.setattr(probes, "run_probes", run_probes)
+        for module in (probes, selection):
             monkeypatch.setattr(module, "installed_plugins", lambda: tuple(results))
         clear_probe_cache()
         return calls

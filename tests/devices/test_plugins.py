@@ -84,7 +84,7 @@ def test_probe_results_imports_neither_jax_nor_a_plugin(site):
 
         version = importlib.metadata.version
         importlib.metadata.version = lambda name: "0.10.2" if name == "jax" else version(name)
-        from jaxlm.devices.probe_cache import probe_results
+        from jaxlm.devices.probes import probe_results
 
         reasons = {plugin.name: result.reason for plugin, result in probe_results().items()}
         assert not {"jax", "mine", "metal"} & set(sys.modules)

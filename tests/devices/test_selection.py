@@ -11,7 +11,7 @@ import pytest
 from fake_plugins import install_fakes
 
 from jaxlm.devices.plugins import Plugin
-from jaxlm.devices.probe_runner import ProbeResult
+from jaxlm.devices.probes import ProbeResult
 from jaxlm.devices.selection import Choice, choose_device
 
 CPU = jax.devices("cpu")[0]
@@ -149,12 +149,12 @@ def test_plugin_that_does_not_start_leaves_the_cpu(tmp_path, name, reason):
         import sys
 
         import jax
-        from jaxlm.devices import probe_cache
-        from jaxlm.devices.probe_runner import ProbeResult
+        from jaxlm.devices import probes
+        from jaxlm.devices.probes import ProbeResult
         from jaxlm.devices.selection import choose_device
 
         seconds = {{"fake_raises_in_factory": 0.001, "fake_works": 0.002}}
-        probe_cache.run_probes = lambda plugins: {{
+        probes.run_probes = lambda plugins: {{
             plugin: ProbeResult(True, plugin.module, "works", seconds[plugin.module], 20_000) for plugin in plugins
         }}
         device, reason = choose_device("{name}")

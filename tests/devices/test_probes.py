@@ -1,23 +1,30 @@
-"""The result of a probe for each way to end. A shell script replaces the Python interpreter."""
+"""The result of a probe for each way to end, and its cache. A shell script replaces the Python interpreter."""
 
 import json
 import os
+import platform
 import select
 import sys
 import time
+from importlib import metadata
+from unittest.mock import Mock
 
 import pytest
 
-from jaxlm.devices import probe_runner
 from jaxlm.devices.plugins import Plugin
-from jaxlm.devices.probe_runner import RESULT_MARKER, ProbeResult, probe_seconds, run_probes
+from jaxlm.devices.probes import (
+    RESULT_MARKER,
+    ProbeResult,
+    clear_probe_cache,
+    probe_results,
+    probe_seconds,
+    run_probes,
+)
 
 WORKS = ProbeResult(True, "chip", "computes the CPU's values", seconds=0.001, worthwhile_from=20_000)
 RETRY = " (to try again: jaxlm devices --probe)"
 PRINT_RESULT = f"cat <<'END'\n{RESULT_MARKER}{json.dumps(WORKS._asdict())}\nEND\n"
 PLUGIN, *OTHERS = (Plugin(name, name, "1.0") for name in ("chip", "other", "third"))
-
-pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs a shell script as sys.executable")
 
 
 def failure(reason):
@@ -28,7 +35,7 @@ def failure(reason):
 def probe(tmp_path, monkeypatch):
     """Return a function that returns the results of probes that run these shell commands."""
     monkeypatch.setenv("JAXLM_PROBE_SECONDS", "60")
-    monkeypatch.setattr(probe_runner, "installed_plugins", lambda: (PLUGIN, *OTHERS))
+    monkeypatch.setattr("jaxlm.devices.probes.installed_plugins", lambda: (PLUGIN, *OTHERS))
     interpreter = tmp_path / "python"
     monkeypatch.setattr(sys, "executable", str(interpreter))
 
@@ -55,7 +62,7 @@ def child(tmp_path):
     ("commands", "result"),
     [
         ("printf 'half a line'; sleep 0.1 & " + PRINT_RESULT + "echo 'a log line' >&2", WORKS),
-        (PRINT_RESULT.replace("true", "false"), failure(WORKS.reason)._replace(platform="chip")),
+        (PRINT_RESULT.replace("true", "false"), WORKS._replace(works=False, reason=WORKS.reason + RETRY)),
         (PRINT_RESULT + "kill -ABRT $$", failure("was terminated by signal 6 (Aborted)")),
         ("exit 3", failure("exited with code 3")),
         ("echo text; printf 'no \\033[1m chip\\n\\n' >&2; exit 1", failure("exited with code 1: no [1m chip")),
@@ -77,7 +84,8 @@ def test_run_probes_kills_a_hanging_probe(probe, child, monkeypatch):
 
 
 @pytest.mark.slow
-def test_run_probes_kills_processes_left_running(probe, child):
+def test_run_probes_kills_processes_left_running(probe, child, monkeypatch):
+    monkeypatch.setenv("JAXLM_PROBE_SECONDS", "1.5")
     start, has_ended = child
     assert probe(start + PRINT_RESULT) == failure("left processes running")
     assert has_ended()
@@ -118,3 +126,102 @@ def test_probe_seconds_is_25_or_the_setting(monkeypatch):
         monkeypatch.setenv("JAXLM_PROBE_SECONDS", setting)
         with pytest.raises(ValueError, match=rf"must be a number in \(0, 86400\], got {setting};"):
             probe_seconds()
+
+
+GOOD, BAD = Plugin("good", "good-chip", "1.0"), Plugin("bad", "bad-chip", "2.0")
+RESULTS = {
+    GOOD: ProbeResult(works=True, platform="good", reason="is right", seconds=0.001, worthwhile_from=20_000),
+    BAD: ProbeResult(works=False, platform=None, reason="crashed"),
+}
+
+
+@pytest.fixture
+def results():
+    return RESULTS.copy()
+
+
+@pytest.fixture
+def probes(install, results):
+    """Return the calls of `run_probes`."""
+    return install(results)
+
+
+@pytest.fixture
+def cache(tmp_path):
+    return tmp_path / "cache" / "plugins.json"
+
+
+def in_new_process():
+    probe_results.cache_clear()
+    return probe_results()
+
+
+def test_probe_results_probes_each_version_once(probes, results):
+    assert probe_results() == in_new_process() == RESULTS
+    assert probe_results() is probe_results()
+    assert probes == [[GOOD, BAD]]
+    newer = Plugin("bad", "bad-chip", "2.1")
+    results[newer] = results.pop(BAD)
+    assert in_new_process() == {GOOD: RESULTS[GOOD], newer: RESULTS[BAD]}
+    assert probes == [[GOOD, BAD], [newer]]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda patch: patch.setattr(platform, "platform", lambda: "another"),
+        lambda patch: patch.setattr(sys, "prefix", "another"),
+        lambda patch: patch.setattr(metadata, "version", lambda name: "99.0"),
+        lambda patch: patch.setenv("CUDA_VISIBLE_DEVICES", "another"),
+        lambda patch: patch.setenv("JAX_MPS_LIBRARY_PATH", "another"),
+    ],
+)
+def test_results_depend_on_machine_and_settings(probes, monkeypatch, change):
+    probe_results()
+    with monkeypatch.context() as patch:
+        change(patch)
+        in_new_process()
+    in_new_process()
+    assert len(probes) == 2  # the first results are still cached
+
+
+@pytest.mark.parametrize("content", ["not JSON", "[]"])
+def test_damaged_cache_is_replaced(probes, cache, content):
+    cache.parent.mkdir()
+    cache.write_text(content)
+    assert probe_results() == in_new_process() == RESULTS
+    assert len(probes) == 1
+
+
+def test_unwritable_directory_means_probes_each_time(probes, monkeypatch):
+    monkeypatch.setenv("JAXLM_DATA_DIR", "/dev/null")
+    assert probe_results() == in_new_process() == RESULTS
+    assert len(probes) == 2
+
+
+@pytest.mark.parametrize(("minutes", "again"), [(9, []), (11, [[BAD]]), (-1, [[BAD]])])
+def test_probe_results_repeat_old_failures(probes, monkeypatch, minutes, again):
+    probe_results()
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + 60 * minutes)
+    assert in_new_process() == in_new_process() == RESULTS
+    assert probes == [[GOOD, BAD], *again]
+
+
+def test_error_of_run_probes_is_a_failure(probes, monkeypatch):
+    monkeypatch.setattr("jaxlm.devices.probes.run_probes", Mock(side_effect=OSError("no processes left\nfor you")))
+    failure = ProbeResult(works=False, platform=None, reason="could not be probed: no processes left for you")
+    assert probe_results() == in_new_process() == {GOOD: failure, BAD: failure}
+
+
+def test_clear_probe_cache_removes_all_results(probes):
+    probe_results()
+    clear_probe_cache()
+    assert probe_results() == RESULTS
+    assert len(probes) == 2
+
+
+def test_probe_results_without_plugins_read_nothing(install, cache):
+    install({})
+    assert in_new_process() == {}
+    assert not cache.parent.exists()

@@ -1,0 +1,189 @@
+"""Probe each plugin in a subprocess, and cache the result. Nothing here imports JAX."""
+
+import contextlib
+import functools
+import json
+import math
+import os
+import platform
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import IO, Any, NamedTuple, cast
+
+from jaxlm.devices.plugins import Plugin, installed_plugins, known_incompatibility
+from jaxlm.utils.atomic_files import write_atomically
+from jaxlm.utils.cache_directory import cache_directory
+from jaxlm.utils.json_files import read_json
+
+RESULT_MARKER = "jaxlm probe result: "  # a probe prints this and, in the same line, its result as JSON
+
+_VERSION = 5  # of the probes and of the cached results
+_FAILURE_SECONDS = 600  # how long to cache a failure, whose cause may be temporary, such as a device in use
+_MAX_OUTPUT_BYTES = 2**20  # a hundred times what JAX logs; a plugin that prints more would do so in every run
+
+# Prefixes of environment variables. A probe inherits JAX's and Python's settings only for devices and 64-bit mode.
+# Others, such as transfer guards or warnings as errors, could make a plugin look broken.
+_NOT_INHERITED = "JAX_", "JAXLM_", "PYTHON", "PJRT_NAMES_AND_LIBRARY_PATHS"
+_PLUGINS = "CUDA", "GRAFT", "METAL", "MPS", "MTL", "PJRT", "ROCM", "TPU"
+_INHERITED = "JAX_ENABLE_X64", "PYTHONHOME", *(f"JAX_{plugin}_" for plugin in _PLUGINS)
+# What can change a result: prefixes of environment variables, and files in /dev.
+_VARIABLES = (*_INHERITED, "CUDA_", "HIP_", "LD_LIBRARY_PATH", "LIBTPU_", "ROCR_", "XLA_")
+_DEVICE_FILES = "nvidia[0-9]*", "kfd", "accel[0-9]*", "dxg"
+
+
+class ProbeResult(NamedTuple):
+    """The result of probing a plugin."""
+
+    works: bool  # every computation matched the CPU
+    platform: str | None  # JAX's platform name; None if the probe failed earlier
+    reason: str  # completes a sentence that starts with the plugin's name
+    seconds: float | None = None  # per training step of a model of 255,000 parameters
+    worthwhile_from: int | None = None  # number of parameters from which it beats the CPU
+
+
+@functools.cache
+def probe_results() -> Mapping[Plugin, ProbeResult]:
+    """Return the probe result of each installed plugin. Host function; not for use inside `jit`.
+
+    Plugins without a cached result are probed by `run_probes`. If no process can be started, they count as failed.
+    """
+    plugins, results = installed_plugins(), {}
+    cached, now = _read_cache() if plugins else {}, time.time()
+    for plugin in plugins:
+        entry = cached.get(_cache_key(plugin))
+        if reason := known_incompatibility(plugin):
+            results[plugin] = ProbeResult(False, None, reason)
+        elif entry and (entry["result"]["works"] or 0 <= now - entry["time"] < _FAILURE_SECONDS):
+            results[plugin] = ProbeResult(**entry["result"])
+    if missing := [plugin for plugin in plugins if plugin not in results]:
+        try:
+            probed = run_probes(missing)
+        except OSError as error:
+            failure = ProbeResult(False, None, f"could not be probed: {to_one_line(str(error))}")
+            probed = dict.fromkeys(missing, failure)
+        entries = {_cache_key(plugin): {"result": probed[plugin]._asdict(), "time": now} for plugin in missing}
+        with contextlib.suppress(OSError):  # without a writable directory, every process probes
+            _cache_path().parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(_cache_path(), json.dumps(_read_cache() | entries, indent=2) + "\n")
+        results |= probed
+    return results
+
+
+def clear_probe_cache() -> None:
+    """Delete all cached results, so that every plugin is probed again."""
+    _cache_path().unlink(missing_ok=True)
+    probe_results.cache_clear()
+
+
+def run_probes(plugins: Sequence[Plugin]) -> dict[Plugin, ProbeResult]:
+    """Probe each plugin in its own subprocess, because it may hang or crash. All run at once, with one time limit.
+
+    Raises an OSError if no process can be started.
+    """
+    seconds = probe_seconds()
+    deadline = time.monotonic() + seconds
+    with contextlib.ExitStack() as stack:
+        processes = {plugin: _start_probe(plugin, seconds, stack) for plugin in plugins}
+        return {plugin: _get_result(process, seconds, deadline) for plugin, process in processes.items()}
+
+
+def probe_seconds() -> float:
+    """Return the time limit of all probes together in seconds, `JAXLM_PROBE_SECONDS` or 25."""
+    setting = os.environ.get("JAXLM_PROBE_SECONDS") or "25"
+    with contextlib.suppress(ValueError):
+        if 0 < (seconds := float(setting)) <= 86_400:
+            return seconds
+    raise ValueError(f"JAXLM_PROBE_SECONDS must be a number in (0, 86400], got {setting}; unset it or use 60")
+
+
+def to_one_line(text: str) -> str:
+    """Return text from a plugin without line ends and control characters, cut to 200 characters."""
+    return "".join(filter(str.isprintable, " ".join(text.split())))[:200]
+
+
+def _start_probe(plugin: Plugin, seconds: float, stack: contextlib.ExitStack) -> subprocess.Popen[bytes]:
+    """Start a probe, and let `stack` end it."""
+    others = [other.module for other in installed_plugins() if other.module != plugin.module]
+    kept = [name for name in os.environ if name.startswith(_INHERITED) or not name.startswith(_NOT_INHERITED)]
+    environment = {name: os.environ[name] for name in kept}
+    # Import from the same paths as this process, and allocate no more GPU memory than needed.
+    environment["PYTHONPATH"] = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)
+    environment.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    process = subprocess.Popen(  # noqa: S603
+        [sys.executable, "-P", "-m", "jaxlm.devices.probe_program", str(seconds), *others],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env=environment,
+        start_new_session=True,  # so that its child processes can be killed with it
+    )
+    stack.enter_context(process)
+    stack.callback(_kill, process)
+    return process
+
+
+def _get_result(process: subprocess.Popen[bytes], seconds: float, deadline: float) -> ProbeResult:
+    """Read the output until no process can write to it, then return the result."""
+    output, is_open, pipe = b"", True, cast(IO[bytes], process.stdout).fileno()
+    while is_open and len(output) <= _MAX_OUTPUT_BYTES:
+        if not select.select([pipe], [], [], max(0.0, deadline - time.monotonic()))[0]:
+            break  # the time is over
+        block = os.read(pipe, 2**16)
+        output, is_open = output + block, bool(block)
+    if len(output) > _MAX_OUTPUT_BYTES:
+        process.kill()
+    try:
+        status = process.wait(max(0.1, deadline - time.monotonic()))
+    except subprocess.TimeoutExpired:
+        more = f"for more time: JAXLM_PROBE_SECONDS={math.ceil(seconds * 3)} jaxlm devices --probe"
+        return ProbeResult(False, None, f"did not finish in {seconds:g} s ({more})")
+    _, marker, text = output.decode(errors="replace").rpartition(RESULT_MARKER)
+    retry = "(to try again: jaxlm devices --probe)"
+    if len(output) > _MAX_OUTPUT_BYTES:
+        reason = f"printed more than {_MAX_OUTPUT_BYTES:,} bytes"
+    elif status < 0:
+        reason = f"was terminated by signal {-status} ({signal.strsignal(-status)})"
+    elif is_open:  # in a run, they would also block a reader that waits for the end of its output
+        reason = "left processes running"
+    elif not marker:
+        last_line = to_one_line(text.strip().rpartition("\n")[2])
+        reason = f"exited with code {status}" + (f": {last_line}" if last_line else "")
+    else:
+        result = ProbeResult(**json.loads(text.partition("\n")[0]))
+        return result if result.works else result._replace(reason=f"{result.reason} {retry}")
+    return ProbeResult(False, None, f"{reason} {retry}")
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """Kill a process and its child processes."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.kill()
+
+
+def _read_cache() -> dict[str, Any]:
+    """Return the cached entries; none if the file is missing or damaged."""
+    with contextlib.suppress(OSError, ValueError):
+        return dict(read_json(_cache_path()))
+    return {}
+
+
+def _cache_path() -> Path:
+    return cache_directory() / "plugins.json"
+
+
+def _cache_key(plugin: Plugin) -> str:
+    """Return what can change a result, including the machine: machines can share a home directory."""
+    parts = (
+        *(str(_VERSION), plugin.module, str(plugin), metadata.version("jax"), metadata.version("jaxlib")),
+        *(sys.prefix, platform.platform()),
+        *sorted(path.name for pattern in _DEVICE_FILES for path in Path("/dev").glob(pattern)),
+        *sorted(f"{name}={value}" for name, value in os.environ.items() if name.startswith(_VARIABLES)),
+    )
+    return "|".join(parts)
