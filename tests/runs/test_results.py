@@ -9,9 +9,8 @@ import pytest
 
 import jaxlm
 from jaxlm.runs.manifest import describe_environment
-from jaxlm.runs.results import describe_dataset, describe_results, metrics_line, model_row
+from jaxlm.runs.results import describe_dataset, describe_results, model_row
 from jaxlm.text.dataset import Dataset
-from jaxlm.training.state import Record
 
 EVALUATION = jaxlm.Evaluation(nats_per_token=2.0, perplexity=math.exp(2.0), num_tokens=99)
 TEXT = "a text of its own " * 10
@@ -67,10 +66,3 @@ def test_describe_results_omits_the_text():
     }
     assert json.loads(json.dumps(results, allow_nan=False)) == results
     assert results.items() >= describe_dataset(DATA, "char").items()
-
-
-def test_metrics_line_has_no_times():
-    line = {"model": "mlp", "step": 20, "train_loss": 2.5}
-    validated = {"val_nats_per_token": 2.0, "val_perplexity": math.exp(2.0)}
-    assert metrics_line("mlp", Record(20, 2.5, EVALUATION)) == line | validated
-    assert metrics_line("mlp", Record(20, 2.5, None)) == line | dict.fromkeys(validated)

@@ -1,5 +1,6 @@
 """Turn options into a training setup."""
 
+import importlib.util
 import io
 
 import jax
@@ -48,14 +49,16 @@ def test_prepare_training_uses_a_given_tokenizer(tmp_path):
     assert (setup.data.tokenizer, setup.tokenizer_name) == (jaxlm.ByteTokenizer(), "byte")
 
 
-@pytest.mark.parametrize(("context_length", "is_long_enough"), [(39, True), (40, False)])
-def test_prepare_training_needs_a_window_of_validation(context_length, is_long_enough, tmp_path):
-    config = tiny_config(tmp_path, context_length=context_length)  # of 40 tokens
-    if is_long_enough:
-        assert prepare_training(config, None, QUIET).model.context_length == context_length
-    else:
-        with pytest.raises(ValueError, match=r"text\.txt"):
-            prepare_training(config, None, QUIET)
+def test_prepare_training_needs_a_window_of_validation(tmp_path):
+    assert prepare_training(tiny_config(tmp_path, context_length=39), None, QUIET).model.context_length == 39
+    with pytest.raises(ValueError, match=r"text\.txt"):  # of 40 tokens
+        prepare_training(tiny_config(tmp_path, context_length=40), None, QUIET)
+
+
+def test_prepare_training_needs_tensorboard_for_events(tmp_path, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r"install it: pip install 'jaxlm\[tensorboard\]'"):
+        prepare_training(tiny_config(tmp_path, tensorboard=True), None, QUIET)
 
 
 def test_prepare_training_rejects_a_model_too_large(tmp_path):

@@ -1,6 +1,5 @@
 """Runs in the surroundings that users have: copied folders, caches, event loops, terminals and styles."""
 
-import asyncio
 import errno
 import io
 import os
@@ -60,16 +59,6 @@ def test_a_run_of_links_into_a_cache(stopped, finished_run, tmp_path, no_plots):
     resume_run(stopped)
     assert_same_run(stopped, finished_run)
     assert {path: path.read_bytes() for path in cached} == cached
-
-
-@slow
-def test_a_run_in_an_event_loop(text_folder, finished_run, tmp_path, no_plots):
-    async def work():
-        run = start_run(tiny_config(text_folder), tmp_path / "run")
-        jaxlm.save_model(tmp_path / "model", *load_model(run, "best"))
-        return bits(load_model(tmp_path / "model")[1])
-
-    assert asyncio.run(work()) == bits(load_model(finished_run, "best")[1])
 
 
 class GoneTerminal(io.StringIO):
