@@ -25,7 +25,7 @@ def enable_compilation_cache() -> str | None:
     with contextlib.suppress(OSError):  # only Linux has the file
         lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
         features = {line for line in lines if line.startswith(("model name", "flags", "Features"))}
-    cpu = sha256_of("\n".join([platform.processor(), *sorted(features)]).encode())[:8]
+    cpu = sha256_of("\n".join(sorted(features)).encode())[:8]
     folder = cache_directory() / "compiled" / f"{platform.machine()}-{cpu}"
     with contextlib.suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)

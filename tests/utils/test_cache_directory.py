@@ -29,10 +29,9 @@ def test_cache_directory_is_the_users_unless_set(tmp_path, monkeypatch, caplog):
     assert not caplog.records
 
 
-@pytest.mark.parametrize("problem", ["no home", "no user", "a file", "read-only", "a broken home"])
+@pytest.mark.parametrize("problem", ["no home", "no user", "a file", "read-only"])
 def test_cache_directory_falls_back_to_a_temporary_one(problem, tmp_path, monkeypatch, caplog):
-    home = {"a file": "/dev/null", "a broken home": "/proc/nowhere"}.get(problem, str(tmp_path / "home"))
-    monkeypatch.setenv("HOME", home)
+    monkeypatch.setenv("HOME", "/dev/null" if problem == "a file" else str(tmp_path / "home"))
     if problem == "no user":  # the user of the process is not in the passwd file
         monkeypatch.delenv("HOME")
         monkeypatch.setattr(pwd, "getpwuid", {}.__getitem__)

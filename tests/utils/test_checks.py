@@ -22,8 +22,6 @@ def test_check_at_least_accepts_integers(value):
         (np.uint64(2**63), ValueError, "must be below"),
         (3.0, TypeError, "^num_steps must be an integer, got 3.0$"),
         (True, TypeError, "got True"),
-        ("4", TypeError, "got '4'"),
-        (None, TypeError, "got None"),
     ],
 )
 def test_check_at_least_names_value_and_limit(value, error, message):

@@ -9,17 +9,13 @@ from jaxlm.utils.json_files import check_version, parse_json, read_json
 
 INVALID = {
     "empty": (b"", "line 1, column 1: .* found the end of the file"),
-    "cut": (b'{"a": ', "line 1, column 7: .* found the end of the file"),
     "NaN": (b'{"NaN": "NaN",\n "a": NaN}', "line 2, column 7: .* found 'NaN}'; JSON has no comments, .* no NaN"),
     "infinity": (b"[-Infinity]", "line 1, column 2"),
     "a comment": (b'{"a": 1,  // one\n}', "line 1, column 11: .* found '// one"),
-    "a comment of Python": (b'# one\n{"a": 1}', "line 1, column 1: .* found '# one"),
     "a trailing comma": (b'{\n "a": [1, 2],\n}', "line [23], column .*; JSON has .* no comma before a closing"),
-    "a trailing comma in a list": (b"[1,\n]", "line [12], column"),
     "YAML": (b"model: mlp\n", "line 1, column 1: Expecting value, found 'model: mlp"),
     "Python": (b"{'a': True}", "line 1, column 2: .* in double quotes, found \"'a'"),
     "deep lists": (b"[" * 100_000 + b"]" * 100_000, "it is nested too deeply"),
-    "deep objects": (b'{"a":' * 100_000 + b"1" + b"}" * 100_000, "it is nested too deeply"),
     "an integer of 10,000 digits": (b"1" * 10_000, "Exceeds the limit"),
     "two documents": (b"{} {}", "line 1, column 4: Extra data, found '{}'"),
 }
@@ -61,9 +57,7 @@ NESTED = functools.reduce(lambda inner, _: [inner], range(100_000), 1)
     ("document", "shown"),
     [
         ({"version": 3}, "3"),
-        ({"version": 1}, "1"),
         ({"version": 2.0}, r"2\.0"),
-        ({"version": True}, "True"),
         ({"version": "2"}, "'2'"),
         ({}, "None"),
         ([2], "None"),

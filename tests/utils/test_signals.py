@@ -1,13 +1,12 @@
 """The first SIGINT or SIGTERM sets a flag; a second one interrupts, or ends the process of a command."""
 
 import contextlib
-import io
 import os
 import signal
 import subprocess
 import sys
-import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -98,30 +97,23 @@ def test_catch_stop_signals_keeps_ignored_signals(ignored, other):
 
 
 def test_catch_stop_signals_in_another_thread(handlers):
-    before, seen = handlers(), []
-
     def work():
         with catch_stop_signals() as stop_requested, terminate_as_interrupt():
-            seen.append((handlers(), stop_requested()))
+            return handlers(), stop_requested()
 
-    thread = threading.Thread(target=work)
-    thread.start()
-    thread.join()
-    assert seen == [(before, None)]
+    with ThreadPoolExecutor() as pool:
+        assert pool.submit(work).result() == (handlers(), None)
 
 
-@pytest.mark.parametrize("stream", ["missing", "closed", "broken"])
-def test_catch_stop_signals_without_standard_error(stream, monkeypatch, capfd):
+@pytest.mark.parametrize("stream", ["missing", "broken"])
+def test_catch_stop_signals_without_standard_error(stream, monkeypatch):
     reader, writer = os.pipe()
     os.close(reader)
-    closed = io.StringIO()
-    closed.close()
     with os.fdopen(writer, "w") as broken:
-        monkeypatch.setattr(sys, "__stderr__", {"missing": None, "closed": closed, "broken": broken}[stream])
+        monkeypatch.setattr(sys, "__stderr__", {"missing": None, "broken": broken}[stream])
         with catch_stop_signals() as stop_requested:
             signal.raise_signal(signal.SIGINT)
     assert stop_requested() == "SIGINT"
-    assert capfd.readouterr() == ("", "")
 
 
 def test_catch_stop_signals_shows_the_cursor_of_a_terminal(monkeypatch):
@@ -135,42 +127,27 @@ def test_catch_stop_signals_shows_the_cursor_of_a_terminal(monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(os.name == "nt", reason="there, a process cannot send a signal to another")
 @both_signals
-@pytest.mark.parametrize("stderr", ["read", "full"])
-def test_catch_stop_signals_second_signal_kills(signum, stderr):
+def test_catch_stop_signals_second_signal_kills(signum):
     """The call runs in C, where no Python handler can run, and takes longer than the test."""
-    program = f"""
-import hashlib, os, signal
+    program = """
+import hashlib, signal
 from jaxlm.utils.signals import catch_stop_signals, end_process_on_second_signal
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.alarm(60)
-if {stderr == "full"}:
-    os.set_blocking(2, False)
-    try:
-        while os.write(2, b"x" * 4096):
-            pass
-    except BlockingIOError:
-        os.set_blocking(2, True)
 with end_process_on_second_signal(), catch_stop_signals() as stop_requested:
     print("ready", flush=True)
     while not stop_requested():
         pass
     hashlib.pbkdf2_hmac("sha256", b"", b"", 10**9)
 """
-    command, pipes = [sys.executable, "-c", program], {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen(command, text=True, **pipes) as process:
-        try:
-            assert process.stdout.readline() == "ready\n"
-            process.send_signal(signum)
-            if stderr == "read":
-                assert process.stderr.readline() == STOPPING
-            while process.poll() is None:
-                process.send_signal(signum)
-                time.sleep(0.2)  # until the first signal counts as one
-            assert process.returncode == -signum
-        finally:
-            process.kill()
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", program], text=True, **pipes) as process:
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signum)
+        assert process.stderr.readline() == STOPPING
+        process.send_signal(signum)
+    assert process.returncode == -signum
 
 
 def test_terminate_as_interrupt_raises(handlers):
