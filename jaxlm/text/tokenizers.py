@@ -109,9 +109,7 @@ class ByteTokenizer(Tokenizer):
     array([195, 169], dtype=int32)
     """
 
-    @property
-    def vocab_size(self) -> int:
-        return 256
+    vocab_size = 256
 
     def encode(self, text: str) -> "NpIntT":
         return np.frombuffer(_to_utf8(text), np.uint8).astype(np.int32)

@@ -78,7 +78,6 @@ def test_split_ids_default_and_array_types():
         *[(np.arange(9), each, ValueError, rf"in \(0, 1\), got {each}") for each in (0, 1, np.nan)],
         (np.arange(1), 0.1, ValueError, r"1 ids cannot be split with val_fraction=0\.1"),
         ([], 0.5, ValueError, r"0 ids cannot be split"),
-        (np.zeros((4, 5), np.int32), 0.1, ValueError, r"got shape \[4, 5\]"),
         (np.arange(20.0), 0.1, TypeError, "float64"),
     ],
 )
@@ -150,7 +149,6 @@ def test_get_batch_under_jit_and_vmap(array):
     ("ids", "arguments", "error", "message"),
     [
         (np.arange(3), (3, 2), ValueError, "ids must have at least 4 tokens .*, got 3"),
-        (jnp.zeros((2, 9), int), (3, 2), ValueError, r"got shape \[2, 9\]"),
         (np.arange(9), (-1, 2), ValueError, "context_length must be at least 0, got -1"),
         (np.arange(9), (3, 0), ValueError, "batch_size must be at least 1, got 0"),
         (np.array([0, -1, 2, 3]), (2, 2), ValueError, "-1 is outside"),
@@ -180,12 +178,10 @@ def test_windows_are_all_windows_in_order(context_length):
         windows(ids, 5)
 
 
-@pytest.mark.parametrize(
-    "draw",
-    [lambda ids, key: get_batch(ids, 3, 2, key=key), lambda ids, key: windows(ids, 3)],
-    ids=["batch", "all"],
-)
-def test_device_array_needs_no_host_array(draw):
+def test_device_array_needs_no_host_array():
+    def draw(ids, key):
+        return get_batch(ids, 3, 2, key=key), windows(ids, 3)
+
     ids, key = jnp.arange(50), jax.random.key(0)
     assert jax.make_jaxpr(draw)(ids, key).consts == []
     with jax.transfer_guard("disallow"):
