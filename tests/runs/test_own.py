@@ -76,16 +76,10 @@ OWN = {
 
 
 @pytest.fixture(scope="module")
-def config(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("text")
+def config(text_folder):
+    text = tiny_config(text_folder).text
     return jaxlm.TrainConfig(
-        text=tiny_config(folder).text,
-        tokenizer="char",
-        num_steps=12,
-        log_every=5,
-        save_every=4,
-        device="cpu",
-        keep=3,
+        text=text, tokenizer="char", num_steps=12, log_every=5, save_every=4, device="cpu", keep=3
     )
 
 
@@ -172,11 +166,7 @@ def test_an_argument_that_a_run_was_started_without_is_refused(stopped):
     ("options", "own", "message"),
     [
         ({"hidden_dim": 8}, {"model": RepeatLM()}, "hidden_dim 8 does not apply to model own; remove it"),
-        (
-            {},
-            {"model": RepeatLM(vocab_size=5)},
-            "at least the vocab_size of the tokenizer, got 5, less than the 16",
-        ),
+        ({}, {"model": RepeatLM(vocab_size=5)}, "vocab_size of the tokenizer, got 5, less than the 16"),
         ({}, {"metrics": {"step": largest}}, "must not be named 'step'"),
         ({}, {"model": TupleLM()}, "must be nested dicts of arrays, but 'pair' is a tuple"),
     ],

@@ -6,12 +6,7 @@ import signal
 
 import jax
 import pytest
-from tiny_runs import (
-    bits,
-    read_json,
-    signal_when,
-    tiny_config,
-)
+from tiny_runs import bits, read_json, signal_when, tiny_config
 
 import jaxlm
 from jaxlm.runs.config import TrainConfig, resolve
