@@ -77,15 +77,13 @@ def _print_runs(rows: list[dict[str, Any]], console: Console) -> None:
 def _compare_runs(manifests: dict[str, Any], console: Console) -> dict[str, Any]:
     """Print how the options of runs, by path, differ and whether the figures are comparable."""
     configs = {path: manifest["config"] for path, manifest in manifests.items()}
-    names = dict.fromkeys(itertools.chain(*configs.values()))
-    values = {name: {path: config.get(name) for path, config in configs.items()} for name in names}
-    differing = {name: by_run for name, by_run in values.items() if len(set(map(repr, by_run.values()))) > 1}
-    if differing:
-        rows = [["", *configs], *([name, *by_run.values()] for name, by_run in differing.items())]
-        cells = [["-" if value is None else escape_controls(str(value)) for value in row] for row in rows]
-        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-        lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in cells]
-        print_plain(console, "\n".join(["", *lines]))
+    differing = {}
+    for name in dict.fromkeys(itertools.chain(*configs.values())):
+        by_run = {path: config.get(name) for path, config in configs.items()}
+        if len(set(map(repr, by_run.values()))) > 1:
+            differing[name] = by_run
+            values = ", ".join(f"{value} in {path}" for path, value in by_run.items())
+            print_plain(console, escape_controls(f"{name}: {values}"))
     for part, note in _NOTES.items():
         if len({manifest.get(part, {}).get("sha256") for manifest in manifests.values()}) > 1:
             print_plain(console, f"note: {note}")

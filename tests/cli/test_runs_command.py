@@ -65,20 +65,21 @@ def test_runs_shows_one_run_with_its_notes(folder):
 def test_runs_compares_in_one_table_and_one_plot(folder, tmp_path):
     shas = {"corpus": {"sha256": "a"}, "tokenizer": {"sha256": "b", "vocab_size": 64}}
     config = config_to_json(TrainConfig(num_steps=2, clip_norm=None))
-    paths = [
-        make_run(folder / "one", losses=[4.0, 3.0], **shas),
-        make_run(folder / "two", losses=[4.0, 2.0], config=config, **shas),
-    ]
+    one, two = folder / "one", folder / "two"
+    make_run(one, losses=[4.0, 3.0], **shas)
+    make_run(two, losses=[4.0, 2.0], config=config, **shas)
     console, plot = pipe(), tmp_path / "pictures" / "both.png"
-    document = runs((*paths, paths[0]), plot=plot, console=console)
-    one, two = map(str, paths)
-    assert document["differing"] == {"num_steps": {one: 6000, two: 2}, "clip_norm": {one: 1.0, two: None}}
+    document = runs((one, two, one), plot=plot, console=console)
+    assert document["differing"] == {
+        "num_steps": {str(one): 6000, str(two): 2},
+        "clip_norm": {str(one): 1.0, str(two): None},
+    }
     assert [row["perplexity"] for row in document["runs"]] == pytest.approx([math.exp(3), math.exp(2)])
     assert document["notes"] == []
     assert plot.read_bytes().startswith(b"\x89PNG")
-    lines = [line.split() for line in shown(console).splitlines()]
-    assert ["num_steps", "6000", "2"] in lines
-    assert ["clip_norm", "1.0", "-"] in lines
+    assert {f"num_steps: 6000 in {one}, 2 in {two}", f"clip_norm: 1.0 in {one}, None in {two}"} <= set(
+        shown(console).splitlines()
+    )
 
 
 def test_runs_plots_curves_and_notes_what_differs(folder, monkeypatch):
@@ -96,7 +97,6 @@ def test_runs_plots_curves_and_notes_what_differs(folder, monkeypatch):
     assert {title: len(lines) for title, lines in curves.items()} == {"same: mlp": 2, "tokenizer: mlp": 2}
     (note,) = runs((Path("same"), Path("text")))["notes"]
     assert "texts" in note
-    assert not list(folder.glob("*.png"))
 
 
 def test_runs_refuses_missing_runs_and_plots(folder, run, tmp_path):
@@ -118,16 +118,13 @@ def test_runs_refuses_missing_runs_and_plots(folder, run, tmp_path):
 
 def test_runs_skips_what_is_not_a_run(folder, tmp_path):
     (folder / "both.png").write_bytes(b"\x89PNG")
-    (folder / "broken").symlink_to("done")
     paths = tuple(path for path in sorted(folder.iterdir()) if path.name != "torn")  # as a shell expands runs/*
     document = runs(paths, plot=tmp_path / "plot.png")
-    names = ["broken", "done", "full", "killed", "ladder", "stopped"]
+    names = ["done", "full", "killed", "ladder", "stopped"]
     assert [row["run"] for row in document["runs"]] == [str(folder / name) for name in names]
-    assert [row["run"] for row in runs((folder / "done", folder / "both.png"))["runs"]] == [str(folder / "done")]
-    for others in ((folder / "both.png", folder / "notes"), (folder / "notes",)):
-        console = pipe()
-        assert runs(others, console=console) == {"runs": []}
-        assert shown(console).startswith(f"no runs in {', '.join(map(str, others))}; jaxlm train")
+    others, console = (folder / "both.png", folder / "notes"), pipe()
+    assert runs(others, console=console) == {"runs": []}
+    assert shown(console).startswith(f"no runs in {', '.join(map(str, others))}; jaxlm train")
     with pytest.raises(NotADirectoryError):
         runs((folder / "both.png",))
 
