@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 import shutil
-import struct
 import tracemalloc
 
 import jax
@@ -186,22 +185,15 @@ def test_load_model_refuses_hostile_files(saved, change, message):
         jaxlm.load_model(saved)
 
 
-def make_file(dtype):
-    header = json.dumps({"a": {"dtype": dtype, "shape": [1], "data_offsets": [0, 1]}}).encode()
-    return struct.pack("<Q", len(header)) + header + b"0"
-
-
 @pytest.mark.parametrize(
     "content",
     [
         b"\x80\x04K\x01.",  # a pickle
-        make_file("O"),
-        make_file("F8_E8M0"),  # a dtype that NumPy lacks
         safetensors.numpy.save({"a": np.zeros(2)}),  # of another program
         safetensors.numpy.save({"a": np.zeros(2)}, metadata={"jaxlm": "{"}),
         safetensors.numpy.save({"a": np.zeros(2)}, metadata={"jaxlm": "[]"}),
     ],
-    ids=["pickle", "objects", "unknown dtype", "other", "no JSON", "list"],
+    ids=["pickle", "other", "no JSON", "list"],
 )
 def test_load_model_refuses_what_is_not_a_model_file(tmp_path, content):
     (tmp_path / "file").write_bytes(content)

@@ -40,21 +40,19 @@ def kernel(tmp_path):
     """A started kernel, and a function that runs code in it and returns what it prints and its error."""
     manager, client = jupyter_client.manager.start_new_kernel(kernel_name="python3", cwd=str(tmp_path))
 
-    def run(code, on_begin=None):
-        message_id, printed, error = client.execute(code), "", None
-        while True:
-            message = client.get_iopub_msg(timeout=120)
-            if message["parent_header"].get("msg_id") != message_id:
-                continue
+    def run(code, on_begin=lambda: None):
+        printed = []
+
+        def read(message):
             match message["msg_type"], message["content"]:
                 case "stream", {"name": "stdout", "text": text}:
-                    printed += text
-                    if on_begin is not None and "begin" in text:
+                    printed.append(text)
+                    if "begin" in text:
                         on_begin()
-                case "error", {"ename": name, "evalue": value}:
-                    error = f"{name}: {value}"
-                case "status", {"execution_state": "idle"}:
-                    return printed, error
+
+        reply = client.execute_interactive(code, timeout=120, output_hook=read)["content"]
+        error = f"{reply['ename']}: {reply['evalue']}" if reply["status"] == "error" else None
+        return "".join(printed), error
 
     yield manager, run
     client.stop_channels()

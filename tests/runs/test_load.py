@@ -66,9 +66,7 @@ def test_load_model_reads_runs_directories_and_files(finished_run, tmp_path):
             load_model(path, "best")
 
 
-def test_load_model_explains_what_is_missing(tmp_path):
-    with pytest.raises(FileNotFoundError, match="is not a saved model"):
-        load_model(tmp_path)
+def test_load_model_refuses_the_run_of_an_experiment(tmp_path):
     with create_run(tmp_path / "ladder", "ladder", {}, jax.devices("cpu")[0]):
         pass
     with pytest.raises(ValueError, match=r"is a ladder run, not a train run; its models are in .*ladder/models"):
