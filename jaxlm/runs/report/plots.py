@@ -45,9 +45,11 @@ def plot_curves(
     loss_axes, perplexity_axes = figure.subplots(1, 2)
     styles = itertools.cycle(itertools.product(("-", "--", "-.", ":"), COLORS))
     for (title, records), (style, color) in zip(curves.items(), styles, strict=False):
-        look = {"linestyle": style, "color": color}
-        _plot_records(loss_axes, title, records, "train_loss", linewidth=1.4, **look)
-        _plot_records(perplexity_axes, title, records, "val_perplexity", linewidth=1.6, marker=".", **look)
+        for axes, name in ((loss_axes, "train_loss"), (perplexity_axes, "val_perplexity")):
+            points = [(record["step"], record[name]) for record in records if is_drawable(record.get(name))]
+            if points:
+                (line,) = axes.plot(*zip(*points, strict=True), linestyle=style, color=color, marker=".")
+                line.set_label(title)
     if not perplexity_axes.lines:
         perplexity_axes.set_xticks([])
     if vocab_size is not None:
@@ -106,14 +108,6 @@ def new_figure(width: float, height: float) -> Any:
     from matplotlib.figure import Figure  # not pyplot, which keeps global state
 
     return Figure(figsize=(width, height), dpi=130, layout="constrained")
-
-
-def _plot_records(axes: Any, title: str, records: Sequence[Mapping[str, Any]], name: str, **look: Any) -> None:
-    points = [(record["step"], record[name]) for record in records if is_drawable(record.get(name))]
-    if len(points) == 1:
-        look["marker"] = "."  # a line through one point is invisible
-    if points:
-        axes.plot(*zip(*points, strict=True), **look)[0].set_label(title)
 
 
 def _add_legend(figure: Any) -> None:
