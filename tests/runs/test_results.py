@@ -1,25 +1,14 @@
 """The figures of a run as JSON."""
 
-import json
 import math
 
 import jax
-import numpy as np
 import pytest
 
 import jaxlm
-from jaxlm.runs.manifest import describe_environment
-from jaxlm.runs.results import describe_dataset, describe_results, model_row
-from jaxlm.text.dataset import Dataset
+from jaxlm.runs.results import model_row
 
 EVALUATION = jaxlm.Evaluation(nats_per_token=2.0, perplexity=math.exp(2.0), num_tokens=99)
-TEXT = "a text of its own " * 10
-DATA = Dataset(
-    jaxlm.Corpus("mine", TEXT, "mine.txt", "CC0-1.0", "0f" * 32),
-    jaxlm.CharTokenizer.train(TEXT),
-    np.arange(7, dtype=np.int32),
-    np.arange(3, dtype=np.int32),
-)
 
 
 def make_row(model):
@@ -47,22 +36,3 @@ def test_model_row_of_a_trained_model():
 def test_model_row_of_counts():
     row = make_row(jaxlm.CountsBigramLM(11, smoothing=0.5))
     assert (row["size"], row["size_unit"], row["smoothing"], row["context_length"]) == (121, "counts", 0.5, 1)
-
-
-def test_describe_results_omits_the_text():
-    rows = [make_row(jaxlm.NeuralBigramLM(11, 2))]
-    results = describe_results(DATA, "char", 7, rows, "a ", {"a title": "a text"}, jax.devices("cpu")[0])
-    environment = describe_environment(jax.devices("cpu")[0])
-    assert results == environment | {
-        "schema_version": 1,
-        "seed": 7,
-        "corpus": {"name": "mine", "source": "mine.txt", "license": "CC0-1.0", "sha256": "0f" * 32},
-        "tokenizer": {"name": "char", "vocab_size": len(set(TEXT))},
-        "tokens": {"train": 7, "validation": 3},
-        "validation_bytes_per_token": 1.0,
-        "models": rows,
-        "prompt": "a ",
-        "samples": {"a title": "a text"},
-    }
-    assert json.loads(json.dumps(results, allow_nan=False)) == results
-    assert results.items() >= describe_dataset(DATA, "char").items()

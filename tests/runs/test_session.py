@@ -110,6 +110,7 @@ def test_the_best_state_survives_an_extension(text_folder, tmp_path):
     """It was validated at the end of the shorter run, where the longer one records nothing."""
     options = {"log_every": 11, "keep": 1, "seed": 0, **EXTENSIBLE}
     train(tmp_path, tiny_config(text_folder, num_steps=10, **options))
+    assert steps_kept(tmp_path) == [10]
     shorter = load_state(tmp_path, 10, tiny_config(text_folder, num_steps=10, **options)).best
     longer = tiny_config(text_folder, num_steps=20, **options)
     stop(tmp_path, longer, 12)

@@ -11,7 +11,7 @@ from tiny_runs import bits, read_json, signal_when, tiny_config
 import jaxlm
 from jaxlm.runs.config import TrainConfig, resolve
 from jaxlm.runs.load import load_model, open_run
-from jaxlm.runs.manifest import read_manifest
+from jaxlm.runs.manifest import describe_environment, read_manifest
 from jaxlm.runs.metrics_log import read_metrics
 from jaxlm.runs.setup import make_optimizer
 from jaxlm.runs.train import start_run
@@ -56,7 +56,21 @@ def test_a_run_leaves_model_figures_and_report(finished, text_folder):
     (row,) = read_json(finished / "results.json")["models"]
     assert row["perplexity"] == jaxlm.perplexity(model, variables, data.val_ids)
     assert row["perplexity"] == read_metrics(finished / "metrics.jsonl")[-1]["val_perplexity"]
-    sample = read_json(finished / "results.json")["samples"]["MLP"]
+    results = read_json(finished / "results.json")
+    corpus = {"name": "text", "source": str(text_folder / "text.txt"), "sha256": data.corpus.sha256}
+    assert results["corpus"] == corpus | {"license": data.corpus.license}
+    expected = {
+        "seed": 10,
+        "tokenizer": {"name": "char", "vocab_size": 16},
+        "tokens": {"train": 360, "validation": 40},
+    }
+    expected |= {
+        "schema_version": 1,
+        "validation_bytes_per_token": 1.0,
+        **describe_environment(jax.devices("cpu")[0]),
+    }
+    assert results.items() >= expected.items()
+    sample = results["samples"]["MLP"]
     assert (finished / "samples.txt").read_text() == f"--- MLP ---\n{sample}\n"
     assert len(sample) == model.context_length + 100
     manifest = read_manifest(finished)
