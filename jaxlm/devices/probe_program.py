@@ -42,8 +42,8 @@ def probe() -> ProbeResult:
         platform = next((name for name in jax.extend.backend.backends() if name != "cpu"), None)
         if platform is None:
             # JAX logs the exceptions that a plugin raises while loading, and continues.
-            cause = f": {_describe_record(log.buffer[0])}" if log.buffer else ""
-            return ProbeResult(False, None, f"provides no device{cause}")
+            logged = [record.exc_info[1] if record.exc_info else record.getMessage() for record in log.buffer]
+            return ProbeResult(False, None, to_one_line(f"provides no device; JAX logged {logged}"))
         device, cpu = jax.devices(platform)[0], jax.devices("cpu")[0]
         # By default, some devices multiply float32 with fewer bits, which is not an error.
         with jax.default_matmul_precision("float32"):
@@ -130,11 +130,6 @@ def _step_seconds(device: jax.Device) -> float:
         jax.block_until_ready(_train(*arguments))  # type: ignore[no-untyped-call]
         seconds.append(time.perf_counter() - begin)
     return min(seconds) / 10
-
-
-def _describe_record(record: logging.LogRecord) -> str:
-    error = record.exc_info and record.exc_info[1]
-    return to_one_line(f"{type(error).__name__}: {error}" if error else record.getMessage())
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import time
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import IO, Any, NamedTuple, cast
+from typing import IO, NamedTuple, cast
 
 from jaxlm.devices.plugins import Plugin, installed_plugins, known_incompatibility
 from jaxlm.utils.atomic_files import write_atomically
@@ -53,8 +53,9 @@ def probe_results() -> Mapping[Plugin, ProbeResult]:
 
     Plugins without a cached result are probed by `run_probes`. If no process can be started, they count as failed.
     """
-    plugins, results = installed_plugins(), {}
-    cached, now = _read_cache() if plugins else {}, time.time()
+    plugins, results, cached, now = installed_plugins(), {}, {}, time.time()
+    with contextlib.suppress(OSError, ValueError):  # the file is missing or damaged
+        cached = dict(read_json(_cache_path())) if plugins else {}
     for plugin in plugins:
         entry = cached.get(_cache_key(plugin))
         if reason := known_incompatibility(plugin):
@@ -70,7 +71,7 @@ def probe_results() -> Mapping[Plugin, ProbeResult]:
         entries = {_cache_key(plugin): {"result": probed[plugin]._asdict(), "time": now} for plugin in missing}
         with contextlib.suppress(OSError):  # without a writable directory, every process probes
             _cache_path().parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(_cache_path(), json.dumps(_read_cache() | entries, indent=2) + "\n")
+            write_atomically(_cache_path(), json.dumps(cached | entries, indent=2) + "\n")
         results |= probed
     return results
 
@@ -164,14 +165,6 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
     """Kill a process and its child processes."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
-    process.kill()
-
-
-def _read_cache() -> dict[str, Any]:
-    """Return the cached entries; none if the file is missing or damaged."""
-    with contextlib.suppress(OSError, ValueError):
-        return dict(read_json(_cache_path()))
-    return {}
 
 
 def _cache_path() -> Path:
