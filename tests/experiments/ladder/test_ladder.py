@@ -15,7 +15,7 @@ from rich.console import Console
 import jaxlm
 from experiments.ladder.ladder import LadderOptions, describe_rung, prepare, train_again
 from experiments.ladder.rungs import RECIPES, Rung, find_best_smoothing, fit_baselines, load_text, make_networks
-from experiments.shared.experiment import RunContext, run_experiment
+from experiments.shared.experiment import RunContext
 from jaxlm.runs.config import TrainConfig, resolve
 from jaxlm.runs.manifest import read_manifest
 from jaxlm.runs.summary import summarize_run
@@ -31,19 +31,12 @@ def small_options(text, **options):
     return LadderOptions(**{"text": text, "tokenizer": "char", "steps": STEPS, **sizes, **options})
 
 
-def run(options):
-    console = Console(file=io.StringIO(), width=80)
-    path = run_experiment(prepare, options, console)
-    return json.loads((path / "results.json").read_text("utf-8")), console.file.getvalue()
-
-
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
+def finished(run, tmp_path_factory):
     """The run directory, the results and the output of a small run from two seeds."""
     folder = tmp_path_factory.mktemp("ladder")
     (folder / "text.txt").write_text(TEXT)
-    options = small_options(folder / "text.txt", out=folder / "run", seeds=2)
-    return options.out, *run(options)
+    return run(prepare, small_options(folder / "text.txt", out=folder / "run", seeds=2))
 
 
 @pytest.mark.slow
@@ -201,10 +194,10 @@ def test_prepare_refuses_an_option(tmp_path, options, message):
 
 
 @pytest.mark.stress
-def test_each_rung_is_better_than_the_one_below(classic_shakespeare, tmp_path):
+def test_each_rung_is_better_than_the_one_below(run, classic_shakespeare, tmp_path):
     """V = 4096, after a sixth of the default steps."""
     (tmp_path / "classic.txt").write_text(classic_shakespeare, "utf-8")
-    results, _ = run(LadderOptions(text=tmp_path / "classic.txt", steps=1000, out=tmp_path / "run"))
+    _, results, _ = run(prepare, LadderOptions(text=tmp_path / "classic.txt", steps=1000, out=tmp_path / "run"))
     perplexities = {row["name"]: row["perplexity"] for row in results["models"]}
     # Published for this file and this vocabulary.
     published = {"uniform": 4096, "unigram": 474, "counts_bigram": 462, "counts_bigram_best_k": 181}

@@ -2,8 +2,6 @@
 
 import doctest
 import importlib
-import io
-import json
 import math
 import pkgutil
 import sys
@@ -12,10 +10,9 @@ from dataclasses import dataclass
 import jax
 import pytest
 import tyro
-from rich.console import Console
 
 import experiments
-from experiments.shared.experiment import Experiment, Findings, main, run_experiment
+from experiments.shared.experiment import Experiment, Findings, main
 from experiments.shared.options import RunOptions, SeedOptions
 from experiments.shared.report import plot_lines
 from jaxlm.runs.manifest import read_manifest
@@ -38,13 +35,8 @@ def measure(run):
     return Findings({"heads": 3, "share": math.nan}, "heads  3", {"picture": figure})
 
 
-def run(options, prepare=prepare):
-    console = Console(file=io.StringIO(), width=80)
-    return run_experiment(prepare, options, console), console.file.getvalue()
-
-
-def test_run_experiment_writes_results_table_and_picture(tmp_path):
-    path, output = run(CoinOptions(out=tmp_path / "run"))
+def test_run_experiment_writes_results_table_and_picture(run, tmp_path):
+    path, results, output = run(prepare, CoinOptions(out=tmp_path / "run"))
     assert path == tmp_path / "run"
     manifest = read_manifest(path)
     assert [manifest[name] for name in ("state", "kind", "side")] == ["done", "coin", "heads"]
@@ -52,32 +44,30 @@ def test_run_experiment_writes_results_table_and_picture(tmp_path):
     assert output.startswith("tossing\n")
     assert "heads  3\n" in output
     assert (path / "picture.png").read_bytes().startswith(b"\x89PNG")
-    results = json.loads((path / "results.json").read_text("utf-8"))
     assert (results["heads"], results["share"], results["config"]["tosses"]) == (3, None, 7)
     assert results["versions"]["jax"] == jax.__version__
 
 
-def test_run_experiment_uses_the_device(tmp_path):
+def test_run_experiment_uses_the_device(run, tmp_path):
     cpu = jax.devices("cpu")[0]
 
     def measure(run):
         return Findings({"device": str(jax.config.jax_default_device), "same": run.device == cpu})
 
-    path, _ = run(CoinOptions(out=tmp_path / "run"), lambda _: Experiment("coin", measure, device=cpu))
-    results = json.loads((path / "results.json").read_text("utf-8"))
+    path, results, _ = run(lambda _: Experiment("coin", measure, device=cpu), CoinOptions(out=tmp_path / "run"))
     assert (results["device"], results["same"]) == (str(cpu), True)  # a key of the findings replaces the frame's
     assert not (path / "table.txt").exists()
 
 
-def test_run_experiment_checks_before_it_writes(tmp_path):
+def test_run_experiment_checks_before_it_writes(run, tmp_path):
     def fail(options):
         raise ValueError("--tosses must be at least 1, got 0")
 
     with pytest.raises(ValueError, match="--tosses"):
-        run(CoinOptions(out=tmp_path / "run"), fail)
+        run(fail, CoinOptions(out=tmp_path / "run"))
     assert not (tmp_path / "run").exists()
     with pytest.raises(ValueError, match="--seed"):
-        run(CoinOptions(out=tmp_path / "run", seed=-1), fail)
+        run(fail, CoinOptions(out=tmp_path / "run", seed=-1))
 
 
 def test_main_exits_with_the_status(tmp_path, monkeypatch, capsys):

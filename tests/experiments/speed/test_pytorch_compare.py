@@ -1,14 +1,10 @@
 """The comparison runs every workload, and reports a missing or broken PyTorch."""
 
-import io
-import json
 import sys
 from importlib import metadata
 
 import pytest
-from rich.console import Console
 
-from experiments.shared.experiment import run_experiment
 from experiments.speed.pytorch.compare import ComparisonOptions, prepare
 
 
@@ -20,13 +16,8 @@ def workloads():
     return workloads
 
 
-def run(**options):
-    path = run_experiment(prepare, ComparisonOptions(quick=True, **options), Console(file=io.StringIO()))
-    return json.loads((path / "results.json").read_text("utf-8")), (path / "table.txt").read_text("utf-8")
-
-
-def test_counting_writes_every_variant(workloads, tmp_path):
-    results, table = run(rows="fit", out=tmp_path / "run")
+def test_counting_writes_every_variant(run, workloads, tmp_path):
+    _, results, table = run(prepare, ComparisonOptions(quick=True, rows="fit", out=tmp_path / "run"))
     row = results["rows"]["fit, V=64"]
     expected = {"jaxlm", "PyTorch index_put_", "PyTorch scatter_add_", "PyTorch bincount", "course"}
     assert expected <= set(row["variants"])
@@ -42,20 +33,19 @@ def test_counting_writes_every_variant(workloads, tmp_path):
     "rows",
     ["step, neural bigram V=27", "V=64, 64 streams", "sample, counts", "perplexity, neural", "perplexity, counts"],
 )
-def test_workload_runs(workloads, rows, tmp_path):
-    results, _ = run(rows=rows, out=tmp_path / "run")
+def test_workload_runs(run, workloads, rows, tmp_path):
+    _, results, _ = run(prepare, ComparisonOptions(quick=True, rows=rows, out=tmp_path / "run"))
     assert not [
         figure for row in results["rows"].values() for figure in row["variants"].values() if "error" in figure
     ]
 
 
-def test_prepare_refuses_an_unknown_workload(workloads, tmp_path):
+def test_prepare_refuses_an_unknown_workload(workloads):
     with pytest.raises(ValueError, match="no workload's title contains 'transformer'"):
-        run(rows="transformer", out=tmp_path / "run")
-    assert not (tmp_path / "run").exists()
+        prepare(ComparisonOptions(rows="transformer"))
 
 
 def test_missing_torch_is_an_error_with_the_remedy(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(ValueError, match=r"torch cannot be imported .*pip install '\.\[bench\]'"):
-        run()
+        prepare(ComparisonOptions())

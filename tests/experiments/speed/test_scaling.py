@@ -1,14 +1,10 @@
 """Slopes are those of known powers, and each workload compiles once."""
 
-import io
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
-from rich.console import Console
 
-from experiments.shared.experiment import run_experiment
 from experiments.speed.scaling import (
     ScalingOptions,
     describe,
@@ -83,14 +79,14 @@ def test_measure_memory_is_the_peak_of_a_call():
 
 
 @pytest.mark.slow
-def test_run_writes_its_files(tmp_path):
+def test_run_writes_its_files(run, tmp_path):
     options = ScalingOptions(panels="counted pair, time by vocab_size", quick=True, out=tmp_path / "run")
-    path = run_experiment(prepare, options, Console(file=io.StringIO()))
-    (panel,) = json.loads((path / "results.json").read_text("utf-8"))["panels"]
+    path, results, output = run(prepare, options)
+    (panel,) = results["panels"]
     assert panel["values"] == [256, 1024]
     assert all(cost > 0 for cost in panel["costs"])
     assert (path / "growth.png").read_bytes().startswith(b"\x89PNG")
-    assert "counted pair" in (path / "table.txt").read_text("utf-8")
+    assert "counted pair" in output
 
 
 def test_prepare_refuses_an_unknown_panel():
