@@ -152,17 +152,14 @@ def test_train_config_file_gives_the_defaults(parse_train, tmp_path):
     [
         ("--model counts", {"model": "counts", "text": "/a.txt"}),
         ("--model bigram --lr 0.5", {"model": "bigram", "lr": 0.5, "text": "/a.txt"}),
-        ("--model mlp", {"hidden_dim": 200, "direct_connections": True, "text": "/a.txt"}),
-        (
-            "--tokenizer char",
-            {"tokenizer": "char", "hidden_dim": 200, "direct_connections": True, "text": "/a.txt"},
-        ),
-        ("--corpus tinyshakespeare", {"hidden_dim": 200, "direct_connections": True}),
-        ("--text /b.txt", {"hidden_dim": 200, "direct_connections": True, "text": "/b.txt"}),
+        ("--model mlp", {"hidden_dim": 200, "text": "/a.txt"}),
+        ("--tokenizer char", {"tokenizer": "char", "hidden_dim": 200, "text": "/a.txt"}),
+        ("--corpus tinyshakespeare", {"hidden_dim": 200}),
+        ("--text /b.txt", {"hidden_dim": 200, "text": "/b.txt"}),
     ],
 )
 def test_train_config_file_resets_options_of_another_choice(words, expected, parse_train, tmp_path):
-    config = resolve(TrainConfig(text="/a.txt", hidden_dim=200, direct_connections=True, seed=3))
+    config = resolve(TrainConfig(text="/a.txt", hidden_dim=200, seed=3))
     (tmp_path / "config.json").write_text(json.dumps(config_to_json(config)))
     training = parse_train("--config", tmp_path / "config.json", *words.split()).training
     assert resolve(training) == resolve(TrainConfig(**expected, seed=3))

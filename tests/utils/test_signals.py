@@ -3,7 +3,6 @@
 import contextlib
 import os
 import signal
-import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -124,30 +123,6 @@ def test_catch_stop_signals_shows_the_cursor_of_a_terminal(monkeypatch):
         with catch_stop_signals():
             signal.raise_signal(signal.SIGINT)
         assert [terminal.readline(), terminal.readline()] == [b"\x1b[?25h\r\n", STOPPING.encode()[:-1] + b"\r\n"]
-
-
-@pytest.mark.slow
-@both_signals
-def test_catch_stop_signals_second_signal_kills(signum):
-    """The call runs in C, where no Python handler can run, and takes longer than the test."""
-    program = """
-import hashlib, signal
-from jaxlm.utils.signals import catch_stop_signals, end_process_on_second_signal
-signal.signal(signal.SIGINT, signal.default_int_handler)
-signal.alarm(60)
-with end_process_on_second_signal(), catch_stop_signals() as stop_requested:
-    print("ready", flush=True)
-    while not stop_requested():
-        pass
-    hashlib.pbkdf2_hmac("sha256", b"", b"", 10**9)
-"""
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen([sys.executable, "-c", program], text=True, **pipes) as process:
-        assert process.stdout.readline() == "ready\n"
-        process.send_signal(signum)
-        assert process.stderr.readline() == STOPPING
-        process.send_signal(signum)
-    assert process.returncode == -signum
 
 
 def test_terminate_as_interrupt_raises(handlers):

@@ -67,14 +67,6 @@ def test_escape_controls_keeps_letters_and_joiners(text):
     assert escape_controls(text) == text
 
 
-def test_progress_prints_lines_away_from_a_terminal():
-    output = console()
-    with progress(output, "MLP", 10) as update:
-        update(5, "loss 2.0")
-        update(10, "loss 1.0")
-    assert output.file.getvalue() == "MLP: step 5/10  loss 2.0\nMLP: step 10/10  loss 1.0\n"
-
-
 def test_progress_draws_a_bar_on_a_terminal():
     output = console(force_terminal=True)
     with progress(output, "MLP [bold]", 10) as update:
