@@ -24,24 +24,12 @@ SMALL = {
 }
 
 
-class Screen(io.StringIO):
-    """Record each write in order."""
-
-    def __init__(self):
-        super().__init__()
-        self.writes = []
-
-    def write(self, text):
-        self.writes.append(text)
-        return super().write(text)
-
-
 def pipe():
-    return Console(file=Screen(), width=100)
+    return Console(file=io.StringIO(), width=100)
 
 
 def terminal():
-    return Console(file=Screen(), width=100, force_terminal=True, color_system=None)
+    return Console(file=io.StringIO(), width=100, force_terminal=True, color_system=None)
 
 
 def shown(console):

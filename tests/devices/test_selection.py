@@ -6,7 +6,6 @@ import sys
 import textwrap
 
 import jax
-import jax.numpy as jnp
 import pytest
 from fake_plugins import install_fakes
 
@@ -16,12 +15,14 @@ from jaxlm.devices.selection import Choice, choose_device
 
 CPU = jax.devices("cpu")[0]
 FAST, SLOW, BAD = (Plugin(name, f"{name}-chip", "1.0") for name in ("fast", "slow", "bad"))
+CRASH = ProbeResult(False, None, "crashed")
 RESULTS = {
-    BAD: ProbeResult(False, None, "crashed"),
+    BAD: CRASH,
     SLOW: ProbeResult(True, "SLOW", "works", 0.002, 40_000),
     FAST: ProbeResult(True, "FAST", "works", 0.001, 20_000),
 }
 ALL = {"bad", "slow", "fast"}
+TOO_SMALL = "fast-chip 1.0 is faster only from 20,000 parameters; the model has 19,999"
 
 
 @pytest.fixture
@@ -61,7 +62,16 @@ def choose(install, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "device", "reason", "disabled"),
     [
-        ({}, "FAST:0", "fast-chip 1.0 works", {"bad", "slow"}),
+        ({"num_weights": None}, "FAST:0", "fast-chip 1.0 works", {"bad", "slow"}),
+        ({"num_weights": 20_000}, "FAST:0", "fast-chip 1.0 works", {"bad", "slow"}),
+        ({"num_weights": 19_999}, CPU, f"bad-chip 1.0 crashed; {TOO_SMALL}", {"bad", "slow"}),
+        (
+            {"results": {BAD: CRASH, SLOW: CRASH}},
+            CPU,
+            "bad-chip 1.0 crashed; slow-chip 1.0 crashed",
+            {"bad", "slow"},
+        ),
+        ({"results": {}}, CPU, "no accelerator plugin is installed", set()),
         ({"device": CPU, "JAXLM_DEVICE": "gpu"}, CPU, "passed as a jax.Device", set()),
         ({"device": "cpu", "JAXLM_DEVICE": "gpu"}, CPU, "requested", {"bad", "slow"}),
         ({"device": "gpu", "starting": ("gpu",)}, "gpu:0", "requested", set()),
@@ -85,11 +95,6 @@ def test_choose_device_takes_the_first_of_a_platform(choose, name):
     assert choose(device, results={}, starting=(name,))[0] == Choice(f"{name}:0", "requested")
 
 
-def test_default_device_without_plugins(choose):
-    default = jnp.zeros(3).devices().pop()
-    assert choose(results={})[0] == Choice(default, "no accelerator plugin is installed")
-
-
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [
@@ -101,17 +106,6 @@ def test_default_device_without_plugins(choose):
 def test_unknown_or_absent_device_raises(choose, arguments, error):
     with pytest.raises(ValueError, match=error):
         choose(**arguments)
-
-
-@pytest.mark.parametrize(("num_weights", "device"), [(19_999, CPU), (20_000, "FAST:0"), (None, "FAST:0")])
-def test_choose_device_auto_is_the_cpu_for_small_models(choose, num_weights, device):
-    assert choose(num_weights=num_weights)[0].device == device
-
-
-def test_choose_device_auto_is_the_cpu_if_no_plugin_works(choose):
-    failing = {BAD: RESULTS[BAD], SLOW: RESULTS[BAD]._replace(reason="hangs")}
-    reason = "bad-chip 1.0 crashed; slow-chip 1.0 hangs"
-    assert choose(results=failing) == (Choice(CPU, reason), {"bad", "slow"}, True)
 
 
 def test_metal_is_the_fastest_working_apple_plugin(choose):
