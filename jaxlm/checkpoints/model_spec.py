@@ -1,4 +1,4 @@
-"""Convert models to and from JSON, and their variables to and from nested dicts of arrays."""
+"""Convert models to and from JSON, and their variables to and from named arrays."""
 
 import contextlib
 import dataclasses

@@ -120,8 +120,3 @@ def check_own(path: Path, recorded: Mapping[str, Any], own: Own, call: str) -> N
             before, now = (json.dumps(described.get(name))[:200] for described in (recorded, given))
             remedy = f"pass the same: {call}(path, {name}=...)" if name in recorded else "remove it"
             raise ValueError(f"{path} was started with {name} {before}, not {now}; {remedy}")
-
-
-def compute_metrics(own: Own, model: LanguageModel, variables: Any, val_ids: Any) -> dict[str, float]:
-    """Return the caller's metrics of a model."""
-    return {name: float(metric(model, variables, val_ids)) for name, metric in (own.metrics or {}).items()}

@@ -15,7 +15,7 @@ from jaxlm.models import CountsBigramLM, LanguageModel
 from jaxlm.models.interface import num_params
 from jaxlm.runs.manifest import describe_environment, write_json
 from jaxlm.runs.metrics_log import read_metrics
-from jaxlm.runs.own import compute_metrics, limit_tokens
+from jaxlm.runs.own import limit_tokens
 from jaxlm.runs.report.page import render_page
 from jaxlm.runs.report.plots import plot_counts, plot_curves
 from jaxlm.runs.report.tables import format_samples
@@ -92,8 +92,8 @@ def write_artifacts(
     evaluation = evaluate(model, variables, data.val_ids, device=setup.device)
     seconds = {"compile_seconds": compile_seconds, "train_seconds": train_seconds}
     row = model_row(setup.name, title, model, variables, evaluation, data.val_bytes_per_token, **seconds)
-    if setup.own.metrics:
-        row["metrics"] = compute_metrics(setup.own, model, variables, data.val_ids)
+    if setup.metrics:
+        row["metrics"] = setup.compute_metrics(variables)
     prompt_ids = line_start_prompt(data, model.context_length)
     prompt = data.tokenizer.decode(prompt_ids)
     key = jax.random.fold_in(jax.random.key(config.seed), SAMPLE_FOLD)

@@ -13,7 +13,6 @@ from rich.console import Console
 from jaxlm.checkpoints import train_states
 from jaxlm.checkpoints.train_states import Checkpoint
 from jaxlm.runs.metrics_log import append_metrics, read_log
-from jaxlm.runs.own import compute_metrics
 from jaxlm.runs.results import metrics_line
 from jaxlm.runs.setup import TrainingSetup, abstract_state, train_options
 from jaxlm.runs.tensorboard import open_tensorboard
@@ -57,8 +56,7 @@ def train_with_checkpoints(
                 yielded_at = now
                 if record is not None:
                     line = metrics_line(setup.name, record)
-                    metrics = compute_metrics(setup.own, setup.model, state.variables, setup.data.val_ids)
-                    append_metrics(log, line | metrics)
+                    append_metrics(log, line | setup.compute_metrics(state.variables))
                     content = read_log(log)
                     if write_events is not None:
                         write_events(record)

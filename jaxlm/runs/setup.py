@@ -13,7 +13,7 @@ from jaxlm.devices.selection import choose_device, format_device
 from jaxlm.models import CountsBigramLM, CountsNgramLM, LanguageModel, MLPLanguageModel, NeuralBigramLM
 from jaxlm.models.interface import init, num_init_params
 from jaxlm.runs.config import TrainConfig
-from jaxlm.runs.own import Own, OwnTokenizer
+from jaxlm.runs.own import Metrics, Own, OwnTokenizer
 from jaxlm.runs.tensorboard import check_tensorboard
 from jaxlm.text.dataset import Dataset, load_dataset
 from jaxlm.text.tokenizers import Tokenizer
@@ -39,9 +39,14 @@ class TrainingSetup(NamedTuple):
     model: LanguageModel
     optimizer: optax.GradientTransformation | None  # None for counts, which are not trained
     device: jax.Device
-    own: Own
+    metrics: Metrics
     name: str  # of the model in the manifest, the log and the results
     title: str  # of the model in tables and plots
+
+    def compute_metrics(self, variables: Any) -> dict[str, float]:
+        """Return the caller's metrics of the model."""
+        metrics = (self.metrics or {}).items()
+        return {name: float(metric(self.model, variables, self.data.val_ids)) for name, metric in metrics}
 
     @property
     def saved_tokenizer(self) -> Tokenizer | None:
@@ -93,7 +98,7 @@ def prepare_training(config: TrainConfig, own: Own | None, console: Console) -> 
     if not isinstance(model, CountsBigramLM | CountsNgramLM):
         optimizer = make_optimizer(config) if own.optimizer is None else own.optimizer
     name = config.model if own.model is None else type(model).__name__
-    return TrainingSetup(config, data, model, optimizer, device, own, name, _TITLES.get(name, name))
+    return TrainingSetup(config, data, model, optimizer, device, own.metrics, name, _TITLES.get(name, name))
 
 
 def select_device(name: str, num_weights: int, console: Console) -> jax.Device:

@@ -44,14 +44,6 @@ def test_lock_run_names_the_process_of_a_running_run(state, named, run):
         lock_run(run, timeout=0.05).__enter__()
 
 
-def test_lock_run_waits_for_a_short_holder(tmp_path):
-    held = filelock.FileLock(tmp_path / ".lock", thread_local=False)
-    held.acquire()
-    threading.Timer(0.2, held.release).start()
-    with lock_run(tmp_path):
-        assert not held.is_locked
-
-
 def test_lock_run_in_a_read_only_directory(run, monkeypatch):
     """Whether a process writes to it is unknown."""
     write_manifest(run, read_manifest(run) | {"state": "running"})
