@@ -66,12 +66,10 @@ def progress(console: "Console", title: str, total: int) -> Iterator[Callable[[i
     if not console.is_terminal:
         yield lambda done, status: print_plain(console, f"{title}: step {done}/{total}  {status}")
         return
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
-    title_column = TextColumn("{task.description}", markup=False)
-    status_column = TextColumn("{task.fields[status]}", markup=False)
-    columns = (title_column, BarColumn(bar_width=20), MofNCompleteColumn(), TimeRemainingColumn(), status_column)
-    with Progress(*columns, console=console) as bars:
+    columns = BarColumn(bar_width=20), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress("{task.description}", *columns, "{task.fields[status]}", console=console) as bars:
         bar = bars.add_task(title, total=total, status="compiling")
         yield lambda done, status: bars.update(bar, completed=done, status=status)
 

@@ -75,19 +75,14 @@ def test_run_probes_by_output_and_exit(probe, commands, result):
 
 
 @pytest.mark.slow
-def test_run_probes_kills_a_hanging_probe(probe, child, monkeypatch):
+@pytest.mark.parametrize("is_hanging", [True, False])
+def test_run_probes_kills_processes_left_running(probe, child, monkeypatch, is_hanging):
     monkeypatch.setenv("JAXLM_PROBE_SECONDS", "1.5")
     start, has_ended = child
     reason = "did not finish in 1.5 s (for more time: JAXLM_PROBE_SECONDS=5 jaxlm devices --probe)"
-    assert probe(PRINT_RESULT + start + "wait") == ProbeResult(works=False, platform=None, reason=reason)
-    assert has_ended()
-
-
-@pytest.mark.slow
-def test_run_probes_kills_processes_left_running(probe, child, monkeypatch):
-    monkeypatch.setenv("JAXLM_PROBE_SECONDS", "1.5")
-    start, has_ended = child
-    assert probe(start + PRINT_RESULT) == failure("left processes running")
+    hangs = ProbeResult(works=False, platform=None, reason=reason)
+    expected = hangs if is_hanging else failure("left processes running")
+    assert probe(start + PRINT_RESULT + "wait" * is_hanging) == expected
     assert has_ended()
 
 
