@@ -114,6 +114,12 @@ def test_save_checkpoint_keeps_the_latest(tmp_path):
     assert checkpoint_steps(tmp_path) == [3, 4]
 
 
+def test_save_checkpoint_does_not_create_a_run_that_was_moved_away(tmp_path):
+    with pytest.raises(OSError, match=f"No such file.*free space and resume {tmp_path / 'moved'}"):
+        save_checkpoint(tmp_path / "moved" / "checkpoints", make_checkpoint())
+    assert not (tmp_path / "moved").exists()
+
+
 def test_load_checkpoint_refuses_another_structure(saved):
     for state in (make_state(optimizer="sgd"), make_state()._replace(params={"scale": jnp.float32(0)})):
         with pytest.raises(ValueError, match=f"{saved.name} does not match the model and the optimizer"):

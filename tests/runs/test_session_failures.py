@@ -14,7 +14,7 @@ from tiny_runs import QUIET, contents, flip_bit, largest_file, tiny_config
 
 from jaxlm.checkpoints.train_states import checkpoint_path
 from jaxlm.runs.metrics_log import read_metrics
-from jaxlm.runs.session import latest_usable_checkpoint, return_to_checkpoint, train_with_checkpoints
+from jaxlm.runs.session import latest_usable_checkpoint, return_to_checkpoint
 from jaxlm.runs.setup import prepare_training
 
 pytestmark = pytest.mark.slow  # each set of options compiles a training step
@@ -101,13 +101,6 @@ def test_a_diverging_training_reports_divergence_on_a_full_disk(text_folder, tmp
     (tmp_path / "checkpoints").write_text("in the way")
     with pytest.raises(FloatingPointError):
         train(tmp_path, diverging(text_folder))
-
-
-def test_a_directory_that_was_moved_away_is_not_created_again(config, tmp_path):
-    setup = prepare_training(config, None, QUIET)
-    with pytest.raises(OSError, match="No such file"):
-        train_with_checkpoints(tmp_path / "moved", setup, None, QUIET)
-    assert not (tmp_path / "moved").exists()
 
 
 @pytest.fixture
