@@ -44,10 +44,8 @@ def list_runs(folder: str | os.PathLike[str]) -> list[dict[str, Any]]:
 def _read_figures(path: Path, name: str) -> dict[str, Any]:
     records = read_metrics(path / "metrics.jsonl")
     steps = max((record["step"] + 1 for record in records), default=None)
-    try:
-        rows = read_json(path / "results.json").get("models", [])
-    except FileNotFoundError:
-        rows = []
+    results = path / "results.json"
+    rows = read_json(results).get("models", []) if results.exists() else []
     if not rows:
         last = records[-1] if records else {}
         nats, perplexity = last.get("val_nats_per_token"), last.get("val_perplexity")
