@@ -225,9 +225,7 @@ def test_evaluate_warns_of_probabilities():
         evaluate(model, small, ids)
 
 
-@pytest.mark.parametrize(
-    "model", [CountsBigramLM(4, 0.0), CountsNgramLM(4, 1, 0.0)], ids=["bigram", "ngram"]
-)
+@pytest.mark.parametrize("model", [CountsBigramLM(4, 0.0), CountsNgramLM(4, 1, 0.0)], ids=["bigram", "ngram"])
 def test_debug_nans_accepts_impossible_tokens(model):
     """Without smoothing, the token 3 and all that follows it have the log-probability -inf."""
     variables = model.fit(init(model, jax.random.key(0)), [0, 1, 2, 0])
