@@ -19,12 +19,11 @@ from jaxlm.checkpoints.model_spec import (
     variables_from_arrays,
     variables_to_arrays,
 )
-from jaxlm.checkpoints.named_arrays import check_arrays, describe_arrays
 from jaxlm.models import LanguageModel
 from jaxlm.text.tokenizers import Tokenizer, tokenizer_from_json, tokenizer_to_json
 from jaxlm.utils.atomic_files import expand, open_regular, write_atomically
-from jaxlm.utils.checksums import add_checksum, verify_checksum
-from jaxlm.utils.json_files import check_version, parse_json
+from jaxlm.utils.checks import check_arrays, describe_arrays
+from jaxlm.utils.json_files import add_checksum, check_version, parse_json, verify_checksum
 
 MODEL_FILE = "model.safetensors"
 _VERSION = 2

@@ -11,9 +11,10 @@ import jax
 import numpy as np
 
 from jaxlm import models
-from jaxlm.checkpoints.named_arrays import describe_arrays, flatten, unflatten
+from jaxlm.checkpoints.named_arrays import flatten, unflatten
 from jaxlm.models import CountsNgramLM, LanguageModel, MixtureLM, init
 from jaxlm.models.baselines import UniformLM, UnigramLM
+from jaxlm.utils.checks import describe_arrays
 
 _LINEN_FIELDS = {"name", "parent"}  # which Linen adds to every module for its own use
 _EXPORTED = ("CountsBigramLM", "CountsNgramLM", "MixtureLM", "MLPLanguageModel", "NeuralBigramLM")

@@ -1,4 +1,4 @@
-"""Name the arrays of nested dicts by their paths, and compare their shapes and dtypes."""
+"""Name the arrays of nested dicts by their paths."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -38,16 +38,3 @@ def unflatten(arrays: Mapping[str, Any], origin: str) -> Any:
             raise ValueError(f"{origin} is damaged: the names of its arrays do not form a tree")
         branch[name] = array
     return tree
-
-
-def describe_arrays(arrays: Mapping[str, Any]) -> dict[str, str]:
-    """Return the dtype and shape of each array, such as `float32[2, 3]`."""
-    return {name: f"{array.dtype}{list(array.shape)}" for name, array in arrays.items()}
-
-
-def check_arrays(origin: str, found: Mapping[str, str], expected: Mapping[str, str]) -> None:
-    """Raise a ValueError that starts with `origin` if two results of `describe_arrays` differ."""
-    for name in sorted(found.keys() | expected.keys()):
-        is_found, wanted = found.get(name, "missing"), expected.get(name, "no array of that name")
-        if is_found != wanted:
-            raise ValueError(f"{origin}: array {name!r:.200} is {is_found:.100}, expected {wanted}")

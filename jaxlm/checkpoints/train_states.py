@@ -16,12 +16,11 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxlm.checkpoints.named_arrays import check_arrays, describe_arrays
 from jaxlm.training.early_stopping import EarlyStopping
 from jaxlm.training.state import TrainState
 from jaxlm.utils.atomic_files import remove, sync, write_atomically
-from jaxlm.utils.checksums import add_checksum, verify_checksum
-from jaxlm.utils.json_files import check_version, read_json
+from jaxlm.utils.checks import check_arrays, describe_tree
+from jaxlm.utils.json_files import add_checksum, check_version, read_json, verify_checksum
 
 _VERSION = 2
 _DOCUMENT, _LOG = "checkpoint.json", "metrics.jsonl"
@@ -53,7 +52,7 @@ def save_checkpoint(directory: Path, checkpoint: Checkpoint, *, keep: int = 2**3
     # Convert to NumPy: Orbax 0.11.24 cannot save arrays of JAX 0.5.0.
     trees = jax.tree.map(np.asarray, {"state": checkpoint.state, "best": checkpoint.best})
     items = {name: ocp.args.StandardSave(tree) for name, tree in trees.items()}
-    document = {"version": _VERSION, "seconds": checkpoint.seconds, "arrays": _describe_arrays(trees)}
+    document = {"version": _VERSION, "seconds": checkpoint.seconds, "arrays": describe_tree(trees)}
     try:
         directory.mkdir(exist_ok=True)  # fails if the run directory was moved away
         remove(path)
@@ -82,7 +81,7 @@ def load_checkpoint(directory: Path, step: int, like: Arrays) -> Checkpoint:
     """
     path = checkpoint_path(directory, step)
     document, trees = _read_verified(path), dict(zip(("state", "best"), like, strict=True))
-    found, expected = document["arrays"], _describe_arrays(trees)
+    found, expected = document["arrays"], describe_tree(trees)
     if like[0].opt_state is None:
         found = {name: array for name, array in found.items() if not name.startswith("['state'].opt_state")}
     check_arrays(f"{path} does not match the model and the optimizer", found, expected)
@@ -129,12 +128,6 @@ def quarantine_after(directory: Path, step: int) -> None:
             unusable = path.with_name(f"unusable-{path.name}")
             remove(unusable)
             path.rename(unusable)
-
-
-def _describe_arrays(trees: dict[str, Any]) -> dict[str, str]:
-    """Return the dtype and shape of each array, by its path in the tree."""
-    leaves = jax.tree_util.tree_leaves_with_path(trees)
-    return describe_arrays({jax.tree_util.keystr(path): leaf for path, leaf in leaves})
 
 
 def _load_items(path: Path, trees: dict[str, Any]) -> dict[str, Any]:

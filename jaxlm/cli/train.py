@@ -57,9 +57,9 @@ def parse_over_saved_options(words: Sequence[str], options: TrainOptions) -> Tra
 
 def train_model(options: TrainOptions, console: Console) -> dict[str, Any]:
     """Start or resume a run; return its summary and its `results.json`."""
-    from jaxlm.runs.output import drop_output_errors
     from jaxlm.runs.report.tables import results_table
     from jaxlm.runs.summary import summarize_run
+    from jaxlm.utils.terminal import drop_output_errors
 
     config, out, overwrite = options.training, options.out, options.overwrite
     if options.resume is None:

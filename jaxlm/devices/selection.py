@@ -3,7 +3,6 @@
 import contextlib
 import os
 from collections.abc import Collection
-from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -14,13 +13,6 @@ from jaxlm.devices.probes import probe_results, to_one_line
 # Device name -> JAX's names for the platform. Apple GPUs: jax-metal, metaljax, jax-mps and jax-graft.
 _PLATFORMS = {name: [name] for name in ("cpu", "gpu", "cuda", "rocm", "tpu")}
 _PLATFORMS["metal"] = ["METAL", "metal", "mps", "mtl"]
-
-
-class Choice(NamedTuple):
-    """A device and the reason for choosing it."""
-
-    device: jax.Device
-    reason: str
 
 
 def resolve_device(device: str | jax.Device = "auto", *, num_weights: int | None = None) -> jax.Device:
@@ -40,16 +32,16 @@ def resolve_device(device: str | jax.Device = "auto", *, num_weights: int | None
     >>> resolve_device("cpu").platform
     'cpu'
     """
-    return choose_device(device, num_weights=num_weights).device
+    return choose_device(device, num_weights=num_weights)[0]
 
 
-def choose_device(device: str | jax.Device = "auto", *, num_weights: int | None = None) -> Choice:
+def choose_device(device: str | jax.Device = "auto", *, num_weights: int | None = None) -> tuple[jax.Device, str]:
     """Return the device of `resolve_device`, which has the same arguments, and the reason for choosing it."""
     if isinstance(device, jax.Device):
-        return Choice(device, "passed as a jax.Device")
+        return device, "passed as a jax.Device"
     name = os.environ.get("JAXLM_DEVICE") or "auto" if device == "auto" else device
     if name != "auto":
-        return Choice(_find_device(name), "requested" if name == device else f"JAXLM_DEVICE={name}")
+        return _find_device(name), "requested" if name == device else f"JAXLM_DEVICE={name}"
     settings = {
         "JAX_PLATFORMS": jax.config.jax_platforms,  # type: ignore[attr-defined]
         "JAX_PLATFORM_NAME": os.environ.get("JAX_PLATFORM_NAME"),
@@ -59,11 +51,11 @@ def choose_device(device: str | jax.Device = "auto", *, num_weights: int | None 
         if value:
             if value == "cpu":
                 disable_plugins(installed_plugins())  # JAX would import them all
-            return Choice(_default_device(), f"{name}={value}")
+            return _default_device(), f"{name}={value}"
     fastest, reason = _start_fastest_plugin(num_weights=num_weights)
     if fastest is None and not reason:
-        return Choice(_default_device(), "no accelerator plugin is installed")
-    return Choice(fastest or _find_device("cpu"), reason)
+        return _default_device(), "no accelerator plugin is installed"
+    return fastest or _find_device("cpu"), reason
 
 
 def format_device(device: jax.Device) -> str:

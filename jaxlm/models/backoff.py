@@ -13,9 +13,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
+from numpy.typing import NDArray
 
 from jaxlm._types import Counts, FloatB, FloatBV, FloatW, IntB, IntBN, IntW, Ngrams
-from jaxlm.models.ngram_counts import find_runs, merge_ngrams, sum_runs
 from jaxlm.models.smoothing import AddK, Smoothing, WittenBell, estimate_discounts
 from jaxlm.text.batching import pad_rows
 
@@ -42,6 +42,14 @@ class Entries(NamedTuple):
     backoffs: FloatB
 
 
+def merge_ngrams(ngrams: Ngrams, counts: Counts) -> tuple[Ngrams, Counts]:
+    """Return the distinct n-grams [M, n], sorted, and the sum of the counts of each."""
+    order = np.lexsort(ngrams.T[::-1])
+    ngrams, counts = ngrams[order], counts[order]
+    firsts = _find_runs(ngrams)
+    return ngrams[firsts], _sum_runs(counts, firsts)
+
+
 def build_levels(ngrams: Ngrams, counts: Counts, vocab_size: int, smoothing: Smoothing) -> list[BackoffLevel]:
     """Return the levels of sorted n-grams [M, n] with counts [M], the shortest context first, in float64."""
     levels = [_build_level(ngrams, counts, vocab_size, smoothing)]
@@ -54,10 +62,10 @@ def build_levels(ngrams: Ngrams, counts: Counts, vocab_size: int, smoothing: Smo
 
 
 def _build_level(ngrams: Ngrams, counts: Counts, vocab_size: int, smoothing: Smoothing) -> BackoffLevel:
-    firsts = find_runs(ngrams[:, :-1])
+    firsts = _find_runs(ngrams[:, :-1])
     starts = np.append(firsts, len(ngrams))
     num_types = np.diff(starts)  # t(h)
-    totals = sum_runs(counts, firsts).astype(np.float64)  # c(h)
+    totals = _sum_runs(counts, firsts).astype(np.float64)  # c(h)
     discounts = np.zeros(len(counts))
     # Each method reserves a mass of every context for the shorter context.
     if isinstance(smoothing, AddK):
@@ -69,7 +77,7 @@ def _build_level(ngrams: Ngrams, counts: Counts, vocab_size: int, smoothing: Smo
     else:
         estimates = estimate_discounts(smoothing, counts, ngrams.shape[1])
         discounts = np.array([0.0, *estimates])[np.minimum(counts, 3)]
-        mass = sum_runs(discounts, firsts)
+        mass = _sum_runs(discounts, firsts)
     return BackoffLevel(
         length=ngrams.shape[1] - 1,
         max_entries=int(num_types.max(initial=1)),
@@ -79,6 +87,18 @@ def _build_level(ngrams: Ngrams, counts: Counts, vocab_size: int, smoothing: Smo
         tokens=ngrams[:, -1],
         weights=(counts - discounts) / np.repeat(totals, num_types),
     )
+
+
+def _find_runs(rows: Ngrams) -> NDArray[np.intp]:
+    """Return the index of the first row of each run of equal rows."""
+    differs = np.ones(len(rows), bool)
+    differs[1:] = (rows[1:] != rows[:-1]).any(axis=1)
+    return np.flatnonzero(differs)
+
+
+def _sum_runs(values: NDArray[Any], firsts: NDArray[np.intp]) -> NDArray[Any]:
+    """Return the sum of `values` over each run, given where the runs begin."""
+    return np.add.reduceat(values, firsts) if len(firsts) else values  # reduceat rejects empty arrays
 
 
 def pad_level(level: BackoffLevel, vocab_size: int) -> BackoffLevel:

@@ -13,7 +13,6 @@ from numpy.typing import ArrayLike
 from jaxlm._types import Counts, FloatBV, FloatW, IntBN, IntW, KeyLike, Ngrams, TargetLogProbs, Variables
 from jaxlm.models import backoff
 from jaxlm.models.interface import check_contexts, check_sizes
-from jaxlm.models.ngram_counts import merge_ngrams
 from jaxlm.models.smoothing import AddK, ModifiedKneserNey, Smoothing
 from jaxlm.text.batching import check_ids, check_stream, pad_rows
 from jaxlm.utils.checks import check_at_least, check_not_traced
@@ -88,7 +87,7 @@ class CountsNgramLM:
         windows = np.lib.stride_tricks.sliding_window_view(stream, order)
         ngrams, counts = self.ngrams_of(variables)
         counts = np.concatenate([counts, np.ones(len(windows), np.int64)])
-        return self._make_variables(*merge_ngrams(np.concatenate([ngrams, windows]), counts))
+        return self._make_variables(*backoff.merge_ngrams(np.concatenate([ngrams, windows]), counts))
 
     def ngrams_of(self, variables: Variables) -> tuple[Ngrams, Counts]:
         """Return the distinct n-grams, int32 [M, n], sorted, and their counts, int64 [M]. Host function."""
@@ -112,7 +111,7 @@ class CountsNgramLM:
         check_ids(ngrams.reshape(-1), self.vocab_size)
         if len(counts) and counts.min() < 1:
             raise ValueError(f"an n-gram's count must be at least 1, got {counts.min()}")
-        return self._make_variables(*merge_ngrams(ngrams.astype(np.int32), counts.astype(np.int64)))
+        return self._make_variables(*backoff.merge_ngrams(ngrams.astype(np.int32), counts.astype(np.int64)))
 
     def _make_variables(self, ngrams: Ngrams, counts: Counts) -> Variables:
         if counts.max(initial=0) > _MAX_COUNT:

@@ -14,14 +14,7 @@ from typing import Any
 import jax
 
 from jaxlm.runs.lock import LOCK_NAMES, lock_run
-from jaxlm.runs.manifest import (
-    MANIFEST_VERSION,
-    describe_environment,
-    read_manifest,
-    utc_now,
-    write_json,
-    write_manifest,
-)
+from jaxlm.runs.manifest import describe_environment, read_manifest, utc_now, write_json, write_manifest
 from jaxlm.utils.atomic_files import is_temporary, remove
 
 # Entries that a run may write, besides its manifest. Nothing else is ever removed.
@@ -84,7 +77,7 @@ def create_run(
     path.mkdir(parents=True, exist_ok=True)
     with lock_run(path):
         check_run_path(path, overwrite=overwrite)
-        manifest = {"version": MANIFEST_VERSION, "kind": kind, "started": utc_now(), "sessions": 0, "seconds": 0.0}
+        manifest = {"kind": kind, "started": utc_now(), "sessions": 0, "seconds": 0.0}
         manifest |= {"notes": [], "config": dict(config), **details}
         with run_session(path, manifest, device):  # first, so that a half-removed run does not look complete
             for name in _ENTRIES:

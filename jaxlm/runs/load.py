@@ -15,7 +15,7 @@ from jaxlm.runs.own import Own, check_own
 from jaxlm.runs.setup import abstract_state, make_model
 from jaxlm.text.tokenizers import Tokenizer, load_tokenizer, tokenizer_to_json
 from jaxlm.utils.atomic_files import expand
-from jaxlm.utils.checksums import sha256_of
+from jaxlm.utils.json_files import sha256_of
 
 _RESUME_REMEDY = "resume the run to restore it"
 

@@ -17,10 +17,9 @@ from jaxlm import __version__
 from jaxlm.runs.lock import lock_run
 from jaxlm.runs.metrics_log import replace_nonfinite
 from jaxlm.utils.atomic_files import write_atomically
-from jaxlm.utils.checksums import add_checksum, verify_checksum
-from jaxlm.utils.json_files import check_version, read_json
+from jaxlm.utils.json_files import add_checksum, check_version, read_json, verify_checksum
 
-MANIFEST_VERSION = 1
+_VERSION = 1
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tokenizers", "numpy")
 
@@ -42,7 +41,8 @@ def read_manifest(path: Path) -> dict[str, Any]:
 
 def write_manifest(path: Path, manifest: Mapping[str, Any]) -> None:
     """Atomically write the manifest of a run directory, with its checksum."""
-    write_atomically(path / "manifest.json", add_checksum(replace_nonfinite(dict(manifest))))
+    document = {"version": _VERSION, **manifest}
+    write_atomically(path / "manifest.json", add_checksum(replace_nonfinite(document)))
 
 
 def write_json(path: Path, document: Any) -> None:
@@ -73,7 +73,7 @@ def _read_checked(path: Path) -> dict[str, Any]:
     except (FileNotFoundError, NotADirectoryError):
         missing = "manifest.json is missing; `jaxlm runs` lists the runs"
         raise FileNotFoundError(f"{path} is not a run directory: {missing}") from None
-    check_version(document, MANIFEST_VERSION, origin=origin, what="run manifest")
+    check_version(document, _VERSION, origin=origin, what="run manifest")
     return verify_checksum(document, origin=origin)
 
 

@@ -28,7 +28,9 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     for number, line in enumerate(read_log(path).split(b"\n")[:-1], 1):
         with contextlib.suppress(ValueError, RecursionError):
             match record := json.loads(line):
-                case {"model": str(), "step": int(), **numbers} if all(map(_is_number_or_null, numbers.values())):
+                case {"model": str(), "step": int(), **numbers} if all(
+                    isinstance(number, int | float | None) for number in numbers.values()
+                ):
                     records.append(record)
         if len(records) < number:
             raise ValueError(f"{path} is damaged: line {number} is not a training record")
@@ -50,7 +52,3 @@ def replace_nonfinite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [replace_nonfinite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _is_number_or_null(value: Any) -> bool:
-    return value is None or isinstance(value, int | float)

@@ -17,7 +17,6 @@ from jaxlm.runs.directory import check_run_path, create_run, new_run_path, resum
 from jaxlm.runs.load import load_run_tokenizer, open_run
 from jaxlm.runs.lock import lock_run
 from jaxlm.runs.manifest import describe_environment, write_json
-from jaxlm.runs.output import drop_output_errors
 from jaxlm.runs.own import Metrics, Own, check_own, describe_own, make_own, tokenizer_checksum
 from jaxlm.runs.results import ARTIFACTS, describe_dataset, write_artifacts
 from jaxlm.runs.session import latest_usable_checkpoint, return_to_checkpoint, train_with_checkpoints
@@ -25,7 +24,7 @@ from jaxlm.runs.setup import TrainingSetup, prepare_training
 from jaxlm.text.corpora import load_corpus, read_text
 from jaxlm.utils.atomic_files import expand, remove
 from jaxlm.utils.signals import terminate_as_interrupt
-from jaxlm.utils.terminal import print_plain
+from jaxlm.utils.terminal import drop_output_errors, print_plain
 from jaxlm.utils.timing import measure_time
 
 

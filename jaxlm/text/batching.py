@@ -170,11 +170,7 @@ def windows(ids: ArrayLike, context_length: int) -> Batch:
 
 @functools.partial(jax.jit, static_argnames="context_length")
 def _all_windows(ids: IntT, context_length: int) -> Batch:
-    num_windows = len(ids) - context_length
-    # 2.5 times faster than a gather at N = 8.
-    columns = [ids[i : i + num_windows] for i in range(context_length + 1)]
-    rows = jnp.stack(columns, axis=1).astype(jnp.int32)
-    return Batch(rows[:, :-1], rows[:, -1])
+    return _take_windows(ids, jnp.arange(len(ids) - context_length), context_length)
 
 
 @functools.partial(jax.jit, static_argnames="batch_size")

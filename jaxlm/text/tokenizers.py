@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import numpy as np
 
 from jaxlm.utils.atomic_files import expand, write_atomically
-from jaxlm.utils.checksums import add_checksum, verify_checksum
-from jaxlm.utils.json_files import check_version, read_json
+from jaxlm.utils.json_files import add_checksum, check_version, read_json, verify_checksum
 
 if TYPE_CHECKING:
     import tokenizers

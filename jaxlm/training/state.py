@@ -7,13 +7,13 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import Array
-from jax.tree_util import keystr, tree_leaves_with_path
 
 from jaxlm._types import IntScalar, Variables
 from jaxlm.evaluation.evaluate import Evaluation
 from jaxlm.models.counts_bigram import CountsBigramLM
 from jaxlm.models.counts_ngram import CountsNgramLM
 from jaxlm.models.interface import LanguageModel, check_collections, init
+from jaxlm.utils.checks import check_arrays, describe_tree
 from jaxlm.utils.keys import check_key
 
 # `fold_in` values outside the range of step numbers.
@@ -90,13 +90,6 @@ def init_state(
 
 def check_state(state: TrainState, expected: TrainState, num_steps: int) -> None:
     """Raise a ValueError unless the arrays of `state` match `expected` and its step is at most `num_steps`."""
-
-    found, needed = (
-        {keystr(path): f"{leaf.dtype}{list(leaf.shape)}" for path, leaf in tree_leaves_with_path(tree)}
-        for tree in (state, expected)
-    )
-    for name in found | needed:
-        if (got := found.get(name)) != (wanted := needed.get(name)):
-            raise ValueError(f"state is of a different model or optimizer: {name} is {got}, expected {wanted}")
+    check_arrays("state is of a different model or optimizer", describe_tree(state), describe_tree(expected))
     if not 0 <= int(state.step) <= num_steps:
         raise ValueError(f"state.step must be in [0, {num_steps}], got {int(state.step)}; raise num_steps")

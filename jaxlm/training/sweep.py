@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import Array
@@ -24,6 +23,7 @@ from jaxlm.training.optimizers import inject_hyperparams, sgd
 from jaxlm.training.state import Record, TrainState, init_state
 from jaxlm.training.step import SWEEP_AXES, train_chunk
 from jaxlm.utils.checks import check_not_traced
+from jaxlm.utils.keys import check_key
 
 
 def sweep_grid(keys: Array, **values: ArrayLike) -> tuple[Array, dict[str, NDArray[Any]]]:
@@ -123,17 +123,10 @@ def train_many(
 
 def _check_keys(keys: Any) -> Array:
     """Return typed threefry keys [R]. Legacy keys [R, 2] are wrapped."""
-    if getattr(keys, "dtype", None) == jnp.uint32 and keys.ndim == 2:
-        keys = jax.random.wrap_key_data(keys)
-    is_key_array = isinstance(keys, Array) and jnp.issubdtype(keys.dtype, jax.dtypes.prng_key)
-    if not is_key_array or keys.ndim != 1 or not len(keys):
-        raise ValueError(
-            f"keys must be an array of at least one random key, like jax.random.split(key), got {keys!r}"
-        )
-    if (kind := jax.random.key_impl(keys)) != "threefry2x32":
-        raise ValueError(
-            f"keys must be threefry2x32, got {kind}, which draws the numbers of the first key for all"
-        )
+    keys = check_key(keys, ndim=1)
+    if not len(keys) or (kind := jax.random.key_impl(keys)) != "threefry2x32":
+        got = f"{kind}, which draws the numbers of the first key for all" if len(keys) else "none"
+        raise ValueError(f"keys must be at least one threefry2x32 key, got {got}")
     return keys
 
 

@@ -1,6 +1,7 @@
-"""Check the arguments of public functions."""
+"""Check the arguments of public functions, and compare arrays with those expected."""
 
 import operator
+from collections.abc import Mapping
 from typing import Any, SupportsFloat, SupportsIndex
 
 import jax
@@ -33,3 +34,22 @@ def check_not_traced(name: str, alternative: str, *values: Any) -> None:
         leaves.append(lax.iota(jnp.int32, 1))  # traced under `jit`
     if any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
         raise TypeError(f"{name} does not work inside jit, vmap or grad; use {alternative}")
+
+
+def describe_arrays(arrays: Mapping[str, Any]) -> dict[str, str]:
+    """Return the dtype and shape of each array, such as `float32[2, 3]`."""
+    return {name: f"{array.dtype}{list(array.shape)}" for name, array in arrays.items()}
+
+
+def describe_tree(tree: Any) -> dict[str, str]:
+    """Return what `describe_arrays` does, by the path of each array in a pytree."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return describe_arrays({jax.tree_util.keystr(path): leaf for path, leaf in leaves})
+
+
+def check_arrays(origin: str, found: Mapping[str, str], expected: Mapping[str, str]) -> None:
+    """Raise a ValueError that starts with `origin` if two descriptions of arrays differ."""
+    for name in sorted(found.keys() | expected.keys()):
+        is_found, wanted = found.get(name, "missing"), expected.get(name, "no array of that name")
+        if is_found != wanted:
+            raise ValueError(f"{origin}: array {name!r:.200} is {is_found:.100}, expected {wanted}")

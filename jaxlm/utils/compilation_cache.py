@@ -8,7 +8,7 @@ from pathlib import Path
 import jax
 
 from jaxlm.utils.cache_directory import cache_directory
-from jaxlm.utils.checksums import sha256_of
+from jaxlm.utils.json_files import sha256_of
 
 
 def enable_compilation_cache() -> str | None:

@@ -1,7 +1,10 @@
-"""Read JSON files with limits, and check their version."""
+"""Read JSON files with limits, and add and check their versions and checksums."""
 
+import contextlib
+import hashlib
 import json
 import reprlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,11 @@ from jaxlm.utils.text_encoding import decode_text
 # Enough for a BPE vocabulary of 300,000 tokens. A parsed document can take twenty times its size in memory.
 MAX_JSON_BYTES = 16 * 2**20
 _LACKS = "JSON has no comments, no comma before a closing bracket, and no NaN"
+
+
+def sha256_of(content: bytes) -> str:
+    """Return the SHA-256 of `content` in hexadecimal."""
+    return hashlib.sha256(content).hexdigest()
 
 
 def read_json(path: str | Path) -> Any:
@@ -48,3 +56,33 @@ def check_version(document: Any, expected: int, *, origin: str | Path, what: str
         remedy = "if a later jaxlm wrote it, use that one to read it"
         found = f"version: {reprlib.repr(version)}"
         raise ValueError(f"{origin} is not a {what} of version {expected} ({found}); {remedy}")
+
+
+def add_checksum(document: Mapping[str, Any]) -> str:
+    """Return `document` as JSON text with an added field "sha256", the checksum of the other fields.
+
+    Raises a ValueError if it contains NaN or infinity, or is too large for `read_json`.
+    """
+    content = json.dumps({**document, "sha256": _document_checksum(document)}, indent=2) + "\n"
+    if len(content) > MAX_JSON_BYTES:
+        raise ValueError(f"the document has {len(content):,} bytes of JSON, more than {MAX_JSON_BYTES:,}")
+    return content
+
+
+def verify_checksum(document: Any, *, origin: str | Path) -> dict[str, Any]:
+    """Return the fields of a document made by `add_checksum`, without its checksum.
+
+    Raises a ValueError that names `origin` if the checksum is missing or does not match.
+    """
+    if not isinstance(document, dict) or not isinstance(document.get("sha256"), str):
+        raise ValueError(f"{origin} is damaged: its sha256 is missing")
+    fields = {name: value for name, value in document.items() if name != "sha256"}
+    with contextlib.suppress(ValueError, RecursionError):  # infinity, parsed from 1e999; nested too deeply
+        if document["sha256"] == _document_checksum(fields):
+            return fields
+    raise ValueError(f"{origin} is damaged: checksum mismatch")
+
+
+def _document_checksum(document: Mapping[str, Any]) -> str:
+    canonical = json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return sha256_of(canonical.encode())

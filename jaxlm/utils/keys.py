@@ -10,15 +10,16 @@ from jax import lax
 from jaxlm._types import IntScalar, IntT, KeyLike
 
 
-def check_key(key: Any) -> KeyLike:
-    """Return `key` as a typed random key. A legacy key of `PRNGKey` is wrapped; anything else is a TypeError."""
+def check_key(key: Any, *, ndim: int = 0) -> Any:
+    """Return typed random keys of `ndim` dimensions. Legacy ones are wrapped; anything else is a TypeError."""
     dtype: Any = getattr(key, "dtype", None)
-    shape: Any = getattr(key, "shape", None)
-    if shape == () and jnp.issubdtype(dtype, jax.dtypes.prng_key):
+    shape: Any = getattr(key, "shape", ())
+    if len(shape) == ndim and jnp.issubdtype(dtype, jax.dtypes.prng_key):
         return key
-    if dtype == jnp.uint32 and shape == jax.eval_shape(jax.random.PRNGKey, 0).shape:
+    if dtype == jnp.uint32 and shape[ndim:] == jax.eval_shape(jax.random.PRNGKey, 0).shape:
         return jax.random.wrap_key_data(key)
-    raise TypeError(f"key must be a random key such as jax.random.key(0), got {key!r}")
+    example = "a random key such as jax.random.key(0)" if ndim == 0 else "keys such as jax.random.split(key)"
+    raise TypeError(f"key must be {example}, got {key!r}")
 
 
 def vmap_over_steps(draw: Callable[[KeyLike], Any], key: KeyLike, steps: IntT) -> Any:

@@ -6,7 +6,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, final
 
 from jaxlm.utils.signals import end_process_on_second_signal
 
@@ -74,6 +74,20 @@ def progress(console: "Console", title: str, total: int) -> Iterator[Callable[[i
         yield lambda done, status: bars.update(bar, completed=done, status=status)
 
 
+@contextlib.contextmanager
+def drop_output_errors(console: "Console | None") -> "Iterator[Console]":
+    """Yield the console, or a quiet one. Within the block, output that cannot be written is dropped."""
+    from rich.console import Console
+
+    console = console or Console(quiet=True)
+    file = console.file
+    console.file = _LossyFile(file)  # type: ignore[assignment]
+    try:
+        yield console
+    finally:
+        console.file = file
+
+
 def run_command(command: Callable[[], object]) -> tuple[int, str]:
     """Run `command` and return its exit code and the message of its error, which is "" on success.
 
@@ -99,6 +113,26 @@ def run_command(command: Callable[[], object]) -> tuple[int, str]:
         code, message = 130, " ".join(["interrupted", *map(str, error.args)])
     print_plain(make_console(stderr=True), escape_controls(message if code == 130 else f"error: {message}"))
     return code, message
+
+
+@final
+class _LossyFile:
+    """A text file that ignores errors of writing to another."""
+
+    def __init__(self, file: IO[str]) -> None:
+        self._file = file
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError):
+            self._file.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            self._file.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
 
 
 def _describe_error(error: Exception) -> str:

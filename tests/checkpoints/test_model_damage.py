@@ -14,7 +14,7 @@ from checkpoint_files import MLP, assert_same_bits, flip_bytes, make_variables
 
 import jaxlm
 from jaxlm.text.tokenizers import tokenizer_to_json
-from jaxlm.utils.checksums import add_checksum, verify_checksum
+from jaxlm.utils.json_files import add_checksum, verify_checksum
 
 COUNTS = jaxlm.CountsBigramLM(300, smoothing=0.25)
 SIZES = {"vocab_size": 300, "context_length": 3, "embedding_dim": 4, "hidden_dim": 5}

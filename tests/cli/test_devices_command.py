@@ -5,7 +5,7 @@ from cli_helpers import devices, pipe, shown
 
 from jaxlm.devices.plugins import Plugin
 from jaxlm.devices.probes import ProbeResult
-from jaxlm.devices.selection import Choice, format_device
+from jaxlm.devices.selection import format_device
 
 
 def test_devices_shows_plugins_and_what_auto_chooses(monkeypatch):
@@ -14,7 +14,7 @@ def test_devices_shows_plugins_and_what_auto_chooses(monkeypatch):
     results = {Plugin("metal", "jax-metal", "0.1.1"): metal, Plugin("chip", "chip", "1.0"): chip}
     monkeypatch.setattr("jaxlm.devices.probes.probe_results", lambda: results)
     monkeypatch.setattr("jaxlm.devices.probes.clear_probe_cache", lambda: cleared.append(True))
-    monkeypatch.setattr("jaxlm.devices.selection.choose_device", lambda name: Choice(cpu, choices.pop()))
+    monkeypatch.setattr("jaxlm.devices.selection.choose_device", lambda name: (cpu, choices.pop()))
     console, name = pipe(), format_device(cpu)
     document = devices(console=console)
     assert not cleared

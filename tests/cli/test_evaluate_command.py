@@ -8,7 +8,6 @@ import pytest
 from cli_helpers import evaluate, make_run, pipe, shown
 
 import jaxlm
-from jaxlm.devices.selection import Choice
 from jaxlm.models.interface import num_init_params
 from jaxlm.runs.manifest import read_manifest, write_manifest
 
@@ -63,7 +62,7 @@ def test_evaluate_refuses_what_is_not_a_model(tmp_path):
 
 def test_evaluate_device_depends_on_the_parameters(mlp, text, monkeypatch):
     def choose_device(device, *, num_weights):
-        return Choice(jax.devices("cpu")[0], f"{device} for {num_weights} weights")
+        return (jax.devices("cpu")[0], f"{device} for {num_weights} weights")
 
     monkeypatch.setattr("jaxlm.runs.setup.choose_device", choose_device)
     console = pipe()

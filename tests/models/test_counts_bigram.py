@@ -171,14 +171,6 @@ def test_fit_above_the_int32_limit_is_an_error(count, ids):
     assert np.isfinite(model.apply(variables, jnp.array([1, 0, 2]))).all()
 
 
-def test_fit_of_a_short_text_checks_the_counts_of_its_pairs():
-    model, count = CountsBigramLM(50), MAX_COUNT - 1
-    variables = model.fit(with_count(count, vocab_size=50), np.array([2, 1, 3]))
-    assert table_of(variables)[1, 2] == count
-    with pytest.raises(ValueError, match=f"count is {count}: 2 more .*{MAX_COUNT}"):
-        model.fit(variables, np.array([0, 1, 2]))
-
-
 def test_fit_again_does_not_recompile():
     model, variables = fitted(IDS)
     size = add_pairs._cache_size()

@@ -33,6 +33,7 @@ def run(tmp_path):
 @pytest.mark.parametrize(
     ("state", "named"),
     [("running", rf"process \(process {os.getpid()} on {re.escape(HOST)}\)"), ("done", "process")],
+    ids=["running", "done"],
 )
 def test_lock_run_names_the_process_of_a_running_run(state, named, run):
     """Between two sessions the manifest still names the previous process."""

@@ -111,7 +111,7 @@ def test_runs_table_wraps_and_escapes_long_names():
     lines = printed(runs_table([RUN | wide | {"train_seconds": 123_456.7}])).splitlines()
     assert max(map(len, lines)) <= 80
     shown = "".join(line.split()[0] for line in lines[3:])
-    assert shown.startswith(r"[red]x[/red]:smile:\x1b[2J\x0a\x0d\x202e\xdcff[/]000-001-")
+    assert shown.startswith(r"[red]x[/red]:smile:\x1b[2J\n\r\u202e\udcff[/]000-001-")
     assert shown.endswith("-039-")
     assert " ".join(lines[-1].split()[1:]) == "interrupted neural bigram 1,000,000 4.6666 106.34 2.164 123,456.7"
 
@@ -154,7 +154,7 @@ def test_plot_curves_distinguishes_many_runs(draw):
 
 
 def test_plot_curves_keeps_any_label_on_the_picture(draw):
-    labels = {"_a\n\x07$": r"_a\x0a\x07$", r"$\frac$": r"$\frac$", "": "", "/very/long" * 30: "/very/long" * 30}
+    labels = {"_a\n\x07$": r"_a\n\x07$", r"$\frac$": r"$\frac$", "": "", "/very/long" * 30: "/very/long" * 30}
     figure = draw(plot_curves, {label: falling(8) for label in labels}, {}, None)
     [legend] = figure.legends
     assert [label.replace("\n", "") for label in labels_of(legend)] == list(labels.values())

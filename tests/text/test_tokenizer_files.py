@@ -9,8 +9,7 @@ import pytest
 
 from jaxlm import BPETokenizer, ByteTokenizer, CharTokenizer, load_tokenizer
 from jaxlm.text.tokenizers import tokenizer_from_json, tokenizer_to_json
-from jaxlm.utils.checksums import add_checksum
-from jaxlm.utils.json_files import parse_json
+from jaxlm.utils.json_files import add_checksum, parse_json
 
 PROSE = "First Citizen: speak, speak. It's the élève's naïve café, 12 times:\t日本語 😀 we'll speak further.\n"
 CHAR, BYTE, BPE = CharTokenizer.train(PROSE), ByteTokenizer(), BPETokenizer.train(PROSE, 270)

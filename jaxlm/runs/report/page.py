@@ -19,19 +19,15 @@ def render_page(run: Path, results: Mapping[str, Any], *, title: str) -> str:
     nats = [row["nats_per_token"] for row in results["models"]]
     largest = max(filter(is_drawable, nats), default=0) or 1
     widths = [100 * each / largest if is_drawable(each) else 100.0 for each in nats]  # percent; infinite: full
-    pictures = {name: run / f"{name}.png" for name in ("curves", "counts")}
+    pictures = run / "curves.png", run / "counts.png"
     config = run / "config.json"
     page = environment.get_template("page.html.jinja").render(
         run=run.name,
         title=title,
         results=results,
         config=config.read_text("utf-8") if config.exists() else None,
-        pictures={name: _data_uri(picture) for name, picture in pictures.items() if picture.exists()},
+        pictures={each.stem: base64.b64encode(each.read_bytes()).decode() for each in pictures if each.exists()},
         rows=zip(results["models"], widths, strict=True),
         format_cell=format_cell,
     )
     return page.encode("utf-8", "backslashreplace").decode("utf-8")  # a path may contain undecodable bytes
-
-
-def _data_uri(path: Path) -> str:
-    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()

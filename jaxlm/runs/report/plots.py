@@ -13,7 +13,7 @@ from typing import Any, TypeGuard
 import numpy as np
 from numpy.typing import NDArray
 
-from jaxlm.runs.report.tables import escape_unprintable, format_number, show_whitespace
+from jaxlm.runs.report.tables import escape_label, format_number, show_whitespace
 from jaxlm.utils.atomic_files import write_atomically
 
 # Distinguishable with color blindness (Okabe & Ito 2008), and gray at the end for reference lines.
@@ -118,7 +118,7 @@ def _add_legend(figure: Any) -> None:
     legend = figure.legend(lines.values(), [""] * len(lines), ncols=ncols, **look)
     for text, label in zip(legend.get_texts(), lines, strict=True):
         # Set the text afterwards: a legend drops labels that start with "_", and parses "$" as mathematics.
-        text.set(parse_math=False, text=textwrap.fill(escape_unprintable(label), 120))
+        text.set(parse_math=False, text=textwrap.fill(escape_label(label), 120))
     num_lines = sum(text.get_text().count("\n") + 1 for text in legend.get_texts())
     figure.set_figheight(figure.get_figheight() + 0.17 * math.ceil(num_lines / ncols))
 

@@ -7,6 +7,8 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from jaxlm.utils.terminal import escape_controls
+
 _HEADERS = "nats/\ntoken", "perplexity", "bits/\nbyte"
 _DECIMALS = {"nats_per_token": 4, "perplexity": 2, "bits_per_byte": 3, "compile_seconds": 1, "train_seconds": 1}
 
@@ -20,7 +22,7 @@ def results_table(models: Sequence[Mapping[str, Any]]) -> Table:
     table = _make_table("model", "context", "parameters\nor counts", *_HEADERS, "compile\n(s)", "train\n(s)")
     for row in models:
         figures = (format_cell(row, name) for name in _DECIMALS)
-        title = Text(escape_unprintable(row["title"]))
+        title = Text(escape_label(row["title"]))
         table.add_row(title, str(row["context_length"]), f"{row['size']:,}", *figures)
     return table
 
@@ -29,7 +31,7 @@ def runs_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     """Return a table of several summaries from `summarize_run`. None is shown as "-"; long names are wrapped."""
     table = _make_table("run", "state", "model", "steps", *_HEADERS, "train\n(s)", num_texts=3)
     for row in rows:
-        texts = ["-" if row[name] is None else escape_unprintable(row[name]) for name in ("run", "state", "model")]
+        texts = ["-" if row[name] is None else escape_label(row[name]) for name in ("run", "state", "model")]
         steps = "-" if row["steps"] is None else f"{row['steps']:,}"
         names = "nats_per_token", "perplexity", "bits_per_byte", "train_seconds"
         infinite = () if row["nats_per_token"] is None else ("perplexity",)  # JSON stores it as null
@@ -45,12 +47,12 @@ def format_samples(samples: Mapping[str, str]) -> str:
 
 def show_whitespace(token: str) -> str:
     """Return a token as a label with visible white space."""
-    return escape_unprintable(token.replace(" ", "␣").replace("\n", "⏎").replace("\t", "⇥"))
+    return escape_label(token.replace(" ", "␣").replace("\n", "⏎").replace("\t", "⇥"))
 
 
-def escape_unprintable(text: str) -> str:
-    """Return `text` with escapes such as `\\x1b` in place of control characters."""
-    return "".join(character if character.isprintable() else f"\\x{ord(character):02x}" for character in text)
+def escape_label(text: str) -> str:
+    """Return `text` as one line, with escapes such as `\\x1b` in place of control characters."""
+    return escape_controls(text).replace("\n", r"\n").replace("\t", r"\t")
 
 
 def format_cell(row: Mapping[str, Any], name: str) -> str:

@@ -6,8 +6,7 @@ import json
 
 import pytest
 
-from jaxlm.utils.checksums import add_checksum, sha256_of, verify_checksum
-from jaxlm.utils.json_files import parse_json
+from jaxlm.utils.json_files import add_checksum, parse_json, sha256_of, verify_checksum
 
 
 def verify(content):
