@@ -209,6 +209,14 @@ def test_error_of_run_probes_is_a_failure(probes, monkeypatch):
     assert probe_results() == in_new_process() == {GOOD: failure, BAD: failure}
 
 
+def test_error_of_run_probes_keeps_cached_results(probes, results, monkeypatch):
+    probe_results()
+    newer = Plugin("bad", "bad-chip", "2.1")
+    results[newer] = results.pop(BAD)
+    monkeypatch.setattr("jaxlm.devices.probes.run_probes", Mock(side_effect=OSError))
+    assert {plugin: result.works for plugin, result in in_new_process().items()} == {GOOD: True, newer: False}
+
+
 def test_clear_probe_cache_removes_all_results(probes):
     probe_results()
     clear_probe_cache()

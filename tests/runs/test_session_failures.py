@@ -4,13 +4,15 @@ import contextlib
 import errno
 import os
 import threading
+import time
 from pathlib import Path
+from unittest.mock import Mock
 
 import jax
 import numpy as np
 import pytest
 from session_helpers import EXTENSIBLE, load_state, outcome, steps_kept, stop, train
-from tiny_runs import QUIET, contents, flip_bit, largest_file, tiny_config
+from tiny_runs import QUIET, call_when, contents, flip_bit, largest_file, tiny_config
 
 from jaxlm.checkpoints.train_states import checkpoint_path
 from jaxlm.runs.metrics_log import read_metrics
@@ -77,6 +79,13 @@ def test_a_disk_full_later_keeps_what_was_saved(full, config, session_outcome, t
             train(tmp_path, config)
     assert 6 in steps_kept(tmp_path)
     assert outcome(tmp_path, config) == session_outcome
+
+
+def test_a_failed_save_ends_training_at_the_next_record(text_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("jaxlm.checkpoints.train_states.save_checkpoint", Mock(side_effect=OSError("no space")))
+    with pytest.raises(OSError, match="no space"):  # of the save after step 4, and before the one after step 8
+        train(tmp_path, tiny_config(text_folder, log_every=1), call_when("step 4/", lambda: time.sleep(1)))
+    assert read_metrics(tmp_path / "metrics.jsonl")[-1]["step"] == 4
 
 
 def diverging(folder):

@@ -102,13 +102,14 @@ def test_train_many_splits_runs_over_devices():
     program = """
 import jax, numpy as np, jaxlm
 
-def sweep(device):
-    model, keys = jaxlm.NeuralBigramLM(7, 3), jax.random.split(jax.random.key(5), 4)
+def sweep(device, runs=4):
+    model, keys, lr = jaxlm.NeuralBigramLM(7, 3), jax.random.split(jax.random.key(5), runs), [0.1] * runs
     options = {"batch_size": 8, "num_steps": 12, "log_every": 12, "device": device}
-    return jaxlm.train_many(model, np.arange(300) ** 2 % 7, keys=keys, hyperparams={"lr": [0.1] * 4}, **options)[0]
+    return jaxlm.train_many(model, np.arange(300) ** 2 % 7, keys=keys, hyperparams={"lr": lr}, **options)[0]
 
 both, one = sweep("cpu"), sweep(jax.devices("cpu")[1])
 assert {len(leaf.devices()) for leaf in jax.tree.leaves(both)} == {2}
+assert {len(leaf.devices()) for leaf in jax.tree.leaves(sweep("cpu", runs=3))} == {1}
 assert jax.tree.leaves(one)[0].devices() == {jax.devices("cpu")[1]}
 jax.tree.map(lambda left, right: np.testing.assert_allclose(left, right, rtol=1e-5, atol=1e-6), both, one)
 """
