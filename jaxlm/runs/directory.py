@@ -79,9 +79,12 @@ def create_run(
         check_run_path(path, overwrite=overwrite)
         manifest = {"kind": kind, "started": utc_now(), "sessions": 0, "seconds": 0.0}
         manifest |= {"notes": [], "config": dict(config), **details}
-        with run_session(path, manifest, device):  # first, so that a half-removed run does not look complete
-            for name in _ENTRIES:
-                remove(path / name)
+        if (path / "manifest.json").exists():  # a half-removed run must not look complete or be resumed
+            outcome = {"state": "failed", "why": "overwriting was interrupted", "ended": utc_now()}
+            write_manifest(path, manifest | outcome | {"kind": "cleared"})
+        for name in _ENTRIES:
+            remove(path / name)
+        with run_session(path, manifest, device):
             write_json(path / "config.json", config)
             yield path
 
