@@ -104,9 +104,7 @@ def read_model(path: Path, *, model: LanguageModel | None = None) -> SavedModel:
         raise FileNotFoundError(f"{path} is not a saved model: {file} does not exist; {remedy}")
     metadata, tensors = _read_tensors(file)
     if "jaxlm" not in metadata:
-        raise ValueError(
-            f"{file} is not a model file: its metadata has no key 'jaxlm'; use a file from save_model"
-        )
+        raise ValueError(f"{file} is not a model file: its metadata has no 'jaxlm'; use a file from save_model")
     document = parse_json(metadata["jaxlm"], origin=file)
     check_version(document, _VERSION, origin=file, what="saved model")
     match spec := verify_checksum(document, origin=file):
@@ -124,7 +122,7 @@ def read_model(path: Path, *, model: LanguageModel | None = None) -> SavedModel:
 
 
 def name_arrays(model: LanguageModel, variables: Any) -> dict[str, Any]:
-    """Return the arrays to save by name, which may be abstract. Raise a TypeError if the variables are others."""
+    """Return the arrays to save by name, which may be abstract. Raise a TypeError if they are another model's."""
     try:
         arrays = variables_to_arrays(model, variables)
     except (KeyError, IndexError, AttributeError) as error:
@@ -146,7 +144,7 @@ def _prepare_arrays(model: LanguageModel, variables: Any, tokenizer: Tokenizer |
 
 
 def _check_arrays(origin: str, model: LanguageModel, arrays: _Arrays, tokenizer: Tokenizer | None) -> None:
-    """Raise a ValueError for other arrays, a dtype that JAX would narrow, invalid values, or a large tokenizer."""
+    """Raise a ValueError if an array is unexpected, narrowed by JAX or invalid, or the tokenizer too large."""
     check_arrays(origin, describe_arrays(arrays), expected_arrays(model, arrays, origin))
     for name, array in arrays.items():
         message = f"{origin}: array {name!r:.200}"
@@ -156,7 +154,7 @@ def _check_arrays(origin: str, model: LanguageModel, arrays: _Arrays, tokenizer:
             continue
         if not np.isfinite(array).all():
             raise ValueError(f"{message} contains NaN or infinity")
-        if np.issubdtype(array.dtype, np.integer) and array.min() < 0:
+        if np.issubdtype(array.dtype, np.integer) and (array < 0).any():
             raise ValueError(f"{message} contains {array.min()}; counts must be at least 0")
     if tokenizer is not None and tokenizer.vocab_size > model.vocab_size:
         sizes = f"{tokenizer.vocab_size} tokens, more than the model's vocab_size={model.vocab_size}"

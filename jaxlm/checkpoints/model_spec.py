@@ -77,7 +77,7 @@ def variables_to_arrays(model: LanguageModel, variables: Any) -> dict[str, Any]:
 
 
 def variables_from_arrays(model: LanguageModel, arrays: Mapping[str, Any], origin: str) -> Any:
-    """Invert `variables_to_arrays`. `expected_arrays` describes the arrays of a library model.
+    """Invert `variables_to_arrays`. Compare the arrays with `expected_arrays` before.
 
     Raises a ValueError that starts with `origin` if the arrays are not the model's.
     """
@@ -95,7 +95,7 @@ def variables_from_arrays(model: LanguageModel, arrays: Mapping[str, Any], origi
 def expected_arrays(model: LanguageModel, arrays: Mapping[str, Any], origin: str) -> dict[str, str]:
     """Return the expected dtype and shape of each saved array, as `describe_arrays` does.
 
-    `arrays` determines what the model does not: the number of n-grams, and all arrays of a user's own model.
+    What the model does not determine is taken from `arrays`: the number of n-grams, and a user model's arrays.
     Raises a ValueError that starts with `origin` if the sizes are too large for an array.
     """
     if isinstance(model, MixtureLM):
@@ -105,11 +105,11 @@ def expected_arrays(model: LanguageModel, arrays: Mapping[str, Any], origin: str
         return describe_arrays(arrays)
     if isinstance(model, CountsNgramLM):
         num_ngrams = arrays["counts"].size if "counts" in arrays else 0
-        return {"ngrams": f"int32{[num_ngrams, model.context_length + 1]}", "counts": f"int32{[num_ngrams]}"}
+        return {"ngrams": f"int32{[num_ngrams, int(model.context_length) + 1]}", "counts": f"int32{[num_ngrams]}"}
     if isinstance(model, UniformLM):
         return {}
     if isinstance(model, UnigramLM):
-        return {"": f"int32{[model.vocab_size]}"}
+        return {"": f"int32{[int(model.vocab_size)]}"}
     try:
         return describe_arrays(flatten(jax.eval_shape(lambda: init(model, jax.random.key(0)))))
     except (TypeError, ValueError, OverflowError) as error:
@@ -118,7 +118,7 @@ def expected_arrays(model: LanguageModel, arrays: Mapping[str, Any], origin: str
 
 
 def _join_parts(parts: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the arrays of a mixture, named by the number of the model and the name there."""
+    """Name the arrays of a mixture `NUMBER/NAME`: the number of the model, and the array's name in it."""
     numbered = enumerate(parts)
     return {f"{number}/{name}".removesuffix("/"): part[name] for number, part in numbered for name in part}
 

@@ -40,8 +40,8 @@ class Checkpoint(NamedTuple):
 def save_checkpoint(directory: Path, checkpoint: Checkpoint, *, keep: int = 2**31) -> Path:
     """Save a checkpoint as `directory/step_NNNNNNNNNN`, unless a checkpoint of this step exists.
 
-    Then remove all but the `keep` latest checkpoints. Not for use in a thread that runs an event loop, such as
-    Jupyter's, where Orbax fails.
+    Then remove all but the `keep` latest checkpoints. Call it in a thread without an event loop; in Jupyter's
+    main thread, Orbax fails.
     Raises an OSError if the checkpoint cannot be written; all others are unchanged.
     """
     import orbax.checkpoint as ocp
@@ -86,7 +86,7 @@ def load_checkpoint(directory: Path, step: int, like: Arrays) -> Checkpoint:
         found = {name: array for name, array in found.items() if not name.startswith("['state'].opt_state")}
     check_arrays(f"{path} does not match the model and the optimizer", found, expected)
     try:
-        with ThreadPoolExecutor(1) as executor:  # see `save_checkpoint`
+        with ThreadPoolExecutor(1) as executor:  # a new thread has no event loop, in which Orbax would fail
             restored = executor.submit(_load_items, path, trees).result()
         log = (path / _LOG).read_bytes()
     except MemoryError:

@@ -24,7 +24,7 @@ MODELS = [
     BIGRAM,
     MLP,
     jaxlm.MLPLanguageModel(300, 3, 4, 5, dropout=0.5, direct_connections=True),
-    jaxlm.CountsNgramLM(np.int64(300), 1, jaxlm.AddK(0.5)),
+    jaxlm.CountsNgramLM(np.int64(300), np.int64(1), jaxlm.AddK(0.5)),
     jaxlm.CountsNgramLM(300, 3),
     SPARSE,
     jaxlm.CountsNgramLM(300, 2, jaxlm.KneserNey(0.75)),
@@ -32,7 +32,7 @@ MODELS = [
     jaxlm.MixtureLM((COUNTS, SPARSE, MLP), (0.5, 0.2, 0.3)),
     jaxlm.MixtureLM((jaxlm.MixtureLM((SPARSE,), (1,)), BIGRAM), (0.25, 0.75)),
     jaxlm.UniformLM(300),
-    jaxlm.UnigramLM(300),
+    jaxlm.UnigramLM(np.int64(300)),
     jaxlm.MixtureLM((jaxlm.UniformLM(300), jaxlm.UnigramLM(300), MLP), (0.1, 0.2, 0.7)),
 ]
 
@@ -61,6 +61,13 @@ def test_save_model_round_trip(model, tmp_path):
     loaded = jaxlm.load_model((tmp_path / "a" / "b").rename(tmp_path / "moved"))
     assert (loaded.model, loaded.tokenizer) == (model, tokenizer)
     assert_same_bits(loaded.variables, variables)
+
+
+def test_save_model_before_fit(tmp_path):
+    model = jaxlm.CountsNgramLM(5, 2)
+    variables = jaxlm.init(model, jax.random.key(0))
+    jaxlm.save_model(tmp_path / "model", model, variables)
+    assert_same_bits(jaxlm.load_model(tmp_path / "model").variables, variables)
 
 
 @pytest.mark.parametrize(("name", "file"), [("a", "a/model.safetensors"), ("a.safetensors", "a.safetensors")])
