@@ -1,5 +1,6 @@
 """Lock a run directory, so that only one process writes to it."""
 
+import errno
 import logging
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -10,13 +11,15 @@ import filelock
 from jaxlm.utils.json_files import read_json
 
 LOCK_NAMES = LOCK_NAME, SOFT_LOCK_NAME = ".lock", ".lock-soft"  # the second exists only while it is held
+_NO_LOCKS = errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK  # of a file system without locks
 
 
 @contextmanager
 def lock_run(path: Path, timeout: float = 1.0) -> Iterator[None]:
     """Hold the exclusive lock of a run directory. The operating system releases it when the process dies.
 
-    On a file system without such locks, such as some NFS, a file is the lock, and removed if its process is dead.
+    On a file system without locks, such as some NFS, the file `.lock-soft` is the lock. It is removed if the
+    process that created it is dead.
     Raises a BlockingIOError if another process holds the lock for more than `timeout` seconds (readers hold it
     only briefly), and a PermissionError if the directory is not writable.
     """
@@ -26,7 +29,8 @@ def lock_run(path: Path, timeout: float = 1.0) -> Iterator[None]:
         acquired = _acquire(path, timeout)
     except filelock.Timeout as error:
         remedy = "wait, or choose another directory"
-        if error.lock_file == str(path / SOFT_LOCK_NAME):  # of a process on another machine, which may be dead
+        if error.lock_file == str(path / SOFT_LOCK_NAME):
+            # filelock removes it only if its process ran on this machine and is dead
             remedy += f"; if no process uses it, remove {error.lock_file}"
         raise BlockingIOError(f"{path} is in use by another process{_describe_holder(path)}; {remedy}") from None
     with acquired:
@@ -38,9 +42,9 @@ def _acquire(path: Path, timeout: float) -> AbstractContextManager[object]:
     soft_lock = filelock.SoftFileLock(path / SOFT_LOCK_NAME)
     try:
         return lock.acquire(timeout, poll_interval=0.005)  # often, to succeed between two readers
-    except (filelock.Timeout, PermissionError):
-        raise
-    except (OSError, NotImplementedError):  # the file system has no locks
+    except (OSError, NotImplementedError) as error:
+        if isinstance(error, OSError) and error.errno not in _NO_LOCKS:
+            raise
         acquired = soft_lock.acquire(timeout, poll_interval=0.005)
     if timeout >= 1:  # once per writer
         logging.getLogger(__name__).warning("%s has no file locks; %s is used instead", path, soft_lock.lock_file)

@@ -51,4 +51,6 @@ def _read_figures(path: Path, name: str) -> dict[str, Any]:
         nats, perplexity = last.get("val_nats_per_token"), last.get("val_perplexity")
         return {"model": name, "steps": steps, "nats_per_token": nats, "perplexity": perplexity}
     best = min(rows, key=lambda row: float("inf") if row["nats_per_token"] is None else row["nats_per_token"])
+    if not all(isinstance(best[name], int | float | None) for name in _FIGURES):
+        raise ValueError(f"{results} is damaged: a figure is not a number")
     return {"model": best["name"], "steps": steps, **{name: best[name] for name in _FIGURES}}

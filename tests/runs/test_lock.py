@@ -54,6 +54,14 @@ def test_lock_run_in_a_read_only_directory(run, monkeypatch):
     assert read_manifest(run)["state"] == "running"
 
 
+def test_lock_run_waits_for_a_short_holder(tmp_path):
+    held = filelock.FileLock(tmp_path / ".lock", thread_local=False)
+    held.acquire()
+    threading.Timer(0.2, held.release).start()
+    with lock_run(tmp_path):
+        assert not held.is_locked
+
+
 @pytest.fixture(params=[errno.ENOSYS, errno.ENOLCK], ids=errno.errorcode.get)
 def no_flock(request, monkeypatch):
     """A file system without locks, such as some NFS."""
@@ -78,6 +86,14 @@ def test_lock_run_without_flock_uses_a_file(run, no_flock, caplog):
     subprocess.run([sys.executable, "-c", crash, run / ".lock-soft"], check=True)
     assert (run / ".lock-soft").exists()
     assert read_manifest(run)["state"] == "killed"
+
+
+def test_lock_run_raises_other_errors_of_the_file_system(run, monkeypatch):
+    """The file system has locks, and another process may hold this one."""
+    fcntl = pytest.importorskip("fcntl")
+    monkeypatch.setattr(fcntl, "flock", Mock(side_effect=OSError(errno.EIO, os.strerror(errno.EIO))))
+    with pytest.raises(OSError, match=os.strerror(errno.EIO)):
+        lock_run(run).__enter__()
 
 
 def test_readers_disturb_neither_writers_nor_each_other(run):

@@ -1,5 +1,7 @@
 """Headline figures of finished, unfinished and damaged runs."""
 
+import json
+
 import jax
 import pytest
 
@@ -59,6 +61,7 @@ def test_a_run_without_models_has_no_figures(tmp_path):
     ("name", "content"),
     [
         ("results.json", '{"models": [{"name": "MLP"}]}'),
+        ("results.json", json.dumps({"models": [ROW | {"nats_per_token": "x"}]})),
         ("results.json", '{"models": ['),
         ("results.json", "[]"),
         ("metrics.jsonl", '{"model": "mlp", "step": 0}\n{"st\n'),
