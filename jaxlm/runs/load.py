@@ -17,8 +17,6 @@ from jaxlm.text.tokenizers import Tokenizer, load_tokenizer, tokenizer_to_json
 from jaxlm.utils.atomic_files import expand
 from jaxlm.utils.json_files import sha256_of
 
-_RESUME_REMEDY = "resume the run to restore it"
-
 
 class Run(NamedTuple):
     """A training run: its path, manifest and options.
@@ -101,7 +99,7 @@ def _load_from_run(path: Path, checkpoint: str | int, model: LanguageModel | Non
         return model_files.read_model(path / "model", model=model)
     tokenizer = load_run_tokenizer(run)
     if tokenizer is None and "tokenizer" not in own:
-        raise ValueError(f"{path / 'tokenizer.json'} is missing; {_RESUME_REMEDY}")
+        raise ValueError(f"{path / 'tokenizer.json'} is missing; resume the run to restore it")
     model = make_model(run.config, run.manifest["tokenizer"]["vocab_size"]) if model is None else model
     if isinstance(model, CountsBigramLM | CountsNgramLM):
         raise FileNotFoundError(f"{path} has no checkpoint {checkpoint!r}; a counts model has only 'final'")
@@ -125,7 +123,7 @@ def _load_checkpoint(path: Path, checkpoint: str | int, like: train_states.Array
     folder = path / "checkpoints"
     if checkpoint in ("final", "last", "best"):
         if (latest := train_states.latest_checkpoint(folder, like)) is None:
-            raise FileNotFoundError(f"{path} has no intact checkpoint; {_RESUME_REMEDY}")
+            raise FileNotFoundError(f"{path} has no usable checkpoint; resume the run to write one")
         return latest
     if checkpoint not in (steps := train_states.checkpoint_steps(folder)):
         available = ", ".join(map(str, ["final", "best", "last", *steps]))

@@ -20,7 +20,6 @@ from jaxlm.utils.atomic_files import write_atomically
 from jaxlm.utils.json_files import add_checksum, check_version, read_json, verify_checksum
 
 _VERSION = 1
-
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tokenizers", "numpy")
 
 
@@ -52,9 +51,9 @@ def write_json(path: Path, document: Any) -> None:
 
 def describe_environment(device: jax.Device) -> dict[str, Any]:
     """Return what can change the last bits of a result: versions, platform, device and git commit."""
-    versions = {"python": platform.python_version(), "jaxlm": __version__}
+    versions = {name: metadata.version(name) for name in _PACKAGES}
     return {
-        "versions": versions | {name: metadata.version(name) for name in _PACKAGES},
+        "versions": {"python": platform.python_version(), "jaxlm": __version__, **versions},
         "platform": platform.platform(),
         "device": {"platform": device.platform, "kind": device.device_kind},
         "git": _git_commit(),

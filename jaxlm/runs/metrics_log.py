@@ -10,7 +10,7 @@ from jaxlm.utils.atomic_files import read_regular
 
 
 def append_metrics(path: Path, metrics: dict[str, Any]) -> None:
-    """Append a record as one line, which an OSError may leave incomplete."""
+    """Append a record as one line. If writing fails, the last line may be incomplete."""
     try:
         with path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(replace_nonfinite(metrics), allow_nan=False) + "\n")
@@ -29,7 +29,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
         with contextlib.suppress(ValueError, RecursionError):
             match record := json.loads(line):
                 case {"model": str(), "step": int(), **numbers} if all(
-                    isinstance(number, int | float | None) for number in numbers.values()
+                    isinstance(value, int | float | None) for value in numbers.values()
                 ):
                     records.append(record)
         if len(records) < number:

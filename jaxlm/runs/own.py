@@ -82,10 +82,15 @@ def limit_tokens(model: LanguageModel, num_tokens: int) -> LanguageModel:
     return KnownTokens(model, num_tokens, model.vocab_size, model.context_length)
 
 
-def make_own(model: Any, optimizer: Any, tokenizer: Any, metrics: Metrics) -> Own:
-    """Return the arguments, with an `OwnTokenizer` around a tokenizer that is not of this library."""
+def make_own(
+    model: LanguageModel | None, optimizer: optax.GradientTransformation | None, tokenizer: Any, metrics: Metrics
+) -> Own:
+    """Return the arguments; a tokenizer of another library is wrapped in an `OwnTokenizer`.
+
+    Raises a ValueError if a metric has the name of a field of `metrics.jsonl`.
+    """
     if taken := sorted(_LINE_FIELDS & set(metrics or {})):
-        raise ValueError(f"metrics must not be named {taken[0]!r}, as a field of metrics.jsonl is; rename it")
+        raise ValueError(f"the metric {taken[0]!r} has the name of a field of metrics.jsonl; rename it")
     if not isinstance(tokenizer, CharTokenizer | ByteTokenizer | BPETokenizer | None):
         tokenizer = OwnTokenizer(tokenizer)
     return Own(model, optimizer, tokenizer, metrics)
@@ -99,7 +104,7 @@ def tokenizer_checksum(data: Dataset) -> str:
 
 
 def describe_own(own: Own) -> dict[str, Any]:
-    """Return what the manifest records of the arguments, without those that are None or can be saved."""
+    """Return what the manifest records of the arguments, except those that are None or that the run saves."""
     described = {
         "model": None if own.model is None else model_to_spec(own.model),
         "optimizer": None if own.optimizer is None else "own",

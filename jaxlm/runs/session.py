@@ -42,7 +42,7 @@ def train_with_checkpoints(
         stop_requested = stack.enter_context(catch_stop_signals())
         executor = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="checkpoints"))
         save = partial(train_states.save_checkpoint, path / "checkpoints", keep=config.keep)
-        saving: Future[Any] = executor.submit(int)  # the last save; at first, nothing
+        saving: Future[Path] | None = None  # the last save
         show = stack.enter_context(progress(console, setup.title, config.num_steps - 1))
         events = open_tensorboard(path / "tensorboard", first_step) if config.tensorboard else nullcontext()
         write_events = stack.enter_context(events)
@@ -52,7 +52,8 @@ def train_with_checkpoints(
                 now = time.monotonic()
                 if int(state.step) == first_step:
                     continue  # before the first chunk
-                seconds += 0.0 if yielded_at is None else now - yielded_at  # the first chunk compiles
+                if yielded_at is not None:  # the first chunk compiles
+                    seconds += now - yielded_at
                 yielded_at = now
                 if record is not None:
                     line = metrics_line(setup.name, record)
@@ -65,13 +66,14 @@ def train_with_checkpoints(
                 latest = Checkpoint(state, best, content, seconds)
                 is_due = config.save_every is not None and int(state.step) % config.save_every == 0
                 is_due = is_due or now - saved_at >= config.save_seconds
-                if is_due or saving.done():
+                if saving is not None and (is_due or saving.done()):
                     saving.result()  # raises the error of a failed save
                 if is_due:
                     saving, saved_at = executor.submit(save, latest), now
                 if stop_requested():
                     break
-            saving.result()
+            if saving is not None:
+                saving.result()
             executor.submit(save, latest).result()
         except FloatingPointError:
             if latest is not None:

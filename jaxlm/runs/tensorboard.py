@@ -20,12 +20,10 @@ def open_tensorboard(folder: Path, first_step: int) -> Iterator[Callable[[Record
 
     TensorBoard then ignores events of earlier files at or after `first_step`.
     """
-    import tensorboardX
+    from tensorboardX import SummaryWriter
 
     suffix = f".{len(list(folder.glob('*'))):06}"  # TensorBoard reads files in the order of their names
-    with tensorboardX.SummaryWriter(
-        str(folder), filename_suffix=suffix, purge_step=first_step, flush_secs=1
-    ) as writer:
+    with SummaryWriter(str(folder), filename_suffix=suffix, purge_step=first_step, flush_secs=1) as writer:
 
         def write_record(record: Record) -> None:
             writer.add_scalar("train/nats_per_token", record.train_loss, record.step)

@@ -199,13 +199,13 @@ def _check_sha256(path: Path, manifest: Mapping[str, Any], name: str, sha256: st
 def _describe_changes(
     manifest: Mapping[str, Any], num_steps: int, config: TrainConfig, device: jax.Device
 ) -> Iterator[str]:
-    """Yield how this session differs from the previous one, which had `num_steps`."""
+    """Yield how this session differs from the previous one. `num_steps` is the number of steps before."""
     if config.num_steps > num_steps:
-        yield f"num_steps increased from {num_steps} to {config.num_steps}"
-    environments = manifest, describe_environment(device)
-    before, now = (
-        each["versions"] | {name: each[name] for name in ("device", "platform")} for each in environments
-    )
+        is_cosine = config.schedule == "cosine" and config.lr is not None and "optimizer" not in manifest["own"]
+        schedule = "; the cosine schedule now ends there" if is_cosine else ""
+        yield f"num_steps increased from {num_steps} to {config.num_steps}{schedule}"
+    both = manifest, describe_environment(device)
+    before, now = ({**each["versions"], "device": each["device"], "platform": each["platform"]} for each in both)
     for name, value in now.items():
         if value != (old := before.get(name)):
             effect = "the last bits may differ from an uninterrupted run"

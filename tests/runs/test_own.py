@@ -167,7 +167,7 @@ def test_an_argument_that_a_run_was_started_without_is_refused(stopped):
     [
         ({"hidden_dim": 8}, {"model": RepeatLM()}, "hidden_dim 8 does not apply to model own; remove it"),
         ({}, {"model": RepeatLM(vocab_size=5)}, "vocab_size of the tokenizer, got 5, less than the 16"),
-        ({}, {"metrics": {"step": largest}}, "must not be named 'step'"),
+        ({}, {"metrics": {"step": largest}}, "'step' has the name of a field"),
         ({}, {"model": TupleLM()}, "must be nested dicts of arrays, but 'pair' is a tuple"),
     ],
 )

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from matplotlib.figure import Figure
 from rich.console import Console
-from tiny_runs import assert_same_run, bits, contents, read_json, signal_when, tiny_config
+from tiny_runs import QUIET, assert_same_run, bits, contents, read_json, signal_when, tiny_config
 
 import jaxlm
 from jaxlm.checkpoints.train_states import checkpoint_steps
@@ -80,7 +80,9 @@ def test_an_extended_run_notes_its_new_length(finished, text_folder, no_plots):
     assert bits(load_model(finished)[1]) == bits(load_model(finished, 16)[1]) != bits(load_model(finished, 12)[1])
     assert not {"model", "results.json", "report.html", "samples.txt"} & {path.name for path in finished.iterdir()}
     resume_run(finished)
-    assert read_manifest(finished)["notes"] == ["num_steps increased from 12 to 20"]
+    assert read_manifest(finished)["notes"] == [
+        "num_steps increased from 12 to 20; the cosine schedule now ends there"
+    ]
     assert read_json(finished / "config.json")["num_steps"] == open_run(finished).config.num_steps == 20
     assert [line["step"] for line in read_metrics(finished / "metrics.jsonl")] == [0, 5, 10, 15, 19]
 
@@ -168,9 +170,13 @@ def test_a_damaged_tokenizer_is_refused_and_a_missing_one_trained(damage, stoppe
 
 
 @slow
-def test_a_signal_before_training_interrupts_the_run(stopped, finished_run, no_plots):
-    with pytest.raises(KeyboardInterrupt):
-        resume_run(stopped, console=signal_when("run: ", signal.SIGTERM))
+@pytest.mark.parametrize("where", ["before", "after"])
+def test_a_signal_outside_of_training_interrupts_the_run(where, stopped, finished_run, monkeypatch, no_plots):
+    console = signal_when("run: ", signal.SIGTERM) if where == "before" else QUIET
+    with monkeypatch.context() as patch:
+        patch.setattr(Figure, "savefig", lambda *_, **__: signal.raise_signal(signal.SIGTERM))
+        with pytest.raises(KeyboardInterrupt):
+            resume_run(stopped, console=console)
     assert read_manifest(stopped)["state"] == "interrupted"
     resume_run(stopped)
     assert_same_run(stopped, finished_run)

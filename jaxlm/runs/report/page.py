@@ -13,9 +13,8 @@ from jaxlm.runs.report.tables import format_cell
 
 def render_page(run: Path, results: Mapping[str, Any], *, title: str) -> str:
     """Return a self-contained HTML page with the results, the plots and, if present, the options of a run."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("jaxlm.runs.report", "."), autoescape=True, undefined=jinja2.StrictUndefined
-    )
+    loader = jinja2.PackageLoader("jaxlm.runs.report", ".")
+    environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
     nats = [row["nats_per_token"] for row in results["models"]]
     largest = max(filter(is_drawable, nats), default=0) or 1
     widths = [100 * each / largest if is_drawable(each) else 100.0 for each in nats]  # percent; infinite: full
