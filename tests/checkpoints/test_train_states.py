@@ -1,9 +1,11 @@
 """Save and load checkpoints; never load a damaged one."""
 
 import errno
+import itertools
 import os
 import re
 import shutil
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -191,3 +193,35 @@ def test_quarantine_after_renames_later_checkpoints(tmp_path):
         (checkpoint_path(tmp_path, 1) / "checkpoint.json").unlink()
         quarantine_after(tmp_path, 2)
         assert sorted(path.name for path in tmp_path.iterdir()) == ["step_0000000002", "unusable-step_0000000003"]
+
+
+@pytest.mark.stress
+def test_save_checkpoint_error_at_any_call_keeps_the_others(tmp_path, monkeypatch):
+    """Fail at the n-th sync or rename, for each n."""
+    calls = {(os, "fsync"): os.fsync, (Path, "rename"): Path.rename, (Path, "replace"): Path.replace}
+    save_steps(tmp_path, 5)
+    for failing in itertools.count(1):
+        numbers = itertools.count(1)
+
+        def wrap(call, numbers=numbers, failing=failing):
+            def fail(*arguments):
+                if next(numbers) == failing:
+                    raise OSError(errno.EIO, os.strerror(errno.EIO))
+                return call(*arguments)
+
+            return fail
+
+        with monkeypatch.context() as patches:
+            for (owner, name), call in calls.items():
+                patches.setattr(owner, name, wrap(call))
+            try:
+                save_checkpoint(tmp_path, make_checkpoint(6))
+                break
+            except OSError:
+                pass
+        steps = checkpoint_steps(tmp_path)
+        assert steps in ([5], [5, 6])
+        for step in steps:
+            assert_same_bits(load_checkpoint(tmp_path, step, LIKE).state, make_state(step))
+        shutil.rmtree(checkpoint_path(tmp_path, 6), ignore_errors=True)
+    assert failing > 10

@@ -73,6 +73,9 @@ def test_resolve_rejects_options_of_other_choices(options, name):
         assert resolve(TrainConfig(tokenizer="char")).vocab_size is None
 
 
+POSITIVE = "context_length", "embedding_dim", "hidden_dim", "batch_size", "log_every", "save_every"
+
+
 @pytest.mark.parametrize(
     ("model", "name", "inside", "outside"),
     [
@@ -87,6 +90,10 @@ def test_resolve_rejects_options_of_other_choices(options, name):
         ("mlp", "seed", [0, 2**32 - 1], [-1, 2**32]),
         ("mlp", "save_seconds", [0, 0.1], [-1]),
         ("mlp", "keep", [1], [0]),
+        ("mlp", "lr", [0, 2**31 - 1], [-1e-9, 2**31]),
+        ("mlp", "momentum", [0, 0.999], [-0.1, 1]),
+        ("mlp", "weight_decay", [0, 2**31 - 1], [-1e-9, 2**31]),
+        *(("mlp", name, [1, 2**31 - 1], [0, 2**31]) for name in POSITIVE),
     ],
 )
 def test_resolve_checks_ranges(model, name, inside, outside):
@@ -138,8 +145,14 @@ def test_messages_shorten_long_and_deep_values():
 
 
 def test_read_config_inverts_config_to_json(tmp_path):
-    paths = {"text": Path("/texts/é.txt"), "tokenizer": Path("/tokenizers/é.json")}
-    config = TrainConfig(**paths, lr=0.25, seed=2**32 - 1, direct_connections=True, clip_norm=None)
+    options: dict = {"text": Path("/texts/é.txt"), "tokenizer": Path("/tokenizers/é.json"), "clip_norm": None}
+    options |= {"model": "bigram", "corpus": "shakespeare", "optimizer": "muon", "schedule": "constant"}
+    options |= {"device": "cpu", "seed": 2**32 - 1, "lr": 0.25, "momentum": 0.5, "weight_decay": 0.125}
+    options |= dict.fromkeys(["direct_connections", "decoupled_decay", "tensorboard"], True)
+    options |= dict.fromkeys(["val_fraction", "smoothing", "dropout", "save_seconds"], 0.75)
+    names = "vocab_size", "num_steps", "warmup_steps", "patience", "keep", *POSITIVE
+    config = TrainConfig(**options | dict.fromkeys(names, 300))
+    assert not set(vars(TrainConfig()).items()) & set(vars(config).items())  # each option has another value
     (tmp_path / "config.json").write_text(json.dumps(config_to_json(config)), "utf-8")
     assert read_config(tmp_path / "config.json") == config
 

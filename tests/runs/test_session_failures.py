@@ -57,6 +57,20 @@ def test_a_crash_while_extending_changes_no_bit(number, text_folder, extended_ou
     assert outcome(tmp_path, longer)[:3] == extended_outcomes[5][:3]
 
 
+@pytest.mark.stress
+@pytest.mark.parametrize("number", range(1, 6))
+def test_a_crash_while_returning_changes_no_bit(number, config, session_outcome, tmp_path, monkeypatch):
+    for step in (1, 6, 11):
+        stop(tmp_path, config, step)
+    for step in (8, 11):
+        flip_bit(largest_file(checkpoint_path(tmp_path / "checkpoints", step)))
+    with monkeypatch.context() as patch:
+        crash_at(patch, number)
+        with pytest.raises(Crash):
+            train(tmp_path, config)
+    assert outcome(tmp_path, config) == session_outcome
+
+
 def disk_full(path):
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
 
