@@ -77,7 +77,7 @@ class Rung:
 class Network:
     """A network and how to train it. `fold` separates its keys from those of the other network.
 
-    All trainings share one optimizer, and so one compiled program.
+    `optimizer` is built once, so that all seeds share one compiled program.
     """
 
     name: str

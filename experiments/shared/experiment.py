@@ -109,7 +109,7 @@ def run_experiment(prepare: Callable[[Options], Experiment], options: Options, c
 def main(options_type: type[Options], prepare: Callable[[Options], Experiment]) -> None:
     """Run an experiment from the command line and exit with its status."""
     options = tyro.cli(options_type, prog=Path(sys.argv[0]).stem)
-    if not isinstance(options, BenchmarkOptions):  # which measure the seconds to compile
+    if not isinstance(options, BenchmarkOptions):  # benchmarks measure compile times
         enable_compilation_cache()
     console = make_console()
     sys.exit(run_command(lambda: run_experiment(prepare, options, console))[0])

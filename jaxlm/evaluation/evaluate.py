@@ -119,13 +119,14 @@ def perplexity(
     >>> round(perplexity(UniformLM(vocab_size=50), {}, [7, 0, 49]), 3)
     50.0
     """
+    check_not_traced("perplexity", PURE_NATS, variables, ids)
     return evaluate(model, variables, ids, batch_size=batch_size, device=device).perplexity
 
 
 def _score_segments(
     model: LanguageModel, variables: Variables, ids: ArrayLike, batch_size: int, device: jax.Device
 ) -> Iterator[NpFloatW]:
-    """Yield the nats of the windows, for one segment of the text after the other."""
+    """Yield the nats of each segment's windows, in the order of the text."""
     context_length = model.context_length
     stream = np.asarray(check_stream(ids, model.vocab_size, min_length=context_length + 1))
     check_at_least("batch_size", batch_size, 1)

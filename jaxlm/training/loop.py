@@ -213,9 +213,10 @@ def train(
 def check_training(
     model: LanguageModel, train_ids: Any, val_ids: Any, batch_size: int, num_steps: int, log_every: int
 ) -> tuple[NpIntT, int, Any]:
-    """Check the arguments of `train` and `train_many`. Return `train_ids`, the number of windows, and `val_ids`.
+    """Check the arguments that `train` and `train_many` share.
 
-    `train_ids` are padded, so that streams of similar length share a compiled program.
+    Return the training ids, padded so that streams of similar length share a program, the number of their windows,
+    and the validation ids.
     """
     check_model(model)
     check_at_least("batch_size", batch_size, 1)

@@ -42,7 +42,7 @@ def describe_arrays(arrays: Mapping[str, Any]) -> dict[str, str]:
 
 
 def describe_tree(tree: Any) -> dict[str, str]:
-    """Return what `describe_arrays` does, by the path of each array in a pytree."""
+    """Return the dtype and shape of each array of a pytree, by its path."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return describe_arrays({jax.tree_util.keystr(path): leaf for path, leaf in leaves})
 
@@ -50,6 +50,6 @@ def describe_tree(tree: Any) -> dict[str, str]:
 def check_arrays(origin: str, found: Mapping[str, str], expected: Mapping[str, str]) -> None:
     """Raise a ValueError that starts with `origin` if two descriptions of arrays differ."""
     for name in sorted(found.keys() | expected.keys()):
-        is_found, wanted = found.get(name, "missing"), expected.get(name, "no array of that name")
-        if is_found != wanted:
-            raise ValueError(f"{origin}: array {name!r:.200} is {is_found:.100}, expected {wanted}")
+        got, wanted = found.get(name, "missing"), expected.get(name, "no array of that name")
+        if got != wanted:
+            raise ValueError(f"{origin}: array {name!r:.200} is {got:.100}, expected {wanted}")

@@ -18,8 +18,9 @@ def check_key(key: Any, *, ndim: int = 0) -> Any:
         return key
     if dtype == jnp.uint32 and shape[ndim:] == jax.eval_shape(jax.random.PRNGKey, 0).shape:
         return jax.random.wrap_key_data(key)
-    example = "a random key such as jax.random.key(0)" if ndim == 0 else "keys such as jax.random.split(key)"
-    raise TypeError(f"key must be {example}, got {key!r}")
+    wanted = "keys must be random keys such as jax.random.split(key)"
+    wanted = wanted if ndim else "key must be a random key such as jax.random.key(0)"
+    raise TypeError(f"{wanted}, got {key!r}")
 
 
 def vmap_over_steps(draw: Callable[[KeyLike], Any], key: KeyLike, steps: IntT) -> Any:

@@ -15,8 +15,9 @@ def decode_text(content: bytes, *, origin: str | Path) -> str:
     Traceback (most recent call last):
     ValueError: menu.txt is UTF-16LE, not UTF-8; save it as UTF-8, with `iconv -f UTF-16LE -t UTF-8 OLD > NEW`
     """
-    # UTF-16 can be valid UTF-8, but has a zero byte in each space and line end.
-    encoding = _detect_utf16_or_32(content) if content.count(0) > len(content) / 50 else None
+    # UTF-16 can be valid UTF-8, but then many of its bytes are control characters.
+    num_controls = sum(map(content.count, (*range(9), *range(14, 32))))
+    encoding = _detect_utf16_or_32(content) if num_controls > len(content) / 20 else None
     if encoding is None:
         try:
             return content.decode("utf-8-sig")
@@ -41,5 +42,6 @@ def _detect_utf16_or_32(content: bytes) -> str | None:
     counts = {}
     for encoding in ("UTF-32LE", "UTF-32BE", "UTF-16LE", "UTF-16BE"):  # UTF-32 is also UTF-16, with NULs
         with contextlib.suppress(UnicodeDecodeError):
-            counts[encoding] = sum(map(content.decode(encoding).count, " \r\n\ufeff"))
+            text = content[: len(content) // 4 * 4].decode(encoding)  # a copy may be cut within a character
+            counts[encoding] = sum(map(text.count, " \r\n\ufeff"))
     return max(counts, key=counts.__getitem__) if any(counts.values()) else None

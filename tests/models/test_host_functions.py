@@ -14,7 +14,7 @@ COUNTED = {"counts": {"table": np.ones((3, 3), np.int32)}}
 PURE_NATS = "jaxlm.token_nats(jaxlm.compute_logits("
 
 CALLS = {
-    "evaluate by perplexity": (lambda ids: jaxlm.perplexity(MODEL, {}, ids), PURE_NATS),
+    "perplexity": (lambda ids: jaxlm.perplexity(MODEL, {}, ids), PURE_NATS),
     "evaluate": (lambda ids: jaxlm.evaluate(MODEL, {}, ids), PURE_NATS),
     "window_nats": (lambda ids: jaxlm.window_nats(MODEL, {}, ids), PURE_NATS),
     "mixture_weights": (lambda ids: jaxlm.mixture_weights([MODEL], [{}], ids), PURE_NATS),

@@ -109,6 +109,8 @@ def test_generate_refuses_contexts_of_another_shape(context_length, shape):
     model = jaxlm.MLPLanguageModel(8, context_length, 4, 6)
     with pytest.raises(ValueError, match="contexts must have shape"):
         run(model=model, context=jnp.zeros(shape, int))
+    with pytest.raises(ValueError, match="contexts: the rows have different lengths"):
+        run(model=model, context=[[0], [1, 2]])
 
 
 def test_generate_returns_minus_one_without_a_possible_token():

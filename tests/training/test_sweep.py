@@ -131,7 +131,7 @@ def test_sweep_grid_holds_all_combinations():
 @pytest.mark.parametrize("keys", [KEYS[0], np.zeros(3), 0], ids=["scalar", "floats", "int"])
 def test_sweep_of_other_keys_is_a_type_error(keys):
     for run in (lambda: sweep_grid(keys, lr=[0.1]), lambda: train_many(MLP, IDS, keys=keys, hyperparams={})):
-        with pytest.raises(TypeError, match=r"key must be keys such as jax.random.split\(key\)"):
+        with pytest.raises(TypeError, match=r"keys must be random keys such as jax.random.split\(key\)"):
             run()
 
 

@@ -11,6 +11,9 @@ RUSSIAN = "Привет, мир\n"
 JAPANESE = "一日本語のテキスト一です。\n"  # the first character has a zero byte in UTF-16
 
 
+THAI = "มนุษย์ทั้งหลายเกิดมามีอิสระ\n" * 9
+
+
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
 @pytest.mark.parametrize("text", ["plain", WESTERN, RUSSIAN, JAPANESE, "👩\u200d💻", "\x00", "a\x00b", ""])
 def test_decode_text_is_the_text_without_a_mark(text, encoding):
@@ -23,6 +26,7 @@ def test_decode_text_is_the_text_without_a_mark(text, encoding):
         *[(WESTERN, name) for name in ("cp1252", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-be")],
         *[(RUSSIAN, name) for name in ("utf-16-le", "utf-16-be", "utf-32-le")],
         *[(JAPANESE * 20, name) for name in ("utf-16-le", "utf-16-be", "utf-32-be")],
+        *[(THAI, name) for name in ("utf-16-le", "utf-16-be")],  # valid UTF-8 with few zero bytes
         ("plain ASCII", "utf-16-le"),
         ("mark", "utf-16"),
         ("caf\xe9 noir", "latin-1"),
@@ -69,3 +73,12 @@ def test_decode_text_of_damaged_utf8_says_how_to_repair_it(content):
 def test_decode_text_names_the_type_of_a_file(content, kind):
     with pytest.raises(ValueError, match=f"x is a {kind} file, not UTF-8 text"):
         decode_text(content, origin="x")
+
+
+def test_decode_text_names_utf_16_cut_within_a_character():
+    with pytest.raises(ValueError, match=r"^x is UTF-16LE, not UTF-8"):
+        decode_text("hello world\n".encode("utf-16")[:-1], origin="x")
+
+
+def test_decode_text_accepts_a_zero_byte_per_line():
+    assert decode_text((b"a" * 24 + b"\0\n") * 9, origin="x").count("\0") == 9
