@@ -91,12 +91,6 @@ class MixtureLM:
         """Return log-probabilities for contexts [B, N]."""
         return self._mix([_log_probs(compute_logits(*part)) for part in self._parts(variables, contexts)])
 
-    def apply_in_training(self, variables: Variables, contexts: ArrayLike, key: KeyLike) -> FloatBV:
-        """See `SupportsTraining`. Each model has its own key."""
-        parts = self._parts(variables, contexts)
-        logits = [compute_logits(*part, key=jax.random.fold_in(key, i)) for i, part in enumerate(parts)]
-        return self._mix([_log_probs(each) for each in logits])
-
     def target_log_probs(self, variables: Variables, contexts: ArrayLike) -> TargetLogProbs:
         """See `SupportsTargetLogProbs`. Models of counts look up only the targets."""
         parts = [target_log_probs(*part) for part in self._parts(variables, contexts)]

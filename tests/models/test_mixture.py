@@ -10,19 +10,13 @@ import pytest
 
 import jaxlm
 from jaxlm import MixtureLM
-from jaxlm.models.interface import compute_logits
 
 VOCAB = 6
 
 
-def noise_of(key):
-    bits = jax.random.key_data(key) % 8
-    return jnp.concatenate([bits.astype(jnp.float32), jnp.zeros(VOCAB - 2)])[None]
-
-
 @dataclasses.dataclass(frozen=True)
 class FirstTokenLM:
-    """Logits looked up by the first of N tokens. Variables: [V, V]. In training, noise is added to the logits."""
+    """Logits looked up by the first of N tokens. Variables: [V, V]."""
 
     vocab_size: int
     context_length: int
@@ -32,9 +26,6 @@ class FirstTokenLM:
 
     def apply(self, variables, contexts):
         return jnp.asarray(variables)[contexts[:, 0]]
-
-    def apply_in_training(self, variables, contexts, key):
-        return self.apply(variables, contexts) + noise_of(key)
 
 
 COUNTS = jaxlm.CountsBigramLM(VOCAB, smoothing=0.5)
@@ -71,17 +62,6 @@ def test_mixture_is_the_weighted_sum_of_probabilities():
     whole, of_targets = score(VARIABLES, rows, targets)
     np.testing.assert_allclose(np.exp(whole), expected, rtol=1e-5)
     np.testing.assert_allclose(np.exp(of_targets), expected[rows, targets], rtol=1e-5)
-
-
-def test_mixture_adds_the_training_noise_of_each_model():
-    """Each model has a key of its own."""
-    mixture, key = MixtureLM(MODELS, WEIGHTS), jax.random.key(1)
-    noise = [np.asarray(noise_of(jax.random.fold_in(key, index))) for index in (0, 2)]
-    assert not np.array_equal(*noise)
-    expected = 0.5 * softmax(FIRST[CONTEXTS[:, 2]] + noise[0]) + 0.3 * softmax(THIRD[CONTEXTS[:, 0]] + noise[1])
-    expected += 0.2 * counted()
-    found = jax.jit(compute_logits, static_argnums=0)(mixture, VARIABLES, CONTEXTS, key=key)
-    np.testing.assert_allclose(np.exp(found), expected, rtol=1e-5)
 
 
 def test_mixture_of_impossible_tokens():
