@@ -45,9 +45,7 @@ def known_incompatibility(plugin: Plugin) -> str | None:
     version = metadata.version("jax")
     if plugin.name != "jax-metal" or version == "0.5.0":
         return None
-    remedy = (
-        "pip install 'jaxlm[metal]' for a matching set, or uninstall it; with Python 3.12, 'jaxlm[apple]' works"
-    )
+    remedy = "pip install 'jaxlm[metal]' for a matching set, or uninstall it; on Python 3.12, 'jaxlm[apple]' works"
     return f"requires jax 0.5.0 and fails with jax {version}; {remedy}"
 
 

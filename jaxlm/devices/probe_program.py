@@ -9,6 +9,7 @@ CPU, and their results are compared. The process ends after SECONDS.
 import faulthandler
 import json
 import logging.handlers
+import resource
 import sys
 import time
 from typing import Any
@@ -42,8 +43,8 @@ def probe() -> ProbeResult:
         platform = next((name for name in jax.extend.backend.backends() if name != "cpu"), None)
         if platform is None:
             # JAX logs the exceptions that a plugin raises while loading, and continues.
-            logged = [record.exc_info[1] if record.exc_info else record.getMessage() for record in log.buffer]
-            return ProbeResult(False, None, to_one_line(f"provides no device; JAX logged {logged}"))
+            logged = [str(record.exc_info[1] if record.exc_info else record.getMessage()) for record in log.buffer]
+            return ProbeResult(False, None, to_one_line("; JAX logged: ".join(["provides no device", *logged])))
         device, cpu = jax.devices(platform)[0], jax.devices("cpu")[0]
         # By default, some devices multiply float32 with fewer bits, which is not an error.
         with jax.default_matmul_precision("float32"):
@@ -135,5 +136,6 @@ def _step_seconds(device: jax.Device) -> float:
 if __name__ == "__main__":
     limit, *others = sys.argv[1:]
     faulthandler.dump_traceback_later(float(limit), exit=True)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a crash must leave no core file
     disable_plugins(Plugin(other, other, "unknown") for other in others)
     print(f"\n{RESULT_MARKER}{json.dumps(probe()._asdict())}", flush=True)

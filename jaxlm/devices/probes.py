@@ -6,14 +6,14 @@ import json
 import math
 import os
 import platform
-import select
+import selectors
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
+from subprocess import DEVNULL, PIPE, STDOUT, Popen, TimeoutExpired
 from typing import IO, NamedTuple, cast
 
 from jaxlm.devices.plugins import Plugin, installed_plugins, known_incompatibility
@@ -65,9 +65,9 @@ def probe_results() -> Mapping[Plugin, ProbeResult]:
     if missing := [plugin for plugin in plugins if plugin not in results]:
         try:
             probed = run_probes(missing)
-        except OSError as error:
+        except OSError as error:  # not cached: the next process may succeed
             failure = ProbeResult(False, None, f"could not be probed: {to_one_line(str(error))}")
-            probed = dict.fromkeys(missing, failure)
+            return results | dict.fromkeys(missing, failure)
         entries = {_cache_key(plugin): {"result": probed[plugin]._asdict(), "time": now} for plugin in missing}
         with contextlib.suppress(OSError):  # without a writable directory, every process probes
             _cache_path().parent.mkdir(parents=True, exist_ok=True)
@@ -87,11 +87,15 @@ def run_probes(plugins: Sequence[Plugin]) -> dict[Plugin, ProbeResult]:
 
     Raises an OSError if no process can be started.
     """
+    if not sys.executable or getattr(sys, "frozen", False):
+        raise FileNotFoundError("sys.executable is not a Python interpreter")
     seconds = probe_seconds()
     deadline = time.monotonic() + seconds
     with contextlib.ExitStack() as stack:
-        processes = {plugin: _start_probe(plugin, seconds, stack) for plugin in plugins}
-        return {plugin: _get_result(process, seconds, deadline) for plugin, process in processes.items()}
+        processes = [_start_probe(plugin, seconds, stack) for plugin in plugins]
+        outputs = _read_outputs(processes, deadline)
+        results = [_get_result(process, outputs[process], seconds, deadline) for process in processes]
+    return dict(zip(plugins, results, strict=True))
 
 
 def probe_seconds() -> float:
@@ -108,7 +112,7 @@ def to_one_line(text: str) -> str:
     return "".join(filter(str.isprintable, " ".join(text.split())))[:200]
 
 
-def _start_probe(plugin: Plugin, seconds: float, stack: contextlib.ExitStack) -> subprocess.Popen[bytes]:
+def _start_probe(plugin: Plugin, seconds: float, stack: contextlib.ExitStack) -> Popen[bytes]:
     """Start a probe, and let `stack` end it."""
     others = [other.module for other in installed_plugins() if other.module != plugin.module]
     kept = [name for name in os.environ if name.startswith(_INHERITED) or not name.startswith(_NOT_INHERITED)]
@@ -116,32 +120,42 @@ def _start_probe(plugin: Plugin, seconds: float, stack: contextlib.ExitStack) ->
     # Import from the same paths as this process, and allocate no more GPU memory than needed.
     environment["PYTHONPATH"] = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)
     environment.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-    process = subprocess.Popen(  # noqa: S603
-        [sys.executable, "-P", "-m", "jaxlm.devices.probe_program", str(seconds), *others],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        env=environment,
-        start_new_session=True,  # so that its child processes can be killed with it
-    )
+    command = [sys.executable, "-P", "-m", "jaxlm.devices.probe_program", str(seconds), *others]
+    # In a new session, so that its child processes can be killed with it.
+    process = Popen(command, stdin=DEVNULL, stdout=PIPE, stderr=STDOUT, env=environment, start_new_session=True)  # noqa: S603
     stack.enter_context(process)
     stack.callback(_kill, process)
     return process
 
 
-def _get_result(process: subprocess.Popen[bytes], seconds: float, deadline: float) -> ProbeResult:
-    """Read the output until no process can write to it, then return the result."""
-    output, is_open, pipe = b"", True, cast(IO[bytes], process.stdout).fileno()
-    while is_open and len(output) <= _MAX_OUTPUT_BYTES:
-        if not select.select([pipe], [], [], max(0.0, deadline - time.monotonic()))[0]:
-            break  # the time is over
-        block = os.read(pipe, 2**16)
-        output, is_open = output + block, bool(block)
+def _read_outputs(processes: Sequence[Popen[bytes]], deadline: float) -> dict[Popen[bytes], bytes]:
+    """Read all pipes at once, until each ends, is too long, or the time is over. Close those that have ended."""
+    outputs, limits = dict.fromkeys(processes, b""), dict.fromkeys(processes, deadline)
+    with selectors.DefaultSelector() as selector:
+        for process in processes:
+            selector.register(cast(IO[bytes], process.stdout), selectors.EVENT_READ, process)
+        while selector.get_map():
+            for key, _ in selector.select(0.1):
+                block = os.read(key.fd, 2**16)
+                outputs[key.data] += block
+                if not block:
+                    key.data.stdout.close()
+            for key in list(selector.get_map().values()):
+                process, now = key.data, time.monotonic()
+                if process.poll() is not None:  # processes that the plugin started may keep the pipe open
+                    limits[process] = min(limits[process], now + 1.0)
+                if process.stdout.closed or len(outputs[process]) > _MAX_OUTPUT_BYTES or now >= limits[process]:
+                    selector.unregister(key.fd)
+    return outputs
+
+
+def _get_result(process: Popen[bytes], output: bytes, seconds: float, deadline: float) -> ProbeResult:
+    """Return the result of a probe from its output and how it ends."""
     if len(output) > _MAX_OUTPUT_BYTES:
         process.kill()
     try:
         status = process.wait(max(0.1, deadline - time.monotonic()))
-    except subprocess.TimeoutExpired:
+    except TimeoutExpired:
         more = f"for more time: JAXLM_PROBE_SECONDS={math.ceil(seconds * 3)} jaxlm devices --probe"
         return ProbeResult(False, None, f"did not finish in {seconds:g} s ({more})")
     _, marker, text = output.decode(errors="replace").rpartition(RESULT_MARKER)
@@ -150,7 +164,7 @@ def _get_result(process: subprocess.Popen[bytes], seconds: float, deadline: floa
         reason = f"printed more than {_MAX_OUTPUT_BYTES:,} bytes"
     elif status < 0:
         reason = f"was terminated by signal {-status} ({signal.strsignal(-status)})"
-    elif is_open:  # in a run, they would also block a reader that waits for the end of its output
+    elif process.stdout and not process.stdout.closed:  # in a run, they would also block a reader of its output
         reason = "left processes running"
     elif not marker:
         last_line = to_one_line(text.strip().rpartition("\n")[2])
@@ -161,10 +175,11 @@ def _get_result(process: subprocess.Popen[bytes], seconds: float, deadline: floa
     return ProbeResult(False, None, f"{reason} {retry}")
 
 
-def _kill(process: subprocess.Popen[bytes]) -> None:
+def _kill(process: Popen[bytes]) -> None:
     """Kill a process and its child processes."""
-    with contextlib.suppress(ProcessLookupError, PermissionError):
+    with contextlib.suppress(ProcessLookupError, PermissionError, AttributeError):  # Windows has no process groups
         os.killpg(process.pid, signal.SIGKILL)
+    process.kill()
 
 
 def _cache_path() -> Path:

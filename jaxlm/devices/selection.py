@@ -1,6 +1,7 @@
 """Choose the device for a computation, and say why."""
 
 import contextlib
+import math
 import os
 from collections.abc import Collection
 
@@ -52,7 +53,7 @@ def choose_device(device: str | jax.Device = "auto", *, num_weights: int | None 
             if value == "cpu":
                 disable_plugins(installed_plugins())  # JAX would import them all
             return _default_device(), f"{name}={value}"
-    fastest, reason = _start_fastest_plugin(num_weights=num_weights)
+    fastest, reason = _select_plugin(num_weights=num_weights)
     if fastest is None and not reason:
         return _default_device(), "no accelerator plugin is installed"
     return fastest or _find_device("cpu"), reason
@@ -69,7 +70,7 @@ def _find_device(name: str) -> jax.Device:
         raise ValueError(f"unknown device {name!r}; choose one of {names}, or pass a jax.Device")
     reason = ""
     if name in ("cpu", "metal"):
-        device, reason = _start_fastest_plugin(_PLATFORMS[name])
+        device, reason = _select_plugin(_PLATFORMS[name])
         if device:
             return device
     for platform in _PLATFORMS[name] * 2:  # twice: the first call fails if any plugin does not start
@@ -80,19 +81,19 @@ def _find_device(name: str) -> jax.Device:
     raise ValueError(f"no {name!r} device here: JAX offers {default} ({reason}); use 'auto' or 'cpu'")
 
 
-def _start_fastest_plugin(
+def _select_plugin(
     platforms: Collection[str] | None = None, num_weights: int | None = None
 ) -> tuple[jax.Device | None, str]:
-    """Start the fastest plugin that works for these platforms (default: all), and disable the others.
+    """Disable all plugins but the fastest that works for `platforms` (default: all).
 
-    Returns its first device and why; or None and why there is none. If no plugin works for the platforms, the
-    fastest of all stays enabled, because it may be requested next.
+    Return its first device and the reason, or None and why there is none. If no plugin works for the platforms,
+    the fastest of all stays enabled, because it may be requested next.
     """
     is_cpu_only = jax.config.jax_platforms == "cpu"  # type: ignore[attr-defined]
     results = {} if is_cpu_only else probe_results()
     working = [plugin for plugin, result in results.items() if result.works]
     wanted = [plugin for plugin in working if platforms is None or results[plugin].platform in platforms]
-    fastest = min(wanted or working, key=lambda plugin: results[plugin].seconds or 0.0, default=None)
+    fastest = min(wanted or working, key=lambda plugin: results[plugin].seconds or math.inf, default=None)
     disable_plugins(plugin for plugin in installed_plugins() if plugin != fastest)
     reasons = [f"{failed} {result.reason}" for failed, result in results.items() if not result.works]
     if fastest in wanted:

@@ -13,7 +13,7 @@ from fake_plugins import FAKES, install_fakes
 import jaxlm
 
 REASONS = {
-    "raises": r"provides no device; JAX logged [RuntimeError('there is no such chip\nin this machine')]",
+    "raises": "provides no device; JAX logged: there is no such chip in this machine",
     "raises_in_factory": "raised RuntimeError: Unable to initialize backend 'fake_raises_in_factory': the",
     "hangs": "did not finish in 4 s (for more time: JAXLM_PROBE_SECONDS=12 jaxlm devices --probe)",
     "aborts": "was terminated by signal 6 (Aborted)",
@@ -90,7 +90,7 @@ def cpu_nats(text, tmp_path_factory):
 def test_train_with_broken_plugins_uses_the_cpu(train, run_jaxlm, cpu_nats, tmp_path, kinds):
     """The second command uses the cached results: it has no time to probe."""
     install_fakes(tmp_path, *kinds)
-    limit = {"hangs": "4", "zombie": "30"}.get(kinds[0], "300")
+    limit = "4" if kinds[0] == "hangs" else "300"
     nats, line = train(tmp_path, JAXLM_PROBE_SECONDS=limit)
     assert nats == cpu_nats
     assert line.startswith(f"device: cpu:0 (cpu): fake-{kinds[0]} 1.0 ")

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxlm.devices.probe_program import IDS, PARAMS, TABLE, compare_speed, find_difference, run_checks
+from jaxlm.devices.probe_program import IDS, PARAMS, TABLE, compare_speed, find_difference, probe, run_checks
 
 CPU = jax.devices("cpu")[0]
 
@@ -16,6 +16,10 @@ CPU = jax.devices("cpu")[0]
 @pytest.fixture(scope="module")
 def values():
     return run_checks(CPU)
+
+
+def test_probe_without_a_device():
+    assert probe() == (False, None, "provides no device", None, None)
 
 
 @pytest.mark.slow
@@ -77,10 +81,17 @@ def test_compare_speed_scales_the_size_by_the_times(milliseconds, worthwhile_fro
 
 @pytest.mark.slow
 def test_probe_program_ends_without_a_parent(tmp_path):
+    """And its crash would leave no core file."""
     (tmp_path / "jax_plugins").mkdir()
-    (tmp_path / "jax_plugins" / "hangs.py").write_text("import time\n\ndef initialize():\n    time.sleep(600)\n")
+    (tmp_path / "jax_plugins" / "hangs.py").write_text(
+        "import resource, sys, time\n"
+        "def initialize():\n"
+        "    print('core', resource.getrlimit(resource.RLIMIT_CORE), file=sys.stderr)\n"
+        "    time.sleep(600)\n"
+    )
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([*sys.path, str(tmp_path)]), "JAX_PLATFORMS": ""}
     command = [sys.executable, "-m", "jaxlm.devices.probe_program", "0.5"]
     done = subprocess.run(command, env=environment, timeout=300, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (1, "")
     assert "Timeout (0:00:00.5" in done.stderr
+    assert "core (0, 0)" in done.stderr

@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import resource
 import select
 import sys
 import time
@@ -77,21 +78,24 @@ def test_run_probes_by_output_and_exit(probe, commands, result):
 @pytest.mark.slow
 @pytest.mark.parametrize("is_hanging", [True, False])
 def test_run_probes_kills_processes_left_running(probe, child, monkeypatch, is_hanging):
-    monkeypatch.setenv("JAXLM_PROBE_SECONDS", "1.5")
-    start, has_ended = child
+    if is_hanging:
+        monkeypatch.setenv("JAXLM_PROBE_SECONDS", "1.5")
+    (start, has_ended), begin = child, time.monotonic()
     reason = "did not finish in 1.5 s (for more time: JAXLM_PROBE_SECONDS=5 jaxlm devices --probe)"
     hangs = ProbeResult(works=False, platform=None, reason=reason)
     expected = hangs if is_hanging else failure("left processes running")
     assert probe(start + PRINT_RESULT + "wait" * is_hanging) == expected
     assert has_ended()
+    assert time.monotonic() - begin < 30  # the limit of a probe that has ended is not used up
 
 
 @pytest.mark.slow
-def test_run_probes_shares_the_time_limit(probe, monkeypatch, tmp_path):
+@pytest.mark.parametrize("log", ["", "head -c 200000 /dev/zero\n"], ids=["short", "longer than a pipe"])
+def test_run_probes_shares_the_time_limit(probe, monkeypatch, tmp_path, log):
     """A plugin that hangs does not change the results of the others."""
     monkeypatch.setenv("JAXLM_PROBE_SECONDS", "1.5")
     begin = time.monotonic()
-    results = probe(f"mkdir {tmp_path}/first && sleep 600\n" + PRINT_RESULT, PLUGIN, *OTHERS)
+    results = probe(f"mkdir {tmp_path}/first && sleep 600\n" + log + PRINT_RESULT, PLUGIN, *OTHERS)
     assert sorted(result.works for result in results.values()) == [False, True, True]
     assert time.monotonic() - begin < 10
 
@@ -111,6 +115,26 @@ def test_probe_inherits_paths_and_device_settings(probe, monkeypatch, tmp_path):
     assert {name for name in debug | kept if name in environment} == kept
     arguments = ["-P", "-m", "jaxlm.devices.probe_program", "60.0", *[plugin.module for plugin in OTHERS]]
     assert (tmp_path / "arguments").read_text().split() == arguments
+
+
+@pytest.mark.slow
+def test_run_probes_in_a_process_with_many_open_files(probe):
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (2048, limits[1]))
+    descriptors = [os.dup(0) for _ in range(1100)]
+    try:
+        assert probe(PRINT_RESULT) == WORKS
+    finally:
+        for descriptor in descriptors:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+@pytest.mark.parametrize(("name", "value"), [("executable", None), ("frozen", True)])
+def test_run_probes_needs_an_interpreter(monkeypatch, name, value):
+    monkeypatch.setattr(sys, name, value, raising=False)
+    with pytest.raises(OSError, match=r"sys\.executable is not a Python interpreter"):
+        run_probes([PLUGIN])
 
 
 def test_probe_seconds_is_25_or_the_setting(monkeypatch):
@@ -203,10 +227,13 @@ def test_probe_results_repeat_old_failures(probes, monkeypatch, minutes, again):
     assert probes == [[GOOD, BAD], *again]
 
 
-def test_error_of_run_probes_is_a_failure(probes, monkeypatch):
-    monkeypatch.setattr("jaxlm.devices.probes.run_probes", Mock(side_effect=OSError("no processes left\nfor you")))
+def test_error_of_run_probes_is_not_cached(probes, monkeypatch):
     failure = ProbeResult(works=False, platform=None, reason="could not be probed: no processes left for you")
-    assert probe_results() == in_new_process() == {GOOD: failure, BAD: failure}
+    with monkeypatch.context() as patch:
+        error = OSError("no processes left\nfor you")
+        patch.setattr("jaxlm.devices.probes.run_probes", Mock(side_effect=error))
+        assert probe_results() == {GOOD: failure, BAD: failure}
+    assert in_new_process() == RESULTS
 
 
 def test_error_of_run_probes_keeps_cached_results(probes, results, monkeypatch):
