@@ -23,7 +23,7 @@ from jaxlm.cli.tokenize import TokenizeOptions, inspect_tokenizer
 from jaxlm.cli.train import TrainOptions, parse_over_saved_options, train_model
 from jaxlm.runs.metrics_log import replace_nonfinite
 from jaxlm.utils.signals import catch_stop_signals
-from jaxlm.utils.terminal import make_console, run_command
+from jaxlm.utils.terminal import escape_controls, make_console, run_command
 
 # Each subcommand's options record, and the function that takes it and a console and returns a JSON document.
 COMMANDS: dict[str, tuple[type, Callable[..., dict[str, Any]]]] = {
@@ -53,8 +53,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code
 
 
-def _parse(words: Sequence[str]) -> Any:
+def _parse(words: list[str]) -> Any:
     """Return the options of the subcommand that the words name."""
+    escaped = [escape_controls(word) for word in words]
+    if escaped != words:
+        _parse(escaped)  # if the words are not valid, print them without control characters
     try:
         return tyro.extras.subcommand_cli_from_dict(
             {name: record for name, (record, _) in COMMANDS.items()},
@@ -63,6 +66,8 @@ def _parse(words: Sequence[str]) -> Any:
             args=words,
             config=TYRO_CONFIG,
         )
+    except AssertionError as error:  # --tyro-print-completion of an unknown shell
+        raise ValueError(error) from None
     except SystemExit as stop:
         for option, text in itertools.pairwise(words if stop.code else ()):
             if option in ("--prompt", "--encode") and text.startswith("-"):
@@ -73,7 +78,7 @@ def _parse(words: Sequence[str]) -> Any:
         raise
 
 
-def _run(words: Sequence[str]) -> None:
+def _run(words: list[str]) -> None:
     """Run the subcommand, and print its JSON document if requested."""
     options = _parse(words)
     if not isinstance(options, CorpusOptions):

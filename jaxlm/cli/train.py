@@ -13,7 +13,7 @@ import jaxlm
 from jaxlm.cli.shared import TYRO_CONFIG, CommandOptions, Console
 from jaxlm.runs.config import TrainConfig, read_config, reset_dependent_options
 from jaxlm.utils.json_files import read_json
-from jaxlm.utils.terminal import print_plain, write
+from jaxlm.utils.terminal import drop_output_errors, print_plain, write
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,6 @@ def train_model(options: TrainOptions, console: Console) -> dict[str, Any]:
     """Start or resume a run; return its summary and its `results.json`."""
     from jaxlm.runs.report.tables import results_table
     from jaxlm.runs.summary import summarize_run
-    from jaxlm.utils.terminal import drop_output_errors
 
     config, out, overwrite = options.training, options.out, options.overwrite
     if options.resume is None:

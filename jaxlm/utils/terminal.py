@@ -33,8 +33,7 @@ def make_console(*, stderr: bool = False) -> "Console":
 
     if not stderr and isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")
-    file = sys.stderr if stderr else sys.stdout
-    is_terminal = file is not None and file.isatty()  # None is a closed stream, as in `jaxlm ... >&-`
+    is_terminal = (sys.stderr if stderr else sys.stdout).isatty()
     elsewhere: dict[str, Any] = {} if is_terminal else {"force_terminal": False, "width": 10_000}
     return PipeConsole(stderr=stderr, **elsewhere)
 
@@ -66,12 +65,13 @@ def progress(console: "Console", title: str, total: int) -> Iterator[Callable[[i
     if not console.is_terminal:
         yield lambda done, status: print_plain(console, f"{title}: step {done}/{total}  {status}")
         return
+    from rich.markup import escape
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
     columns = BarColumn(bar_width=20), MofNCompleteColumn(), TimeRemainingColumn()
     with Progress("{task.description}", *columns, "{task.fields[status]}", console=console) as bars:
-        bar = bars.add_task(title, total=total, status="compiling")
-        yield lambda done, status: bars.update(bar, completed=done, status=status)
+        bar = bars.add_task(escape(title), total=total, status="compiling")
+        yield lambda done, status: bars.update(bar, completed=done, status=escape(status))
 
 
 @contextlib.contextmanager
@@ -95,6 +95,9 @@ def run_command(command: Callable[[], object]) -> tuple[int, str]:
     in one line on standard error. A second SIGINT or SIGTERM ends the process at once. A closed pipe, as in
     `jaxlm ... | head`, ends the command with code 0. Other exceptions are bugs and propagate.
     """
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by the caller, as in `jaxlm ... >&-`; also occupies its descriptor
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: PTH123, SIM115
     try:
         with end_process_on_second_signal():
             command()
@@ -103,7 +106,10 @@ def run_command(command: Callable[[], object]) -> tuple[int, str]:
         _redirect_to_devnull(sys.stdout.fileno())
         return 0, ""
     except (ValueError, OSError, FloatingPointError) as error:
-        code, message = 2, " ".join(_describe_error(error).split())
+        message = str(error)
+        if isinstance(error, OSError) and error.strerror is not None:  # omit the errno
+            message = error.strerror if error.filename is None else f"{error.filename}: {error.strerror}"
+        code, message = 2, " ".join(message.split())
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
             raise  # JAX did not run out of memory
@@ -122,10 +128,9 @@ class _LossyFile:
     def __init__(self, file: IO[str]) -> None:
         self._file = file
 
-    def write(self, text: str) -> int:
+    def write(self, text: str) -> None:
         with contextlib.suppress(OSError):
             self._file.write(text)
-        return len(text)
 
     def flush(self) -> None:
         with contextlib.suppress(OSError):
@@ -133,13 +138,6 @@ class _LossyFile:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._file, name)
-
-
-def _describe_error(error: Exception) -> str:
-    """Return the message of an error. The errno of an OSError is omitted."""
-    if not isinstance(error, OSError) or error.strerror is None:
-        return str(error)
-    return error.strerror if error.filename is None else f"{error.filename}: {error.strerror}"
 
 
 def _redirect_to_devnull(descriptor: int) -> None:

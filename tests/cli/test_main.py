@@ -22,6 +22,7 @@ from jaxlm.cli.sample import SampleOptions
 from jaxlm.cli.train import TrainOptions
 from jaxlm.runs.config import TrainConfig, config_to_json, resolve
 from jaxlm.runs.summary import summarize_run
+from jaxlm.utils.terminal import escape_controls
 
 
 @pytest.fixture
@@ -99,7 +100,16 @@ def test_main_exits_with_2_for_invalid_words(words, capsys):
     assert json.loads(captured.out)["error"].startswith("these arguments are not valid")
 
 
-@pytest.mark.parametrize("text", ["--Nay", "-x", "--", "-1 in a million"])
+@pytest.mark.parametrize("words", [["a\x9b2J"], ["train", "--model", "\u202eplm"]])
+def test_main_escapes_controls_in_usage_errors(words, capsys):
+    with pytest.raises(SystemExit):
+        main(words)
+    message = capsys.readouterr().err
+    assert escape_controls(message) == message
+    assert escape_controls(words[-1])[:8] in message
+
+
+@pytest.mark.parametrize("text", ["--Nay", "-x", "--", "-1 in a \x1b million"])
 def test_main_says_how_to_pass_a_text_that_starts_with_a_dash(text, monkeypatch, capsys):
     calls = []
     monkeypatch.setitem(COMMANDS, "sample", (SampleOptions, lambda options, console: calls.append(options) or {}))
@@ -107,7 +117,7 @@ def test_main_says_how_to_pass_a_text_that_starts_with_a_dash(text, monkeypatch,
         assert main(["sample", "model", "--prompt", text]) == 0
     hint = capsys.readouterr().err.splitlines()[-1:]
     assert [options.prompt for options in calls] == ([] if hint else [text])
-    assert [shlex.split(line)[-1] for line in hint] == ([] if calls else [f"--prompt={text}"])
+    assert [shlex.split(line)[-1] for line in hint] == ([] if calls else [f"--prompt={escape_controls(text)}"])
     assert main(["sample", "model", f"--prompt={text}"]) == 0
     assert calls[-1].prompt == text
 
@@ -129,6 +139,7 @@ def test_main_expands_the_home_directory(parse_train, monkeypatch, tmp_path):
         ("train --config nowhere", "error: nowhere: No such file"),
         ("train --resume a --config b", "error: --resume reads the options from the run; remove --config"),
         ("train --lr nan", "error: lr must be in [0, 2147483647], got nan"),
+        ("--tyro-print-completion foo", "error: Shell should be one"),
     ],
 )
 def test_main_reports_invalid_values_in_one_line(words, message, capsys, tmp_path, monkeypatch):

@@ -69,9 +69,9 @@ def test_escape_controls_keeps_letters_and_joiners(text):
 
 def test_progress_draws_a_bar_on_a_terminal():
     output = console(force_terminal=True)
-    with progress(output, "MLP", 10) as update:
-        update(10, "loss 1.0")
-    assert all(part in output.file.getvalue() for part in ("MLP", "10/10", "loss 1.0", "━"))
+    with progress(output, "MLP [bold]", 10) as update:
+        update(10, "loss [red]")
+    assert all(part in output.file.getvalue() for part in ("MLP [bold]", "10/10", "loss [red]", "━"))
 
 
 @pytest.mark.parametrize("stderr", [False, True])
@@ -138,6 +138,7 @@ def test_run_command_without_a_stream(name, monkeypatch):
     monkeypatch.setattr(sys, name, None)
     assert run_command(lambda: print_plain(make_console(stderr=name == "stderr"), "dropped")) == (0, "")
     assert run_command(Mock(side_effect=ValueError("dropped"))) == (2, "dropped")
+    getattr(sys, name).close()
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
