@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -123,6 +124,38 @@ def test_catch_stop_signals_shows_the_cursor_of_a_terminal(monkeypatch):
         with catch_stop_signals():
             signal.raise_signal(signal.SIGINT)
         assert [terminal.readline(), terminal.readline()] == [b"\x1b[?25h\r\n", STOPPING.encode()[:-1] + b"\r\n"]
+
+
+@pytest.mark.slow
+def test_catch_stop_signals_second_signal_kills():
+    """The call runs in C, where no Python handler can run. The pipe of standard error is full."""
+    program = """
+import hashlib, os, signal
+from jaxlm.utils.signals import catch_stop_signals, end_process_on_second_signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.alarm(60)
+os.set_blocking(2, False)
+try:
+    while os.write(2, b"x" * 4096):
+        pass
+except BlockingIOError:
+    os.set_blocking(2, True)
+with end_process_on_second_signal(), catch_stop_signals() as stop_requested:
+    print("ready", flush=True)
+    while not stop_requested():
+        pass
+    hashlib.pbkdf2_hmac("sha256", b"", b"", 10**9)
+"""
+    command, pipes = [sys.executable, "-c", program], {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, text=True, **pipes) as process:
+        try:
+            assert process.stdout.readline() == "ready\n"
+            while process.poll() is None:
+                process.send_signal(signal.SIGINT)
+                time.sleep(0.2)  # until the first signal counts as one
+            assert process.returncode == -signal.SIGINT
+        finally:
+            process.kill()
 
 
 def test_terminate_as_interrupt_raises(handlers):
