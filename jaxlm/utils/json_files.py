@@ -1,4 +1,4 @@
-"""Read JSON files with limits, and add and check their versions and checksums."""
+"""Read JSON files of limited size. Check versions, and add and verify checksums."""
 
 import contextlib
 import hashlib
@@ -37,7 +37,7 @@ def parse_json(content: bytes | str, *, origin: str | Path) -> Any:
     text = decode_text(content, origin=origin) if isinstance(content, bytes) else content
 
     def refuse(constant: str) -> None:  # Python's parser would accept NaN and Infinity
-        raise json.JSONDecodeError("Expecting value", text, text.rindex(constant))
+        raise json.JSONDecodeError("Expecting value", text, text.index(constant))  # the first, even in a string
 
     try:
         return json.loads(text, parse_constant=refuse)

@@ -9,7 +9,10 @@ from jaxlm.utils.json_files import check_version, parse_json, read_json
 
 INVALID = {
     "empty": (b"", "line 1, column 1: .* found the end of the file"),
-    "NaN": (b'{"NaN": "NaN",\n "a": NaN}', "line 2, column 7: .* found 'NaN}'; JSON has no comments, .* no NaN"),
+    "NaN": (
+        b'{"a": 1,\n "b": NaN, "c": "NaN"}',
+        "line 2, column 7: .* found 'NaN, .*; JSON has no comments, .* NaN",
+    ),
     "infinity": (b"[-Infinity]", "line 1, column 2"),
     "a comment": (b'{"a": 1,  // one\n}', "line 1, column 11: .* found '// one"),
     "a trailing comma": (b'{\n "a": [1, 2],\n}', "line [23], column .*; JSON has .* no comma before a closing"),
