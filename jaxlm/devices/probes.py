@@ -68,6 +68,8 @@ def probe_results() -> Mapping[Plugin, ProbeResult]:
         except OSError as error:  # not cached: the next process may succeed
             failure = ProbeResult(False, None, f"could not be probed: {to_one_line(str(error))}")
             return results | dict.fromkeys(missing, failure)
+        with contextlib.suppress(OSError, ValueError):  # another process may have added results
+            cached = dict(read_json(_cache_path()))
         entries = {_cache_key(plugin): {"result": probed[plugin]._asdict(), "time": now} for plugin in missing}
         with contextlib.suppress(OSError):  # without a writable directory, every process probes
             _cache_path().parent.mkdir(parents=True, exist_ok=True)

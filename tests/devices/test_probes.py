@@ -244,6 +244,17 @@ def test_error_of_run_probes_keeps_cached_results(probes, results, monkeypatch):
     assert {plugin: result.works for plugin, result in in_new_process().items()} == {GOOD: True, newer: False}
 
 
+def test_probe_results_keep_what_another_process_adds(probes, cache, monkeypatch):
+    def run_probes(plugins):
+        cache.parent.mkdir()
+        cache.write_text('{"added": {}}')
+        return RESULTS
+
+    monkeypatch.setattr("jaxlm.devices.probes.run_probes", run_probes)
+    assert probe_results() == RESULTS
+    assert "added" in json.loads(cache.read_text())
+
+
 def test_clear_probe_cache_removes_all_results(probes):
     probe_results()
     clear_probe_cache()
