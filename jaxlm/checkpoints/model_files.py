@@ -81,7 +81,11 @@ def save_model(
     file = path if path.suffix == ".safetensors" else path / MODEL_FILE
     if file.exists() and not overwrite:
         raise FileExistsError(f"{file} exists; choose another path, or pass overwrite=True (--overwrite)")
-    tensors = _prepare_arrays(model, variables, tokenizer)
+    tensors = name_arrays(model, variables)
+    for name, leaf in tensors.items():
+        array = np.asarray(jnp.asarray(leaf) if isinstance(leaf, float | int) else leaf, order="C")
+        tensors[name] = array.astype(array.dtype.newbyteorder("="), copy=False)
+    _check_arrays(f"cannot save a {type(model).__name__}", model, tensors, tokenizer)
     document = {"version": _VERSION, **model_to_spec(model), "tensors_sha256": _tensors_sha256(tensors)}
     document["tokenizer"] = None if tokenizer is None else json.loads(tokenizer_to_json(tokenizer))
     for name, tensor in tensors.items():  # safetensors writes more dtypes and names than it reads
@@ -130,16 +134,6 @@ def name_arrays(model: LanguageModel, variables: Any) -> dict[str, Any]:
     for name, leaf in arrays.items():
         if not isinstance(leaf, jax.Array | jax.ShapeDtypeStruct | np.ndarray | np.generic | float | int):
             raise TypeError(f"variables must be nested dicts of arrays, but {name!r} is a {type(leaf).__name__}")
-    return arrays
-
-
-def _prepare_arrays(model: LanguageModel, variables: Any, tokenizer: Tokenizer | None) -> _Arrays:
-    """Return the arrays to save, after the checks of `load_model`."""
-    arrays = name_arrays(model, variables)
-    for name, leaf in arrays.items():
-        array = np.asarray(jnp.asarray(leaf) if isinstance(leaf, float | int) else leaf, order="C")
-        arrays[name] = array.astype(array.dtype.newbyteorder("="), copy=False)
-    _check_arrays(f"cannot save a {type(model).__name__}", model, arrays, tokenizer)
     return arrays
 
 

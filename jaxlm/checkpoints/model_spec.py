@@ -10,18 +10,24 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxlm import models
 from jaxlm.checkpoints.named_arrays import flatten, unflatten
-from jaxlm.models import CountsNgramLM, LanguageModel, MixtureLM, init
+from jaxlm.models import (
+    CountsBigramLM,
+    CountsNgramLM,
+    LanguageModel,
+    MixtureLM,
+    MLPLanguageModel,
+    NeuralBigramLM,
+    init,
+)
 from jaxlm.models.baselines import UniformLM, UnigramLM
+from jaxlm.models.smoothing import AddK, KneserNey, ModifiedKneserNey, WittenBell
 from jaxlm.utils.checks import describe_arrays
 
 _LINEN_FIELDS = {"name", "parent"}  # which Linen adds to every module for its own use
-_EXPORTED = ("CountsBigramLM", "CountsNgramLM", "MixtureLM", "MLPLanguageModel", "NeuralBigramLM")
-_SMOOTHINGS = ("AddK", "KneserNey", "ModifiedKneserNey", "WittenBell")
-_MODELS: dict[str, Any] = {name: getattr(models, name) for name in _EXPORTED}
-_MODELS |= {"UniformLM": UniformLM, "UnigramLM": UnigramLM}
-_CLASSES = _MODELS | {name: getattr(models, name) for name in _SMOOTHINGS}
+_RUNGS = UniformLM, UnigramLM, CountsBigramLM, CountsNgramLM, NeuralBigramLM, MLPLanguageModel
+_MODELS: dict[str, Any] = {each.__name__: each for each in (*_RUNGS, MixtureLM)}
+_CLASSES = _MODELS | {each.__name__: each for each in (AddK, KneserNey, ModifiedKneserNey, WittenBell)}
 
 
 def is_library_model(model: LanguageModel) -> bool:

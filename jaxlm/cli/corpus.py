@@ -11,18 +11,18 @@ from jaxlm.utils.terminal import print_plain
 
 @dataclass(frozen=True)
 class CorpusOptions(CommandOptions):
-    """List, fetch or verify the named corpora."""
+    """List or fetch the named corpora."""
 
-    # list: show the cached files. fetch: download for use without a network. verify: compare the SHA-256.
-    action: Positional[Literal["list", "fetch", "verify"]] = "list"
+    # list: show the cached files. fetch: verify them, and download what is missing or damaged.
+    action: Positional[Literal["list", "fetch"]] = "list"
     name: Annotated[str | None, Positional, arg(metavar="[NAME]")] = None  # Name of a corpus. None means all.
 
 
 def manage_corpora(options: CorpusOptions, console: Console) -> dict[str, Any]:
-    """List named corpora, after fetching or verifying them if requested."""
-    from jaxlm.text.corpora import CORPORA, cached_corpus_path, load_corpus, verify_corpus
+    """List named corpora, after fetching them if requested."""
+    from jaxlm.text.corpora import CORPORA, cached_corpus_path, load_corpus
 
-    act = {"list": cached_corpus_path, "fetch": load_corpus, "verify": verify_corpus}[options.action]
+    act = {"list": cached_corpus_path, "fetch": load_corpus}[options.action]
     rows = []
     for name in CORPORA if options.name is None else (options.name,):
         act(name)
@@ -30,6 +30,5 @@ def manage_corpora(options: CorpusOptions, console: Console) -> dict[str, Any]:
         num_bytes = path.stat().st_size if path.exists() else None
         rows.append({"name": name, "path": str(path), "bytes": num_bytes})
         state = f"not cached (jaxlm corpus fetch {name})" if num_bytes is None else f"{num_bytes:,} bytes"
-        verified = ", sha256 verified" if options.action == "verify" else ""
-        print_plain(console, f"{name}: {state}{verified}, {path}")
+        print_plain(console, f"{name}: {state}, {path}")
     return {"action": options.action, "corpora": rows}

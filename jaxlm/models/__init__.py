@@ -1,4 +1,4 @@
-"""The models, the interface that they share, and the smoothing methods. The only folder that imports Flax."""
+"""The models and the interface that they share. The only folder that imports Flax."""
 
 from jaxlm.models.counts_bigram import CountsBigramLM as CountsBigramLM
 from jaxlm.models.counts_ngram import CountsNgramLM as CountsNgramLM
@@ -6,9 +6,3 @@ from jaxlm.models.interface import LanguageModel as LanguageModel, init as init
 from jaxlm.models.mixture import MixtureLM as MixtureLM
 from jaxlm.models.mlp import MLPLanguageModel as MLPLanguageModel
 from jaxlm.models.neural_bigram import NeuralBigramLM as NeuralBigramLM
-from jaxlm.models.smoothing import (
-    AddK as AddK,
-    KneserNey as KneserNey,
-    ModifiedKneserNey as ModifiedKneserNey,
-    WittenBell as WittenBell,
-)

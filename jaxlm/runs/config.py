@@ -68,7 +68,6 @@ class TrainConfig:
     momentum: _BelowOne = 0.9  # Momentum of sgd and muon, and b1 of adam and adamw, in [0, 1).
     # Weight decay: sgd and adam add weight_decay * param to the gradient, adamw and muon to the update.
     weight_decay: _NotNegative = 0.0
-    decoupled_decay: bool = False  # sgd: add the decay to the update instead, so that it bypasses momentum.
     clip_norm: _Norm | None = 1.0  # Maximum global norm of the gradient; None disables clipping.
     log_every: _Positive = 250  # Steps between records of minibatch loss and validation loss.
     # Stop after this many records without improvement and keep the best parameters. Their validation loss is
@@ -115,9 +114,6 @@ def resolve(config: TrainConfig, *, has_own_model: bool = False) -> TrainConfig:
         raise ValueError(f"text {config.text} and corpus {config.corpus} exclude each other; remove one")
     if config.warmup_steps >= config.num_steps:
         raise ValueError(f"warmup_steps must be below num_steps {config.num_steps}, got {config.warmup_steps}")
-    if config.decoupled_decay and (config.optimizer != "sgd" or config.weight_decay == 0):
-        given = f"optimizer {config.optimizer} and weight_decay {config.weight_decay}"
-        raise ValueError(f"decoupled_decay requires optimizer sgd and a weight_decay above 0, got {given}")
     filled = {}
     for choice, by_choice in _DEPENDENT_OPTIONS.items():
         chosen = "own" if has_own_model and choice == "model" else getattr(config, choice)

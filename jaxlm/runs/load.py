@@ -8,6 +8,7 @@ import jax
 
 from jaxlm.checkpoints import model_files, train_states
 from jaxlm.checkpoints.model_files import SavedModel
+from jaxlm.checkpoints.model_spec import model_from_spec
 from jaxlm.models import CountsBigramLM, CountsNgramLM, LanguageModel
 from jaxlm.runs.config import TrainConfig, config_from_json, resolve
 from jaxlm.runs.manifest import read_manifest
@@ -64,7 +65,7 @@ def load_model(
         path: a run directory, or the directory or file that `save_model` wrote.
         checkpoint: only for runs: "final" (the result, or the last checkpoint of an unfinished run), "last",
             "best" (by validation), or a number of steps.
-        model: the saved model, if it is of your own class or was passed to `start_run`.
+        model: the saved model, if it is of your own class.
 
     Returns:
         model, variables on JAX's default device, and tokenizer (None if none was saved, as one of your own class).
@@ -91,6 +92,8 @@ def load_model(
 def _load_from_run(path: Path, checkpoint: str | int, model: LanguageModel | None) -> SavedModel:
     run = open_run(path)
     own = run.manifest["own"]
+    if model is None and own.get("model", {}).get("of_jaxlm"):
+        model = model_from_spec(own["model"], path)
     check_own(path, {name: own[name] for name in own.keys() & {"model"}}, Own(model), "load_model")
     if checkpoint == "final" and (run.manifest["state"] == "done" or (path / "model").exists()):
         if not (path / "model").exists():
@@ -123,7 +126,7 @@ def _load_checkpoint(path: Path, checkpoint: str | int, like: train_states.Array
     folder = path / "checkpoints"
     if checkpoint in ("final", "last", "best"):
         if (latest := train_states.latest_checkpoint(folder, like)) is None:
-            raise FileNotFoundError(f"{path} has no usable checkpoint; resume the run to write one")
+            raise FileNotFoundError(f"{path} has no usable checkpoint; resume it, or start it again if it is done")
         return latest
     if checkpoint not in (steps := train_states.checkpoint_steps(folder)):
         available = ", ".join(map(str, ["final", "best", "last", *steps]))

@@ -126,7 +126,7 @@ def make_optimizer(config: TrainConfig) -> optax.GradientTransformation | None:
     if config.lr is None:
         return None
     if config.optimizer == "sgd":
-        names = "schedule", "warmup_steps", "momentum", "weight_decay", "decoupled_decay", "clip_norm"
+        names = "schedule", "warmup_steps", "momentum", "weight_decay", "clip_norm"
         return sgd(config.lr, config.num_steps, **{name: getattr(config, name) for name in names})
     warmup = config.lr / (config.warmup_steps + 1), config.lr, config.warmup_steps
     is_cosine, decay = config.schedule == "cosine", config.weight_decay

@@ -35,11 +35,6 @@ class Options:
     top_k: int | None = field(default=None, metadata={"static": True})
     top_p: Any = None
 
-    @property
-    def is_default(self) -> bool:
-        """Whether all options have their defaults. A traced temperature has not."""
-        return isinstance(self.temperature, float) and self == Options()
-
 
 def check_options(vocab_size: int, temperature: Any, top_k: Any, top_p: Any) -> Options:
     """Check the options of `sample`, except traced ones. Return the equivalent options that cost least."""

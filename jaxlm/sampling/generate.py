@@ -63,7 +63,9 @@ def generate(
     """
     context = check_contexts(context, model.context_length).astype(jnp.int32)
     options = check_options(model.vocab_size, temperature, top_k, top_p)
-    block_options = None if isinstance(model, TableLM) and options.is_default else options
+    # A traced temperature cannot be compared.
+    is_lookup = isinstance(model, TableLM) and isinstance(options.temperature, float) and options == Options()
+    block_options = None if is_lookup else options
     return generate_block(model, variables, context, check_key(key), start, block_options, num_tokens)[1]
 
 

@@ -120,7 +120,7 @@ def _generate_blocks(
     length = min(BLOCK_LENGTH, max(_MAX_IDS_PER_BLOCK // max(len(context), 1), 1))
     if jax.config.jax_disable_jit:  # type: ignore[attr-defined]
         length = max(num_tokens, 1)  # nothing is compiled, so the exact length is best
-    block_options = None if isinstance(model, TableLM) and options.is_default else options
+    block_options = None if isinstance(model, TableLM) and options == Options() else options
     num_ids = max(num_tokens, length) * len(context)
     if block_options is not None and is_table_worthwhile(model, block_options, num_ids):
         variables, block_options = compute_table(model, variables, options), None

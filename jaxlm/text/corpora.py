@@ -70,7 +70,7 @@ def load_corpus(name: str) -> Corpus:
     content = path.read_bytes() if path.exists() else b""
     if sha256_of(content) != CORPORA[name]:
         if content:
-            logging.getLogger(__name__).warning("%s; fetching it again", _describe_damage(path, content))
+            logging.getLogger(__name__).warning("checksum mismatch in %s; fetching it again", path)
         content = _fetch(path.parent)[name]
     return Corpus(name, content.decode(), f"the plays in {_WHEEL}", _LICENSE, sha256_of(content))
 
@@ -81,15 +81,6 @@ def cached_corpus_path(name: str) -> Path:
         remedy = "for your own file, use --text FILE or read_text(path)"
         raise ValueError(f"unknown corpus {name!r}; available: {', '.join(CORPORA)}; {remedy}")
     return cache_directory() / f"{name}.txt"
-
-
-def verify_corpus(name: str) -> None:
-    """Raise a FileNotFoundError if the named corpus is not cached, and a ValueError if it is damaged."""
-    path = cached_corpus_path(name)
-    if not path.exists():
-        raise FileNotFoundError(f"{name} is not cached at {path}; fetch it with: jaxlm corpus fetch {name}")
-    if sha256_of(content := path.read_bytes()) != CORPORA[name]:
-        raise ValueError(f"{_describe_damage(path, content)}; fetch it again with: jaxlm corpus fetch {name}")
 
 
 def read_text(path: str | os.PathLike[str]) -> Corpus:
@@ -128,10 +119,6 @@ def read_text(path: str | os.PathLike[str]) -> Corpus:
         raise ValueError(f"{origin} is empty; a corpus must have at least one character")
     name = Path(path.name.removesuffix(".gz")).stem
     return Corpus(name, text, str(path), "unknown", sha256_of(text.encode()))
-
-
-def _describe_damage(path: Path, content: bytes) -> str:
-    return f"{path} is damaged: its sha256 is {sha256_of(content)}, expected {CORPORA[path.stem]}"
 
 
 def _fetch(folder: Path) -> dict[str, bytes]:

@@ -54,7 +54,6 @@ def sgd(
     warmup_steps: int | Array = 0,
     momentum: float | Array = 0.0,
     weight_decay: float | Array = 0.0,
-    decoupled_decay: bool = False,
     clip_norm: float | Array | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Return SGD in PyTorch's order: clip the gradient, add weight decay, accumulate momentum, scale by the rate.
@@ -71,9 +70,6 @@ def sgd(
             `warmup_steps < num_steps`.
         momentum: factor of the accumulated gradient, in [0, 1).
         weight_decay: L2 coefficient; `weight_decay * param` is added to the gradient.
-        decoupled_decay: add the decay after momentum instead, scaled by the learning rate as in `optax.adamw`
-            (Loshchilov & Hutter 2019, "Decoupled Weight Decay Regularization", algorithm 1, scales it by the
-            schedule alone).
         clip_norm: maximum global norm of the gradient, above 0; None disables clipping.
 
     >>> optimizer = sgd(0.5, num_steps=100, weight_decay=0.1)
@@ -94,7 +90,7 @@ def sgd(
         raise ValueError(f"clip_norm must be above 0, got {clip_norm}")
     # Omit zeros: a constant rate needs no step count, and momentum needs one array per parameter.
     optional = {"warmup_steps": warmup_steps, "momentum": momentum, "clip_norm": clip_norm}
-    used: dict[str, Any] = {"lr": lr, "decoupled_decay" if decoupled_decay else "weight_decay": weight_decay}
+    used: dict[str, Any] = {"lr": lr, "weight_decay": weight_decay}
     used |= {name: number for name, number in optional.items() if is_abstract(number) or number not in (0, None)}
     if schedule == "cosine":
         if num_steps is None:
@@ -108,8 +104,7 @@ def sgd(
 
 def _make_sgd(
     lr: Array,
-    weight_decay: Array | None = None,
-    decoupled_decay: Array | None = None,
+    weight_decay: Array,
     num_steps: Array | None = None,
     warmup_steps: Array | None = None,
     momentum: Array | None = None,
@@ -126,8 +121,7 @@ def _make_sgd(
     is_constant = num_steps is None and warmup_steps is None
     return optax.chain(
         *([] if clip_norm is None else [optax.clip_by_global_norm(clip_norm)]),
-        *([] if weight_decay is None else [optax.add_decayed_weights(weight_decay)]),
+        optax.add_decayed_weights(weight_decay),
         *([] if momentum is None else [optax.trace(momentum)]),
-        *([] if decoupled_decay is None else [optax.add_decayed_weights(decoupled_decay)]),
         optax.scale_by_learning_rate(lr if is_constant else rate),
     )

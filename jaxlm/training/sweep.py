@@ -64,9 +64,8 @@ def train_many(
     Run r differs from `train_lm(..., key=keys[r])` only by rounding. A run that diverges has NaN losses and
     perplexities from there on; the others continue.
 
-    The runs are split evenly over the devices of the platform: over the largest number of them that divides R. If
-    `device` is a `jax.Device`, only that one is used. A small model uses one CPU core;
-    `XLA_FLAGS=--xla_force_host_platform_device_count=2` presents the CPU as two devices.
+    The runs are split evenly over the largest number of the platform's devices that divides R; a `jax.Device`
+    is used alone. `XLA_FLAGS=--xla_force_host_platform_device_count=2` presents the CPU as two devices.
 
     Args:
         train_ids: integers [T].

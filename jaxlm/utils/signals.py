@@ -14,13 +14,16 @@ _PAIR_SECONDS = 0.1  # `timeout` signals the process and its group: count both a
 _Handler = Callable[[int, FrameType | None], object] | int | None  # as in `signal.signal`
 
 
-def end_process_on_second_signal() -> contextlib.AbstractContextManager[None]:
+@contextlib.contextmanager
+def end_process_on_second_signal() -> Iterator[None]:
     """Within the block, let the first SIGINT or SIGTERM raise KeyboardInterrupt, and the second end the process.
 
-    For a command, not for a library: a notebook's kernel must live. Ignored signals stay ignored. In a thread
-    other than the main thread, nothing changes.
+    Ignore SIGHUP, which a closing terminal sends. For a command, not for a library: a notebook's kernel must live.
+    Ignored signals stay ignored. In a thread other than the main thread, nothing changes.
     """
-    return _replace_handlers(_interrupt_command)
+    hangup = [] if os.name == "nt" else [signal.SIGHUP]
+    with _replace_handlers(signal.SIG_IGN, hangup), _replace_handlers(_interrupt_command):
+        yield
 
 
 @contextlib.contextmanager

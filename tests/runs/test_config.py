@@ -49,9 +49,6 @@ def test_resolve_fills_the_rate_of_each_optimizer():
     assert resolve(TrainConfig(model="counts", optimizer="adam")).lr is None
     adam = resolve(TrainConfig(optimizer="adam"))
     assert reset_dependent_options(adam, optimizer="sgd").lr is None
-    for options in ({"optimizer": "adam", "weight_decay": 0.1}, {}):
-        with pytest.raises(ValueError, match="decoupled_decay requires optimizer sgd and a weight_decay above 0"):
-            resolve(TrainConfig(decoupled_decay=True, **options))
 
 
 @pytest.mark.parametrize(
@@ -148,7 +145,7 @@ def test_read_config_inverts_config_to_json(tmp_path):
     options: dict = {"text": Path("/texts/é.txt"), "tokenizer": Path("/tokenizers/é.json"), "clip_norm": None}
     options |= {"model": "bigram", "corpus": "shakespeare", "optimizer": "muon", "schedule": "constant"}
     options |= {"device": "cpu", "seed": 2**32 - 1, "lr": 0.25, "momentum": 0.5, "weight_decay": 0.125}
-    options |= dict.fromkeys(["direct_connections", "decoupled_decay", "tensorboard"], True)
+    options |= dict.fromkeys(["direct_connections", "tensorboard"], True)
     options |= dict.fromkeys(["val_fraction", "smoothing", "dropout", "save_seconds"], 0.75)
     names = "vocab_size", "num_steps", "warmup_steps", "patience", "keep", *POSITIVE
     config = TrainConfig(**options | dict.fromkeys(names, 300))

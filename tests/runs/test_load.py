@@ -42,7 +42,7 @@ def test_the_final_model_of_an_unfinished_run_is_its_last_checkpoint(stopped, fi
     with pytest.raises(ValueError, match="step_0000000006"):
         load_model(stopped, 6)
     shutil.rmtree(checkpoint_path(stopped / "checkpoints", 4))
-    with pytest.raises(FileNotFoundError, match="has no usable checkpoint; resume the run to write one"):
+    with pytest.raises(FileNotFoundError, match="has no usable checkpoint; resume it, or start"):
         load_model(stopped)
 
 

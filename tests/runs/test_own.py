@@ -181,7 +181,7 @@ def test_start_run_refuses_arguments_that_do_not_fit(options, own, message, conf
 def test_a_library_tokenizer_and_a_counted_model_are_saved(config, tmp_path, no_plots):
     model, tokenizer = jaxlm.CountsNgramLM(256, 2), jaxlm.ByteTokenizer()
     run = start_run(config, tmp_path / "run", model=model, tokenizer=tokenizer)
-    saved = load_model(run, model=model)
+    saved = load_model(run)
     assert (saved.model, saved.tokenizer) == (model, tokenizer)
     data_ids = tokenizer.encode(config.text.read_text())
     train_ids = jaxlm.split_ids(data_ids)[0]

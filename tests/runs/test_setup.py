@@ -76,7 +76,7 @@ def test_make_optimizer_shares_one_update(tmp_path):
 @pytest.mark.slow
 def test_make_optimizer_is_the_sgd_of_the_options():
     options = {"schedule": "constant", "warmup_steps": 2, "momentum": 0.5, "weight_decay": 0.1}
-    options |= {"decoupled_decay": True, "clip_norm": 0.5}
+    options |= {"clip_norm": 0.5}
     optimizers = make_optimizer(resolve(TrainConfig(num_steps=4, **options))), jaxlm.sgd(0.5, 4, **options)
     params, gradient = {"w": np.ones(3, np.float32)}, {"w": np.array([3.0, 0.0, 4.0], np.float32)}
     states = [optimizer.init(params) for optimizer in optimizers]

@@ -20,9 +20,7 @@ GRADIENTS = [
 NUM_STEPS = 5
 
 
-def pytorch_steps(
-    lr, *, schedule="constant", momentum=0.0, weight_decay=0.0, decoupled_decay=False, clip_norm=math.inf
-):
+def pytorch_steps(lr, *, schedule="constant", momentum=0.0, weight_decay=0.0, clip_norm=math.inf):
     """Three steps of `clip_grad_norm_`, `torch.optim.SGD` and `CosineAnnealingLR`, as PyTorch documents them.
 
     Decoupled decay is lines 8 and 9 of algorithm 1 of Loshchilov & Hutter 2019, scaled by the learning rate as in
@@ -36,8 +34,8 @@ def pytorch_steps(
         rate = lr * (1 + math.cos(math.pi * step / NUM_STEPS)) / 2 if schedule == "cosine" else lr
         for name in params:
             decay = weight_decay * params[name]
-            buffers[name] = momentum * buffers[name] + scale * gradients[name] + (not decoupled_decay) * decay
-            params[name] -= rate * (buffers[name] + decoupled_decay * decay)
+            buffers[name] = momentum * buffers[name] + scale * gradients[name] + decay
+            params[name] -= rate * buffers[name]
     return params
 
 
@@ -51,7 +49,6 @@ def pytorch_steps(
         {"clip_norm": 100.0},
         {"schedule": "cosine"},
         {"momentum": 0.9, "weight_decay": 0.1, "clip_norm": 1.0, "schedule": "cosine"},
-        {"momentum": 0.9, "weight_decay": 0.1, "decoupled_decay": True, "clip_norm": 1.0, "schedule": "cosine"},
     ],
     ids=str,
 )

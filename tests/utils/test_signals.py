@@ -175,3 +175,11 @@ def test_terminate_as_interrupt_keeps_other_handlers(handler):
         assert signal.getsignal(signal.SIGTERM) == handler
         signal.raise_signal(signal.SIGTERM)
     assert signal.getsignal(signal.SIGTERM) == handler
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGHUP")
+def test_a_command_ignores_the_hangup_of_its_terminal():
+    before = signal.getsignal(signal.SIGHUP)
+    with end_process_on_second_signal():
+        signal.raise_signal(signal.SIGHUP)
+    assert signal.getsignal(signal.SIGHUP) == before

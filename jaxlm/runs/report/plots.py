@@ -79,7 +79,7 @@ def plot_counts(path: Path, table: NDArray[Any], tokens: Sequence[str], *, num_t
     from matplotlib.colors import LogNorm
 
     totals = table.sum(axis=1, dtype=np.int64)
-    frequent = np.argsort(-totals, kind="stable")[:num_tokens]
+    frequent = np.argsort(-totals[: len(tokens)], kind="stable")[:num_tokens]  # a padded vocabulary has no more
     counts = table[np.ix_(frequent, frequent)]
     figure = new_figure(width=10, height=9)
     axes = figure.subplots()
