@@ -19,8 +19,8 @@ from jaxlm.text.batching import check_ids
 from jaxlm.utils.checks import check_at_least, check_not_traced
 from jaxlm.utils.keys import check_key
 
-# Tokens per stream and compiled call. In blocks of 64, 128, 256 and 512, a token takes 43, 40, 35 and 36 us for 1,000
-# tokens of the MLP, and 28, 34, 34 and 54 us for 200 of the counts bigram (V = 4096): a whole block is computed.
+# Tokens per stream and compiled call. With blocks of 64, 128, 256 and 512, a token of the MLP takes 43, 40, 35 and
+# 36 us in a sample of 1,000, and one of the counts bigram 28, 34, 34 and 54 us in a sample of 200 (V = 4096).
 BLOCK_LENGTH = 256
 # A block can take as little as waking up the host: with only one or two blocks in flight, the device idles.
 _BLOCKS_AHEAD = 4
