@@ -84,12 +84,14 @@ def test_python_block_runs(block, tmp_path, monkeypatch, capsys, request):
         assert float(output.split()[0]) == pytest.approx(11.96, abs=0.005)
 
 
+# `test_extras.py` resolves the extras that the commands of pip install.
+PROGRAMS = sorted({program for program, *_ in map(program_of, find_commands()) if "pip" not in program})
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*found in sys.modules")
-@pytest.mark.parametrize("program", sorted({program_of(words)[0] for words in find_commands()}), ids=" ".join)
+@pytest.mark.parametrize("program", PROGRAMS, ids=" ".join)
 def test_documented_options_exist(program, monkeypatch, capsys):
-    if "pip" in program:
-        pytest.skip("tests/test_extras.py resolves the extras")
     text = help_of(program, monkeypatch, capsys)
     for words in find_commands():
         if program_of(words)[0] == program:

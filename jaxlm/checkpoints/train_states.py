@@ -2,9 +2,8 @@
 
 A checkpoint is a directory `step_NNNNNNNNNN`: the state and the best parameters as Orbax's items `state` and
 `best`, the run's log `metrics.jsonl`, and `checkpoint.json`, which is written last. A checkpoint without it is
-incomplete.
-Orbax's `CheckpointManager` can read these directories. It is not used to write them, because it removes an old
-step file by file: a kill in between would leave a partial checkpoint.
+incomplete. Orbax's `CheckpointManager` can read these directories. It is not used to write them, because it
+removes an old step file by file: a kill in between would leave a partial checkpoint.
 """
 
 import hashlib
@@ -41,8 +40,7 @@ def save_checkpoint(directory: Path, checkpoint: Checkpoint, *, keep: int = 2**3
     """Save a checkpoint as `directory/step_NNNNNNNNNN`, unless a checkpoint of this step exists.
 
     Then remove all but the `keep` latest checkpoints. Call it in a thread without an event loop; in Jupyter's
-    main thread, Orbax fails.
-    Raises an OSError if the checkpoint cannot be written; all others are unchanged.
+    main thread, Orbax fails. Raises an OSError if the checkpoint cannot be written; all others are unchanged.
     """
     import orbax.checkpoint as ocp
 

@@ -134,7 +134,7 @@ class CountsNgramLM:
         return jnp.log(probabilities)
 
     def target_log_probs(self, variables: Variables, contexts: ArrayLike) -> TargetLogProbs:
-        """See `SupportsTargetLogProbs`. It looks up each target instead of computing V probabilities."""
+        """See `SupportsTargetLogProbs`. If there are many n-grams, only the targets are looked up."""
         contexts, smoothed = check_contexts(contexts, self.context_length), variables["smoothed"]
         if num_contexts(self) * int(self.vocab_size) <= _FEW_NGRAMS:
             log_probs_of_all = self.apply(variables, contexts)

@@ -19,9 +19,8 @@ def lock_run(path: Path, timeout: float = 1.0) -> Iterator[None]:
     """Hold the exclusive lock of a run directory. The operating system releases it when the process dies.
 
     On a file system without locks, such as some NFS, the file `.lock-soft` is the lock. It is removed if the
-    process that created it is dead.
-    Raises a BlockingIOError if another process holds the lock for more than `timeout` seconds (readers hold it
-    only briefly), and a PermissionError if the directory is not writable.
+    process that created it is dead. Raises a BlockingIOError if another process holds the lock for more than
+    `timeout` seconds (readers hold it only briefly), and a PermissionError if the directory is not writable.
     """
     if (path / LOCK_NAME).is_symlink():  # into a cache, such as git-annex's; filelock does not follow it
         (path / LOCK_NAME).unlink()
@@ -44,7 +43,7 @@ def _acquire(path: Path, timeout: float) -> AbstractContextManager[object]:
         return lock.acquire(timeout, poll_interval=0.005)  # often, to succeed between two readers
     except (OSError, NotImplementedError) as error:
         if isinstance(error, OSError) and error.errno not in _NO_LOCKS:
-            raise
+            raise  # such as a Timeout
         acquired = soft_lock.acquire(timeout, poll_interval=0.005)
     if timeout >= 1:  # once per writer
         logging.getLogger(__name__).warning("%s has no file locks; %s is used instead", path, soft_lock.lock_file)

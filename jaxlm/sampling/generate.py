@@ -63,9 +63,7 @@ def generate(
     """
     context = check_contexts(context, model.context_length).astype(jnp.int32)
     options = check_options(model.vocab_size, temperature, top_k, top_p)
-    # A traced temperature cannot be compared.
-    is_lookup = isinstance(model, TableLM) and isinstance(options.temperature, float) and options == Options()
-    block_options = None if is_lookup else options
+    block_options = None if is_lookup(model, options) else options
     return generate_block(model, variables, context, check_key(key), start, block_options, num_tokens)[1]
 
 
@@ -114,6 +112,11 @@ class TableLM:
         """Return logits for contexts."""
         weights = self.look_up(table, contexts).weights.reshape(len(contexts), -1)
         return jnp.log(weights[:, : self.vocab_size])
+
+
+def is_lookup(model: LanguageModel, options: Options) -> bool:
+    """Return whether `model` is a table of the distributions with these options, none of which is traced."""
+    return isinstance(model, TableLM) and isinstance(options.temperature, float) and options == Options()
 
 
 def tabulate(model: LanguageModel, variables: Variables) -> tuple[TableLM, Distributions]:

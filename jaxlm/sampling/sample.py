@@ -14,7 +14,7 @@ from jaxlm._types import Device, IntBN, IntBT, IntT, Variables
 from jaxlm.devices.selection import resolve_device
 from jaxlm.models.interface import LanguageModel, num_params
 from jaxlm.sampling.distributions import Options, check_options
-from jaxlm.sampling.generate import TableLM, compute_table, generate_block, is_table_worthwhile
+from jaxlm.sampling.generate import TableLM, compute_table, generate_block, is_lookup, is_table_worthwhile
 from jaxlm.text.batching import check_ids
 from jaxlm.utils.checks import check_at_least, check_not_traced
 from jaxlm.utils.keys import check_key
@@ -120,7 +120,7 @@ def _generate_blocks(
     length = min(BLOCK_LENGTH, max(_MAX_IDS_PER_BLOCK // max(len(context), 1), 1))
     if jax.config.jax_disable_jit:  # type: ignore[attr-defined]
         length = max(num_tokens, 1)  # nothing is compiled, so the exact length is best
-    block_options = None if isinstance(model, TableLM) and options == Options() else options
+    block_options = None if is_lookup(model, options) else options
     num_ids = max(num_tokens, length) * len(context)
     if block_options is not None and is_table_worthwhile(model, block_options, num_ids):
         variables, block_options = compute_table(model, variables, options), None
