@@ -168,7 +168,7 @@ def test_an_argument_that_a_run_was_started_without_is_refused(stopped):
         ({"hidden_dim": 8}, {"model": RepeatLM()}, "hidden_dim 8 does not apply to model own; remove it"),
         ({}, {"model": RepeatLM(vocab_size=5)}, "vocab_size of the tokenizer, got 5, less than the 16"),
         ({}, {"metrics": {"step": largest}}, "'step' has the name of a field"),
-        ({}, {"model": TupleLM()}, "must be nested dicts of arrays, but 'pair' is a tuple"),
+        ({}, {"model": TupleLM()}, "must be nested dicts of arrays, none empty"),
     ],
 )
 def test_start_run_refuses_arguments_that_do_not_fit(options, own, message, config, tmp_path):
