@@ -63,7 +63,8 @@ def _to_tree(model: LanguageModel, variables: Any) -> Any:
         ngrams, counts = model.ngrams_of(variables)
         return {"ngrams": ngrams, "counts": counts.astype(np.int32)}
     with contextlib.suppress(ValueError):
-        if jax.tree.structure(_unflatten(_flatten(variables))) == jax.tree.structure(variables):
+        structures: Any = [jax.tree.structure(tree) for tree in (variables, _unflatten(_flatten(variables)))]
+        if structures[0] == structures[1]:
             return variables
     keys = "none empty, with non-empty strings without slashes as keys"
     raise TypeError(f"variables must be nested dicts of arrays, {keys}, at most {_MAX_DEPTH} levels deep")
@@ -84,7 +85,7 @@ def _expected_tree(model: LanguageModel, tree: Any) -> Any:
     if isinstance(model, UniformLM):
         return {}
     if isinstance(model, UnigramLM):
-        return jax.ShapeDtypeStruct((int(model.vocab_size),), np.int32)
+        return jax.ShapeDtypeStruct((int(model.vocab_size),), np.int32)  # type: ignore[no-untyped-call]
     if isinstance(model, CountsNgramLM) or not is_library_model(model):
         return tree
     return jax.eval_shape(lambda: init(model, jax.random.key(0)))

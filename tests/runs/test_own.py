@@ -186,4 +186,4 @@ def test_a_library_tokenizer_and_a_counted_model_are_saved(config, tmp_path, no_
     data_ids = tokenizer.encode(config.text.read_text())
     train_ids = jaxlm.split_ids(data_ids)[0]
     assert bits(saved.variables) == bits(model.fit(jaxlm.init(model, jax.random.key(0)), train_ids))
-    resume_run(run, model=model)
+    resume_run(run)  # which makes the model from the manifest, as `load_model` does
