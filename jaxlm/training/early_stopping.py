@@ -19,15 +19,14 @@ class EarlyStopping(NamedTuple):
 
 def stop_early(
     training: Iterable[tuple[TrainState, Record | None]],
-    patience: int | None,
+    patience: int,
     best: EarlyStopping | None = None,
 ) -> Iterator[tuple[TrainState, Record | None, EarlyStopping]]:
     """Yield each item of `training` with the best parameters so far; stop when the validation no longer improves.
 
     Args:
         training: from `train`, with `val_ids`; a record without validation is a ValueError.
-        patience: stop after this many consecutive records without a lower validation loss, at least 1. With None,
-            never stop.
+        patience: stop after this many consecutive records without a lower validation loss, at least 1.
         best: the best of an earlier session, when resuming; None otherwise.
 
     Yields:
@@ -40,8 +39,7 @@ def stop_early(
     >>> record.step, bool(best.nats_per_token < record.validation.nats_per_token)
     (10, True)
     """
-    if patience is not None:
-        check_at_least("patience", patience, 1)
+    check_at_least("patience", patience, 1)
     for state, record in training:
         if best is None:
             best = EarlyStopping(state.params, np.float32(np.inf), np.int32(0))
@@ -54,5 +52,5 @@ def stop_early(
             else:
                 best = best._replace(records_since=best.records_since + np.int32(1))
         yield state, record, best
-        if patience is not None and best.records_since >= patience:
+        if best.records_since >= patience:
             return
