@@ -115,7 +115,8 @@ class TableLM:
 
 
 def is_lookup(model: LanguageModel, options: Options) -> bool:
-    """Return whether `model` is a table of the distributions with these options, none of which is traced."""
+    """Return whether `model` is a table, and `options` are the defaults that it was computed with."""
+    # A traced temperature cannot be compared.
     return isinstance(model, TableLM) and isinstance(options.temperature, float) and options == Options()
 
 

@@ -81,7 +81,9 @@ def run_input(
         except ValueError as error:
             outcome = "refused"
             str(error).encode("utf-8", "backslashreplace")
-        except BaseException as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # also the panic of a library in Rust, which is not an Exception
             raise Violation(f"{type(error).__name__}: {error!s:.300}") from error
         seconds = time.perf_counter() - begin
     if memory[0] > MEMORY + 5 * size:
