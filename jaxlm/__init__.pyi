@@ -12,12 +12,14 @@ from .evaluation.evaluate import (
 from .evaluation.loss import bits_per_byte as bits_per_byte, token_nats as token_nats
 from .evaluation.mixture_weights import mixture_weights as mixture_weights
 from .models.baselines import UniformLM as UniformLM, UnigramLM as UnigramLM
+from .models.count_ngrams import count_ngrams as count_ngrams
 from .models.counts_bigram import CountsBigramLM as CountsBigramLM
 from .models.counts_ngram import CountsNgramLM as CountsNgramLM
 from .models.interface import LanguageModel as LanguageModel, compute_logits as compute_logits, init as init
 from .models.mixture import MixtureLM as MixtureLM
 from .models.mlp import MLPLanguageModel as MLPLanguageModel
 from .models.neural_bigram import NeuralBigramLM as NeuralBigramLM
+from .models.ngram_counts import NgramCounts as NgramCounts
 from .models.smoothing import (
     AddK as AddK,
     KneserNey as KneserNey,

@@ -111,5 +111,5 @@ def main(options_type: type[Options], prepare: Callable[[Options], Experiment]) 
     options = tyro.cli(options_type, prog=Path(sys.argv[0]).stem)
     if not isinstance(options, BenchmarkOptions):  # benchmarks measure compile times
         enable_compilation_cache()
-    console = make_console()
-    sys.exit(run_command(lambda: run_experiment(prepare, options, console))[0])
+    # `run_command` replaces a closed standard output, so the console is made within it.
+    sys.exit(run_command(lambda: run_experiment(prepare, options, make_console()))[0])

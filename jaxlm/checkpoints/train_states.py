@@ -1,12 +1,10 @@
 """Save and load the checkpoints of a run, with Orbax and a list of checksums for each.
 
-A checkpoint is a directory `step_NNNNNNNNNN`: the state and the best parameters as Orbax's items `state` and
-`best`, the run's log `metrics.jsonl`, and `checkpoint.json`, which is written last. A checkpoint without it is
-incomplete. Orbax's `CheckpointManager` can read these directories. It is not used to write them, because it
-removes an old step file by file: a kill in between would leave a partial checkpoint.
+A checkpoint is a step of Orbax's `CheckpointManager`, a directory `step_NNNNNNNNNN`: the state and the best
+parameters as the items `state` and `best`, the run's log `metrics.jsonl`, and `checkpoint.json` with the SHA-256
+of all files, which is written last. A checkpoint without it is incomplete.
 """
 
-import hashlib
 import logging
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,7 +17,7 @@ from jaxlm.training.early_stopping import EarlyStopping
 from jaxlm.training.state import TrainState
 from jaxlm.utils.atomic_files import remove, sync, write_atomically
 from jaxlm.utils.checks import check_arrays, describe_tree
-from jaxlm.utils.json_files import add_checksum, check_version, read_json, verify_checksum
+from jaxlm.utils.json_files import add_checksum, check_version, read_json, sha256_of, verify_checksum
 
 _VERSION = 2
 _DOCUMENT, _LOG = "checkpoint.json", "metrics.jsonl"
@@ -44,29 +42,32 @@ def save_checkpoint(directory: Path, checkpoint: Checkpoint, *, keep: int = 2**3
     """
     import orbax.checkpoint as ocp
 
-    path = checkpoint_path(directory, int(checkpoint.state.step))
-    if (path / _DOCUMENT).exists():
+    step = int(checkpoint.state.step)
+    if ((path := checkpoint_path(directory, step)) / _DOCUMENT).exists():
         return path
     # Convert to NumPy: Orbax 0.11.24 cannot save arrays of JAX 0.5.0.
     trees = jax.tree.map(np.asarray, {"state": checkpoint.state, "best": checkpoint.best})
     items = {name: ocp.args.StandardSave(tree) for name, tree in trees.items()}
     document = {"version": _VERSION, "seconds": checkpoint.seconds, "arrays": describe_tree(trees)}
+    # Not `max_to_keep`: Orbax would remove old steps before the new one has its checksums.
+    names: dict[str, Any] = {"step_prefix": "step", "step_format_fixed_length": 10}
+    options = ocp.CheckpointManagerOptions(**names, enable_async_checkpointing=False)
     try:
         directory.mkdir(exist_ok=True)  # fails if the run directory was moved away
         remove(path)
-        with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
-            checkpointer.save(path.absolute(), args=ocp.args.Composite(**items))
+        with ocp.CheckpointManager(directory.absolute(), options=options) as manager:
+            manager.save(step, args=ocp.args.Composite(**items), force=True)
         write_atomically(path / _LOG, checkpoint.log)
         files = [each for each in sorted(path.rglob("*")) if each.is_file()]
-        document["files"] = {each.relative_to(path).as_posix(): _checksum(each) for each in files}
+        document["files"] = {each.relative_to(path).as_posix(): sha256_of(each.read_bytes()) for each in files}
         for each in (directory, path, *path.rglob("*")):
             sync(each)
         write_atomically(path / _DOCUMENT, add_checksum(document))
-        for step in checkpoint_steps(directory)[:-keep]:
-            remove(checkpoint_path(directory, step))
+        for old in checkpoint_steps(directory)[:-keep]:
+            remove(checkpoint_path(directory, old))
     except (OSError, ValueError, RuntimeError) as error:
         remedy = f"if the disk is full, free space and resume {directory.parent}"
-        raise OSError(f"cannot save {path}: {_first_line(error)}; {remedy}") from error
+        raise OSError(f"cannot save {path}: {error!s:.300}; {remedy}") from error
     return path
 
 
@@ -77,8 +78,13 @@ def load_checkpoint(directory: Path, step: int, like: Arrays) -> Checkpoint:
     its `opt_state` is None, that of the checkpoint is not loaded. Raises a FileNotFoundError if there is none, a
     ValueError if it is damaged or does not match `like`, and an OSError if it is intact but cannot be read.
     """
-    path = checkpoint_path(directory, step)
-    document, trees = _read_verified(path), dict(zip(("state", "best"), like, strict=True))
+    path, trees = checkpoint_path(directory, step), dict(zip(("state", "best"), like, strict=True))
+    document = read_json(origin := path / _DOCUMENT)
+    check_version(document, _VERSION, origin=origin, what="checkpoint")
+    document = verify_checksum(document, origin=origin)
+    for name, checksum in document["files"].items():  # additional files are ignored
+        if not (path / name).is_file() or sha256_of((path / name).read_bytes()) != checksum:
+            raise ValueError(f"{path} is damaged: checksum mismatch in {name}")
     found, expected = document["arrays"], describe_tree(trees)
     if like[0].opt_state is None:
         found = {name: array for name, array in found.items() if not name.startswith("['state'].opt_state")}
@@ -90,7 +96,7 @@ def load_checkpoint(directory: Path, step: int, like: Arrays) -> Checkpoint:
     except MemoryError:
         raise
     except Exception as error:  # the files are intact, and TensorStore reports failures to read as ValueErrors
-        raise OSError(f"cannot read {path}: {_first_line(error)}") from error
+        raise OSError(f"cannot read {path}: {error!s:.300}") from error
     return Checkpoint(restored["state"], restored["best"], log, document["seconds"])
 
 
@@ -135,23 +141,3 @@ def _load_items(path: Path, trees: dict[str, Any]) -> dict[str, Any]:
     with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
         restored = checkpointer.restore(path.absolute(), args=ocp.args.Composite(**items))
     return {name: ocp.tree.deserialize_tree(restored[name], tree) for name, tree in trees.items()}
-
-
-def _read_verified(path: Path) -> dict[str, Any]:
-    """Return the document of a checkpoint after verifying its files. Additional files are ignored."""
-    document = read_json(path / _DOCUMENT)
-    check_version(document, _VERSION, origin=path / _DOCUMENT, what="checkpoint")
-    document = verify_checksum(document, origin=path / _DOCUMENT)
-    for name, checksum in document["files"].items():
-        if not (path / name).is_file() or _checksum(path / name) != checksum:
-            raise ValueError(f"{path} is damaged: checksum mismatch in {name}")
-    return document
-
-
-def _checksum(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).partition("\n")[0][:1000]  # Orbax's messages can have hundreds of lines

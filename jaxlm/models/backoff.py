@@ -1,12 +1,12 @@
-"""Build smoothed n-grams as backoff levels, one for each context length, and look them up.
+"""Smoothed n-grams as a trie of contexts, and how to look them up inside `jit`.
 
     P(w | h) = weight(h, w) + backoff(h) P(w | h')      with h' = h without its first token
 
-A level holds the contexts of one length that occur in the text, with an entry for each token seen after them. The
-weight of a token without an entry is 0; the backoff of a context that is not in the level is 1.
+Each node of the trie is a context, read backwards: the root is the empty context, and a child has one more token
+in front. With a context, the trie holds all its ends, so one search among the children of a context finds the next
+longer one. The weight of a token that does not follow h is 0; the backoff of a context not in the trie is 1.
 """
 
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import jax
@@ -15,151 +15,182 @@ import numpy as np
 from jax import Array, lax
 from numpy.typing import NDArray
 
-from jaxlm._types import Counts, FloatB, FloatBV, FloatW, IntB, IntBN, IntW, Ngrams
+from jaxlm._types import Counts, FloatBV, FloatW, IntB, IntBN, IntW, Ngrams
+from jaxlm.models.ngram_counts import (
+    Keys,
+    NgramCounts,
+    context_keys,
+    find_runs,
+    merge_runs,
+    shorten_keys,
+    sort_and_count,
+    sum_runs,
+)
 from jaxlm.models.smoothing import AddK, Smoothing, WittenBell, estimate_discounts
 from jaxlm.text.batching import pad_rows
 
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True, eq=False)
-class BackoffLevel:
-    """The contexts of one length. Context c has the entries in [starts[c], starts[c + 1])."""
-
-    length: int = field(metadata={"static": True})
-    max_entries: int = field(metadata={"static": True})  # at least the number of entries of any context
-    contexts: Any  # int32 [C, length], sorted
-    starts: Any  # int32 [C + 1]
-    backoffs: Any  # [C]
-    tokens: Any  # int32 [M], sorted within a context
-    weights: Any  # [M]
+_ENTRIES_PER_STEP = 64  # of `interpolate`
 
 
-class Entries(NamedTuple):
-    """For each context [B], the range of its entries in a level, and its backoff."""
+class BackoffTrie(NamedTuple):
+    """C contexts by length, then by their tokens backwards, with M entries: the tokens that follow them.
 
-    begins: IntB
-    ends: IntB
-    backoffs: FloatB
+    Arrays are padded. The last context is never real: it has no children and no entries, and its backoff is 1.
+    """
 
-
-def merge_ngrams(ngrams: Ngrams, counts: Counts) -> tuple[Ngrams, Counts]:
-    """Return the distinct n-grams [M, n], sorted, and the sum of the counts of each."""
-    order = np.lexsort(ngrams.T[::-1])
-    ngrams, counts = ngrams[order], counts[order]
-    firsts = _find_runs(ngrams)
-    return ngrams[firsts], _sum_runs(counts, firsts)
+    children: Any  # int32 [C + 1]; those of context c are the contexts in [children[c], children[c + 1])
+    tokens: Any  # int32 [C], the first token of each context; ascending among siblings
+    backoffs: Any  # float32 [C]
+    entries: Any  # int32 [C + 1]; those of context c are in [entries[c], entries[c + 1])
+    next_tokens: Any  # int32 [M], ascending within a context
+    weights: Any  # float32 [M]
 
 
-def build_levels(ngrams: Ngrams, counts: Counts, vocab_size: int, smoothing: Smoothing) -> list[BackoffLevel]:
-    """Return the levels of sorted n-grams [M, n] with counts [M], the shortest context first, in float64."""
-    levels = [_build_level(ngrams, counts, vocab_size, smoothing)]
-    while ngrams.shape[1] > 1 and not isinstance(smoothing, AddK):
-        # Kneser-Ney counts the distinct tokens before a shorter n-gram, not its occurrences.
-        counts = counts if isinstance(smoothing, WittenBell) else np.ones_like(counts)
-        ngrams, counts = merge_ngrams(ngrams[:, 1:], counts)
-        levels.append(_build_level(ngrams, counts, vocab_size, smoothing))
-    return levels[::-1]
+def build_trie(ngrams: NgramCounts, smoothing: Smoothing) -> BackoffTrie:
+    """Return the smoothed n-grams as NumPy arrays. Each shorter order follows from the next longer one."""
+    vocab_size, keys, counts = ngrams.vocab_size, ngrams.keys, ngrams.counts
+    levels: list[BackoffTrie] = []  # of each length of context, with numbers of children and entries, not bounds
+    for order in range(ngrams.order, 0, -1):
+        contexts = context_keys(keys, vocab_size)
+        firsts = find_runs(contexts)
+        contexts, num_entries = contexts[:, firsts], np.diff(firsts, append=len(counts))
+        if order == ngrams.order:
+            num_children = np.zeros_like(firsts)
+        if order < ngrams.order and isinstance(smoothing, AddK):
+            weights, backoffs, next_tokens = np.zeros(0), np.ones(len(firsts)), np.zeros(0)
+            num_entries = np.zeros_like(firsts)
+        else:
+            next_tokens = keys[-1] % vocab_size
+            weights, backoffs = _smooth(counts, firsts, num_entries, vocab_size, order, smoothing)
+        levels.append(
+            BackoffTrie(
+                children=num_children.astype(np.int32),
+                tokens=(contexts[-1] % vocab_size).astype(np.int32),
+                backoffs=backoffs.astype(np.float32),
+                entries=num_entries.astype(np.int32),
+                next_tokens=next_tokens.astype(np.int32),
+                weights=weights.astype(np.float32),
+            )
+        )
+        num_children = np.diff(find_runs(context_keys(contexts, vocab_size)), append=len(firsts))
+        if order > 1:
+            keys, counts = _shorten(keys, counts, order, vocab_size, smoothing)
+    columns = (np.concatenate(parts) for parts in zip(*reversed(levels), strict=True))
+    children, tokens, backoffs, entries, next_tokens, weights = columns
+    return BackoffTrie(
+        children=1 + _bounds(children),  # the root, context 0, is nobody's child
+        tokens=_pad(tokens, vocab_size),
+        backoffs=_pad(backoffs, 1),
+        entries=_bounds(entries),
+        next_tokens=_pad(next_tokens, vocab_size),
+        weights=_pad(weights, 0),
+    )
 
 
-def _build_level(ngrams: Ngrams, counts: Counts, vocab_size: int, smoothing: Smoothing) -> BackoffLevel:
-    firsts = _find_runs(ngrams[:, :-1])
-    starts = np.append(firsts, len(ngrams))
-    num_types = np.diff(starts)  # t(h)
-    totals = _sum_runs(counts, firsts).astype(np.float64)  # c(h)
-    discounts = np.zeros(len(counts))
+def _smooth(
+    counts: Counts,
+    firsts: NDArray[Any],
+    num_types: NDArray[Any],
+    vocab_size: int,
+    order: int,
+    smoothing: Smoothing,
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return the weights of n-grams and the backoffs of their contexts, which begin at `firsts`."""
+    totals = sum_runs(counts, firsts).astype(np.float64)  # c(h)
+    discounted = counts
     # Each method reserves a mass of every context for the shorter context.
     if isinstance(smoothing, AddK):
         mass = np.full(len(firsts), smoothing.k * vocab_size)
         totals += mass
     elif isinstance(smoothing, WittenBell):
-        mass = num_types.astype(np.float64)
+        mass = num_types.astype(np.float64)  # t(h)
         totals += mass
     else:
-        estimates = estimate_discounts(smoothing, counts, ngrams.shape[1])
+        estimates = estimate_discounts(smoothing, counts, order)
         discounts = np.array([0.0, *estimates])[np.minimum(counts, 3)]
-        mass = _sum_runs(discounts, firsts)
-    return BackoffLevel(
-        length=ngrams.shape[1] - 1,
-        max_entries=int(num_types.max(initial=1)),
-        contexts=ngrams[firsts, :-1],
-        starts=starts,
-        backoffs=mass / totals,
-        tokens=ngrams[:, -1],
-        weights=(counts - discounts) / np.repeat(totals, num_types),
-    )
+        mass = sum_runs(discounts, firsts)
+        discounted = counts - discounts
+    return discounted / np.repeat(totals, num_types), mass / totals
 
 
-def _find_runs(rows: Ngrams) -> NDArray[np.intp]:
-    """Return the index of the first row of each run of equal rows."""
-    differs = np.ones(len(rows), bool)
-    differs[1:] = (rows[1:] != rows[:-1]).any(axis=1)
-    return np.flatnonzero(differs)
+def _shorten(keys: Keys, counts: Counts, order: int, vocab_size: int, smoothing: Smoothing) -> tuple[Keys, Counts]:
+    """Return the n-grams without their first token, and their counts."""
+    shorter = shorten_keys(keys, order, vocab_size)
+    if isinstance(smoothing, WittenBell):
+        return merge_runs([(shorter, counts)])
+    # Kneser-Ney counts the distinct tokens before a shorter n-gram, not its occurrences.
+    return sort_and_count(shorter)
 
 
-def _sum_runs(values: NDArray[Any], firsts: NDArray[np.intp]) -> NDArray[Any]:
-    """Return the sum of `values` over each run, given where the runs begin."""
-    return np.add.reduceat(values, firsts) if len(firsts) else values  # reduceat rejects empty arrays
+def _pad(array: NDArray[Any], value: int) -> NDArray[Any]:
+    """Append at least one `value`, so that texts of similar length share a compiled program."""
+    return pad_rows(np.append(array, array.dtype.type(value)), value)
 
 
-def pad_level(level: BackoffLevel, vocab_size: int) -> BackoffLevel:
-    """Convert a level to float32 and pad it, so that texts of similar length share a compiled program."""
-    contexts = pad_rows(level.contexts, vocab_size)
-    return BackoffLevel(
-        length=level.length,
-        max_entries=min(1 << (level.max_entries - 1).bit_length(), vocab_size),
-        contexts=contexts,
-        starts=np.pad(level.starts.astype(np.int32), (0, len(contexts) - len(level.contexts)), mode="edge"),
-        backoffs=pad_rows(level.backoffs.astype(np.float32), 1),
-        tokens=pad_rows(level.tokens, vocab_size),
-        weights=pad_rows(level.weights.astype(np.float32), 0),
-    )
+def _bounds(sizes: NDArray[np.int32]) -> NDArray[np.int32]:
+    return np.append(np.int32(0), np.cumsum(_pad(sizes, 0), dtype=np.int32))
 
 
-@jax.named_scope("find_entries")
-def find_entries(level: BackoffLevel, contexts: IntBN) -> Entries:
-    """Look up the last `level.length` tokens of each of `contexts`."""
-    rows, is_known = jnp.zeros(len(contexts), jnp.int32), jnp.ones(len(contexts), bool)
-    if level.length:
-        wanted = contexts[:, -level.length :]
-        rows = _search(level.contexts, wanted, rows, jnp.full_like(rows, len(level.contexts)))
-        is_known = (level.contexts.at[rows].get(mode="clip") == wanted).all(axis=1)
-    begins, ends = level.starts.at[rows].get(mode="clip"), level.starts.at[rows + 1].get(mode="clip")
-    backoffs = level.backoffs.at[rows].get(mode="clip")
-    return Entries(begins, jnp.where(is_known, ends, begins), jnp.where(is_known, backoffs, 1))
+def ngrams_of(trie: BackoffTrie, context_length: int) -> Ngrams:
+    """Return the n-grams of the highest order, int32 [M, N + 1], in the order of their keys. NumPy only."""
+    begin, end = 0, 1
+    rows = np.zeros((1, 0), np.int32)
+    for _ in range(context_length):
+        num_children = np.diff(trie.children[begin : end + 1])
+        begin, end = int(trie.children[begin]), int(trie.children[end])
+        rows = np.concatenate([trie.tokens[begin:end, None], np.repeat(rows, num_children, axis=0)], axis=1)
+    first, last = int(trie.entries[begin]), int(trie.entries[end])
+    rows = np.repeat(rows, np.diff(trie.entries[begin : end + 1]), axis=0)
+    return np.concatenate([rows, trie.next_tokens[first:last, None]], axis=1)
+
+
+@jax.named_scope("find_contexts")
+def find_contexts(trie: BackoffTrie, contexts: IntBN) -> list[IntB]:
+    """Return the indices in the trie of the last 1, 2, ..., N tokens of contexts [B, N]; the last if not found."""
+    found, parents = [], jnp.zeros(len(contexts), jnp.int32)
+    for position in range(contexts.shape[1] - 1, -1, -1):
+        begins, ends = _at(trie.children, parents), _at(trie.children, parents + 1)
+        parents = _search(trie.tokens, contexts[:, position], begins, ends)
+        found.append(parents)
+    return found
 
 
 @jax.named_scope("interpolate")
-def interpolate(level: BackoffLevel, entries: Entries, shorter: FloatBV) -> FloatBV:
-    """Return the probabilities after contexts with `entries`, given those after the shorter ones."""
-    index = entries.begins[:, None] + jnp.arange(level.max_entries)[None, :]  # [B, max_entries]
-    is_entry = index < entries.ends[:, None]
-    tokens = jnp.where(is_entry, level.tokens.at[index].get(mode="clip"), shorter.shape[1])
-    weights = jnp.where(is_entry, level.weights.at[index].get(mode="clip"), 0)
-    scaled = entries.backoffs[:, None] * shorter
-    return scaled.at[jnp.arange(len(scaled))[:, None], tokens].add(weights, mode="drop")
+def interpolate(trie: BackoffTrie, context: IntB, shorter: FloatBV) -> FloatBV:
+    """Return the probabilities after contexts, given their indices [B] and those after the shorter contexts."""
+    begins, ends = _at(trie.entries, context), _at(trie.entries, context + 1)
+    rows = jnp.arange(len(context))[:, None]
+
+    def add_entries(step: Any, probabilities: FloatBV) -> FloatBV:
+        index = begins[:, None] + step * _ENTRIES_PER_STEP + jnp.arange(_ENTRIES_PER_STEP)[None, :]
+        is_entry = index < ends[:, None]
+        tokens = jnp.where(is_entry, _at(trie.next_tokens, index), shorter.shape[1])
+        return probabilities.at[rows, tokens].add(_at(trie.weights, index), mode="drop")
+
+    num_steps = -(-(ends - begins).max(initial=0) // _ENTRIES_PER_STEP)
+    return lax.fori_loop(0, num_steps, add_entries, _at(trie.backoffs, context)[:, None] * shorter)
 
 
 @jax.named_scope("interpolate")
-def interpolate_targets(level: BackoffLevel, entries: Entries, targets: IntW, shorter: FloatW) -> FloatW:
+def interpolate_targets(trie: BackoffTrie, context: IntW, targets: IntW, shorter: FloatW) -> FloatW:
     """Return the probabilities of `targets` only, given those after the shorter contexts."""
-    index = _search(level.tokens[:, None], targets[:, None], entries.begins, entries.ends)
-    is_seen = (index < entries.ends) & (level.tokens.at[index].get(mode="clip") == targets)
-    weights = jnp.where(is_seen, level.weights.at[index].get(mode="clip"), 0)
-    return weights + entries.backoffs * shorter
+    begins, ends = _at(trie.entries, context), _at(trie.entries, context + 1)
+    weights = _at(trie.weights, _search(trie.next_tokens, targets, begins, ends))
+    return weights + _at(trie.backoffs, context) * shorter
 
 
-def _search(rows: Array, wanted: Array, begins: IntB, ends: IntB) -> IntB:
-    """Return the first i in [begins, ends) with `rows[i] >= wanted` [B, k], or `ends`; `rows` [R, k] is sorted."""
+def _search(tokens: Array, wanted: IntB, begins: IntB, ends: IntB) -> IntB:
+    """Return where in [begins, ends), a range of ascending tokens, `wanted` is; or else the last index."""
+    num_steps = (32 - lax.clz((ends - begins).max(initial=0))).astype(jnp.int32)
 
-    def halve(_: Any, bounds: tuple[IntB, IntB]) -> tuple[IntB, IntB]:
-        low, high = bounds
-        middle = (low + high) // 2
-        found = rows.at[middle].get(mode="clip")
-        is_below, is_equal = jnp.zeros(low.shape, bool), jnp.ones(low.shape, bool)
-        for position in range(rows.shape[1]):
-            is_below |= is_equal & (found[:, position] < wanted[:, position])
-            is_equal &= found[:, position] == wanted[:, position]
-        is_below &= low < high
-        return jnp.where(is_below, middle + 1, low), jnp.where(is_below, high, middle)
+    def step(index: Any, low: IntB) -> IntB:
+        middle = low + lax.shift_left(jnp.int32(1), num_steps - 1 - index)
+        is_below = (middle <= ends) & (_at(tokens, middle - 1) < wanted)
+        return jnp.where(is_below, middle, low)
 
-    return lax.fori_loop(0, len(rows).bit_length(), halve, (begins, ends))[0]
+    low = lax.fori_loop(0, num_steps, step, begins)
+    return jnp.where((low < ends) & (_at(tokens, low) == wanted), low, len(tokens) - 1)
+
+
+def _at(array: Array, index: Array) -> Array:
+    return array.at[index].get(mode="clip")

@@ -12,13 +12,14 @@ from numpy.typing import ArrayLike
 
 from jaxlm._types import Counts, FloatBV, FloatW, IntBN, IntW, KeyLike, Ngrams, TargetLogProbs, Variables
 from jaxlm.models import backoff
-from jaxlm.models.interface import check_contexts, check_sizes, num_contexts
+from jaxlm.models.count_ngrams import count_ngrams
+from jaxlm.models.interface import check_contexts, check_sizes
+from jaxlm.models.ngram_counts import NgramCounts, counts_of_ngrams, empty_counts, pack_ngrams
 from jaxlm.models.smoothing import AddK, ModifiedKneserNey, Smoothing
-from jaxlm.text.batching import check_ids, check_stream, pad_rows
+from jaxlm.text.batching import pad_rows
 from jaxlm.utils.checks import check_at_least, check_not_traced
 
 _MAX_COUNT = np.iinfo(np.int32).max
-_FEW_NGRAMS = 2**22  # up to V^n = 2^22, `apply` scores a text up to 7 times faster than a search for each target
 
 
 @final
@@ -34,8 +35,8 @@ class CountsNgramLM:
         context_length: N, in [0, 5].
         smoothing: a method, or a float k, which means `AddK(k)`.
 
-    Variables: `{"counts": {"ngrams": int32 [M, n], "counts": int32 [M]}, "smoothed": {"base": float32, "levels":
-    tuple of BackoffLevel}}`. `ngrams` holds the observed n-grams, sorted.
+    Variables: `{"counts": int32 [M], "unigrams": float32 [V], "trie": BackoffTrie}`. `counts` belong to the
+    n-grams of order n in the trie; `unigrams` are the probabilities after the empty context. Arrays are padded.
 
     >>> import jaxlm
     >>> model = CountsNgramLM(vocab_size=4, context_length=2, smoothing=1.0)
@@ -65,7 +66,7 @@ class CountsNgramLM:
 
     def init(self, key: KeyLike, contexts: IntBN) -> Variables:
         """Return the variables of an empty table."""
-        return self._make_variables(np.zeros((0, self.context_length + 1), np.int32), np.zeros(0, np.int64))
+        return self._make_variables(empty_counts(self.vocab_size, self.context_length + 1))
 
     def fit(self, variables: Variables, ids: ArrayLike) -> Variables:
         """Return `variables` with the n-grams of `ids` added. Host function; not for use inside `jit`.
@@ -84,68 +85,81 @@ class CountsNgramLM:
         """
         check_not_traced("fit", "variables that were fitted outside", variables, ids)
         order = self.context_length + 1
-        stream = np.asarray(check_stream(ids, self.vocab_size, min_length=order), np.int32)
-        windows = np.lib.stride_tricks.sliding_window_view(stream, order)
-        ngrams, counts = self.ngrams_of(variables)
-        counts = np.concatenate([counts, np.ones(len(windows), np.int64)])
-        return self._make_variables(*backoff.merge_ngrams(np.concatenate([ngrams, windows]), counts))
+        counts = count_ngrams(ids, order, vocab_size=self.vocab_size)
+        fitted = self.counts_of(variables)
+        return self._make_variables(fitted + counts if len(fitted.counts) else counts)
+
+    @classmethod
+    def from_counts(
+        cls, counts: NgramCounts, smoothing: Smoothing | float | None = None
+    ) -> tuple["CountsNgramLM", Variables]:
+        """Return a model and its variables, given counts from `count_ngrams`.
+
+        Host function; not for use inside `jit`.
+
+        Args:
+            smoothing: a method, or a float k, which means `AddK(k)`; None means `ModifiedKneserNey()`.
+
+        >>> import jaxlm
+        >>> counts = jaxlm.count_ngrams([0, 1, 2, 0, 1], order=2)
+        >>> model, variables = CountsNgramLM.from_counts(counts, smoothing=1.0)
+        >>> print(np.exp(model.apply(variables, np.array([[0]]))).round(3))  # (2 + 1) / (2 + 3) for token 1
+        [[0.2 0.6 0.2]]
+        """
+        model = cls(counts.vocab_size, counts.order - 1, ModifiedKneserNey() if smoothing is None else smoothing)
+        return model, model._make_variables(counts)
+
+    def counts_of(self, variables: Variables) -> NgramCounts:
+        """Return the counts of the n-grams that the variables hold. Host function."""
+        variables = jax.device_get(variables)
+        ngrams, counts = backoff.ngrams_of(variables["trie"], self.context_length), variables["counts"]
+        counts = counts[counts > 0].astype(np.int64)  # the others are padding
+        if len(ngrams) != len(counts) or len(variables["unigrams"]) != self.vocab_size:
+            raise ValueError(f"the variables of a CountsNgramLM belong to a different model than {self}")
+        return NgramCounts(self.vocab_size, self.context_length + 1, pack_ngrams(ngrams, self.vocab_size), counts)
 
     def ngrams_of(self, variables: Variables) -> tuple[Ngrams, Counts]:
-        """Return the distinct n-grams, int32 [M, n], sorted, and their counts, int64 [M]. Host function."""
-        order, counts = self.context_length + 1, jax.device_get(variables["counts"])
-        ngrams, is_real = counts["ngrams"], counts["counts"] > 0  # the other rows are padding
-        if ngrams.shape[1] != order:
-            shape = list(ngrams.shape)
-            raise ValueError(
-                f"n-grams must have shape [M, {order}], got {shape}; they belong to a different model"
-            )
-        return ngrams[is_real], counts["counts"][is_real].astype(np.int64)
+        """Return the distinct n-grams, int32 [M, n], and their counts, int64 [M], ordered as in `NgramCounts`."""
+        counts = self.counts_of(variables)
+        return counts.ngrams(), counts.counts
 
     def variables_of(self, ngrams: ArrayLike, counts: ArrayLike) -> Variables:
         """Return variables with integer n-grams [M, n], in any order, and counts [M] >= 1. Host function."""
-        ngrams, counts, order = np.asarray(ngrams), np.asarray(counts), self.context_length + 1
-        if not all(np.issubdtype(array.dtype, np.integer) for array in (ngrams, counts)):
-            raise TypeError(f"n-grams and counts must be integers, got {ngrams.dtype} and {counts.dtype}")
-        if ngrams.shape != (len(ngrams), order) or counts.shape != ngrams.shape[:1]:
-            shapes = f"{list(ngrams.shape)} and {list(counts.shape)}"
-            raise ValueError(f"n-grams must have shape [M, {order}] and counts [M], got {shapes}")
-        check_ids(ngrams.reshape(-1), self.vocab_size)
-        if len(counts) and counts.min() < 1:
-            raise ValueError(f"an n-gram's count must be at least 1, got {counts.min()}")
-        return self._make_variables(*backoff.merge_ngrams(ngrams.astype(np.int32), counts.astype(np.int64)))
+        if np.shape(ngrams)[1:] != (self.context_length + 1,):
+            got = f"{list(np.shape(ngrams))} and {list(np.shape(counts))}"
+            raise ValueError(f"n-grams must have shape [M, {self.context_length + 1}] and counts [M], got {got}")
+        return self._make_variables(counts_of_ngrams(ngrams, counts, self.vocab_size))
 
-    def _make_variables(self, ngrams: Ngrams, counts: Counts) -> Variables:
-        if counts.max(initial=0) > _MAX_COUNT:
-            largest = counts.max()
+    def _make_variables(self, counts: NgramCounts) -> Variables:
+        if counts.counts.max(initial=0) > _MAX_COUNT:
+            largest = counts.counts.max()
             raise ValueError(f"an n-gram's count is {largest}, above the int32 limit {_MAX_COUNT}; fit fewer ids")
-        levels = backoff.build_levels(ngrams, counts, self.vocab_size, cast(Smoothing, self.smoothing))
+        trie = backoff.build_trie(counts, cast(Smoothing, self.smoothing))
+        # Tokens without an entry at the root share its backoff equally.
         base = 0.0 if self.smoothing == AddK(0) else 1 / self.vocab_size
-        stored = {"ngrams": pad_rows(ngrams, self.vocab_size), "counts": pad_rows(counts.astype(np.int32), 0)}
-        padded = tuple(backoff.pad_level(level, self.vocab_size) for level in levels)
-        return jax.device_put({"counts": stored, "smoothed": {"base": np.float32(base), "levels": padded}})
+        unigrams = np.full(self.vocab_size, trie.backoffs[0] * base, np.float32)
+        root = slice(trie.entries[0], trie.entries[1])
+        unigrams[trie.next_tokens[root]] += trie.weights[root]
+        padded = pad_rows(counts.counts.astype(np.int32), 0)
+        return jax.device_put({"counts": padded, "unigrams": unigrams, "trie": trie})
 
     def apply(self, variables: Variables, contexts: ArrayLike) -> FloatBV:
         """Return log-probabilities for contexts [B, N]."""
-        contexts, smoothed = check_contexts(contexts, self.context_length), variables["smoothed"]
-        probabilities = jnp.full((len(contexts), self.vocab_size), smoothed["base"])
-        for level in smoothed["levels"]:
-            entries = backoff.find_entries(level, contexts)
-            probabilities = backoff.interpolate(level, entries, probabilities)
+        contexts, trie = check_contexts(contexts, self.context_length), variables["trie"]
+        probabilities = jnp.broadcast_to(variables["unigrams"], (len(contexts), self.vocab_size))
+        for context in backoff.find_contexts(trie, contexts):
+            probabilities = backoff.interpolate(trie, context, probabilities)
         return jnp.log(probabilities)
 
     def target_log_probs(self, variables: Variables, contexts: ArrayLike) -> TargetLogProbs:
-        """See `SupportsTargetLogProbs`. If there are many n-grams, only the targets are looked up."""
-        contexts, smoothed = check_contexts(contexts, self.context_length), variables["smoothed"]
-        if num_contexts(self) * int(self.vocab_size) <= _FEW_NGRAMS:
-            log_probs_of_all = self.apply(variables, contexts)
-            return lambda rows, targets: log_probs_of_all[rows, targets]
-        levels = [(level, backoff.find_entries(level, contexts)) for level in smoothed["levels"]]
+        """See `SupportsTargetLogProbs`. Only the targets are looked up."""
+        contexts, trie = check_contexts(contexts, self.context_length), variables["trie"]
+        found = backoff.find_contexts(trie, contexts)
 
         def log_probs(rows: IntW, targets: IntW) -> FloatW:
-            probabilities = jnp.full(targets.shape, smoothed["base"])
-            for level, entries in levels:
-                own_entries = backoff.Entries(*(each[rows] for each in entries))
-                probabilities = backoff.interpolate_targets(level, own_entries, targets, probabilities)
+            probabilities = variables["unigrams"].at[targets].get(mode="clip")
+            for context in found:
+                probabilities = backoff.interpolate_targets(trie, context[rows], targets, probabilities)
             return jnp.log(probabilities)
 
         return log_probs

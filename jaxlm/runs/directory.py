@@ -77,15 +77,8 @@ def create_run(
     path.mkdir(parents=True, exist_ok=True)
     with lock_run(path):
         check_run_path(path, overwrite=overwrite)
-        manifest = {"kind": kind, "started": utc_now(), "sessions": 0, "seconds": 0.0}
-        manifest |= {"notes": [], "config": dict(config), **details}
-        if (path / "manifest.json").exists():  # a half-removed run must not look complete or be resumed
-            outcome = {"state": "failed", "why": "overwriting was interrupted", "ended": utc_now()}
-            write_manifest(path, manifest | outcome | {"kind": "cleared"})
-        for name in _ENTRIES:
-            remove(path / name)
-        with run_session(path, manifest, device):
-            write_json(path / "config.json", config)
+        manifest = {"kind": kind, "started": utc_now(), "sessions": 0, "seconds": 0.0, "notes": []}
+        with run_session(path, {**manifest, "config": dict(config), **details}, device):
             yield path
 
 
@@ -93,30 +86,38 @@ def create_run(
 def run_session(path: Path, manifest: Mapping[str, Any], device: jax.Device) -> Iterator[None]:
     """Set the state in the manifest to "running" within the block, and to the outcome afterwards.
 
-    The caller must hold the lock of the run.
+    The first session removes what the run replaces. The caller must hold the lock of the run.
     """
     begin = time.monotonic()
-    session = {**manifest, "sessions": manifest["sessions"] + 1, **describe_environment(device)}
+    session = {**manifest, **describe_environment(device)}
     session["process"] = {"pid": os.getpid(), "host": socket.gethostname()}
-    for folder in (path, path / "checkpoints"):  # temporary files of a killed process
-        for entry in folder.iterdir() if folder.is_dir() else []:
-            if is_temporary(entry.name):
-                remove(entry)
-    write_manifest(path, {**session, "state": "running", "why": None, "ended": None})
 
-    def finish(state: str, why: str | None) -> None:
-        seconds = manifest["seconds"] + time.monotonic() - begin
-        write_manifest(path, {**session, "state": state, "why": why, "ended": utc_now(), "seconds": seconds})
+    def write_state(state: str, why: str | None = None) -> None:
+        outcome: dict[str, Any] = {"state": state, "why": why, "ended": None}
+        if state != "running":
+            outcome |= {"ended": utc_now(), "seconds": manifest["seconds"] + time.monotonic() - begin}
+        write_manifest(path, session | outcome)
 
     try:
+        if not manifest["sessions"]:  # until all is removed, no session has started, and nothing is loaded
+            write_state("running")
+            for name in _ENTRIES:
+                remove(path / name)
+        for folder in (path, path / "checkpoints"):  # temporary files of a killed process
+            for entry in folder.iterdir() if folder.is_dir() else []:
+                if is_temporary(entry.name):
+                    remove(entry)
+        session["sessions"] += 1
+        write_state("running")
+        write_json(path / "config.json", manifest["config"])
         yield
     except BaseException as error:
         state = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
         why = str(error).partition("\n")[0][:500] or type(error).__name__
         with suppress(OSError):  # raise the first error, not this one
-            finish(state, why)
+            write_state(state, why)
         raise
-    finish("done", None)
+    write_state("done")
 
 
 def resume_hint(path: Path | str) -> str:

@@ -8,11 +8,10 @@ import jax
 
 from jaxlm.checkpoints import model_files, train_states
 from jaxlm.checkpoints.model_files import SavedModel
-from jaxlm.checkpoints.model_spec import model_from_spec
 from jaxlm.models import CountsBigramLM, CountsNgramLM, LanguageModel
 from jaxlm.runs.config import TrainConfig, config_from_json, resolve
 from jaxlm.runs.manifest import read_manifest
-from jaxlm.runs.own import Own, check_own
+from jaxlm.runs.own import Own, complete_own
 from jaxlm.runs.setup import abstract_state, make_model
 from jaxlm.text.tokenizers import Tokenizer, load_tokenizer, tokenizer_to_json
 from jaxlm.utils.atomic_files import expand
@@ -91,10 +90,11 @@ def load_model(
 
 def _load_from_run(path: Path, checkpoint: str | int, model: LanguageModel | None) -> SavedModel:
     run = open_run(path)
+    if not run.manifest["sessions"]:  # what it replaces may still be there
+        raise FileNotFoundError(f"{path} has no model, because its start was interrupted; resume it")
     own = run.manifest["own"]
-    if model is None and own.get("model", {}).get("of_jaxlm"):
-        model = model_from_spec(own["model"], path)
-    check_own(path, {name: own[name] for name in own.keys() & {"model"}}, Own(model), "load_model")
+    model_only = {name: own[name] for name in own.keys() & {"model"}}
+    model = complete_own(path, model_only, Own(model), "load_model").model
     if checkpoint == "final" and (run.manifest["state"] == "done" or (path / "model").exists()):
         if not (path / "model").exists():
             remedy = "load a checkpoint, such as 'last', or start the run again"

@@ -13,7 +13,7 @@ from jax import Array
 from numpy.typing import ArrayLike
 
 from jaxlm._types import NpIntT, Variables
-from jaxlm.checkpoints.model_spec import model_to_spec
+from jaxlm.checkpoints.model_spec import model_from_spec, model_to_spec
 from jaxlm.models import LanguageModel
 from jaxlm.models.interface import compute_logits
 from jaxlm.text.batching import check_ids
@@ -114,14 +114,17 @@ def describe_own(own: Own) -> dict[str, Any]:
     return {name: value for name, value in described.items() if value is not None}
 
 
-def check_own(path: Path, recorded: Mapping[str, Any], own: Own, call: str) -> None:
-    """Raise a ValueError that names the argument unless the manifest of the run at `path` records `own`.
+def complete_own(path: Path, recorded: Mapping[str, Any], own: Own, call: str) -> Own:
+    """Return `own` with a recorded model of this library. Raise a ValueError unless the manifest records the rest.
 
-    `call` is the function that needs the arguments, for the remedy.
+    `path` is the run, and `call` the function that needs the arguments, for the remedy.
     """
+    if own.model is None and recorded.get("model", {}).get("of_jaxlm"):
+        own = own._replace(model=model_from_spec(recorded["model"], path))
     given = describe_own(own)
     for name in sorted(recorded.keys() | given.keys()):
         if recorded.get(name) != given.get(name):
             before, now = (json.dumps(described.get(name))[:200] for described in (recorded, given))
             remedy = f"pass the same: {call}(path, {name}=...)" if name in recorded else "remove it"
             raise ValueError(f"{path} was started with {name} {before}, not {now}; {remedy}")
+    return own

@@ -47,8 +47,7 @@ def train_with_checkpoints(
         events = open_tensorboard(path / "tensorboard", first_step) if config.tensorboard else nullcontext()
         write_events = stack.enter_context(events)
         try:
-            # Without patience, never stop, but keep the best.
-            for state, record, best in stop_early(training, config.patience or 2**31 - 1, start_best):
+            for state, record, best in stop_early(training, config.patience, start_best):
                 now = time.monotonic()
                 if int(state.step) == first_step:
                     continue  # before the first chunk

@@ -7,8 +7,8 @@ import numpy as np
 import optax
 from rich.console import Console
 
-from jaxlm.checkpoints.model_files import name_arrays
 from jaxlm.checkpoints.model_spec import is_library_model
+from jaxlm.checkpoints.named_arrays import variables_to_arrays
 from jaxlm.devices.selection import choose_device, format_device
 from jaxlm.models import CountsBigramLM, CountsNgramLM, LanguageModel, MLPLanguageModel, NeuralBigramLM
 from jaxlm.models.interface import init, num_init_params
@@ -89,7 +89,7 @@ def prepare_training(config: TrainConfig, own: Own | None, console: Console) -> 
         sizes = f"{model.vocab_size}, less than the {data.tokenizer.vocab_size} tokens of the tokenizer"
         raise ValueError(f"model must have at least the vocab_size of the tokenizer, got {sizes}")
     if not is_library_model(model):  # before training, because the trained variables must be saved
-        name_arrays(model, jax.eval_shape(lambda: init(model, jax.random.key(0))))
+        variables_to_arrays(model, jax.eval_shape(lambda: init(model, jax.random.key(0))))
     size = num_init_params(model)
     if size > _MAX_PARAMS:
         raise ValueError(f"the model has {size:,} parameters, more than {_MAX_PARAMS:,}; choose smaller sizes")

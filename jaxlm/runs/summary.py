@@ -22,6 +22,8 @@ def summarize_run(path: Path) -> dict[str, Any]:
     try:
         manifest = read_manifest(path)
         summary |= {name: manifest[name] for name in ("kind", "state", "why", "started")}
+        if not manifest["sessions"]:  # the files are those of the run that it replaces
+            return summary
         return summary | _read_figures(path, manifest.get("model", manifest["config"].get("model")))
     except (ValueError, OSError, KeyError, TypeError, AttributeError) as error:
         return summary | {"state": "damaged", "why": str(error)}

@@ -16,8 +16,8 @@ from jaxlm.runs.config import TrainConfig, config_to_json, resolve
 from jaxlm.runs.directory import check_run_path, create_run, new_run_path, resume_hint, run_session
 from jaxlm.runs.load import load_run_tokenizer, open_run
 from jaxlm.runs.lock import lock_run
-from jaxlm.runs.manifest import describe_environment, write_json
-from jaxlm.runs.own import Metrics, Own, check_own, describe_own, make_own, tokenizer_checksum
+from jaxlm.runs.manifest import describe_environment
+from jaxlm.runs.own import Metrics, Own, complete_own, describe_own, make_own, tokenizer_checksum
 from jaxlm.runs.results import ARTIFACTS, describe_dataset, write_artifacts
 from jaxlm.runs.session import latest_usable_checkpoint, return_to_checkpoint, train_with_checkpoints
 from jaxlm.runs.setup import TrainingSetup, prepare_training
@@ -101,7 +101,8 @@ def resume_run(
         path: the run directory.
         config: the options of the run; None keeps them. `num_steps` may be larger, and `text` another path to the
             same text. A cosine schedule is recomputed for the new length.
-        model, optimizer, tokenizer, metrics: those of `start_run`, if it had them.
+        model, optimizer, tokenizer, metrics: those of `start_run`, if it had them. The model only if it is of your
+            own class.
         console: where to print progress; None prints nothing.
 
     Raises:
@@ -117,11 +118,11 @@ def resume_run(
     True
     """
     path, own = expand(path), make_own(model, optimizer, tokenizer, metrics)
-    check_own(path, open_run(path).manifest["own"], own, "resume_run")  # before a lock is created in the directory
+    own = complete_own(path, open_run(path).manifest["own"], own, "resume_run")  # before a lock is created there
     output = drop_output_errors(console)
     with terminate_as_interrupt(), _interrupt_with_remedy(path, own), output as console, lock_run(path):
         _, manifest, before = run = open_run(path)
-        config = resolve(before if config is None else config, has_own_model=model is not None)
+        config = resolve(before if config is None else config, has_own_model=own.model is not None)
         _check_options(path, before, config)
         if manifest["state"] == "done" and config == before:
             print_plain(console, f"{path} is done: {config.num_steps} steps; raise num_steps to extend it")
@@ -129,19 +130,18 @@ def resume_run(
         # Compare the text first: the run's tokenizer may be unable to encode another text.
         corpus = load_corpus(config.corpus) if config.text is None else read_text(config.text)
         _check_sha256(path, manifest, "corpus", corpus.sha256, f" ({corpus.source})")
-        if tokenizer is None:
+        if own.tokenizer is None and manifest["sessions"]:
             own = own._replace(tokenizer=load_run_tokenizer(run))
         setup = prepare_training(config, own, console)
         _check_sha256(path, manifest, "tokenizer", tokenizer_checksum(setup.data))
         changes = list(_describe_changes(manifest, before.num_steps, config, setup.device))
         for change in changes:
             print_plain(console, f"note: {change}")
-        checkpoint = latest_usable_checkpoint(path, setup)
+        checkpoint = latest_usable_checkpoint(path, setup) if manifest["sessions"] else None
         options, notes = config_to_json(config), [*manifest["notes"], *changes]
         with run_session(path, {**manifest, "config": options, "notes": notes}, setup.device):
             for name in ARTIFACTS:
                 remove(path / name)
-            write_json(path / "config.json", options)
             return_to_checkpoint(path, setup, checkpoint)
             _train(path, setup, checkpoint, console)
     return path

@@ -19,14 +19,15 @@ class EarlyStopping(NamedTuple):
 
 def stop_early(
     training: Iterable[tuple[TrainState, Record | None]],
-    patience: int,
+    patience: int | None,
     best: EarlyStopping | None = None,
 ) -> Iterator[tuple[TrainState, Record | None, EarlyStopping]]:
     """Yield each item of `training` with the best parameters so far; stop when the validation no longer improves.
 
     Args:
         training: from `train`, with `val_ids`; a record without validation is a ValueError.
-        patience: stop after this many consecutive records without a lower validation loss, at least 1.
+        patience: stop after this many consecutive records without a lower validation loss, at least 1. With None,
+            never stop.
         best: the best of an earlier session, when resuming; None otherwise.
 
     Yields:
@@ -39,7 +40,8 @@ def stop_early(
     >>> record.step, bool(best.nats_per_token < record.validation.nats_per_token)
     (10, True)
     """
-    check_at_least("patience", patience, 1)
+    if patience is not None:
+        check_at_least("patience", patience, 1)
     for state, record in training:
         if best is None:
             best = EarlyStopping(state.params, np.float32(np.inf), np.int32(0))
@@ -52,5 +54,5 @@ def stop_early(
             else:
                 best = best._replace(records_since=best.records_since + np.int32(1))
         yield state, record, best
-        if best.records_since >= patience:
+        if patience is not None and best.records_since >= patience:
             return

@@ -84,7 +84,10 @@ def test_orbax_alone_reads_a_checkpoint_as_a_tree(saved):
     assert {"step", "params", "opt_state"} <= tree.keys()
     assert_same_bits(tree["params"], make_state().params)
     options = ocp.CheckpointManagerOptions(step_prefix="step", step_format_fixed_length=10)
-    assert ocp.CheckpointManager(saved.parent, options=options).all_steps() == [5]
+    with ocp.CheckpointManager(saved.parent, options=options) as manager:
+        assert manager.all_steps() == [5]
+        tree = manager.restore(5, args=ocp.args.Composite(best=ocp.args.StandardRestore())).best
+    assert_same_bits(tree["params"], make_state(3).params)
 
 
 def test_save_checkpoint_syncs_everything_before_the_document_appears(tmp_path, monkeypatch):

@@ -167,14 +167,14 @@ def test_temporary_files_are_ignored_and_removed(tmp_path):
     assert names_in(tmp_path / "checkpoints") == ["step-0000000001"]
 
 
-def test_a_crash_while_replacing_leaves_a_run_to_replace_only(tmp_path, monkeypatch):
+def test_a_crash_while_replacing_leaves_a_run_without_sessions(tmp_path, monkeypatch):
     run = finish_run(tmp_path / "run", {"seed": 1})
     with monkeypatch.context() as patches:
         patches.setattr(Path, "unlink", Mock(side_effect=OSError("the disk is broken")))
         with pytest.raises(OSError, match="the disk is broken"):
             finish_run(run, {"seed": 2}, overwrite=True)
-    manifest = read_manifest(run)  # of no kind that could be loaded or resumed
-    assert (manifest["kind"], manifest["state"]) == ("cleared", "failed")
+    manifest = read_manifest(run)
+    assert (manifest["sessions"], manifest["config"]) == (0, {"seed": 2})
     finish_run(run, {"seed": 3}, overwrite=True)
     assert read_manifest(run)["config"] == {"seed": 3}
 

@@ -168,7 +168,7 @@ def test_an_argument_that_a_run_was_started_without_is_refused(stopped):
         ({"hidden_dim": 8}, {"model": RepeatLM()}, "hidden_dim 8 does not apply to model own; remove it"),
         ({}, {"model": RepeatLM(vocab_size=5)}, "vocab_size of the tokenizer, got 5, less than the 16"),
         ({}, {"metrics": {"step": largest}}, "'step' has the name of a field"),
-        ({}, {"model": TupleLM()}, "must be nested dicts of arrays, but 'pair' is a tuple"),
+        ({}, {"model": TupleLM()}, "must be nested dicts of arrays, none empty"),
     ],
 )
 def test_start_run_refuses_arguments_that_do_not_fit(options, own, message, config, tmp_path):
@@ -186,4 +186,4 @@ def test_a_library_tokenizer_and_a_counted_model_are_saved(config, tmp_path, no_
     data_ids = tokenizer.encode(config.text.read_text())
     train_ids = jaxlm.split_ids(data_ids)[0]
     assert bits(saved.variables) == bits(model.fit(jaxlm.init(model, jax.random.key(0)), train_ids))
-    resume_run(run, model=model)
+    resume_run(run)  # which makes the model from the manifest, as `load_model` does

@@ -6,6 +6,7 @@ import re
 import shutil
 import signal
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from matplotlib.figure import Figure
@@ -18,6 +19,7 @@ from jaxlm.runs.load import load_model, open_run
 from jaxlm.runs.lock import lock_run
 from jaxlm.runs.manifest import read_manifest, write_manifest
 from jaxlm.runs.metrics_log import read_metrics
+from jaxlm.runs.summary import summarize_run
 from jaxlm.runs.train import resume_run, start_run
 
 slow = pytest.mark.slow
@@ -61,6 +63,25 @@ def test_a_stopped_run_resumes_with_equal_bits(stopped, finished_run):
     assert_same_run(stopped, finished_run)
     manifest = read_manifest(stopped)
     assert (manifest["sessions"], manifest["notes"]) == (2, [])
+
+
+@slow
+def test_an_interrupted_overwrite_is_resumed_as_the_new_run(finished, counts_run, monkeypatch):
+    """Nothing of the replaced run is loaded, listed or resumed."""
+    monkeypatch.chdir(finished.parent)
+    counts = open_run(counts_run).config
+    with monkeypatch.context() as patch:
+        patch.setattr("jaxlm.runs.directory.remove", Mock(side_effect=KeyboardInterrupt("SIGINT")))
+        with pytest.raises(KeyboardInterrupt, match=r"resume with: jaxlm train --resume .*finished"):
+            start_run(counts, finished, overwrite=True)
+    assert (finished / "model").exists()
+    assert open_run(finished).config == counts
+    with pytest.raises(FileNotFoundError, match="its start was interrupted; resume it"):
+        load_model(finished)
+    assert summarize_run(finished).items() >= {"state": "interrupted", "perplexity": None}.items()
+    resume_run(finished)
+    assert bits(load_model(finished)[1]) == bits(load_model(counts_run)[1])
+    assert not (finished / "checkpoints").exists()
 
 
 @slow

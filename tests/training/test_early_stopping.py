@@ -57,9 +57,12 @@ def test_patience_stops_and_returns_the_best(patience):
     assert_same_bits(variables, until_best)
 
 
-@pytest.mark.parametrize(("nats", "stop", "best"), [([3, 4, 2, 3, 3, 1], 4, 2), ([3, 3, 3, 1], 2, 0)])
-def test_patience_counts_records_in_a_row_that_are_not_lower(nats, stop, best):
+@pytest.mark.parametrize(
+    ("patience", "nats", "stop", "best"),
+    [(2, [3, 4, 2, 3, 3, 1], 4, 2), (2, [3, 3, 3, 1], 2, 0), (None, [3, 3, 3, 3, 1, 2], 5, 4)],
+)
+def test_patience_counts_records_in_a_row_that_are_not_lower(patience, nats, stop, best):
     records = [Record(i, 0.0, Evaluation(each, np.exp(each), 1)) for i, each in enumerate(nats)]
     training = ((TrainState(record.step, record.step, None), record) for record in records)
-    *_, (_, record, found) = stop_early(training, patience=2)
+    *_, (_, record, found) = stop_early(training, patience)
     assert (record.step, found.params) == (stop, best)

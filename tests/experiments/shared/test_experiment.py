@@ -81,6 +81,16 @@ def test_main_exits_with_the_status(tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().err == "error: --seed must be in [0, 2**32), got -1\n"
 
 
+def test_main_with_a_closed_standard_output(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["coin.py", "--out", str(tmp_path / "run")])
+    monkeypatch.setattr(sys, "stdout", None)
+    with pytest.raises(SystemExit) as exit_info:
+        main(CoinOptions, prepare)
+    sys.stdout.close()  # which `run_command` opened
+    assert exit_info.value.code == 0
+    assert (tmp_path / "run" / "results.json").exists()
+
+
 def experiment_modules():
     """Import every module below `experiments`, except those that import PyTorch."""
     for module in pkgutil.walk_packages(experiments.__path__, "experiments."):
