@@ -46,6 +46,11 @@ class NgramCounts:
     keys: Keys
     counts: Counts
 
+    def __post_init__(self) -> None:
+        """Make V and n Python integers: powers of NumPy's overflow."""
+        for name in ("vocab_size", "order"):
+            object.__setattr__(self, name, int(getattr(self, name)))
+
     def ngrams(self) -> Ngrams:
         """Return the n-grams, int32 [M, n]."""
         size = _digits_per_word(self.vocab_size)
@@ -72,11 +77,11 @@ class NgramCounts:
         path = expand(path)
         path.mkdir(parents=True)
         for name, array in (("keys.npy", self.keys), ("counts.npy", self.counts)):
-            np.save(path / name, array, allow_pickle=False)
+            np.save(path / name, array)
         document = {
             "version": _VERSION,
-            "vocab_size": int(self.vocab_size),
-            "order": int(self.order),
+            "vocab_size": self.vocab_size,
+            "order": self.order,
             "num_ngrams": len(self.counts),
             "files": {name: _file_sha256(path / name) for name in ("keys.npy", "counts.npy")},
         }
@@ -96,7 +101,7 @@ class NgramCounts:
         for name, checksum in document["files"].items():
             if _file_sha256(path / name) != checksum:
                 raise ValueError(f"{path / name} is damaged: checksum mismatch")
-        arrays = (np.load(path / name, mmap_mode="r", allow_pickle=False) for name in ("keys.npy", "counts.npy"))
+        arrays = (np.load(path / name, mmap_mode="r") for name in ("keys.npy", "counts.npy"))
         return cls(document["vocab_size"], document["order"], *arrays)
 
 
@@ -123,7 +128,8 @@ def counts_of_ngrams(ngrams: ArrayLike, counts: ArrayLike, vocab_size: int) -> N
 
 def pack_ngrams(ngrams: NDArray[Any], vocab_size: int) -> Keys:
     """Return the keys [W, M] of n-grams [M, n]."""
-    order, size = ngrams.shape[1], _digits_per_word(vocab_size)
+    vocab_size, order = int(vocab_size), ngrams.shape[1]
+    size = _digits_per_word(vocab_size)
     keys = np.zeros((_num_words(order, vocab_size), len(ngrams)), np.uint64)
     for index, position in enumerate(_positions(order)):
         word = keys[-1 - (order - 1 - index) // size]

@@ -72,5 +72,5 @@ def test_model_to_spec_is_readable_json():
 
 @pytest.mark.parametrize("names", [["a", "a/b"], ["a/b", "a"], ["a/"], ["a/" * 101 + "b"]])
 def test_variables_from_arrays_refuses_names_that_form_no_tree(names):
-    with pytest.raises(ValueError, match="^here: .*the names of its arrays do not form a tree"):
+    with pytest.raises(ValueError, match=r"^here: .*the names of its arrays do not form a tree"):
         variables_from_arrays(jaxlm.NeuralBigramLM(5, 2), dict.fromkeys(names, np.zeros(1)), "here")
