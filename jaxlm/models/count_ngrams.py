@@ -45,7 +45,7 @@ def count_ngrams(
 
     >>> counts = count_ngrams([3, 1, 3, 1], order=2)
     >>> counts.ngrams().tolist(), counts.counts.tolist(), counts.vocab_size
-    ([[3, 1], [1, 3]], [2, 1], 4)
+    ([[1, 3], [3, 1]], [1, 2], 4)
     """
     check_at_least("order", order, 1)
     check_not_traced("count_ngrams", "counts that were made outside", ids)
