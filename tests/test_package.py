@@ -26,6 +26,7 @@ FOLDERS = [
     "sampling",
     "checkpoints",
     "runs",
+    "course",
     "cli",
 ]
 FILES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))

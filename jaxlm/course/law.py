@@ -1,0 +1,173 @@
+"""A law is a property of every correct implementation. Check one, and find the smallest input that breaks it."""
+
+import itertools
+import traceback
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+Function = Callable[..., Any]
+MAX_COMPARISONS = 200  # of one law, so that a law of a student ends
+
+
+class Implementation(NamedTuple):
+    """The functions of all exercises. Whatever has these functions can be judged."""
+
+    windows: Function
+    get_batch: Function
+    fit: Function
+    log_probs: Function
+    init_bigram: Function
+    bigram_logits: Function
+    init_mlp: Function
+    mlp_logits: Function
+    token_nats: Function
+    perplexity: Function
+    sample: Function
+    train_step: Function
+    train: Function
+    repeated_ngrams: Function
+    unseen_pairs: Function
+    made_up_words: Function
+    record_curves: Function
+    plot_curves: Function
+
+
+Random = np.random.Generator
+Comparisons = Iterator[tuple[Any, Any]]  # expected and actual values, from the smallest input to the largest
+Check = Callable[[Implementation, Random], Comparisons]
+
+
+class Law(NamedTuple):
+    """A property of an exercise's functions. The sentence states it for the student."""
+
+    name: str
+    exercise: int
+    sentence: str
+    check: Check
+
+
+class Failure(NamedTuple):
+    """The first comparison of a law that fails: the calls that lead to it, and both values."""
+
+    calls: str
+    expected: str
+    actual: str
+
+
+def make_laws(exercise: int, *checks: Check) -> tuple[Law, ...]:
+    """Return a law for each check, with its name and its docstring as the sentence."""
+    return tuple(Law(check.__name__, exercise, (check.__doc__ or "").strip(), check) for check in checks)
+
+
+def find_failure(check: Check, course: Implementation, seed: int = 0) -> Failure | None:
+    """Return the first failure of a check, or None if the law holds.
+
+    A function that is not written yet, an exception and a check without comparisons are failures too.
+    """
+    calls: list[str] = []
+    unfinished: list[str] = []
+    functions = course._asdict().items()
+    recorded = Implementation(*(_record(function, name, calls, unfinished) for name, function in functions))
+    shown, number = "", 0
+    try:
+        comparisons = check(recorded, np.random.default_rng(seed))
+        for expected, actual in itertools.islice(comparisons, MAX_COMPARISONS):
+            number += 1
+            shown = "; ".join(calls) or shown
+            calls.clear()
+            if unfinished:
+                break
+            if not is_equal(expected, actual):
+                return Failure(shown, show(expected), show(actual))
+    except (Exception, SystemExit) as error:
+        if not unfinished:
+            return Failure("; ".join(calls[-1:]) or shown, "no exception", _describe(error))
+    if unfinished:
+        return Failure("", f"the function {unfinished[0]}", "not written yet")
+    return None if number else Failure("", "at least one comparison", "none")
+
+
+def _record(function: Function, name: str, calls: list[str], unfinished: list[str]) -> Function:
+    """Wrap `function`: append its calls outside of a trace to `calls`, and its unwritten name to `unfinished`."""
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((args, kwargs))):
+            named = [f"{key}={show(value)}" for key, value in kwargs.items()]
+            calls.append(f"{name}({', '.join([*map(show, args), *named])})")
+        try:
+            return function(*args, **kwargs)
+        except NotImplementedError:
+            unfinished.append(name)
+            raise
+
+    return call
+
+
+def _describe(error: BaseException) -> str:
+    """Return the exception, and the last line of an exercise that it passed through."""
+    message = (str(error).strip() or "without a message").splitlines()[0]
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename.startswith("ex")]
+    line = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}: {message[:200]}{line}"
+
+
+def is_equal(expected: Any, actual: Any) -> bool:
+    """Return whether two trees are equal: integers and strings exactly, floats up to rounding."""
+    expected, actual = _as_arrays(expected), _as_arrays(actual)
+    if type(expected) is not type(actual):
+        return False
+    if isinstance(expected, dict):
+        return expected.keys() == actual.keys() and all(is_equal(expected[key], actual[key]) for key in expected)
+    if isinstance(expected, tuple):
+        return len(expected) == len(actual) and all(map(is_equal, expected, actual))
+    if expected.shape != actual.shape or "O" in expected.dtype.kind + actual.dtype.kind:
+        return False
+    if "f" in expected.dtype.kind + actual.dtype.kind and "U" not in expected.dtype.kind + actual.dtype.kind:
+        return bool(np.allclose(expected, actual, rtol=1e-4, atol=1e-5))
+    return bool((expected == actual).all())
+
+
+def _as_arrays(tree: Any) -> Any:
+    """Return a tree of dicts, tuples and NumPy arrays, so that NumPy, not the value, decides on equality."""
+    if isinstance(tree, dict):
+        return {str(key): _as_arrays(value) for key, value in tree.items()}
+    if isinstance(tree, tuple):
+        return tuple(map(_as_arrays, tree))
+    return np.array(tree)
+
+
+def show(value: Any) -> str:
+    """Return a value in one short line."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{name}: {show(item)}" for name, item in value.items()) + "}"
+    if isinstance(value, tuple):
+        return "(" + ", ".join(map(show, value)) + ")"
+    if callable(value):
+        return getattr(value, "__name__", "a function").replace("<lambda>", "a function")
+    if isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
+        return f"key {jax.random.key_data(value).tolist()}"
+    if isinstance(value, str | int | float):
+        return repr(value)
+    array = np.array(value)
+    if array.size > 64:
+        return f"{array.dtype}{list(array.shape)}"
+    return " ".join(np.array2string(array, precision=4, separator=", ").split())
+
+
+def outcome(function: Function, *args: Any) -> str:
+    """Return whether a call raises an exception, as "an error" or "no error"."""
+    try:
+        function(*args)
+    except Exception:
+        return "an error"
+    return "no error"
+
+
+def snap(actual: Any, expected: Any, tolerance: float) -> Any:
+    """Return `actual`, with `expected` in each place where they differ by at most `tolerance`."""
+    actual, expected = np.asarray(actual), np.asarray(expected)
+    return np.where(abs(actual - expected) <= tolerance, expected, actual)
