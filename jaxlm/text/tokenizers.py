@@ -2,30 +2,28 @@
 
 import dataclasses
 import functools
-import json
 import os
-import re
-from dataclasses import dataclass
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 
+from jaxlm.text.bpe import BYTE_OF_CHARACTER, Merges, learn_merges, make_encoding
+from jaxlm.text.pieces import PIECE_LENGTH, cut_text
 from jaxlm.utils.atomic_files import expand, write_atomically
 from jaxlm.utils.json_files import add_checksum, check_version, read_json, verify_checksum
+from jaxlm.utils.map_ahead import map_ahead
 
 if TYPE_CHECKING:
-    import tokenizers
+    import tiktoken
     from numpy.typing import ArrayLike
 
     from jaxlm._types import NpIntT
 
 _SCHEMA_VERSION = 2
-
-# GPT-2's alphabet: a printable byte is its own character, the others are the characters from U+0100.
-_PRINTABLE = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
-_OTHERS = sorted({*range(256)} - {*_PRINTABLE})
-_BYTE_OF_CHARACTER = {chr(byte): byte for byte in _PRINTABLE} | {chr(256 + n): b for n, b in enumerate(_OTHERS)}
 
 
 class Tokenizer(Protocol):
@@ -88,16 +86,28 @@ class CharTokenizer(Tokenizer):
 
     def encode(self, text: str) -> "NpIntT":
         """Return ids, int32 [T]. Raises a ValueError that names a character outside of the vocabulary."""
-        ids = {character: token for token, character in enumerate(self.characters)}
-        try:
-            return np.fromiter(map(ids.__getitem__, text), np.int32, len(text))
-        except KeyError as error:
-            problem = f"character {error.args[0]!r} at position {text.index(error.args[0])} is not among the"
+        ids = np.empty(len(text), np.int32)
+        for begin in range(0, len(text), PIECE_LENGTH):
+            piece = text[begin : begin + PIECE_LENGTH]
+            codes = np.frombuffer(piece.encode("utf-32-le", "surrogatepass"), np.uint32)
+            ids[begin : begin + PIECE_LENGTH] = self._id_of_code.take(codes, mode="clip")
+        if (unknown := ids < 0).any():
+            position = int(unknown.argmax())
+            problem = f"character {text[position]!r} at position {position} is not among the"
             remedy = "train it on text that has it, or use a byte tokenizer"
-            raise ValueError(f"{problem} {self.vocab_size} of this tokenizer; {remedy}") from None
+            raise ValueError(f"{problem} {self.vocab_size} of this tokenizer; {remedy}")
+        return ids
 
     def decode_bytes(self, ids: "ArrayLike") -> bytes:
         return "".join(self.characters[token] for token in _check_decodable(ids, self.vocab_size)).encode()
+
+    @functools.cached_property
+    def _id_of_code(self) -> "NpIntT":
+        """The id of each code point up to one above the largest in the vocabulary; -1 if it is not there."""
+        codes = np.frombuffer(self.characters.encode("utf-32-le"), np.uint32)
+        ids = np.full(int(codes[-1]) + 2, -1, np.int32)
+        ids[codes] = np.arange(len(codes))
+        return ids
 
 
 @dataclass(frozen=True)
@@ -121,18 +131,24 @@ class ByteTokenizer(Tokenizer):
 class BPETokenizer(Tokenizer):
     """Byte-level byte-pair encoding: one token for each of the 256 bytes, and one for each merged pair.
 
-    The `tokenizers` library learns and applies the merges, with GPT-2's pattern of words and its alphabet of bytes
-    (Radford et al. 2019). Sennrich et al. (2016), "Neural Machine Translation of Rare Words with Subword Units".
+    The merges are learned by the `tokenizers` library and applied by `tiktoken`, with GPT-2's pattern of words and
+    its alphabet of bytes (Radford et al. 2019). Sennrich et al. (2016), "Neural Machine Translation of Rare Words
+    with Subword Units".
+
+    Args:
+        merges: pairs of tokens in the order in which they were learned.
+        training: how `train` learned the merges; see `learn_merges`.
 
     >>> tokenizer = BPETokenizer.train("low lower lowest", vocab_size=258)
     >>> tokenizer.merges, tokenizer.vocab_size
     ((('l', 'o'), ('lo', 'w')), 258)
     """
 
-    merges: tuple[tuple[str, str], ...]
+    merges: Merges
+    training: dict[str, int] | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        known = set(_BYTE_OF_CHARACTER)
+        known = set(BYTE_OF_CHARACTER)
         for first, second in self.merges:
             if first not in known or second not in known:
                 raise ValueError(f"merge {first!r} + {second!r} uses a token that no earlier merge makes")
@@ -140,49 +156,47 @@ class BPETokenizer(Tokenizer):
 
     @classmethod
     def train(cls, text: str, vocab_size: int) -> "BPETokenizer":
-        """Learn merges until there are `vocab_size` tokens, at least 256, or no pair is left to merge."""
+        """Learn merges until there are `vocab_size` tokens, at least 256, or no pair is left to merge.
+
+        Words of more than 1,000 characters are cut. If the text has more than 2**26 characters, the merges are
+        learned on a random sample of that size, the same each time.
+        """
+        _check_text(text)
+        return cls.train_from_blocks([text], vocab_size)
+
+    @classmethod
+    def train_from_blocks(cls, blocks: Iterable[str], vocab_size: int) -> "BPETokenizer":
+        """Learn merges as `train` does, from a text in consecutive parts of any size."""
         if vocab_size < 256:
             raise ValueError(f"vocab_size must be at least 256, the number of bytes, got {vocab_size}")
-        _check_text(text)
-        from tokenizers import trainers
+        return cls(*learn_merges(blocks, vocab_size))
 
-        # A text has fewer merges than bytes, and the library allocates memory for all that are requested.
-        limit, alphabet = min(vocab_size, 256 + len(text.encode())), list(_BYTE_OF_CHARACTER)
-        trainer = trainers.BpeTrainer(vocab_size=limit, initial_alphabet=alphabet, show_progress=False)
-        library = cls(())._library
-        # The library takes quadratic time in the length of a word: cut the few that are long, such as DNA.
-        library.train_from_iterator(re.split(r"(\S{1000}|\s{1000})", text), trainer)
-        return cls(tuple(tuple(pair) for pair in json.loads(library.to_str())["model"]["merges"]))
-
-    @property
+    @functools.cached_property
     def vocab_size(self) -> int:
-        return len(self._id_of_token)
+        return len(self._token_bytes)
 
     def encode(self, text: str) -> "NpIntT":
+        """Return the ids of `text`, int32 [T]. A long text is encoded in pieces, on all cores."""
         _to_utf8(text)
-        return np.array(self._library.encode(text).ids, np.int32)
+        if len(text) <= PIECE_LENGTH:
+            return self._encode_piece(text)
+        with ThreadPoolExecutor(os.cpu_count()) as executor:
+            return np.concatenate(list(map_ahead(executor, self._encode_piece, cut_text([text]))))
 
     def decode_bytes(self, ids: "ArrayLike") -> bytes:
         return b"".join([self._token_bytes[token] for token in _check_decodable(ids, self.vocab_size)])
 
+    def _encode_piece(self, piece: str) -> "NpIntT":
+        return self._encoding.encode_to_numpy(piece, disallowed_special=()).astype(np.int32)
+
     @functools.cached_property
-    def _id_of_token(self) -> dict[str, int]:
-        ids = {character: token for token, character in enumerate(_BYTE_OF_CHARACTER)}
-        for first, second in self.merges:
-            ids.setdefault(first + second, len(ids))
-        return ids
+    def _encoding(self) -> "tiktoken.Encoding":
+        return make_encoding(self.merges)
 
     @functools.cached_property
     def _token_bytes(self) -> list[bytes]:
-        return [bytes(_BYTE_OF_CHARACTER[character] for character in token) for token in self._id_of_token]
-
-    @functools.cached_property
-    def _library(self) -> "tokenizers.Tokenizer":
-        from tokenizers import Tokenizer, models, pre_tokenizers
-
-        library = Tokenizer(models.BPE(vocab=self._id_of_token, merges=list(self.merges)))
-        library.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-        return library
+        tokens = dict.fromkeys([*BYTE_OF_CHARACTER, *(first + second for first, second in self.merges)])
+        return [bytes(BYTE_OF_CHARACTER[character] for character in token) for token in tokens]
 
 
 def make_tokenizer(
@@ -237,7 +251,8 @@ def tokenizer_to_json(tokenizer: Tokenizer) -> str:
     kinds = {CharTokenizer: "char", ByteTokenizer: "byte", BPETokenizer: "bpe"}
     if not isinstance(tokenizer, CharTokenizer | ByteTokenizer | BPETokenizer):
         raise TypeError(f"only char, byte and bpe tokenizers can be saved, got {tokenizer!r}")
-    fields = {field.name: getattr(tokenizer, field.name) for field in dataclasses.fields(tokenizer)}
+    names = [each.name for each in dataclasses.fields(tokenizer)]
+    fields = {name: value for name in names if (value := getattr(tokenizer, name)) is not None}
     return add_checksum({"version": _SCHEMA_VERSION, "tokenizer": kinds[type(tokenizer)], **fields})
 
 
@@ -252,7 +267,7 @@ def tokenizer_from_json(document: Any, *, origin: str | Path) -> Tokenizer:
             case {"tokenizer": "byte"}:
                 return ByteTokenizer()
             case {"tokenizer": "bpe", "merges": list(merges)} if all(isinstance(merge, list) for merge in merges):
-                return BPETokenizer(tuple(map(tuple, merges)))
+                return BPETokenizer(tuple(map(tuple, merges)), document.get("training"))
     except (TypeError, ValueError) as error:
         raise ValueError(f"{origin} is damaged: {error}") from None
     raise ValueError(f"{origin} is damaged: its fields are not those of a char, byte or bpe tokenizer")

@@ -1,0 +1,116 @@
+"""Learn the merges of byte-level BPE, and build the encoder that applies them."""
+
+import functools
+import json
+import random
+import re
+import threading
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any
+
+from jaxlm.text.pieces import cut_text
+
+if TYPE_CHECKING:
+    import tiktoken
+
+Merges = tuple[tuple[str, str], ...]
+
+# GPT-2's alphabet: a printable byte is its own character, the others are the characters from U+0100.
+_PRINTABLE = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+_OTHERS = sorted({*range(256)} - {*_PRINTABLE})
+BYTE_OF_CHARACTER = {chr(byte): byte for byte in _PRINTABLE} | {chr(256 + n): b for n, b in enumerate(_OTHERS)}
+
+# GPT-2's pattern of words. Its `\s+(?!\S)|\s+` overflows the stack of tiktoken on 1 MB of spaces; this one finds
+# the same words.
+_WORDS = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s++$|\s+(?!\S)|\s"
+
+_MAX_WORD_LENGTH = 1000  # characters; the `tokenizers` library takes quadratic time in the length of a word
+_PIECE_LENGTH = 1000  # characters; longer pieces take more memory, not less time
+_GROUP_LENGTH = 2**16  # characters of neighbouring pieces that a sample takes together
+_SAMPLE_LENGTH = 2**26  # characters
+
+
+def learn_merges(blocks: Iterable[str], vocab_size: int) -> tuple[Merges, dict[str, int]]:
+    """Learn merges until there are `vocab_size` tokens, or no pair is left. Can be interrupted by a signal.
+
+    Words of more than 1,000 characters are cut, and from a text of more than 2**26 characters, a random sample of
+    that size is used: https://github.com/huggingface/tokenizers/issues/1345.
+
+    Args:
+        blocks: the text, in consecutive parts of any size.
+
+    Returns:
+        The merges, and a record of the training: the lengths of the text and of the sample in characters, the
+        seed of the sample, and the maximum length of a word.
+    """
+    groups, num_characters = _sample_groups(cut_text(blocks, _PIECE_LENGTH))
+    sampled = sum(len(piece) for group in groups for piece in group)
+    training = {"characters": num_characters, "sampled": sampled, "seed": 0, "max_word_length": _MAX_WORD_LENGTH}
+    return _in_thread(functools.partial(_learn, groups, vocab_size)), training
+
+
+def _sample_groups(pieces: Iterable[str]) -> tuple[list[list[str]], int]:
+    """Return all groups of pieces, or a uniform sample of them (algorithm R), and the length of the text."""
+    generator, groups, num_characters = random.Random(0), [], 0  # noqa: S311
+    for index, group in enumerate(_group(pieces)):
+        num_characters += sum(map(len, group))
+        if index < _SAMPLE_LENGTH // _GROUP_LENGTH:
+            groups.append(group)
+        elif (place := int(generator.random() * (index + 1))) < len(groups):
+            groups[place] = group
+    return groups, num_characters
+
+
+def _group(pieces: Iterable[str]) -> Iterator[list[str]]:
+    group: list[str] = []
+    length = 0
+    for piece in pieces:
+        group += filter(None, re.split(rf"(\S{{{_MAX_WORD_LENGTH}}}|\s{{{_MAX_WORD_LENGTH}}})", piece))
+        length += len(piece)
+        if length >= _GROUP_LENGTH:
+            yield group
+            group, length = [], 0
+    if group:
+        yield group
+
+
+def _learn(groups: list[list[str]], vocab_size: int) -> Merges:
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+
+    # A text has fewer merges than bytes, and the library allocates memory for all that are requested.
+    num_bytes = sum(len(piece.encode()) for group in groups for piece in group)
+    limit, alphabet = min(vocab_size, 256 + num_bytes), list(BYTE_OF_CHARACTER)
+    trainer = trainers.BpeTrainer(vocab_size=limit, initial_alphabet=alphabet, show_progress=False)
+    library = Tokenizer(models.BPE())
+    library.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    library.train_from_iterator(groups, trainer)
+    return tuple(tuple(pair) for pair in json.loads(library.to_str())["model"]["merges"])
+
+
+def _in_thread(function: Any) -> Any:
+    """Call `function` in a thread, so that Ctrl-C interrupts the caller at once. The call itself goes on."""
+    future: Future[Any] = Future()
+
+    def call() -> None:
+        try:
+            future.set_result(function())
+        except BaseException as error:  # raised again by `result`
+            future.set_exception(error)
+
+    threading.Thread(target=call, daemon=True).start()
+    return future.result()
+
+
+def make_encoding(merges: Merges) -> "tiktoken.Encoding":
+    """Return the encoder that repeatedly merges the adjacent pair whose token has the lowest id.
+
+    For learned merges, this is the order in which they were learned, as in Sennrich et al. (2016). The same ids as
+    from the `tokenizers` library on 24 MB of source code, at 8.6 to 10.6 MB/s on one core instead of 0.9.
+    """
+    import tiktoken
+
+    ids = {bytes([byte]): token for token, byte in enumerate(BYTE_OF_CHARACTER.values())}
+    for first, second in merges:
+        ids.setdefault(bytes(BYTE_OF_CHARACTER[character] for character in first + second), len(ids))
+    return tiktoken.Encoding("jaxlm", pat_str=_WORDS, mergeable_ranks=ids, special_tokens={})
