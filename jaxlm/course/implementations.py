@@ -5,34 +5,16 @@ import importlib.util
 from collections.abc import Callable
 from importlib.abc import MetaPathFinder, SourceLoader
 from importlib.machinery import ModuleSpec
-from pathlib import Path
 from types import ModuleType
 from typing import Any, final
 
+from jaxlm.course.exercises import EXERCISES, SOLUTIONS_PACKAGE
 from jaxlm.course.law import Implementation
-
-# The file of each exercise, and its functions in the order of `Implementation`.
-EXERCISES = {
-    "ex1_windows": ("windows", "get_batch"),
-    "ex2_counts": ("fit", "log_probs"),
-    "ex3_neural": ("init_bigram", "bigram_logits", "init_mlp", "mlp_logits"),
-    "ex4_sampling": ("token_nats", "perplexity", "sample"),
-    "ex5_training": ("train_step", "train"),
-    "ex6_reading": ("repeated_ngrams", "unseen_pairs", "made_up_words"),
-    "ex7_curves": ("record_curves", "plot_curves"),
-}
-SOLUTIONS = Path(__file__).with_name("solutions")
-_PACKAGE = "jaxlm.course.solutions."
-
-
-def solution_text(name: str) -> str:
-    """Return our solution of an exercise as a file of its own, which imports from the other exercises."""
-    return (SOLUTIONS / f"{name}.py").read_text("utf-8").replace(f"from {_PACKAGE}", "from ")
 
 
 def load_solutions() -> Implementation:
     """Return our solutions."""
-    return build_implementation(lambda name: importlib.import_module(_PACKAGE + name))
+    return build_implementation(lambda name: importlib.import_module(SOLUTIONS_PACKAGE + name))
 
 
 def build_implementation(load: Callable[[str], ModuleType]) -> Implementation:

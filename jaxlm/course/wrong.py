@@ -4,7 +4,8 @@ import tomllib
 from pathlib import Path
 from typing import NamedTuple
 
-from jaxlm.course.implementations import EXERCISES, SOLUTIONS, load_solutions, load_source
+from jaxlm.course.exercises import EXERCISES, SOLUTIONS
+from jaxlm.course.implementations import load_solutions, load_source
 from jaxlm.course.law import Implementation
 
 

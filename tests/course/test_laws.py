@@ -12,7 +12,8 @@ import pytest
 from course_behaviors import BEHAVIORS
 from course_implementations import load_jaxlm, load_reference
 
-from jaxlm.course.implementations import EXERCISES, load_solutions
+from jaxlm.course.exercises import EXERCISES
+from jaxlm.course.implementations import load_solutions
 from jaxlm.course.law import find_failure, is_equal, make_laws, show
 from jaxlm.course.laws import LAWS
 from jaxlm.course.wrong import load_wrong, read_wrong

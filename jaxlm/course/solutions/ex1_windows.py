@@ -49,11 +49,12 @@ def get_batch(ids: Array, context_length: int, batch_size: int, *, key: Array) -
 
 
 def own_law(course: Any, random: Any) -> Iterator[tuple[Any, Any]]:
-    """Targets without the first windows' contexts: each target but the last ends the next context.
+    """Each target but the last is the last token of the next context.
 
     Write a law of your own: state a property of `windows` or `get_batch` in this docstring, and yield pairs of an
     expected and an actual value. `course.windows` is the function under test, and `random` a NumPy generator. The
-    law must hold for a correct solution, and catch at least 3 of our wrong ones.
+    law must hold for a correct solution, and catch at least 3 of our wrong ones. Which tokens do two neighbouring
+    windows share?
     """
     for length in (4, 9):
         contexts, targets = course.windows(jnp.asarray(random.integers(0, 9, length)), 2)

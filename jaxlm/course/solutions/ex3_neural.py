@@ -4,8 +4,8 @@ A neural model is a pure function `logits(params, contexts)`. The parameters are
 and live outside of the function. The bigram looks up a vector for its token and multiplies it by a matrix. The
 MLP (Bengio et al. 2003) does the same with N tokens, and puts a hidden layer between:
 
-    bigram   contexts [B, 1] -> embedding [B, D] -> logits [B, V] MLP      contexts [B, N] -> embeddings [B, N,
-    D] -> concatenated [B, N D] -> tanh, hidden [B, H] -> logits [B, V]
+    bigram   contexts [B, 1] -> embedding [B, D] -> logits [B, V]
+    MLP      contexts [B, N] -> embeddings [B, N, D] -> joined [B, N D] -> tanh, hidden [B, H] -> logits [B, V]
 
 `embedding[contexts]` looks up all tokens at once. A layer is `x @ matrix + bias[None, :]`.
 
