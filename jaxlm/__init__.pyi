@@ -41,6 +41,8 @@ from .text.batching import (
     windows as windows,
 )
 from .text.corpora import Corpus as Corpus, load_corpus as load_corpus, read_text as read_text
+from .text.open_tokens import open_tokens as open_tokens
+from .text.token_stream import TokenStream as TokenStream
 from .text.tokenizers import (
     BPETokenizer as BPETokenizer,
     ByteTokenizer as ByteTokenizer,

@@ -128,7 +128,7 @@ def _score_segments(
 ) -> Iterator[NpFloatW]:
     """Yield the nats of each segment's windows, in the order of the text."""
     context_length = model.context_length
-    stream = np.asarray(check_stream(ids, model.vocab_size, min_length=context_length + 1))
+    stream = check_stream(ids, model.vocab_size, min_length=context_length + 1)
     check_at_least("batch_size", batch_size, 1)
     # With jax_debug_key_reuse, `device_put` of jax 0.5.0 raises an IndexError for a tree without arrays.
     if jax.tree.leaves(variables):
@@ -136,9 +136,8 @@ def _score_segments(
     num_windows = len(stream) - context_length
     # A batch much larger than the text would only waste memory.
     batch_size = min(batch_size, max(1 << (num_windows - 1).bit_length(), 256), WINDOWS_PER_CALL)
-    for start in range(0, num_windows, WINDOWS_PER_CALL):
-        segment = stream[start : start + WINDOWS_PER_CALL + context_length]
-        grouped, order = group_windows(segment, model, batch_size)
+    for segment in stream.segments(WINDOWS_PER_CALL, overlap=context_length):
+        grouped, order = group_windows(segment.astype(np.int32), model, batch_size)
         grouped_nats = score_windows(model, variables, jax.device_put(grouped, device), batch_size)
         nats = np.empty(len(order), np.float32)
         nats[order] = jax.device_get(grouped_nats)[: len(order)]

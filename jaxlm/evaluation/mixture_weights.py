@@ -49,7 +49,7 @@ def mixture_weights(
         )
     longest = max(model.context_length for model in models)
     stream = check_stream(held_out_ids, models[0].vocab_size, min_length=longest + 1, name="held_out_ids")
-    streams = [np.asarray(stream)[longest - model.context_length :] for model in models]  # with the same targets
+    streams = [stream[longest - model.context_length :] for model in models]  # with the same targets
     nats = [
         window_nats(model, own, ids, batch_size=batch_size, device=device)
         for model, own, ids in zip(models, variables, streams, strict=True)

@@ -2,6 +2,8 @@
 
 import functools
 import math
+from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
@@ -10,7 +12,8 @@ import numpy as np
 from jax import Array
 from numpy.typing import ArrayLike, NDArray
 
-from jaxlm._types import Ids, IntB, IntBN, Integers, IntScalar, IntT, KeyLike
+from jaxlm._types import IntB, IntBN, Integers, IntScalar, IntT, KeyLike
+from jaxlm.text.token_stream import TokenStream
 from jaxlm.utils.checks import check_at_least, check_not_traced, check_number
 from jaxlm.utils.keys import check_key
 
@@ -58,23 +61,42 @@ def check_ids(ids: ArrayLike, vocab_size: int, *, name: str = "ids") -> Integers
     """
     check_not_traced("check_ids", "ids that were checked before", ids)
     array = as_integers(ids, name)
-    low, high = (int(array.min()), int(array.max())) if array.size else (0, -1)
-    if low < 0 or high >= vocab_size:
-        worst, remedy = low if low < 0 else high, "encode the text with the tokenizer of this model"
-        raise ValueError(f"{name}: {worst} is outside 0..{vocab_size - 1}; {remedy}")
+    array = np.asarray(array) if isinstance(array, TokenStream) else array
+    _check_range([array], vocab_size, name)
     return array if array.dtype == np.int32 else array.astype(np.int32)
 
 
-def check_stream(ids: ArrayLike, vocab_size: int, *, min_length: int, name: str = "ids") -> Ids:
-    """Check `ids` as `check_ids` does, and that they have shape [T] with T >= `min_length`; return int32."""
-    return check_ids(as_integers(ids, name, min_length), vocab_size, name=name)
+def check_stream(
+    ids: ArrayLike | TokenStream, vocab_size: int, *, min_length: int, name: str = "ids"
+) -> TokenStream:
+    """Check that `ids` are integers [T] in [0, vocab_size), with T >= `min_length`. Return a view on the host.
+
+    Every helper that takes a stream calls this once. The ids of a `TokenStream` are read only if its vocabulary is
+    larger. The errors are those of `check_ids`. Host function; not for use inside `jit`.
+    """
+    check_not_traced("check_stream", "ids that were checked before", ids)
+    array = as_integers(ids, name, min_length)
+    stream = array if isinstance(array, TokenStream) else TokenStream((np.asarray(array),), 2**64)
+    if stream.vocab_size <= vocab_size:
+        return stream
+    _check_range(stream.shards, vocab_size, name)
+    return replace(stream, vocab_size=vocab_size)
 
 
-def split_ids(ids: ArrayLike, val_fraction: float = 0.1) -> Split:
+def _check_range(arrays: Iterable[Integers], vocab_size: int, name: str) -> None:
+    """Raise a ValueError that names the worst id unless all are in [0, vocab_size)."""
+    limits = [int(limit) for array in arrays if array.size for limit in (array.min(), array.max())]
+    low, high = min(limits, default=0), max(limits, default=-1)
+    if low < 0 or high >= vocab_size:
+        worst, remedy = low if low < 0 else high, "encode the text with the tokenizer of this model"
+        raise ValueError(f"{name}: {worst} is outside 0..{vocab_size - 1}; {remedy}")
+
+
+def split_ids(ids: ArrayLike | TokenStream, val_fraction: float = 0.1) -> Split:
     """Split a stream by position: the last `ceil(T * val_fraction)` ids are for validation.
 
     Args:
-        ids: integers [T].
+        ids: integers [T], or a `TokenStream`.
         val_fraction: in (0, 1), such that no part is empty.
 
     Returns:
@@ -99,12 +121,12 @@ def split_ids(ids: ArrayLike, val_fraction: float = 0.1) -> Split:
     return Split(array[:num_train], array[num_train:])
 
 
-def get_batch(ids: ArrayLike, context_length: int, batch_size: int, *, key: Array) -> Batch:
+def get_batch(ids: ArrayLike | TokenStream, context_length: int, batch_size: int, *, key: Array) -> Batch:
     """Draw random contexts of a stream, and the token that follows each.
 
     Start positions are uniform over [0, T - N), with replacement. Works under `jax.jit` and `jax.vmap`, where
-    a NumPy array becomes a constant of the program. Elsewhere, if `ids` is a NumPy array, such as a memory-mapped
-    file, only the batch is read and checked. Each new length of a JAX array recompiles.
+    ids on the host become a constant of the program. Elsewhere, of ids on the host, such as a memory map or a
+    `TokenStream`, only the batch is read and checked. Each new length of a JAX array recompiles.
 
     Args:
         ids: integers [T], where T is at least N + 1.
@@ -127,23 +149,57 @@ def get_batch(ids: ArrayLike, context_length: int, batch_size: int, *, key: Arra
     check_at_least("batch_size", batch_size, 1)
     stream, key = as_integers(ids, min_length=context_length + 1), check_key(key)
     if isinstance(stream, Array):
-        return random_windows(stream, None, context_length, batch_size, key=key)
-    starts = _draw_starts(len(stream) - context_length, batch_size, key=key)
-    if isinstance(starts, jax.core.Tracer):  # under `jit` or `vmap`, the host does not know the starts
-        return _take_windows(jnp.asarray(_check_range(stream)), starts, context_length)
-    return _take_windows(stream, np.asarray(starts), context_length)
+        return _random_windows(stream, context_length, batch_size, key=key)
+    drawn = draw_starts(as_int32(len(stream) - context_length), batch_size, key=key)
+    if isinstance(drawn, jax.core.Tracer):  # under `jit` or `vmap`, the host does not know the positions
+        return _split_rows(_take_windows(_to_device(stream), drawn, context_length))
+    return _split_rows(_to_device(gather_windows(stream, np.asarray(drawn), context_length)))
 
 
 @functools.partial(jax.jit, static_argnames=("context_length", "batch_size"))
-def random_windows(
-    ids: IntT, num_windows: IntScalar | int | None, context_length: int, batch_size: int, *, key: KeyLike
-) -> Batch:
-    """Draw a batch from the first `num_windows` windows of `ids` [T] (None: all), without checks."""
-    num_windows = len(ids) - context_length if num_windows is None else num_windows
-    return _take_windows(ids, _draw_starts(num_windows, batch_size, key=key), context_length)
+def _random_windows(ids: IntT, context_length: int, batch_size: int, *, key: KeyLike) -> Batch:
+    starts = draw_starts(len(ids) - context_length, batch_size, key=key)
+    return _split_rows(_take_windows(ids, starts, context_length).astype(jnp.int32))
 
 
-def windows(ids: ArrayLike, context_length: int) -> Batch:
+def _take_windows(ids: Any, starts: Any, context_length: int) -> Array:
+    return jnp.asarray(ids[starts[:, None] + jnp.arange(context_length + 1)[None, :]])
+
+
+@functools.partial(jax.jit, static_argnames="batch_size")
+def draw_starts(num_windows: IntScalar | int | None, batch_size: int, *, key: KeyLike) -> Integers:
+    """Draw start positions for `gather_windows`, int32 [B], uniform over `num_windows`.
+
+    None means 2^31 or more, which JAX cannot represent by default. The result is then two random words for each
+    position, uint32 [B, 2].
+    """
+    if num_windows is None:
+        return jax.random.bits(key, (batch_size, 2))
+    return jax.random.randint(key, (batch_size,), 0, num_windows)
+
+
+def as_int32(num_windows: int) -> np.int32 | None:
+    """Return `num_windows` as `draw_starts` takes it: None from 2^31 on."""
+    return np.int32(num_windows) if num_windows < 2**31 else None
+
+
+def starts_of(drawn: NDArray[Any], num_windows: int) -> NDArray[np.int64]:
+    """Return the start positions that belong to the result of `draw_starts`. Leading axes are allowed."""
+    if drawn.dtype != np.uint32:
+        return drawn.astype(np.int64)
+    words = drawn.astype(np.uint64)
+    # The probabilities of two positions differ by a factor of less than 1 + num_windows / 2^64.
+    positions = (words[..., 0] << np.uint64(32) | words[..., 1]) % np.uint64(num_windows)
+    return positions.astype(np.int64)
+
+
+def gather_windows(stream: Any, drawn: NDArray[Any], context_length: int) -> NDArray[Any]:
+    """Return the windows [..., N + 1] of a stream on the host, given the result of `draw_starts`."""
+    starts = starts_of(drawn, len(stream) - context_length)
+    return np.asarray(stream[starts[..., None] + np.arange(context_length + 1)])
+
+
+def windows(ids: ArrayLike | TokenStream, context_length: int) -> Batch:
     """Return all contexts of a stream, in order, and the token that follows each.
 
     Works under `jax.jit`. Each new length of `ids` recompiles.
@@ -163,7 +219,7 @@ def windows(ids: ArrayLike, context_length: int) -> Batch:
     [[5], [3], [8]]
     """
     check_at_least("context_length", context_length, 0)
-    return _all_windows(jnp.asarray(_check_range(as_integers(ids, min_length=context_length + 1))), context_length)
+    return _all_windows(_to_device(as_integers(ids, min_length=context_length + 1)), context_length)
 
 
 @functools.partial(jax.jit, static_argnames="context_length")
@@ -171,24 +227,16 @@ def _all_windows(ids: IntT, context_length: int) -> Batch:
     num_windows = len(ids) - context_length
     # 3 times faster than a gather at N = 8.
     rows = jnp.stack([ids[i : i + num_windows] for i in range(context_length + 1)], axis=1).astype(jnp.int32)
+    return _split_rows(rows)
+
+
+def _split_rows(rows: Any) -> Batch:
     return Batch(rows[:, :-1], rows[:, -1])
 
 
-@functools.partial(jax.jit, static_argnames="batch_size")
-def _draw_starts(num_windows: IntScalar | int, batch_size: int, *, key: KeyLike) -> IntB:
-    return jax.random.randint(key, (batch_size,), 0, num_windows)
-
-
-def _take_windows(ids: Ids, starts: Integers, context_length: int) -> Batch:
-    offsets = (jnp if isinstance(ids, Array) else np).arange(context_length + 1)[None, :]
-    taken = ids[starts[:, None] + offsets]  # [B, N + 1]
-    taken = jnp.asarray(_check_range(taken), jnp.int32)
-    return Batch(taken[:, :-1], taken[:, -1])
-
-
-def _check_range(ids: Integers) -> Integers:
-    """Check that the ids of a NumPy array fit in int32. Return a JAX array, which may be traced, unchecked."""
-    return ids if isinstance(ids, Array) else check_ids(ids, vocab_size=2**31 - 1)
+def _to_device(ids: Any) -> Integers:
+    """Return ids as a JAX array. Check that those on the host fit in int32; a JAX array may be traced."""
+    return ids if isinstance(ids, Array) else jnp.asarray(check_ids(ids, vocab_size=2**31 - 1))
 
 
 def pad_rows(array: NDArray[Any], value: int) -> NDArray[Any]:
@@ -198,14 +246,14 @@ def pad_rows(array: NDArray[Any], value: int) -> NDArray[Any]:
     return np.pad(array, [(0, size - len(array)), *[(0, 0)] * (array.ndim - 1)], constant_values=value)
 
 
-def as_integers(ids: ArrayLike, name: str = "ids", min_length: int | None = None) -> Any:
-    """Return `ids` as an array of integers; with `min_length`, of shape [T] with T >= `min_length`."""
+def as_integers(ids: Any, name: str = "ids", min_length: int | None = None) -> Any:
+    """Return `ids` as an array of integers or a stream; with `min_length`, of shape [T] with T >= `min_length`."""
     try:
-        array = ids if isinstance(ids, Array) else np.asarray(ids)
+        array: Any = ids if isinstance(ids, Array | TokenStream) else np.asarray(ids)
     except ValueError:  # from NumPy, which calls the shape inhomogeneous
         remedy = "make them equal, or call once for each"
         raise ValueError(f"{name}: the rows have different lengths; {remedy}") from None
-    if not array.size and not isinstance(ids, Array | np.ndarray):
+    if not isinstance(ids, Array | np.ndarray | TokenStream) and not array.size:
         array = array.astype(np.int32)  # NumPy makes an empty list an array of floats
     if not jnp.issubdtype(array.dtype, jnp.integer):
         raise TypeError(f"{name} must be integers, got {array.dtype}; encode the text with a tokenizer first")

@@ -12,12 +12,14 @@ import optax
 from jax import Array
 from numpy.typing import ArrayLike
 
-from jaxlm._types import Device, NpIntT, Variables
+from jaxlm._types import Device, Variables
 from jaxlm.devices.selection import resolve_device
 from jaxlm.evaluation.evaluate import evaluate
 from jaxlm.models.interface import LanguageModel, num_params
 from jaxlm.models.jit import check_model
-from jaxlm.text.batching import check_stream, pad_rows
+from jaxlm.text.batching import check_stream
+from jaxlm.text.token_stream import TokenStream
+from jaxlm.training.blocks import iterate_blocks
 from jaxlm.training.early_stopping import stop_early
 from jaxlm.training.optimizers import HyperparamState, sgd
 from jaxlm.training.state import Record, TrainState, check_state, init_state
@@ -166,7 +168,7 @@ def train(
     key = check_key(key)
     if yield_every is not None:
         check_at_least("yield_every", yield_every, 1)
-    ids, num_windows, val_ids = check_training(model, train_ids, val_ids, batch_size, num_steps, log_every)
+    stream, val_ids = check_training(model, train_ids, val_ids, batch_size, num_steps, log_every)
     make_state = functools.partial(init_state, model, optimizer, key=key)
     if state is None:
         state = make_state(variables=variables)
@@ -176,19 +178,24 @@ def train(
             hyperparams = optimizer.init({}).hyperparams
             state = state._replace(opt_state=state.opt_state._replace(hyperparams=hyperparams))
     target_device = resolve_device(device, num_weights=num_params(state.params))
-    ids, num_windows, key, state = jax.device_put((ids, num_windows, key, state), target_device)
+    key, state = jax.device_put((key, state), target_device)
     # The compiled program uses only `update`, so optimizers that share it share the program.
     update_only = optimizer._replace(init=None)
 
     def iterate(state: TrainState) -> Iterator[tuple[TrainState, Record | None]]:
         yield state, None
         step, max_steps, interval = int(state.step), 1, yield_every or num_steps
-        while step < num_steps:
+        source = stream, model.context_length, batch_size, num_steps
+        blocks = iterate_blocks(*source, key=key, sharding=target_device, first_step=step)
+        block, next_block = next(blocks, None), None
+        while block is not None:
             next_recorded = min(-(-step // log_every) * log_every, num_steps - 1)
-            stop = min(next_recorded + 1, step + max_steps, step - step % interval + interval)
+            stop = min(next_recorded + 1, block.stop, step + max_steps, step - step % interval + interval)
             start = time.monotonic()
-            next_step = jax.device_put(np.int32(stop))
-            state, *outcome = train_chunk(model, update_only, batch_size, ids, num_windows, key, state, next_step)
+            first, end = jax.device_put((np.int32(block.first), np.int32(stop)))
+            state, *outcome = train_chunk(model, update_only, block.windows, first, key, state, end)
+            if next_block is None:  # while the device trains
+                next_block = next(blocks, None)
             loss, params_are_finite = map(float, jax.device_get(outcome))
             seconds = time.monotonic() - start
             recorded = stop - 1 == next_recorded
@@ -205,6 +212,8 @@ def train(
                 yield state, Record(stop - 1, loss, validation) if recorded else None
             if stop == step + max_steps:  # only a full chunk is measured
                 max_steps = max(1, min(16 * max_steps, round(max_steps * _CHUNK_SECONDS / max(seconds, 1e-3))))
+            if stop == block.stop:
+                block, next_block = next_block, None
             step = stop
 
     return iterate(state)
@@ -212,21 +221,17 @@ def train(
 
 def check_training(
     model: LanguageModel, train_ids: Any, val_ids: Any, batch_size: int, num_steps: int, log_every: int
-) -> tuple[NpIntT, int, Any]:
-    """Check the arguments that `train` and `train_many` share.
-
-    Return the training ids, padded so that streams of similar length share a program, the number of their windows,
-    and the validation ids.
-    """
+) -> tuple[TokenStream, TokenStream | None]:
+    """Check the arguments that `train` and `train_many` share. Return the streams for training and validation."""
     check_model(model)
     check_at_least("batch_size", batch_size, 1)
     check_at_least("num_steps", num_steps, 0)
     check_at_least("log_every", log_every, 1)
     window_length = model.context_length + 1
-    stream = np.asarray(check_stream(train_ids, model.vocab_size, min_length=window_length, name="train_ids"))
+    stream = check_stream(train_ids, model.vocab_size, min_length=window_length, name="train_ids")
     if val_ids is not None:
         val_ids = check_stream(val_ids, model.vocab_size, min_length=window_length, name="val_ids")
-    return pad_rows(stream, 0), len(stream) - model.context_length, val_ids
+    return stream, val_ids
 
 
 def is_recorded(step: int, num_steps: int, log_every: int) -> bool:

@@ -8,17 +8,12 @@ import jax.numpy as jnp
 import optax
 from jax import Array, lax
 
-from jaxlm._types import Contexts, FloatScalar, IntB, IntScalar, IntT, KeyLike
+from jaxlm._types import Contexts, FloatScalar, IntB, Integers, IntScalar, KeyLike
 from jaxlm.evaluation.loss import token_nats
 from jaxlm.models.interface import LanguageModel, compute_logits
 from jaxlm.models.jit import jit_model
-from jaxlm.text.batching import Batch, random_windows
 from jaxlm.training.state import DROPOUT_FOLD, TrainState
-from jaxlm.utils.keys import check_key, vmap_over_steps
-
-# Batches are drawn before the loop, for several steps at once: at most this many steps and about this many ids.
-_MAX_STEPS_PER_DRAW = 32
-_MAX_IDS_PER_DRAW = 2**14
+from jaxlm.utils.keys import check_key
 
 # The `vmap` axes of the state of R runs. All runs share the step, so that the loop condition is one scalar. With a
 # condition per run, `vmap` would select between old and new arrays in every step.
@@ -71,13 +66,12 @@ def train_step(
     return state._replace(step=state.step + 1, params=params, opt_state=opt_state), loss.astype(jnp.float32)
 
 
-@functools.partial(jit_model, static_argnames=("optimizer", "batch_size"))
+@functools.partial(jit_model, static_argnames="optimizer")
 def train_chunk(
     model: LanguageModel,
     optimizer: optax.GradientTransformation,
-    batch_size: int,
-    train_ids: IntT,
-    num_windows: IntScalar,
+    windows: Integers,
+    first: IntScalar,
     key: Array,
     state: TrainState,
     stop: IntScalar,
@@ -85,47 +79,28 @@ def train_chunk(
     """Train up to step `stop`: one run, or R runs at once if `key` has shape [R] and `state` holds R runs.
 
     Return the state, the loss of the last step, and whether all parameters are finite, both [] or [R]. A single
-    run stops after a non-finite loss; a sweep does not. `num_windows` and `stop` are traced, so that other values
-    do not recompile. Step i uses `get_batch(train_ids, N, batch_size, key=fold_in(key, i))`.
+    run stops after a non-finite loss; a sweep does not.
+
+    Args:
+        windows: of the steps from `first`, [S, B, N + 1] or [S, R, B, N + 1]; at least to step `stop`.
+        first, stop: traced, so that other values do not recompile.
     """
     is_sweep = key.ndim == 1
-    draw = functools.partial(_draw_batches, model, batch_size, train_ids, num_windows)
     step = functools.partial(train_step, model, optimizer)
     check = _are_finite
     if is_sweep:
-        draw = jax.vmap(draw, in_axes=(0, None), out_axes=1)  # [S, R, B, N] and [S, R, B]
         step = jax.vmap(step, in_axes=(SWEEP_AXES, 0), out_axes=(SWEEP_AXES, 0))
         check = jax.vmap(check)
 
     def is_unfinished(carry: tuple[TrainState, Array]) -> Array:
         return (carry[0].step < stop) & (is_sweep | jnp.isfinite(carry[1]).all())
 
-    def run_drawn_steps(carry: tuple[TrainState, Array]) -> tuple[TrainState, Array]:
-        first = carry[0].step
-        batches = draw(key, first)
-        end = first + len(batches[0])
+    def run_step(carry: tuple[TrainState, Array]) -> tuple[TrainState, Array]:
+        batch = windows[carry[0].step - first]
+        return step(carry[0], (batch[..., :-1], batch[..., -1]), key=key)
 
-        def run_step(carry: tuple[TrainState, Array]) -> tuple[TrainState, Array]:
-            batch = jax.tree.map(lambda leaf: leaf[carry[0].step - first], batches)
-            return step(carry[0], batch, key=key)
-
-        return lax.while_loop(lambda carry: is_unfinished(carry) & (carry[0].step < end), run_step, carry)
-
-    state, loss = lax.while_loop(is_unfinished, run_drawn_steps, (state, jnp.zeros(key.shape, jnp.float32)))
+    state, loss = lax.while_loop(is_unfinished, run_step, (state, jnp.zeros(key.shape, jnp.float32)))
     return state, loss, check(state.params)
-
-
-@jax.named_scope("draw_batches")
-def _draw_batches(
-    model: LanguageModel, batch_size: int, ids: IntT, num_windows: IntScalar, key: KeyLike, first: IntScalar
-) -> Batch:
-    """Draw the batches of S steps, starting at step `first`."""
-    num_steps = min(_MAX_STEPS_PER_DRAW, max(_MAX_IDS_PER_DRAW // (batch_size * (model.context_length + 1)), 1))
-
-    def draw(step_key: KeyLike) -> Batch:
-        return random_windows(ids, num_windows, model.context_length, batch_size, key=step_key)
-
-    return vmap_over_steps(draw, key, first + jnp.arange(num_steps))
 
 
 def _are_finite(params: Any) -> Array:

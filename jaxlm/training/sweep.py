@@ -18,6 +18,7 @@ from jaxlm.devices.selection import resolve_device
 from jaxlm.evaluation.evaluate import Evaluation, evaluate
 from jaxlm.models.interface import LanguageModel, num_init_params
 from jaxlm.models.jit import jit_model
+from jaxlm.training.blocks import iterate_blocks
 from jaxlm.training.loop import History, check_training, is_recorded, make_history
 from jaxlm.training.optimizers import inject_hyperparams, sgd
 from jaxlm.training.state import Record, TrainState, init_state
@@ -93,7 +94,7 @@ def train_many(
             got = array if array.shape == keys.shape else f"shape {list(array.shape)}"
             problem = f"{name} must hold {len(keys)} finite numbers, one per key, got {got}"
             raise ValueError(f"{problem}; sweep_grid returns all combinations")
-    ids, num_windows, val_ids = check_training(model, train_ids, val_ids, batch_size, num_steps, log_every)
+    stream, val_ids = check_training(model, train_ids, val_ids, batch_size, num_steps, log_every)
     for run in range(len(keys)):  # raises the errors of `optimizer`, which cannot check traced numbers
         optimizer(**{name: array[run] for name, array in numbers.items()})
     target_device = resolve_device(device, num_weights=len(keys) * num_init_params(model))
@@ -102,22 +103,33 @@ def train_many(
     mesh = Mesh(np.array(devices[:num_devices]), ("runs",))
     replicated = NamedSharding(mesh, PartitionSpec())  # type: ignore[no-untyped-call]
     split_by_run = NamedSharding(mesh, PartitionSpec("runs"))  # type: ignore[no-untyped-call]
-    stream, num_windows = jax.device_put((ids, num_windows), replicated)
     keys, numbers = jax.device_put((keys, numbers), split_by_run)
     states = _init_states(model, optimizer, keys, numbers)
     update_only = inject_hyperparams(optimizer, {})._replace(init=None)  # the same `update` in each call
-    records: list[list[Record]] = [[] for _ in range(len(keys))]
-    for step in (each for each in range(num_steps) if is_recorded(each, num_steps, log_every)):
-        states, *outcome = train_chunk(
-            model, update_only, batch_size, stream, num_windows, keys, states, jax.device_put(step + 1, replicated)
-        )
-        for run, (loss, is_finite) in enumerate(zip(*map(np.asarray, outcome), strict=True)):
-            validation = None if val_ids is None else Evaluation(math.nan, math.nan, 0)
-            if validation and is_finite:
-                trained = jax.tree.map(lambda leaf, run=run: leaf[run], states.variables)
-                validation = evaluate(model, trained, val_ids, device=target_device)
-            records[run].append(Record(step, float(loss), validation))
-    return states.variables, [*map(make_history, records)]
+    blocks = iterate_blocks(stream, model.context_length, batch_size, num_steps, key=keys, sharding=replicated)
+    records = []
+    for block in blocks:
+        for step in range(block.first, block.stop):
+            if (is_record := is_recorded(step, num_steps, log_every)) or step + 1 == block.stop:
+                first, stop = jax.device_put((np.int32(block.first), np.int32(step + 1)), replicated)
+                states, *outcome = train_chunk(model, update_only, block.windows, first, keys, states, stop)
+            if is_record:
+                records.append(_make_records(model, states, step, outcome, val_ids, target_device))
+    return states.variables, [make_history([each[run] for each in records]) for run in range(len(keys))]
+
+
+def _make_records(
+    model: LanguageModel, states: TrainState, step: int, outcome: Any, val_ids: Any, device: jax.Device
+) -> list[Record]:
+    """Return the record of each run, given losses [R] and whether the parameters are finite [R]."""
+    records = []
+    for run, (loss, is_finite) in enumerate(zip(*map(np.asarray, outcome), strict=True)):
+        validation = None if val_ids is None else Evaluation(math.nan, math.nan, 0)
+        if validation and is_finite:
+            trained = jax.tree.map(lambda leaf, run=run: leaf[run], states.variables)
+            validation = evaluate(model, trained, val_ids, device=device)
+        records.append(Record(step, float(loss), validation))
+    return records
 
 
 def _check_keys(keys: Any) -> Array:
