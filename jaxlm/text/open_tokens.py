@@ -61,8 +61,8 @@ def _open_directory(path: Path, verify: bool) -> TokenStream:
 def _open_shard(path: Path, dtype: str, num_tokens: int) -> NDArray[Any]:
     expected = f"{dtype}[{num_tokens}]"
     try:
-        shard = np.load(path, mmap_mode="r")
-    except (ValueError, EOFError) as error:  # not in the format, or shorter than its header says
+        shard = np.lib.format.open_memmap(path, mode="r")
+    except (ValueError, EOFError) as error:  # not a .npy file, or shorter than its header says
         raise ValueError(f"{path} is damaged: {error}; expected {expected}") from None
     if (found := f"{shard.dtype}{list(shard.shape)}") != expected:
         raise ValueError(f"{path} is {found}, expected {expected}; run `jaxlm encode` into a new directory")

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxlm import check_ids, get_batch, split_ids, windows
-from jaxlm.text.batching import check_stream
+from jaxlm import TokenStream, check_ids, get_batch, split_ids, windows
+from jaxlm.text.batching import check_stream, starts_of
 
 
 @pytest.mark.parametrize("dtype", [np.int8, np.uint16, np.int32, np.uint64])
@@ -133,6 +133,23 @@ def test_get_batch_reads_only_the_batch_of_a_file(tmp_path):
     assert (contexts.shape, targets.shape) == ((2, 3), (2,))
     same = get_batch(jnp.arange(50), 3, 2, key=jax.random.key(0))
     jax.tree.map(np.testing.assert_array_equal, get_batch(np.arange(50), 3, 2, key=jax.random.key(0)), same)
+
+
+@pytest.mark.parametrize("num_windows", [2**31, 2**33 + 5, 2**62 - 1])
+def test_starts_of_two_words_are_their_remainder(num_windows):
+    words = np.random.default_rng(0).integers(0, 2**32, (3, 4, 2), np.uint32)
+    expected = [[(int(high) * 2**32 + int(low)) % num_windows for high, low in row] for row in words]
+    assert starts_of(words, num_windows).tolist() == expected
+
+
+def test_get_batch_draws_from_more_than_2_to_the_31_tokens():
+    """The arrays have a stride of 0, so they take no memory. Of 4,000 windows, 3,000 +- 27 are in the second."""
+    shards = tuple(np.broadcast_to(np.uint8(token), length) for token, length in enumerate([2**31, 3 * 2**31]))
+    stream = TokenStream(shards, vocab_size=2)
+    _, targets = get_batch(stream, 3, 4000, key=jax.random.key(0))
+    assert abs(int(targets.sum()) - 3000) < 5 * 27
+    again = get_batch(stream, 3, 4000, key=jax.random.key(0))
+    np.testing.assert_array_equal(again.targets, targets)
 
 
 @pytest.mark.parametrize("array", [np, jnp])

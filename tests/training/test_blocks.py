@@ -1,0 +1,71 @@
+"""Blocks hold the batches of `get_batch`, and training from memory maps has the bits of training from memory."""
+
+import jax
+import numpy as np
+import pytest
+from tiny_training import IDS, VOCAB, assert_same_bits, train, train_lm
+
+import jaxlm
+from jaxlm.training.blocks import iterate_blocks
+
+BATCH_SIZE = 40_000  # a block then holds two steps of contexts of two tokens
+DEVICE = jax.devices()[0]
+
+
+def make_stream(path):
+    """Return `IDS` as a stream of two memory maps."""
+    for number, part in enumerate([IDS[:77], IDS[77:]]):
+        np.save(path / f"{number}.npy", part.astype(np.uint16))
+    return jaxlm.TokenStream(tuple(np.load(path / f"{number}.npy", mmap_mode="r") for number in range(2)), VOCAB)
+
+
+@pytest.mark.parametrize("num_runs", [None, 2])
+def test_blocks_hold_the_batches_of_get_batch(tmp_path, num_runs):
+    def make_keys():  # not to reuse a key that was consumed
+        return jax.random.split(jax.random.key(3), num_runs or 1)
+
+    key, batch_size = (make_keys()[0], BATCH_SIZE) if num_runs is None else (make_keys(), BATCH_SIZE // 2)
+    stream = make_stream(tmp_path)
+    blocks = [*iterate_blocks(stream, 2, batch_size, 6, key=key, sharding=DEVICE, first_step=1)]
+    assert [(block.first, block.stop) for block in blocks] == [(1, 3), (3, 5), (5, 6)]
+    for block in blocks:
+        for step in range(block.first, block.stop):
+            windows = np.asarray(block.windows[step - block.first])
+            for run, rows in enumerate(windows.reshape(-1, batch_size, 3)):
+                expected = jaxlm.get_batch(IDS, 2, batch_size, key=jax.random.fold_in(make_keys()[run], step))
+                np.testing.assert_array_equal(rows[:, :2], expected.contexts)
+                np.testing.assert_array_equal(rows[:, 2], expected.targets)
+    assert not np.asarray(blocks[-1].windows[1]).any()
+
+
+def test_blocks_of_zero_steps():
+    stream = jaxlm.TokenStream((IDS,), VOCAB)
+    assert not [*iterate_blocks(stream, 2, 32, 0, key=jax.random.key(0), sharding=DEVICE)]
+
+
+def test_train_lm_from_memory_maps_has_the_same_bits(tmp_path):
+    stream = make_stream(tmp_path)
+    expected, history = train_lm(val_ids=IDS[:50], log_every=1)
+    trained, same_history = train_lm(ids=stream, val_ids=stream[:50], log_every=1)
+    assert_same_bits(trained, expected)
+    assert same_history == history
+    assert_same_bits(train_lm(ids=np.load(tmp_path / "0.npy", mmap_mode="r"))[0], train_lm(ids=IDS[:77])[0])
+
+
+def test_resume_within_a_block_has_the_same_bits(tmp_path):
+    """Blocks of the first run start at steps 0, 2 and 4, those of the second at 1, 3 and 5."""
+    options = {"ids": make_stream(tmp_path), "batch_size": BATCH_SIZE, "num_steps": 6}
+    items = [*train(yield_every=1, **options)]
+    assert [int(state.step) for state, _ in items] == [*range(7)]
+    *_, (resumed, _) = train(state=items[1][0], log_every=6, **{**options, "ids": IDS})
+    assert_same_bits(resumed.variables, items[-1][0].variables)
+
+
+@pytest.mark.slow
+def test_train_many_from_memory_maps_has_the_same_bits(tmp_path):
+    options = {"keys": jax.random.split(jax.random.key(5), 2), "hyperparams": {"lr": [0.5, 0.3]}, "num_steps": 7}
+    model = jaxlm.MLPLanguageModel(VOCAB, 2, 3, 4)
+    expected, histories = jaxlm.train_many(model, IDS, **options)
+    trained, same_histories = jaxlm.train_many(model, make_stream(tmp_path), **options)
+    assert_same_bits(trained, expected)
+    assert same_histories == histories
