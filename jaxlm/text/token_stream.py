@@ -45,9 +45,9 @@ class TokenStream:
             )
 
     @functools.cached_property
-    def _starts(self) -> NDArray[np.int64]:
-        """The position of each shard's first id, followed by the length of the stream."""
-        return np.array([*itertools.accumulate(map(len, self.shards), initial=0)])
+    def _bounds(self) -> list[tuple[int, int]]:
+        """The position of each shard's first id, and the position after its last."""
+        return [*itertools.pairwise(itertools.accumulate(map(len, self.shards), initial=0))]
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -60,7 +60,7 @@ class TokenStream:
         return (len(self),)
 
     def __len__(self) -> int:
-        return int(self._starts[-1])
+        return self._bounds[-1][1]
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         whole = self.shards[0] if len(self.shards) == 1 else np.concatenate(self.shards)
@@ -97,11 +97,10 @@ class TokenStream:
             yield np.asarray(self[begin : begin + size + overlap])
 
     def _cut(self, begin: int, end: int) -> tuple[NDArray[Any], ...]:
-        bounds = zip(self.shards, self._starts[:-1].tolist(), self._starts[1:].tolist(), strict=True)
         parts = (
             shard[max(begin - first, 0) : end - first]
-            for shard, first, last in bounds
-            if max(begin, first) < min(end, last)
+            for shard, (first, stop) in zip(self.shards, self._bounds, strict=True)
+            if max(begin, first) < min(end, stop)
         )
         return (*parts,) or (self.shards[0][:0],)
 
@@ -109,9 +108,9 @@ class TokenStream:
         """Return the ids at 1-D `positions` in [0, T)."""
         if len(self.shards) == 1:
             return self.shards[0][positions]
-        owners = np.searchsorted(self._starts, positions, side="right") - 1
         ids = np.empty(len(positions), self.dtype)
-        for owner in np.unique(owners).tolist():
-            is_owned = owners == owner
-            ids[is_owned] = self.shards[owner][positions[is_owned] - self._starts[owner]]
+        # 262,144 positions in 10 and 100 shards take 7 and 20 ms; with `searchsorted` and a sort, 18 and 23 ms.
+        for shard, (first, stop) in zip(self.shards, self._bounds, strict=True):
+            owned = np.flatnonzero((first <= positions) & (positions < stop))
+            ids[owned] = shard[positions[owned] - first]
         return ids
