@@ -59,13 +59,13 @@ def stub_text(name: str) -> str:
     lines = text.splitlines()
     for node in reversed(ast.parse(text).body):
         if isinstance(node, ast.FunctionDef):
-            lines[node.body[0].end_lineno : node.end_lineno] = ["    raise NotImplementedError"]
-        if isinstance(node, ast.FunctionDef) and node.name == "own_law":
-            docstring = node.body[0].lineno - 1
-            lines[docstring : lines.index("", docstring)] = ['    """State your law in this sentence.']
-    stub = "\n".join(lines) + "\n"
-    docstring = stub[: stub.index('"""', 3)]
-    return stub.replace(docstring, _ANSWER.sub(r"\1", docstring), 1)
+            docstring = node.body[0]
+            lines[docstring.end_lineno : node.end_lineno] = ["    raise NotImplementedError"]
+            if node.name == "own_law":
+                end_of_statement = lines.index("", docstring.lineno)
+                lines[docstring.lineno - 1 : end_of_statement] = ['    """State your law in this sentence.']
+    _, introduction, code = "\n".join(lines).split('"""', 2)
+    return '"""'.join(["", _ANSWER.sub(r"\1", introduction), code]) + "\n"
 
 
 def find_unwritten(text: str) -> list[str]:

@@ -85,7 +85,7 @@ def find_failure(check: Check, course: Implementation, seed: int = 0) -> Failure
                 return Failure(shown, show(expected), show(actual))
     except (Exception, SystemExit) as error:
         if not unfinished:
-            return Failure("; ".join(calls[-1:]) or shown, "no exception", _describe(error))
+            return Failure("; ".join(calls[-1:]) or shown, "no exception", describe_error(error))
     if unfinished:
         return Failure("", f"the function {unfinished[0]}", "not written yet")
     return None if number else Failure("", "at least one comparison", "none")
@@ -100,19 +100,28 @@ def _record(function: Function, name: str, calls: list[str], unfinished: list[st
             calls.append(f"{name}({', '.join([*map(show, args), *named])})")
         try:
             return function(*args, **kwargs)
-        except NotImplementedError:
-            unfinished.append(name)
+        except NotImplementedError as error:
+            frames = _frames_of_exercises(
+                error
+            )  # the innermost one: the function may call one that is not written
+            unfinished.append(frames[-1].name if frames else name)
             raise
 
     return call
 
 
-def _describe(error: BaseException) -> str:
+def describe_error(error: BaseException) -> str:
     """Return the exception, and the last line of an exercise that it passed through."""
     message = (str(error).strip() or "without a message").splitlines()[0]
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename.startswith("ex")]
+    frames = _frames_of_exercises(error)
     line = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
     return f"{type(error).__name__}: {message[:200]}{line}"
+
+
+def _frames_of_exercises(error: BaseException) -> list[traceback.FrameSummary]:
+    """Return the frames of a traceback that are in the file of an exercise."""
+    frames = traceback.StackSummary.extract(traceback.walk_tb(error.__traceback__), lookup_lines=False)
+    return [frame for frame in frames if frame.filename.startswith("ex")]
 
 
 def is_equal(expected: Any, actual: Any) -> bool:

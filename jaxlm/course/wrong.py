@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from jaxlm.course.exercises import EXERCISES, SOLUTIONS
-from jaxlm.course.implementations import load_solutions, load_source
+from jaxlm.course.implementations import load_source
 from jaxlm.course.law import Implementation
 
 
@@ -24,9 +24,9 @@ def read_wrong(name: str) -> list[Wrong]:
     return [Wrong(**fault) for fault in faults[name]]
 
 
-def load_wrong(name: str, wrong: Wrong) -> Implementation:
-    """Return our solutions with one fault in an exercise."""
+def load_wrong(name: str, wrong: Wrong, solutions: Implementation) -> Implementation:
+    """Return `solutions` with one fault in an exercise."""
     text = (SOLUTIONS / f"{name}.py").read_text("utf-8")
     assert wrong.old in text, wrong
     module = load_source(name, text.replace(wrong.old, wrong.new))
-    return load_solutions()._replace(**{function: getattr(module, function) for function in EXERCISES[name]})
+    return solutions._replace(**{function: getattr(module, function) for function in EXERCISES[name]})

@@ -44,7 +44,9 @@ def test_correct_implementation_keeps_the_law(law, load):
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "wrong"), FAULTS, ids=[f"{name}-{wrong.fault}" for name, wrong in FAULTS])
 def test_wrong_implementation_breaks_its_law(name, wrong):
-    failure = find_failure(law_named(NUMBERS[name], wrong.caught_by).check, load_wrong(name, wrong))
+    failure = find_failure(
+        law_named(NUMBERS[name], wrong.caught_by).check, load_wrong(name, wrong, load_solutions())
+    )
     assert failure is not None
     assert failure.expected != failure.actual
 
@@ -55,7 +57,9 @@ def test_own_law_of_the_solution_catches_three_faults(name):
     own_law = import_module(f"jaxlm.course.solutions.{name}").own_law
     for load in (load_solutions, load_jaxlm):
         assert find_failure(own_law, load()) is None
-    caught = [wrong for wrong in read_wrong(name) if find_failure(own_law, load_wrong(name, wrong))]
+    caught = [
+        wrong for wrong in read_wrong(name) if find_failure(own_law, load_wrong(name, wrong, load_solutions()))
+    ]
     assert len(caught) >= 3
 
 

@@ -1,0 +1,161 @@
+"""Judge exercises, each in a Python process of its own. This module does not import JAX."""
+
+import contextlib
+import hashlib
+import json
+import os
+import secrets
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jaxlm.course.exercises import COURSE, EXERCISES, solution_text
+
+_PROGRAM = "import sys; sys.path.append(sys.argv[1]); from jaxlm.course.child import main; main()"
+_ENVIRONMENT = (  # the variables that an exercise inherits: a token or a password is not among them
+    *("HOME", "PATH", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "XDG_CACHE_HOME", "MPLCONFIGDIR"),
+    *("JAXLM_DATA_DIR", "JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"),
+)
+_MAX_RESULT = 2**22  # bytes
+
+
+class Limits(NamedTuple):
+    """Limits of one exercise: seconds, and bytes of memory and of printed output."""
+
+    seconds: int = 120
+    memory: int = 2**32
+    output: int = 2**24
+
+
+DEFAULT_LIMITS = Limits()
+
+
+class Report(NamedTuple):
+    """The result of judging one exercise."""
+
+    exercise: str
+    file: str
+    sha256: str  # of the judged file; "" if it does not exist
+    borrowed: list[str]  # the exercises that were ours
+    rows: list[dict[str, Any]]  # one for each law: "law", "sentence", "passed" and "failure"
+    problem: str | None  # why the result does not count
+    printed: str  # the end of what the exercise printed
+    seconds: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether there are laws and all hold."""
+        return self.problem is None and bool(self.rows) and all(row["passed"] is True for row in self.rows)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the report as a JSON document."""
+        return self._asdict() | {"passed": self.passed}
+
+
+def judge_exercises(
+    folder: Path,
+    names: Sequence[str],
+    *,
+    borrowed: Collection[str] = (),
+    seed: int = 0,
+    extra_laws: str = "",
+    limits: Limits = DEFAULT_LIMITS,
+) -> Iterator[Report]:
+    """Judge a student's exercises, and yield the reports in order. Host function; not for use inside `jit`.
+
+    Args:
+        folder: directory with the student's files. Files other than those of the exercises are not read.
+        names: names of exercises.
+        borrowed: names of exercises for which our solutions are used instead of the student's.
+        seed: seed of the random inputs of the laws.
+        extra_laws: text of a Python file with more laws, a tuple `LAWS`.
+        limits: limits of each exercise.
+    """
+    contents = {name: _read(folder / f"{name}.py") for name in EXERCISES}
+    sources = {name: content.decode("utf-8", "replace") for name, content in contents.items()}
+    sources |= {name: solution_text(name) for name in borrowed}
+
+    def judge(name: str) -> Report:
+        begin, path = time.monotonic(), folder / f"{name}.py"
+        digest = hashlib.sha256(contents[name]).hexdigest() if path.exists() else ""
+        if digest:
+            request = {"name": name, "sources": sources, "seed": seed, "extra_laws": extra_laws}
+            rows, problem, printed = _run_child(request, limits)
+        else:
+            rows, problem, printed = [], f"{path} does not exist; `jaxlm course new {folder}` creates it", ""
+        others = [other for other in borrowed if other != name]
+        return Report(name, str(path), digest, others, rows, problem, printed, time.monotonic() - begin)
+
+    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+        yield from pool.map(judge, names)
+
+
+def _read(path: Path) -> bytes:
+    """Return the content of a file, or of an empty file if it does not exist."""
+    return path.read_bytes() if path.exists() else b""
+
+
+def _run_child(request: dict[str, Any], limits: Limits) -> tuple[list[dict[str, Any]], str | None, str]:
+    """Return the rows, the problem, and what was printed."""
+    nonce, deadline = secrets.token_hex(16), time.monotonic() + limits.seconds
+    content = json.dumps(request | {"nonce": nonce, "limits": limits._asdict()}).encode()
+    environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
+    # Compiling without optimization takes a third less time, and an exercise needs no accelerator.
+    environment |= {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_backend_optimization_level=0", "MPLBACKEND": "agg"}
+    with tempfile.TemporaryDirectory() as empty, tempfile.TemporaryFile() as log:
+        child = subprocess.Popen(  # noqa: S603
+            [sys.executable, "-I", "-P", "-u", "-c", _PROGRAM, str(COURSE.parents[1])],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            cwd=empty,
+            env=environment,
+            start_new_session=True,
+        )
+        assert child.stdin is not None
+        assert child.stdout is not None
+        with child.stdin, child.stdout:
+            try:
+                with contextlib.suppress(BrokenPipeError):
+                    child.stdin.write(content)
+                    child.stdin.close()
+                result = _read_result(child.stdout.fileno(), deadline)
+                if time.monotonic() < deadline:
+                    with contextlib.suppress(subprocess.TimeoutExpired):
+                        child.wait(timeout=1)
+            finally:
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.killpg(child.pid, signal.SIGKILL)  # also processes that it started
+                code = child.wait()
+        log.seek(max(0, log.seek(0, os.SEEK_END) - 2000))
+        printed = log.read().decode("utf-8", "replace")
+    if time.monotonic() >= deadline:
+        return [], f"no result within {limits.seconds} s: is there an endless loop?", printed
+    if not result:
+        return [], f"the process ended (code {code}) before all laws were judged", printed
+    try:
+        document = json.loads(result)
+        if document.pop("nonce") != nonce:
+            raise ValueError("wrong nonce")
+        return document["rows"], document["problem"], printed
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return [], "the result is damaged: something else wrote to it", printed
+
+
+def _read_result(descriptor: int, deadline: float) -> bytes:
+    """Read until the end of the file, the deadline, or too many bytes."""
+    result = b""
+    while len(result) <= _MAX_RESULT:
+        ready, _, _ = select.select([descriptor], [], [], max(0.0, deadline - time.monotonic()))
+        chunk = os.read(descriptor, 2**16) if ready else b""
+        if not chunk:
+            break
+        result += chunk
+    return result

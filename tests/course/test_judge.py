@@ -1,0 +1,163 @@
+"""Exercises are judged in a process of their own, and no hostile file passes."""
+
+import hashlib
+import os
+
+import pytest
+
+from jaxlm.course.exercises import EXERCISES, solution_text, stub_text
+from jaxlm.course.judge import Limits, judge_exercises
+
+pytestmark = pytest.mark.slow
+WRONG = solution_text("ex1_windows").replace("- context_length)", "- context_length - 1)")
+TAIL = "def own_law"
+
+
+@pytest.fixture
+def judge(tmp_path):
+    """Return a function that judges the text of an exercise, with solutions of the others."""
+
+    def run(text, name="ex1_windows", **options):
+        for other in EXERCISES:
+            (tmp_path / f"{other}.py").write_text(text if other == name else solution_text(other))
+        (report,) = judge_exercises(tmp_path, [name], **options)
+        return report
+
+    return run
+
+
+def failures(report):
+    return {row["law"]: row["failure"] for row in report.rows if not row["passed"]}
+
+
+def test_solution_passes_with_its_checksum(judge):
+    text = solution_text("ex1_windows")
+    report = judge(text)
+    assert report.passed, report
+    assert report.sha256 == hashlib.sha256(text.encode()).hexdigest()
+    assert len(report.rows) == 15
+
+
+def test_stub_passes_no_law(judge):
+    report = judge(stub_text("ex1_windows"))
+    assert len(failures(report)) == len(report.rows) == 15
+    assert {failure["actual"] for failure in failures(report).values()} == {"not written yet"}
+
+
+def test_missing_file_does_not_pass(tmp_path):
+    (report,) = judge_exercises(tmp_path, ["ex1_windows"])
+    assert not report.passed
+    assert "jaxlm course new" in report.problem
+
+
+def test_later_exercise_uses_the_borrowed_earlier_one(tmp_path):
+    (tmp_path / "ex1_windows.py").write_text(stub_text("ex1_windows"))
+    (tmp_path / "ex4_sampling.py").write_text(solution_text("ex4_sampling"))
+    (own,) = judge_exercises(tmp_path, ["ex4_sampling"])
+    assert failures(own)["uniform_perplexity_is_v"]["expected"] == "the function windows"
+    (borrowing,) = judge_exercises(tmp_path, ["ex4_sampling"], borrowed=["ex1_windows"])
+    assert borrowing.passed, borrowing
+    assert borrowing.borrowed == ["ex1_windows"]
+
+
+HOSTILE = {
+    "exit": ("import sys; sys.exit(0)", "SystemExit: 0"),
+    "exit_at_once": ("import os; os._exit(0)", "ended (code 0)"),
+    "own_exception": ("class E(BaseException): pass\ndef windows(ids, n): raise E", "ended (code 1)"),
+    "syntax": ("def windows(:", "SyntaxError"),
+    "output": ("for _ in range(2**14): print('x' * 2**16)", "File too large"),
+    "memory": ("def windows(ids, n): return [0] * 10**10", "MemoryError"),
+    "fork": ("import os; os.fork()", "must not start processes"),
+    "subprocess": ("import subprocess; subprocess.run(['true'])", "must not start processes"),
+    "kill_parent": ("import os; os.kill(os.getppid(), 9)", "must not start processes"),
+    "models": ("import jaxlm.models", "must not import jaxlm"),
+    "solutions": ("from jaxlm.course.solutions.ex1_windows import *", "must not import jaxlm"),
+    "reference": ("import importlib; importlib.import_module('jaxlm.reference')", "must not import jaxlm"),
+    "read_solution": (
+        "import sys; open(sys.path[-1] + '/jaxlm/course/solutions/ex1_windows.py')",
+        "must not read the files of jaxlm",
+    ),
+    "result_pipe": (
+        "import os\nfor fd in range(3, 64):\n  try: os.write(fd, b'{}')\n  except OSError: pass",
+        "the result is damaged",
+    ),
+    "close_all": ("import os; os.closerange(3, 64)", ""),
+    "patched_writer": (
+        "import json, os\njson.dumps = lambda *a: '{}'\nos.write = lambda *a: 0\nos._exit = lambda code: None",
+        "",
+    ),
+    "patched_numpy": ("import numpy as np\nnp.allclose = np.testing.assert_allclose = lambda *a, **k: True", ""),
+    "patched_checker": (
+        "import gc\nfor f in gc.get_objects():\n"
+        "  if getattr(f, '__name__', '') == 'is_equal': f.__code__ = (lambda a, b: True).__code__",
+        "a wrong implementation passes",
+    ),
+    "forged_eq": (
+        "class A:\n  def __eq__(self, o): return True\n  __hash__ = None\ndef windows(ids, n): return A(), A()",
+        "",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_file_does_not_pass(judge, name):
+    code, reason = HOSTILE[name]
+    report = judge(f"{WRONG}\n{code}\n")
+    assert not report.passed
+    assert reason in str((report.problem, failures(report)))
+    assert report.seconds < 60
+
+
+def test_endless_loop_ends_within_its_limit(judge):
+    report = judge(WRONG + "\nwhile True: pass\n", limits=Limits(seconds=10))
+    assert report.problem.startswith("no result within 10 s")
+    assert report.seconds < 15
+
+
+def test_modules_in_the_folder_are_not_imported(judge, tmp_path):
+    for name in ("jax", "numpy", "pytest", "json"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit(0)")
+    assert judge(solution_text("ex1_windows")).passed
+
+
+def test_environment_is_not_passed_on(judge, monkeypatch):
+    monkeypatch.setenv("JAXLM_TEST_SECRET", "1")
+    report = judge(solution_text("ex1_windows") + "\nimport os; print(sorted(os.environ))\n")
+    assert "HOME" in report.printed or "HOME" not in os.environ
+    assert "JAXLM_TEST_SECRET" not in report.printed
+
+
+OWN_LAWS = {
+    "true": ("yield True, True", "0 caught"),
+    "none": ("yield from ()", "none"),
+    "false": ("yield 0, 1", "1"),
+    "counting": ("calls.append(1)\n    yield True, len(calls) == 1", "False"),
+    "endless": ("while True: yield 0, 0", "0 caught"),
+}
+
+
+@pytest.mark.parametrize("name", OWN_LAWS)
+def test_own_law_that_says_nothing_is_refused(judge, name):
+    body, actual = OWN_LAWS[name]
+    text = solution_text("ex1_windows").partition(TAIL)[0]
+    report = judge(f"{text}calls = []\n\n\ndef own_law(course, random):\n    {body}\n")
+    assert failures(report).keys() == {"own_law"}
+    assert failures(report)["own_law"]["actual"] == actual
+
+
+def test_seed_draws_other_inputs(judge):
+    shown = [failures(judge(WRONG, seed=seed))["every_window_once"]["calls"] for seed in (0, 1)]
+    assert shown[0] != shown[1]
+
+
+def test_extra_laws_are_judged(judge):
+    extra = (
+        "from jaxlm.course.law import make_laws\n"
+        "def windows_are_many(course, random):\n"
+        "    '''There are a hundred windows.'''\n"
+        "    yield 100, len(course.windows(random.integers(0, 9, 5), 2)[1])\n"
+        "LAWS = make_laws(1, windows_are_many)\n"
+    )
+    report = judge(solution_text("ex1_windows"), extra_laws=extra)
+    assert failures(report).keys() == {"windows_are_many"}
+    assert len(report.rows) == 16
