@@ -13,6 +13,7 @@ from typing import Any
 import tyro
 
 from jaxlm.cli.corpus import CorpusOptions, manage_corpora
+from jaxlm.cli.course import CourseOptions, run_course
 from jaxlm.cli.devices import DevicesOptions, show_devices
 from jaxlm.cli.evaluate import EvaluateOptions, evaluate_text
 from jaxlm.cli.exchange import ExportOptions, ImportOptions, export_file, import_file
@@ -36,21 +37,24 @@ COMMANDS: dict[str, tuple[type, Callable[..., dict[str, Any]]]] = {
     "devices": (DevicesOptions, show_devices),
     "export": (ExportOptions, export_file),
     "import": (ImportOptions, import_file),
+    "course": (CourseOptions, run_course),
 }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit code: 0 success, 2 an error that the user can fix, 130 interrupted.
+    """Run the command and return its exit code.
 
+    0 is success, 1 an exercise that does not pass, 2 an error that the user can fix, and 130 an interruption.
     `arguments` are the words after `jaxlm`; None means `sys.argv[1:]`. Raises SystemExit after tyro has printed
     help or a usage error.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
-    code, message = run_command(lambda: _run(words))
+    document: dict[str, Any] = {}
+    code, message = run_command(lambda: document.update(_run(words)))
     if message and "--json" in words:
         with contextlib.suppress(OSError):  # the error was that of printing to a full disk
             print(json.dumps({"error": message}, indent=2), flush=True)
-    return code
+    return code or int(document.get("passed") is False)
 
 
 def _parse(words: list[str]) -> Any:
@@ -78,10 +82,10 @@ def _parse(words: list[str]) -> Any:
         raise
 
 
-def _run(words: list[str]) -> None:
-    """Run the subcommand, and print its JSON document if requested."""
+def _run(words: list[str]) -> dict[str, Any]:
+    """Run the subcommand, print its JSON document if requested, and return it."""
     options = _parse(words)
-    if not isinstance(options, CorpusOptions):
+    if not isinstance(options, CorpusOptions | CourseOptions):
         options = _start_jax(words, options)
     function = dict(COMMANDS.values())[type(options)]
     with warnings.catch_warnings():
@@ -90,6 +94,7 @@ def _run(words: list[str]) -> None:
         document = function(options, make_console(stderr=options.json))
     if options.json:
         print(json.dumps(replace_nonfinite(document), allow_nan=False, indent=2), flush=True)
+    return document
 
 
 def _start_jax(words: Sequence[str], options: Any) -> Any:

@@ -9,7 +9,8 @@ import json
 import os
 import resource
 import sys
-from typing import Any
+from importlib.abc import MetaPathFinder
+from typing import Any, final
 
 from jaxlm.course.exercises import COURSE, EXERCISES, SOLUTIONS_PACKAGE, number_of
 from jaxlm.course.implementations import SourceFinder, build_implementation, load_source
@@ -56,7 +57,7 @@ def _judge(name: str, sources: dict[str, str], seed: int, extra_laws: str) -> di
     laws: list[Law] = [law for law in LAWS if law.exercise == number_of(name)]
     if extra_laws:
         laws += [law for law in load_source("extra_laws", extra_laws).LAWS if law.exercise == number_of(name)]
-    sys.meta_path.insert(0, SourceFinder(sources))
+    sys.meta_path[:0] = [SourceFinder(sources), _JaxlmRefuser()]
     _guard()
     try:
         own_law = getattr(importlib.import_module(name), "own_law", None)
@@ -101,10 +102,17 @@ def _row(name: str, sentence: str, failure: Failure | None) -> dict[str, Any]:
     return {"law": name, "sentence": sentence, "passed": failure is None, "failure": details}
 
 
+@final
+class _JaxlmRefuser(MetaPathFinder):
+    def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> None:
+        if fullname.partition(".")[0] == "jaxlm":
+            raise ImportError("an exercise must not import jaxlm: write the function yourself")
+
+
 def _guard() -> None:
     """Make jaxlm's modules and files, new processes and connections unavailable to the code that is loaded next.
 
-    An audit hook cannot be removed. `SourceFinder` refuses to import jaxlm.
+    An audit hook cannot be removed.
     """
     package, realpath, fspath = str(COURSE.parent.resolve()) + os.sep, os.path.realpath, os.fspath
 
