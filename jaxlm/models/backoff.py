@@ -7,6 +7,11 @@ in front. With a context, the trie holds all its ends, so one search among the c
 longer one. The weight of a token that does not follow h is 0; the backoff of a context not in the trie is 1.
 """
 
+import bisect
+import functools
+import itertools
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import jax
@@ -30,6 +35,8 @@ from jaxlm.models.smoothing import AddK, Smoothing, WittenBell, estimate_discoun
 from jaxlm.text.batching import pad_rows
 
 _ENTRIES_PER_STEP = 64  # of `interpolate`
+_PIECE = 2**18  # n-grams; building the trie takes 20 MB in each thread
+_NUM_THREADS = 4
 
 
 class BackoffTrie(NamedTuple):
@@ -46,45 +53,111 @@ class BackoffTrie(NamedTuple):
     weights: Any  # float32 [M]
 
 
-def build_trie(ngrams: NgramCounts, smoothing: Smoothing) -> BackoffTrie:
-    """Return the smoothed n-grams as NumPy arrays. Each shorter order follows from the next longer one."""
+class _Level(NamedTuple):
+    """Columns of the trie for some contexts of one length, with numbers of children and entries, not bounds."""
+
+    num_children: NDArray[np.int32]  # of these contexts without their first token
+    tokens: NDArray[np.int32]
+    backoffs: NDArray[np.float32]
+    num_entries: NDArray[np.int32]
+    next_tokens: NDArray[np.int32]
+    weights: NDArray[np.float32]
+
+
+def build_trie(ngrams: NgramCounts, smoothing: Smoothing) -> tuple[BackoffTrie, Array]:
+    """Return the trie of smoothed n-grams, and the probabilities after the empty context, float32 [V].
+
+    Each shorter order follows from the next longer one, in pieces that fit the processor's cache.
+    """
     vocab_size, keys, counts = ngrams.vocab_size, ngrams.keys, ngrams.counts
-    levels: list[BackoffTrie] = []  # of each length of context, with numbers of children and entries, not bounds
+    levels: list[_Level] = []  # from long to short contexts
     for order in range(ngrams.order, 0, -1):
-        contexts = context_keys(keys, vocab_size)
-        firsts = find_runs(contexts)
-        contexts, num_entries = contexts[:, firsts], np.diff(firsts, append=len(counts))
-        if order == ngrams.order:
-            num_children = np.zeros_like(firsts)
-        if order < ngrams.order and isinstance(smoothing, AddK):
-            weights, backoffs, next_tokens = np.zeros(0), np.ones(len(firsts)), np.zeros(0)
-            num_entries = np.zeros_like(firsts)
-        else:
-            next_tokens = keys[-1] % vocab_size
-            weights, backoffs = _smooth(counts, firsts, num_entries, vocab_size, order, smoothing)
-        levels.append(
-            BackoffTrie(
-                children=num_children.astype(np.int32),
-                tokens=(contexts[-1] % vocab_size).astype(np.int32),
-                backoffs=backoffs.astype(np.float32),
-                entries=num_entries.astype(np.int32),
-                next_tokens=next_tokens.astype(np.int32),
-                weights=weights.astype(np.float32),
-            )
+        discounts = (
+            () if isinstance(smoothing, AddK | WittenBell) else estimate_discounts(smoothing, counts, order)
         )
-        num_children = np.diff(find_runs(context_keys(contexts, vocab_size)), append=len(firsts))
-        if order > 1:
-            keys, counts = _shorten(keys, counts, order, vocab_size, smoothing)
-    columns = (np.concatenate(parts) for parts in zip(*reversed(levels), strict=True))
-    children, tokens, backoffs, entries, next_tokens, weights = columns
-    return BackoffTrie(
-        children=1 + _bounds(children),  # the root, context 0, is nobody's child
-        tokens=_pad(tokens, vocab_size),
-        backoffs=_pad(backoffs, 1),
-        entries=_bounds(entries),
-        next_tokens=_pad(next_tokens, vocab_size),
-        weights=_pad(weights, 0),
+        is_used = order == ngrams.order or not isinstance(smoothing, AddK)  # add-k has no shorter contexts
+        build = functools.partial(_build_level, order, vocab_size, smoothing if is_used else None, discounts)
+        with ThreadPoolExecutor(_NUM_THREADS) as executor:  # NumPy releases the GIL
+            *level, keys, counts = _concatenate(
+                executor.map(build, *_split(keys, counts, vocab_size)), len(counts)
+            )
+        levels.append(_Level(*level))
+    # Tokens without an entry at the root share its backoff equally.
+    root, num_leaves = levels[-1], len(levels[0].tokens)
+    unigrams = np.full(vocab_size, 0 if smoothing == AddK(0) else 1 / vocab_size, np.float32)
+    unigrams *= root.backoffs.prod()  # 1 without n-grams
+    unigrams[root.next_tokens] += root.weights
+    num_children, tokens, backoffs, num_entries, next_tokens, weights = (
+        list(parts) for parts in zip(*reversed(levels), strict=True)
     )
+    del levels, root  # and below each column, once it is on the device
+    trie = BackoffTrie(
+        children=_bounds(
+            [*num_children, np.zeros(num_leaves, np.int32)]
+        ),  # the root is the only child of no context
+        tokens=_join(tokens, vocab_size),
+        backoffs=_join(backoffs, 1),
+        entries=_bounds([np.zeros(1, np.int32), *num_entries]),
+        next_tokens=_join(next_tokens, vocab_size),
+        weights=_join(weights, 0),
+    )
+    return trie, jax.device_put(unigrams)
+
+
+def _split(keys: Keys, counts: Counts, vocab_size: int) -> tuple[list[Keys], list[Counts]]:
+    """Cut n-grams into pieces of about `_PIECE`. N-grams that end in the same context of n - 2 stay together."""
+
+    def shorter_context(index: int) -> list[int]:
+        context = context_keys(keys[:, index : index + 1], vocab_size)
+        return context_keys(context, vocab_size)[:, 0].tolist()
+
+    num_ngrams = len(counts)
+    bounds = [0]
+    for middle in range(_PIECE, num_ngrams, _PIECE):
+        first = bisect.bisect_left(range(num_ngrams), shorter_context(middle), key=shorter_context)
+        if first > bounds[-1]:
+            bounds.append(first)
+    ranges = [slice(*each) for each in itertools.pairwise([*bounds, num_ngrams])]
+    return [keys[:, each] for each in ranges], [counts[each] for each in ranges]
+
+
+def _build_level(
+    order: int,
+    vocab_size: int,
+    smoothing: Smoothing | None,
+    discounts: Sequence[float],
+    keys: Keys,
+    counts: Counts,
+) -> tuple[NDArray[Any], ...]:
+    """Return the columns of a `_Level`, and the keys and counts of the next shorter n-grams.
+
+    Args:
+        smoothing: None omits the entries.
+    """
+    contexts = context_keys(keys, vocab_size)
+    firsts = find_runs(contexts)
+    contexts, num_types = contexts[:, firsts], np.diff(firsts, append=len(counts))
+    shorter_firsts = find_runs(context_keys(contexts, vocab_size))
+    num_entries, next_tokens = num_types, keys[-1] % vocab_size
+    if smoothing is None:
+        num_entries, next_tokens = np.zeros_like(num_types), next_tokens[:0]
+        weights, backoffs = np.zeros(0), np.ones(len(firsts))
+    else:
+        weights, backoffs = _smooth(counts, firsts, num_types, vocab_size, smoothing, discounts)
+    level = _Level(
+        num_children=np.diff(shorter_firsts, append=len(firsts)).astype(np.int32),
+        tokens=(contexts[-1] % vocab_size).astype(np.int32),
+        backoffs=backoffs.astype(np.float32),
+        num_entries=num_entries.astype(np.int32),
+        next_tokens=next_tokens.astype(np.int32),
+        weights=weights.astype(np.float32),
+    )
+    if order == 1:
+        return *level, keys, counts
+    shorter = shorten_keys(keys, order, vocab_size)
+    # Kneser-Ney counts the distinct tokens before a shorter n-gram, not its occurrences.
+    by_count = isinstance(smoothing, WittenBell)
+    return *level, *(merge_runs([(shorter, counts)]) if by_count else sort_and_count(shorter))
 
 
 def _smooth(
@@ -92,8 +165,8 @@ def _smooth(
     firsts: NDArray[Any],
     num_types: NDArray[Any],
     vocab_size: int,
-    order: int,
     smoothing: Smoothing,
+    discounts: Sequence[float],
 ) -> tuple[NDArray[Any], NDArray[Any]]:
     """Return the weights of n-grams and the backoffs of their contexts, which begin at `firsts`."""
     totals = sum_runs(counts, firsts).astype(np.float64)  # c(h)
@@ -106,29 +179,39 @@ def _smooth(
         mass = num_types.astype(np.float64)  # t(h)
         totals += mass
     else:
-        estimates = estimate_discounts(smoothing, counts, order)
-        discounts = np.array([0.0, *estimates])[np.minimum(counts, 3)]
-        mass = sum_runs(discounts, firsts)
-        discounted = counts - discounts
+        subtracted = np.array([0.0, *discounts])[np.minimum(counts, 3)]
+        mass = sum_runs(subtracted, firsts)
+        discounted = counts - subtracted
     return discounted / np.repeat(totals, num_types), mass / totals
 
 
-def _shorten(keys: Keys, counts: Counts, order: int, vocab_size: int, smoothing: Smoothing) -> tuple[Keys, Counts]:
-    """Return the n-grams without their first token, and their counts."""
-    shorter = shorten_keys(keys, order, vocab_size)
-    if isinstance(smoothing, WittenBell):
-        return merge_runs([(shorter, counts)])
-    # Kneser-Ney counts the distinct tokens before a shorter n-gram, not its occurrences.
-    return sort_and_count(shorter)
+def _concatenate(pieces: Iterable[tuple[NDArray[Any], ...]], max_size: int) -> list[NDArray[Any]]:
+    """Concatenate each column of the pieces, along the last axis, while they are computed.
+
+    A list of pieces for `np.concatenate` would take twice the memory.
+    """
+    columns: list[NDArray[Any]] = []
+    sizes: list[int] = []
+    for piece in pieces:
+        columns = columns or [np.empty((*part.shape[:-1], max_size), part.dtype) for part in piece]
+        sizes = sizes or [0] * len(columns)
+        for index, part in enumerate(piece):
+            begin, sizes[index] = sizes[index], sizes[index] + part.shape[-1]
+            columns[index][..., begin : sizes[index]] = part
+    return [column[..., :size] for column, size in zip(columns, sizes, strict=True)]
 
 
-def _pad(array: NDArray[Any], value: int) -> NDArray[Any]:
-    """Append at least one `value`, so that texts of similar length share a compiled program."""
-    return pad_rows(np.append(array, array.dtype.type(value)), value)
+def _join(parts: list[NDArray[Any]], value: int) -> Array:
+    """Append at least one `value`, so that texts of similar length share a compiled program. Empties `parts`."""
+    column = np.concatenate([*parts, np.array([value], parts[0].dtype)])
+    parts.clear()
+    return jax.device_put(pad_rows(column, value))
 
 
-def _bounds(sizes: NDArray[np.int32]) -> NDArray[np.int32]:
-    return np.append(np.int32(0), np.cumsum(_pad(sizes, 0), dtype=np.int32))
+def _bounds(sizes: list[NDArray[np.int32]]) -> Array:
+    """Return the cumulative sums of sizes and padding."""
+    bounds = np.cumsum(pad_rows(np.concatenate(sizes), 0), dtype=np.int32)
+    return jax.device_put(np.append(bounds, bounds[-1]))
 
 
 def ngrams_of(trie: BackoffTrie, context_length: int) -> Ngrams:

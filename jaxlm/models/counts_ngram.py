@@ -134,14 +134,9 @@ class CountsNgramLM:
         if counts.counts.max(initial=0) > _MAX_COUNT:
             largest = counts.counts.max()
             raise ValueError(f"an n-gram's count is {largest}, above the int32 limit {_MAX_COUNT}; fit fewer ids")
-        trie = backoff.build_trie(counts, cast(Smoothing, self.smoothing))
-        # Tokens without an entry at the root share its backoff equally.
-        base = 0.0 if self.smoothing == AddK(0) else 1 / self.vocab_size
-        unigrams = np.full(self.vocab_size, trie.backoffs[0] * base, np.float32)
-        root = slice(trie.entries[0], trie.entries[1])
-        unigrams[trie.next_tokens[root]] += trie.weights[root]
-        padded = pad_rows(counts.counts.astype(np.int32), 0)
-        return jax.device_put({"counts": padded, "unigrams": unigrams, "trie": trie})
+        trie, unigrams = backoff.build_trie(counts, cast(Smoothing, self.smoothing))
+        padded = jax.device_put(pad_rows(counts.counts.astype(np.int32), 0))
+        return {"counts": padded, "unigrams": unigrams, "trie": trie}
 
     def apply(self, variables: Variables, contexts: ArrayLike) -> FloatBV:
         """Return log-probabilities for contexts [B, N]."""
