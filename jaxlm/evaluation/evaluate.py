@@ -58,7 +58,7 @@ def evaluate(
     few possible contexts (a bigram, a small vocabulary), each context is scored once, not once per window.
 
     Args:
-        ids: integers [T], T > N; all but the first N = `context_length` are predicted.
+        ids: integers [T], T > N, or a `TokenStream`; all but the first N = `context_length` are predicted.
         batch_size: contexts per forward pass, at least 1; affects only speed and memory.
         device: "auto" chooses by the size of the model.
 

@@ -98,7 +98,7 @@ class CountsBigramLM(FrozenModule):
 
         Args:
             variables: from `init` or an earlier `fit`.
-            ids: integers [T]. No count may be able to exceed 2^31 - 1.
+            ids: integers [T], or a `TokenStream`. No count may be able to exceed 2^31 - 1.
             donate: reuse the memory of `variables`, which become invalid if the call succeeds.
 
         Raises:

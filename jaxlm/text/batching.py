@@ -66,9 +66,7 @@ def check_ids(ids: ArrayLike, vocab_size: int, *, name: str = "ids") -> Integers
     return array if array.dtype == np.int32 else array.astype(np.int32)
 
 
-def check_stream(
-    ids: ArrayLike | TokenStream, vocab_size: int, *, min_length: int, name: str = "ids"
-) -> TokenStream:
+def check_stream(ids: ArrayLike, vocab_size: int, *, min_length: int, name: str = "ids") -> TokenStream:
     """Check that `ids` are integers [T] in [0, vocab_size), with T >= `min_length`. Return a view on the host.
 
     Every helper that takes a stream calls this once. The ids of a `TokenStream` are read only if its vocabulary is
@@ -92,7 +90,7 @@ def _check_range(arrays: Iterable[Integers], vocab_size: int, name: str) -> None
         raise ValueError(f"{name}: {worst} is outside 0..{vocab_size - 1}; {remedy}")
 
 
-def split_ids(ids: ArrayLike | TokenStream, val_fraction: float = 0.1) -> Split:
+def split_ids(ids: ArrayLike, val_fraction: float = 0.1) -> Split:
     """Split a stream by position: the last `ceil(T * val_fraction)` ids are for validation.
 
     Args:
@@ -121,7 +119,7 @@ def split_ids(ids: ArrayLike | TokenStream, val_fraction: float = 0.1) -> Split:
     return Split(array[:num_train], array[num_train:])
 
 
-def get_batch(ids: ArrayLike | TokenStream, context_length: int, batch_size: int, *, key: Array) -> Batch:
+def get_batch(ids: ArrayLike, context_length: int, batch_size: int, *, key: Array) -> Batch:
     """Draw random contexts of a stream, and the token that follows each.
 
     Start positions are uniform over [0, T - N), with replacement. Works under `jax.jit` and `jax.vmap`, where
@@ -129,7 +127,7 @@ def get_batch(ids: ArrayLike | TokenStream, context_length: int, batch_size: int
     `TokenStream`, only the batch is read and checked. Each new length of a JAX array recompiles.
 
     Args:
-        ids: integers [T], where T is at least N + 1.
+        ids: integers [T], where T is at least N + 1, or a `TokenStream`.
         context_length: N, at least 0.
         batch_size: B, at least 1.
         key: a random key.
@@ -199,7 +197,7 @@ def gather_windows(stream: Any, drawn: NDArray[Any], context_length: int) -> NDA
     return np.asarray(stream[starts[..., None] + np.arange(context_length + 1)])
 
 
-def windows(ids: ArrayLike | TokenStream, context_length: int) -> Batch:
+def windows(ids: ArrayLike, context_length: int) -> Batch:
     """Return all contexts of a stream, in order, and the token that follows each.
 
     Works under `jax.jit`. Each new length of `ids` recompiles.

@@ -62,7 +62,7 @@ def train_lm(
     `fold_in(fold_in(key, 2**31 - 2), i)`. Nothing else is random, so the result of a resumed run is bit-identical.
 
     Args:
-        train_ids: integers [T], T > N.
+        train_ids: integers [T], T > N; of a memory map or a `TokenStream`, each step reads only its windows.
         variables: initial variables, not modified; None means `init(model, jax.random.fold_in(key, 2**31 - 1))`.
             Only the collection "params" is trained if there is one, otherwise everything.
         val_ids: integers [T'], T' > N, evaluated after every recorded step.

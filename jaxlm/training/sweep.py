@@ -69,7 +69,7 @@ def train_many(
     is used alone. `XLA_FLAGS=--xla_force_host_platform_device_count=2` presents the CPU as two devices.
 
     Args:
-        train_ids: integers [T].
+        train_ids: as in `train_lm`.
         keys: threefry keys [R] (JAX's default).
         hyperparams: the arguments of `optimizer`, finite numbers [R] each. `sweep_grid` returns all combinations.
         optimizer: returns an Optax optimizer, such as `lambda lr: optax.adam(lr)`. Pass the same function again to
