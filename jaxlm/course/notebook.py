@@ -12,6 +12,8 @@ from jaxlm.course.exercises import EXERCISES, solution_text
 from jaxlm.course.judge import Report, judge_exercises
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from jaxlm.course.law import Implementation
 
 
@@ -54,10 +56,34 @@ def _has_functions(report: Report) -> bool:
     return report.problem is None and bool(rows) and all(row["passed"] is True for row in rows)
 
 
+def load_text(folder: Path) -> tuple[str, int]:
+    """Return a text to train on, and how many tokens its vocabulary may have.
+
+    It is the corpus `tinyshakespeare` if that is in the cache, else the files of the course in `folder`.
+    """
+    from jaxlm.text.corpora import cached_corpus_path, load_corpus
+
+    if cached_corpus_path("tinyshakespeare").exists():
+        return load_corpus("tinyshakespeare").text, 4096
+    paths = [folder / "README.md", *(folder / f"{name}.py" for name in EXERCISES)]
+    return "\n".join(path.read_text("utf-8") for path in paths if path.exists()), 512
+
+
+def show_picture(figure: "Figure", name: str) -> None:
+    """Write a figure to `pictures/`, and display it if this is a notebook."""
+    path = Path("pictures", f"{name}.png")
+    path.parent.mkdir(exist_ok=True)
+    figure.savefig(path, dpi=100)
+    if "ipykernel" in sys.modules:
+        ipython = importlib.import_module("IPython.display")
+        ipython.display(ipython.Image(filename=path))
+    print(path)
+
+
 def side_by_side(texts: dict[str, str], width: int = 36, height: int = 12) -> Iterator[str]:
     """Yield the lines of a table with one column for each text."""
     columns = {
-        name: [text[i : i + width] for line in text.splitlines() for i in range(0, max(len(line), 1), width)]
+        name: [line[i : i + width] for line in text.splitlines() for i in range(0, max(len(line), 1), width)]
         for name, text in texts.items()
     }
     yield " | ".join(f"{name:{width}}" for name in texts)
