@@ -43,12 +43,13 @@ from .text.batching import (
 from .text.corpora import Corpus as Corpus, load_corpus as load_corpus, read_text as read_text
 from .text.open_tokens import open_tokens as open_tokens
 from .text.token_stream import TokenStream as TokenStream
+from .text.encode_files import encode_files as encode_files
+from .text.tokenizer_files import load_tokenizer as load_tokenizer
 from .text.tokenizers import (
     BPETokenizer as BPETokenizer,
     ByteTokenizer as ByteTokenizer,
     CharTokenizer as CharTokenizer,
     Tokenizer as Tokenizer,
-    load_tokenizer as load_tokenizer,
 )
 from .training.early_stopping import stop_early as stop_early
 from .training.loop import train as train, train_lm as train_lm

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from jaxlm.checkpoints.model_spec import model_from_spec, model_to_spec
 from jaxlm.checkpoints.named_arrays import check_model_arrays, variables_from_arrays, variables_to_arrays
 from jaxlm.models import LanguageModel
-from jaxlm.text.tokenizers import Tokenizer, tokenizer_from_json, tokenizer_to_json
+from jaxlm.text.tokenizer_files import tokenizer_from_json, tokenizer_to_json
+from jaxlm.text.tokenizers import Tokenizer
 from jaxlm.utils.atomic_files import expand, open_regular, write_atomically
 from jaxlm.utils.json_files import add_checksum, check_version, parse_json, verify_checksum
 

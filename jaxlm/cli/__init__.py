@@ -15,6 +15,7 @@ import tyro
 from jaxlm.cli.corpus import CorpusOptions, manage_corpora
 from jaxlm.cli.course import CourseOptions, run_course
 from jaxlm.cli.devices import DevicesOptions, show_devices
+from jaxlm.cli.encode import EncodeOptions, encode_paths
 from jaxlm.cli.evaluate import EvaluateOptions, evaluate_text
 from jaxlm.cli.exchange import ExportOptions, ImportOptions, export_file, import_file
 from jaxlm.cli.runs import RunsOptions, show_runs
@@ -32,6 +33,7 @@ COMMANDS: dict[str, tuple[type, Callable[..., dict[str, Any]]]] = {
     "evaluate": (EvaluateOptions, evaluate_text),
     "sample": (SampleOptions, sample_text),
     "tokenize": (TokenizeOptions, inspect_tokenizer),
+    "encode": (EncodeOptions, encode_paths),
     "corpus": (CorpusOptions, manage_corpora),
     "runs": (RunsOptions, show_runs),
     "devices": (DevicesOptions, show_devices),

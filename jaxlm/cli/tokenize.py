@@ -27,13 +27,13 @@ def inspect_tokenizer(options: TokenizeOptions, console: Console) -> dict[str, A
     import numpy as np
 
     from jaxlm.runs.report.tables import show_whitespace
-    from jaxlm.text.tokenizers import make_tokenizer
+    from jaxlm.text.tokenizer_files import make_tokenizer
 
     config = resolve(TrainConfig(tokenizer=options.tokenizer, vocab_size=options.vocab_size))
     if (out := options.out) is not None and out.exists():
         raise FileExistsError(f"{out} exists; choose another --out, or remove it first")
     corpus, document = load_text(options.text, options.corpus)
-    tokenizer = make_tokenizer(config.tokenizer, corpus.text, config.vocab_size)
+    tokenizer = make_tokenizer(config.tokenizer, [corpus.text], config.vocab_size)
     ids = tokenizer.encode(corpus.text)
     encoded = None if options.encode is None else tokenizer.encode(options.encode).tolist()
     if out is not None:

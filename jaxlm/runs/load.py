@@ -13,7 +13,8 @@ from jaxlm.runs.config import TrainConfig, config_from_json, resolve
 from jaxlm.runs.manifest import read_manifest
 from jaxlm.runs.own import Own, complete_own
 from jaxlm.runs.setup import abstract_state, make_model
-from jaxlm.text.tokenizers import Tokenizer, load_tokenizer, tokenizer_to_json
+from jaxlm.text.tokenizer_files import load_tokenizer, tokenizer_to_json
+from jaxlm.text.tokenizers import Tokenizer
 from jaxlm.utils.atomic_files import expand
 from jaxlm.utils.json_files import sha256_of
 

@@ -18,7 +18,8 @@ from jaxlm.models import LanguageModel
 from jaxlm.models.interface import compute_logits
 from jaxlm.text.batching import check_ids
 from jaxlm.text.dataset import Dataset
-from jaxlm.text.tokenizers import BPETokenizer, ByteTokenizer, CharTokenizer, Tokenizer, tokenizer_to_json
+from jaxlm.text.tokenizer_files import tokenizer_to_json
+from jaxlm.text.tokenizers import BPETokenizer, ByteTokenizer, CharTokenizer, Tokenizer
 from jaxlm.utils.json_files import sha256_of
 
 Metrics = Mapping[str, Callable[[Any, Any, Any], Any]] | None  # name -> metric(model, variables, val_ids)

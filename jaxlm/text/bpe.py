@@ -4,12 +4,11 @@ import functools
 import json
 import random
 import re
-import threading
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from jaxlm.text.pieces import cut_text
+from jaxlm.utils.workers import call_in_thread
 
 if TYPE_CHECKING:
     import tiktoken
@@ -47,7 +46,7 @@ def learn_merges(blocks: Iterable[str], vocab_size: int) -> tuple[Merges, dict[s
     groups, num_characters = _sample_groups(cut_text(blocks, _PIECE_LENGTH))
     sampled = sum(len(piece) for group in groups for piece in group)
     training = {"characters": num_characters, "sampled": sampled, "seed": 0, "max_word_length": _MAX_WORD_LENGTH}
-    return _in_thread(functools.partial(_learn, groups, vocab_size)), training
+    return call_in_thread(functools.partial(_learn, groups, vocab_size)), training
 
 
 def _sample_groups(pieces: Iterable[str]) -> tuple[list[list[str]], int]:
@@ -86,20 +85,6 @@ def _learn(groups: list[list[str]], vocab_size: int) -> Merges:
     library.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     library.train_from_iterator(groups, trainer)
     return tuple(tuple(pair) for pair in json.loads(library.to_str())["model"]["merges"])
-
-
-def _in_thread(function: Any) -> Any:
-    """Call `function` in a thread, so that Ctrl-C interrupts the caller at once. The call itself goes on."""
-    future: Future[Any] = Future()
-
-    def call() -> None:
-        try:
-            future.set_result(function())
-        except BaseException as error:  # raised again by `result`
-            future.set_exception(error)
-
-    threading.Thread(target=call, daemon=True).start()
-    return future.result()
 
 
 def make_encoding(merges: Merges) -> "tiktoken.Encoding":

@@ -1,6 +1,5 @@
 """Load a named corpus or a text file."""
 
-import gzip
 import importlib.util
 import logging
 import os
@@ -8,15 +7,14 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from jaxlm.text.shakespeare import build_corpora
-from jaxlm.utils.atomic_files import expand, read_regular, write_atomically
+from jaxlm.text.text_files import read_file
+from jaxlm.utils.atomic_files import expand, write_atomically
 from jaxlm.utils.cache_directory import cache_directory
 from jaxlm.utils.json_files import sha256_of
-from jaxlm.utils.text_encoding import decode_text
 
 # Corpus name -> SHA-256 of its text as UTF-8.
 CORPORA = {
@@ -84,14 +82,14 @@ def cached_corpus_path(name: str) -> Path:
 
 
 def read_text(path: str | os.PathLike[str]) -> Corpus:
-    r"""Return the text of a UTF-8 file, which may be compressed with gzip, as a corpus.
+    r"""Return the text of a UTF-8 file, which may be compressed with gzip or zstd, as a corpus.
 
     The line ends `\r\n` and `\r` become `\n`, and a byte order mark is dropped. All other bytes are kept.
     A leading `~` is the home directory. Host function; not for use inside `jit`.
 
     Raises:
         OSError: the file is missing (FileNotFoundError), is a directory, or cannot be read.
-        ValueError: it is empty, not UTF-8, a damaged gzip file, or a pipe or device.
+        ValueError: it is empty, not UTF-8, a damaged compressed file, or a pipe or device.
 
     >>> import pathlib, tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -102,22 +100,14 @@ def read_text(path: str | os.PathLike[str]) -> Corpus:
     ('greeting', 'hello\n')
     """
     path = expand(path)
-    origin = repr(str(path))
     try:
-        content = read_regular(path)
+        text = read_file(path)
     except OSError as error:
-        message = f"cannot read {origin} ({error.strerror}); give the path of a readable UTF-8 text file"
+        message = f"cannot read {str(path)!r} ({error.strerror}); give the path of a readable UTF-8 text file"
         raise type(error)(message) from None
-    if content.startswith(b"\x1f\x8b"):
-        try:
-            content = gzip.decompress(content)
-        except (EOFError, OSError, zlib.error):
-            raise ValueError(f"{origin} is a damaged or incomplete gzip file; copy it again") from None
-        origin = f"{origin}, decompressed,"
-    text = decode_text(content, origin=origin).replace("\r\n", "\n").replace("\r", "\n")
     if not text:
-        raise ValueError(f"{origin} is empty; a corpus must have at least one character")
-    name = Path(path.name.removesuffix(".gz")).stem
+        raise ValueError(f"{str(path)!r} is empty; a corpus must have at least one character")
+    name = Path(path.name.removesuffix(".gz").removesuffix(".zst")).stem
     return Corpus(name, text, str(path), "unknown", sha256_of(text.encode()))
 
 

@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 
 from jaxlm.text.batching import split_ids
 from jaxlm.text.corpora import Corpus, load_corpus, read_text
-from jaxlm.text.tokenizers import Tokenizer, make_tokenizer
+from jaxlm.text.tokenizer_files import make_tokenizer
+from jaxlm.text.tokenizers import Tokenizer
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ def load_dataset(
         min_tokens: least number of tokens in each part, for example one window of the largest model.
     """
     source = load_corpus(corpus) if text is None else read_text(text)
-    tokenizer = make_tokenizer(tokenizer, source.text, vocab_size)
+    tokenizer = make_tokenizer(tokenizer, [source.text], vocab_size)
     ids = tokenizer.encode(source.text)
     parts = split_ids(ids, val_fraction)
     if (shorter := min(map(len, parts))) < min_tokens:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from jaxlm.text.batching import check_stream
 from jaxlm.text.token_stream import TokenStream
-from jaxlm.text.tokenizers import load_tokenizer
+from jaxlm.text.tokenizer_files import load_tokenizer
 from jaxlm.utils.atomic_files import expand
 from jaxlm.utils.json_files import check_version, read_json, verify_checksum
 

@@ -1,29 +1,24 @@
 """Encode text as token ids and decode it: characters, bytes, or byte-level BPE."""
 
-import dataclasses
 import functools
 import os
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from jaxlm.text.bpe import BYTE_OF_CHARACTER, Merges, learn_merges, make_encoding
 from jaxlm.text.pieces import PIECE_LENGTH, cut_text
 from jaxlm.utils.atomic_files import expand, write_atomically
-from jaxlm.utils.json_files import add_checksum, check_version, read_json, verify_checksum
-from jaxlm.utils.map_ahead import map_ahead
+from jaxlm.utils.workers import map_ahead
 
 if TYPE_CHECKING:
     import tiktoken
     from numpy.typing import ArrayLike
 
     from jaxlm._types import NpIntT
-
-_SCHEMA_VERSION = 2
 
 
 class Tokenizer(Protocol):
@@ -55,6 +50,8 @@ class Tokenizer(Protocol):
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the JSON file that `load_tokenizer` reads."""
+        from jaxlm.text.tokenizer_files import tokenizer_to_json  # which imports this module
+
         write_atomically(expand(path), tokenizer_to_json(self))
 
 
@@ -197,80 +194,6 @@ class BPETokenizer(Tokenizer):
     def _token_bytes(self) -> list[bytes]:
         tokens = dict.fromkeys([*BYTE_OF_CHARACTER, *(first + second for first, second in self.merges)])
         return [bytes(BYTE_OF_CHARACTER[character] for character in token) for token in tokens]
-
-
-def make_tokenizer(
-    source: Literal["char", "byte", "bpe"] | os.PathLike[str] | Tokenizer, text: str, vocab_size: int | None
-) -> Tokenizer:
-    """Return `source`, load it from a file, or train a tokenizer of this kind. BPE needs a `vocab_size`."""
-    match source:
-        case "char":
-            return CharTokenizer.train(text)
-        case "byte":
-            return ByteTokenizer()
-        case "bpe" if vocab_size is not None:
-            return BPETokenizer.train(text, vocab_size)
-        case "bpe":
-            raise ValueError("a BPE tokenizer needs a vocab_size, such as 4096")
-        case os.PathLike():
-            return load_tokenizer(source)
-    return source
-
-
-def load_tokenizer(path: str | os.PathLike[str]) -> Tokenizer:
-    """Load the tokenizer that `save` wrote. Host function; not for use inside `jit`.
-
-    Args:
-        path: the file, or a directory with a `tokenizer.json`, such as a run.
-
-    Raises:
-        OSError: the file is missing or cannot be read.
-        ValueError: the file is damaged, or of another version or program.
-
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     ByteTokenizer().save(f"{folder}/tokenizer.json")
-    ...     load_tokenizer(folder)
-    ByteTokenizer()
-    """
-    path = expand(path)
-    file = path / "tokenizer.json" if path.is_dir() else path
-    match document := read_json(file):
-        case dict() if document and all(isinstance(token, int) for token in document.values()):
-            kind = "a vocabulary like GPT-2's vocab.json"
-        case {"model": _} | {"added_tokens": _} | {"tokenizer_class": _}:
-            kind = "a tokenizer of Hugging Face"
-        case _:
-            return tokenizer_from_json(document, origin=file)
-    remedy = "train a tokenizer with `jaxlm tokenize --out FILE`"
-    raise ValueError(f"{file} is {kind}, which jaxlm cannot read yet; {remedy}")
-
-
-def tokenizer_to_json(tokenizer: Tokenizer) -> str:
-    """Return the text that `save` writes. Raises a TypeError for a tokenizer of your own class."""
-    kinds = {CharTokenizer: "char", ByteTokenizer: "byte", BPETokenizer: "bpe"}
-    if not isinstance(tokenizer, CharTokenizer | ByteTokenizer | BPETokenizer):
-        raise TypeError(f"only char, byte and bpe tokenizers can be saved, got {tokenizer!r}")
-    names = [each.name for each in dataclasses.fields(tokenizer)]
-    fields = {name: value for name in names if (value := getattr(tokenizer, name)) is not None}
-    return add_checksum({"version": _SCHEMA_VERSION, "tokenizer": kinds[type(tokenizer)], **fields})
-
-
-def tokenizer_from_json(document: Any, *, origin: str | Path) -> Tokenizer:
-    """Return the tokenizer that `document` describes. If it is not valid, raise a ValueError with `origin`."""
-    check_version(document, _SCHEMA_VERSION, origin=origin, what="tokenizer's file")
-    document = verify_checksum(document, origin=origin)
-    try:
-        match document:
-            case {"tokenizer": "char", "characters": str(characters)}:
-                return CharTokenizer(characters)
-            case {"tokenizer": "byte"}:
-                return ByteTokenizer()
-            case {"tokenizer": "bpe", "merges": list(merges)} if all(isinstance(merge, list) for merge in merges):
-                return BPETokenizer(tuple(map(tuple, merges)), document.get("training"))
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{origin} is damaged: {error}") from None
-    raise ValueError(f"{origin} is damaged: its fields are not those of a char, byte or bpe tokenizer")
 
 
 def _check_text(text: str) -> None:

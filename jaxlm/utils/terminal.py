@@ -5,14 +5,18 @@ import io
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
-from typing import IO, TYPE_CHECKING, Any, final
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import IO, TYPE_CHECKING, Any, TypeVar, final
 
 from jaxlm.utils.signals import end_process_on_second_signal
 
 if TYPE_CHECKING:
     from rich.console import Console  # imported late, because `--help` does not need it
 
+T = TypeVar("T")
+
+_LINE_SECONDS = 10.0
 
 # Controls, surrogates, and the embeddings, overrides and isolates of bidirectional text, which can show a line in
 # another order. Joiners and other invisible characters are part of Persian, Hindi and emoji.
@@ -72,6 +76,29 @@ def progress(console: "Console", title: str, total: int) -> Iterator[Callable[[i
     with Progress("{task.description}", *columns, "{task.fields[status]}", console=console) as bars:
         bar = bars.add_task(escape(title), total=total, status="compiling")
         yield lambda done, status: bars.update(bar, completed=done, status=escape(status))
+
+
+def track(console: "Console | None", title: str, items: Iterable[tuple[T, int]], total: int) -> Iterator[T]:
+    """Yield the items of (item, bytes) pairs. Show how many bytes of `total` were taken, unless `console` is None.
+
+    A bar on a terminal, and a line every 10 seconds elsewhere.
+    """
+    if console is None:
+        yield from (item for item, _ in items)
+        return
+    from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
+
+    columns = "{task.description}", BarColumn(20), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()
+    done, printed = 0, time.monotonic()
+    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bars:
+        bar = bars.add_task(title, total=total)
+        for item, num_bytes in items:
+            yield item
+            done += num_bytes
+            bars.update(bar, completed=done)
+            if not console.is_terminal and time.monotonic() > printed + _LINE_SECONDS:
+                print_plain(console, f"{title}: {done / 1e6:,.0f} of {total / 1e6:,.0f} MB")
+                printed = time.monotonic()
 
 
 @contextlib.contextmanager

@@ -1,6 +1,10 @@
 """Decode UTF-8, and name other encodings."""
 
+import codecs
 import contextlib
+import io
+import itertools
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 _FILE_TYPES = {b"PK\3\4": "zip", b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ\0": "xz", b"%PDF": "PDF"}
@@ -11,26 +15,55 @@ def decode_text(content: bytes, *, origin: str | Path) -> str:
 
     Raises a ValueError that names `origin`, the encoding if it is UTF-16 or UTF-32, and the remedy.
     """
-    # UTF-16 can be valid UTF-8, but then many of its bytes are control characters.
-    num_controls = sum(map(content.count, (*range(9), *range(14, 32))))
-    encoding = _detect_utf16_or_32(content) if num_controls > len(content) / 20 else None
-    if encoding is None:
+    _check_not_wide(content, origin)
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise _describe(error, origin, error.start) from None
+
+
+def decode_blocks(blocks: Iterable[bytes], *, origin: str | Path) -> Iterator[str]:
+    r"""Yield UTF-8 text in consecutive parts, without its byte order mark, with `\n` for `\r\n` and `\r`.
+
+    Raises the ValueErrors of `decode_text`.
+    """
+    decoder = io.IncrementalNewlineDecoder(codecs.getincrementaldecoder("utf-8-sig")(), translate=True)
+    offset = 0
+    for block in itertools.chain(filter(None, blocks), [b""]):
+        if offset == 0:
+            _check_not_wide(block, origin)
         try:
-            return content.decode("utf-8-sig")
+            yield decoder.decode(block, final=not block)
         except UnicodeDecodeError as error:
-            place = f"byte 0x{content[error.start]:02x} at offset {error.start}"
-        for start, kind in _FILE_TYPES.items():
-            if content.startswith(start):
-                raise ValueError(f"{origin} is a {kind} file, not UTF-8 text; extract its text first")
-        encoding = _detect_utf16_or_32(content)
-    if encoding:
+            # The decoder holds back the start of a character that the last block cut.
+            raise _describe(error, origin, offset + error.start - (len(error.object) - len(block))) from None
+        offset += len(block)
+
+
+def _check_not_wide(content: bytes, origin: str | Path) -> None:
+    """Raise a ValueError for UTF-16 and UTF-32 that is valid UTF-8: many of its bytes are control characters."""
+    if sum(map(content.count, (*range(9), *range(14, 32)))) > len(content) / 20:
+        _check_encoding(content, origin)
+
+
+def _check_encoding(content: bytes, origin: str | Path) -> None:
+    if encoding := _detect_utf16_or_32(content):
         remedy = f"save it as UTF-8, with `iconv -f {encoding} -t UTF-8 OLD > NEW`"
         raise ValueError(f"{origin} is {encoding}, not UTF-8; {remedy}")
+
+
+def _describe(error: UnicodeDecodeError, origin: str | Path, offset: int) -> ValueError:
+    """Return the error to raise for content that is not UTF-8 at `offset`."""
+    content = error.object
+    for start, kind in _FILE_TYPES.items():
+        if offset < len(content) and content.startswith(start):
+            return ValueError(f"{origin} is a {kind} file, not UTF-8 text; extract its text first")
+    _check_encoding(content, origin)
     remedy = "convert it; if it is WINDOWS-1252, with `iconv -f WINDOWS-1252 -t UTF-8 OLD > NEW`"
     intact = content.decode("utf-8", "ignore")
     if not intact.isascii() and len(intact.encode()) > 0.99 * len(content):  # such as text cut within a character
         remedy = "repair it, or drop such bytes with `iconv -c -f UTF-8 -t UTF-8 OLD > NEW`"
-    raise ValueError(f"{origin} is not UTF-8: {place}; {remedy}")
+    return ValueError(f"{origin} is not UTF-8: byte 0x{content[error.start]:02x} at offset {offset}; {remedy}")
 
 
 def _detect_utf16_or_32(content: bytes) -> str | None:

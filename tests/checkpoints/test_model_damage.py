@@ -13,7 +13,7 @@ import safetensors.numpy
 from checkpoint_files import MLP, assert_same_bits, flip_bytes, make_variables
 
 import jaxlm
-from jaxlm.text.tokenizers import tokenizer_to_json
+from jaxlm.text.tokenizer_files import tokenizer_to_json
 from jaxlm.utils.json_files import add_checksum, verify_checksum
 
 COUNTS = jaxlm.CountsBigramLM(300, smoothing=0.25)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import jaxlm
-from jaxlm.text.tokenizers import load_tokenizer
+from jaxlm.text.tokenizer_files import load_tokenizer
 
 FOLDER = Path(__file__).parents[2] / "scripts" / "stress"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from jaxlm import BPETokenizer, ByteTokenizer, CharTokenizer, load_tokenizer
-from jaxlm.text.tokenizers import tokenizer_from_json, tokenizer_to_json
+from jaxlm.text.tokenizer_files import tokenizer_from_json, tokenizer_to_json
 from jaxlm.utils.json_files import add_checksum, parse_json
 
 PROSE = "First Citizen: speak, speak. It's the élève's naïve café, 12 times:\t日本語 😀 we'll speak further.\n"

@@ -1,0 +1,191 @@
+"""Encode text files of any size into a directory of token ids."""
+
+import functools
+import itertools
+import os
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import filelock
+import numpy as np
+from numpy.typing import NDArray
+
+from jaxlm.text.open_tokens import open_tokens
+from jaxlm.text.pieces import PIECE_LENGTH, cut_text
+from jaxlm.text.text_files import Block, find_text_files, read_blocks
+from jaxlm.text.token_stream import TokenStream
+from jaxlm.text.token_writer import TokenWriter, is_begun, is_finished
+from jaxlm.text.tokenizer_files import load_tokenizer, make_tokenizer, tokenizer_to_json
+from jaxlm.text.tokenizers import Tokenizer
+from jaxlm.utils.atomic_files import expand
+from jaxlm.utils.checks import check_at_least
+from jaxlm.utils.terminal import track
+from jaxlm.utils.workers import map_ahead
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_LOCK = ".lock"
+_SHARD_SIZE = 2**25  # ids; 64 MB as uint16, which take about 10 s to make
+
+
+class _Piece(NamedTuple):
+    """A part of a source that is encoded by itself, and the bytes of the file read for it."""
+
+    text: str
+    source: Path
+    num_bytes: int
+    ends_document: bool = False
+    ends_source: bool = False
+
+
+def encode_files(
+    paths: Iterable[str | os.PathLike[str]],
+    tokenizer: Literal["char", "byte", "bpe"] | os.PathLike[str] | Tokenizer,
+    out: str | os.PathLike[str],
+    *,
+    field: str = "text",
+    vocab_size: int | None = None,
+    workers: int | None = None,
+    shard_size: int = _SHARD_SIZE,
+    console: "Console | None" = None,
+) -> TokenStream:
+    """Encode text files into the directory `out`, in bounded memory. Host function; not for use inside `jit`.
+
+    The ids are those of each document by itself, one after the other. If the call is interrupted or killed, the
+    same call goes on and ends in the same files.
+
+    Args:
+        paths: UTF-8 text files, folders, and globs such as `data/**/*.txt`. Files can be compressed with gzip or
+            zstd. A `.jsonl` file has a document per line, and a `.parquet` file, which needs the extra `parquet`,
+            one per row. Any other file is a document.
+        tokenizer: one of jaxlm, the path of a saved one, or the kind to train on these files.
+        out: a new directory, or that of the same call. It gets `.npy` shards of ids, uint16 where the vocabulary
+            fits and else uint32, `document_ends.npy`, `sources.jsonl`, `tokenizer.json` and, last, `index.json`
+            with their checksums.
+        field: name of the text in `.jsonl` and `.parquet` files.
+        vocab_size: size of the BPE tokenizer to train; None means 4096.
+        workers: number of threads; None means one per core.
+        shard_size: ids per shard, at least.
+        console: where to show the progress.
+
+    Raises:
+        FileNotFoundError: a path names no file.
+        ValueError: a file is not text, `out` belongs to another call, or a character is not in the vocabulary.
+
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> _ = (folder / "a.txt").write_text("hello")
+    >>> stream = encode_files([folder / "a.txt"], "byte", folder / "tokens")
+    >>> np.asarray(stream).tolist(), stream.dtype
+    ([104, 101, 108, 108, 111], dtype('uint16'))
+    """
+    workers = os.cpu_count() or 1 if workers is None else workers
+    check_at_least("shard_size", shard_size, 1)
+    check_at_least("workers", workers, 1)
+    if vocab_size is not None and tokenizer != "bpe":
+        raise ValueError(f"vocab_size {vocab_size} is for training a BPE tokenizer; remove it")
+    out = expand(out)
+    sources = [path for path in find_text_files(paths) if not path.absolute().is_relative_to(out.absolute())]
+    if isinstance(tokenizer, os.PathLike):
+        tokenizer = load_tokenizer(tokenizer)
+    stats = [path.stat() for path in sources]
+    job = {
+        "sources": [
+            [str(path), stat.st_size, stat.st_mtime_ns] for path, stat in zip(sources, stats, strict=True)
+        ],
+        "tokenizer": tokenizer if isinstance(tokenizer, str) else tokenizer_to_json(tokenizer),
+        "options": [field, vocab_size, shard_size],
+    }
+    out.mkdir(parents=True, exist_ok=True)
+    try:
+        lock = filelock.FileLock(out / _LOCK, timeout=0).acquire()
+    except filelock.Timeout:
+        raise ValueError(f"{out} is in use by another process; wait, or choose another directory") from None
+    with lock:
+        if is_finished(out, job):
+            return open_tokens(out, verify=False)
+        if is_begun(out):
+            trained = load_tokenizer(out)
+        else:
+            if others := sorted({path.name for path in out.iterdir()} - {_LOCK, "tokenizer.json"}):
+                raise ValueError(f"{out} is not empty: it has {others[0]}; choose another --out")
+            blocks = ((block.text, block.num_bytes) for path in sources for block in read_blocks(path, field))
+            tracked = track(console, "training", blocks, sum(stat.st_size for stat in stats))
+            trained = make_tokenizer(tokenizer, tracked, vocab_size or 4096)
+            trained.save(out / "tokenizer.json")
+        writer = TokenWriter(out, job, np.uint16 if trained.vocab_size <= 2**16 else np.uint32, shard_size)
+        _write_sources(writer, trained, sources, field, workers, console)
+        if not writer.num_tokens:
+            raise ValueError(f"{sources[0]} has no text, nor have the other sources; nothing can be encoded")
+        writer.finish(trained.vocab_size)
+        return open_tokens(out, verify=False)
+
+
+def _write_sources(
+    writer: TokenWriter,
+    tokenizer: Tokenizer,
+    sources: list[Path],
+    field: str,
+    workers: int,
+    console: "Console | None",
+) -> None:
+    """Encode the sources from the writer's position on."""
+    num_sources, num_pieces = writer.position
+    rest = sources[num_sources:]
+    pieces = ((piece, piece.num_bytes) for path in rest for piece in _read_pieces(path, field))
+    tracked = track(console, "encoding", pieces, sum(path.stat().st_size for path in rest))
+    groups = _group(itertools.islice(tracked, num_pieces, None))
+    with ThreadPoolExecutor(workers) as executor:
+        encoded = map_ahead(executor, functools.partial(_encode, tokenizer), groups, ahead=2 * workers)
+        for piece, ids in itertools.chain.from_iterable(encoded):
+            writer.append(ids, ends_document=piece.ends_document)
+            if piece.ends_source:
+                writer.end_source(piece.source)
+
+
+def _read_pieces(source: Path, field: str) -> Iterator[_Piece]:
+    """Yield the pieces of the documents of a source, and last an empty one that ends the source."""
+    blocks = read_blocks(source, field)
+    for first in blocks:
+        num_bytes = 0
+
+        def texts(block: Block = first) -> Iterator[str]:
+            nonlocal num_bytes
+            while True:
+                num_bytes += block.num_bytes
+                yield block.text
+                if block.ends_document:
+                    return
+                block = next(blocks)
+
+        for text in cut_text(texts()):
+            yield _Piece(text, source, num_bytes)
+            num_bytes = 0
+        yield _Piece("", source, num_bytes, ends_document=True)
+    yield _Piece("", source, 0, ends_source=True)
+
+
+def _group(pieces: Iterable[_Piece]) -> Iterator[list[_Piece]]:
+    """Yield lists of pieces that are worth a call in another thread."""
+    group: list[_Piece] = []
+    length = 0
+    for piece in pieces:
+        group.append(piece)
+        length += len(piece.text)
+        if length >= PIECE_LENGTH:
+            yield group
+            group, length = [], 0
+    yield group
+
+
+def _encode(tokenizer: Tokenizer, pieces: list[_Piece]) -> list[tuple[_Piece, NDArray[Any]]]:
+    encoded = []
+    for piece in pieces:
+        try:
+            encoded.append((piece, tokenizer.encode(piece.text)))
+        except ValueError as error:
+            raise ValueError(f"{piece.source}: {error}, in the part that begins {piece.text[:20]!r}") from None
+    return encoded

@@ -1,0 +1,169 @@
+"""Find and read text files: plain or compressed UTF-8, JSON lines, and Parquet."""
+
+import glob
+import gzip
+import importlib.util
+import io
+import json
+import os
+import zlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+from jaxlm.utils.atomic_files import expand, open_regular
+from jaxlm.utils.text_encoding import decode_blocks
+
+_GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
+
+
+class Block(NamedTuple):
+    """A part of a document: its text, the bytes of the file read for it, and whether it is the last part."""
+
+    text: str
+    num_bytes: int
+    ends_document: bool
+
+
+def find_text_files(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
+    """Return the files among `paths`, those in the folders, and those that match the globs, without repetition.
+
+    Files of a folder or a glob are sorted by path. In folders, names that start with a dot are skipped.
+
+    Raises a FileNotFoundError for a path that names no file.
+    """
+    found: dict[Path, None] = {}
+    for path in map(expand, paths):
+        if path.is_dir():
+            files = [file for file in sorted(path.rglob("*")) if file.is_file() and not _is_hidden(file, path)]
+        elif path.exists():
+            files = [path]
+        else:
+            files = [Path(name) for name in sorted(glob.glob(str(path), recursive=True)) if Path(name).is_file()]  # noqa: PTH207
+        if not files:
+            raise FileNotFoundError(f"{path}: there is no such file, or no file in this folder or of this pattern")
+        found |= dict.fromkeys(files)
+    return list(found)
+
+
+def read_blocks(path: Path, field: str) -> Iterator[Block]:
+    """Yield the documents of a file in parts.
+
+    A `.jsonl` file has one document per line, in the string `field` of an object; a `.parquet` file has one per
+    row, in the column `field`. Both may be null. Any other file is one document. All but Parquet may be compressed
+    with gzip or zstd.
+
+    Raises:
+        ValueError: the file is damaged, not UTF-8, or without this field. The message names the file.
+        OSError: it is missing or cannot be read.
+    """
+    name = path.name.removesuffix(".gz").removesuffix(".zst")
+    if name.endswith(".parquet"):
+        yield from _read_parquet(path, field)
+        return
+    with open_regular(path) as file:
+        blocks = decode_blocks(_decompress(file, path), origin=path)
+        yield from _read_lines(file, blocks, path, field) if name.endswith(".jsonl") else _read_plain(file, blocks)
+
+
+def read_file(path: Path) -> str:
+    """Return the text of a file that may be compressed. Raises the errors of `read_blocks`."""
+    with open_regular(path) as file:
+        return "".join(decode_blocks(_decompress(file, path), origin=path))
+
+
+def _is_hidden(file: Path, folder: Path) -> bool:
+    return any(part.startswith(".") for part in file.relative_to(folder).parts)
+
+
+def _read_plain(file: IO[bytes], blocks: Iterator[str]) -> Iterator[Block]:
+    position = 0
+    for text in blocks:
+        yield Block(text, file.tell() - position, ends_document=False)
+        position = file.tell()
+    yield Block("", 0, ends_document=True)
+
+
+def _read_lines(file: IO[bytes], blocks: Iterator[str], path: Path, field: str) -> Iterator[Block]:
+    rest, position, number = "", 0, 0
+    for text in blocks:
+        *lines, rest = (rest + text).split("\n")
+        for line in lines:
+            number += 1
+            yield Block(_parse_line(line, field, f"{path}, line {number}"), file.tell() - position, True)
+            position = file.tell()
+    if rest:
+        yield Block(_parse_line(rest, field, f"{path}, line {number + 1}"), 0, ends_document=True)
+
+
+def _parse_line(line: str, field: str, origin: str) -> str:
+    try:
+        document = json.loads(line) if line.strip() else {field: None}
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{origin} is not valid JSON: {error}") from None
+    return _check_text_of(document, field, origin)
+
+
+def _check_text_of(document: Any, field: str, origin: str) -> str:
+    if not isinstance(document, dict) or field not in document:
+        names = f"fields {', '.join(document)}" if isinstance(document, dict) else type(document).__name__
+        raise ValueError(f"{origin} has no field {field!r}, but {names:.200}; choose another with --field")
+    text = document[field]
+    if not isinstance(text, str | None):
+        raise ValueError(f"{origin}: the field {field!r} must be a string or null, got {type(text).__name__}")
+    return text or ""
+
+
+def _read_parquet(path: Path, field: str) -> Iterator[Block]:
+    if importlib.util.find_spec("pyarrow") is None:
+        raise ValueError(f"{path}: reading Parquet needs pyarrow; install it with pip install 'jaxlm[parquet]'")
+    import pyarrow
+    from pyarrow import parquet
+
+    with open_regular(path) as file:
+        try:
+            table = parquet.ParquetFile(file)
+            if field not in table.schema_arrow.names:
+                _check_text_of(dict.fromkeys(table.schema_arrow.names), field, str(path))
+            num_bytes = path.stat().st_size // max(table.metadata.num_rows, 1)
+            for batch in table.iter_batches(batch_size=1024, columns=[field]):
+                for text in batch.column(0).to_pylist():
+                    yield Block(_check_text_of({field: text}, field, str(path)), num_bytes, ends_document=True)
+        except pyarrow.ArrowException as error:
+            raise ValueError(f"{path} is not a valid Parquet file: {error}") from None
+
+
+def _decompress(file: io.BufferedReader, path: Path) -> Iterator[bytes]:
+    """Yield the content of a file in blocks, decompressed if it is in gzip's or zstd's format."""
+    start = file.peek(4)[:4]
+    if start.startswith(_GZIP):
+        try:
+            yield from _read(gzip.GzipFile(fileobj=file))
+        except (EOFError, gzip.BadGzipFile, zlib.error):
+            raise ValueError(f"{path} is a damaged or incomplete gzip file; copy it again") from None
+    elif start == _ZSTD:
+        yield from _decompress_zstd(file, path)
+    else:
+        yield from _read(file)
+
+
+def _decompress_zstd(file: io.BufferedReader, path: Path) -> Iterator[bytes]:
+    import zstandard
+
+    frame = zstandard.ZstdDecompressor().decompressobj()
+    try:
+        for block in _read(file, 2**16):  # which a frame can expand much
+            while block:
+                if frame.eof:  # a file can have several
+                    frame = zstandard.ZstdDecompressor().decompressobj()
+                yield frame.decompress(block)
+                block = frame.unused_data
+    except zstandard.ZstdError:
+        raise ValueError(f"{path} is a damaged zstd file; copy it again") from None
+    if not frame.eof:
+        raise ValueError(f"{path} is an incomplete zstd file; copy it again")
+
+
+def _read(file: Any, num_bytes: int = 2**20) -> Iterator[bytes]:
+    while block := file.read(num_bytes):
+        yield block

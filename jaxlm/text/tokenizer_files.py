@@ -1,0 +1,92 @@
+"""Save, load and choose tokenizers."""
+
+import dataclasses
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal
+
+from jaxlm.text.tokenizers import BPETokenizer, ByteTokenizer, CharTokenizer, Tokenizer
+from jaxlm.utils.atomic_files import expand
+from jaxlm.utils.json_files import add_checksum, check_version, read_json, verify_checksum
+
+_SCHEMA_VERSION = 2
+
+
+def make_tokenizer(
+    source: Literal["char", "byte", "bpe"] | os.PathLike[str] | Tokenizer,
+    blocks: Iterable[str],
+    vocab_size: int | None,
+) -> Tokenizer:
+    """Return `source`, load it from a file, or train a tokenizer of this kind on the text in `blocks`.
+
+    BPE needs a `vocab_size`.
+    """
+    match source:
+        case "char":
+            return CharTokenizer.train("".join(set().union(*blocks)))
+        case "byte":
+            return ByteTokenizer()
+        case "bpe" if vocab_size is not None:
+            return BPETokenizer.train_from_blocks(blocks, vocab_size)
+        case "bpe":
+            raise ValueError("a BPE tokenizer needs a vocab_size, such as 4096")
+        case os.PathLike():
+            return load_tokenizer(source)
+    return source
+
+
+def load_tokenizer(path: str | os.PathLike[str]) -> Tokenizer:
+    """Load the tokenizer that `save` wrote. Host function; not for use inside `jit`.
+
+    Args:
+        path: the file, or a directory with a `tokenizer.json`, such as a run.
+
+    Raises:
+        OSError: the file is missing or cannot be read.
+        ValueError: the file is damaged, or of another version or program.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     ByteTokenizer().save(f"{folder}/tokenizer.json")
+    ...     load_tokenizer(folder)
+    ByteTokenizer()
+    """
+    path = expand(path)
+    file = path / "tokenizer.json" if path.is_dir() else path
+    match document := read_json(file):
+        case dict() if document and all(isinstance(token, int) for token in document.values()):
+            kind = "a vocabulary like GPT-2's vocab.json"
+        case {"model": _} | {"added_tokens": _} | {"tokenizer_class": _}:
+            kind = "a tokenizer of Hugging Face"
+        case _:
+            return tokenizer_from_json(document, origin=file)
+    remedy = "train a tokenizer with `jaxlm tokenize --out FILE`"
+    raise ValueError(f"{file} is {kind}, which jaxlm cannot read yet; {remedy}")
+
+
+def tokenizer_to_json(tokenizer: Tokenizer) -> str:
+    """Return the text that `save` writes. Raises a TypeError for a tokenizer of your own class."""
+    kinds = {CharTokenizer: "char", ByteTokenizer: "byte", BPETokenizer: "bpe"}
+    if not isinstance(tokenizer, CharTokenizer | ByteTokenizer | BPETokenizer):
+        raise TypeError(f"only char, byte and bpe tokenizers can be saved, got {tokenizer!r}")
+    names = [each.name for each in dataclasses.fields(tokenizer)]
+    fields = {name: value for name in names if (value := getattr(tokenizer, name)) is not None}
+    return add_checksum({"version": _SCHEMA_VERSION, "tokenizer": kinds[type(tokenizer)], **fields})
+
+
+def tokenizer_from_json(document: Any, *, origin: str | Path) -> Tokenizer:
+    """Return the tokenizer that `document` describes. If it is not valid, raise a ValueError with `origin`."""
+    check_version(document, _SCHEMA_VERSION, origin=origin, what="tokenizer's file")
+    document = verify_checksum(document, origin=origin)
+    try:
+        match document:
+            case {"tokenizer": "char", "characters": str(characters)}:
+                return CharTokenizer(characters)
+            case {"tokenizer": "byte"}:
+                return ByteTokenizer()
+            case {"tokenizer": "bpe", "merges": list(merges)} if all(isinstance(merge, list) for merge in merges):
+                return BPETokenizer(tuple(map(tuple, merges)), document.get("training"))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{origin} is damaged: {error}") from None
+    raise ValueError(f"{origin} is damaged: its fields are not those of a char, byte or bpe tokenizer")
