@@ -12,6 +12,7 @@ import warnings
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 
@@ -120,7 +121,8 @@ def call_everything(jaxlm):
         for num_tokens in (1, model.vocab_size**model.context_length):
             jaxlm.sample(model, variables, prompts, num_tokens, key=key, **options)
 
-    jaxlm.get_batch(ids, 2, 4, key=key)
+    for array in (ids, jnp.asarray(ids)):
+        jaxlm.get_batch(array, 2, 4, key=key)
     jaxlm.windows(ids, 2)
     large = jaxlm.NeuralBigramLM(200, 3)  # sampling searches so many tokens in two levels
     small = jaxlm.MLPLanguageModel(7, 2, 3, 4, dropout=0.5, direct_connections=True)
