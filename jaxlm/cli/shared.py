@@ -55,8 +55,19 @@ def open_model_on_cpu(options: ModelOptions) -> tuple[Any, Any, "jaxlm.Tokenizer
     return model, variables, tokenizer
 
 
-def load_text(text: Path | None, corpus: str | None) -> tuple["jaxlm.Corpus", dict[str, Any]]:
-    """Return the text of `--text`, or else of `--corpus`, and its name or path, source and checksum as JSON."""
-    loaded = jaxlm.load_corpus(corpus or "") if text is None else jaxlm.read_text(text)
-    name = loaded.name if text is None else loaded.source
-    return loaded, {"text": name, "source": loaded.source, "sha256": loaded.sha256}
+def load_text(
+    text: Path | None, corpus: str | None, tokens: Path | None = None
+) -> tuple["jaxlm.Corpus", dict[str, Any], "jaxlm.TokenStream | None"]:
+    """Return the text of `--text`, or else of `--corpus`; its name or path, source and checksum as JSON.
+
+    With `--tokens`, return a corpus without a text, and the encoded text.
+    """
+    from jaxlm.text.dataset import open_corpus
+
+    stream = None
+    if tokens is not None:
+        loaded, stream = open_corpus(tokens)
+    else:
+        loaded = jaxlm.load_corpus(corpus or "") if text is None else jaxlm.read_text(text)
+    name = loaded.name if text is None and tokens is None else loaded.source
+    return loaded, {"text": name, "source": loaded.source, "sha256": loaded.sha256}, stream

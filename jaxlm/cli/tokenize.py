@@ -27,14 +27,15 @@ def inspect_tokenizer(options: TokenizeOptions, console: Console) -> dict[str, A
     import numpy as np
 
     from jaxlm.runs.report.tables import show_whitespace
+    from jaxlm.text.dataset import encode_text
     from jaxlm.text.tokenizer_files import make_tokenizer
 
     config = resolve(TrainConfig(tokenizer=options.tokenizer, vocab_size=options.vocab_size))
     if (out := options.out) is not None and out.exists():
         raise FileExistsError(f"{out} exists; choose another --out, or remove it first")
-    corpus, document = load_text(options.text, options.corpus)
+    corpus, document, _ = load_text(options.text, options.corpus)
     tokenizer = make_tokenizer(config.tokenizer, [corpus.text], config.vocab_size)
-    ids = tokenizer.encode(corpus.text)
+    ids = encode_text(tokenizer, corpus.text, console)
     encoded = None if options.encode is None else tokenizer.encode(options.encode).tolist()
     if out is not None:
         tokenizer.save(out)

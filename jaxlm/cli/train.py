@@ -49,9 +49,12 @@ def parse_over_saved_options(words: Sequence[str], options: TrainOptions) -> Tra
     choices = {name: getattr(chosen, name) for name in ("model", "tokenizer", "optimizer")}
     saved = reset_dependent_options(saved, **choices)
     if chosen.corpus:
-        saved = dataclasses.replace(saved, text=None)
+        saved = dataclasses.replace(saved, text=None, tokens=None)
     elif chosen.text != saved.text:
-        saved = dataclasses.replace(saved, corpus=TrainConfig.corpus)
+        saved = dataclasses.replace(saved, corpus=TrainConfig.corpus, tokens=None)
+    elif chosen.tokens != saved.tokens:
+        others = {name: getattr(TrainConfig, name) for name in ("corpus", "text", "tokenizer", "vocab_size")}
+        saved = dataclasses.replace(saved, **others)
     return parse(saved)
 
 

@@ -48,6 +48,7 @@ class TrainConfig:
     model: Literal["counts", "bigram", "mlp"] = "mlp"  # counts: add-k smoothing. bigram, mlp: neural.
     corpus: str = "tinyshakespeare"  # Named corpus: tinyshakespeare, or shakespeare (all plays).
     text: Path | None = None  # UTF-8 text file to use instead of a named corpus.
+    tokens: Path | None = None  # Directory of jaxlm encode to use instead of a text, with its tokenizer.
     # Unit of a token: character, byte, or byte-pair encoding; or the file of a tokenizer.
     tokenizer: Literal["char", "byte", "bpe"] | Path = "bpe"
     vocab_size: _VocabSize | None = None  # bpe: size of the vocabulary, at least 256; None means 4096.
@@ -97,6 +98,7 @@ _DEPENDENT_OPTIONS: dict[str, dict[Any, dict[str, Any]]] = {
     },
     "tokenizer": {"bpe": {"vocab_size": 4096}},
 }
+_OF_TOKENS = "tokenizer", "vocab_size"  # which `jaxlm encode` has chosen
 # The best of three rates each for the default MLP: perplexity 135 after 1,500 steps (muon 152, sgd 138).
 _ADAPTIVE_LR = {"adam": 0.01, "adamw": 0.01, "muon": 0.05}
 
@@ -110,8 +112,11 @@ def resolve(config: TrainConfig, *, has_own_model: bool = False) -> TrainConfig:
         value, interval = getattr(config, field.name), next(_parts(field.type, _Interval), None)
         if interval is not None and value is not None and value not in interval:
             raise ValueError(f"{field.name} must be in {interval.text}, got {reprlib.repr(value)}")
-    if config.text is not None and config.corpus != TrainConfig.corpus:
-        raise ValueError(f"text {config.text} and corpus {config.corpus} exclude each other; remove one")
+    sources = ["tokens", "text", "corpus"] if config.tokens is None else ["tokens", "text", "corpus", *_OF_TOKENS]
+    given = [name for name in sources if getattr(config, name) != getattr(TrainConfig, name)]
+    if len(given) > 1:
+        one, other = (f"{name} {getattr(config, name)}" for name in given[:2])
+        raise ValueError(f"{one} and {other} exclude each other; remove one")
     if config.warmup_steps >= config.num_steps:
         raise ValueError(f"warmup_steps must be below num_steps {config.num_steps}, got {config.warmup_steps}")
     filled = {}
@@ -126,7 +131,9 @@ def resolve(config: TrainConfig, *, has_own_model: bool = False) -> TrainConfig:
                 filled[name] = defaults[name] if value is None else value
             elif value is not None and value is not False:
                 raise ValueError(f"{name} {value} does not apply to {choice} {chosen}; remove it")
-    paths = {name: getattr(config, name) for name in ("text", "tokenizer")}
+    if config.tokens is not None:
+        filled["vocab_size"] = None
+    paths = {name: getattr(config, name) for name in ("text", "tokens", "tokenizer")}
     filled |= {name: path.absolute() for name, path in paths.items() if isinstance(path, Path)}
     return dataclasses.replace(config, **filled)
 

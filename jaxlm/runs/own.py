@@ -100,7 +100,7 @@ def make_own(
 def tokenizer_checksum(data: Dataset) -> str:
     """Return the SHA-256 of the tokenizer's file, or, for an `OwnTokenizer`, of the training ids."""
     if isinstance(data.tokenizer, OwnTokenizer):
-        return sha256_of(data.train_ids.tobytes())
+        return sha256_of(np.asarray(data.train_ids).tobytes())
     return sha256_of(tokenizer_to_json(data.tokenizer).encode())
 
 

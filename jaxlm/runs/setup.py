@@ -75,13 +75,16 @@ def prepare_training(config: TrainConfig, own: Own | None, console: Console) -> 
         config.corpus,
         config.text,
         config.tokenizer if own.tokenizer is None else own.tokenizer,
+        tokens=config.tokens,
         vocab_size=config.vocab_size,
         val_fraction=config.val_fraction,
         min_tokens=context_length + 1,
+        console=console,
     )
+    characters = f"{len(data.corpus.text):,} characters, " if config.tokens is None else ""
     print_plain(
         console,
-        f"{data.corpus.source}: {len(data.corpus.text):,} characters, {len(data.train_ids):,} training tokens, "
+        f"{data.corpus.source}: {characters}{len(data.train_ids):,} training tokens, "
         f"{len(data.val_ids):,} validation tokens, vocabulary of {data.tokenizer.vocab_size:,}",
     )
     model = make_model(config, data.tokenizer.vocab_size) if own.model is None else own.model

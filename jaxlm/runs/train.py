@@ -22,6 +22,7 @@ from jaxlm.runs.results import ARTIFACTS, describe_dataset, write_artifacts
 from jaxlm.runs.session import latest_usable_checkpoint, return_to_checkpoint, train_with_checkpoints
 from jaxlm.runs.setup import TrainingSetup, prepare_training
 from jaxlm.text.corpora import load_corpus, read_text
+from jaxlm.text.dataset import open_corpus
 from jaxlm.utils.atomic_files import expand, remove
 from jaxlm.utils.signals import terminate_as_interrupt
 from jaxlm.utils.terminal import drop_output_errors, print_plain
@@ -72,7 +73,8 @@ def start_run(
         check_run_path(expand(path), overwrite=overwrite)
     with terminate_as_interrupt(), drop_output_errors(console) as console:
         setup = prepare_training(config, own, console)
-        label = f"{setup.name}-{'text' if config.text else config.corpus}-{setup.tokenizer_name}"
+        source = "text" if config.text else "tokens" if config.tokens else config.corpus
+        label = f"{setup.name}-{source}-{setup.tokenizer_name}"
         path = new_run_path(label) if path is None else expand(path)
         details = describe_dataset(setup.data, setup.tokenizer_name)
         details["tokenizer"] |= {"sha256": tokenizer_checksum(setup.data)}
@@ -128,7 +130,10 @@ def resume_run(
             print_plain(console, f"{path} is done: {config.num_steps} steps; raise num_steps to extend it")
             return path
         # Compare the text first: the run's tokenizer may be unable to encode another text.
-        corpus = load_corpus(config.corpus) if config.text is None else read_text(config.text)
+        if config.tokens is not None:
+            corpus, _ = open_corpus(config.tokens)
+        else:
+            corpus = load_corpus(config.corpus) if config.text is None else read_text(config.text)
         _check_sha256(path, manifest, "corpus", corpus.sha256, f" ({corpus.source})")
         if own.tokenizer is None and manifest["sessions"]:
             own = own._replace(tokenizer=load_run_tokenizer(run))

@@ -1,30 +1,41 @@
 """Load a text, encode it, and split the ids for training and validation."""
 
+import functools
 import os
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 from numpy.typing import NDArray
 
 from jaxlm.text.batching import split_ids
 from jaxlm.text.corpora import Corpus, load_corpus, read_text
+from jaxlm.text.open_tokens import open_tokens
+from jaxlm.text.pieces import cut_text
+from jaxlm.text.token_stream import TokenStream
 from jaxlm.text.tokenizer_files import make_tokenizer
-from jaxlm.text.tokenizers import Tokenizer
+from jaxlm.text.tokenizers import BPETokenizer, Tokenizer
+from jaxlm.utils.atomic_files import expand
+from jaxlm.utils.json_files import sha256_of
+from jaxlm.utils.terminal import track
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """A corpus, its tokenizer, and its ids for training and validation, int32 [T] each."""
+    """A corpus, its tokenizer, and its ids for training and validation, [T] each: int32 arrays or streams."""
 
     corpus: Corpus
     tokenizer: Tokenizer
-    train_ids: NDArray[Any]
-    val_ids: NDArray[Any]
+    train_ids: Any
+    val_ids: Any
 
-    @property
+    @functools.cached_property
     def val_bytes_per_token(self) -> float:
         """Mean number of UTF-8 bytes per validation token, for `bits_per_byte`."""
-        return len(self.tokenizer.decode_bytes(self.val_ids)) / len(self.val_ids)
+        return count_bytes(self.tokenizer, self.val_ids) / len(self.val_ids)
 
 
 def load_dataset(
@@ -32,25 +43,63 @@ def load_dataset(
     text: str | os.PathLike[str] | None,
     tokenizer: Literal["char", "byte", "bpe"] | os.PathLike[str] | Tokenizer,
     *,
+    tokens: str | os.PathLike[str] | None = None,
     vocab_size: int | None = None,
     val_fraction: float = 0.1,
     min_tokens: int = 2,
+    console: "Console | None" = None,
 ) -> Dataset:
     """Load a text, encode it, and split the ids by position with `split_ids`.
 
     Args:
         tokenizer: a tokenizer, the path of a saved one, or the kind to train on the whole text.
+        tokens: an encoded text to use instead; see `open_tokens`. Its tokenizer is used unless `tokenizer` is one.
         vocab_size: size of the BPE tokenizer to train.
         min_tokens: least number of tokens in each part, for example one window of the largest model.
+        console: where to show the progress.
     """
-    source = load_corpus(corpus) if text is None else read_text(text)
-    tokenizer = make_tokenizer(tokenizer, [source.text], vocab_size)
-    ids = tokenizer.encode(source.text)
-    parts = split_ids(ids, val_fraction)
-    if (shorter := min(map(len, parts))) < min_tokens:
+    ids: Any
+    if tokens is None:
+        source = load_corpus(corpus) if text is None else read_text(text)
+        size = 2**20
+        parts = ((source.text[begin : begin + size], size) for begin in range(0, len(source.text), size))
+        tokenizer = make_tokenizer(tokenizer, track(console, "training", parts, len(source.text)), vocab_size)
+        ids = encode_text(tokenizer, source.text, console)
+    else:
+        source, ids = open_corpus(tokens)
+        tokenizer = ids.tokenizer if isinstance(tokenizer, str | os.PathLike) else tokenizer
+        if tokenizer is None:
+            raise ValueError(f"{source.source} has no tokenizer; make it with jaxlm encode, or pass a tokenizer")
+    split = split_ids(ids, val_fraction)
+    if (shorter := min(map(len, split))) < min_tokens:
         problem = f"the shorter of its training and validation parts has {shorter} and needs {min_tokens}"
         raise ValueError(f"{source.source} has {len(ids)} tokens; {problem}: use a longer text")
-    return Dataset(source, tokenizer, *parts)
+    return Dataset(source, tokenizer, *split)
+
+
+def open_corpus(tokens: str | os.PathLike[str]) -> tuple[Corpus, TokenStream]:
+    """Open an encoded text. Return also its name, path and checksum, as a corpus without a text."""
+    path = expand(tokens)
+    stream = open_tokens(path)
+    index = path / "index.json"  # which has the checksums of the ids
+    checksum = sha256_of((index if index.exists() else path).read_bytes())
+    return Corpus(path.name, "", str(path), "unknown", checksum), stream
+
+
+def encode_text(tokenizer: Tokenizer, text: str, console: "Console | None") -> NDArray[Any]:
+    """Return the ids of a text, and show the progress."""
+    if not isinstance(tokenizer, BPETokenizer):
+        return tokenizer.encode(text)
+    pieces = ((piece, len(piece)) for piece in cut_text([text]))
+    return tokenizer.encode_pieces(track(console, "encoding", pieces, len(text)))
+
+
+def count_bytes(tokenizer: Tokenizer, ids: Any) -> int:
+    """Return the number of UTF-8 bytes of ids [T], which may be a stream."""
+    size = 2**20
+    return sum(
+        len(tokenizer.decode_bytes(np.asarray(ids[begin : begin + size]))) for begin in range(0, len(ids), size)
+    )
 
 
 def line_start_prompt(data: Dataset, num_tokens: int) -> NDArray[Any]:
@@ -58,8 +107,9 @@ def line_start_prompt(data: Dataset, num_tokens: int) -> NDArray[Any]:
 
     If no line starts within 1,000 tokens, return the first ids of the text.
     """
-    starts = data.val_ids[: len(data.val_ids) - num_tokens][:1000]
+    ids = np.asarray(data.val_ids[: 1000 + num_tokens])
+    starts = ids[: len(ids) - num_tokens]
     for position, token in enumerate(starts, 1):
         if data.tokenizer.decode([token]).endswith("\n"):
-            return data.val_ids[position : position + num_tokens]
-    return data.val_ids[:num_tokens]
+            return ids[position : position + num_tokens]
+    return ids[:num_tokens]

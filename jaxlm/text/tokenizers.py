@@ -175,10 +175,12 @@ class BPETokenizer(Tokenizer):
     def encode(self, text: str) -> "NpIntT":
         """Return the ids of `text`, int32 [T]. A long text is encoded in pieces, on all cores."""
         _to_utf8(text)
-        if len(text) <= PIECE_LENGTH:
-            return self._encode_piece(text)
+        return self._encode_piece(text) if len(text) <= PIECE_LENGTH else self.encode_pieces(cut_text([text]))
+
+    def encode_pieces(self, pieces: Iterable[str]) -> "NpIntT":
+        """Return the ids of the pieces of a text, which end where `cut_text` ends them, int32 [T]."""
         with ThreadPoolExecutor(os.cpu_count()) as executor:
-            return np.concatenate(list(map_ahead(executor, self._encode_piece, cut_text([text]))))
+            return np.concatenate(list(map_ahead(executor, self._encode_piece, pieces)))
 
     def decode_bytes(self, ids: "ArrayLike") -> bytes:
         return b"".join([self._token_bytes[token] for token in _check_decodable(ids, self.vocab_size)])

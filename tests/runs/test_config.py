@@ -143,6 +143,7 @@ def test_messages_shorten_long_and_deep_values():
 
 def test_read_config_inverts_config_to_json(tmp_path):
     options: dict = {"text": Path("/texts/é.txt"), "tokenizer": Path("/tokenizers/é.json"), "clip_norm": None}
+    options |= {"tokens": Path("/tokens/é")}
     options |= {"model": "bigram", "corpus": "shakespeare", "optimizer": "muon", "schedule": "constant"}
     options |= {"device": "cpu", "seed": 2**32 - 1, "lr": 0.25, "momentum": 0.5, "weight_decay": 0.125}
     options |= dict.fromkeys(["direct_connections", "tensorboard"], True)
