@@ -21,6 +21,7 @@ bounds = st.none() | st.integers(-70, 70)
 positions = st.lists(st.lists(st.integers(-60, 59), min_size=2, max_size=2), max_size=4)
 
 
+@settings(deadline=None)
 @given(streams, bounds, bounds)
 def test_slices_equal_those_of_the_array(stream, begin, end):
     part = stream[begin:end]
@@ -30,6 +31,7 @@ def test_slices_equal_those_of_the_array(stream, begin, end):
     np.testing.assert_array_equal(part[1:4], IDS[begin:end][1:4])
 
 
+@settings(deadline=None)
 @given(streams, positions, st.integers(-60, 59))
 def test_positions_equal_those_of_the_array(stream, rows, position):
     rows = np.array(rows, np.int64).reshape(-1, 2)
@@ -39,6 +41,7 @@ def test_positions_equal_those_of_the_array(stream, rows, position):
     assert stream[np.int8(position)] == stream[position] == IDS[position]
 
 
+@settings(deadline=None)
 @given(streams, st.integers(1, 30), st.integers(0, 3))
 def test_segments_hold_each_window_once(stream, size, overlap):
     segments = [*stream.segments(size, overlap)]
@@ -73,7 +76,7 @@ def expected():
     return call_helpers(IDS)
 
 
-@settings(max_examples=5)
+@settings(max_examples=5, deadline=None)
 @given(stream=streams)
 def test_helpers_accept_streams(stream, expected):
     jax.tree.map(np.testing.assert_array_equal, call_helpers(stream), expected)
