@@ -38,6 +38,17 @@ def test_blocks_hold_the_batches_of_get_batch(tmp_path, num_runs):
     assert not np.asarray(blocks[-1].windows[1]).any()
 
 
+def test_blocks_of_more_than_2_to_the_31_tokens():
+    """Arrays with a stride of 0 take no memory."""
+    shards = tuple(np.broadcast_to(np.uint8(token), 2**31) for token in range(2))
+    stream, key = jaxlm.TokenStream(shards, VOCAB), jax.random.key(3)
+    block, *_ = iterate_blocks(stream, 2, BATCH_SIZE, 2, key=key, sharding=DEVICE)
+    for step in range(2):
+        expected = jaxlm.get_batch(stream, 2, BATCH_SIZE, key=jax.random.fold_in(jax.random.key(3), step))
+        np.testing.assert_array_equal(block.windows[step][:, 2], expected.targets)
+    assert np.unique(block.windows).tolist() == [0, 1]
+
+
 def test_blocks_of_zero_steps():
     stream = jaxlm.TokenStream((IDS,), VOCAB)
     assert not [*iterate_blocks(stream, 2, 32, 0, key=jax.random.key(0), sharding=DEVICE)]
