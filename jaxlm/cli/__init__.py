@@ -13,6 +13,7 @@ from typing import Any
 import tyro
 
 from jaxlm.cli.corpus import CorpusOptions, manage_corpora
+from jaxlm.cli.count import CountOptions, count_tokens
 from jaxlm.cli.course import CourseOptions, run_course
 from jaxlm.cli.devices import DevicesOptions, show_devices
 from jaxlm.cli.encode import EncodeOptions, encode_paths
@@ -34,6 +35,7 @@ COMMANDS: dict[str, tuple[type, Callable[..., dict[str, Any]]]] = {
     "sample": (SampleOptions, sample_text),
     "tokenize": (TokenizeOptions, inspect_tokenizer),
     "encode": (EncodeOptions, encode_paths),
+    "count": (CountOptions, count_tokens),
     "corpus": (CorpusOptions, manage_corpora),
     "runs": (RunsOptions, show_runs),
     "devices": (DevicesOptions, show_devices),

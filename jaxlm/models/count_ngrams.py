@@ -6,16 +6,27 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Executor
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import jax
 import numpy as np
 from numpy.typing import NDArray
 
 from jaxlm._types import Counts
-from jaxlm.models.ngram_counts import Keys, NgramCounts, merge_runs, pack_ngrams, sort_and_count
+from jaxlm.models.ngram_counts import (
+    Keys,
+    NgramCounts,
+    add_filename,
+    merge_runs,
+    pack_ngrams,
+    sort_and_count,
+)
 from jaxlm.text.batching import as_integers, check_ids
+from jaxlm.text.token_stream import TokenStream
 from jaxlm.utils.checks import check_at_least, check_not_traced
+from jaxlm.utils.terminal import track
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 _PIECE = 2**22  # windows; with keys, their sorted copy and counts, a piece takes up to 140 MB
 _PIECES_AHEAD = 4  # in flight at an executor
@@ -25,22 +36,30 @@ Run = tuple[Keys, Counts]  # distinct keys, sorted, and their counts
 
 
 def count_ngrams(
-    ids: Any, order: int, *, vocab_size: int | None = None, executor: Executor | None = None, memory: int = 2**30
+    ids: Any,
+    order: int,
+    *,
+    vocab_size: int | None = None,
+    executor: Executor | None = None,
+    memory: int = 2**30,
+    console: "Console | None" = None,
 ) -> NgramCounts:
     """Count all windows of `order` ids. Host function; not for use inside `jit`.
 
     The text is read in pieces, so a memory map is never copied as a whole.
 
     Args:
-        ids: integers [T], T >= n: an array, a list, or anything with `len(ids)` and slices that are NumPy arrays.
+        ids: integers [T], T >= n: an array, a memory map, a list, or a `TokenStream`.
         order: n, at least 1.
-        vocab_size: V; None means the largest id plus 1.
-        executor: where pieces are counted; None means in this thread.
+        vocab_size: V; None means that of the `TokenStream`, or the largest id plus 1.
+        executor: where pieces are counted, in threads or processes; None means in this thread.
         memory: bytes to use, approximately. Beyond it, counts are kept in temporary files, and the arrays of the
             result are memory maps.
+        console: prints progress; None is quiet.
 
     Raises:
         ValueError: T < n, or an id is outside [0, V).
+        OSError: a temporary file cannot be written.
         TypeError: the ids are not integers, or the call is traced.
 
     >>> counts = count_ngrams([3, 1, 3, 1], order=2)
@@ -49,20 +68,20 @@ def count_ngrams(
     """
     check_at_least("order", order, 1)
     check_not_traced("count_ngrams", "counts that were made outside", ids)
-    if isinstance(ids, np.ndarray | jax.Array | list | tuple):
-        ids = np.asarray(as_integers(ids, min_length=order))
-    num_windows = len(ids) - order + 1
-    if num_windows < 1:
-        raise ValueError(f"ids must have at least {order} tokens, got {len(ids)}; use a longer text")
+    stream = as_integers(ids, min_length=order)
+    stream = stream if isinstance(stream, TokenStream) else TokenStream((np.asarray(stream),), 0)
+    num_windows = len(stream) - order + 1
     if vocab_size is None:
-        vocab_size = 1 + max(int(ids[begin : begin + _PIECE].max()) for begin in range(0, len(ids), _PIECE))
-    pieces = (ids[begin : begin + _PIECE + order - 1] for begin in range(0, num_windows, _PIECE))
+        vocab_size = stream.vocab_size or 1 + max(int(piece.max()) for piece in stream.segments(_PIECE))
+    pieces = ((piece, piece.nbytes) for piece in stream.segments(_PIECE, overlap=order - 1))
+    total = num_windows * stream.dtype.itemsize
     count = functools.partial(count_piece, order=order, vocab_size=vocab_size)
     # The maps of the result outlive the folder, except on Windows, which does not delete a file that is in use.
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        keys, counts = _merge_all(_map_ahead(count, pieces, executor), memory, Path(folder))
-    if (total := int(counts.sum())) != num_windows:
-        raise AssertionError(f"the counts sum to {total}, but the text has {num_windows} windows")
+        runs = _map_ahead(count, track(console, "counting", pieces, total), executor)
+        keys, counts = _merge_all(runs, memory, Path(folder))
+    if (counted := int(counts.sum())) != num_windows:
+        raise AssertionError(f"the counts sum to {counted}, but the text has {num_windows} windows")
     return NgramCounts(vocab_size, order, keys, counts)
 
 
@@ -75,15 +94,19 @@ def count_piece(piece: NDArray[Any], order: int, vocab_size: int) -> Run:
 def _map_ahead(function: Any, pieces: Iterable[Any], executor: Executor | None) -> Iterator[Run]:
     """Yield the results of `function` in order, with a bounded number of calls in flight."""
     pending: collections.deque[Any] = collections.deque()
-    for piece in pieces:
-        if executor is None:
-            yield function(piece)
-            continue
-        pending.append(executor.submit(function, np.asarray(piece)))
-        if len(pending) > _PIECES_AHEAD:
+    try:
+        for piece in pieces:
+            if executor is None:
+                yield function(piece)
+                continue
+            pending.append(executor.submit(function, piece))
+            if len(pending) > _PIECES_AHEAD:
+                yield pending.popleft().result()
+        while pending:
             yield pending.popleft().result()
-    while pending:
-        yield pending.popleft().result()
+    finally:
+        for future in pending:  # after Ctrl-C
+            future.cancel()
 
 
 def _merge_all(runs: Iterable[Run], memory: int, folder: Path) -> Run:
@@ -120,13 +143,14 @@ def _merge_ranges(runs: list[Run], limit: int) -> Iterator[Run]:
 def _write(chunks: Iterable[Run], path: Path) -> Run:
     """Write consecutive chunks of a run to files, and return memory maps of them."""
     num_words = 0
-    with path.with_suffix(".keys").open("wb") as key_file, path.with_suffix(".counts").open("wb") as count_file:
+    key_path, count_path = path.with_suffix(".keys"), path.with_suffix(".counts")
+    with add_filename(path), key_path.open("wb") as key_file, count_path.open("wb") as count_file:
         for keys, counts in chunks:
             num_words = len(keys)
             key_file.write(np.ascontiguousarray(keys.T).data)
             count_file.write(np.ascontiguousarray(counts).data)
-    counts = np.memmap(path.with_suffix(".counts"), np.int64, "r")
-    keys = np.memmap(path.with_suffix(".keys"), np.uint64, "r", shape=(len(counts), num_words))
+    counts = np.memmap(count_path, np.int64, "r")
+    keys = np.memmap(key_path, np.uint64, "r", shape=(len(counts), num_words))
     return keys.T, counts
 
 

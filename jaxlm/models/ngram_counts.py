@@ -1,8 +1,9 @@
 """The n-grams of a text and how often each occurs, as sorted integer keys."""
 
+import contextlib
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
@@ -77,7 +78,11 @@ class NgramCounts:
         path = expand(path)
         path.mkdir(parents=True)
         for name, array in (("keys.npy", self.keys), ("counts.npy", self.counts)):
-            np.save(path / name, array)
+            array = np.ascontiguousarray(array)
+            with add_filename(path / name), (path / name).open("wb") as file:
+                # `np.save` hides the reason of a failed write.
+                np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
+                file.write(array.data)
         document = {
             "version": _VERSION,
             "vocab_size": self.vocab_size,
@@ -199,6 +204,16 @@ def _num_words(order: int, vocab_size: int) -> int:
 def _positions(order: int) -> list[int]:
     """Return the positions of an n-gram's tokens in the order of the digits of its key."""
     return [*range(order - 2, -1, -1), order - 1]
+
+
+@contextlib.contextmanager
+def add_filename(path: Path) -> Iterator[None]:
+    """Set the file name of an OSError within the block. A failed write does not set it."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = str(path)
+        raise
 
 
 def _file_sha256(path: Path) -> str:

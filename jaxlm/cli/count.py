@@ -1,0 +1,62 @@
+"""`jaxlm count`."""
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import KW_ONLY, dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from tyro.conf import Positional, arg
+
+from jaxlm.cli.shared import CommandOptions, Console
+from jaxlm.utils.terminal import print_plain
+
+
+@dataclass(frozen=True)
+class CountOptions(CommandOptions):
+    """Count the n-grams of encoded text for `CountsNgramLM.from_counts`, or add the counts of several texts."""
+
+    # Directory of `jaxlm encode`, a .bin file, or a .npy file of ids.
+    tokens: Annotated[Path | None, Positional, arg(metavar="TOKENS")] = None
+    _: KW_ONLY
+    out: Path  # Directory of counts to write.
+    order: int = 5  # Length of the n-grams.
+    vocab_size: int | None = None  # None means that of the directory, or the largest id plus 1.
+    merge: tuple[Path, ...] = ()  # Directories of counts to add, instead of counting TOKENS.
+    workers: int | None = None  # Number of threads; None means one per core.
+
+
+def count_tokens(options: CountOptions, console: Console) -> dict[str, Any]:
+    """Count or add n-grams, save the counts, and report their number."""
+    import numpy as np
+
+    import jaxlm
+    from jaxlm.models.ngram_counts import NgramCounts
+    from jaxlm.utils.checks import check_at_least
+
+    if (options.tokens is None) == (not options.merge):
+        raise ValueError("jaxlm count requires either TOKENS or --merge A B")
+    if options.workers is not None:
+        check_at_least("--workers", options.workers, 1)
+    if options.out.exists():
+        raise FileExistsError(f"{options.out} exists; choose another --out, or remove it first")
+    if options.tokens is None:
+        first, *others = map(NgramCounts.load, options.merge)
+        counts = sum(others, start=first)
+    else:
+        is_npy = options.tokens.suffix == ".npy"
+        ids = np.load(options.tokens, mmap_mode="r") if is_npy else jaxlm.open_tokens(options.tokens)
+        with ThreadPoolExecutor(options.workers) as executor:
+            chosen = {"vocab_size": options.vocab_size, "executor": executor, "console": console}
+            counts = jaxlm.count_ngrams(ids, options.order, **chosen)
+    counts.save(options.out)
+    num_ngrams, num_windows = len(counts.counts), int(counts.counts.sum())
+    print_plain(
+        console, f"{options.out}: {num_ngrams:,} distinct n-grams of {num_windows:,}, order {counts.order}"
+    )
+    return {
+        "out": str(options.out),
+        "order": counts.order,
+        "vocab_size": counts.vocab_size,
+        "ngrams": num_ngrams,
+        "windows": num_windows,
+    }

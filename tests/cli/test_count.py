@@ -1,0 +1,77 @@
+"""`jaxlm count`."""
+
+import errno
+import itertools
+from collections import Counter
+
+import numpy as np
+import pytest
+from cli_helpers import pipe, shown
+
+import jaxlm
+from jaxlm.cli.count import CountOptions, count_tokens
+from jaxlm.models.ngram_counts import NgramCounts
+
+IDS = [0, 1, 2, 0, 1, 2, 0, 1, 1]
+
+
+@pytest.fixture
+def tokens(tmp_path):
+    np.save(tmp_path / "ids.npy", np.array(IDS, np.uint16))
+    return tmp_path / "ids.npy"
+
+
+def count(*arguments, console=None, **options):
+    return count_tokens(CountOptions(*arguments, **options), console or pipe())
+
+
+def as_counter(path):
+    counts = NgramCounts.load(path)
+    return dict(zip(map(tuple, counts.ngrams().tolist()), counts.counts.tolist(), strict=True))
+
+
+def test_count_writes_counts_and_reports(tokens, tmp_path):
+    console, out = pipe(), tmp_path / "counts"
+    document = count(tokens, order=2, workers=1, out=out, console=console)
+    expected = Counter(itertools.pairwise(IDS))
+    assert as_counter(out) == expected
+    assert document == {"out": str(out), "order": 2, "vocab_size": 3, "ngrams": 4, "windows": 8}
+    assert shown(console).endswith(f"{out}: 4 distinct n-grams of 8, order 2\n")
+
+
+def test_count_merge_adds_counts(tokens, tmp_path):
+    for name in "ab":
+        count(tokens, order=3, vocab_size=5, out=tmp_path / name)
+    document = count(merge=(tmp_path / "a", tmp_path / "b"), out=tmp_path / "sum")
+    assert as_counter(tmp_path / "sum") == {ngram: 2 * each for ngram, each in as_counter(tmp_path / "a").items()}
+    assert (document["windows"], document["vocab_size"]) == (14, 5)
+
+
+def test_count_takes_the_directory_of_encode(text, tmp_path):
+    jaxlm.encode_files([text], "byte", tmp_path / "tokens")
+    document = count(tmp_path / "tokens", order=1, out=tmp_path / "counts")
+    assert (document["vocab_size"], document["windows"]) == (256, text.stat().st_size)
+
+
+def test_count_refuses_and_writes_nothing(tokens, tmp_path):
+    with pytest.raises(ValueError, match="requires either TOKENS or --merge"):
+        count(out=tmp_path / "counts")
+    with pytest.raises(ValueError, match="requires either TOKENS or --merge"):
+        count(tokens, merge=(tmp_path / "a",), out=tmp_path / "counts")
+    with pytest.raises(ValueError, match="--workers must be at least 1, got 0"):
+        count(tokens, workers=0, out=tmp_path / "counts")
+    with pytest.raises(FileExistsError, match=r"ids\.npy exists; choose another --out"):
+        count(tokens, out=tokens)
+    assert not (tmp_path / "counts").exists()
+
+
+def test_count_names_the_file_that_does_not_fit(tokens, tmp_path):
+    resource = pytest.importorskip("resource")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))  # bytes of a file
+    try:
+        with pytest.raises(OSError, match="File too large") as caught:
+            count(tokens, order=2, out=tmp_path / "counts")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert (caught.value.errno, caught.value.filename) == (errno.EFBIG, str(tmp_path / "counts" / "keys.npy"))
