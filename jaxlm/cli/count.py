@@ -1,5 +1,6 @@
 """`jaxlm count`."""
 
+import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
@@ -45,7 +46,7 @@ def count_tokens(options: CountOptions, console: Console) -> dict[str, Any]:
     else:
         is_npy = options.tokens.suffix == ".npy"
         ids = np.load(options.tokens, mmap_mode="r") if is_npy else jaxlm.open_tokens(options.tokens)
-        with ThreadPoolExecutor(options.workers) as executor:
+        with ThreadPoolExecutor(options.workers or os.cpu_count()) as executor:
             chosen = {"vocab_size": options.vocab_size, "executor": executor, "console": console}
             counts = jaxlm.count_ngrams(ids, options.order, **chosen)
     counts.save(options.out)
