@@ -125,7 +125,7 @@ def loss_falls(course: Implementation, random: Random) -> Comparisons:
     """On the stream 0101... the loss of your bigram, on your batches, falls below a tenth of its first value."""
     ids, key = jnp.arange(40) % 2, jax.random.key(int(random.integers(1000)))
     draw = functools.partial(course.get_batch, ids, 1, 16)
-    params = course.init_bigram(2, 4, key=key)
+    params = jax.jit(lambda key: course.init_bigram(2, 4, key=key))(key)
     _, (first, last) = train_long(course, course.bigram_logits, lambda key: draw(key=key), params, 200)
     yield "below a tenth", "below a tenth" if last < 0.1 * first else f"from {first:.2f} to {last:.2f}"
 
@@ -134,9 +134,9 @@ def longer_contexts_help(course: Implementation, random: Random) -> Comparisons:
     """On 00110011... one token of context leaves log 2 nats, and your MLP with two tokens learns it."""
     ids, key = jnp.arange(80) // 2 % 2, jax.random.key(int(random.integers(1000)))
     draw = functools.partial(course.get_batch, ids, 2, 16)
-    params = course.init_mlp(2, 2, 4, 8, key=key)
+    params = jax.jit(lambda key: course.init_mlp(2, 2, 4, 8, key=key))(key)
     params, _ = train_long(course, course.mlp_logits, lambda key: draw(key=key), params, 400)
-    perplexity = course.perplexity(lambda contexts: course.mlp_logits(params, contexts), ids, 2, 80)
+    perplexity = course.perplexity(jax.jit(lambda contexts: course.mlp_logits(params, contexts)), ids, 2, 80)
     yield "below 1.2", "below 1.2" if perplexity < 1.2 else f"{perplexity:.2f}"
 
 

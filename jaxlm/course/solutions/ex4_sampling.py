@@ -81,11 +81,10 @@ def own_law(course: Any, random: Any) -> Iterator[tuple[Any, Any]]:
     def predict(contexts: Array) -> Array:  # (a + b) mod 5 follows a, b
         return 100 * jax.nn.one_hot(contexts.sum(axis=1) % 5, 5)
 
-    for length in (2, 7):
-        chain = [[*random.integers(1, 5, 2).tolist()]]
-        while len(chain[0]) < 2 + length:
-            chain[0].append(sum(chain[0][-2:]) % 5)
-        yield chain, course.sample(predict, jnp.array(chain)[:, :2], length, key=jax.random.key(1))
-        yield 1.0, course.perplexity(predict, jnp.array(chain[0]), 2, batch_size=2)
-        wrong = [*chain[0][:-1], (chain[0][-1] + 1) % 5]
-        yield jnp.exp(100 / length), course.perplexity(predict, jnp.array(wrong), 2, batch_size=3)
+    chain = [random.integers(1, 5, 2).tolist()]
+    while len(chain[0]) < 8:
+        chain[0].append(sum(chain[0][-2:]) % 5)
+    yield chain, course.sample(predict, jnp.array(chain)[:, :2], 6, key=jax.random.key(1))
+    yield 1.0, course.perplexity(predict, jnp.array(chain[0]), 2, batch_size=4)
+    wrong = [*chain[0][:-1], (chain[0][-1] + 1) % 5]
+    yield jnp.exp(100 / 6), course.perplexity(predict, jnp.array(wrong), 2, batch_size=4)
