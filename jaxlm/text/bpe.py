@@ -1,6 +1,5 @@
 """Learn the merges of byte-level BPE, and build the encoder that applies them."""
 
-import functools
 import json
 import random
 import re
@@ -8,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from jaxlm.text.pieces import cut_text
-from jaxlm.utils.workers import call_in_thread
+from jaxlm.utils.workers import DaemonExecutor
 
 if TYPE_CHECKING:
     import tiktoken
@@ -46,7 +45,8 @@ def learn_merges(blocks: Iterable[str], vocab_size: int) -> tuple[Merges, dict[s
     groups, num_characters = _sample_groups(cut_text(blocks, _PIECE_LENGTH))
     sampled = sum(len(piece) for group in groups for piece in group)
     training = {"characters": num_characters, "sampled": sampled, "seed": 0, "max_word_length": _MAX_WORD_LENGTH}
-    return call_in_thread(functools.partial(_learn, groups, vocab_size)), training
+    with DaemonExecutor(1) as executor:  # which Ctrl-C does not wait for
+        return executor.submit(_learn, groups, vocab_size).result(), training
 
 
 def _sample_groups(pieces: Iterable[str]) -> tuple[list[list[str]], int]:

@@ -4,7 +4,6 @@ import functools
 import itertools
 import os
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -22,7 +21,7 @@ from jaxlm.text.tokenizers import Tokenizer
 from jaxlm.utils.atomic_files import expand
 from jaxlm.utils.checks import check_at_least
 from jaxlm.utils.terminal import track
-from jaxlm.utils.workers import map_ahead
+from jaxlm.utils.workers import DaemonExecutor, map_ahead
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -138,7 +137,7 @@ def _write_sources(
     pieces = ((piece, piece.num_bytes) for path in rest for piece in _read_pieces(path, field))
     tracked = track(console, "encoding", pieces, sum(path.stat().st_size for path in rest))
     groups = _group(itertools.islice(tracked, num_pieces, None))
-    with ThreadPoolExecutor(workers) as executor:
+    with DaemonExecutor(workers) as executor:
         encoded = map_ahead(executor, functools.partial(_encode, tokenizer), groups, ahead=2 * workers)
         for piece, ids in itertools.chain.from_iterable(encoded):
             writer.append(ids, ends_document=piece.ends_document)

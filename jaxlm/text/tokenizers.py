@@ -3,7 +3,6 @@
 import functools
 import os
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -12,7 +11,7 @@ import numpy as np
 from jaxlm.text.bpe import BYTE_OF_CHARACTER, Merges, learn_merges, make_encoding
 from jaxlm.text.pieces import PIECE_LENGTH, cut_text
 from jaxlm.utils.atomic_files import expand, write_atomically
-from jaxlm.utils.workers import map_ahead
+from jaxlm.utils.workers import DaemonExecutor, map_ahead
 
 if TYPE_CHECKING:
     import tiktoken
@@ -179,7 +178,7 @@ class BPETokenizer(Tokenizer):
 
     def encode_pieces(self, pieces: Iterable[str]) -> "NpIntT":
         """Return the ids of the pieces of a text, which end where `cut_text` ends them, int32 [T]."""
-        with ThreadPoolExecutor(os.cpu_count()) as executor:
+        with DaemonExecutor(os.cpu_count() or 1) as executor:
             return np.concatenate(list(map_ahead(executor, self._encode_piece, pieces)))
 
     def decode_bytes(self, ids: "ArrayLike") -> bytes:

@@ -1,13 +1,52 @@
 """Call functions in other threads or processes."""
 
 import collections
+import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future
-from typing import TypeVar
+from typing import Any, TypeVar, final
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+
+@final
+class DaemonExecutor(Executor):
+    """A thread pool that does not wait for its calls when the block or the process ends, as after Ctrl-C.
+
+    For libraries whose calls release Python's lock and take long.
+
+    >>> with DaemonExecutor(2) as executor:
+    ...     executor.submit(len, "three").result()
+    5
+    """
+
+    def __init__(self, num_threads: int) -> None:
+        self._calls: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = queue.SimpleQueue()
+        self._num_threads = num_threads
+        for _ in range(num_threads):
+            threading.Thread(target=self._work, daemon=True).start()
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Schedule the call."""
+        future: Future[Any] = Future()
+        self._calls.put((future, lambda: fn(*args, **kwargs)))
+        return future
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Let the threads end after their calls."""
+        for _ in range(self._num_threads):
+            self._calls.put(None)
+
+    def _work(self) -> None:
+        while call := self._calls.get():
+            future, function = call
+            if future.set_running_or_notify_cancel():
+                try:
+                    future.set_result(function())
+                except BaseException as error:
+                    future.set_exception(error)  # which `result` raises
 
 
 def map_ahead(
@@ -36,23 +75,3 @@ def map_ahead(
     finally:
         for future in pending:
             future.cancel()
-
-
-def call_in_thread(function: Callable[[], R]) -> R:
-    """Call `function` in a daemon thread and return its result. Ctrl-C interrupts the caller, not the call.
-
-    For a library whose calls take long and do not return when a signal arrives.
-
-    >>> call_in_thread(lambda: 2 + 2)
-    4
-    """
-    future: Future[R] = Future()
-
-    def call() -> None:
-        try:
-            future.set_result(function())
-        except BaseException as error:
-            future.set_exception(error)  # which `result` raises
-
-    threading.Thread(target=call, daemon=True).start()
-    return future.result()
