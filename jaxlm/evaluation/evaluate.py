@@ -29,6 +29,9 @@ from jaxlm.utils.checks import check_at_least, check_not_traced
 # The pure alternative, named in the errors of host functions.
 PURE_NATS = "jaxlm.token_nats(jaxlm.compute_logits(model, variables, contexts), targets)"
 
+# Contexts per step, at least, if only targets are looked up. With 256, n-grams take 1.6 times as long.
+_TARGET_BATCH = 1024
+
 # Rounding tolerance of the nats and of the sum of the probabilities.
 _TOLERANCE = 1e-3
 
@@ -134,6 +137,8 @@ def _score_segments(
     if jax.tree.leaves(variables):
         variables = jax.device_put(variables, device)
     num_windows = len(stream) - context_length
+    if isinstance(model, SupportsTargetLogProbs):
+        batch_size = max(batch_size, _TARGET_BATCH)
     # A batch much larger than the text would only waste memory.
     batch_size = min(batch_size, max(1 << (num_windows - 1).bit_length(), 256), WINDOWS_PER_CALL)
     for segment in stream.segments(WINDOWS_PER_CALL, overlap=context_length):
