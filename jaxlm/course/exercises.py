@@ -16,6 +16,11 @@ EXERCISES = {
     "ex6_reading": ("repeated_ngrams", "unseen_pairs", "made_up_words"),
     "ex7_curves": ("record_curves", "plot_curves"),
 }
+# The other exercises that the file of an exercise or its laws call.
+USED = {
+    "ex4_sampling": ["ex1_windows"],
+    "ex5_training": ["ex1_windows", "ex3_neural", "ex4_sampling"],
+}
 COURSE = Path(__file__).parent
 SOLUTIONS = COURSE / "solutions"
 SOLUTIONS_PACKAGE = "jaxlm.course.solutions."

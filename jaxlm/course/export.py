@@ -5,9 +5,11 @@ import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 from typing import Any
 
+from jaxlm.course.exercises import USED, number_of
 from jaxlm.course.judge import Report
 
 _MAX_SHOWN = 3  # failing laws of an exercise in a text; the other formats have all
+_MAX_PRINTED = 10  # lines
 
 
 def format_report(report: Report) -> str:
@@ -26,12 +28,24 @@ def format_report(report: Report) -> str:
     missing = {row["failure"]["expected"]: None for row in failing if row not in broken}  # without duplicates
     if missing:
         lines.append("not written yet: " + ", ".join(missing).replace("the function ", ""))
-    lines += [f"{row['law']}: {explain(row)}" for row in broken[:_MAX_SHOWN]]
-    if len(broken) > _MAX_SHOWN:
-        lines.append(f"{len(broken) - _MAX_SHOWN} more laws fail; --json shows all")
-    if report.printed.strip():
-        lines.append(f"printed: {report.printed.strip()}")
+    shown = list({_reason_of(row): row for row in reversed(broken)}.values())[::-1][:_MAX_SHOWN]
+    lines += [f"{row['law']}: {explain(row)}" for row in shown]
+    if len(broken) > len(shown):
+        lines.append(f"{len(broken) - len(shown)} more laws fail; --json shows all")
+    used = [name for name in USED.get(report.exercise, []) if name not in report.borrowed]
+    if broken and used:
+        numbers = ",".join(str(number_of(name)) for name in used)
+        lines.append(
+            f"{report.exercise} uses your {', '.join(used)}: --borrow {numbers} shows if the fault is there"
+        )
+    if printed := report.printed.strip().splitlines():
+        lines += ["printed (the end):", *printed[-_MAX_PRINTED:]]
     return "\n    ".join("\n".join(lines).splitlines())
+
+
+def _reason_of(row: dict[str, Any]) -> str:
+    """Return what laws have in common that fail for one reason: the exception, else the law itself."""
+    return str(row["failure"]["actual"] if row["failure"]["expected"] == "no exception" else row["law"])
 
 
 def explain(row: dict[str, Any]) -> str:

@@ -96,8 +96,8 @@ def _record(function: Function, name: str, calls: list[str], unfinished: list[st
 
     def call(*args: Any, **kwargs: Any) -> Any:
         if not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((args, kwargs))):
-            named = [f"{key}={show(value)}" for key, value in kwargs.items()]
-            calls.append(f"{name}({', '.join([*map(show, args), *named])})")
+            shown = [show(value, 16) for value in args] + [f"{key}={show(value)}" for key, value in kwargs.items()]
+            calls.append(f"{name}({', '.join(shown)})")
         try:
             return function(*args, **kwargs)
         except NotImplementedError as error:
@@ -149,20 +149,25 @@ def _as_arrays(tree: Any) -> Any:
     return np.array(tree)
 
 
-def show(value: Any) -> str:
-    """Return a value in one short line."""
+def show(value: Any, max_size: int = 64) -> str:
+    """Return a value in one short line: of an array with more than `max_size` elements its type and shape.
+
+    Floats are longer, so half as many are shown.
+    """
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{name}: {show(item)}" for name, item in value.items()) + "}"
+        return "{" + ", ".join(f"{name}: {show(item, max_size)}" for name, item in value.items()) + "}"
     if isinstance(value, tuple):
-        return "(" + ", ".join(map(show, value)) + ")"
+        return "(" + ", ".join(show(item, max_size) for item in value) + ")"
     if callable(value):
         return getattr(value, "__name__", "a function").replace("<lambda>", "a function")
     if isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
         return f"key {jax.random.key_data(value).tolist()}"
-    if isinstance(value, str | int | float):
+    if isinstance(value, float):
+        return repr(float(f"{value:.6g}"))
+    if isinstance(value, str | int):
         return repr(value)
     array = np.array(value)
-    if array.size > 64:
+    if array.size > (max_size // 2 if array.dtype.kind == "f" else max_size):
         return f"{array.dtype}{list(array.shape)}"
     return " ".join(np.array2string(array, precision=4, separator=", ").split())
 

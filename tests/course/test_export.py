@@ -20,7 +20,8 @@ def report(*rows, problem=None):
 
 def test_format_report_shows_what_the_student_needs():
     missing = {"calls": "", "expected": "the function get_batch", "actual": "not written yet"}
-    rows = [row("good"), row("bad", "3\x1b"), {**row("open", "3"), "failure": missing}, *[row("other", "4")] * 3]
+    rows = [row("good"), row("bad", "3\x1b"), {**row("open", "3"), "failure": missing}]
+    rows += [row("other", "4"), row("third", "4"), row("fourth", "4")]
     assert format_report(report(*rows)).splitlines() == [
         "ex1_windows: does not pass, 1 of 6 laws hold",
         "    a/ex1_windows.py, sha256 abc",
@@ -28,10 +29,29 @@ def test_format_report_shows_what_the_student_needs():
         "    not written yet: get_batch",
         "    bad: The sentence of bad.",
         "    bad(1): expected 2, got 3\x1b",
-        *["    other: The sentence of other.", "    other(1): expected 2, got 4"] * 2,
+        "    other: The sentence of other.",
+        "    other(1): expected 2, got 4",
+        "    third: The sentence of third.",
+        "    third(1): expected 2, got 4",
         "    1 more laws fail; --json shows all",
-        "    printed: hello",
+        "    printed (the end):",
+        "    hello",
     ]
+
+
+def test_format_report_shows_an_exception_once():
+    rows = [row("bad", "TypeError: x"), row("worse", "TypeError: x")]
+    for each in rows:
+        each["failure"]["expected"] = "no exception"
+    text = format_report(report(*rows))
+    assert text.count("TypeError") == 1
+    assert "bad(1)" in text
+    assert "1 more laws fail" in text
+
+
+def test_format_report_names_the_exercises_that_are_used():
+    text = format_report(report(row("bad", "3"))._replace(exercise="ex5_training", borrowed=["ex3_neural"]))
+    assert "ex5_training uses your ex1_windows, ex4_sampling: --borrow 1,4 shows if the fault is there" in text
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from course_behaviors import BEHAVIORS
 from course_implementations import load_jaxlm, load_reference
@@ -160,8 +161,10 @@ def test_is_equal(expected, actual, equal):
         (jnp.zeros((9, 9)), "float32[9, 9]"),
         ({"a": (1, "b")}, "{a: (1, 'b')}"),
         (jax.random.key(3), "key [0, 3]"),
+        (np.float64(1) / 3, "0.333333"),
+        ({"a": np.zeros(9)}, "{a: float64[9]}"),
         (stub, "stub"),
     ],
 )
 def test_show(value, text):
-    assert show(value) == text
+    assert show(value, 16) == text
