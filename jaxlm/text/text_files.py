@@ -6,6 +6,7 @@ import importlib.util
 import io
 import json
 import os
+import re
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from jaxlm.utils.atomic_files import expand, open_regular
 from jaxlm.utils.text_encoding import decode_blocks
 
 _GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class Block(NamedTuple):
@@ -26,24 +28,26 @@ class Block(NamedTuple):
 
 
 def find_text_files(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
-    """Return the files among `paths`, those in the folders, and those that match the globs, without repetition.
+    """Return the files among `paths`, those in the folders, and those that match the globs, each file once.
 
-    Files of a folder or a glob are sorted by path. In folders, names that start with a dot are skipped.
+    Files of a folder or a glob are sorted by path. In folders, names that start with a dot and links to folders
+    are skipped.
 
-    Raises a FileNotFoundError for a path that names no file.
+    Raises a FileNotFoundError for a path that names no file, and a PermissionError for an unreadable folder.
     """
-    found: dict[Path, None] = {}
+    found: dict[Path, Path] = {}
     for path in map(expand, paths):
         if path.is_dir():
-            files = [file for file in sorted(path.rglob("*")) if file.is_file() and not _is_hidden(file, path)]
+            files = [*_files_of(path)]
         elif path.exists():
             files = [path]
         else:
             files = [Path(name) for name in sorted(glob.glob(str(path), recursive=True)) if Path(name).is_file()]  # noqa: PTH207
         if not files:
             raise FileNotFoundError(f"{path}: there is no such file, or no file in this folder or of this pattern")
-        found |= dict.fromkeys(files)
-    return list(found)
+        for file in files:
+            found.setdefault(file.resolve(), file)
+    return list(found.values())
 
 
 def read_blocks(path: Path, field: str) -> Iterator[Block]:
@@ -72,8 +76,13 @@ def read_file(path: Path) -> str:
         return "".join(decode_blocks(_decompress(file, path), origin=path))
 
 
-def _is_hidden(file: Path, folder: Path) -> bool:
-    return any(part.startswith(".") for part in file.relative_to(folder).parts)
+def _files_of(folder: Path) -> Iterator[Path]:
+    for path in sorted(folder.iterdir()):
+        if not path.name.startswith("."):
+            if path.is_file():
+                yield path
+            elif path.is_dir() and not path.is_symlink():
+                yield from _files_of(path)
 
 
 def _read_plain(file: IO[bytes], blocks: Iterator[str]) -> Iterator[Block]:
@@ -111,6 +120,10 @@ def _check_text_of(document: Any, field: str, origin: str) -> str:
     text = document[field]
     if not isinstance(text, str | None):
         raise ValueError(f"{origin}: the field {field!r} must be a string or null, got {type(text).__name__}")
+    if text and _SURROGATE.search(text):  # JSON can escape one without the other
+        raise ValueError(
+            f"{origin}: the field {field!r} has half of a surrogate pair; repair it, or drop the line"
+        )
     return text or ""
 
 
@@ -129,19 +142,19 @@ def _read_parquet(path: Path, field: str) -> Iterator[Block]:
             for batch in table.iter_batches(batch_size=1024, columns=[field]):
                 for text in batch.column(0).to_pylist():
                     yield Block(_check_text_of({field: text}, field, str(path)), num_bytes, ends_document=True)
-        except pyarrow.ArrowException as error:
+        except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
             raise ValueError(f"{path} is not a valid Parquet file: {error}") from None
 
 
 def _decompress(file: io.BufferedReader, path: Path) -> Iterator[bytes]:
-    """Yield the content of a file in blocks, decompressed if it is in gzip's or zstd's format."""
+    """Yield the content of a file in blocks, decompressed if it starts or is named as gzip or zstd."""
     start = file.peek(4)[:4]
-    if start.startswith(_GZIP):
+    if start.startswith(_GZIP) or path.suffix == ".gz":
         try:
             yield from _read(gzip.GzipFile(fileobj=file))
         except (EOFError, gzip.BadGzipFile, zlib.error):
             raise ValueError(f"{path} is a damaged or incomplete gzip file; copy it again") from None
-    elif start == _ZSTD:
+    elif start == _ZSTD or path.suffix == ".zst":
         yield from _decompress_zstd(file, path)
     else:
         yield from _read(file)
@@ -150,12 +163,13 @@ def _decompress(file: io.BufferedReader, path: Path) -> Iterator[bytes]:
 def _decompress_zstd(file: io.BufferedReader, path: Path) -> Iterator[bytes]:
     import zstandard
 
-    frame = zstandard.ZstdDecompressor().decompressobj()
+    decompressor = zstandard.ZstdDecompressor(max_window_size=2**31)  # the limit of `zstd --long=31`
+    frame = decompressor.decompressobj()
     try:
         for block in _read(file, 2**16):  # which a frame can expand much
             while block:
                 if frame.eof:  # a file can have several
-                    frame = zstandard.ZstdDecompressor().decompressobj()
+                    frame = decompressor.decompressobj()
                 yield frame.decompress(block)
                 block = frame.unused_data
     except zstandard.ZstdError:

@@ -1,8 +1,10 @@
 """Find text files, and read plain, compressed, JSON-lines and Parquet files."""
 
+import errno
 import gzip
 import io
 import json
+import os
 
 import pyarrow
 import pytest
@@ -55,6 +57,22 @@ def test_read_damaged_compressed_files(tmp_path, suffix):
             documents(path)
 
 
+@pytest.mark.parametrize("suffix", [".gz", ".zst"])
+def test_read_compressed_files_cut_within_the_magic_number(tmp_path, suffix):
+    path = tmp_path / f"text{suffix}"
+    path.write_bytes(COMPRESS[suffix](TEXT.encode())[:1])  # which is valid UTF-8
+    with pytest.raises(ValueError, match=rf"text{suffix} is an? (damaged|incomplete)"):
+        documents(path)
+
+
+def test_read_zstd_of_a_large_window_and_a_skippable_frame(tmp_path):
+    parameters = zstandard.ZstdCompressionParameters(window_log=28)  # above the default limit
+    frame = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
+    skippable = (0x184D2A50).to_bytes(4, "little") + (2).to_bytes(4, "little") + b"ab"  # as of pzstd
+    (tmp_path / "a.zst").write_bytes(skippable + frame.compress(TEXT.encode()) + frame.flush())
+    assert documents(tmp_path / "a.zst")[0] == [EXPECTED]
+
+
 @pytest.mark.parametrize("suffix", COMPRESS)
 def test_read_json_lines(tmp_path, suffix):
     path = tmp_path / ("lines.jsonl" + suffix.replace(".txt", ""))
@@ -90,6 +108,7 @@ def test_read_parquet(tmp_path):
         ),
         ("a.jsonl", b'["text"]', "a.jsonl, line 1 has no field 'text', but list"),
         ("a.jsonl", b'{"text": "a"}\n{"text": ', "a.jsonl, line 2 is not valid JSON"),
+        ("a.jsonl", b'{"text": "a\\ud800"}', "a.jsonl, line 1: the field 'text' has half of a surrogate pair"),
         ("a.jsonl", b"[" * 100_000, "a.jsonl, line 1 is not valid JSON"),
         ("a.parquet", b"PAR1 not really", "a.parquet is not a valid Parquet file"),
     ],
@@ -98,6 +117,23 @@ def test_read_blocks_names_the_file(tmp_path, name, content, message):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ValueError, match=message):
         documents(tmp_path / name)
+
+
+def test_read_damaged_parquet(tmp_path):
+    path = tmp_path / "rows.parquet"
+    parquet.write_table(pyarrow.table({"text": [f"row {number}" for number in range(99)]}), path)
+    content = bytearray(path.read_bytes())
+    content[100:400] = bytes(300)
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"rows\.parquet is not a valid Parquet file"):
+        documents(path)
+
+
+def test_read_parquet_of_invalid_utf8(tmp_path):
+    texts = pyarrow.array([b"a\xff"]).view(pyarrow.string())
+    parquet.write_table(pyarrow.table({"text": texts}), tmp_path / "rows.parquet")
+    with pytest.raises(ValueError, match=r"rows\.parquet is not a valid Parquet file: 'utf-8' codec"):
+        documents(tmp_path / "rows.parquet")
 
 
 def test_read_parquet_without_the_column(tmp_path):
@@ -112,6 +148,7 @@ def test_find_text_files(tmp_path):
     for name in ("b.txt", "a.txt", "sub/c.py", ".hidden/d.txt", "sub/.e"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("x")
+    (tmp_path / "sub/loop").symlink_to(tmp_path)
     expected = [tmp_path / name for name in ("a.txt", "b.txt", "sub/c.py")]
     assert find_text_files([tmp_path]) == expected
     assert find_text_files([str(tmp_path / "**/*.txt"), tmp_path]) == expected
@@ -119,6 +156,22 @@ def test_find_text_files(tmp_path):
     for missing in ("none.txt", "*.csv"):
         with pytest.raises(FileNotFoundError, match="there is no such file"):
             find_text_files([tmp_path / missing])
+
+
+def test_find_text_files_names_an_unreadable_folder(tmp_path, monkeypatch):
+    (tmp_path / "a.txt").write_text("x")
+    (tmp_path / "sub").mkdir()
+    scan = os.scandir
+
+    def refuse(path):  # as for a user without the permission, unlike root
+        if str(path).endswith("sub"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    monkeypatch.setattr(os, "listdir", lambda path: [entry.name for entry in refuse(path)])
+    with pytest.raises(PermissionError, match="sub"):
+        find_text_files([tmp_path])
 
 
 @settings(max_examples=200, deadline=None)
