@@ -37,7 +37,8 @@ def find_commands():
     """Yield each command of the shell blocks, without its comment, with continued lines joined."""
     for block in find_blocks("bash"):
         for line in block.values[0].replace("\\\n", " ").splitlines():
-            if words := shlex.split(line, comments=True):
+            words = shlex.split(line, comments=True)
+            if words and words[0] not in ("cd", "for"):
                 yield words
 
 
@@ -48,7 +49,8 @@ def program_of(words):
     if words[0].endswith("python"):
         return tuple(words[:3]), words[3:]
     if words[0] in ("jaxlm", ".venv/bin/jaxlm"):
-        return ("jaxlm", words[1]), words[2:]
+        length = 3 if words[1] == "course" else 2  # it has subcommands of its own
+        return ("jaxlm", *words[1:length]), words[length:]
     return tuple(words[:1]), words[1:]
 
 
