@@ -9,12 +9,16 @@ import sys
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from jaxlm.text.shakespeare import build_corpora
 from jaxlm.text.text_files import read_file
 from jaxlm.utils.atomic_files import expand, write_atomically
 from jaxlm.utils.cache_directory import cache_directory
 from jaxlm.utils.json_files import sha256_of
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 # Corpus name -> SHA-256 of its text as UTF-8.
 CORPORA = {
@@ -81,11 +85,11 @@ def cached_corpus_path(name: str) -> Path:
     return cache_directory() / f"{name}.txt"
 
 
-def read_text(path: str | os.PathLike[str]) -> Corpus:
+def read_text(path: str | os.PathLike[str], *, console: "Console | None" = None) -> Corpus:
     r"""Return the text of a UTF-8 file, which may be compressed with gzip or zstd, as a corpus.
 
     The line ends `\r\n` and `\r` become `\n`, and a byte order mark is dropped. All other bytes are kept.
-    A leading `~` is the home directory. Host function; not for use inside `jit`.
+    A leading `~` is the home directory. The progress is shown on `console`. Host function; not for use inside `jit`.
 
     Raises:
         OSError: the file is missing (FileNotFoundError), is a directory, or cannot be read.
@@ -101,7 +105,7 @@ def read_text(path: str | os.PathLike[str]) -> Corpus:
     """
     path = expand(path)
     try:
-        text = read_file(path)
+        text = read_file(path, console)
     except OSError as error:
         message = f"cannot read {str(path)!r} ({error.strerror}); give the path of a readable UTF-8 text file"
         raise type(error)(message) from None

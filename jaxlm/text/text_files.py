@@ -10,10 +10,14 @@ import re
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from jaxlm.utils.atomic_files import expand, open_regular
+from jaxlm.utils.terminal import track
 from jaxlm.utils.text_encoding import decode_blocks
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 _GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -70,10 +74,11 @@ def read_blocks(path: Path, field: str) -> Iterator[Block]:
         yield from _read_lines(file, blocks, path, field) if name.endswith(".jsonl") else _read_plain(file, blocks)
 
 
-def read_file(path: Path) -> str:
+def read_file(path: Path, console: "Console | None" = None) -> str:
     """Return the text of a file that may be compressed. Raises the errors of `read_blocks`."""
     with open_regular(path) as file:
-        return "".join(decode_blocks(_decompress(file, path), origin=path))
+        blocks = ((text, len(text)) for text in decode_blocks(_decompress(file, path), origin=path))
+        return "".join(track(console, "reading", blocks, path.stat().st_size))
 
 
 def _files_of(folder: Path) -> Iterator[Path]:
