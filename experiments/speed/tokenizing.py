@@ -1,6 +1,6 @@
 """How much faster is BPE in pieces than one call of the `tokenizers` library? A B A B.
 
-    python -m experiments.speed.tokenizing                    # tiny Shakespeare ten times, about 1 min on 2 CPU cores
+    python -m experiments.speed.tokenizing                    # tiny Shakespeare ten times, 1 min on 2 CPU cores
     python -m experiments.speed.tokenizing --text FILE        # another text
     python -m experiments.speed.tokenizing --quick
 

@@ -89,7 +89,7 @@ def read_text(path: str | os.PathLike[str], *, console: "Console | None" = None)
     r"""Return the text of a UTF-8 file, which may be compressed with gzip or zstd, as a corpus.
 
     The line ends `\r\n` and `\r` become `\n`, and a byte order mark is dropped. All other bytes are kept.
-    A leading `~` is the home directory. The progress is shown on `console`. Host function; not for use inside `jit`.
+    A leading `~` is the home directory. `console` shows the progress. Host function; not for use inside `jit`.
 
     Raises:
         OSError: the file is missing (FileNotFoundError), is a directory, or cannot be read.
