@@ -26,7 +26,7 @@ def evaluate_text(options: EvaluateOptions, console: Console) -> dict[str, Any]:
     """Evaluate a model on a text, or on a part of it."""
     from jaxlm.models.interface import num_params
     from jaxlm.runs.setup import select_device
-    from jaxlm.text.dataset import count_bytes, encode_text
+    from jaxlm.text.dataset import check_encoded_by, count_bytes, encode_text
 
     path = options.model
     named = [name for name in ("text", "corpus", "tokens") if getattr(options, name) is not None]
@@ -43,6 +43,8 @@ def evaluate_text(options: EvaluateOptions, console: Console) -> dict[str, Any]:
     if run is not None and not named and corpus.sha256 != run.manifest["corpus"]["sha256"]:
         raise ValueError(f"{corpus.source} has changed since {path} was trained; use --text to evaluate on it")
     device = select_device(options.device, num_params(variables), console)
+    if stream is not None:
+        check_encoded_by(tokenizer, stream, corpus.source)
     ids = encode_text(tokenizer, corpus.text, console) if stream is None else stream
     if part != "all":
         train_ids, val_ids = jaxlm.split_ids(ids, 0.1 if run is None else run.config.val_fraction)

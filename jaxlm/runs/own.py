@@ -1,5 +1,6 @@
 """What a caller passes to a run instead of options: a model, an optimizer, a tokenizer and metrics."""
 
+import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -100,7 +101,11 @@ def make_own(
 def tokenizer_checksum(data: Dataset) -> str:
     """Return the SHA-256 of the tokenizer's file, or, for an `OwnTokenizer`, of the training ids."""
     if isinstance(data.tokenizer, OwnTokenizer):
-        return sha256_of(np.asarray(data.train_ids).tobytes())
+        size = 2**20
+        checksum = hashlib.sha256()
+        for begin in range(0, len(data.train_ids), size):
+            checksum.update(np.asarray(data.train_ids[begin : begin + size]).tobytes())
+        return checksum.hexdigest()
     return sha256_of(tokenizer_to_json(data.tokenizer).encode())
 
 

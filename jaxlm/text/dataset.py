@@ -16,7 +16,7 @@ from jaxlm.text.token_stream import TokenStream
 from jaxlm.text.tokenizer_files import make_tokenizer
 from jaxlm.text.tokenizers import BPETokenizer, Tokenizer
 from jaxlm.utils.atomic_files import expand
-from jaxlm.utils.json_files import sha256_of
+from jaxlm.utils.json_files import file_sha256
 from jaxlm.utils.terminal import track
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def load_dataset(
     """
     ids: Any
     if tokens is None:
-        source = load_corpus(corpus) if text is None else read_text(text)
+        source = load_corpus(corpus) if text is None else read_text(text, console=console)
         size = 2**20
         parts = ((source.text[begin : begin + size], size) for begin in range(0, len(source.text), size))
         tokenizer = make_tokenizer(tokenizer, track(console, "training", parts, len(source.text)), vocab_size)
@@ -68,6 +68,7 @@ def load_dataset(
     else:
         source, ids = open_corpus(tokens)
         tokenizer = ids.tokenizer if isinstance(tokenizer, str | os.PathLike) else tokenizer
+        check_encoded_by(tokenizer, ids, source.source)
         if tokenizer is None:
             raise ValueError(f"{source.source} has no tokenizer; make it with jaxlm encode, or pass a tokenizer")
     split = split_ids(ids, val_fraction)
@@ -82,8 +83,13 @@ def open_corpus(tokens: str | os.PathLike[str]) -> tuple[Corpus, TokenStream]:
     path = expand(tokens)
     stream = open_tokens(path)
     index = path / "index.json"  # which has the checksums of the ids
-    checksum = sha256_of((index if index.exists() else path).read_bytes())
-    return Corpus(path.name, "", str(path), "unknown", checksum), stream
+    return Corpus(path.name, "", str(path), "unknown", file_sha256(index if index.exists() else path)), stream
+
+
+def check_encoded_by(tokenizer: Tokenizer | None, stream: TokenStream, origin: str) -> None:
+    """Raise a ValueError that names `origin` if another tokenizer encoded the stream."""
+    if stream.tokenizer not in (None, tokenizer):
+        raise ValueError(f"{origin} was encoded by another tokenizer; encode its text with the one of the model")
 
 
 def encode_text(tokenizer: Tokenizer, text: str, console: "Console | None") -> NDArray[Any]:

@@ -1,6 +1,5 @@
 """Write a directory of token ids, so that a killed process can go on where it was."""
 
-import hashlib
 import io
 import json
 from pathlib import Path
@@ -10,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jaxlm.utils.atomic_files import sync, write_atomically
-from jaxlm.utils.json_files import add_checksum, check_version, read_json, sha256_of, verify_checksum
+from jaxlm.utils.json_files import add_checksum, check_version, file_sha256, read_json, sha256_of, verify_checksum
 
 VERSION = 1
 _INDEX, _PROGRESS, _SOURCES, _ENDS = "index.json", "progress.json", "sources.jsonl", "document_ends.int64"
@@ -107,7 +106,7 @@ class TokenWriter:
             **{
                 name: self._state[name] for name in ("num_tokens", "num_documents", "num_sources", "job", "shards")
             },
-            **{name: {"file": file, "sha256": _file_sha256(self._path / file)} for name, file in files.items()},
+            **{name: {"file": file, "sha256": file_sha256(self._path / file)} for name, file in files.items()},
         }
         write_atomically(self._path / _INDEX, add_checksum(document))
         for name in (_PROGRESS, _ENDS):
@@ -161,12 +160,16 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _append(path: Path, size: int, rows: bytearray) -> int:
     """Append rows to the first `size` bytes of a file, which may be longer, and return the new size."""
-    path.touch()
-    with path.open("r+b") as file:
-        file.truncate(size)
-        file.seek(size)
-        file.write(rows)
-    sync(path)
+    try:
+        path.touch()
+        with path.open("r+b") as file:
+            file.truncate(size)
+            file.seek(size)
+            file.write(rows)
+        sync(path)
+    except OSError as error:
+        error.filename = str(path)  # a failing write does not set it
+        raise
     return size + len(rows)
 
 
@@ -174,8 +177,3 @@ def _npy(array: NDArray[Any]) -> bytes:
     buffer = io.BytesIO()
     np.save(buffer, array)
     return buffer.getvalue()
-
-
-def _file_sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -47,6 +47,12 @@ def test_evaluate_refuses_a_changed_missing_or_second_text(run, text, tmp_path):
     assert first == second
 
 
+def test_evaluate_refuses_tokens_of_another_tokenizer(run, text, tmp_path):
+    jaxlm.encode_files(text, "bpe", tmp_path / "tokens", vocab_size=260)
+    with pytest.raises(ValueError, match="tokens was encoded by another tokenizer; encode its text with the one"):
+        evaluate(run, tokens=tmp_path / "tokens")
+
+
 def test_evaluate_refuses_what_is_not_a_model(tmp_path):
     ladder = make_run(tmp_path / "ladder", kind="ladder", config={"seed": 0})
     bare = jaxlm.NeuralBigramLM(3, 2)

@@ -1,13 +1,14 @@
 """A text is split by position into training and validation ids, each at least one window long."""
 
 import hashlib
+import tracemalloc
 
 import numpy as np
 import pytest
 
 import jaxlm
 from jaxlm.text.corpora import CORPORA
-from jaxlm.text.dataset import Dataset, line_start_prompt, load_dataset
+from jaxlm.text.dataset import Dataset, line_start_prompt, load_dataset, open_corpus
 
 TEXT = "the cat sat on the mat.\na rat sat on a hat.\n" * 20
 
@@ -58,6 +59,25 @@ def test_val_bytes_per_token_is_of_the_validation_text(tmp_path):
     data = load_dataset("", tmp_path / "text.txt", "char", val_fraction=0.25)
     assert len(data.val_ids) == 10
     assert data.val_bytes_per_token == (2 + 3) / 2
+
+
+def test_load_dataset_refuses_tokens_of_another_tokenizer(path, tmp_path):
+    first, second = jaxlm.CharTokenizer.train(TEXT), jaxlm.CharTokenizer.train(TEXT.upper())
+    jaxlm.encode_files(path, first, tmp_path / "tokens")
+    assert load_dataset("", None, first, tokens=tmp_path / "tokens").tokenizer == first
+    with pytest.raises(ValueError, match="tokens was encoded by another tokenizer"):
+        load_dataset("", None, second, tokens=tmp_path / "tokens")
+
+
+def test_open_corpus_does_not_read_a_large_file(tmp_path):
+    with (tmp_path / "train.bin").open("wb") as file:
+        file.truncate(2**25)
+    tracemalloc.start()
+    corpus, _ = open_corpus(tmp_path / "train.bin")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert corpus.sha256 == hashlib.sha256(bytes(2**25)).hexdigest()
+    assert peak < 2**22
 
 
 @pytest.mark.parametrize(
