@@ -24,7 +24,10 @@ def make_tokenizer(
     """
     match source:
         case "char":
-            return CharTokenizer.train("".join(set().union(*blocks)))
+            characters: set[str] = set()
+            for block in blocks:
+                characters.update(block)
+            return CharTokenizer.train("".join(characters))
         case "byte":
             return ByteTokenizer()
         case "bpe" if vocab_size is not None:
@@ -33,6 +36,8 @@ def make_tokenizer(
             raise ValueError("a BPE tokenizer needs a vocab_size, such as 4096")
         case os.PathLike():
             return load_tokenizer(source)
+        case str():
+            raise ValueError(f"tokenizer must be 'char', 'byte', 'bpe' or a Path to a saved one, got {source!r}")
     return source
 
 

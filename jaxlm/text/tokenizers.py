@@ -174,7 +174,9 @@ class BPETokenizer(Tokenizer):
     def encode(self, text: str) -> "NpIntT":
         """Return the ids of `text`, int32 [T]. A long text is encoded in pieces, on all cores."""
         _to_utf8(text)
-        return self._encode_piece(text) if len(text) <= PIECE_LENGTH else self.encode_pieces(cut_text([text]))
+        # Pieces of `cut_text`, which other threads may encode, are a little longer than `PIECE_LENGTH`.
+        is_short = len(text) <= 2 * PIECE_LENGTH
+        return self._encode_piece(text) if is_short else self.encode_pieces(cut_text([text]))
 
     def encode_pieces(self, pieces: Iterable[str]) -> "NpIntT":
         """Return the ids of the pieces of a text, which end where `cut_text` ends them, int32 [T]."""

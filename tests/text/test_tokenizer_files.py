@@ -3,12 +3,13 @@
 import itertools
 import json
 import string
+import tracemalloc
 from pathlib import Path
 
 import pytest
 
 from jaxlm import BPETokenizer, ByteTokenizer, CharTokenizer, load_tokenizer
-from jaxlm.text.tokenizer_files import tokenizer_from_json, tokenizer_to_json
+from jaxlm.text.tokenizer_files import make_tokenizer, tokenizer_from_json, tokenizer_to_json
 from jaxlm.utils.json_files import add_checksum, parse_json
 
 PROSE = "First Citizen: speak, speak. It's the élève's naïve café, 12 times:\t日本語 😀 we'll speak further.\n"
@@ -27,6 +28,16 @@ def test_save_and_load(tokenizer, tmp_path):
     content = path.read_text("utf-8")
     assert tokenizer_to_json(tokenizer) == content
     assert tokenizer_from_json(parse_json(content, origin="here"), origin="here") == tokenizer
+
+
+def test_make_tokenizer_keeps_one_block_at_a_time():
+    blocks = (chr(97 + number) * 2**20 for number in range(20))
+    tracemalloc.start()
+    tokenizer = make_tokenizer("char", blocks, None)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert tokenizer == CharTokenizer("abcdefghijklmnopqrst")
+    assert peak < 2**22
 
 
 def test_load_tokenizer_missing_or_damaged(tmp_path):

@@ -1,6 +1,7 @@
 """Encode and decode with each tokenizer, and train BPE as the tokenizers library does."""
 
 import json
+import threading
 import time
 
 import jax.numpy as jnp
@@ -10,6 +11,7 @@ from hypothesis import given, settings, strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 from jaxlm import BPETokenizer, ByteTokenizer, CharTokenizer
+from jaxlm.text.pieces import cut_text
 
 PROSE = (
     "First Citizen:\nBefore we proceed any further, hear me speak.\r\n\r\nAll:\nSpeak, speak.   It's the élève's "
@@ -35,6 +37,14 @@ def test_encode_returns_int32_ids_below_vocab_size(tokenizer):
         assert (type(ids), ids.dtype, ids.ndim) == (np.ndarray, np.int32, 1)
         assert ((ids >= 0) & (ids < tokenizer.vocab_size)).all()
         assert (tokenizer.decode(ids), tokenizer.decode_bytes(ids)) == (text, text.encode())
+
+
+def test_bpe_encodes_a_piece_in_the_calling_thread(monkeypatch):
+    """Callers encode pieces in threads of their own."""
+    text = "speak further " * 20_000
+    expected = BPE.encode(text).tolist()
+    monkeypatch.setattr(threading.Thread, "start", lambda _: pytest.fail("started a thread"))
+    assert [token for piece in cut_text([text]) for token in BPE.encode(piece).tolist()] == expected
 
 
 def test_char_and_byte_ids():
