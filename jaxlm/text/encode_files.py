@@ -18,7 +18,7 @@ from jaxlm.text.token_stream import TokenStream
 from jaxlm.text.token_writer import TokenWriter, is_begun, is_finished
 from jaxlm.text.tokenizer_files import load_tokenizer, make_tokenizer, tokenizer_to_json
 from jaxlm.text.tokenizers import Tokenizer
-from jaxlm.utils.atomic_files import expand
+from jaxlm.utils.atomic_files import expand, is_temporary
 from jaxlm.utils.checks import check_at_least
 from jaxlm.utils.terminal import track
 from jaxlm.utils.workers import DaemonExecutor, map_ahead
@@ -41,7 +41,7 @@ class _Piece(NamedTuple):
 
 
 def encode_files(
-    paths: Iterable[str | os.PathLike[str]],
+    paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
     tokenizer: Literal["char", "byte", "bpe"] | os.PathLike[str] | Tokenizer,
     out: str | os.PathLike[str],
     *,
@@ -57,9 +57,9 @@ def encode_files(
     same call goes on and ends in the same files.
 
     Args:
-        paths: UTF-8 text files, folders, and globs such as `data/**/*.txt`. Files can be compressed with gzip or
-            zstd. A `.jsonl` file has a document per line, and a `.parquet` file, which needs the extra `parquet`,
-            one per row. Any other file is a document.
+        paths: a path or several, of UTF-8 text files, folders, and globs such as `data/**/*.txt`. Files can be
+            compressed with gzip or zstd. A `.jsonl` file has a document per line, and a `.parquet` file, which
+            needs the extra `parquet`, one per row. Any other file is a document.
         tokenizer: one of jaxlm, the path of a saved one, or the kind to train on these files.
         out: a new directory, or that of the same call. It gets `.npy` shards of ids, uint16 where the vocabulary
             fits and else uint32, `document_ends.npy`, `sources.jsonl`, `tokenizer.json` and, last, `index.json`
@@ -87,7 +87,10 @@ def encode_files(
     if vocab_size is not None and tokenizer != "bpe":
         raise ValueError(f"vocab_size {vocab_size} is for training a BPE tokenizer; remove it")
     out = expand(out)
-    sources = [path for path in find_text_files(paths) if not path.absolute().is_relative_to(out.absolute())]
+    paths = [paths] if isinstance(paths, str | os.PathLike) else paths
+    sources = [path for path in find_text_files(paths) if not path.resolve().is_relative_to(out.resolve())]
+    if not sources:
+        raise ValueError(f"there is no file to encode outside of {out}; pass at least one")
     if isinstance(tokenizer, os.PathLike):
         tokenizer = load_tokenizer(tokenizer)
     stats = [path.stat() for path in sources]
@@ -104,6 +107,9 @@ def encode_files(
     except filelock.Timeout:
         raise ValueError(f"{out} is in use by another process; wait, or choose another directory") from None
     with lock:
+        for path in [*out.iterdir()]:
+            if is_temporary(path.name):  # left by a killed process
+                path.unlink()
         if is_finished(out, job):
             return open_tokens(out, verify=False)
         if is_begun(out):
@@ -113,7 +119,7 @@ def encode_files(
                 raise ValueError(f"{out} is not empty: it has {others[0]}; choose another --out")
             blocks = ((block.text, block.num_bytes) for path in sources for block in read_blocks(path, field))
             tracked = track(console, "training", blocks, sum(stat.st_size for stat in stats))
-            trained = make_tokenizer(tokenizer, tracked, vocab_size or 4096)
+            trained = make_tokenizer(tokenizer, tracked, 4096 if vocab_size is None else vocab_size)
             trained.save(out / "tokenizer.json")
         writer = TokenWriter(out, job, np.uint16 if trained.vocab_size <= 2**16 else np.uint32, shard_size)
         _write_sources(writer, trained, sources, field, workers, console)
@@ -173,7 +179,7 @@ def _group(pieces: Iterable[_Piece]) -> Iterator[list[_Piece]]:
     length = 0
     for piece in pieces:
         group.append(piece)
-        length += len(piece.text)
+        length += 1 + len(piece.text)  # 1, because a source can have millions of empty documents
         if length >= PIECE_LENGTH:
             yield group
             group, length = [], 0

@@ -2,7 +2,9 @@
 
 import gzip
 import json
+import os
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -150,6 +152,46 @@ def test_encode_files_does_not_read_its_own_output(tmp_path):
     for _ in range(2):
         stream = encode_files([tmp_path], "byte", tmp_path / "tokens")
         assert bytes(np.asarray(stream).tolist()) == PROSE.encode()
+
+
+def test_encode_files_skips_its_output_under_any_name(tmp_path):
+    (tmp_path / "a.txt").write_text(PROSE)
+    (tmp_path / "link").symlink_to(tmp_path)
+    for _ in range(2):
+        encode_files(tmp_path, "byte", tmp_path / "link/tokens")
+    with pytest.raises(ValueError, match=r"there is no file to encode outside of .*tokens; pass at least one"):
+        encode_files(tmp_path / "tokens", "byte", tmp_path / "tokens")
+
+
+def test_encode_files_removes_temporary_files_of_a_killed_process(folder, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    leftover = out / f".{'0f' * 16}"
+    for _ in range(2):
+        leftover.write_text("a part of a file")
+        encode_files(folder[0], "byte", out)
+        assert not leftover.exists()
+
+
+def test_encode_files_names_the_file_that_does_not_fit(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(token_writer, "sync", lambda _: os.fsync(10**6))  # raises an OSError without a name
+    with pytest.raises(OSError, match="Bad file descriptor") as error:
+        encode_files(folder[0], "byte", tmp_path / "out")
+    assert error.value.filename.endswith(".jsonl")
+
+
+def test_encode_files_takes_few_of_many_empty_documents_at_a_time():
+    pieces = (module._Piece("", Path(), 1, ends_document=True) for _ in range(1000))
+    assert len(next(module._group(pieces))) == 100
+
+
+@pytest.mark.parametrize(("tokenizer", "size", "message"), [
+    ("bpe", 0, "vocab_size must be at least 256, the number of bytes, got 0"),
+    ("mine.json", None, "tokenizer must be 'char', 'byte', 'bpe' or a Path to a saved one, got 'mine.json'"),
+])  # fmt: skip
+def test_encode_files_refuses_a_tokenizer(folder, tmp_path, tokenizer, size, message):
+    with pytest.raises(ValueError, match=message):
+        encode_files(folder[0], tokenizer, tmp_path / "out", vocab_size=size)
 
 
 def test_encode_files_of_a_large_vocabulary(tmp_path):
