@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jaxlm.course.exercises import COURSE, EXERCISES, solution_text
+from jaxlm.utils.atomic_files import read_regular
 
 _PROGRAM = "import sys; sys.path.append(sys.argv[1]); from jaxlm.course.child import main; main()"
 _ENVIRONMENT = (  # the variables that an exercise inherits: a token or a password is not among them
@@ -78,32 +79,43 @@ def judge_exercises(
         extra_laws: text of a Python file with more laws, a tuple `LAWS`.
         limits: limits of each exercise.
     """
-    contents = {name: _read(folder / f"{name}.py") for name in EXERCISES}
+    children = set[subprocess.Popen[bytes]]()
+    paths = {name: folder / f"{name}.py" for name in EXERCISES}
+    contents = {name: read_regular(path) if path.exists() else b"" for name, path in paths.items()}
     sources = {name: content.decode("utf-8", "replace") for name, content in contents.items()}
     sources |= {name: solution_text(name) for name in borrowed}
 
     def judge(name: str) -> Report:
-        begin, path = time.monotonic(), folder / f"{name}.py"
+        begin, path = time.monotonic(), paths[name]
         digest = hashlib.sha256(contents[name]).hexdigest() if path.exists() else ""
         if digest:
             request = {"name": name, "sources": sources, "seed": seed, "extra_laws": extra_laws}
-            rows, problem, printed = _run_child(request, limits)
+            rows, problem, printed = _run_child(request, limits, children)
         else:
             rows, problem, printed = [], f"{path} does not exist; `jaxlm course new {folder}` creates it", ""
         others = [other for other in borrowed if other != name]
         return Report(name, str(path), digest, others, rows, problem, printed, time.monotonic() - begin)
 
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
-        yield from pool.map(judge, names)
+        try:
+            yield from pool.map(judge, names)
+        except BaseException:  # Ctrl-C does not reach the children
+            pool.shutdown(wait=False, cancel_futures=True)
+            for child in list(children):
+                _kill(child)
+            raise
 
 
-def _read(path: Path) -> bytes:
-    """Return the content of a file, or of an empty file if it does not exist."""
-    return path.read_bytes() if path.exists() else b""
+def _kill(child: subprocess.Popen[bytes]) -> None:
+    """Kill a process and those that it started."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(child.pid, signal.SIGKILL)
 
 
-def _run_child(request: dict[str, Any], limits: Limits) -> tuple[list[dict[str, Any]], str | None, str]:
-    """Return the rows, the problem, and what was printed."""
+def _run_child(
+    request: dict[str, Any], limits: Limits, children: set[subprocess.Popen[bytes]]
+) -> tuple[list[dict[str, Any]], str | None, str]:
+    """Return the rows, the problem, and what was printed. The process is in `children` while it runs."""
     nonce, deadline = secrets.token_hex(16), time.monotonic() + limits.seconds
     content = json.dumps(request | {"nonce": nonce, "limits": limits._asdict()}).encode()
     environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
@@ -121,6 +133,7 @@ def _run_child(request: dict[str, Any], limits: Limits) -> tuple[list[dict[str, 
         )
         assert child.stdin is not None
         assert child.stdout is not None
+        children.add(child)
         with child.stdin, child.stdout:
             try:
                 with contextlib.suppress(BrokenPipeError):
@@ -131,9 +144,9 @@ def _run_child(request: dict[str, Any], limits: Limits) -> tuple[list[dict[str, 
                     with contextlib.suppress(subprocess.TimeoutExpired):
                         child.wait(timeout=1)
             finally:
-                with contextlib.suppress(ProcessLookupError, PermissionError):
-                    os.killpg(child.pid, signal.SIGKILL)  # also processes that it started
+                _kill(child)
                 code = child.wait()
+                children.discard(child)
         log.seek(max(0, log.seek(0, os.SEEK_END) - 2000))
         printed = log.read().decode("utf-8", "replace")
     if time.monotonic() >= deadline:

@@ -2,6 +2,9 @@
 
 import hashlib
 import os
+import signal
+import threading
+import time
 
 import pytest
 
@@ -112,6 +115,15 @@ def test_endless_loop_ends_within_its_limit(judge):
     report = judge(WRONG + "\nwhile True: pass\n", limits=Limits(seconds=10))
     assert report.problem.startswith("no result within 10 s")
     assert report.seconds < 15
+
+
+def test_interrupt_ends_the_exercises(judge):
+    main_thread = threading.main_thread().ident
+    threading.Timer(4, signal.pthread_kill, [main_thread, signal.SIGINT]).start()
+    begin = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        judge(WRONG + "\nwhile True: pass\n")
+    assert time.monotonic() - begin < 20
 
 
 def test_modules_in_the_folder_are_not_imported(judge, tmp_path):
