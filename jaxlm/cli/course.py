@@ -125,28 +125,29 @@ def run_course(options: CourseOptions, console: Console) -> dict[str, Any]:
                 )
             return {"exercises": rows}
         case HintOptions(exercise=exercise, step=step):
-            (name,) = _find_one(exercise)
+            name = _find_one(exercise)
             hint = read_hints(name)[step - 1].strip()
             print_plain(console, hint if step == 3 else f"{hint}\n(more: --step {step + 1})")
             return {"exercise": name, "step": step, "hint": hint}
         case ResetOptions(exercise=exercise, folder=folder):
-            (name,) = _find_one(exercise)
+            name = _find_one(exercise)
             archived = reset_exercise(folder, name)
             print_plain(console, f"{name}.py is new{f'; your file is {archived}' if archived else ''}")
             return {"exercise": name, "archived": None if archived is None else str(archived)}
         case SolutionOptions(exercise=exercise):
-            (name,) = _find_one(exercise)
+            name = _find_one(exercise)
             print_plain(console, solution_text(name))
             return {"exercise": name, "solution": solution_text(name)}
         case JudgeOptions() as judging:
             return _judge(judging, console)
 
 
-def _find_one(word: str) -> list[str]:
+def _find_one(word: str) -> str:
+    """Return the name of one exercise."""
     names = find_exercises([word])
     if len(names) != 1:
         raise ValueError(f"EXERCISE must be one exercise, got {word}")
-    return names
+    return names[0]
 
 
 def _judge(options: JudgeOptions, console: Console) -> dict[str, Any]:
