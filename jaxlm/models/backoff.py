@@ -21,6 +21,7 @@ from jax import Array, lax
 from numpy.typing import NDArray
 
 from jaxlm._types import Counts, FloatBV, FloatW, IntB, IntBN, IntW, Ngrams
+from jaxlm.models.count_ngrams import Run, map_ahead
 from jaxlm.models.ngram_counts import (
     Keys,
     NgramCounts,
@@ -78,9 +79,8 @@ def build_trie(ngrams: NgramCounts, smoothing: Smoothing) -> tuple[BackoffTrie, 
         is_used = order == ngrams.order or not isinstance(smoothing, AddK)  # add-k has no shorter contexts
         build = functools.partial(_build_level, order, vocab_size, smoothing if is_used else None, discounts)
         with ThreadPoolExecutor(_NUM_THREADS) as executor:  # NumPy releases the GIL
-            *level, keys, counts = _concatenate(
-                executor.map(build, *_split(keys, counts, vocab_size)), len(counts)
-            )
+            pieces = map_ahead(build, _split(keys, counts, vocab_size), executor)
+            *level, keys, counts = _concatenate(pieces, len(counts))
         levels.append(_Level(*level))
     # Tokens without an entry at the root share its backoff equally.
     root, num_leaves = levels[-1], len(levels[0].tokens)
@@ -104,7 +104,7 @@ def build_trie(ngrams: NgramCounts, smoothing: Smoothing) -> tuple[BackoffTrie, 
     return trie, jax.device_put(unigrams)
 
 
-def _split(keys: Keys, counts: Counts, vocab_size: int) -> tuple[list[Keys], list[Counts]]:
+def _split(keys: Keys, counts: Counts, vocab_size: int) -> list[Run]:
     """Cut n-grams into pieces of about `_PIECE`. N-grams that end in the same context of n - 2 stay together."""
 
     def shorter_context(index: int) -> list[int]:
@@ -118,7 +118,7 @@ def _split(keys: Keys, counts: Counts, vocab_size: int) -> tuple[list[Keys], lis
         if first > bounds[-1]:
             bounds.append(first)
     ranges = [slice(*each) for each in itertools.pairwise([*bounds, num_ngrams])]
-    return [keys[:, each] for each in ranges], [counts[each] for each in ranges]
+    return [(keys[:, each], counts[each]) for each in ranges]
 
 
 def _build_level(
@@ -126,14 +126,14 @@ def _build_level(
     vocab_size: int,
     smoothing: Smoothing | None,
     discounts: Sequence[float],
-    keys: Keys,
-    counts: Counts,
+    run: Run,
 ) -> tuple[NDArray[Any], ...]:
     """Return the columns of a `_Level`, and the keys and counts of the next shorter n-grams.
 
     Args:
         smoothing: None omits the entries.
     """
+    keys, counts = run
     contexts = context_keys(keys, vocab_size)
     firsts = find_runs(contexts)
     contexts, num_types = contexts[:, firsts], np.diff(firsts, append=len(counts))

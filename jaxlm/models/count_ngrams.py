@@ -78,7 +78,7 @@ def count_ngrams(
     count = functools.partial(count_piece, order=order, vocab_size=vocab_size)
     # The maps of the result outlive the folder, except on Windows, which does not delete a file that is in use.
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        runs = _map_ahead(count, track(console, "counting", pieces, total), executor)
+        runs = map_ahead(count, track(console, "counting", pieces, total), executor)
         keys, counts = _merge_all(runs, memory, Path(folder))
     if (counted := int(counts.sum())) != num_windows:
         raise AssertionError(f"the counts sum to {counted}, but the text has {num_windows} windows")
@@ -91,7 +91,7 @@ def count_piece(piece: NDArray[Any], order: int, vocab_size: int) -> Run:
     return sort_and_count(pack_ngrams(windows, vocab_size))
 
 
-def _map_ahead(function: Any, pieces: Iterable[Any], executor: Executor | None) -> Iterator[Run]:
+def map_ahead(function: Any, pieces: Iterable[Any], executor: Executor | None) -> Iterator[Any]:
     """Yield the results of `function` in order, with a bounded number of calls in flight."""
     pending: collections.deque[Any] = collections.deque()
     try:
