@@ -57,7 +57,7 @@ def _judge(name: str, sources: dict[str, str], seed: int, extra_laws: str) -> di
     laws: list[Law] = [law for law in LAWS if law.exercise == number_of(name)]
     if extra_laws:
         laws += [law for law in load_source("extra_laws", extra_laws).LAWS if law.exercise == number_of(name)]
-    sys.meta_path[:0] = [SourceFinder(sources), _JaxlmRefuser()]
+    sys.meta_path[:0] = [SourceFinder(sources), _Refuser()]
     _guard()
     try:
         own_law = getattr(importlib.import_module(name), "own_law", None)
@@ -103,10 +103,14 @@ def _row(name: str, sentence: str, failure: Failure | None) -> dict[str, Any]:
 
 
 @final
-class _JaxlmRefuser(MetaPathFinder):
+class _Refuser(MetaPathFinder):
+    """Refuse to import jaxlm, and what starts the processes of `multiprocessing`, which has no audit event."""
+
     def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> None:
         if fullname.partition(".")[0] == "jaxlm":
             raise ImportError("an exercise must not import jaxlm: write the function yourself")
+        if fullname.startswith("multiprocessing.popen_"):
+            raise PermissionError("an exercise must not start processes or open connections: multiprocessing")
 
 
 def _guard() -> None:

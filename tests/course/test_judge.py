@@ -72,6 +72,10 @@ HOSTILE = {
     "memory": ("def windows(ids, n): return [0] * 10**10", "MemoryError"),
     "fork": ("import os; os.fork()", "must not start processes"),
     "subprocess": ("import subprocess; subprocess.run(['true'])", "must not start processes"),
+    "multiprocessing": (
+        "import multiprocessing as m; m.get_context('spawn').Process(target=print).start()",
+        "must not start processes",
+    ),
     "kill_parent": ("import os; os.kill(os.getppid(), 9)", "must not start processes"),
     "models": ("import jaxlm.models", "must not import jaxlm"),
     "solutions": ("from jaxlm.course.solutions.ex1_windows import *", "must not import jaxlm"),
