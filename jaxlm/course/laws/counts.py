@@ -51,7 +51,7 @@ def order_of_texts_is_free(course: Implementation, random: Random) -> Comparison
 
 
 def pieces_share_a_token(course: Implementation, random: Random) -> Comparisons:
-    """counts(a + b) = counts(a) + counts(last token of a, then b): only the pair across the cut is at stake."""
+    """counts(a + b) = counts(a) + counts(last token of a, then b): the pair across the cut counts too."""
     for length in (3, 6):
         ids, cut = draw_ids(random, length), length // 2
         yield count(course, ids), count(course, ids[:cut]) + count(course, ids[cut - 1 :])

@@ -63,7 +63,7 @@ def pure_calls(exercise: int, course: Implementation, random: Random) -> list[Ca
 
 
 def same_arguments_same_result(calls: list[Call], others: list[Call]) -> Comparisons:
-    """The same arguments give the same result, whatever a clock, a file or global random numbers say."""
+    """The same arguments give the same result: no clock, file or global random numbers are read."""
     for function, arguments in calls:
         yield function(*arguments), function(*arguments)
 

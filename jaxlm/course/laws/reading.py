@@ -9,7 +9,7 @@ from jaxlm.course.law import Comparisons, Implementation, Random, make_laws
 
 
 def first_occurrences_are_free(course: Implementation, random: Random) -> Comparisons:
-    """An n-gram counts as repeated from its second occurrence on: all different is 0, all equal almost 1."""
+    """An n-gram counts as repeated from its second occurrence on: if all n-grams differ, the fraction is 0."""
     for n in (1, 2, 3):
         yield 0.0, course.repeated_ngrams(jnp.asarray(random.permutation(6)), n)
         yield (6 - n) / (7 - n), course.repeated_ngrams(jnp.full(6, 3), n)
