@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _LINE_SECONDS = 10.0
+_BAR_SECONDS = 0.1  # an update takes 10 us, as much as encoding a short document
 
 # Controls, surrogates, and the embeddings, overrides and isolates of bidirectional text, which can show a line in
 # another order. Joiners and other invisible characters are part of Persian, Hindi and emoji.
@@ -89,16 +90,20 @@ def track(console: "Console | None", title: str, items: Iterable[tuple[T, int]],
     from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
 
     columns = "{task.description}", BarColumn(20), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()
-    done, printed = 0, time.monotonic()
+    seconds = _BAR_SECONDS if console.is_terminal else _LINE_SECONDS
+    done, shown = 0, time.monotonic()
     with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bars:
         bar = bars.add_task(title, total=total)
         for item, num_bytes in items:
             yield item
             done += num_bytes
-            bars.update(bar, completed=done)
-            if not console.is_terminal and time.monotonic() > printed + _LINE_SECONDS:
+            if time.monotonic() < shown + seconds:
+                continue
+            if console.is_terminal:
+                bars.update(bar, completed=done)
+            else:
                 print_plain(console, f"{title}: {done / 1e6:,.0f} of {total / 1e6:,.0f} MB")
-                printed = time.monotonic()
+            shown = time.monotonic()
 
 
 @contextlib.contextmanager

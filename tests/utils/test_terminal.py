@@ -13,6 +13,7 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
+from jaxlm.utils import terminal
 from jaxlm.utils.terminal import escape_controls, make_console, print_plain, progress, run_command, write
 
 
@@ -33,6 +34,25 @@ def test_write_escapes_on_a_terminal_only():
     ):
         write(output, "a\nb\t\x1b[2J[bold]x[/bold]\r:smile:\u202e")
         assert output.file.getvalue() == expected
+
+
+def test_track_prints_a_line_when_the_time_has_passed(monkeypatch):
+    pairs = [("a", 2_000_000), ("b", 3_000_000)]
+    for seconds, expected in ((60, ""), (-1, "reading: 2 of 5 MB\nreading: 5 of 5 MB\n")):
+        monkeypatch.setattr(terminal, "_LINE_SECONDS", seconds)
+        output = console()
+        assert list(terminal.track(output, "reading", pairs, 5_000_000)) == ["a", "b"]
+        assert output.file.getvalue() == expected
+    assert list(terminal.track(None, "reading", pairs, 5_000_000)) == ["a", "b"]
+
+
+def test_track_updates_a_bar_ten_times_a_second(monkeypatch):
+    update = Mock()
+    monkeypatch.setattr("rich.progress.Progress.update", update)
+    for seconds, calls in ((60, 0), (-1, 50)):
+        monkeypatch.setattr(terminal, "_BAR_SECONDS", seconds)
+        assert len(list(terminal.track(console(force_terminal=True), "reading", [("a", 1)] * 50, 50))) == 50
+        assert update.call_count == calls
 
 
 def test_write_flushes():
