@@ -41,9 +41,9 @@ from .text.batching import (
     windows as windows,
 )
 from .text.corpora import Corpus as Corpus, load_corpus as load_corpus, read_text as read_text
+from .text.encode_files import encode_files as encode_files
 from .text.open_tokens import open_tokens as open_tokens
 from .text.token_stream import TokenStream as TokenStream
-from .text.encode_files import encode_files as encode_files
 from .text.tokenizer_files import load_tokenizer as load_tokenizer
 from .text.tokenizers import (
     BPETokenizer as BPETokenizer,

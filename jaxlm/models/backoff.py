@@ -21,7 +21,7 @@ from jax import Array, lax
 from numpy.typing import NDArray
 
 from jaxlm._types import Counts, FloatBV, FloatW, IntB, IntBN, IntW, Ngrams
-from jaxlm.models.count_ngrams import Run, map_ahead
+from jaxlm.models.count_ngrams import Run
 from jaxlm.models.ngram_counts import (
     Keys,
     NgramCounts,
@@ -34,6 +34,7 @@ from jaxlm.models.ngram_counts import (
 )
 from jaxlm.models.smoothing import AddK, Smoothing, WittenBell, estimate_discounts
 from jaxlm.text.batching import pad_rows
+from jaxlm.utils.workers import map_ahead
 
 _ENTRIES_PER_STEP = 64  # of `interpolate`
 _PIECE = 2**18  # n-grams; building the trie takes 20 MB in each thread
@@ -79,7 +80,7 @@ def build_trie(ngrams: NgramCounts, smoothing: Smoothing) -> tuple[BackoffTrie, 
         is_used = order == ngrams.order or not isinstance(smoothing, AddK)  # add-k has no shorter contexts
         build = functools.partial(_build_level, order, vocab_size, smoothing if is_used else None, discounts)
         with ThreadPoolExecutor(_NUM_THREADS) as executor:  # NumPy releases the GIL
-            pieces = map_ahead(build, _split(keys, counts, vocab_size), executor)
+            pieces = map_ahead(executor, build, _split(keys, counts, vocab_size))
             *level, keys, counts = _concatenate(pieces, len(counts))
         levels.append(_Level(*level))
     # Tokens without an entry at the root share its backoff equally.
@@ -92,9 +93,7 @@ def build_trie(ngrams: NgramCounts, smoothing: Smoothing) -> tuple[BackoffTrie, 
     )
     del levels, root  # and below each column, once it is on the device
     trie = BackoffTrie(
-        children=_bounds(
-            [*num_children, np.zeros(num_leaves, np.int32)]
-        ),  # the root is the only child of no context
+        children=_bounds([*num_children, np.zeros(num_leaves, np.int32)]),  # the root is nobody's child
         tokens=_join(tokens, vocab_size),
         backoffs=_join(backoffs, 1),
         entries=_bounds([np.zeros(1, np.int32), *num_entries]),

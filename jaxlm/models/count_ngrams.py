@@ -1,6 +1,5 @@
 """Count the n-grams of a text of any size, in pieces, on several processes if needed."""
 
-import collections
 import functools
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -24,12 +23,12 @@ from jaxlm.text.batching import as_integers, check_ids
 from jaxlm.text.token_stream import TokenStream
 from jaxlm.utils.checks import check_at_least, check_not_traced
 from jaxlm.utils.terminal import track
+from jaxlm.utils.workers import map_ahead
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 _PIECE = 2**22  # windows; with keys, their sorted copy and counts, a piece takes up to 140 MB
-_PIECES_AHEAD = 4  # in flight at an executor
 _ROW_BYTES = 16  # of a key of one word, and its count
 
 Run = tuple[Keys, Counts]  # distinct keys, sorted, and their counts
@@ -78,7 +77,7 @@ def count_ngrams(
     count = functools.partial(count_piece, order=order, vocab_size=vocab_size)
     # The maps of the result outlive the folder, except on Windows, which does not delete a file that is in use.
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        runs = map_ahead(count, track(console, "counting", pieces, total), executor)
+        runs = map_ahead(executor, count, track(console, "counting", pieces, total))
         keys, counts = _merge_all(runs, memory, Path(folder))
     if (counted := int(counts.sum())) != num_windows:
         raise AssertionError(f"the counts sum to {counted}, but the text has {num_windows} windows")
@@ -89,24 +88,6 @@ def count_piece(piece: NDArray[Any], order: int, vocab_size: int) -> Run:
     """Return the distinct keys of the windows of a piece [T], and their counts. Runs in the executor."""
     windows = np.lib.stride_tricks.sliding_window_view(check_ids(piece, vocab_size), order)
     return sort_and_count(pack_ngrams(windows, vocab_size))
-
-
-def map_ahead(function: Any, pieces: Iterable[Any], executor: Executor | None) -> Iterator[Any]:
-    """Yield the results of `function` in order, with a bounded number of calls in flight."""
-    pending: collections.deque[Any] = collections.deque()
-    try:
-        for piece in pieces:
-            if executor is None:
-                yield function(piece)
-                continue
-            pending.append(executor.submit(function, piece))
-            if len(pending) > _PIECES_AHEAD:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
-    finally:
-        for future in pending:  # after Ctrl-C
-            future.cancel()
 
 
 def _merge_all(runs: Iterable[Run], memory: int, folder: Path) -> Run:
