@@ -20,7 +20,7 @@ def cut_text(blocks: Iterable[str], length: int = PIECE_LENGTH) -> Iterator[str]
         length: minimum length of a piece in characters, at least 1. A longer word is not cut.
 
     >>> list(cut_text(["one two  thr", "ee"], length=2))
-    ['one', ' two', ' ', ' three']
+    ['one', ' two', '  three']
     """
     text, searched = "", 0
     for block in blocks:
