@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 _LOCK = ".lock"
+_MAX_WORKERS = 1024  # each is a thread
 _SHARD_SIZE = 2**25  # ids; 64 MB as uint16, which take about 10 s to make
 
 
@@ -66,7 +67,7 @@ def encode_files(
             with their checksums.
         field: name of the text in `.jsonl` and `.parquet` files.
         vocab_size: size of the BPE tokenizer to train; None means 4096.
-        workers: number of threads; None means one per core.
+        workers: number of threads, at most 1,024; None means one per core.
         shard_size: ids per shard, at least.
         console: where to show the progress.
 
@@ -83,7 +84,8 @@ def encode_files(
     """
     workers = os.cpu_count() or 1 if workers is None else workers
     check_at_least("shard_size", shard_size, 1)
-    check_at_least("workers", workers, 1)
+    if not 1 <= workers <= _MAX_WORKERS:
+        raise ValueError(f"workers must be in [1, {_MAX_WORKERS}], got {workers}")
     if vocab_size is not None and tokenizer != "bpe":
         raise ValueError(f"vocab_size {vocab_size} is for training a BPE tokenizer; remove it")
     out = expand(out)

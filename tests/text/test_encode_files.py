@@ -194,6 +194,12 @@ def test_encode_files_refuses_a_tokenizer(folder, tmp_path, tokenizer, size, mes
         encode_files(folder[0], tokenizer, tmp_path / "out", vocab_size=size)
 
 
+@pytest.mark.parametrize("workers", [0, 1025])
+def test_encode_files_limits_workers(folder, tmp_path, workers):
+    with pytest.raises(ValueError, match=rf"workers must be in \[1, 1024\], got {workers}"):
+        encode_files(folder[0], "byte", tmp_path / "out", workers=workers)
+
+
 def test_encode_files_of_a_large_vocabulary(tmp_path):
     characters = "".join(map(chr, range(0x10000, 0x10000 + 70_000)))
     (tmp_path / "a.txt").write_text(characters)
