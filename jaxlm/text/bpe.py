@@ -45,7 +45,7 @@ def learn_merges(blocks: Iterable[str], vocab_size: int) -> tuple[Merges, dict[s
     groups, num_characters = _sample_groups(cut_text(blocks, _PIECE_LENGTH))
     sampled = sum(len(piece) for group in groups for piece in group)
     training = {"characters": num_characters, "sampled": sampled, "seed": 0, "max_word_length": _MAX_WORD_LENGTH}
-    with DaemonExecutor(1) as executor:  # which Ctrl-C does not wait for
+    with DaemonExecutor(1) as executor:  # Ctrl-C does not wait for it
         return executor.submit(_learn, groups, vocab_size).result(), training
 
 

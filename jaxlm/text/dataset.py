@@ -53,7 +53,8 @@ def load_dataset(
 
     Args:
         tokenizer: a tokenizer, the path of a saved one, or the kind to train on the whole text.
-        tokens: an encoded text to use instead; see `open_tokens`. Its tokenizer is used unless `tokenizer` is one.
+        tokens: an encoded text to use instead; see `open_tokens`. Its tokenizer replaces a kind
+            or a path, and a tokenizer object must equal it.
         vocab_size: size of the BPE tokenizer to train.
         min_tokens: least number of tokens in each part, for example one window of the largest model.
         console: where to show the progress.

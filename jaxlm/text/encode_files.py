@@ -54,21 +54,21 @@ def encode_files(
 ) -> TokenStream:
     """Encode text files into the directory `out`, in bounded memory. Host function; not for use inside `jit`.
 
-    The ids are those of each document by itself, one after the other. If the call is interrupted or killed, the
-    same call goes on and ends in the same files.
+    Each document is encoded by itself, and the ids are concatenated. If the call is interrupted or killed, repeat
+    it to continue: the resulting files are the same.
 
     Args:
         paths: a path or several, of UTF-8 text files, folders, and globs such as `data/**/*.txt`. Files can be
             compressed with gzip or zstd. A `.jsonl` file has a document per line, and a `.parquet` file, which
             needs the extra `parquet`, one per row. Any other file is a document.
-        tokenizer: one of jaxlm, the path of a saved one, or the kind to train on these files.
+        tokenizer: a tokenizer of jaxlm, the path of a saved one, or the kind to train on these files.
         out: a new directory, or that of the same call. It gets `.npy` shards of ids, uint16 where the vocabulary
             fits and else uint32, `document_ends.npy`, `sources.jsonl`, `tokenizer.json` and, last, `index.json`
             with their checksums.
         field: name of the text in `.jsonl` and `.parquet` files.
         vocab_size: size of the BPE tokenizer to train; None means 4096.
         workers: number of threads, at most 1,024; None means one per core.
-        shard_size: ids per shard, at least.
+        shard_size: minimum number of ids per shard, except the last.
         console: where to show the progress.
 
     Raises:

@@ -171,7 +171,7 @@ def _decompress_zstd(file: io.BufferedReader, path: Path) -> Iterator[bytes]:
     decompressor = zstandard.ZstdDecompressor(max_window_size=2**31)  # the limit of `zstd --long=31`
     frame = decompressor.decompressobj()
     try:
-        for block in _read(file, 2**16):  # which a frame can expand much
+        for block in _read(file, 2**16):  # small, because decompression can enlarge a block a thousand times
             while block:
                 if frame.eof:  # a file can have several
                     frame = decompressor.decompressobj()

@@ -1,4 +1,4 @@
-"""Write a directory of token ids, so that a killed process can go on where it was."""
+"""Write a directory of token ids that a later process can complete if this one is killed."""
 
 import io
 import json
@@ -46,7 +46,7 @@ class TokenWriter:
         if is_begun(path):
             state = _read(path / _PROGRESS)
             if state["job"] != self._state["job"]:
-                remedy = "give the same options and unchanged files to go on, or choose another --out"
+                remedy = "give the same options and unchanged files to continue, or choose another --out"
                 raise ValueError(f"{path} holds another encoding, which is not complete; {remedy}")
             self._state = state
         else:
