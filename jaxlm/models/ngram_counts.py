@@ -1,7 +1,6 @@
 """The n-grams of a text and how often each occurs, as sorted integer keys."""
 
 import contextlib
-import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,9 +12,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from jaxlm._types import Counts, Ngrams
 from jaxlm.text.batching import check_ids
-from jaxlm.utils.atomic_files import expand, open_regular, write_atomically
+from jaxlm.utils.atomic_files import expand, write_atomically
 from jaxlm.utils.checks import check_at_least
-from jaxlm.utils.json_files import add_checksum, check_version, read_json, verify_checksum
+from jaxlm.utils.json_files import add_checksum, check_version, file_sha256, read_json, verify_checksum
 
 Keys = NDArray[np.uint64]  # [W, M]
 _VERSION = 1
@@ -88,7 +87,7 @@ class NgramCounts:
             "vocab_size": self.vocab_size,
             "order": self.order,
             "num_ngrams": len(self.counts),
-            "files": {name: _file_sha256(path / name) for name in ("keys.npy", "counts.npy")},
+            "files": {name: file_sha256(path / name) for name in ("keys.npy", "counts.npy")},
         }
         write_atomically(path / "counts.json", add_checksum(document))
 
@@ -104,7 +103,7 @@ class NgramCounts:
         check_version(document, _VERSION, origin=path / "counts.json", what="directory of n-gram counts")
         document = verify_checksum(document, origin=path / "counts.json")
         for name, checksum in document["files"].items():
-            if _file_sha256(path / name) != checksum:
+            if file_sha256(path / name) != checksum:
                 raise ValueError(f"{path / name} is damaged: checksum mismatch")
         arrays = (np.load(path / name, mmap_mode="r") for name in ("keys.npy", "counts.npy"))
         return cls(document["vocab_size"], document["order"], *arrays)
@@ -214,8 +213,3 @@ def add_filename(path: Path) -> Iterator[None]:
     except OSError as error:
         error.filename = str(path)
         raise
-
-
-def _file_sha256(path: Path) -> str:
-    with open_regular(path) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

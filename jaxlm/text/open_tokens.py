@@ -1,6 +1,5 @@
 """Open encoded texts as memory maps: directories of `jaxlm encode`, and nanoGPT's `.bin` files."""
 
-import hashlib
 import os
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from jaxlm.text.batching import check_stream
 from jaxlm.text.token_stream import TokenStream
 from jaxlm.text.tokenizer_files import load_tokenizer
 from jaxlm.utils.atomic_files import expand
-from jaxlm.utils.json_files import check_version, read_json, verify_checksum
+from jaxlm.utils.json_files import check_version, file_sha256, read_json, verify_checksum
 
 
 def open_tokens(
@@ -39,6 +38,7 @@ def open_tokens(
     3
     """
     path = expand(path)
+    path.stat()  # which raises the error of a missing file
     stream = _open_directory(path, verify) if path.is_dir() else _open_bin(path)
     return stream if vocab_size is None else check_stream(stream, vocab_size, min_length=0, name=str(path))
 
@@ -78,6 +78,5 @@ def _open_bin(path: Path) -> TokenStream:
 
 
 def _verify_file(path: Path, sha256: str) -> None:
-    with path.open("rb") as file:
-        if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
-            raise ValueError(f"{path} is damaged: checksum mismatch; delete the directory and encode again")
+    if file_sha256(path) != sha256:
+        raise ValueError(f"{path} is damaged: checksum mismatch; delete the directory and encode again")

@@ -23,7 +23,7 @@ def sha256_of(content: bytes) -> str:
 
 def file_sha256(path: Path) -> str:
     """Return the SHA-256 of a file of any size in hexadecimal."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -107,3 +107,9 @@ def test_open_tokens_of_a_changed_index(directory):
     path.write_text(json.dumps(index | {"version": 2}))
     with pytest.raises(ValueError, match=r"index\.json is not a token directory of version 1"):
         jaxlm.open_tokens(directory)
+
+
+def test_open_tokens_of_a_missing_path(tmp_path):
+    for name in ("tokens", "train.bin"):
+        with pytest.raises(FileNotFoundError):
+            open_tokens(tmp_path / name)
