@@ -112,4 +112,4 @@ def test_open_tokens_of_a_changed_index(directory):
 def test_open_tokens_of_a_missing_path(tmp_path):
     for name in ("tokens", "train.bin"):
         with pytest.raises(FileNotFoundError):
-            open_tokens(tmp_path / name)
+            jaxlm.open_tokens(tmp_path / name)
