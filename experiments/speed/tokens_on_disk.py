@@ -4,8 +4,8 @@
     python -m experiments.speed.tokens_on_disk --quick
 
 Random ids, V=4096, uint16 in a file. Training reads each step's windows from 20 million of them, or from an array
-of the same ids. `get_batch` draws from 20 million, or from the first 200,000. The file is in the page cache; a cold
-disk is not measured.
+of the same ids. `get_batch` draws from 20 million, or from the first 200,000. The file is in the page cache; a
+cold disk is not measured.
 
 Targets: 1.05 for training, 1.5 for `get_batch`.
 """
