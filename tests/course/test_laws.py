@@ -36,7 +36,9 @@ def law_named(exercise, name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("load", [load_solutions, load_reference, load_jaxlm])
+@pytest.mark.parametrize(
+    "load", [pytest.param(load_solutions, marks=pytest.mark.stress), load_reference, load_jaxlm]
+)
 @pytest.mark.parametrize("law", LAWS, ids=lambda law: f"{law.exercise}-{law.name}")
 def test_correct_implementation_keeps_the_law(law, load):
     assert find_failure(law.check, load()) is None
