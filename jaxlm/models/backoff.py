@@ -263,7 +263,8 @@ def interpolate_targets(trie: BackoffTrie, context: IntW, targets: IntW, shorter
 
 def _search(tokens: Array, wanted: IntB, begins: IntB, ends: IntB) -> IntB:
     """Return where in [begins, ends), a range of ascending tokens, `wanted` is; or else the last index."""
-    num_steps = (32 - lax.clz((ends - begins).max(initial=0))).astype(jnp.int32)
+    # The number of bits of the longest range. `lax.clz` would say it, but jax-metal refuses it (jax-ml/jax#21389).
+    num_steps = ((ends - begins).max(initial=0) >= 1 << jnp.arange(31)).sum(dtype=jnp.int32)
 
     def step(index: Any, low: IntB) -> IntB:
         middle = low + lax.shift_left(jnp.int32(1), num_steps - 1 - index)
