@@ -98,10 +98,8 @@ def record_jit(calls, faults):
 
 def find_statements_with_jit(package):
     """Yield file, first and last line of each top-level statement that uses `jax.jit` or `jit_model`."""
-    skipped = {
-        Path(package, "models", "jit.py"),
-        *Path(package, "course").rglob("*.py"),
-    }  # exercises run on the CPU
+    # Exercises of the course run on the CPU.
+    skipped = {Path(package, "models", "jit.py"), *Path(package, "course").rglob("*.py")}
     for path in set(Path(package).rglob("*.py")) - skipped:
         for statement in ast.parse(path.read_text("utf-8")).body:
             nodes = list(ast.walk(statement))
