@@ -24,14 +24,24 @@ def format_report(report: Report) -> str:
     if report.problem:
         lines.append(report.problem)
     failing = [row for row in report.rows if not row["passed"]]
-    broken = [row for row in failing if row["failure"]["actual"] != "not written yet"]
-    missing = {row["failure"]["expected"]: None for row in failing if row not in broken}  # without duplicates
+    missing, untraced, broken = {}, dict[str, list[str]](), []
+    for row in failing:
+        if row["failure"]["actual"] == "not written yet":
+            missing[row["failure"]["expected"]] = None  # without duplicates
+        elif row["failure"]["actual"].startswith("not judged"):
+            untraced.setdefault(row["failure"]["actual"], []).append(row["law"])
+        else:
+            broken.append(row)
     if missing:
         lines.append("not written yet: " + ", ".join(missing).replace("the function ", ""))
-    shown = list({_reason_of(row): row for row in reversed(broken)}.values())[::-1][:_MAX_SHOWN]
+    reasons: dict[str, dict[str, Any]] = {}
+    for row in sorted(broken, key=_is_consequence):
+        reasons.setdefault(_reason_of(row), row)
+    shown = list(reasons.values())[:_MAX_SHOWN]
     lines += [f"{row['law']}: {explain(row)}" for row in shown]
-    if len(broken) > len(shown):
-        lines.append(f"{len(broken) - len(shown)} more laws fail; --json shows all")
+    if num_more := len(broken) - len(shown):
+        lines.append(f"{num_more} more {'law fails' if num_more == 1 else 'laws fail'}; --json shows all")
+    lines += [f"{reason}: {', '.join(laws)}" for reason, laws in untraced.items()]
     used = [name for name in USED.get(report.exercise, []) if name not in report.borrowed]
     if broken and used:
         numbers = ",".join(str(number_of(name)) for name in used)
@@ -46,6 +56,12 @@ def format_report(report: Report) -> str:
 def _reason_of(row: dict[str, Any]) -> str:
     """Return what laws have in common that fail for one reason: the exception, else the law itself."""
     return str(row["failure"]["actual"] if row["failure"]["expected"] == "no exception" else row["law"])
+
+
+def _is_consequence(row: dict[str, Any]) -> bool:
+    """Return False for a failure that makes other laws fail: a changed argument, or a tracer that is read."""
+    changes_argument = row["law"] == "arguments_stay" and row["failure"]["expected"] != "no exception"
+    return not changes_argument and "is a tracer" not in row["failure"]["actual"]
 
 
 def explain(row: dict[str, Any]) -> str:

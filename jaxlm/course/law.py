@@ -10,6 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 
 Function = Callable[..., Any]
+TRACE_ERRORS = (
+    jax.errors.ConcretizationTypeError,
+    jax.errors.TracerArrayConversionError,
+    jax.errors.TracerIntegerConversionError,
+    jax.errors.NonConcreteBooleanIndexError,
+)
+NOT_JUDGED = "not judged: needs jit"
 MAX_COMPARISONS = 200  # of one law, so that a law of a student ends
 
 
@@ -66,7 +73,8 @@ def make_laws(exercise: int, *checks: Check) -> tuple[Law, ...]:
 def find_failure(check: Check, course: Implementation, seed: int = 0) -> Failure | None:
     """Return the first failure of a check, or None if the law holds.
 
-    A function that is not written yet, an exception and a check without comparisons are failures too.
+    A function that is not written yet, an exception and a check without comparisons are failures too. If a
+    function cannot be traced, the law is not judged: only `jit_changes_nothing` is about that.
     """
     calls: list[str] = []
     unfinished: list[str] = []
@@ -84,6 +92,8 @@ def find_failure(check: Check, course: Implementation, seed: int = 0) -> Failure
             if not is_equal(expected, actual):
                 return Failure(shown, show(expected), show(actual))
     except (Exception, SystemExit) as error:
+        if isinstance(error, TRACE_ERRORS) and not unfinished:
+            return Failure("", "a function that can be traced", NOT_JUDGED + _line_of(error))
         if not unfinished:
             return Failure("; ".join(calls[-1:]) or shown, "no exception", describe_error(error))
     if unfinished:
@@ -113,9 +123,13 @@ def _record(function: Function, name: str, calls: list[str], unfinished: list[st
 def describe_error(error: BaseException) -> str:
     """Return the exception, and the last line of an exercise that it passed through."""
     message = (str(error).strip() or "without a message").splitlines()[0]
+    return f"{type(error).__name__}: {message[:200]}{_line_of(error)}"
+
+
+def _line_of(error: BaseException) -> str:
+    """Return the last line of an exercise that an exception passed through, in parentheses, or ""."""
     frames = _frames_of_exercises(error)
-    line = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
-    return f"{type(error).__name__}: {message[:200]}{line}"
+    return f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
 
 
 def _frames_of_exercises(error: BaseException) -> list[traceback.FrameSummary]:

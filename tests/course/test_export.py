@@ -33,7 +33,7 @@ def test_format_report_shows_what_the_student_needs():
         "    other(1): expected 2, got 4",
         "    third: The sentence of third.",
         "    third(1): expected 2, got 4",
-        "    1 more laws fail; --json shows all",
+        "    1 more law fails; --json shows all",
         "    printed (the end):",
         "    hello",
     ]
@@ -46,7 +46,16 @@ def test_format_report_shows_an_exception_once():
     text = format_report(report(*rows))
     assert text.count("TypeError") == 1
     assert "bad(1)" in text
-    assert "1 more laws fail" in text
+    assert "1 more law fails" in text
+
+
+def test_format_report_shows_causes_first():
+    rows = [row("bad", "3"), row("unjudged", "not judged: needs jit"), row("jit_changes_nothing", "is a tracer")]
+    lines = format_report(report(*rows, row("arguments_stay", "4"))).splitlines()
+    laws = [line.split(":")[0].strip() for line in lines if ": The sentence" in line]
+    assert laws == ["jit_changes_nothing", "arguments_stay", "bad"]
+    assert "    not judged: needs jit: unjudged" in lines
+    assert "0 of 4 laws hold" in lines[0]
 
 
 def test_format_report_names_the_exercises_that_are_used():

@@ -38,12 +38,12 @@ def test_solution_passes_with_its_checksum(judge):
     report = judge(text)
     assert report.passed, report
     assert report.sha256 == hashlib.sha256(text.encode()).hexdigest()
-    assert len(report.rows) == 15
+    assert len(report.rows) == 16
 
 
 def test_stub_passes_no_law(judge):
     report = judge(stub_text("ex1_windows"))
-    assert len(failures(report)) == len(report.rows) == 15
+    assert len(failures(report)) == len(report.rows) == 16
     assert {failure["actual"] for failure in failures(report).values()} == {"not written yet"}
 
 
@@ -181,4 +181,4 @@ def test_extra_laws_are_judged(judge):
     )
     report = judge(solution_text("ex1_windows"), extra_laws=extra)
     assert failures(report).keys() == {"windows_are_many"}
-    assert len(report.rows) == 16
+    assert len(report.rows) == 17

@@ -127,6 +127,23 @@ def test_exception_is_a_failure_with_its_message():
     assert failure == ("windows([1])", "no exception", "SystemExit: 0")
 
 
+def test_function_of_numpy_fails_under_jit_only():
+    def fit(table, ids):
+        return jnp.asarray(np.asarray(table)).at[ids[:-1], ids[1:]].add(1)
+
+    course = load_solutions()._replace(fit=fit)
+    failures = {law.name: find_failure(law.check, course) for law in LAWS if law.exercise == 2}
+    unjudged = {name for name, failure in failures.items() if failure and "not judged" in failure.actual}
+    assert unjudged == {
+        "global_random_numbers_stay",
+        "vmap_is_a_loop",
+        "keys_are_used_once",
+        "tracers_do_not_leak",
+    }
+    assert {name for name, failure in failures.items() if failure} == {*unjudged, "jit_changes_nothing"}
+    assert failures["jit_changes_nothing"].actual.startswith("TypeError: this array is a tracer: under jit")
+
+
 @dataclasses.dataclass
 class Agreeable:
     def __eq__(self, other):

@@ -42,13 +42,11 @@ def nats_are_minus_log_softmax(course: Implementation, random: Random) -> Compar
 
 def large_logits_do_not_overflow(course: Implementation, random: Random) -> Comparisons:
     """Adding a constant to all logits changes no nats, even if their exponentials overflow."""
-    logits, targets = random.normal(size=(3, V)), random.integers(0, V, 3)
+    logits, targets = random.normal(size=(2, V)), random.integers(0, V, 2)  # so few that the failure shows them
+    expected = nats_of(logits, targets)
     for constant in (100, -1000):
         shifted = jnp.asarray(logits + constant, jnp.float32)
-        yield (
-            snap(course.token_nats(shifted, jnp.asarray(targets)), nats_of(logits, targets), 1e-3),
-            nats_of(logits, targets),
-        )
+        yield expected, snap(course.token_nats(shifted, jnp.asarray(targets)), expected, 1e-3)
 
 
 def impossible_targets_are_infinite(course: Implementation, random: Random) -> Comparisons:

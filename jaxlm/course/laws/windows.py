@@ -22,6 +22,13 @@ def target_follows(course: Implementation, random: Random) -> Comparisons:
         yield ids[2:], course.windows(jnp.asarray(ids), 2)[1]
 
 
+def windows_are_int32(course: Implementation, random: Random) -> Comparisons:
+    """`windows` returns two JAX arrays, both int32."""
+    pair = course.windows(jnp.asarray(random.integers(0, 9, 4), jnp.int32), 2)
+    kinds = [str(array.dtype) if isinstance(array, jax.Array) else type(array).__name__ for array in pair]
+    yield ["int32", "int32"], kinds
+
+
 def short_streams(course: Implementation, random: Random) -> Comparisons:
     """N + 1 tokens hold one window; N tokens or less hold none, or are an error."""
     ids = jnp.asarray(random.integers(0, 9, 3))
@@ -71,6 +78,7 @@ LAWS = make_laws(
     1,
     every_window_once,
     target_follows,
+    windows_are_int32,
     short_streams,
     batch_shapes,
     batch_holds_windows,

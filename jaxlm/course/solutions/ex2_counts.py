@@ -29,6 +29,8 @@ from jax import Array
 def fit(table: Array, ids: Array) -> Array:
     """Return `table`, int32 [V, V], with the pairs of `ids` [T] added. T ids make T - 1 pairs.
 
+    It also runs under `jax.jit`, where NumPy cannot read arrays: use `jnp`. `table` itself does not change.
+
     >>> fit(jnp.zeros((2, 2), jnp.int32), jnp.array([0, 1, 1, 0, 1])).tolist()
     [[0, 2], [1, 1]]
     """

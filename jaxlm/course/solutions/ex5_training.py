@@ -58,7 +58,8 @@ def train(
 ) -> tuple[Params, Array]:
     """Take the steps first, first + 1, ..., first + num_steps - 1. Return parameters and losses [num_steps].
 
-    Step i trains on `draw(fold_in(key, i))`. Use one `lax.scan` over the numbers of the steps.
+    Step i trains on `draw(fold_in(key, i))`. Use one `lax.scan` over the numbers of the steps. `first` may be
+    traced under `jit`, so write `first + jnp.arange(num_steps)`; `num_steps` is static.
     """
 
     def step(params: Params, number: Array) -> tuple[Params, Array]:
