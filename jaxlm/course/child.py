@@ -9,16 +9,18 @@ import json
 import os
 import resource
 import sys
+from collections.abc import Iterator
 from importlib.abc import MetaPathFinder
 from typing import Any, final
 
 from jaxlm.course.exercises import COURSE, EXERCISES, SOLUTIONS_PACKAGE, number_of
 from jaxlm.course.implementations import SourceFinder, build_implementation, load_source
-from jaxlm.course.law import Check, Failure, Implementation, Law, describe_error, find_failure
+from jaxlm.course.law import Check, Comparisons, Failure, Implementation, Law, Random, describe_error, find_failure
 from jaxlm.course.laws import LAWS
 from jaxlm.course.wrong import Wrong, load_wrong, read_wrong
 from jaxlm.utils.compilation_cache import enable_compilation_cache
 
+_NO_COMPARISON = ("no exception", "at least one comparison", "the function own_law")  # expected values
 REQUIRED_CATCHES = 3  # wrong implementations that a student's law must catch
 _FORBIDDEN = (
     "subprocess.",
@@ -81,15 +83,27 @@ def _judge_own_law(
     sentence = f"Your law holds for a correct solution, and catches at least {REQUIRED_CATCHES} wrong ones."
     if own_law is None:
         return _row("own_law", sentence, Failure("", "the function own_law", "not defined"))
-    failure = find_failure(own_law, solutions, seed)
+
+    def check(course: Implementation, random: Random) -> Comparisons:
+        comparisons = own_law(course, random)
+        if not isinstance(comparisons, Iterator):
+            raise TypeError("own_law must `yield` pairs (expected, actual)")
+        for pair in comparisons:
+            if not isinstance(pair, tuple) or len(pair) != 2:
+                raise TypeError("own_law must `yield` pairs (expected, actual)")
+            yield pair
+
+    failure = find_failure(check, solutions, seed)
     if failure and failure.actual.startswith("NotImplementedError"):
         failure = Failure("", "the function own_law", "not written yet")
     caught = 0
     for _, faulty in wrongs:
         if failure or caught == REQUIRED_CATCHES:
             break
-        caught += find_failure(own_law, faulty, seed) is not None
-    failure = failure or find_failure(own_law, solutions, seed)  # again, in case that the law counts its calls
+        caught += find_failure(check, faulty, seed) is not None
+    failure = failure or find_failure(check, solutions, seed)  # again, in case that the law counts its calls
+    if failure and failure.expected not in _NO_COMPARISON:
+        sentence = "Your law is false for a correct solution."
     if not failure and caught < REQUIRED_CATCHES:
         failure = Failure(
             "", f"at least {REQUIRED_CATCHES} of {len(wrongs)} wrong ones caught", f"{caught} caught"

@@ -139,7 +139,10 @@ def _frames_of_exercises(error: BaseException) -> list[traceback.FrameSummary]:
 
 
 def is_equal(expected: Any, actual: Any) -> bool:
-    """Return whether two trees are equal: integers and strings exactly, floats up to rounding."""
+    """Return whether two trees are equal: integers and strings exactly, floats up to rounding.
+
+    A list, a tuple and an array with the same content are equal. Raise a TypeError if `expected` has other values.
+    """
     expected, actual = _as_arrays(expected), _as_arrays(actual)
     if type(expected) is not type(actual):
         return False
@@ -147,7 +150,11 @@ def is_equal(expected: Any, actual: Any) -> bool:
         return expected.keys() == actual.keys() and all(is_equal(expected[key], actual[key]) for key in expected)
     if isinstance(expected, tuple):
         return len(expected) == len(actual) and all(map(is_equal, expected, actual))
-    if expected.shape != actual.shape or "O" in expected.dtype.kind + actual.dtype.kind:
+    if expected.dtype.kind == "O":
+        name, is_set = type(expected.flat[0]).__name__, isinstance(expected.flat[0], set | frozenset)
+        remedy = "sorted(...)" if is_set else "numbers, strings, arrays, lists, tuples and dicts"
+        raise TypeError(f"{name}s cannot be compared; use {remedy}")
+    if expected.shape != actual.shape or actual.dtype.kind == "O":
         return False
     if "f" in expected.dtype.kind + actual.dtype.kind and "U" not in expected.dtype.kind + actual.dtype.kind:
         return bool(np.allclose(expected, actual, rtol=1e-4, atol=1e-5))
@@ -158,8 +165,15 @@ def _as_arrays(tree: Any) -> Any:
     """Return a tree of dicts, tuples and NumPy arrays, so that NumPy, not the value, decides on equality."""
     if isinstance(tree, dict):
         return {str(key): _as_arrays(value) for key, value in tree.items()}
-    if isinstance(tree, tuple):
-        return tuple(map(_as_arrays, tree))
+    if isinstance(tree, list | tuple):
+        items = tuple(map(_as_arrays, tree))
+        kinds = {
+            (item.shape, "number" if item.dtype.kind in "biuf" else item.dtype.kind)
+            if isinstance(item, np.ndarray)
+            else None
+            for item in items
+        }
+        return items if len(kinds) > 1 or None in kinds else np.array(items)
     return np.array(tree)
 
 

@@ -152,6 +152,9 @@ OWN_LAWS = {
     "true": ("yield True, True", "0 caught"),
     "none": ("yield from ()", "none"),
     "false": ("yield 0, 1", "1"),
+    "return": ("return [(1, 1)]", "TypeError: own_law must `yield` pairs (expected, actual)"),
+    "asserts": ("assert True", "TypeError: own_law must `yield` pairs (expected, actual)"),
+    "no_pairs": ("yield 1", "TypeError: own_law must `yield` pairs (expected, actual)"),
     "counting": ("calls.append(1)\n    yield True, len(calls) == 1", "False"),
     "endless": ("while True: yield 0, 0", "0 caught"),
 }
@@ -163,7 +166,9 @@ def test_own_law_that_says_nothing_is_refused(judge, name):
     text = solution_text("ex1_windows").partition(TAIL)[0]
     report = judge(f"{text}calls = []\n\n\ndef own_law(course, random):\n    {body}\n")
     assert failures(report).keys() == {"own_law"}
-    assert failures(report)["own_law"]["actual"] == actual
+    assert failures(report)["own_law"]["actual"].startswith(actual)
+    is_false = report.rows[-1]["sentence"] == "Your law is false for a correct solution."
+    assert is_false == (name in {"false", "counting"})
 
 
 def test_seed_draws_other_inputs(judge):

@@ -165,12 +165,27 @@ class Agreeable:
         ([1], 1, False),
         ({"a": 1}, {"b": 1}, False),
         ((1, [2]), (1, [2]), True),
+        ([1, 2.5], (1, 2.5), True),
+        ([1, [2, "a"]], (1, (2, "a")), True),
+        ([1, "a"], [1, "b"], False),
+        ([], (), True),
+        ([jnp.arange(2)], [[0, 1]], True),
         (1, Agreeable(), False),
         ("an error", "no error", False),
     ],
 )
 def test_is_equal(expected, actual, equal):
     assert is_equal(expected, actual) == equal
+
+
+@pytest.mark.parametrize(
+    ("value", "remedy"), [({1}, "sets cannot .* sorted"), (None, "NoneTypes cannot .* lists")]
+)
+def test_is_equal_of_another_type(value, remedy):
+    for expected in (value, [1, value], {"a": value}):
+        with pytest.raises(TypeError, match=remedy):
+            is_equal(expected, expected)
+    assert not is_equal(1, value)
 
 
 @pytest.mark.parametrize(

@@ -83,11 +83,12 @@ def baseline_is_horizontal(course: Implementation, random: Random) -> Comparison
 
 
 def axes_are_labelled(course: Implementation, random: Random) -> Comparisons:
-    """Each axis has a label, and each axes has a legend."""
+    """The left and the right axes each have an x label, a y label and a legend."""
     _, figure = draw_figure(course, random)
-    for axes in figure.axes:
-        labels = (axes.get_xlabel(), axes.get_ylabel(), axes.get_legend())
-        yield (True, True, True), tuple(map(bool, labels))
+    for side, axes in zip(("left", "right"), figure.axes, strict=True):
+        found = {"x label": axes.get_xlabel(), "y label": axes.get_ylabel(), "legend": axes.get_legend()}
+        missing = [f"no {name} on the {side} axes" for name in found if not found[name]]
+        yield f"all on the {side} axes", ", ".join(missing) or f"all on the {side} axes"
 
 
 LAWS = make_laws(

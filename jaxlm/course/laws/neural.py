@@ -1,5 +1,6 @@
 """The laws of exercise 3: parameters as a pytree, and logits as a pure function of them."""
 
+import itertools
 from typing import Any
 
 import jax
@@ -53,12 +54,14 @@ def key_decides_the_parameters(course: Implementation, random: Random) -> Compar
 
 
 def layers_differ(course: Implementation, random: Random) -> Comparisons:
-    """Each array is drawn with a key of its own: no two arrays begin with proportional numbers."""
+    """Each array is drawn with a key of its own, so no two arrays begin with the same numbers up to a factor."""
     for params in fresh_params(course, int(random.integers(1000))):
-        starts = [np.ravel(array)[:4] for array in params.values() if np.any(array)]
-        starts = [start / np.linalg.norm(start) for start in starts]
-        same = [a @ b for index, a in enumerate(starts) for b in starts[:index] if abs(a @ b) > 0.999]
-        yield [], same
+        starts = {name: np.ravel(array)[:4] for name, array in params.items() if np.any(array)}
+        starts = {name: start / np.linalg.norm(start) for name, start in starts.items()}
+        same = [
+            pair for pair in itertools.combinations(starts, 2) if abs(starts[pair[0]] @ starts[pair[1]]) > 0.999
+        ]
+        yield "other numbers", " and ".join(same[0]) + " begin alike" if same else "other numbers"
 
 
 def fresh_is_nearly_uniform(course: Implementation, random: Random) -> Comparisons:

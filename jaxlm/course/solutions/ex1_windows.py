@@ -53,8 +53,10 @@ def own_law(course: Any, random: Any) -> Iterator[tuple[Any, Any]]:
 
     Write a law of your own: state a property of `windows` or `get_batch` in this docstring, and yield pairs of an
     expected and an actual value. `course.windows` is the function under test, and `random` a NumPy generator. The
-    law must hold for a correct solution, and catch at least 3 of our wrong ones. Which tokens do two neighbouring
-    windows share?
+    law must hold for a correct solution, and catch at least 3 of our wrong ones. Numbers, strings, arrays, lists,
+    tuples and dicts can be compared, floats with a tolerance; of a set, yield `sorted(...)`.
+
+    How many windows are there, which of them can a batch hold, and which tokens do two neighbouring windows share?
     """
     for length in (4, 9):
         contexts, targets = course.windows(jnp.asarray(random.integers(0, 9, length)), 2)

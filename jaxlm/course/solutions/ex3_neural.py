@@ -11,8 +11,9 @@ MLP (Bengio et al. 2003) does the same with N tokens, and puts a hidden layer be
 
 Questions. Write each answer after its `>`.
 
-1. How many parameters has each model? Which of N, V and H makes a table of counts of N + 1 tokens larger?
-   > Bigram: V D + D V + V. MLP: V D + N D H + H + H V + V. The table has V^(N + 1) cells: N in the exponent.
+1. A table of counts of N + 1 tokens has V^(N+1) cells. Which of N, V, H makes it grow, and which makes the MLP
+   grow?
+   > The table: V, and N in the exponent. The MLP, V D + N D H + H + H V + V parameters: all three, linearly.
 2. Why are the N embeddings concatenated and not averaged?
    > An average is the same for "dog bites man" and "man bites dog". Each place needs weights of its own.
 3. A fresh model should be nearly uniform. How does its first loss show that, and how do you get there?
@@ -51,9 +52,10 @@ def bigram_logits(params: Params, contexts: Array) -> Array:
 
 
 def init_mlp(vocab_size: int, context_length: int, embedding_dim: int, hidden_dim: int, *, key: Array) -> Params:
-    """Return random parameters, scaled as in `init_bigram`, with the first axis of a matrix in place of D.
+    """Return random parameters, and zeros for the biases, each random array from a key of its own.
 
-    "embedding" [V, D], "hidden" [N D, H], "hidden_bias" [H], "output" [H, V] and "output_bias" [V].
+    "embedding" [V, D] is normal / sqrt(D), "hidden" [N D, H] is normal / sqrt(N D), and "output" [H, V] is
+    0.1 normal / sqrt(H). "hidden_bias" [H] and "output_bias" [V] are zero.
     """
     embedding_key, hidden_key, output_key = jax.random.split(key, 3)
     width = context_length * embedding_dim

@@ -11,7 +11,7 @@ has a key of its own, `jax.random.fold_in(key, step)`.
 
 Questions. Write each answer after its `>`.
 
-1. Batches of 4 windows have mean nats of 2.0 and 2.0; the last batch has 1 window with 7.0. What is the mean?
+1. Two batches of 4 windows have mean nats 2.0 each; the last batch has 1 window with 7.0. What is the mean of all?
    > (4 * 2 + 4 * 2 + 1 * 7) / 9 = 2.56. The mean of the means, 3.67, counts the last window four times.
 2. What does a temperature near 0 do, and a very high one?
    > The largest logit takes all the probability; a high one makes all tokens equally likely.

@@ -18,6 +18,7 @@ Questions. Write each answer after its `>`.
 2. The counts bigram is not trained by gradient descent. What is its optimum called, and how is it found?
    > Maximum likelihood: the relative frequencies. One pass of counting finds it.
 3. All three models predict the same validation tokens. Which one wins on your text, and why may the counts win?
+   Answer after the notebook.
    > The MLP on a natural text, as it reads more tokens. With few tokens, or too few steps, the counts are better.
 """
 

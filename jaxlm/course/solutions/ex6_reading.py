@@ -3,7 +3,7 @@
 Print samples of all your models side by side, at two temperatures, and read them aloud. Then put numbers to what
 you notice. Each of these is a fraction between 0 and 1, and means little alone: compare it with real text.
 
-Questions. Write each answer after its `>`.
+Questions. Answer after the notebook, which draws the samples. Write each answer after its `>`.
 
 1. What does the bigram get wrong that the MLP gets right? Give an example from your samples.
    > With characters: the bigram makes runs of letters that no word has; the MLP keeps to syllables and words.
@@ -37,9 +37,10 @@ def unseen_pairs(table: Array, ids: Array) -> Array:
 
 
 def made_up_words(text: str, known_text: str) -> float:
-    """Return the fraction of the words of `text` that are no words of `known_text`; 0 if `text` has no word.
+    """Return the fraction of the words of `text` that are not in `known_text`; 0 if `text` has no word.
 
-    A word is a run of the letters a to z in lower case: "The cat's" has the words "the", "cat" and "s".
+    Both texts are lowered first. A word is then a run of the letters a to z: "The cat's" has the words "the",
+    "cat" and "s". A word of `text` counts as often as it occurs.
     """
     known = set(re.findall("[a-z]+", known_text.lower()))
     words = re.findall("[a-z]+", text.lower())

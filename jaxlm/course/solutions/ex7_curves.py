@@ -8,7 +8,7 @@ repeat.
 
 Questions. Write each answer after its `>`.
 
-1. Why is the loss drawn in nats and the validation in perplexity? At which loss does perplexity 100 begin?
+1. Why is the loss drawn in nats and the validation in perplexity? Which loss equals perplexity 100?
    > The loss is what is minimized; perplexity reads as a number of choices. log 100 = 4.6 nats.
 2. The training loss still falls and the validation perplexity rises. What is happening, and what do you do?
    > Overfitting: the model learns the training text by heart. Stop, or use a smaller model or more text.
@@ -33,7 +33,7 @@ def record_curves(
     num_steps: int,
     every: int,
 ) -> tuple[Any, History]:
-    """Train and record the steps 0, every, 2 * every, ..., and the last step, each once.
+    """Train and record the steps 0, every, 2 * every, ..., and the last one, num_steps - 1, each once.
 
     `train(params, first, n)` takes n steps and returns the parameters and the n losses. A record is the number of
     the step, the loss of its batch, and `validate` of the parameters after it. Return the final parameters and
@@ -53,8 +53,9 @@ def record_curves(
 def plot_curves(history: History, baseline: float) -> Figure:
     """Return a figure with the training loss on the left axes, and the validation perplexity on the right ones.
 
-    The right axes also have a horizontal line at `baseline`, the perplexity of the counts bigram. Label each axis,
-    and the lines in a legend. `Figure(figsize=...)` needs no global state, unlike `plt.figure`.
+    The right axes also have a horizontal line at `baseline`, the perplexity of the counts bigram. The two axes are
+    side by side, `figure.subplots(1, 2)`; each has an x label, a y label and a legend. `Figure(figsize=...)` needs
+    no global state, unlike `plt.figure`.
     """
     figure = Figure(figsize=(9, 3.5), layout="constrained")
     left, right = figure.subplots(1, 2)
