@@ -5,7 +5,7 @@ import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 from typing import Any
 
-from jaxlm.course.exercises import USED, number_of
+from jaxlm.course.exercises import number_of
 from jaxlm.course.judge import Report
 
 _MAX_SHOWN = 3  # failing laws of an exercise in a text; the other formats have all
@@ -24,7 +24,7 @@ def format_report(report: Report) -> str:
     if report.problem:
         lines.append(report.problem)
     failing = [row for row in report.rows if not row["passed"]]
-    missing, untraced, broken = {}, dict[str, list[str]](), []
+    missing, untraced, broken = dict[str, None](), dict[str, list[str]](), []
     for row in failing:
         if row["failure"]["actual"] == "not written yet":
             missing[row["failure"]["expected"]] = None  # without duplicates
@@ -42,11 +42,10 @@ def format_report(report: Report) -> str:
     if num_more := len(broken) - len(shown):
         lines.append(f"{num_more} more {'law fails' if num_more == 1 else 'laws fail'}; --json shows all")
     lines += [f"{reason}: {', '.join(laws)}" for reason, laws in untraced.items()]
-    used = [name for name in USED.get(report.exercise, []) if name not in report.borrowed]
-    if broken and used:
-        numbers = ",".join(str(number_of(name)) for name in used)
+    for row in [row for row in failing if row.get("borrow")][:1]:
+        numbers = ",".join(str(number_of(name)) for name in row["borrow"])
         lines.append(
-            f"{report.exercise} uses your {', '.join(used)}: --borrow {numbers} shows if the fault is there"
+            f"{row['law']} holds with our {', '.join(row['borrow'])}: check them, or use --borrow {numbers}"
         )
     if printed := report.printed.strip().splitlines():
         lines += ["printed (the end):", *printed[-_MAX_PRINTED:]]

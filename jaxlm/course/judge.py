@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jaxlm.course.exercises import COURSE, EXERCISES, solution_text
+from jaxlm.course.exercises import COURSE, EXERCISES, USED, solution_text
 from jaxlm.utils.atomic_files import read_regular
 
 _PROGRAM = "import sys; sys.path.append(sys.argv[1]); from jaxlm.course.child import main; main()"
@@ -45,7 +45,7 @@ class Report(NamedTuple):
     file: str
     sha256: str  # of the judged file; "" if it does not exist
     borrowed: list[str]  # the exercises that were ours
-    rows: list[dict[str, Any]]  # one for each law: "law", "sentence", "passed" and "failure"
+    rows: list[dict[str, Any]]  # for each law "law", "sentence", "passed", "failure", maybe "borrow"
     problem: str | None  # why the result does not count
     printed: str  # the end of what the exercise printed
     seconds: float
@@ -89,7 +89,8 @@ def judge_exercises(
         begin, path = time.monotonic(), paths[name]
         digest = hashlib.sha256(contents[name]).hexdigest() if path.exists() else ""
         if digest:
-            request = {"name": name, "sources": sources, "seed": seed, "extra_laws": extra_laws}
+            used = {other: solution_text(other) for other in USED.get(name, []) if other not in borrowed}
+            request = {"name": name, "sources": sources, "used": used, "seed": seed, "extra_laws": extra_laws}
             rows, problem, printed = _run_child(request, limits, children)
         else:
             rows, problem, printed = [], f"{path} does not exist; `jaxlm course new {folder}` creates it", ""

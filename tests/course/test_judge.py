@@ -63,6 +63,20 @@ def test_later_exercise_uses_the_borrowed_earlier_one(tmp_path):
     assert borrowing.borrowed == ["ex1_windows"]
 
 
+@pytest.mark.parametrize("name", ["ex1_windows", "ex4_sampling"])
+def test_fault_is_found_in_the_exercise_that_is_used(tmp_path, name):
+    for other in ("ex1_windows", "ex4_sampling"):
+        text = solution_text(other)
+        faulty = text.replace("return rows[:, :-1]", "return 0 * rows[:, :-1]").replace(
+            "exp(total", "exp(2 * total"
+        )
+        (tmp_path / f"{other}.py").write_text(faulty if other == name else text)
+    (report,) = judge_exercises(tmp_path, ["ex4_sampling"])
+    row = next(row for row in report.rows if row["law"] == "perplexity_weighs_windows_equally")
+    assert not row["passed"]
+    assert row.get("borrow") == (["ex1_windows"] if name == "ex1_windows" else None)
+
+
 HOSTILE = {
     "exit": ("import sys; sys.exit(0)", "SystemExit: 0"),
     "exit_at_once": ("import os; os._exit(0)", "ended (code 0)"),
