@@ -85,6 +85,7 @@ def baseline_is_horizontal(course: Implementation, random: Random) -> Comparison
 def axes_are_labelled(course: Implementation, random: Random) -> Comparisons:
     """The left and the right axes each have an x label, a y label and a legend."""
     _, figure = draw_figure(course, random)
+    yield 2, len(figure.axes)
     for side, axes in zip(("left", "right"), figure.axes, strict=True):
         found = {"x label": axes.get_xlabel(), "y label": axes.get_ylabel(), "legend": axes.get_legend()}
         missing = [f"no {name} on the {side} axes" for name in found if not found[name]]

@@ -16,7 +16,7 @@ from jaxlm.course.laws.sampling import look_up
 from jaxlm.course.laws.training import draw_batch, table_model
 
 Call = tuple[Callable[..., Any], tuple[Any, ...]]  # a function of arrays, and its arguments
-TRACER_ADVICE = "this array is a tracer: under jit, NumPy cannot read it; use jnp and .at[]"
+TRACER_ADVICE = "this array is a tracer: under jit, NumPy and Python cannot read it; use jnp and .at[]"
 V = 5
 
 
