@@ -54,7 +54,7 @@ LIBRARY = library_of(TRAINING, 340)
 BPE = BPETokenizer(tuple(map(tuple, json.loads(LIBRARY.to_str())["model"]["merges"])))
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(text=TEXTS, length=st.integers(1, 20))
 @example(text=" " * 9, length=2)
 @example(text="a \x1c b", length=1)
@@ -66,7 +66,7 @@ def test_pieces_encode_to_the_ids_of_the_whole_text(text, length):
     assert BPE.encode(text).tolist() == ids
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(text=TEXTS, length=st.integers(1, 20), size=st.integers(1, 9))
 def test_pieces_do_not_depend_on_the_blocks(text, length, size):
     blocks = [text[begin : begin + size] for begin in range(0, len(text), size)]
