@@ -180,8 +180,10 @@ def _as_arrays(tree: Any) -> Any:
 def show(value: Any, max_size: int = 64) -> str:
     """Return a value in one short line: of an array with more than `max_size` elements its type and shape.
 
-    Floats are longer, so half as many are shown.
+    Floats are longer, so half as many are shown. A list with items of several shapes is shown as a tuple.
     """
+    if isinstance(value, list):
+        value = _as_arrays(value)
     if isinstance(value, dict):
         return "{" + ", ".join(f"{name}: {show(item, max_size)}" for name, item in value.items()) + "}"
     if isinstance(value, tuple):

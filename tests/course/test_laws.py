@@ -199,6 +199,8 @@ def test_is_equal_of_another_type(value, remedy):
         (np.float64(1) / 3, "0.333333"),
         ({"a": np.zeros(9)}, "{a: float64[9]}"),
         (stub, "stub"),
+        ([[1], [1, 2]], "([1], [1, 2])"),
+        ([1, 2], "[1, 2]"),
     ],
 )
 def test_show(value, text):
