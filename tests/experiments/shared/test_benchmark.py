@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import pytest
 from rich.console import Console
 
+from experiments.shared import benchmark
 from experiments.shared.benchmark import (
     Benchmark,
     Ratio,
@@ -43,10 +44,17 @@ def test_time_variants_takes_turns():
     assert "".join(order) == "AABB" + "AABB" * 2
 
 
-def test_time_variants_repeats_short_calls():
-    count = iter(range(10**9))
-    time_variants({"next": Variant(lambda: next(count), 1)}, repeats=1)
-    assert next(count) > 1000
+def test_time_variants_repeats_short_calls(monkeypatch):
+    """A sample of 5 ms has 8,192 calls of 1 us: the number is doubled until they take long enough."""
+    loops = []
+
+    def run(call, count=1):
+        loops.append(count)
+        return count * 1e-6
+
+    monkeypatch.setattr(benchmark, "_run", run)
+    time_variants({"next": Variant(lambda: None, 1)}, repeats=1)
+    assert loops[-1] == 2**13
 
 
 def test_time_variants_refuses_compilation_unless_it_traces():
