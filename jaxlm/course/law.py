@@ -111,9 +111,8 @@ def _record(function: Function, name: str, calls: list[str], unfinished: list[st
         try:
             return function(*args, **kwargs)
         except NotImplementedError as error:
-            frames = _frames_of_exercises(
-                error
-            )  # the innermost one: the function may call one that is not written
+            frames = _frames_of_exercises(error)
+            # The innermost one: the function may call one that is not written.
             unfinished.append(frames[-1].name if frames else name)
             raise
 
@@ -206,7 +205,7 @@ def outcome(function: Function, *args: Any) -> str:
     """Return whether a call raises an exception, as "an error" or "no error"."""
     try:
         function(*args)
-    except Exception:
+    except Exception:  # a student's function may raise any type
         return "an error"
     return "no error"
 

@@ -92,14 +92,12 @@ def encode_files(
     paths = [paths] if isinstance(paths, str | os.PathLike) else paths
     sources = [path for path in find_text_files(paths) if not path.resolve().is_relative_to(out.resolve())]
     if not sources:
-        raise ValueError(f"there is no file to encode outside of {out}; pass at least one")
+        raise ValueError(f"paths must name a file outside of {out}; pass at least one")
     if isinstance(tokenizer, os.PathLike):
         tokenizer = load_tokenizer(tokenizer)
-    stats = [path.stat() for path in sources]
+    versions = [_version_of(path) for path in sources]
     job = {
-        "sources": [
-            [str(path), stat.st_size, stat.st_mtime_ns] for path, stat in zip(sources, stats, strict=True)
-        ],
+        "sources": versions,
         "tokenizer": tokenizer if isinstance(tokenizer, str) else tokenizer_to_json(tokenizer),
         "options": [field, vocab_size, shard_size],
     }
@@ -120,15 +118,24 @@ def encode_files(
             if others := sorted({path.name for path in out.iterdir()} - {_LOCK, "tokenizer.json"}):
                 raise ValueError(f"{out} is not empty: it has {others[0]}; choose another --out")
             blocks = ((block.text, block.num_bytes) for path in sources for block in read_blocks(path, field))
-            tracked = track(console, "training", blocks, sum(stat.st_size for stat in stats))
+            tracked = track(console, "training", blocks, sum(path.stat().st_size for path in sources))
             trained = make_tokenizer(tokenizer, tracked, 4096 if vocab_size is None else vocab_size)
             trained.save(out / "tokenizer.json")
         writer = TokenWriter(out, job, np.uint16 if trained.vocab_size <= 2**16 else np.uint32, shard_size)
         _write_sources(writer, trained, sources, field, workers, console)
+        for path, version in zip(sources, versions, strict=True):
+            if _version_of(path) != version:
+                raise ValueError(f"{path} changed while it was encoded; encode it again, into another directory")
         if not writer.num_tokens:
             raise ValueError(f"{sources[0]} has no text, nor have the other sources; nothing can be encoded")
         writer.finish(trained.vocab_size)
         return open_tokens(out, verify=False)
+
+
+def _version_of(path: Path) -> list[Any]:
+    """Return what changes when a file is written to: its size and time, with its path."""
+    stat = path.stat()
+    return [str(path), stat.st_size, stat.st_mtime_ns]
 
 
 def _write_sources(

@@ -48,7 +48,9 @@ def find_text_files(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
         else:
             files = [Path(name) for name in sorted(glob.glob(str(path), recursive=True)) if Path(name).is_file()]  # noqa: PTH207
         if not files:
-            raise FileNotFoundError(f"{path}: there is no such file, or no file in this folder or of this pattern")
+            raise FileNotFoundError(
+                f"{path} names no file; give a file, a folder with files, or a pattern that matches some"
+            )
         for file in files:
             found.setdefault(file.resolve(), file)
     return list(found.values())

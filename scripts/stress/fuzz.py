@@ -93,7 +93,7 @@ def run_input(
     if found is not None:
         try:
             check_use(target, path, found)
-        except Exception as error:
+        except Exception as error:  # whatever it is, the loader should have refused the input
             raise Violation(f"the accepted input cannot be used: {error!r:.300}") from error
         if not is_same(found, load(target, original)):
             outcome = "other"

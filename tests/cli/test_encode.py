@@ -28,6 +28,6 @@ def test_encode_uses_a_saved_tokenizer(text, tmp_path):
 
 
 def test_encode_names_a_missing_path(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"none\.txt: there is no such file"):
+    with pytest.raises(FileNotFoundError, match=r"none\.txt names no file; give"):
         encode_paths(EncodeOptions((tmp_path / "none.txt",), out=tmp_path / "tokens"), pipe())
     assert not (tmp_path / "tokens").exists()

@@ -159,7 +159,9 @@ def test_encode_files_skips_its_output_under_any_name(tmp_path):
     (tmp_path / "link").symlink_to(tmp_path)
     for _ in range(2):
         encode_files(tmp_path, "byte", tmp_path / "link/tokens")
-    with pytest.raises(ValueError, match=r"there is no file to encode outside of .*tokens; pass at least one"):
+    with pytest.raises(
+        ValueError, match=r"paths must name a file outside of .*tokens; pass at least one"
+    ):
         encode_files(tmp_path / "tokens", "byte", tmp_path / "tokens")
 
 
@@ -206,3 +208,17 @@ def test_encode_files_of_a_large_vocabulary(tmp_path):
     stream = encode_files([tmp_path / "a.txt"], "char", tmp_path / "out")
     assert stream.dtype == np.uint32
     assert np.asarray(stream).tolist() == list(range(70_000))
+
+
+def test_encode_files_names_a_file_that_changes(folder, tmp_path, monkeypatch):
+    source, _ = folder
+
+    def end_source(writer, path, original=token_writer.TokenWriter.end_source):
+        original(writer, path)
+        with (source / "a.txt").open("a") as file:
+            file.write("more")
+
+    monkeypatch.setattr(token_writer.TokenWriter, "end_source", end_source)
+    with pytest.raises(ValueError, match=r"a\.txt changed while it was encoded; encode it again"):
+        encode_files([source], BPE, tmp_path / "out")
+    assert not (tmp_path / "out/index.json").exists()

@@ -4,7 +4,7 @@ import json
 
 import pytest
 from hypothesis import example, given, settings, strategies as st
-from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from library_bpe import library_bpe
 
 from jaxlm import BPETokenizer
 from jaxlm.text import bpe
@@ -12,36 +12,10 @@ from jaxlm.text.bpe import learn_merges
 from jaxlm.text.pieces import cut_text
 
 WORDS = ["the", "cat's", "we'll", "they've", "12", "3.5", "naïve", "日本", "😀", "--", "'", "_x_", "e\u0301"]
-SPACES = [
-    " ",
-    "  ",
-    "   ",
-    "\n",
-    "\n\n",
-    "\r\n",
-    "\t",
-    "\t ",
-    " \n",
-    "\x0b",
-    "\x0c",
-    "\x1c",
-    "\x1f",
-    "\x85",
-    "\xa0",
-]
-SPACES += ["\u2003", "\u2028", "\u200b", "\u3000", "\ufeff", "\u180e", "\x00"]
-TEXTS = st.lists(st.sampled_from(WORDS + 2 * SPACES), max_size=40).map("".join) | st.text(
-    st.characters(codec="utf-8")
-)
-
-
-def library_of(text, vocab_size):
-    library = Tokenizer(models.BPE())
-    library.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=vocab_size, initial_alphabet=alphabet, show_progress=False)
-    library.train_from_iterator([text], trainer)
-    return library
+CHARACTERS = " \n\t\x0b\x0c\x1c\x1f\x85\xa0\u2003\u2028\u200b\u3000\ufeff\u180e\x00"
+SPACES = [*CHARACTERS, "  ", "   ", "\n\n", "\r\n", "\t ", " \n"]
+MIXED = st.lists(st.sampled_from(WORDS + 2 * SPACES), max_size=40).map("".join)
+TEXTS = MIXED | st.text(st.characters(codec="utf-8"))
 
 
 TRAINING = (
@@ -50,7 +24,7 @@ TRAINING = (
     + "--\x1c--\x1f" * 20
     + "the  cats\n\n  we'll \t see   them\r\n\r\n" * 9
 )
-LIBRARY = library_of(TRAINING, 340)
+LIBRARY = library_bpe(TRAINING, 340)
 BPE = BPETokenizer(tuple(map(tuple, json.loads(LIBRARY.to_str())["model"]["merges"])))
 
 
@@ -77,7 +51,7 @@ def test_pieces_do_not_depend_on_the_blocks(text, length, size):
 @given(text=TEXTS)
 def test_learn_merges_from_pieces_equals_the_library(text):
     merges, training = learn_merges([text * 3], 300)
-    assert [list(pair) for pair in merges] == json.loads(library_of(text * 3, 300).to_str())["model"]["merges"]
+    assert [list(pair) for pair in merges] == json.loads(library_bpe(text * 3, 300).to_str())["model"]["merges"]
     assert training == {"characters": 3 * len(text), "sampled": 3 * len(text), "seed": 0, "max_word_length": 1000}
 
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
-from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from library_bpe import library_bpe
 
 from jaxlm import BPETokenizer, ByteTokenizer, CharTokenizer
 from jaxlm.text.pieces import cut_text
@@ -53,15 +53,6 @@ def test_char_and_byte_ids():
     assert BYTE.encode(PROSE).tolist() == list(PROSE.encode())
     assert CHAR.encode(ALPHABET).tolist() == list(range(len(ALPHABET)))
     assert CharTokenizer.train("ba\U0001f600é").encode("aé😀b").tolist() == [0, 2, 3, 1]
-
-
-def library_bpe(text, vocab_size):
-    library = Tokenizer(models.BPE())
-    library.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=vocab_size, initial_alphabet=alphabet, show_progress=False)
-    library.train_from_iterator([text], trainer)
-    return library
 
 
 @pytest.mark.parametrize("vocab_size", [256, 300, 10_000])
