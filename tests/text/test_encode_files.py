@@ -159,9 +159,7 @@ def test_encode_files_skips_its_output_under_any_name(tmp_path):
     (tmp_path / "link").symlink_to(tmp_path)
     for _ in range(2):
         encode_files(tmp_path, "byte", tmp_path / "link/tokens")
-    with pytest.raises(
-        ValueError, match=r"paths must name a file outside of .*tokens; pass at least one"
-    ):
+    with pytest.raises(ValueError, match=r"paths must name a file outside of .*tokens; pass at least one"):
         encode_files(tmp_path / "tokens", "byte", tmp_path / "tokens")
 
 
