@@ -57,7 +57,7 @@ def count_ngrams(
         console: prints progress; None is quiet.
 
     Raises:
-        ValueError: T < n, or an id is outside [0, V).
+        ValueError: T < n, an id is outside [0, V), or V is outside [1, 2^31).
         OSError: a temporary file cannot be written.
         TypeError: the ids are not integers, or the call is traced.
 
@@ -66,12 +66,14 @@ def count_ngrams(
     ([[1, 3], [3, 1]], [1, 2], 4)
     """
     check_at_least("order", order, 1)
+    order = int(order)  # a small integer of NumPy overflows below
     check_not_traced("count_ngrams", "counts that were made outside", ids)
     stream = as_integers(ids, min_length=order)
     stream = stream if isinstance(stream, TokenStream) else TokenStream((np.asarray(stream),), 0)
     num_windows = len(stream) - order + 1
     if vocab_size is None:
-        vocab_size = stream.vocab_size or 1 + max(int(piece.max()) for piece in stream.segments(_PIECE))
+        vocab_size = stream.vocab_size or 1 + max(0, *(int(piece.max()) for piece in stream.segments(_PIECE)))
+    check_at_least("vocab_size", vocab_size, 1)  # and below 2^31, since ids are counted as int32
     pieces = ((piece, piece.nbytes) for piece in stream.segments(_PIECE, overlap=order - 1))
     total = num_windows * stream.dtype.itemsize
     count = functools.partial(count_piece, order=order, vocab_size=vocab_size)

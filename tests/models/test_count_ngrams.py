@@ -126,6 +126,25 @@ def test_count_ngrams_rejects(ids, order, error, message):
         jaxlm.count_ngrams(ids, order, vocab_size=4)
 
 
+@pytest.mark.parametrize(
+    ("ids", "vocab_size", "error", "message"),
+    [
+        ([0, 2**31], None, ValueError, r"vocab_size must be below 2\*\*31, got 2147483649"),
+        ([0, 1], 2**31, ValueError, r"vocab_size must be below 2\*\*31, got 2147483648"),
+        ([0, 1], 0, ValueError, "vocab_size must be at least 1, got 0"),
+        ([0, 1], 2.5, TypeError, "vocab_size must be an integer, got 2.5"),
+        ([-3, -4], None, ValueError, r"-4 is outside 0\.\.0"),
+    ],
+)
+def test_count_ngrams_rejects_vocab_size(ids, vocab_size, error, message):
+    with pytest.raises(error, match=message):
+        jaxlm.count_ngrams(ids, 1, vocab_size=vocab_size)
+
+
+def test_count_ngrams_of_a_small_integer_order():
+    assert jaxlm.count_ngrams([0] * 200, np.int8(2)).counts.tolist() == [199]
+
+
 def test_counts_of_other_sizes_do_not_add_up():
     with pytest.raises(
         ValueError, match="same vocabulary and order, got vocab_size=2, order=1 and vocab_size=2, or"
