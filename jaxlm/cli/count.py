@@ -28,10 +28,9 @@ class CountOptions(CommandOptions):
 
 def count_tokens(options: CountOptions, console: Console) -> dict[str, Any]:
     """Count or add n-grams, save the counts, and report their number."""
-    import numpy as np
-
     import jaxlm
     from jaxlm.models.ngram_counts import NgramCounts
+    from jaxlm.text.open_tokens import open_npy
     from jaxlm.utils.checks import check_at_least
 
     if (options.tokens is None) == (not options.merge):
@@ -45,7 +44,9 @@ def count_tokens(options: CountOptions, console: Console) -> dict[str, Any]:
         counts = sum(others, start=first)
     else:
         is_npy = options.tokens.suffix == ".npy"
-        ids = np.load(options.tokens, mmap_mode="r") if is_npy else jaxlm.open_tokens(options.tokens)
+        ids = open_npy(options.tokens) if is_npy else jaxlm.open_tokens(options.tokens)
+        if ids.dtype.kind not in "iu" or ids.ndim != 1:
+            raise ValueError(f"{options.tokens} must be integers [T], got {ids.dtype}{list(ids.shape)}")
         with ThreadPoolExecutor(options.workers or os.cpu_count()) as executor:
             chosen = {"vocab_size": options.vocab_size, "executor": executor, "console": console}
             counts = jaxlm.count_ngrams(ids, options.order, **chosen)

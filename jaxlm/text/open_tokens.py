@@ -58,12 +58,17 @@ def _open_directory(path: Path, verify: bool) -> TokenStream:
     return TokenStream((*shards,), index["vocab_size"], load_tokenizer(path / index["tokenizer"]["file"]))
 
 
+def open_npy(path: Path) -> NDArray[Any]:
+    """Return a memory map of a `.npy` file. Raises a ValueError that names `path` if it is damaged."""
+    try:
+        return np.lib.format.open_memmap(path, mode="r")
+    except (ValueError, EOFError) as error:  # not a .npy file, or shorter than its header says
+        raise ValueError(f"{path} is damaged: {error}") from None
+
+
 def _open_shard(path: Path, dtype: str, num_tokens: int) -> NDArray[Any]:
     expected = f"{dtype}[{num_tokens}]"
-    try:
-        shard = np.lib.format.open_memmap(path, mode="r")
-    except (ValueError, EOFError) as error:  # not a .npy file, or shorter than its header says
-        raise ValueError(f"{path} is damaged: {error}; expected {expected}") from None
+    shard = open_npy(path)
     if (found := f"{shard.dtype}{list(shard.shape)}") != expected:
         raise ValueError(f"{path} is {found}, expected {expected}; run `jaxlm encode` into a new directory")
     return np.asarray(shard)  # a plain view, because indexing an `np.memmap` is slower

@@ -1,6 +1,7 @@
 """`jaxlm count`."""
 
 import errno
+import io
 import itertools
 from collections import Counter
 
@@ -19,6 +20,13 @@ IDS = [0, 1, 2, 0, 1, 2, 0, 1, 1]
 def tokens(tmp_path):
     np.save(tmp_path / "ids.npy", np.array(IDS, np.uint16))
     return tmp_path / "ids.npy"
+
+
+def npy(values):
+    """Return the bytes of a `.npy` file."""
+    file = io.BytesIO()
+    np.save(file, np.array(values))
+    return file.getvalue()
 
 
 def count(*arguments, console=None, **options):
@@ -63,6 +71,22 @@ def test_count_refuses_and_writes_nothing(tokens, tmp_path):
     with pytest.raises(FileExistsError, match=r"ids\.npy exists; choose another --out"):
         count(tokens, out=tokens)
     assert not (tmp_path / "counts").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "is damaged: EOF"),
+        (b"It was the best of times", "is damaged: the magic string is not correct"),
+        (npy([0.5, 1.0]), r"must be integers \[T\], got float64\[2\]"),
+        (npy([[0, 1]]), r"must be integers \[T\], got int64\[1, 2\]"),
+        (npy(IDS)[:-8], "is damaged: mmap length is greater than file size"),
+    ],
+)
+def test_count_refuses_a_file_without_ids(tmp_path, content, message):
+    (tmp_path / "ids.npy").write_bytes(content)
+    with pytest.raises(ValueError, match=rf"ids\.npy {message}"):
+        count(tmp_path / "ids.npy", out=tmp_path / "counts")
 
 
 def test_count_names_the_file_that_does_not_fit(tokens, tmp_path):

@@ -85,7 +85,7 @@ def test_open_tokens_compares_checksums(directory, name):
     [
         (np.arange(5, dtype=np.uint32), r"000000\.npy is uint32\[5\], expected uint16\[5\]"),
         (np.arange(4, dtype=np.uint16), r"000000\.npy is uint16\[4\], expected uint16\[5\]"),
-        (None, r"000000\.npy is damaged: .*; expected uint16\[5\]"),
+        (None, r"000000\.npy is damaged: mmap length is greater than file size"),
     ],
 )
 def test_open_tokens_without_verify_compares_headers(directory, shard, message):
