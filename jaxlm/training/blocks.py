@@ -42,7 +42,8 @@ def iterate_blocks(
     requested. Request it while the device trains on this block, so that neither waits for the other.
     """
     num_windows = jax.device_put(as_int32(len(stream) - context_length), sharding)
-    size = max(_IDS_PER_BLOCK // (batch_size * (context_length + 1) * key.size), 1)
+    # A small integer of NumPy would overflow.
+    size = max(_IDS_PER_BLOCK // (int(batch_size) * (int(context_length) + 1) * key.size), 1)
 
     def draw(first: int) -> Any:
         return _draw_block(num_windows, jax.device_put(np.int32(first), sharding), size, batch_size, key=key)

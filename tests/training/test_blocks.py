@@ -54,6 +54,12 @@ def test_blocks_of_zero_steps():
     assert not [*iterate_blocks(stream, 2, 32, 0, key=jax.random.key(0), sharding=DEVICE)]
 
 
+def test_blocks_of_a_small_integer_batch_size():
+    stream = jaxlm.TokenStream((IDS,), VOCAB)
+    block, *_ = iterate_blocks(stream, 2, np.int16(20_000), 9, key=jax.random.key(0), sharding=DEVICE)
+    assert block.windows.shape == (4, 20_000, 3)
+
+
 def test_train_lm_from_memory_maps_has_the_same_bits(tmp_path):
     stream = make_stream(tmp_path)
     expected, history = train_lm(val_ids=IDS[:50], log_every=1)
