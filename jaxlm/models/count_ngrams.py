@@ -52,8 +52,8 @@ def count_ngrams(
         order: n, at least 1.
         vocab_size: V; None means that of the `TokenStream`, or the largest id plus 1.
         executor: where pieces are counted, in threads or processes; None means in this thread.
-        memory: bytes to use, approximately. Beyond it, counts are kept in temporary files, and the arrays of the
-            result are memory maps.
+        memory: bytes for the counts, approximately, besides up to 140 MB for each piece in the executor. Beyond
+            it, counts are kept in temporary files, and the arrays of the result are memory maps.
         console: prints progress; None is quiet.
 
     Raises:
