@@ -1,7 +1,6 @@
 """`jaxlm count`."""
 
 import os
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -32,6 +31,7 @@ def count_tokens(options: CountOptions, console: Console) -> dict[str, Any]:
     from jaxlm.models.ngram_counts import NgramCounts
     from jaxlm.text.open_tokens import open_npy
     from jaxlm.utils.checks import check_at_least
+    from jaxlm.utils.workers import DaemonExecutor
 
     if (options.tokens is None) == (not options.merge):
         raise ValueError("jaxlm count requires either TOKENS or --merge A B")
@@ -47,7 +47,7 @@ def count_tokens(options: CountOptions, console: Console) -> dict[str, Any]:
         ids = open_npy(options.tokens) if is_npy else jaxlm.open_tokens(options.tokens)
         if ids.dtype.kind not in "iu" or ids.ndim != 1:
             raise ValueError(f"{options.tokens} must be integers [T], got {ids.dtype}{list(ids.shape)}")
-        with ThreadPoolExecutor(options.workers or os.cpu_count()) as executor:
+        with DaemonExecutor(options.workers or os.cpu_count() or 1) as executor:
             chosen = {"vocab_size": options.vocab_size, "executor": executor, "console": console}
             counts = jaxlm.count_ngrams(ids, options.order, **chosen)
     counts.save(options.out)

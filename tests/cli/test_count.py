@@ -3,6 +3,7 @@
 import errno
 import io
 import itertools
+import threading
 from collections import Counter
 
 import numpy as np
@@ -11,6 +12,7 @@ from cli_helpers import pipe, shown
 
 import jaxlm
 from jaxlm.cli.count import CountOptions, count_tokens
+from jaxlm.models import count_ngrams as count_ngrams_module
 from jaxlm.models.ngram_counts import NgramCounts
 
 IDS = [0, 1, 2, 0, 1, 2, 0, 1, 1]
@@ -71,6 +73,25 @@ def test_count_refuses_and_writes_nothing(tokens, tmp_path):
     with pytest.raises(FileExistsError, match=r"ids\.npy exists; choose another --out"):
         count(tokens, out=tokens)
     assert not (tmp_path / "counts").exists()
+
+
+def test_count_does_not_wait_for_pieces_after_an_interrupt(tokens, tmp_path, monkeypatch):
+    started, release, finished = threading.Event(), threading.Event(), []
+
+    def count_piece(piece, order, vocab_size):
+        if piece[0] == IDS[0]:
+            started.wait(5)
+            raise KeyboardInterrupt
+        started.set()
+        release.wait(5)
+        finished.append(piece)
+
+    monkeypatch.setattr(count_ngrams_module, "count_piece", count_piece)
+    monkeypatch.setattr(count_ngrams_module, "_PIECE", 5)
+    with pytest.raises(KeyboardInterrupt):
+        count(tokens, order=1, workers=2, out=tmp_path / "counts")
+    assert not finished
+    release.set()
 
 
 @pytest.mark.parametrize(
