@@ -110,7 +110,10 @@ def _merge_all(runs: Iterable[Run], memory: int, folder: Path) -> Run:
 
 
 def _merge_ranges(runs: list[Run], limit: int) -> Iterator[Run]:
-    """Yield the merged runs in ranges of the first words of the keys, of at most `limit` rows before the merge."""
+    """Yield the merged runs in ranges of the first words of the keys.
+
+    A range has at most `limit` rows before the merge, or all rows of one first word.
+    """
     stride = max(limit // (2 * len(runs)), 1)
     samples = np.sort(np.concatenate([keys[0, ::stride] for keys, _ in runs]))  # one for `stride` rows
     bounds = np.unique(samples[len(runs) :: len(runs)])
