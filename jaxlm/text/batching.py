@@ -49,7 +49,7 @@ def check_ids(ids: ArrayLike, vocab_size: int, *, name: str = "ids") -> Integers
 
     Args:
         ids: integers of any shape.
-        vocab_size: V, the limit.
+        vocab_size: V, the limit. Ids must also be below 2^31.
         name: what errors call the ids.
 
     Raises:
@@ -62,7 +62,7 @@ def check_ids(ids: ArrayLike, vocab_size: int, *, name: str = "ids") -> Integers
     check_not_traced("check_ids", "ids that were checked before", ids)
     array = as_integers(ids, name)
     array = np.asarray(array) if isinstance(array, TokenStream) else array
-    _check_range([array], vocab_size, name)
+    _check_range([array], min(vocab_size, 2**31), name)  # the result is int32
     return array if array.dtype == np.int32 else array.astype(np.int32)
 
 

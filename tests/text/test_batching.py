@@ -32,6 +32,11 @@ def test_check_ids_names_the_worst_id_and_the_limit(ids, worst):
             check_ids(array, vocab_size=3)
 
 
+def test_check_ids_refuses_ids_above_int32():
+    with pytest.raises(ValueError, match=r"2147483648 is outside 0\.\.2147483647"):
+        check_ids([2**31], vocab_size=2**33)
+
+
 @pytest.mark.parametrize("ids", [np.array([0.0, 1.0]), jnp.array([0.0]), np.array([True]), ["a"]])
 def test_check_ids_refuses_other_types(ids):
     with pytest.raises(TypeError, match="prompt must be integers"):
