@@ -47,6 +47,7 @@ class DaemonExecutor(Executor):
                     future.set_result(function())
                 except BaseException as error:
                     future.set_exception(error)  # which `result` raises
+            del call, future, function  # an idle thread would keep the result
 
 
 def map_ahead(

@@ -2,6 +2,7 @@
 
 import threading
 import time
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -50,3 +51,12 @@ def test_a_daemon_executor_does_not_wait():
     assert not future.done()
     release.set()
     future.result(30)
+
+
+def test_an_idle_daemon_executor_keeps_no_result():
+    with DaemonExecutor(1) as executor:
+        reference = weakref.ref(executor.submit(int))
+        deadline = time.monotonic() + 2
+        while reference() is not None and time.monotonic() < deadline:
+            time.sleep(0.001)
+        assert reference() is None
