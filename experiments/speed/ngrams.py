@@ -150,7 +150,7 @@ def format_rows(rows: list[dict[str, float]]) -> str:
         "score (us)",
         "lmplz (s)",
         "build_binary (s)",
-        "peak (GiB)",
+        "KenLM's peak (GiB)",
         "ratio",
     ]
     names = ["fit_s", "fit_gib", "score_us", "lmplz_s", "build_binary_s", "kenlm_gib"]
