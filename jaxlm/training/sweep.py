@@ -3,7 +3,7 @@
 import functools
 import itertools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -15,9 +15,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from jaxlm._types import Device, FloatScalar, KeyLike, Variables
 from jaxlm.devices.selection import resolve_device
-from jaxlm.evaluation.evaluate import Evaluation, evaluate
+from jaxlm.evaluation.evaluate import Evaluation
+from jaxlm.evaluation.evaluate_many import evaluate_many
 from jaxlm.models.interface import LanguageModel, num_init_params
 from jaxlm.models.jit import jit_model
+from jaxlm.text.token_stream import TokenStream
 from jaxlm.training.blocks import iterate_blocks
 from jaxlm.training.loop import History, check_training, is_recorded, make_history
 from jaxlm.training.optimizers import inject_hyperparams, sgd
@@ -57,6 +59,7 @@ def train_many(
     num_steps: int = 1000,
     log_every: int = 100,
     device: Device = "auto",
+    mesh: Mesh | None = None,
 ) -> tuple[Variables, list[History]]:
     """Train R models at once, one per key and set of hyperparameters, as one vmapped program.
 
@@ -75,6 +78,7 @@ def train_many(
         optimizer: returns an Optax optimizer, such as `lambda lr: optax.adam(lr)`. Pass the same function again to
             reuse the compiled program. The default, `jaxlm.sgd`, accepts any of its numeric arguments.
         val_ids, batch_size, num_steps, log_every, device: as in `train_lm`.
+        mesh: devices that share the runs, instead of `device`; their number must divide R.
 
     Returns:
         the trained variables, each array [R, ...], and R histories as in `train_lm`.
@@ -97,39 +101,77 @@ def train_many(
     stream, val_ids = check_training(model, train_ids, val_ids, batch_size, num_steps, log_every)
     for run in range(len(keys)):  # raises the errors of `optimizer`, which cannot check traced numbers
         optimizer(**{name: array[run] for name, array in numbers.items()})
-    target_device = resolve_device(device, num_weights=len(keys) * num_init_params(model))
-    devices = [target_device] if isinstance(device, jax.Device) else jax.devices(target_device.platform)
-    num_devices = next(count for count in range(len(devices), 0, -1) if len(keys) % count == 0)
-    mesh = Mesh(np.array(devices[:num_devices]), ("runs",))
-    replicated = NamedSharding(mesh, PartitionSpec())  # type: ignore[no-untyped-call]
-    split_by_run = NamedSharding(mesh, PartitionSpec("runs"))  # type: ignore[no-untyped-call]
-    keys, numbers = jax.device_put((keys, numbers), split_by_run)
-    states = _init_states(model, optimizer, keys, numbers)
+    mesh = mesh or _make_mesh(device, len(keys), num_init_params(model))
+    if len(keys) % mesh.size:
+        raise ValueError(f"the number of devices in mesh must divide the {len(keys)} runs, got {mesh.size}")
+    states = _init_states(model, optimizer, *jax.device_put((keys, numbers), _split_by_run(mesh)))
     update_only = inject_hyperparams(optimizer, {})._replace(init=None)  # the same `update` in each call
-    blocks = iterate_blocks(stream, model.context_length, batch_size, num_steps, key=keys, sharding=replicated)
-    records = []
-    for block in blocks:
+    options = {"batch_size": batch_size, "num_steps": num_steps, "log_every": log_every}
+    logged = []
+    for item in train_packed(model, update_only, stream, states, keys, mesh, val_ids=val_ids, **options):
+        states, records = item
+        logged += [] if records is None else [records]
+    return states.variables, [make_history([each[run] for each in logged]) for run in range(len(keys))]
+
+
+def train_packed(
+    model: LanguageModel,
+    optimizer: optax.GradientTransformation,
+    train_ids: TokenStream,
+    states: TrainState,
+    keys: Array,
+    mesh: Mesh,
+    *,
+    val_ids: TokenStream | None,
+    batch_size: int,
+    num_steps: int,
+    log_every: int,
+) -> Iterator[tuple[TrainState, list[Record] | None]]:
+    """Train R runs, split over the mesh; yield the states and the records [R] at the start and after each chunk.
+
+    Like `train`, but a run that diverges goes on with NaN. The arguments must have passed `check_training`.
+
+    Args:
+        optimizer: any of those of the runs; they differ only in the hyperparameters, which are in the states.
+        states: the states of the runs at one step, each array [R, ...], as `SWEEP_AXES` says.
+    """
+    replicated, split = NamedSharding(mesh, PartitionSpec()), _split_by_run(mesh)  # type: ignore[no-untyped-call]
+    states = jax.device_put(states, TrainState(replicated, split, split, split))  # type: ignore[arg-type]
+    keys = jax.device_put(keys, split)
+    yield states, None
+    source = train_ids, model.context_length, batch_size, num_steps
+    for block in iterate_blocks(*source, key=keys, sharding=replicated, first_step=int(states.step)):
         for step in range(block.first, block.stop):
             if (is_record := is_recorded(step, num_steps, log_every)) or step + 1 == block.stop:
                 first, stop = jax.device_put((np.int32(block.first), np.int32(step + 1)), replicated)
-                states, *outcome = train_chunk(model, update_only, block.windows, first, keys, states, stop)
-            if is_record:
-                records.append(_make_records(model, states, step, outcome, val_ids, target_device))
-    return states.variables, [make_history([each[run] for each in records]) for run in range(len(keys))]
+                states, *outcome = train_chunk(model, optimizer, block.windows, first, keys, states, stop)
+                records = _make_records(model, states, step, outcome, val_ids, replicated) if is_record else None
+                yield states, records
+
+
+def _make_mesh(device: Device, num_runs: int, num_params: int) -> Mesh:
+    """Return the device, or as many of its platform as divide the runs evenly."""
+    target_device = resolve_device(device, num_weights=num_runs * num_params)
+    devices = [target_device] if isinstance(device, jax.Device) else jax.devices(target_device.platform)
+    num_devices = next(count for count in range(len(devices), 0, -1) if num_runs % count == 0)
+    return Mesh(np.array(devices[:num_devices]), ("runs",))
+
+
+def _split_by_run(mesh: Mesh) -> NamedSharding:
+    return NamedSharding(mesh, PartitionSpec(mesh.axis_names))  # type: ignore[no-untyped-call]
 
 
 def _make_records(
-    model: LanguageModel, states: TrainState, step: int, outcome: Any, val_ids: Any, device: jax.Device
+    model: LanguageModel, states: TrainState, step: int, outcome: Any, val_ids: Any, replicated: NamedSharding
 ) -> list[Record]:
     """Return the record of each run, given losses [R] and whether the parameters are finite [R]."""
-    records = []
-    for run, (loss, is_finite) in enumerate(zip(*map(np.asarray, outcome), strict=True)):
-        validation = None if val_ids is None else Evaluation(math.nan, math.nan, 0)
-        if validation and is_finite:
-            trained = jax.tree.map(lambda leaf, run=run: leaf[run], states.variables)
-            validation = evaluate(model, trained, val_ids, device=device)
-        records.append(Record(step, float(loss), validation))
-    return records
+    losses, are_finite = map(np.asarray, outcome)
+    validations: list[Evaluation | None] = [None] * len(losses)
+    if val_ids is not None:
+        evaluations = evaluate_many(model, states.variables, val_ids, replicated)
+        unknown = Evaluation(math.nan, math.nan, evaluations[0].num_tokens)
+        validations = [each if good else unknown for each, good in zip(evaluations, are_finite, strict=True)]
+    return [Record(step, loss, each) for loss, each in zip(losses.tolist(), validations, strict=True)]
 
 
 def _check_keys(keys: Any) -> Array:
