@@ -1,0 +1,75 @@
+"""Build the page: one HTML file with its scripts, its style and the models."""
+
+import base64
+import hashlib
+import json
+from collections.abc import Sequence
+from importlib import resources
+
+import jinja2
+from markupsafe import Markup
+
+from jaxlm.runs.page.describe import PageModel, describe_model, describe_tokenizer
+from jaxlm.text.tokenizers import Tokenizer
+
+# One scope, in this order: browsers refuse modules from disk.
+CORE_SCRIPTS = "random", "tokenizers", "models", "sampler"
+VIEW_SCRIPTS: tuple[str, ...] = ()
+
+
+def build_page(
+    models: Sequence[PageModel], tokenizer: Tokenizer, *, title: str, prompt: str = "", float16: bool = False
+) -> str:
+    """Return a self-contained HTML page on which the models continue a text. It works offline, from disk.
+
+    Host function; not for use inside `jit`.
+
+    Args:
+        models: at least one; counts bigrams, neural bigrams and MLPs with the same tokenizer.
+        prompt: the text to begin with.
+        float16: store weights in half precision: half the size, but not exactly the text of `jaxlm sample`.
+
+    Raises:
+        ValueError: a model or the tokenizer is of another kind.
+
+    >>> import jax, jaxlm
+    >>> model = jaxlm.NeuralBigramLM(vocab_size=256, embedding_dim=2)
+    >>> models = [PageModel("bigram", "runs/bigram", model, jaxlm.init(model, jax.random.key(0)))]
+    >>> build_page(models, jaxlm.ByteTokenizer(), title="Bytes").startswith("<!doctype html>")
+    True
+    """
+    num_tokens = int(tokenizer.vocab_size)
+    data = {
+        "title": title,
+        "prompt": prompt,
+        "isHalf": float16,
+        "tokenizer": describe_tokenizer(tokenizer),
+        "models": [describe_model(each, num_tokens=num_tokens, float16=float16) for each in models],
+    }
+    script = read_scripts("core", CORE_SCRIPTS) + read_scripts("view", VIEW_SCRIPTS)
+    style = _read("style.css")
+    # "<" could end the script element or start a comment in it.
+    encoded = json.dumps(data, separators=(",", ":")).replace("<", r"\u003c")
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
+    return environment.from_string(_read("page.html.jinja")).render(
+        title=title,
+        script=Markup(script),  # noqa: S704  files of this folder
+        style=Markup(style),  # noqa: S704
+        data=Markup(encoded),  # noqa: S704  JSON without "<"
+        script_hash=_hash_source(script),
+        style_hash=_hash_source(style),
+    )
+
+
+def read_scripts(folder: str, names: Sequence[str]) -> str:
+    """Return the scripts of a folder as one script."""
+    return "\n".join(_read(f"{folder}/{name}.js") for name in names)
+
+
+def _read(name: str) -> str:
+    return resources.files("jaxlm.runs.page").joinpath(name).read_text("utf-8")
+
+
+def _hash_source(source: str) -> str:
+    """Return the source expression of a Content-Security-Policy that allows this script or style."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(source.encode()).digest()).decode()

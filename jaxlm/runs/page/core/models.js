@@ -1,0 +1,107 @@
+// The models of the ladder. A model has `vocabSize`, `contextLength`, and `logits(context)`, which returns a
+// Float32Array [V]. Sums of products are computed in float64, so logits differ from JAX's in the last bits.
+
+const ARRAY_TYPES = { uint8: Uint8Array, uint16: Uint16Array, uint32: Uint32Array, float32: Float32Array };
+const MIN_K = 1e-30; // as in `jaxlm.models.smoothing`
+
+// Decode an array of the page: `dtype`, and little-endian values in base64. float16 becomes float32.
+function decodeArray({ dtype, data }) {
+  const text = atob(data), bytes = new Uint8Array(text.length);
+  for (let index = 0; index < bytes.length; index++) bytes[index] = text.charCodeAt(index);
+  if (dtype !== "float16") return new ARRAY_TYPES[dtype](bytes.buffer);
+  return Float32Array.from(new Uint16Array(bytes.buffer), halfToFloat);
+}
+
+function halfToFloat(bits) {
+  const sign = bits & 0x8000 ? -1 : 1, exponent = (bits >> 10) & 31, fraction = bits & 1023;
+  if (exponent === 31) return fraction ? NaN : sign * Infinity;
+  return sign * (exponent ? (1 + fraction / 1024) * 2 ** (exponent - 15) : fraction * 2 ** -24);
+}
+
+function makeModel(description, numTokens) {
+  const makers = { counts: makeCountsBigram, bigram: makeNeuralBigram, mlp: makeMLP };
+  const arrays = {};
+  for (const [name, array] of Object.entries(description.arrays)) arrays[name] = decodeArray(array);
+  const model = makers[description.kind](description, arrays);
+
+  // A padded vocabulary has ids without a token.
+  function logits(context) {
+    return model.logits(context).fill(-Infinity, numTokens);
+  }
+
+  return { ...description, ...model, arrays, logits };
+}
+
+// log P(w | v) = log(c(v, w) + k) - log(c(v) + k V)
+function makeCountsBigram({ vocabSize, smoothing }, { rows, columns, counts }) {
+  const k = Math.fround(smoothing), { fround } = Math;
+  const logOf = (count) => fround(Math.log(fround(count + k)));
+
+  // Return the tokens seen after a token, and how often.
+  function countsAfter(token) {
+    const begin = rows[token], end = rows[token + 1];
+    return { tokens: columns.subarray(begin, end), counts: counts.subarray(begin, end) };
+  }
+
+  function logits(context) {
+    const seen = countsAfter(context[context.length - 1]);
+    let total = 0;
+    for (const count of seen.counts) total += count;
+    total = fround(fround(total) + fround(smoothing * vocabSize));
+    const logTotal = fround(Math.log(Math.max(total, MIN_K)));
+    const logProbs = new Float32Array(vocabSize).fill(logOf(0) - logTotal);
+    for (let index = 0; index < seen.tokens.length; index++) {
+      logProbs[seen.tokens[index]] = logOf(seen.counts[index]) - logTotal;
+    }
+    return logProbs;
+  }
+
+  return { logits, countsAfter };
+}
+
+// logits = E[v] W + b
+function makeNeuralBigram({ embeddingDim }, { embedding, kernel, bias }) {
+  return {
+    logits(context) {
+      const token = context[context.length - 1];
+      const embedded = embedding.subarray(token * embeddingDim, (token + 1) * embeddingDim);
+      return new Float32Array(addProduct(bias, embedded, kernel));
+    },
+  };
+}
+
+// logits = U tanh(H x + d) + b, x = [e1; ...; eN], and W x with direct connections
+function makeMLP({ contextLength, embeddingDim }, arrays) {
+  const { embedding, hiddenKernel, hiddenBias, kernel, bias, directKernel } = arrays;
+  return {
+    logits(context) {
+      const embedded = new Float32Array(contextLength * embeddingDim);
+      context.slice(context.length - contextLength).forEach((token, place) => {
+        const begin = token * embeddingDim;
+        embedded.set(embedding.subarray(begin, begin + embeddingDim), place * embeddingDim);
+      });
+      const hidden = addProduct(hiddenBias, embedded, hiddenKernel).map(Math.tanh);
+      const logits = addProduct(bias, hidden, kernel);
+      return new Float32Array(directKernel ? addProduct(logits, embedded, directKernel) : logits);
+    },
+  };
+}
+
+// Return bias + vector matrix in float64; the matrix has a row per element of the vector.
+function addProduct(bias, vector, matrix) {
+  const result = new Float64Array(bias), width = result.length;
+  const rowAt = (index) => matrix.subarray(index * width, (index + 1) * width);
+  let row = 0;
+  for (; row + 4 <= vector.length; row += 4) { // 0.25 ms for 64 rows of 4,096; one by one, 0.56 ms
+    const [a, b, c, d] = vector.subarray(row, row + 4);
+    const [rowA, rowB, rowC, rowD] = [rowAt(row), rowAt(row + 1), rowAt(row + 2), rowAt(row + 3)];
+    for (let column = 0; column < width; column++) {
+      result[column] += a * rowA[column] + b * rowB[column] + c * rowC[column] + d * rowD[column];
+    }
+  }
+  for (; row < vector.length; row++) {
+    const factor = vector[row], values = rowAt(row);
+    for (let column = 0; column < width; column++) result[column] += factor * values[column];
+  }
+  return result;
+}

@@ -1,0 +1,158 @@
+// The sampler of `jaxlm.sampling`: the same steps in the same order and rounded to float32, so that the same seed
+// gives the same text. `distributions.py` explains the search in two levels.
+
+const SAMPLE_FOLD = 2; // of `jaxlm.runs.setup`
+const BLOCK_SIZE = 64;
+const TINY = 2 ** -126; // the smallest normal float32
+const toFloat = Math.fround;
+
+// The uniform number of token t in a sample.
+function uniformOf(seed, t) {
+  return drawUniform(foldIn(foldIn(makeKey(seed), SAMPLE_FOLD), t));
+}
+
+// Return the next-token distribution with the values of each step. `order` lists tokens in the order of the draw:
+// by id, or by weight if a limit is set. `weights`, `blockSums` and `blockCumsums` belong to `order`.
+//
+// Options: temperature >= 0, where 0 is greedy; topK >= 1 or null; topP in (0, 1] or null.
+function computeDistribution(logits, { temperature, topK, topP }) {
+  const vocabSize = logits.length, largest = maxOf(logits);
+  const offset = largest === -Infinity ? 0 : largest, divisor = toFloat(clip(temperature, TINY, 1 / TINY));
+  const centered = new Float32Array(vocabSize), divided = new Float32Array(vocabSize);
+  for (let id = 0; id < vocabSize; id++) {
+    centered[id] = logits[id] - offset;
+    divided[id] = centered[id] / divisor;
+  }
+  const numKept = temperature === 0 ? 1 : Math.min(topK ?? vocabSize, vocabSize);
+  const mass = temperature === 0 ? 1 : topP ?? 1;
+  const isRanked = numKept < vocabSize || mass < 1;
+  const order = isRanked ? rankTokens(divided).subarray(0, numKept) : countTo(vocabSize);
+  const weights = exponentials(divided, order);
+  if (mass < 1) keepMass(weights, mass);
+  const blockSize = numKept <= 2 * BLOCK_SIZE ? numKept : BLOCK_SIZE;
+  const blockSums = new Float32Array(Math.ceil(numKept / blockSize));
+  for (let block = 0; block < blockSums.length; block++) {
+    blockSums[block] = sumOf(weights.subarray(block * blockSize, (block + 1) * blockSize));
+  }
+  const blockCumsums = cumulativeSums(blockSums), total = blockCumsums[blockCumsums.length - 1];
+  return { logits, centered, divided, order, weights, blockSize, blockSums, blockCumsums, total, isRanked };
+}
+
+// Set the weights after the first tokens with this share of the total to 0.
+function keepMass(weights, mass) {
+  const sums = cumulativeSums(weights), kept = toFloat(toFloat(Math.max(mass, TINY)) * sumOf(weights));
+  for (let place = 0; place < weights.length; place++) {
+    if (!(toFloat(sums[place] - weights[place]) < kept)) weights[place] = 0;
+  }
+}
+
+// Return the place in `order` of the first token whose cumulative weight exceeds uniform * total, or -1 if no
+// token has any weight.
+function drawPlace({ weights, blockSize, blockSums, blockCumsums, total }, uniform) {
+  if (!(total > 0)) return -1;
+  const threshold = toFloat(uniform * total);
+  const [block, sumBefore] = findFirstAbove(blockSums, blockCumsums, threshold);
+  const inBlock = weights.subarray(block * blockSize, (block + 1) * blockSize);
+  const [position] = findFirstAbove(inBlock, cumulativeSums(inBlock), toFloat(threshold - sumBefore));
+  return block * blockSize + position;
+}
+
+// Return the token that `jaxlm sample` draws with the uniform number, or -1 if no token has any weight.
+function drawToken(distribution, uniform) {
+  const place = drawPlace(distribution, uniform);
+  return place < 0 ? -1 : distribution.order[place];
+}
+
+// Return where the cumulative sums first exceed the threshold, and the sum before. Zero weights are skipped.
+function findFirstAbove(weights, sums, threshold) {
+  let last = 0;
+  for (let index = 0; index < weights.length; index++) {
+    if (!(weights[index] > 0)) continue;
+    last = index;
+    if (sums[index] > threshold) break;
+  }
+  return [last, toFloat(sums[last] - weights[last])];
+}
+
+// Return ids by descending number, equal ones by ascending id. The numbers are at most 0.
+function rankTokens(numbers) {
+  const { length } = numbers, magnitudes = new Float32Array(length), ids = new Uint32Array(length);
+  for (let id = 0; id < length; id++) magnitudes[id] = 0 - numbers[id];
+  const bits = new Uint32Array(magnitudes.buffer); // in the order of the magnitudes, because these are at least 0
+  const pairs = new Float64Array(length); // of bits and id, in one number
+  for (let id = 0; id < length; id++) pairs[id] = bits[id] * 2 ** 21 + id;
+  pairs.sort();
+  for (let place = 0; place < length; place++) ids[place] = pairs[place] % 2 ** 21;
+  return ids;
+}
+
+// float32 cumulative sums, rounded in the order of XLA's CPU compiler: within tiles of 16, then over the tiles.
+function cumulativeSums(values) {
+  const sums = new Float32Array(values), tile = 16, ends = [];
+  for (let index = 0; index < sums.length; index++) {
+    if (index % tile) sums[index] += sums[index - 1];
+    if (index % tile === tile - 1) ends.push(sums[index]);
+  }
+  if (sums.length <= tile) return sums;
+  const offsets = cumulativeSums(ends);
+  for (let index = tile; index < sums.length; index++) sums[index] += offsets[Math.floor(index / tile) - 1];
+  return sums;
+}
+
+// The float32 sum of numbers, in the order of XLA's CPU compiler with vectors of 16 numbers: add four neighbouring
+// vectors, then four of the results, and so on; then halves of the last
+// vector. Another order can move the limit of top-p among equal tokens.
+function sumOf(values) {
+  if (values.length % 16) return toFloat(values.reduce((sum, value) => sum + value, 0));
+  let sums = new Float32Array(values);
+  while (sums.length > 16) {
+    const groups = new Float32Array(16 * Math.ceil(sums.length / 64));
+    for (let index = 0; index < sums.length; index++) groups[16 * Math.floor(index / 64) + (index % 16)] += sums[index];
+    sums = groups;
+  }
+  for (let width = 8; width >= 1; width /= 2) {
+    for (let lane = 0; lane < width; lane++) sums[lane] += sums[lane + width];
+  }
+  return sums[0];
+}
+
+// Return exp(numbers[id]) for each id of `order`. XLA flushes subnormal numbers to 0.
+function exponentials(numbers, order) {
+  const weights = new Float32Array(order.length);
+  for (let place = 0; place < order.length; place++) {
+    const weight = Math.exp(numbers[order[place]]);
+    weights[place] = weight < TINY ? 0 : weight;
+  }
+  return weights;
+}
+
+function countTo(length) {
+  const numbers = new Uint32Array(length);
+  for (let index = 0; index < length; index++) numbers[index] = index;
+  return numbers;
+}
+
+function maxOf(numbers) {
+  let largest = -Infinity;
+  for (let index = 0; index < numbers.length; index++) if (numbers[index] > largest) largest = numbers[index];
+  return largest;
+}
+
+function clip(number, low, high) {
+  return Math.min(Math.max(number, low), high);
+}
+
+// Return the context of the token at `position`: the ids before it, after line ends if there are too few.
+function contextAt(ids, position, contextLength, paddingId) {
+  const padding = Array(Math.max(contextLength - position, 0)).fill(paddingId);
+  return [...padding, ...ids.slice(Math.max(position - contextLength, 0), position)];
+}
+
+// Return the log-probability of a token under logits, in nats.
+function logProb(logits, token) {
+  const largest = maxOf(logits);
+  if (largest === -Infinity) return -Infinity;
+  let sum = 0;
+  for (let id = 0; id < logits.length; id++) sum += Math.exp(logits[id] - largest);
+  return logits[token] - largest - Math.log(sum);
+}
