@@ -1,6 +1,8 @@
 __version__: str
 
 from . import reference as reference
+from .checkpoints.arpa_reader import ArpaModel as ArpaModel, read_arpa as read_arpa
+from .checkpoints.arpa_writer import write_arpa as write_arpa
 from .checkpoints.model_files import SavedModel as SavedModel, save_model as save_model
 from .devices.selection import resolve_device as resolve_device
 from .evaluation.evaluate import (
@@ -11,6 +13,7 @@ from .evaluation.evaluate import (
 )
 from .evaluation.loss import bits_per_byte as bits_per_byte, token_nats as token_nats
 from .evaluation.mixture_weights import mixture_weights as mixture_weights
+from .models.backoff_lm import BackoffLM as BackoffLM
 from .models.baselines import UniformLM as UniformLM, UnigramLM as UnigramLM
 from .models.count_ngrams import count_ngrams as count_ngrams
 from .models.counts_bigram import CountsBigramLM as CountsBigramLM

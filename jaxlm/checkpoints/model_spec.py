@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 
 from jaxlm import models
-from jaxlm.models import LanguageModel, MixtureLM, smoothing
+from jaxlm.models import BackoffLM, LanguageModel, MixtureLM, smoothing
 from jaxlm.models.baselines import UniformLM, UnigramLM
 
 _LINEN_FIELDS = {"name", "parent"}  # which Linen adds to every module for its own use
 _RUNGS = models.CountsBigramLM, models.CountsNgramLM, models.NeuralBigramLM, models.MLPLanguageModel
-_MODELS: dict[str, Any] = {each.__name__: each for each in (*_RUNGS, UniformLM, UnigramLM, MixtureLM)}
+_MODELS: dict[str, Any] = {each.__name__: each for each in (*_RUNGS, BackoffLM, UniformLM, UnigramLM, MixtureLM)}
 _SMOOTHINGS = smoothing.AddK, smoothing.KneserNey, smoothing.ModifiedKneserNey, smoothing.WittenBell
 _CLASSES = _MODELS | {each.__name__: each for each in _SMOOTHINGS}
 

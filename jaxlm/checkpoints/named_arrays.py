@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from jaxlm.checkpoints.model_spec import is_library_model
-from jaxlm.models import CountsNgramLM, LanguageModel, MixtureLM, init
+from jaxlm.models import BackoffLM, CountsNgramLM, LanguageModel, MixtureLM, init
 from jaxlm.models.baselines import UniformLM, UnigramLM
 from jaxlm.utils.checks import check_arrays, describe_arrays
 
@@ -73,7 +73,7 @@ def _to_tree(model: LanguageModel, variables: Any) -> Any:
 def _from_tree(model: LanguageModel, tree: Any) -> Any:
     if isinstance(model, MixtureLM):
         return tuple(_from_tree(part, tree.get(str(number), {})) for number, part in enumerate(model.models))
-    return model.variables_of(**tree) if isinstance(model, CountsNgramLM) else tree
+    return model.variables_of(**tree) if isinstance(model, CountsNgramLM | BackoffLM) else tree
 
 
 def _expected_tree(model: LanguageModel, tree: Any) -> Any:
@@ -86,7 +86,7 @@ def _expected_tree(model: LanguageModel, tree: Any) -> Any:
         return {}
     if isinstance(model, UnigramLM):
         return jax.ShapeDtypeStruct((int(model.vocab_size),), np.int32)  # type: ignore[no-untyped-call]
-    if isinstance(model, CountsNgramLM) or not is_library_model(model):
+    if isinstance(model, CountsNgramLM | BackoffLM) or not is_library_model(model):
         return tree
     return jax.eval_shape(lambda: init(model, jax.random.key(0)))
 

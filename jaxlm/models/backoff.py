@@ -10,7 +10,7 @@ longer one. The weight of a token that does not follow h is 0; the backoff of a 
 import bisect
 import functools
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -55,7 +55,7 @@ class BackoffTrie(NamedTuple):
     weights: Any  # float32 [M]
 
 
-class _Level(NamedTuple):
+class Level(NamedTuple):
     """Columns of the trie for some contexts of one length, with numbers of children and entries, not bounds."""
 
     num_children: NDArray[np.int32]  # of these contexts without their first token
@@ -72,7 +72,7 @@ def build_trie(ngrams: NgramCounts, smoothing: Smoothing) -> tuple[BackoffTrie, 
     Each shorter order follows from the next longer one, in pieces that fit the processor's cache.
     """
     vocab_size, keys, counts = ngrams.vocab_size, ngrams.keys, ngrams.counts
-    levels: list[_Level] = []  # from long to short contexts
+    levels: list[Level] = []  # from long to short contexts
     for order in range(ngrams.order, 0, -1):
         discounts = (
             () if isinstance(smoothing, AddK | WittenBell) else estimate_discounts(smoothing, counts, order)
@@ -82,25 +82,30 @@ def build_trie(ngrams: NgramCounts, smoothing: Smoothing) -> tuple[BackoffTrie, 
         with ThreadPoolExecutor(_NUM_THREADS) as executor:  # NumPy releases the GIL
             pieces = map_ahead(executor, build, _split(keys, counts, vocab_size))
             *level, keys, counts = _concatenate(pieces, len(counts))
-        levels.append(_Level(*level))
+        levels.append(Level(*level))
     # Tokens without an entry at the root share its backoff equally.
-    root, num_leaves = levels[-1], len(levels[0].tokens)
+    root = levels[-1]
     unigrams = np.full(vocab_size, 0 if smoothing == AddK(0) else 1 / vocab_size, np.float32)
     unigrams *= root.backoffs.prod()  # 1 without n-grams
     unigrams[root.next_tokens] += root.weights
+    return pack_levels(levels, vocab_size, no_backoff=1), jax.device_put(unigrams)
+
+
+def pack_levels(levels: list[Level], vocab_size: int, *, no_backoff: int) -> BackoffTrie:
+    """Return the trie of levels, from long to short contexts. Empties the list, to free each column early."""
+    num_leaves = len(levels[0].tokens)
     num_children, tokens, backoffs, num_entries, next_tokens, weights = (
         list(parts) for parts in zip(*reversed(levels), strict=True)
     )
-    del levels, root  # and below each column, once it is on the device
-    trie = BackoffTrie(
+    levels.clear()
+    return BackoffTrie(
         children=_bounds([*num_children, np.zeros(num_leaves, np.int32)]),  # the root is nobody's child
         tokens=_join(tokens, vocab_size),
-        backoffs=_join(backoffs, 1),
+        backoffs=_join(backoffs, no_backoff),
         entries=_bounds([np.zeros(1, np.int32), *num_entries]),
         next_tokens=_join(next_tokens, vocab_size),
         weights=_join(weights, 0),
     )
-    return trie, jax.device_put(unigrams)
 
 
 def _split(keys: Keys, counts: Counts, vocab_size: int) -> list[Run]:
@@ -127,7 +132,7 @@ def _build_level(
     discounts: Sequence[float],
     run: Run,
 ) -> tuple[NDArray[Any], ...]:
-    """Return the columns of a `_Level`, and the keys and counts of the next shorter n-grams.
+    """Return the columns of a `Level`, and the keys and counts of the next shorter n-grams.
 
     Args:
         smoothing: None omits the entries.
@@ -143,7 +148,7 @@ def _build_level(
         weights, backoffs = np.zeros(0), np.ones(len(firsts))
     else:
         weights, backoffs = _smooth(counts, firsts, num_types, vocab_size, smoothing, discounts)
-    level = _Level(
+    level = Level(
         num_children=np.diff(shorter_firsts, append=len(firsts)).astype(np.int32),
         tokens=(contexts[-1] % vocab_size).astype(np.int32),
         backoffs=backoffs.astype(np.float32),
@@ -229,9 +234,9 @@ def ngrams_of(trie: BackoffTrie, context_length: int) -> Ngrams:
 @jax.named_scope("find_contexts")
 def find_contexts(trie: BackoffTrie, contexts: IntBN) -> list[IntB]:
     """Return the indices in the trie of the last 1, 2, ..., N tokens of contexts [B, N]; the last if not found."""
-    found, parents = [], jnp.zeros(len(contexts), jnp.int32)
+    found, parents = [], jnp.zeros(contexts.shape[0], jnp.int32)
     for position in range(contexts.shape[1] - 1, -1, -1):
-        begins, ends = _at(trie.children, parents), _at(trie.children, parents + 1)
+        begins, ends = take(trie.children, parents), take(trie.children, parents + 1)
         parents = _search(trie.tokens, contexts[:, position], begins, ends)
         found.append(parents)
     return found
@@ -240,25 +245,39 @@ def find_contexts(trie: BackoffTrie, contexts: IntBN) -> list[IntB]:
 @jax.named_scope("interpolate")
 def interpolate(trie: BackoffTrie, context: IntB, shorter: FloatBV) -> FloatBV:
     """Return the probabilities after contexts, given their indices [B] and those after the shorter contexts."""
-    begins, ends = _at(trie.entries, context), _at(trie.entries, context + 1)
-    rows = jnp.arange(len(context))[:, None]
+    shares = take(trie.backoffs, context)[:, None] * shorter
+    return update_entries(trie, context, shares, lambda places, weights: places.add(weights, mode="drop"))
 
-    def add_entries(step: Any, probabilities: FloatBV) -> FloatBV:
+
+def update_entries(trie: BackoffTrie, context: IntB, values: FloatBV, update: Callable[..., FloatBV]) -> FloatBV:
+    """Return `values` [B, V] updated at the tokens that follow contexts, given their indices [B].
+
+    `update` gets `values.at[rows, tokens]` and the weights of these entries. Tokens of V or more are padding.
+    """
+    begins, ends = take(trie.entries, context), take(trie.entries, context + 1)
+    rows = jnp.arange(context.shape[0])[:, None]
+
+    def update_block(step: Any, values: FloatBV) -> FloatBV:
         index = begins[:, None] + step * _ENTRIES_PER_STEP + jnp.arange(_ENTRIES_PER_STEP)[None, :]
         is_entry = index < ends[:, None]
-        tokens = jnp.where(is_entry, _at(trie.next_tokens, index), shorter.shape[1])
-        return probabilities.at[rows, tokens].add(_at(trie.weights, index), mode="drop")
+        tokens = jnp.where(is_entry, take(trie.next_tokens, index), values.shape[1])
+        return update(values.at[rows, tokens], take(trie.weights, index))
 
     num_steps = -(-(ends - begins).max(initial=0) // _ENTRIES_PER_STEP)
-    return lax.fori_loop(0, num_steps, add_entries, _at(trie.backoffs, context)[:, None] * shorter)
+    return lax.fori_loop(0, num_steps, update_block, values)
 
 
 @jax.named_scope("interpolate")
 def interpolate_targets(trie: BackoffTrie, context: IntW, targets: IntW, shorter: FloatW) -> FloatW:
     """Return the probabilities of `targets` only, given those after the shorter contexts."""
-    begins, ends = _at(trie.entries, context), _at(trie.entries, context + 1)
-    weights = _at(trie.weights, _search(trie.next_tokens, targets, begins, ends))
-    return weights + _at(trie.backoffs, context) * shorter
+    weights = take(trie.weights, find_entries(trie, context, targets))
+    return weights + take(trie.backoffs, context) * shorter
+
+
+def find_entries(trie: BackoffTrie, context: IntW, targets: IntW) -> IntW:
+    """Return the indices in the trie of the entries of `targets` after contexts; the last if not found."""
+    begins, ends = take(trie.entries, context), take(trie.entries, context + 1)
+    return _search(trie.next_tokens, targets, begins, ends)
 
 
 def _search(tokens: Array, wanted: IntB, begins: IntB, ends: IntB) -> IntB:
@@ -268,12 +287,13 @@ def _search(tokens: Array, wanted: IntB, begins: IntB, ends: IntB) -> IntB:
 
     def step(index: Any, low: IntB) -> IntB:
         middle = low + lax.shift_left(jnp.int32(1), num_steps - 1 - index)
-        is_below = (middle <= ends) & (_at(tokens, middle - 1) < wanted)
+        is_below = (middle <= ends) & (take(tokens, middle - 1) < wanted)
         return jnp.where(is_below, middle, low)
 
     low = lax.fori_loop(0, num_steps, step, begins)
-    return jnp.where((low < ends) & (_at(tokens, low) == wanted), low, len(tokens) - 1)
+    return jnp.where((low < ends) & (take(tokens, low) == wanted), low, len(tokens) - 1)
 
 
-def _at(array: Array, index: Array) -> Array:
+def take(array: Array, index: Array) -> Array:
+    """Return elements at indices that are in range."""
     return array.at[index].get(mode="clip")

@@ -8,6 +8,7 @@ import ast
 import importlib
 import pkgutil
 import sys
+import tempfile
 import warnings
 from pathlib import Path
 
@@ -141,6 +142,9 @@ def call_everything(jaxlm):
     fitted = [model.fit(jaxlm.init(model, key), ids) for model in counts]
     for model, variables in zip(counts, fitted, strict=True):
         evaluate_and_sample(model, variables)
+    with tempfile.TemporaryDirectory() as folder:
+        jaxlm.write_arpa(f"{folder}/lm.arpa", counts[1], fitted[1])
+        evaluate_and_sample(*jaxlm.read_arpa(f"{folder}/lm.arpa")[:2])
     mixture = jaxlm.MixtureLM((small, jaxlm.CountsNgramLM(7, 2)), (0.5, 0.5))
     evaluate_and_sample(mixture, jaxlm.init(mixture, key))
     jaxlm.evaluate(jaxlm.UniformLM(7), {}, ids)

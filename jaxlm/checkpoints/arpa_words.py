@@ -1,0 +1,24 @@
+"""Spell tokens as the words of an ARPA file, which contain no whitespace."""
+
+from jaxlm.text.bpe import BYTE_OF_CHARACTER
+from jaxlm.text.tokenizers import Tokenizer
+
+SPECIAL_WORDS = "<unk>", "<s>", "</s>"  # which KenLM requires
+_CHARACTER_OF_BYTE = {byte: character for character, byte in BYTE_OF_CHARACTER.items()}
+_RESERVED = {*SPECIAL_WORDS, "<UNK>"}
+
+
+def spell_tokens(vocab_size: int, tokenizer: Tokenizer | None) -> list[str]:
+    """Return a different word for each id, without whitespace, and never a special word.
+
+    Each byte of a token is a character of GPT-2's alphabet: " the" is "Ġthe". A token that would be a special word
+    starts with "⟨", which is not in this alphabet: "⟨s>". So does an id without a token, as in a padded
+    vocabulary: "⟨300>". Without a tokenizer, an id is its decimal digits.
+    """
+    if tokenizer is None:
+        return [str(token) for token in range(vocab_size)]
+    words = []
+    for token in range(tokenizer.vocab_size):
+        word = "".join(_CHARACTER_OF_BYTE[byte] for byte in tokenizer.decode_bytes([token]))
+        words.append("⟨" + word[1:] if word in _RESERVED else word)
+    return words + [f"⟨{token}>" for token in range(tokenizer.vocab_size, vocab_size)]
