@@ -31,7 +31,11 @@ from .models.smoothing import (
 )
 from .runs.config import TrainConfig as TrainConfig
 from .runs.load import Run as Run, load_model as load_model, open_run as open_run
+from .runs.setup import training_recipe as training_recipe
 from .runs.summary import list_runs as list_runs
+from .runs.sweeps.plan import draw_settings as draw_settings, plan_sweep as plan_sweep
+from .runs.sweeps.run import run_sweep as run_sweep
+from .runs.sweeps.summary import list_sweep_runs as list_sweep_runs, summarize_sweep as summarize_sweep
 from .runs.train import resume_run as resume_run, start_run as start_run
 from .sampling.generate import generate as generate, tabulate as tabulate
 from .sampling.sample import sample as sample, sample_stream as sample_stream

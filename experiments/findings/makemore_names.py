@@ -32,10 +32,11 @@ import numpy as np
 import jaxlm
 from experiments.shared.experiment import Experiment, Findings, RunContext, main
 from experiments.shared.options import SeedOptions
-from experiments.shared.report import format_records, mean_and_interval
+from experiments.shared.report import format_records
 from experiments.shared.training import Ids, fit_counts, momentum_sgd, train_side_by_side
 from experiments.shared.unit_embeddings import UnitEmbeddings
 from jaxlm.utils.checks import check_at_least
+from jaxlm.utils.statistics import mean_and_interval
 
 _MARK = "."
 _CONTEXT_LENGTH = 3  # of the MLP and of the 4-gram

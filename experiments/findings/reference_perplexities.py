@@ -30,13 +30,14 @@ import jaxlm
 from experiments.shared.experiment import Experiment, Findings, RunContext, main
 from experiments.shared.options import TextOptions
 from experiments.shared.recipes import read_recipe, train_recipe
-from experiments.shared.report import format_records, mean_and_interval
+from experiments.shared.report import format_records
 from experiments.shared.training import Trained, evaluate_counts, fit_counts, train
 from experiments.shared.unit_embeddings import UnitEmbeddings
 from jaxlm.runs.config import TrainConfig
 from jaxlm.runs.results import describe_dataset
 from jaxlm.text.dataset import Dataset, load_dataset
 from jaxlm.utils.checks import check_at_least
+from jaxlm.utils.statistics import mean_and_interval
 
 _NGRAM_GOALS = {3: 104.0, 5: 105.0}  # perplexity by order of modified Kneser-Ney
 

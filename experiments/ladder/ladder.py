@@ -26,7 +26,6 @@ import numpy as np
 import jaxlm
 from experiments.ladder import rungs
 from experiments.shared.experiment import Experiment, Findings, RunContext, main
-from experiments.shared.report import mean_and_interval
 from jaxlm.devices.selection import choose_device, format_device
 from jaxlm.models.interface import num_init_params
 from jaxlm.runs.metrics_log import append_metrics
@@ -38,6 +37,7 @@ from jaxlm.runs.setup import SAMPLE_FOLD
 from jaxlm.text.dataset import Dataset, line_start_prompt
 from jaxlm.utils.atomic_files import write_atomically
 from jaxlm.utils.checks import check_at_least
+from jaxlm.utils.statistics import mean_and_interval
 from jaxlm.utils.terminal import progress
 from jaxlm.utils.timing import measure_time
 

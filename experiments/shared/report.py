@@ -1,4 +1,4 @@
-"""The parts of a report: text tables, figures in the package's palette, and means with confidence intervals."""
+"""The parts of a report: text tables, and figures in the package's palette."""
 
 import io
 import itertools
@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from string import Formatter
 from typing import Any
 
-import numpy as np
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -88,19 +87,3 @@ def plot_lines(panels: Mapping[str, Mapping[str, Sequence[Any]]], **settings: An
         axes.set(title=title, **settings)
     figure.legend(*all_axes[-1].get_legend_handles_labels(), loc="outside right upper", fontsize=9)
     return figure
-
-
-def mean_and_interval(values: Sequence[float]) -> tuple[float, float]:
-    """Return the mean and the half-width of its 95 % confidence interval by Student's t.
-
-    The half-width is infinite for a single value or a value that is not finite.
-
-    >>> mean_and_interval([1.0, 2.0, 3.0])
-    (2.0, 2.484...)
-    """
-    from scipy.special import stdtrit  # type: ignore[import-untyped]  # a dependency of JAX; late for a fast --help
-
-    mean, num_values = float(np.mean(values)), len(values)
-    if num_values < 2 or not math.isfinite(mean):
-        return mean, math.inf
-    return mean, float(stdtrit(num_values - 1, 0.975) * np.std(values, ddof=1) / math.sqrt(num_values))

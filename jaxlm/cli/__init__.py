@@ -22,6 +22,7 @@ from jaxlm.cli.exchange import ExportOptions, ImportOptions, export_file, import
 from jaxlm.cli.runs import RunsOptions, show_runs
 from jaxlm.cli.sample import SampleOptions, sample_text
 from jaxlm.cli.shared import TYRO_CONFIG
+from jaxlm.cli.sweep import SweepOptions, run_sweep
 from jaxlm.cli.tokenize import TokenizeOptions, inspect_tokenizer
 from jaxlm.cli.train import TrainOptions, parse_over_saved_options, train_model
 from jaxlm.runs.metrics_log import replace_nonfinite
@@ -31,6 +32,7 @@ from jaxlm.utils.terminal import escape_controls, make_console, run_command
 # Each subcommand's options record, and the function that takes it and a console and returns a JSON document.
 COMMANDS: dict[str, tuple[type, Callable[..., dict[str, Any]]]] = {
     "train": (TrainOptions, train_model),
+    "sweep": (SweepOptions, run_sweep),
     "evaluate": (EvaluateOptions, evaluate_text),
     "sample": (SampleOptions, sample_text),
     "tokenize": (TokenizeOptions, inspect_tokenizer),
@@ -48,7 +50,8 @@ COMMANDS: dict[str, tuple[type, Callable[..., dict[str, Any]]]] = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code.
 
-    0 is success, 1 an exercise that does not pass, 2 an error that the user can fix, and 130 an interruption.
+    0 is success, 1 an exercise that does not pass or a sweep with a run that is not done, 2 an error that the user
+    can fix, 130 an interruption, and 75 an interruption of one run of a sweep (EX_TEMPFAIL: start it again).
     `arguments` are the words after `jaxlm`; None means `sys.argv[1:]`. Raises SystemExit after tyro has printed
     help or a usage error.
     """
@@ -58,6 +61,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if message and "--json" in words:
         with contextlib.suppress(OSError):  # the error was that of printing to a full disk
             print(json.dumps({"error": message}, indent=2), flush=True)
+    if code == 130 and words[:1] == ["sweep"] and any(word.split("=")[0] == "--index" for word in words):
+        return 75
     return code or int(document.get("passed") is False)
 
 

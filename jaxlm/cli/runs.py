@@ -1,6 +1,9 @@
 """`jaxlm runs`."""
 
+import csv
+import io
 import itertools
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,7 +13,7 @@ from tyro.conf import Positional, arg
 import jaxlm
 from jaxlm.cli.shared import CommandOptions, Console
 from jaxlm.utils.atomic_files import expand
-from jaxlm.utils.terminal import escape_controls, print_plain
+from jaxlm.utils.terminal import escape_controls, print_plain, write
 
 _NOTES = {  # parts of a manifest, and the note if they differ
     "corpus": "these runs use different texts: their figures are not comparable",
@@ -21,25 +24,65 @@ _REMEDY = "jaxlm train creates runs, in runs/ or at its --out"
 
 @dataclass(frozen=True)
 class RunsOptions(CommandOptions):
-    """List runs with their results, show one run, or compare several."""
+    """List runs with their results, show one run or a sweep, or compare several runs."""
 
-    # A directory of runs to list, one run directory to show, or several to compare; other paths are skipped.
+    # A directory of runs or a sweep to list, one run directory to show, or several to compare; others are skipped.
     paths: Annotated[tuple[Path, ...], Positional, arg(metavar="[RUN ...]")] = (Path("runs"),)
-    plot: Path | None = None  # PNG file to write with the loss curves of several runs.
+    # PNG file to write with the loss curves; those of a sweep are averaged over seeds.
+    plot: Path | None = None
+    best: bool = (
+        False  # Also print the command that trains the best run again. In a sweep, seeds are averaged first.
+    )
+    csv: bool = False  # Print the runs and their options as CSV instead of a table.
 
 
 def show_runs(options: RunsOptions, console: Console) -> dict[str, Any]:
-    """List the runs of a directory, show one run, or compare several."""
-    from jaxlm.runs.manifest import read_manifest
-    from jaxlm.runs.summary import summarize_run
+    """List the runs of a directory, show one run or a sweep, or compare several runs."""
+    from rich.console import Console as RichConsole
 
-    named, plot = list(dict.fromkeys(map(expand, options.paths))), options.plot
+    from jaxlm.runs.sweeps.run import PLAN_FILE
+
+    named = list(dict.fromkeys(map(expand, options.paths)))
     for path in named:
         if not path.exists():
             raise FileNotFoundError(f"{path} does not exist; {_REMEDY}")
+    if options.plot is not None and options.plot.suffix.lower() != ".png":
+        raise ValueError(f"--plot must name a .png file, got {options.plot}")
+    shown = RichConsole(quiet=True) if options.csv else console
+    is_sweep = len(named) == 1 and (named[0] / PLAN_FILE).exists()
+    document = show_sweep(named[0], shown) if is_sweep else _show_paths(named, shown)
+    rows = document["runs"]
+    if options.csv:
+        write(console, _format_csv(rows))
+    if options.plot is not None and rows:
+        options.plot.parent.mkdir(parents=True, exist_ok=True)
+        plot_settings(options.plot, named[0], document["settings"]) if is_sweep else _plot_runs(options.plot, rows)
+    if options.best:
+        document["best"] = _find_best(document)
+        print_plain(shown, document["best"]["command"])
+    return document
+
+
+def show_sweep(path: Path, console: Console) -> dict[str, Any]:
+    """Print the figures of the settings of a sweep, and the runs that are not done."""
+    from jaxlm.runs.report.tables import sweep_table
+
+    runs, settings = jaxlm.list_sweep_runs(path), jaxlm.summarize_sweep(path)
+    console.print(sweep_table(settings))
+    _print_unfinished([row for row in runs if row["state"] != "planned"], console)
+    if planned := sum(row["state"] == "planned" for row in runs):
+        print_plain(
+            console, f"{planned} runs are planned; continue with: jaxlm sweep --out {shlex.quote(str(path))}"
+        )
+    return {"runs": runs, "settings": settings}
+
+
+def _show_paths(named: list[Path], console: Console) -> dict[str, Any]:
+    """List the runs of one directory, show one run, or compare several."""
+    from jaxlm.runs.manifest import read_manifest
+    from jaxlm.runs.summary import summarize_run
+
     paths = [path for path in named if (path / "manifest.json").exists()]
-    if plot is not None and (plot.suffix.lower() != ".png" or len(paths) < 2):
-        raise ValueError(f"--plot must name a .png file for two or more runs, got {plot} for {len(paths)}")
     if not paths:
         listed = jaxlm.list_runs(named[0]) if len(named) == 1 else []
         where = ", ".join(map(str, named))
@@ -49,8 +92,6 @@ def show_runs(options: RunsOptions, console: Console) -> dict[str, Any]:
     rows = [summarize_run(path) | {"run": str(path)} for path in paths]
     _print_runs(rows, console)
     if len(named) > 1:
-        if plot is not None:
-            _plot_runs(plot, rows, manifests)
         return {"runs": rows} | _compare_runs(manifests, console)
     (manifest,) = manifests.values()
     ended = f", ended {manifest['ended']}" if manifest["ended"] else ""
@@ -61,11 +102,17 @@ def show_runs(options: RunsOptions, console: Console) -> dict[str, Any]:
 
 
 def _print_runs(rows: list[dict[str, Any]], console: Console) -> None:
-    """Print the figures of runs; for unfinished runs, also the reason and the resume command."""
-    from jaxlm.runs.directory import resume_hint
+    """Print the figures of runs, and the runs that are not done."""
     from jaxlm.runs.report.tables import runs_table
 
     console.print(runs_table(rows))
+    _print_unfinished(rows, console)
+
+
+def _print_unfinished(rows: list[dict[str, Any]], console: Console) -> None:
+    """Print the reason and the resume command of each run that is not done."""
+    from jaxlm.runs.directory import resume_hint
+
     for row in rows:
         if row["state"] not in ("done", "running"):
             reason = f" ({row['why']})" if row["why"] else ""
@@ -91,18 +138,51 @@ def _compare_runs(manifests: dict[str, Any], console: Console) -> dict[str, Any]
     return {"differing": differing, "notes": []}
 
 
-def _plot_runs(plot: Path, rows: list[dict[str, Any]], manifests: dict[str, Any]) -> None:
+def _format_csv(rows: list[dict[str, Any]]) -> str:
+    """Return the rows as CSV, with a column for each option."""
+    flat = [row["options"] | {name: value for name, value in row.items() if name != "options"} for row in rows]
+    table = io.StringIO()
+    names = dict.fromkeys(itertools.chain(*flat[:1], *(row["options"] for row in rows)))
+    writer = csv.DictWriter(table, list(names), extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(flat)
+    return table.getvalue()
+
+
+def _find_best(document: dict[str, Any]) -> dict[str, Any]:
+    """Return the best run and the command that trains it again: of a sweep, the best run of the best setting."""
+    from jaxlm.runs.config import config_from_json, config_to_command
+    from jaxlm.runs.sweeps.summary import best_run
+
+    rows = document["runs"]
+    for setting in document.get("settings", [])[:1]:
+        rows = [row for row in rows if row["run"] in setting["runs"]]
+    if (best := best_run(rows)) is None:
+        raise ValueError("--best needs a finished training run")
+    config = config_from_json(best["options"], origin=best["path"])
+    return {"run": best["run"], "command": shlex.join(config_to_command(config))}
+
+
+def plot_settings(plot: Path, sweep: Path, settings: list[dict[str, Any]]) -> None:
+    """Plot the curves of a sweep, averaged over seeds."""
+    from jaxlm.runs.report.sweep_plot import plot_sweep
+    from jaxlm.runs.sweeps.summary import read_curves
+
+    plot_sweep(plot, read_curves(sweep, settings))
+
+
+def _plot_runs(plot: Path, rows: list[dict[str, Any]]) -> None:
     """Plot the loss curves. Draw a model without a curve as a horizontal line."""
+    from jaxlm.runs.manifest import read_manifest
     from jaxlm.runs.metrics_log import read_metrics
     from jaxlm.runs.report.plots import plot_curves
 
-    curves, floors = dict[str, list[dict[str, Any]]](), dict[str, float]()
-    for row in rows:
-        records = read_metrics(Path(row["run"], "metrics.jsonl"))
+    curves, floors, vocab_sizes = dict[str, list[dict[str, Any]]](), dict[str, float](), set()
+    for row in (row for row in rows if row["state"] != "damaged"):
+        records = read_metrics(Path(row["path"], "metrics.jsonl"))
         for record in records:
             curves.setdefault(f"{row['run']}: {record['model']}", []).append(record)
         if not records and row["perplexity"] is not None:
             floors[f"{row['run']}: {row['model']}"] = row["perplexity"]
-    vocab_sizes = {manifest.get("tokenizer", {}).get("vocab_size") for manifest in manifests.values()}
-    plot.parent.mkdir(parents=True, exist_ok=True)
+        vocab_sizes.add(read_manifest(Path(row["path"])).get("tokenizer", {}).get("vocab_size"))
     plot_curves(plot, curves, floors, vocab_sizes.pop() if len(vocab_sizes) == 1 else None)

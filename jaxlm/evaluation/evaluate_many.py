@@ -3,7 +3,6 @@
 import jax
 import numpy as np
 from jax import Array
-from jax.sharding import Sharding
 from numpy.typing import ArrayLike
 
 from jaxlm._types import Variables
@@ -16,23 +15,20 @@ from jaxlm.text.batching import check_stream
 _BATCH_SIZE = 256  # contexts per forward pass of each model
 
 
-def evaluate_many(
-    model: LanguageModel, variables: Variables, ids: ArrayLike, sharding: Sharding | None = None
-) -> list[Evaluation]:
+def evaluate_many(model: LanguageModel, variables: Variables, ids: ArrayLike) -> list[Evaluation]:
     """Return `evaluate(model, variables[r], ids)` for each of R models, up to rounding, by one vmapped program.
 
     Host function; not for use inside `jit`. The windows are grouped and copied to the devices once, not R times.
 
     Args:
-        variables: the variables of the models, each array [R, ...].
+        variables: the variables of the models, each array [R, ...], possibly split over devices.
         ids: as in `evaluate`.
-        sharding: where to put the windows; None means JAX's default device.
     """
     stream = check_stream(ids, model.vocab_size, min_length=model.context_length + 1)
     total, num_windows = np.float64(0), len(stream) - model.context_length
     for segment in stream.segments(WINDOWS_PER_CALL, overlap=model.context_length):
         grouped, order = group_windows(segment.astype(np.int32), model, _BATCH_SIZE)
-        nats = jax.device_get(_score_many(model, variables, jax.device_put(grouped, sharding)))
+        nats = jax.device_get(_score_many(model, variables, grouped))
         total = total + nats[:, : len(order)].sum(axis=1, dtype=np.float64)
     with np.errstate(over="ignore"):
         means = (total / num_windows).tolist()

@@ -71,6 +71,8 @@ class TrainConfig:
     weight_decay: _NotNegative = 0.0
     clip_norm: _Norm | None = 1.0  # Maximum global norm of the gradient; None disables clipping.
     log_every: _Positive = 250  # Steps between records of minibatch loss and validation loss.
+    # Windows of the validation text that a record uses, the first ones; None means all. The results use all.
+    val_windows: _Positive | None = None
     # Stop after this many records without improvement and keep the best parameters. Their validation loss is
     # optimistic. None never stops early.
     patience: _Positive | None = None
@@ -146,9 +148,29 @@ def reset_dependent_options(config: TrainConfig, **choices: str | Path) -> Train
     return dataclasses.replace(config, **{name: getattr(TrainConfig, name) for name in names})
 
 
+def accepts_float(name: str) -> bool:
+    """Return whether the option exists and may be a number with a fraction."""
+    types = [field.type for field in dataclasses.fields(TrainConfig) if field.name == name]
+    return any(float in _parts(each, type) for each in types)
+
+
 def config_to_json(config: TrainConfig) -> dict[str, Any]:
     """Return the options as a JSON object for `config_from_json`."""
     return {name: str(value) if isinstance(value, Path) else value for name, value in vars(config).items()}
+
+
+def config_to_command(config: TrainConfig) -> list[str]:
+    """Return the words of the command that trains a model with these options, such as `jaxlm train --lr 0.5`.
+
+    >>> config_to_command(TrainConfig(model="bigram", lr=0.3, clip_norm=None, seed=2))
+    ['jaxlm', 'train', '--model', 'bigram', '--lr', '0.3', '--clip-norm', 'None', '--seed', '2']
+    """
+    choices = {name: getattr(config, name) for name in ("model", "tokenizer", "optimizer", "tokens", "num_steps")}
+    defaults, words = vars(resolve(TrainConfig(**choices))), ["jaxlm", "train"]
+    for name, value in vars(config).items():
+        if value != getattr(TrainConfig, name) and (name in choices or value != defaults[name]):
+            words += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
+    return words
 
 
 def config_from_json(document: Any, *, origin: str | Path) -> TrainConfig:

@@ -13,10 +13,15 @@ def append_metrics(path: Path, metrics: dict[str, Any]) -> None:
     """Append a record as one line. If writing fails, the last line may be incomplete."""
     try:
         with path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(replace_nonfinite(metrics), allow_nan=False) + "\n")
+            file.write(format_metrics(metrics))
     except OSError as error:
         error.filename = str(path)  # a failing write does not set it
         raise
+
+
+def format_metrics(metrics: dict[str, Any]) -> str:
+    """Return a record as one line of the log."""
+    return json.dumps(replace_nonfinite(metrics), allow_nan=False) + "\n"
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

@@ -14,10 +14,9 @@ from jaxlm.evaluation.loss import bits_per_byte
 from jaxlm.models import CountsBigramLM, LanguageModel
 from jaxlm.models.interface import num_params
 from jaxlm.runs.manifest import describe_environment, write_json
-from jaxlm.runs.metrics_log import read_metrics
 from jaxlm.runs.own import limit_tokens
 from jaxlm.runs.report.page import render_page
-from jaxlm.runs.report.plots import plot_counts, plot_curves
+from jaxlm.runs.report.plots import plot_counts
 from jaxlm.runs.report.tables import format_samples
 from jaxlm.runs.setup import SAMPLE_FOLD, TrainingSetup
 from jaxlm.sampling.sample import sample
@@ -84,16 +83,21 @@ def metrics_line(name: str, record: Record) -> dict[str, Any]:
 
 
 def write_artifacts(
-    path: Path, setup: TrainingSetup, variables: Any, compile_seconds: float, train_seconds: float
+    path: Path,
+    setup: TrainingSetup,
+    variables: Any,
+    compile_seconds: float,
+    train_seconds: float,
+    evaluation: Evaluation | None = None,
 ) -> None:
-    """Write `ARTIFACTS` to the run directory, `results.json` last."""
+    """Write `ARTIFACTS` to the run directory, `results.json` last. None evaluates the model."""
     config, data, model, title = setup.config, setup.data, setup.model, setup.title
     save_model(path / "model", model, variables, setup.saved_tokenizer)
-    evaluation = evaluate(model, variables, data.val_ids, device=setup.device)
+    evaluation = evaluation or evaluate(model, variables, data.val_ids, device=setup.device)
     seconds = {"compile_seconds": compile_seconds, "train_seconds": train_seconds}
     row = model_row(setup.name, title, model, variables, evaluation, data.val_bytes_per_token, **seconds)
     if setup.metrics:
-        row["metrics"] = setup.compute_metrics(variables)
+        row["metrics"] = setup.compute_metrics(variables, data.val_ids)
     prompt_ids = line_start_prompt(data, model.context_length)
     prompt = data.tokenizer.decode(prompt_ids)
     key = jax.random.fold_in(jax.random.key(config.seed), SAMPLE_FOLD)
@@ -106,13 +110,11 @@ def write_artifacts(
     samples = {title: text}
     results = describe_results(data, setup.tokenizer_name, config.seed, [row], prompt, samples, setup.device)
     write_atomically(path / "samples.txt", format_samples(samples))
-    try:
-        if setup.optimizer is not None:
-            plot_curves(path / "curves.png", {title: read_metrics(path / "metrics.jsonl")}, {}, model.vocab_size)
-        elif isinstance(model, CountsBigramLM):
-            tokens = [data.tokenizer.decode([token]) for token in range(data.tokenizer.vocab_size)]
+    if isinstance(model, CountsBigramLM):
+        tokens = [data.tokenizer.decode([token]) for token in range(data.tokenizer.vocab_size)]
+        try:
             plot_counts(path / "counts.png", np.asarray(variables["counts"]["table"]), tokens)
-    except Exception as error:  # the run is worth more than its picture
-        logging.getLogger(__name__).warning("%s: cannot draw the picture: %s", path, error)
+        except Exception as error:  # the run is worth more than its picture
+            logging.getLogger(__name__).warning("%s: cannot draw the picture: %s", path, error)
     write_atomically(path / "report.html", render_page(path, results, title=f"{title}, {data.corpus.name}"))
     write_json(path / "results.json", results)

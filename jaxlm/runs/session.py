@@ -56,7 +56,7 @@ def train_with_checkpoints(
                 yielded_at = now
                 if record is not None:
                     line = metrics_line(setup.name, record)
-                    append_metrics(log, line | setup.compute_metrics(state.variables))
+                    append_metrics(log, line | setup.compute_metrics(state.variables, setup.record_ids))
                     content = read_log(log)
                     if write_events is not None:
                         write_events(record)

@@ -12,7 +12,7 @@ from jaxlm.checkpoints.named_arrays import variables_to_arrays
 from jaxlm.devices.selection import choose_device, format_device
 from jaxlm.models import CountsBigramLM, CountsNgramLM, LanguageModel, MLPLanguageModel, NeuralBigramLM
 from jaxlm.models.interface import init, num_init_params
-from jaxlm.runs.config import TrainConfig
+from jaxlm.runs.config import TrainConfig, resolve
 from jaxlm.runs.own import Metrics, Own, OwnTokenizer
 from jaxlm.runs.tensorboard import check_tensorboard
 from jaxlm.text.dataset import Dataset, load_dataset
@@ -43,10 +43,16 @@ class TrainingSetup(NamedTuple):
     name: str  # of the model in the manifest, the log and the results
     title: str  # of the model in tables and plots
 
-    def compute_metrics(self, variables: Any) -> dict[str, float]:
+    @property
+    def record_ids(self) -> Any:
+        """The validation tokens that a record uses: those of the first `val_windows` windows."""
+        num_windows = self.config.val_windows
+        return self.data.val_ids[: None if num_windows is None else num_windows + self.model.context_length]
+
+    def compute_metrics(self, variables: Any, val_ids: Any) -> dict[str, float]:
         """Return the caller's metrics of the model."""
         metrics = (self.metrics or {}).items()
-        return {name: float(metric(self.model, variables, self.data.val_ids)) for name, metric in metrics}
+        return {name: float(metric(self.model, variables, val_ids)) for name, metric in metrics}
 
     @property
     def saved_tokenizer(self) -> Tokenizer | None:
@@ -147,6 +153,35 @@ def make_optimizer(config: TrainConfig) -> optax.GradientTransformation | None:
     return optax.chain(*transforms)
 
 
+def training_recipe(config: TrainConfig, vocab_size: int) -> tuple[LanguageModel, dict[str, Any]]:
+    """Return the model and the keyword arguments of `train_lm` for the bits of `jaxlm train` with these options.
+
+    The key is `jax.random.fold_in(jax.random.key(seed), fold)`, where fold is 0 for `bigram` and 1 for `mlp`.
+
+    Args:
+        config: options of a model that is trained, not counted.
+        vocab_size: that of the tokenizer.
+
+    >>> from jaxlm import train_lm
+    >>> config = TrainConfig(model="bigram", num_steps=50, batch_size=4, seed=3)
+    >>> model, options = training_recipe(config, vocab_size=3)
+    >>> variables, history = train_lm(model, [0, 1, 2] * 9, **options)
+    >>> history["train_losses"][-1] < 0.1
+    True
+    """
+    config = resolve(config)
+    if (optimizer := make_optimizer(config)) is None:
+        raise ValueError(f"model {config.model} is not trained; call fit of its class")
+    options = train_arguments(config) | {"optimizer": optimizer, "device": config.device}
+    return make_model(config, vocab_size), options | {"patience": config.patience}
+
+
+def train_arguments(config: TrainConfig) -> dict[str, Any]:
+    """Return the keyword arguments of `train` that the options determine, except the optimizer and the device."""
+    options = {name: getattr(config, name) for name in ("batch_size", "num_steps", "log_every")}
+    return options | {"key": train_key(config)}
+
+
 def train_key(config: TrainConfig) -> jax.Array:
     """Return the random key of training."""
     return jax.random.fold_in(jax.random.key(config.seed), _TRAIN_FOLDS.get(config.model, 1))
@@ -154,10 +189,8 @@ def train_key(config: TrainConfig) -> jax.Array:
 
 def train_options(setup: TrainingSetup) -> dict[str, Any]:
     """Return the keyword arguments of `train` that the setup determines."""
-    config = setup.config
-    options = {name: getattr(config, name) for name in ("batch_size", "num_steps", "log_every")}
-    options |= {"key": train_key(config), "yield_every": config.save_every}
-    return options | {"val_ids": setup.data.val_ids, "optimizer": setup.optimizer, "device": setup.device}
+    options = train_arguments(setup.config) | {"yield_every": setup.config.save_every}
+    return options | {"val_ids": setup.record_ids, "optimizer": setup.optimizer, "device": setup.device}
 
 
 def abstract_state(

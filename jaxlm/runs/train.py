@@ -76,9 +76,7 @@ def start_run(
         source = "text" if config.text else "tokens" if config.tokens else config.corpus
         label = f"{setup.name}-{source}-{setup.tokenizer_name}"
         path = new_run_path(label) if path is None else expand(path)
-        details = describe_dataset(setup.data, setup.tokenizer_name)
-        details["tokenizer"] |= {"sha256": tokenizer_checksum(setup.data)}
-        details |= {"model": setup.name, "own": describe_own(own)}
+        details = describe_setup(setup, own)
         run = create_run(path, "train", config_to_json(config), setup.device, overwrite=overwrite, **details)
         with _interrupt_with_remedy(path, own), run:
             _train(path, setup, None, console)
@@ -150,6 +148,13 @@ def resume_run(
             return_to_checkpoint(path, setup, checkpoint)
             _train(path, setup, checkpoint, console)
     return path
+
+
+def describe_setup(setup: TrainingSetup, own: Own) -> dict[str, Any]:
+    """Return the fields of a training run's manifest that its options do not determine."""
+    details = describe_dataset(setup.data, setup.tokenizer_name)
+    details["tokenizer"] |= {"sha256": tokenizer_checksum(setup.data)}
+    return details | {"model": setup.name, "own": describe_own(own)}
 
 
 @contextmanager

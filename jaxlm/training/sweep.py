@@ -101,7 +101,7 @@ def train_many(
     stream, val_ids = check_training(model, train_ids, val_ids, batch_size, num_steps, log_every)
     for run in range(len(keys)):  # raises the errors of `optimizer`, which cannot check traced numbers
         optimizer(**{name: array[run] for name, array in numbers.items()})
-    mesh = mesh or _make_mesh(device, len(keys), num_init_params(model))
+    mesh = mesh or make_runs_mesh(device, len(keys), num_init_params(model))
     if len(keys) % mesh.size:
         raise ValueError(f"the number of devices in mesh must divide the {len(keys)} runs, got {mesh.size}")
     states = _init_states(model, optimizer, *jax.device_put((keys, numbers), _split_by_run(mesh)))
@@ -145,11 +145,11 @@ def train_packed(
             if (is_record := is_recorded(step, num_steps, log_every)) or step + 1 == block.stop:
                 first, stop = jax.device_put((np.int32(block.first), np.int32(step + 1)), replicated)
                 states, *outcome = train_chunk(model, optimizer, block.windows, first, keys, states, stop)
-                records = _make_records(model, states, step, outcome, val_ids, replicated) if is_record else None
+                records = _make_records(model, states, step, outcome, val_ids) if is_record else None
                 yield states, records
 
 
-def _make_mesh(device: Device, num_runs: int, num_params: int) -> Mesh:
+def make_runs_mesh(device: Device, num_runs: int, num_params: int) -> Mesh:
     """Return the device, or as many of its platform as divide the runs evenly."""
     target_device = resolve_device(device, num_weights=num_runs * num_params)
     devices = [target_device] if isinstance(device, jax.Device) else jax.devices(target_device.platform)
@@ -161,14 +161,12 @@ def _split_by_run(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(mesh.axis_names))  # type: ignore[no-untyped-call]
 
 
-def _make_records(
-    model: LanguageModel, states: TrainState, step: int, outcome: Any, val_ids: Any, replicated: NamedSharding
-) -> list[Record]:
+def _make_records(model: LanguageModel, states: TrainState, step: int, outcome: Any, val_ids: Any) -> list[Record]:
     """Return the record of each run, given losses [R] and whether the parameters are finite [R]."""
     losses, are_finite = map(np.asarray, outcome)
     validations: list[Evaluation | None] = [None] * len(losses)
     if val_ids is not None:
-        evaluations = evaluate_many(model, states.variables, val_ids, replicated)
+        evaluations = evaluate_many(model, states.variables, val_ids)
         unknown = Evaluation(math.nan, math.nan, evaluations[0].num_tokens)
         validations = [each if good else unknown for each, good in zip(evaluations, are_finite, strict=True)]
     return [Record(step, loss, each) for loss, each in zip(losses.tolist(), validations, strict=True)]

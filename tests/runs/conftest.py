@@ -4,7 +4,6 @@ import shutil
 import signal
 
 import pytest
-from matplotlib.figure import Figure
 from session_helpers import EXTENSIBLE, outcome
 from tiny_runs import signal_when, tiny_config
 
@@ -66,12 +65,6 @@ def extended_outcomes(text_folder, tmp_path_factory):
         config = tiny_config(text_folder, num_steps=20, log_every=log_every, **EXTENSIBLE)
         outcomes[log_every] = outcome(run, config)
     return outcomes
-
-
-@pytest.fixture
-def no_plots(monkeypatch):
-    """Plots take most of the time of a tiny run."""
-    monkeypatch.setattr(Figure, "savefig", lambda figure, file, **_: file.write(b"\x89PNG"))
 
 
 @pytest.fixture(scope="session")

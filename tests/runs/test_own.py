@@ -178,7 +178,7 @@ def test_start_run_refuses_arguments_that_do_not_fit(options, own, message, conf
     assert not (tmp_path / "run").exists()
 
 
-def test_a_library_tokenizer_and_a_counted_model_are_saved(config, tmp_path, no_plots):
+def test_a_library_tokenizer_and_a_counted_model_are_saved(config, tmp_path):
     model, tokenizer = jaxlm.CountsNgramLM(256, 2), jaxlm.ByteTokenizer()
     run = start_run(config, tmp_path / "run", model=model, tokenizer=tokenizer)
     saved = load_model(run)

@@ -11,6 +11,8 @@ import pytest
 from matplotlib.figure import Figure
 from rich.console import Console
 
+from jaxlm.runs.metrics_log import append_metrics
+from jaxlm.runs.report.curves import scale_curves
 from jaxlm.runs.report.page import render_page
 from jaxlm.runs.report.plots import plot_counts, plot_curves
 from jaxlm.runs.report.tables import format_samples, results_table, runs_table, show_whitespace
@@ -190,6 +192,25 @@ def test_plot_counts_shows_the_most_frequent_tokens(draw):
     assert [text.get_text() for text in axes.get_yticklabels()] == ["␣b", "⏎"]
     numbers = [(text.get_position(), text.get_text()) for text in axes.texts]
     assert numbers == [((0, 0), "3"), ((1, 0), "4"), ((0, 1), "9")]
+
+
+def test_scale_curves_fits_the_panels_and_skips_what_cannot_be_drawn():
+    values = [(0, 4.0, 100.0), (5, None, 10.0), (10, 2.0, 1.0), (15, math.nan, 0.0)]
+    names = "step", "train_loss", "val_perplexity"
+    loss, perplexity = scale_curves([dict(zip(names, each, strict=True)) for each in values])
+    assert loss["points"] == [(50, 50, "step 0: 4"), (450, 190, "step 10: 2")]
+    assert [point[:2] for point in perplexity["points"]] == [(50, 50), (250, 120), (450, 190)]  # on a log scale
+    assert perplexity["ticks"] == [(190, "1.00"), (50, "100.00")]
+    assert [panel["points"] for panel in scale_curves([{"step": 0, "train_loss": None}])] == [[], []]
+
+
+def test_render_page_draws_the_log(run):
+    (run / "curves.png").unlink()
+    assert "<polyline" not in render_page(run, RESULTS, title="")
+    append_metrics(run / "metrics.jsonl", {"model": "mlp", "step": 0, "train_loss": 2.0, "val_perplexity": 9.5})
+    page = render_page(run, RESULTS, title="")
+    assert page.count("<polyline") == 2
+    assert "step 0: 9.5" in page
 
 
 @pytest.fixture

@@ -9,12 +9,12 @@ from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
-from matplotlib.figure import Figure
 from rich.console import Console
 from tiny_runs import QUIET, assert_same_run, bits, contents, read_json, signal_when, tiny_config
 
 import jaxlm
 from jaxlm.checkpoints.train_states import checkpoint_steps
+from jaxlm.runs import results
 from jaxlm.runs.load import load_model, open_run
 from jaxlm.runs.lock import lock_run
 from jaxlm.runs.manifest import read_manifest, write_manifest
@@ -36,7 +36,7 @@ def print_of(call, *arguments):
 @slow
 def test_interrupted_counts_are_computed_again(counts_run, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(Figure, "savefig", lambda *_, **__: signal.raise_signal(signal.SIGTERM))
+        patch.setattr(results, "render_page", lambda *_, **__: signal.raise_signal(signal.SIGTERM))
         with pytest.raises(KeyboardInterrupt):
             start_run(open_run(counts_run).config, tmp_path / "run")
     manifest = read_manifest(tmp_path / "run")
@@ -93,7 +93,7 @@ def test_a_finished_run_does_not_change(finished, text_folder):
 
 
 @slow
-def test_an_extended_run_notes_its_new_length(finished, text_folder, no_plots):
+def test_an_extended_run_notes_its_new_length(finished, text_folder):
     longer = tiny_config(text_folder, num_steps=20)
     with pytest.raises(KeyboardInterrupt):
         resume_run(finished, longer, console=signal_when("step 15/", signal.SIGTERM))
@@ -134,7 +134,7 @@ def test_a_run_with_patience_is_not_extended(stopped, text_folder):
 
 
 @slow
-def test_the_text_may_move(stopped, finished_run, text_folder, tmp_path, caplog, no_plots):
+def test_the_text_may_move(stopped, finished_run, text_folder, tmp_path, caplog):
     moved = Path(shutil.copy(text_folder / "text.txt", tmp_path / "moved.txt"))
     (stopped / "config.json").write_text('{"lr": 0.25}')  # a copy of the options, written again
     resume_run(stopped, tiny_config(text_folder, text=moved))
@@ -178,7 +178,7 @@ def test_a_run_in_use_is_refused(stopped):
     [lambda path: path.write_text("{"), lambda path: jaxlm.CharTokenizer.train("another").save(path)],
     ids=["damaged", "another"],
 )
-def test_a_damaged_tokenizer_is_refused_and_a_missing_one_trained(damage, stopped, finished_run, no_plots):
+def test_a_damaged_tokenizer_is_refused_and_a_missing_one_trained(damage, stopped, finished_run):
     damage(stopped / "tokenizer.json")
     for function in (load_model, resume_run):
         with pytest.raises(ValueError, match=r"tokenizer\.json is not (valid JSON|the tokenizer of this run)"):
@@ -192,10 +192,10 @@ def test_a_damaged_tokenizer_is_refused_and_a_missing_one_trained(damage, stoppe
 
 @slow
 @pytest.mark.parametrize("where", ["before", "after"])
-def test_a_signal_outside_of_training_interrupts_the_run(where, stopped, finished_run, monkeypatch, no_plots):
+def test_a_signal_outside_of_training_interrupts_the_run(where, stopped, finished_run, monkeypatch):
     console = signal_when("run: ", signal.SIGTERM) if where == "before" else QUIET
     with monkeypatch.context() as patch:
-        patch.setattr(Figure, "savefig", lambda *_, **__: signal.raise_signal(signal.SIGTERM))
+        patch.setattr(results, "render_page", lambda *_, **__: signal.raise_signal(signal.SIGTERM))
         with pytest.raises(KeyboardInterrupt):
             resume_run(stopped, console=console)
     assert read_manifest(stopped)["state"] == "interrupted"
@@ -204,7 +204,7 @@ def test_a_signal_outside_of_training_interrupts_the_run(where, stopped, finishe
 
 
 @slow
-def test_other_versions_and_devices_are_noted(stopped, no_plots):
+def test_other_versions_and_devices_are_noted(stopped):
     manifest = read_manifest(stopped)
     was = {"versions": {**manifest["versions"], "jaxlib": "0.0.1"}, "device": {"platform": "tpu", "kind": "v9"}}
     write_manifest(stopped, manifest | was)

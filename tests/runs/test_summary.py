@@ -31,6 +31,7 @@ def test_a_finished_run_has_the_figures_of_its_results(tmp_path):
     run = make_run(tmp_path / "run", rows=[ROW], nats=[8.0, 5.0])
     started = read_manifest(run)["started"]
     expected = {"run": "run", "path": str(run), "kind": "train", "state": "done", "why": None, "started": started}
+    expected |= {"options": {"model": "mlp"}}
     assert summarize_run(run) == expected | {"model": "MLP", "steps": 11, **FIGURES}
 
 

@@ -9,11 +9,11 @@ import pytest
 from tiny_runs import bits, read_json, signal_when, tiny_config
 
 import jaxlm
-from jaxlm.runs.config import TrainConfig, resolve
+from jaxlm.runs.config import TrainConfig
 from jaxlm.runs.load import load_model, open_run
 from jaxlm.runs.manifest import describe_environment, read_manifest
 from jaxlm.runs.metrics_log import read_metrics
-from jaxlm.runs.setup import make_optimizer
+from jaxlm.runs.setup import training_recipe
 from jaxlm.runs.train import start_run
 from jaxlm.text.dataset import load_dataset
 
@@ -44,10 +44,11 @@ def test_a_run_interrupted_before_its_start_leaves_nothing(text_folder, tmp_path
 
 @slow
 def test_a_run_leaves_model_figures_and_report(finished, text_folder):
-    names = {"checkpoints", "curves.png", "model", "report.html", "results.json", "samples.txt", "tokenizer.json"}
+    names = {"checkpoints", "model", "report.html", "results.json", "samples.txt", "tokenizer.json"}
     names |= {".lock", "config.json", "manifest.json", "metrics.jsonl"}
     assert {entry.name for entry in finished.iterdir()} == names
-    assert (finished / "curves.png").read_bytes().startswith(PNG)
+    assert "MLP" in (report := (finished / "report.html").read_text())
+    assert report.count("<circle") == 2 * 4  # of training loss and validation perplexity
     assert open_run(finished).config == tiny_config(text_folder)
     assert [line["step"] for line in read_metrics(finished / "metrics.jsonl")] == [0, 5, 10, 11]
     data = load_dataset("", text_folder / "text.txt", "char")
@@ -72,15 +73,17 @@ def test_a_run_leaves_model_figures_and_report(finished, text_folder):
 
 
 @slow
-def test_the_defaults_give_the_bits_of_train_lm(text_folder, tmp_path, no_plots):
+def test_the_recipe_gives_the_bits_of_a_run(text_folder, tmp_path):
     text = tiny_config(text_folder).text
     config = TrainConfig(text=text, tokenizer="char", num_steps=5, seed=3)
     model, variables, _ = load_model(start_run(config, tmp_path / "run"))
     assert model == jaxlm.MLPLanguageModel(16, context_length=3, embedding_dim=32, hidden_dim=64)
-    options = {"batch_size": 128, "num_steps": 5, "optimizer": make_optimizer(resolve(config))}
+    same_model, options = training_recipe(config, vocab_size=16)
+    assert same_model == model
+    assert (options["batch_size"], options["num_steps"], options["patience"]) == (128, 5, None)
     key, train_ids = jax.random.fold_in(jax.random.key(3), 1), load_dataset("", text, "char").train_ids
     with jax.default_device(jax.devices("cpu")[0]):  # as in the run, to compile the program once
-        expected, _ = jaxlm.train_lm(model, train_ids, key=key, **options)
+        expected, _ = jaxlm.train_lm(model, train_ids, **options | {"key": key})
     assert bits(variables) == bits(expected)
 
 

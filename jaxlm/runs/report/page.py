@@ -7,8 +7,9 @@ from typing import Any
 
 import jinja2
 
-from jaxlm.runs.report.plots import is_drawable
-from jaxlm.runs.report.tables import format_cell
+from jaxlm.runs.metrics_log import read_metrics
+from jaxlm.runs.report.curves import scale_curves
+from jaxlm.runs.report.tables import format_cell, is_drawable
 
 
 def render_page(run: Path, results: Mapping[str, Any], *, title: str) -> str:
@@ -19,13 +20,14 @@ def render_page(run: Path, results: Mapping[str, Any], *, title: str) -> str:
     largest = max(filter(is_drawable, nats), default=0) or 1
     widths = [100 * each / largest if is_drawable(each) else 100.0 for each in nats]  # percent; infinite: full
     pictures = run / "curves.png", run / "counts.png"
-    config = run / "config.json"
+    config, records = run / "config.json", read_metrics(run / "metrics.jsonl")
     page = environment.get_template("page.html.jinja").render(
         run=run.name,
         title=title,
         results=results,
         config=config.read_text("utf-8") if config.exists() else None,
         pictures={each.stem: base64.b64encode(each.read_bytes()).decode() for each in pictures if each.exists()},
+        panels=scale_curves(records) if records else [],
         rows=zip(results["models"], widths, strict=True),
         format_cell=format_cell,
     )

@@ -8,12 +8,12 @@ import textwrap
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from jaxlm.runs.report.tables import escape_label, format_number, show_whitespace
+from jaxlm.runs.report.tables import escape_label, format_number, is_drawable, show_whitespace
 from jaxlm.utils.atomic_files import write_atomically
 
 # Distinguishable with color blindness (Okabe & Ito 2008), and gray at the end for reference lines.
@@ -96,11 +96,6 @@ def plot_counts(path: Path, table: NDArray[Any], tokens: Sequence[str], *, num_t
             axes.text(column, row, text, ha="center", va="center", fontsize=6, color=color)
     figure.colorbar(image, ax=axes, shrink=0.8, label="count")
     save_figure(figure, path)
-
-
-def is_drawable(value: float | None) -> TypeGuard[float]:
-    """Return whether a plot can show the number."""
-    return value is not None and abs(value) < 1e250  # above, matplotlib's margins overflow
 
 
 def new_figure(width: float, height: float) -> Any:

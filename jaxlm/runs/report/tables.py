@@ -1,7 +1,7 @@
 """Tables of models and runs for a terminal."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 
 from rich import box
 from rich.table import Table
@@ -40,6 +40,24 @@ def runs_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     return table
 
 
+def sweep_table(settings: Sequence[Mapping[str, Any]]) -> Table:
+    """Return a table of the rows of `summarize_sweep`: the means, ± the half-width of their 95 % interval."""
+    varied, figures = (
+        list(settings[0]["options"]) or ["setting"],
+        ("nats_per_token", "perplexity", "bits_per_byte"),
+    )
+    table = _make_table(*varied, "runs\ndone", *_HEADERS, "train\n(s)", num_texts=len(varied))
+    for row in settings:
+        options = [escape_label(str(value)) for value in row["options"].values()] or ["all"]
+        cells = [format_number(row[name], _DECIMALS[name]) if row["num_done"] else "-" for name in figures]
+        for index, name in enumerate(figures):
+            if (half_width := row[f"{name}_half_width"]) is not None:
+                cells[index] += f" ± {format_number(half_width, _DECIMALS[name])}"
+        seconds = "-" if row["train_seconds"] is None else format_number(row["train_seconds"], 1)
+        table.add_row(*map(Text, options), f"{row['num_done']}/{len(row['runs'])}", *cells, seconds)
+    return table
+
+
 def format_samples(samples: Mapping[str, str]) -> str:
     """Return the text of `samples.txt`: each model's sample below its title."""
     return "\n".join(f"--- {title} ---\n{text}\n" for title, text in samples.items())
@@ -72,6 +90,11 @@ def format_number(value: float | None, decimals: int) -> str:
     if value is None:
         return "inf"
     return f"{value:,.{decimals}f}" if value < 1e6 else f"{value:.3g}"
+
+
+def is_drawable(value: float | None) -> TypeGuard[float]:
+    """Return whether a plot can show the number."""
+    return value is not None and abs(value) < 1e250  # above, matplotlib's margins overflow
 
 
 def _make_table(*columns: str, num_texts: int = 1) -> Table:

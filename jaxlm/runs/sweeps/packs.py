@@ -1,0 +1,201 @@
+"""Train the runs of a sweep that differ only in the numbers of SGD and the seed as one vmapped program: a pack."""
+
+import dataclasses
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from rich.console import Console
+
+from jaxlm.checkpoints import train_states
+from jaxlm.checkpoints.train_states import Checkpoint
+from jaxlm.evaluation.evaluate import Evaluation
+from jaxlm.evaluation.evaluate_many import evaluate_many
+from jaxlm.models.interface import num_init_params
+from jaxlm.runs.config import TrainConfig, config_to_json, resolve
+from jaxlm.runs.directory import create_run
+from jaxlm.runs.manifest import write_json
+from jaxlm.runs.metrics_log import format_metrics
+from jaxlm.runs.own import Own
+from jaxlm.runs.results import metrics_line, write_artifacts
+from jaxlm.runs.setup import TrainingSetup, make_optimizer, prepare_training, train_options
+from jaxlm.runs.summary import is_done
+from jaxlm.runs.train import describe_setup
+from jaxlm.training.early_stopping import EarlyStopping
+from jaxlm.training.loop import check_training
+from jaxlm.training.state import Record, TrainState, init_state
+from jaxlm.training.sweep import make_runs_mesh, train_packed
+from jaxlm.utils.atomic_files import remove, write_atomically
+from jaxlm.utils.json_files import read_json
+from jaxlm.utils.signals import catch_stop_signals
+from jaxlm.utils.terminal import print_plain, progress
+from jaxlm.utils.timing import measure_time
+
+_MAX_WEIGHTS = 2**24  # of the runs of a pack; training holds about six arrays of this size: 400 MB
+_PREFIX, _NAMES = "pack-", "runs.json"
+
+
+def group_by_shape(configs: Mapping[str, TrainConfig]) -> list[list[str]]:
+    """Return the names of the runs, grouped so that each group can be trained as one program."""
+    groups: dict[Any, list[str]] = {}
+    for name, config in configs.items():
+        config = resolve(config)
+        is_packable = config.optimizer == "sgd" and config.model != "counts"
+        if is_packable and config.patience is None and not config.tensorboard:
+            numbers = {"lr": None, "weight_decay": 0.0, "momentum": 0.0, "warmup_steps": 0, "clip_norm": None}
+            # With zero momentum or warmup, or without clipping, `sgd` has another program.
+            is_used = bool(config.momentum), bool(config.warmup_steps), config.clip_norm is not None
+            shape = dataclasses.replace(config, seed=0, **numbers), is_used
+        else:
+            shape = name
+        groups.setdefault(shape, []).append(name)
+    return list(groups.values())
+
+
+def unfinished_packs(sweep: Path) -> list[list[str]]:
+    """Return the names of the runs of each pack that was started and is not finished."""
+    return [read_json(path) for path in sorted(sweep.glob(f"{_PREFIX}*/{_NAMES}"))]
+
+
+def train_group(sweep: Path, configs: Mapping[str, TrainConfig], console: Console) -> Iterator[list[str]]:
+    """Train the runs of a group, in as many packs as memory requires, and write their run directories.
+
+    Yield the names of the runs of each pack that diverged, which have no directory. A pack has checkpoints of its
+    own, from which it continues; they are removed when the next item is requested.
+    Raises a KeyboardInterrupt on SIGINT or SIGTERM, after saving a checkpoint.
+    """
+    resolved = {name: resolve(config) for name, config in configs.items()}
+    first = prepare_training(next(iter(resolved.values())), None, console)
+    setups = {
+        name: first._replace(config=config, optimizer=make_optimizer(config)) for name, config in resolved.items()
+    }
+    size, names = max(1, _MAX_WEIGHTS // num_init_params(first.model)), list(setups)
+    for begin in range(0, len(names), size):
+        pack = {name: setups[name] for name in names[begin : begin + size]}
+        folder = sweep / f"{_PREFIX}{names[begin]}"
+        folder.mkdir(exist_ok=True)
+        write_json(folder / _NAMES, list(pack))
+        print_plain(console, f"{len(pack)} runs as one program: {', '.join(pack)}")
+        with jax.default_device(first.device):
+            yield _train_pack(sweep, folder, pack, console)
+        remove(folder)
+
+
+def _train_pack(sweep: Path, folder: Path, pack: Mapping[str, TrainingSetup], console: Console) -> list[str]:
+    """Train the runs, write the directories of those that did not diverge, and return the names of the others."""
+    with measure_time() as timing:
+        last, evaluations = _train_together(folder, list(pack.values()), console)
+    logs, diverged = json.loads(last.log), []
+    for run, (name, setup) in enumerate(pack.items()):
+        state, best = (
+            jax.tree.map(lambda leaf, run=run: leaf[run] if np.ndim(leaf) else leaf, each) for each in last[:2]
+        )
+        if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params)):
+            diverged.append(name)
+        elif not is_done(sweep / name):
+            checkpoint = Checkpoint(state, best, logs[run].encode(), last.seconds / len(pack))
+            _write_run(sweep / name, setup, checkpoint, evaluations[run], timing.compile_seconds / len(pack))
+    return diverged
+
+
+def _train_together(
+    folder: Path, setups: Sequence[TrainingSetup], console: Console
+) -> tuple[Checkpoint, list[Evaluation]]:
+    """Train R runs from their latest checkpoint to the last step. Return the last checkpoint and the evaluations.
+
+    The arrays of a checkpoint are [R, ...], except the step, and its log is a JSON list of R logs.
+    """
+    setup, model, num_runs = setups[0], setups[0].model, len(setups)
+    mesh = make_runs_mesh(setup.device, num_runs, num_init_params(model))
+    options = train_options(setup)
+    sizes = {name: options[name] for name in ("batch_size", "num_steps", "log_every")}
+    train_ids, record_ids = check_training(model, setup.data.train_ids, setup.record_ids, **sizes)
+    keys, states = _init_runs(setups)
+    best = EarlyStopping(states.params, np.full(num_runs, np.inf, np.float32), np.zeros(num_runs, np.int32))
+    latest = train_states.latest_checkpoint(folder, (states, best))
+    latest = latest or Checkpoint(states, best, json.dumps([""] * num_runs).encode(), 0.0)
+    train_states.quarantine_after(folder, int(latest.state.step))
+    update_only = options["optimizer"]._replace(init=None)  # the same `update` for all runs
+    training = train_packed(model, update_only, train_ids, latest.state, keys, mesh, val_ids=record_ids, **sizes)
+    best, logs, begin = latest.best, json.loads(latest.log), time.monotonic()
+    saved_at = begin
+    with (
+        catch_stop_signals() as stop_requested,
+        progress(console, f"{num_runs} runs", sizes["num_steps"] - 1) as show,
+    ):
+
+        def save() -> Checkpoint:
+            seconds = latest.seconds + time.monotonic() - begin
+            checkpoint = Checkpoint(*jax.device_get((states, best)), json.dumps(logs).encode(), seconds)
+            _save(folder, checkpoint)
+            return checkpoint
+
+        for states, records in training:
+            if records is not None:
+                lines = [format_metrics(metrics_line(setup.name, record)) for record in records]
+                logs = [log + line for log, line in zip(logs, lines, strict=True)]
+                best = _update_best(best, states, records)
+                show(records[0].step, _describe_records(records))
+            if stop_requested():
+                break
+            if time.monotonic() - saved_at >= setup.config.save_seconds:
+                save()
+                saved_at = time.monotonic()
+        last = save()
+    if signal := stop_requested():
+        raise KeyboardInterrupt(signal)
+    return last, evaluate_many(model, states.variables, setup.data.val_ids)
+
+
+def _init_runs(setups: Sequence[TrainingSetup]) -> tuple[jax.Array, TrainState]:
+    """Return the keys [R] and the initial states of the runs, each array [R, ...], except the step."""
+    keys = [train_options(setup)["key"] for setup in setups]
+    states = [
+        init_state(setup.model, train_options(setup)["optimizer"], key=key)
+        for setup, key in zip(setups, keys, strict=True)
+    ]
+    stacked: TrainState = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
+    return jnp.stack(keys), stacked._replace(step=states[0].step)
+
+
+def _update_best(best: EarlyStopping, states: TrainState, records: Sequence[Record]) -> EarlyStopping:
+    """Return the best parameters of each run after its record, as `stop_early` does for one run."""
+    nats = np.float32([record.validation.nats_per_token for record in records if record.validation])
+    is_better = nats < best.nats_per_token
+
+    def choose(new: Any, old: Any) -> Any:
+        return jnp.where(is_better.reshape(-1, *[1] * (new.ndim - 1)), new, old)
+
+    params = jax.tree.map(choose, states.params, best.params)
+    records_since = np.where(is_better, 0, best.records_since + 1).astype(np.int32)
+    return EarlyStopping(params, np.where(is_better, nats, best.nats_per_token), records_since)
+
+
+def _describe_records(records: Sequence[Record]) -> str:
+    perplexities = [record.validation.perplexity for record in records if record.validation]
+    return f"validation perplexity {np.nanmin(perplexities):.1f} to {np.nanmax(perplexities):.1f}"
+
+
+def _save(folder: Path, checkpoint: Checkpoint) -> None:
+    with ThreadPoolExecutor(1) as executor:  # a thread without an event loop, in which Orbax would fail
+        executor.submit(train_states.save_checkpoint, folder, checkpoint, keep=2).result()
+
+
+def _write_run(
+    path: Path, setup: TrainingSetup, checkpoint: Checkpoint, evaluation: Evaluation, compile_seconds: float
+) -> None:
+    """Write the directory of a finished run. An unfinished one there, of a killed process, is replaced."""
+    options = config_to_json(setup.config)
+    with create_run(path, "train", options, setup.device, overwrite=True, **describe_setup(setup, Own())):
+        if setup.saved_tokenizer is not None:
+            setup.saved_tokenizer.save(path / "tokenizer.json")
+        write_atomically(path / "metrics.jsonl", checkpoint.log)
+        _save(path / "checkpoints", checkpoint)
+        variables = checkpoint.state.variables
+        write_artifacts(path, setup, variables, compile_seconds, checkpoint.seconds, evaluation)

@@ -1,0 +1,174 @@
+"""Run a sweep: many training runs in one directory."""
+
+import os
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from rich.console import Console
+
+from jaxlm.runs.config import TrainConfig, config_from_json, config_to_json
+from jaxlm.runs.lock import lock_run
+from jaxlm.runs.summary import is_done
+from jaxlm.runs.sweeps.packs import group_by_shape, train_group, unfinished_packs
+from jaxlm.runs.sweeps.plan import run_names
+from jaxlm.runs.train import resume_run, start_run
+from jaxlm.utils.atomic_files import expand, write_atomically
+from jaxlm.utils.checks import check_at_least
+from jaxlm.utils.json_files import add_checksum, check_version, read_json, verify_checksum
+from jaxlm.utils.signals import terminate_as_interrupt
+from jaxlm.utils.terminal import drop_output_errors, print_plain
+
+PLAN_FILE = "sweep.json"
+_VERSION = 1
+
+
+def run_sweep(
+    path: str | os.PathLike[str],
+    configs: Sequence[TrainConfig] | None = None,
+    *,
+    workers: int = 1,
+    index: int | None = None,
+    console: Console | None = None,
+) -> Path:
+    """Train all runs of a sweep that are not done, each in its own run directory below `path`, and return `path`.
+
+    Host function; not for use inside `jit`. Finished runs are skipped, and started ones continue, so that a sweep
+    that was killed any number of times ends with the same results.
+
+    Runs of `model` bigram or mlp with `optimizer` sgd that differ only in `lr`, `weight_decay`, `momentum`,
+    `clip_norm`, `warmup_steps` and `seed` are trained together as one vmapped program. Each equals its single run
+    up to rounding. The others are trained by `start_run`. A run that diverges is reported and does not stop the
+    others.
+
+    Args:
+        path: directory of the sweep.
+        configs: the options of each run, such as those of `plan_sweep`; None continues the sweep in `path`.
+        workers: number of processes for the runs that are not trained together.
+        index: train only the run of this index, by `start_run`, for a scheduler that starts one job per run.
+        console: where to print progress; None prints nothing.
+
+    Raises:
+        FileNotFoundError: `configs` is None and `path` is not a sweep.
+        BlockingIOError: Another process trains this sweep, or, with `index`, this run.
+        ValueError: The sweep in `path` has other runs, or an option is invalid.
+        FloatingPointError: Training diverged, with `index`.
+        OSError, KeyboardInterrupt: as in `start_run`.
+
+    >>> import tempfile
+    >>> config = TrainConfig(model="counts", tokenizer="byte", text=Path(__file__))
+    >>> sweep = run_sweep(tempfile.mkdtemp(), [replace(config, smoothing=k) for k in (0.1, 1.0)])
+    >>> sorted(each.name for each in sweep.iterdir() if each.is_dir())
+    ['0-smoothing=0.1', '1-smoothing=1.0']
+    """
+    check_at_least("workers", workers, 1)
+    path = expand(path)
+    runs = open_sweep(path) if configs is None else _create_sweep(path, configs)
+    if index is not None and not 0 <= index < len(runs):
+        raise ValueError(f"index must be in [0, {len(runs)}), got {index}")
+    output = drop_output_errors(console)
+    try:
+        with terminate_as_interrupt(), output as console:
+            if index is not None:
+                name = list(runs)[index]
+                _run_alone(path / name, runs[name], console)
+                return path
+            with lock_run(path):
+                _run_all(path, runs, workers, console)
+    except KeyboardInterrupt as stop:
+        arguments = "" if index is None else f" --index {index}"
+        hint = f"continue with: jaxlm sweep --out {shlex.quote(str(path))}{arguments}"
+        raise KeyboardInterrupt(f"{str(stop).partition(';')[0] or 'by SIGINT'}; {hint}") from None
+    return path
+
+
+def open_sweep(path: Path) -> dict[str, TrainConfig]:
+    """Return the options of each run of a sweep by the name of its directory, in the order of the plan."""
+    origin = path / PLAN_FILE
+    if not origin.exists():
+        raise FileNotFoundError(
+            f"{path} is not a sweep: {PLAN_FILE} is missing; start one with --grid or --random"
+        )
+    document = read_json(origin)
+    check_version(document, _VERSION, origin=origin, what="sweep")
+    runs = verify_checksum(document, origin=origin)["runs"]
+    return {name: config_from_json(options, origin=origin) for name, options in runs.items()}
+
+
+def _create_sweep(path: Path, configs: Sequence[TrainConfig]) -> dict[str, TrainConfig]:
+    """Write the plan, unless it exists and is the same."""
+    absolute = [
+        replace(each, **{name: value.absolute() for name, value in vars(each).items() if isinstance(value, Path)})
+        for each in configs
+    ]
+    runs = dict(zip(run_names(absolute), absolute, strict=True))
+    path.mkdir(parents=True, exist_ok=True)
+    entries = {entry.name for entry in path.iterdir() if not entry.name.startswith(".")}  # without locks
+    if PLAN_FILE in entries:
+        if open_sweep(path) != runs:
+            raise ValueError(f"{path} is a sweep of other runs; choose another --out, or repeat its options")
+        return runs
+    if entries:
+        raise FileExistsError(f"{path} is not empty and not a sweep; choose another --out")
+    document = {"version": _VERSION, "runs": {name: config_to_json(each) for name, each in runs.items()}}
+    write_atomically(path / PLAN_FILE, add_checksum(document))
+    return runs
+
+
+def _run_all(path: Path, runs: dict[str, TrainConfig], workers: int, console: Console) -> None:
+    """Continue the packs, start new ones of the runs without a directory, and then train the others alone."""
+    groups = unfinished_packs(path)
+    started = {name for group in groups for name in group}
+    groups += group_by_shape(
+        {name: config for name, config in runs.items() if name not in started and not (path / name).exists()}
+    )
+    for group in groups:
+        if len(group) > 1 or group[0] in started:
+            for diverged in train_group(path, {name: runs[name] for name in group}, console):
+                _run_each(path, {name: runs[name] for name in diverged}, 1, console)
+    _run_each(path, runs, workers, console)
+
+
+def _run_each(path: Path, runs: dict[str, TrainConfig], workers: int, console: Console) -> None:
+    """Train the runs that are not done, each by itself. A run that diverges, or is in use, is reported."""
+    waiting = [name for name in runs if not is_done(path / name)]
+    if workers > 1 and len(waiting) > 1:
+        _run_processes(path, waiting, workers, console)
+        return
+    for name in waiting:
+        try:
+            _run_alone(path / name, runs[name], console)
+        except (FloatingPointError, BlockingIOError) as error:
+            print_plain(console, f"{name}: {error}")
+
+
+def _run_alone(path: Path, config: TrainConfig, console: Console) -> None:
+    if (path / "manifest.json").exists():
+        resume_run(path, config, console=console)
+    else:
+        start_run(config, path, console=console)
+
+
+def _run_processes(path: Path, names: Sequence[str], workers: int, console: Console) -> None:
+    """Train the runs in processes, `workers` at a time. Their errors are printed on standard error."""
+    indices = {name: index for index, name in enumerate(open_sweep(path))}
+    waiting, processes = list(names), list[subprocess.Popen[bytes]]()
+    try:
+        while waiting or processes:
+            processes = [process for process in processes if process.poll() is None]
+            if waiting and len(processes) < workers:
+                name = waiting.pop(0)
+                print_plain(console, f"{name}: started, {len(waiting)} waiting")
+                command = [sys.executable, "-m", "jaxlm", "sweep", "--out", path, "--index", str(indices[name])]
+                processes.append(subprocess.Popen(command, stdout=subprocess.DEVNULL))  # noqa: S603
+            else:
+                time.sleep(0.05)
+    finally:
+        for process in processes:
+            process.terminate()  # saves a checkpoint
+        for process in processes:
+            process.wait()
