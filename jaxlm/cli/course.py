@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from tyro.conf import OmitSubcommandPrefixes, Positional, arg, subcommand
 
 from jaxlm.cli.shared import CommandOptions, Console
-from jaxlm.course.exercises import EXERCISES, find_exercises, read_hints, solution_text
+from jaxlm.course.exercises import EXERCISES, find_exercises, read_hints, read_solution
 from jaxlm.utils.atomic_files import write_atomically
 from jaxlm.utils.terminal import escape_controls, print_plain
 
@@ -30,7 +30,7 @@ class NewOptions(CommandOptions):
 
 @dataclass(frozen=True)
 class StatusOptions(CommandOptions):
-    """Show what is written and answered, without running anything."""
+    """Show what is written and answered. Nothing runs: `check` says what passes."""
 
     folder: Path = Path()  # Directory with the exercises.
 
@@ -123,6 +123,7 @@ def run_course(options: CourseOptions, console: Console) -> dict[str, Any]:
                 print_plain(
                     console, f"{row['exercise']}: {row['state']}, {row['answers']} of 3 answers{unwritten}"
                 )
+            print_plain(console, "`jaxlm course check` says which exercises pass")
             return {"exercises": rows}
         case HintOptions(exercise=exercise, step=step):
             name = _find_one(exercise)
@@ -136,8 +137,8 @@ def run_course(options: CourseOptions, console: Console) -> dict[str, Any]:
             return {"exercise": name, "archived": None if archived is None else str(archived)}
         case SolutionOptions(exercise=exercise):
             name = _find_one(exercise)
-            print_plain(console, solution_text(name))
-            return {"exercise": name, "solution": solution_text(name)}
+            print_plain(console, read_solution(name))
+            return {"exercise": name, "solution": read_solution(name)}
         case JudgeOptions() as judging:
             return _judge(judging, console)
 

@@ -50,17 +50,17 @@ def number_of(name: str) -> int:
     return list(EXERCISES).index(name) + 1
 
 
-def solution_text(name: str) -> str:
+def read_solution(name: str) -> str:
     """Return our solution of an exercise as a file of its own, which imports from the other exercises."""
     return (SOLUTIONS / f"{name}.py").read_text("utf-8").replace(f"from {SOLUTIONS_PACKAGE}", "from ")
 
 
-def stub_text(name: str) -> str:
+def make_stub(name: str) -> str:
     """Return the file that a student starts from: the solution without answers, bodies and our law.
 
     The body of each function, after its docstring, becomes `raise NotImplementedError`.
     """
-    text = solution_text(name)
+    text = read_solution(name)
     lines = text.splitlines()
     for node in reversed(ast.parse(text).body):
         if isinstance(node, ast.FunctionDef):
@@ -76,7 +76,20 @@ def stub_text(name: str) -> str:
 def find_unwritten(text: str) -> list[str]:
     """Return the functions of a file that only raise a NotImplementedError. Raise a SyntaxError for other text."""
     functions = [node for node in ast.parse(text).body if isinstance(node, ast.FunctionDef)]
-    return [node.name for node in functions if ast.unparse(node.body[-1]).startswith("raise NotImplementedError")]
+    return [
+        node.name
+        for node in functions
+        if ast.unparse(node.body[-1]).startswith("raise NotImplementedError")
+        and all(isinstance(statement, ast.Expr) for statement in node.body[:-1])  # a docstring
+    ]
+
+
+def is_unwritten(name: str, text: str) -> bool:
+    """Return whether no function of an exercise's file is written."""
+    try:
+        return find_unwritten(text) == [*EXERCISES[name], "own_law"]
+    except (SyntaxError, ValueError):  # a ValueError for a null byte
+        return False
 
 
 def count_answers(text: str) -> int:
@@ -90,6 +103,6 @@ def read_hints(name: str) -> list[str]:
     return hints
 
 
-def student_readme() -> str:
+def read_student_readme() -> str:
     """Return the part of README.md that is for students."""
     return (COURSE / "README.md").read_text("utf-8").partition("\n## For teachers")[0]

@@ -16,7 +16,8 @@ def format_report(report: Report) -> str:
     """Return a report as text: the file, and the first laws that fail with the smallest input that breaks them."""
     verdict = "passes" if report.passed else "does not pass"
     num_kept = sum(row["passed"] for row in report.rows)
-    lines = [f"{report.exercise}: {verdict}, {num_kept} of {len(report.rows)} laws hold"]
+    laws = f", {num_kept} of {len(report.rows)} laws hold" if report.rows else ""
+    lines = [f"{report.exercise}: {verdict}{laws}"]
     if report.sha256:
         lines.append(f"{report.file}, sha256 {report.sha256}")
     if report.borrowed:
@@ -35,7 +36,7 @@ def format_report(report: Report) -> str:
     if missing:
         lines.append("not written yet: " + ", ".join(missing).replace("the function ", ""))
     reasons: dict[str, dict[str, Any]] = {}
-    for row in sorted(broken, key=_is_consequence):
+    for row in sorted(broken, key=_is_cause, reverse=True):
         reasons.setdefault(_reason_of(row), row)
     shown = list(reasons.values())[:_MAX_SHOWN]
     lines += [f"{row['law']}: {explain(row)}" for row in shown]
@@ -57,10 +58,10 @@ def _reason_of(row: dict[str, Any]) -> str:
     return str(row["failure"]["actual"] if row["failure"]["expected"] == "no exception" else row["law"])
 
 
-def _is_consequence(row: dict[str, Any]) -> bool:
-    """Return False for a failure that makes other laws fail: a changed argument, or a tracer that is read."""
-    changes_argument = row["law"] == "arguments_stay" and row["failure"]["expected"] != "no exception"
-    return not changes_argument and "is a tracer" not in row["failure"]["actual"]
+def _is_cause(row: dict[str, Any]) -> bool:
+    """Return whether a failure makes other laws fail: a changed argument, or a tracer that is read."""
+    changes_argument = row["law"] == "arguments_do_not_change" and row["failure"]["expected"] != "no exception"
+    return changes_argument or "is a tracer" in row["failure"]["actual"]
 
 
 def explain(row: dict[str, Any]) -> str:

@@ -4,7 +4,7 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from jaxlm.course.exercises import COURSE, EXERCISES, count_answers, find_unwritten, stub_text, student_readme
+from jaxlm.course.exercises import COURSE, EXERCISES, count_answers, find_unwritten, make_stub, read_student_readme
 from jaxlm.course.notebook import to_ipynb
 from jaxlm.utils.atomic_files import write_atomically
 
@@ -12,8 +12,8 @@ from jaxlm.utils.atomic_files import write_atomically
 def create_folder(folder: Path) -> list[Path]:
     """Write the seven exercises, the notebook and a README. Existing files are kept. Return the new files."""
     walk = (COURSE / "notebook.py.txt").read_text("utf-8")
-    contents = {f"{name}.py": stub_text(name) for name in EXERCISES}
-    contents |= {"notebook.py": walk, "notebook.ipynb": to_ipynb(walk), "README.md": student_readme()}
+    contents = {f"{name}.py": make_stub(name) for name in EXERCISES}
+    contents |= {"notebook.py": walk, "notebook.ipynb": to_ipynb(walk), "README.md": read_student_readme()}
     folder.mkdir(parents=True, exist_ok=True)
     created = [folder / name for name in contents if not (folder / name).exists()]
     for path in created:
@@ -32,7 +32,7 @@ def describe_folder(folder: Path) -> list[dict[str, Any]]:
             num_answers = count_answers(text)
             try:
                 unwritten = find_unwritten(text)
-                state = "written" if not unwritten else "untouched" if text == stub_text(name) else "in progress"
+                state = "written" if not unwritten else "untouched" if text == make_stub(name) else "in progress"
             except SyntaxError as error:
                 state = f"not valid Python: line {error.lineno}"
         rows.append({"exercise": name, "state": state, "unwritten": unwritten, "answers": num_answers})
@@ -47,5 +47,5 @@ def reset_exercise(folder: Path, name: str) -> Path | None:
         archived = folder / "archive" / f"{name}-{digest}.py"
         archived.parent.mkdir(exist_ok=True)
         path.rename(archived)
-    write_atomically(path, stub_text(name))
+    write_atomically(path, make_stub(name))
     return archived

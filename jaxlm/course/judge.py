@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jaxlm.course.exercises import COURSE, EXERCISES, USED, solution_text
+from jaxlm.course.exercises import COURSE, EXERCISES, USED, is_unwritten, read_solution
 from jaxlm.utils.atomic_files import read_regular
 
 _PROGRAM = "import sys; sys.path.append(sys.argv[1]); from jaxlm.course.child import main; main()"
@@ -28,9 +28,10 @@ _MAX_RESULT = 2**22  # bytes
 
 
 class Limits(NamedTuple):
-    """Limits of one exercise: seconds, and bytes of memory and of printed output."""
+    """Limits of one exercise: seconds, also of each law, and bytes of memory and of printed output."""
 
     seconds: int = 120
+    seconds_per_law: int = 20
     memory: int = 2**32
     output: int = 2**24
 
@@ -83,17 +84,20 @@ def judge_exercises(
     paths = {name: folder / f"{name}.py" for name in EXERCISES}
     contents = {name: read_regular(path) if path.exists() else b"" for name, path in paths.items()}
     sources = {name: content.decode("utf-8", "replace") for name, content in contents.items()}
-    sources |= {name: solution_text(name) for name in borrowed}
+    sources |= {name: read_solution(name) for name in borrowed}
 
     def judge(name: str) -> Report:
         begin, path = time.monotonic(), paths[name]
         digest = hashlib.sha256(contents[name]).hexdigest() if path.exists() else ""
-        if digest:
-            used = {other: solution_text(other) for other in USED.get(name, []) if other not in borrowed}
+        rows, printed = list[dict[str, Any]](), ""
+        if not digest:
+            problem: str | None = f"{path} does not exist; `jaxlm course new {folder}` creates it"
+        elif is_unwritten(name, sources[name]):
+            problem = f"not written yet: replace each `raise NotImplementedError` in {path}"
+        else:
+            used = {other: read_solution(other) for other in USED.get(name, []) if other not in borrowed}
             request = {"name": name, "sources": sources, "used": used, "seed": seed, "extra_laws": extra_laws}
             rows, problem, printed = _run_child(request, limits, children)
-        else:
-            rows, problem, printed = [], f"{path} does not exist; `jaxlm course new {folder}` creates it", ""
         others = [other for other in borrowed if other != name]
         return Report(name, str(path), digest, others, rows, problem, printed, time.monotonic() - begin)
 
@@ -117,8 +121,9 @@ def _run_child(
     request: dict[str, Any], limits: Limits, children: set[subprocess.Popen[bytes]]
 ) -> tuple[list[dict[str, Any]], str | None, str]:
     """Return the rows, the problem, and what was printed. The process is in `children` while it runs."""
-    nonce, deadline = secrets.token_hex(16), time.monotonic() + limits.seconds
-    content = json.dumps(request | {"nonce": nonce, "limits": limits._asdict()}).encode()
+    secret = secrets.token_hex(16)
+    sizes = [limits.seconds, limits.memory, limits.output]
+    content = json.dumps(request | {"secret": secret, "limits": sizes}).encode()
     environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
     # Compiling without optimization takes a third less time, and an exercise needs no accelerator.
     environment |= {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_backend_optimization_level=0", "MPLBACKEND": "agg"}
@@ -140,8 +145,8 @@ def _run_child(
                 with contextlib.suppress(BrokenPipeError):
                     child.stdin.write(content)
                     child.stdin.close()
-                result = _read_result(child.stdout.fileno(), deadline)
-                if time.monotonic() < deadline:
+                lines, stopped_after = _read_lines(child.stdout.fileno(), limits)
+                if not stopped_after:
                     with contextlib.suppress(subprocess.TimeoutExpired):
                         child.wait(timeout=1)
             finally:
@@ -150,26 +155,32 @@ def _run_child(
                 children.discard(child)
         log.seek(max(0, log.seek(0, os.SEEK_END) - 2000))
         printed = log.read().decode("utf-8", "replace")
-    if time.monotonic() >= deadline:
-        return [], f"no result within {limits.seconds} s: is there an endless loop?", printed
-    if not result:
-        return [], f"the process ended (code {code}) before all laws were judged", printed
+    last = "the start"
+    for line in lines:
+        signature, _, last = line.partition(" ")
+        if signature != hashlib.sha256((secret + last).encode()).hexdigest():
+            return [], "the result is damaged: something else wrote to it", printed
+    if stopped_after:
+        return [], f"stopped in {last}, after {stopped_after} s: is there an endless loop?", printed
     try:
-        document = json.loads(result)
-        if document.pop("nonce") != nonce:
-            raise ValueError("wrong nonce")
+        document = json.loads(last)
         return document["rows"], document["problem"], printed
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return [], "the result is damaged: something else wrote to it", printed
+    except (ValueError, KeyError, TypeError):
+        return [], f"the process ended (code {code}) in {last}, before all laws were judged", printed
 
 
-def _read_result(descriptor: int, deadline: float) -> bytes:
-    """Read until the end of the file, the deadline, or too many bytes."""
-    result = b""
-    while len(result) <= _MAX_RESULT:
-        ready, _, _ = select.select([descriptor], [], [], max(0.0, deadline - time.monotonic()))
+def _read_lines(descriptor: int, limits: Limits) -> tuple[list[str], int]:
+    """Read lines until the end of the file or too many bytes. Return them, and the limit that ended it, or 0.
+
+    The first line arrives when the modules are loaded; from then on, each law has its limit.
+    """
+    content, deadline, limit = b"", time.monotonic() + limits.seconds, limits.seconds
+    while len(content) <= _MAX_RESULT:
+        left = deadline - time.monotonic()
+        ready, _, _ = select.select([descriptor], [], [], max(0.0, min(left, limit)))
         chunk = os.read(descriptor, 2**16) if ready else b""
         if not chunk:
             break
-        result += chunk
-    return result
+        content, limit = content + chunk, limits.seconds_per_law
+    stopped_after = 0 if ready else limit if left > limit else limits.seconds
+    return content.decode("utf-8", "replace").splitlines(), stopped_after

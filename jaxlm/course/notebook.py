@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jaxlm.course.exercises import EXERCISES, solution_text
+from jaxlm.course.exercises import EXERCISES, read_solution
 from jaxlm.course.judge import Report, judge_exercises
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def load_passing(folder: Path) -> "Implementation":
     for report in judge_exercises(folder, list(EXERCISES)):
         name = report.exercise
         is_own = _has_functions(report)
-        sources[name] = Path(report.file).read_text("utf-8") if is_own else solution_text(name)
+        sources[name] = Path(report.file).read_text("utf-8") if is_own else read_solution(name)
         print(f"{name}: {'your functions' if is_own else 'our functions, until yours pass'}")
     sys.meta_path.insert(0, SourceFinder(sources))
     return build_implementation(functools.cache(importlib.import_module))

@@ -7,7 +7,7 @@ import pytest
 
 import jaxlm.cli.course as course_command
 from jaxlm.cli import main
-from jaxlm.course.exercises import EXERCISES, solution_text, stub_text
+from jaxlm.course.exercises import EXERCISES, make_stub, read_solution
 from jaxlm.course.judge import Report
 
 
@@ -51,8 +51,8 @@ def test_new_writes_the_files_and_keeps_existing_ones(folder, capsys):
 
 
 def test_status_reads_the_files(folder, capsys):
-    (folder / "ex1_windows.py").write_text(solution_text("ex1_windows"))
-    (folder / "ex2_counts.py").write_text(stub_text("ex2_counts").replace("   >\n", "   > Because.\n", 2))
+    (folder / "ex1_windows.py").write_text(read_solution("ex1_windows"))
+    (folder / "ex2_counts.py").write_text(make_stub("ex2_counts").replace("   >\n", "   > Because.\n", 2))
     (folder / "ex3_neural.py").write_text("def init_bigram(:")
     (folder / "ex4_sampling.py").unlink()
     capsys.readouterr()
@@ -70,7 +70,7 @@ def test_status_reads_the_files(folder, capsys):
 def test_check_exit_code_says_whether_all_pass(folder, judged, capsys):
     assert main(["course", "check", "1"]) == 1
     assert "ex1_windows: does not pass, 0 of 1 laws hold" in capsys.readouterr().out
-    (folder / "ex1_windows.py").write_text(solution_text("ex1_windows"))
+    (folder / "ex1_windows.py").write_text(read_solution("ex1_windows"))
     assert main(["course", "check", "1", "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert (document["passed"], document["exercises"][0]["passed"]) == (True, True)
@@ -94,7 +94,7 @@ def test_check_of_a_borrowed_exercise_is_an_error(folder, judged, capsys):
 
 
 def test_check_watch_judges_what_changed(folder, judged, monkeypatch):
-    pauses = iter([lambda: (folder / "ex2_counts.py").write_text(solution_text("ex2_counts")), lambda: None])
+    pauses = iter([lambda: (folder / "ex2_counts.py").write_text(read_solution("ex2_counts")), lambda: None])
 
     def sleep(seconds):
         try:
@@ -124,13 +124,13 @@ def test_reset_archives_the_file(folder, capsys):
     assert main(["course", "reset", "1"]) == 0
     (archived,) = (folder / "archive").iterdir()
     assert archived.read_text() == "mine"
-    assert (folder / "ex1_windows.py").read_text() == stub_text("ex1_windows")
+    assert (folder / "ex1_windows.py").read_text() == make_stub("ex1_windows")
     assert str(archived.name) in capsys.readouterr().out
 
 
 def test_solution_prints_our_file(capsys):
     assert main(["course", "solution", "6"]) == 0
-    assert capsys.readouterr().out.strip() == solution_text("ex6_reading").strip()
+    assert capsys.readouterr().out.strip() == read_solution("ex6_reading").strip()
 
 
 def test_one_exercise_is_required_of_hint(capsys):
@@ -149,11 +149,9 @@ def test_export_without_a_format_is_an_error(folder, capsys):
     assert "one of --gradescope and --junit" in capsys.readouterr().err
 
 
-@pytest.mark.slow
 def test_untouched_stubs_pass_nothing(folder, capsys):
     begin = time.monotonic()
     assert main(["course", "check", "--json"]) == 1
     document = json.loads(capsys.readouterr().out)
-    assert not any(row["passed"] for exercise in document["exercises"] for row in exercise["rows"])
-    assert len(document["exercises"]) == 7
-    assert time.monotonic() - begin < 120
+    assert [(exercise["passed"], exercise["rows"]) for exercise in document["exercises"]] == [(False, [])] * 7
+    assert time.monotonic() - begin < 5

@@ -9,37 +9,45 @@ from jaxlm.course.exercises import (
     count_answers,
     find_exercises,
     find_unwritten,
+    is_unwritten,
+    make_stub,
     read_hints,
-    solution_text,
-    stub_text,
-    student_readme,
+    read_solution,
+    read_student_readme,
 )
 
 
 @pytest.mark.parametrize("name", EXERCISES)
 def test_stub_text_has_holes_and_no_answer(name):
-    stub, solution = stub_text(name), solution_text(name)
+    stub, solution = make_stub(name), read_solution(name)
     assert find_unwritten(stub) == [*EXERCISES[name], "own_law"]
     assert find_unwritten(solution) == []
     assert (count_answers(stub), count_answers(solution)) == (0, 3)
+    assert (is_unwritten(name, stub), is_unwritten(name, solution)) == (True, False)
     assert "jaxlm" not in stub
+
+
+def test_find_unwritten_of_a_function_that_ends_with_an_error():
+    text = "def f(n):\n    if n:\n        return n\n    raise NotImplementedError\n"
+    assert find_unwritten(text) == []
+    assert find_unwritten(text.replace("    if n:\n        return n\n", "")) == ["f"]
 
 
 @pytest.mark.parametrize("name", EXERCISES)
 def test_stub_text_keeps_the_task(name):
     kept = {
         node.name: (ast.unparse(node.args), ast.get_docstring(node))
-        for node in ast.parse(solution_text(name)).body
+        for node in ast.parse(read_solution(name)).body
         if isinstance(node, ast.FunctionDef) and node.name != "own_law"
     }
-    functions = [node for node in ast.parse(stub_text(name)).body if isinstance(node, ast.FunctionDef)]
+    functions = [node for node in ast.parse(make_stub(name)).body if isinstance(node, ast.FunctionDef)]
     assert {node.name: (ast.unparse(node.args), ast.get_docstring(node)) for node in functions[:-1]} == kept
     assert ast.get_docstring(functions[-1]).startswith("State your law in this sentence.\n\nWrite a law")
     assert {ast.unparse(node.body[1:]) for node in functions} == {"raise NotImplementedError"}
 
 
 def test_stub_text_of_a_later_exercise_imports_the_earlier_one():
-    assert "\nfrom ex1_windows import windows\n" in stub_text("ex4_sampling")
+    assert "\nfrom ex1_windows import windows\n" in make_stub("ex4_sampling")
 
 
 @pytest.mark.parametrize(
@@ -64,6 +72,6 @@ def test_read_hints_has_three_steps(name):
 
 
 def test_student_readme_has_no_teachers_part():
-    text = student_readme()
+    text = read_student_readme()
     assert "jaxlm course check" in text
     assert "rubric" not in text

@@ -9,7 +9,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from jaxlm.course.exercises import EXERCISES, solution_text
+from jaxlm.course.exercises import EXERCISES, read_solution
 from jaxlm.course.folder import create_folder
 from jaxlm.course.notebook import side_by_side, to_ipynb
 
@@ -40,7 +40,7 @@ def test_side_by_side():
 @pytest.mark.slow
 def test_notebook_runs_on_solutions(folder):
     for name in EXERCISES:
-        (folder / f"{name}.py").write_text(solution_text(name))
+        (folder / f"{name}.py").write_text(read_solution(name))
     nbclient = importlib.import_module("nbclient")
     notebook = nbformat.read(folder / "notebook.ipynb", as_version=4)
     nbclient.NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(folder)}}).execute()

@@ -43,7 +43,7 @@ def fit_adds(course: Implementation, random: Random) -> Comparisons:
         yield count(course, first) + count(course, second), course.fit(count(course, first), second)
 
 
-def order_of_texts_is_free(course: Implementation, random: Random) -> Comparisons:
+def order_of_texts_does_not_matter(course: Implementation, random: Random) -> Comparisons:
     """The order in which texts are counted does not matter."""
     for length in (2, 6):
         first, second = draw_ids(random, length), draw_ids(random, length)
@@ -57,7 +57,7 @@ def pieces_share_a_token(course: Implementation, random: Random) -> Comparisons:
         yield count(course, ids), count(course, ids[:cut]) + count(course, ids[cut - 1 :])
 
 
-def names_of_tokens_are_free(course: Implementation, random: Random) -> Comparisons:
+def renaming_permutes_the_table(course: Implementation, random: Random) -> Comparisons:
     """Renaming the tokens permutes the rows and the columns of the table, and changes nothing else."""
     for length in (2, 6):
         ids, names = draw_ids(random, length), random.permutation(V)
@@ -65,7 +65,7 @@ def names_of_tokens_are_free(course: Implementation, random: Random) -> Comparis
         yield count(course, ids), np.asarray(renamed)[names][:, names]
 
 
-def unknown_ids_count_nowhere(course: Implementation, random: Random) -> Comparisons:
+def unknown_ids_do_not_count(course: Implementation, random: Random) -> Comparisons:
     """An id of V or more adds to no cell of the table, or is an error."""
     for ids in ([0, V], [0, V + 2, 1], [1, 0, V + 1]):
         stream = jnp.array(ids, jnp.int32)
@@ -102,10 +102,10 @@ LAWS = make_laws(
     every_pair_is_counted,
     t_tokens_make_t_minus_1_pairs,
     fit_adds,
-    order_of_texts_is_free,
+    order_of_texts_does_not_matter,
     pieces_share_a_token,
-    names_of_tokens_are_free,
-    unknown_ids_count_nowhere,
+    renaming_permutes_the_table,
+    unknown_ids_do_not_count,
     smoothing_adds_k,
     rows_are_probabilities,
     unseen_is_minus_infinity,

@@ -47,7 +47,7 @@ def pure_calls(exercise: int, course: Implementation, random: Random) -> list[Ca
             ]
         case 4:
             return [
-                (course.token_nats, (logits[:3, :4], ids[:3] % 4)),
+                (course.token_nats, (logits[:2, :4], ids[:2] % 4)),
                 (lambda ids, seed: course.sample(predict, ids[:, None], 4, key=key(seed)), (ids[:2], seed)),
             ]
         case 5:
@@ -71,7 +71,7 @@ def same_arguments_same_result(calls: list[Call], others: list[Call]) -> Compari
         yield function(*arguments), function(*arguments)
 
 
-def global_random_numbers_stay(calls: list[Call], others: list[Call]) -> Comparisons:
+def no_global_random_numbers(calls: list[Call], others: list[Call]) -> Comparisons:
     """No function seeds or draws global random numbers, neither NumPy's nor Python's."""
     for function, arguments in calls:
         before = str((np.random.get_state(), global_random.getstate()))  # noqa: NPY002
@@ -80,7 +80,7 @@ def global_random_numbers_stay(calls: list[Call], others: list[Call]) -> Compari
         yield "no global numbers", "no global numbers" if is_same else "global numbers were drawn or seeded"
 
 
-def arguments_stay(calls: list[Call], others: list[Call]) -> Comparisons:
+def arguments_do_not_change(calls: list[Call], others: list[Call]) -> Comparisons:
     """A function leaves its arguments as they were: arrays, also as NumPy views, and dicts of parameters."""
     for function, arguments in calls:
         before = jax.tree.map(np.array, arguments)
@@ -101,9 +101,9 @@ def vmap_is_a_loop(calls: list[Call], others: list[Call]) -> Comparisons:
     """`jax.vmap(f)(xs)[i]` is `f(xs[i])`."""
     for (function, arguments), (_, more) in zip(calls, others, strict=True):
         stacked = jax.tree.map(lambda *leaves: np.stack(leaves), arguments, more)
-        results = jax.jit(jax.vmap(function))(*stacked)
+        results, compiled = jax.jit(jax.vmap(function))(*stacked), jax.jit(function)
         for index, each in enumerate((arguments, more)):
-            yield function(*each), jax.tree.map(lambda leaf, index=index: np.array(leaf)[index], results)
+            yield compiled(*each), jax.tree.map(lambda leaf, index=index: np.array(leaf)[index], results)
 
 
 def keys_are_used_once(calls: list[Call], others: list[Call]) -> Comparisons:
@@ -153,8 +153,8 @@ def _make_law(check: Callable[[list[Call], list[Call]], Comparisons], exercise: 
 
 CHECKS = (
     same_arguments_same_result,
-    global_random_numbers_stay,
-    arguments_stay,
+    no_global_random_numbers,
+    arguments_do_not_change,
     jit_changes_nothing,
     vmap_is_a_loop,
     keys_are_used_once,

@@ -36,13 +36,13 @@ def nats_of(logits: Any, targets: Any) -> Any:
 def nats_are_minus_log_softmax(course: Implementation, random: Random) -> Comparisons:
     """The nats of a target are -log softmax(logits)[target]."""
     for scale in (0, 1, 10):
-        logits, targets = scale * random.normal(size=(3, V)), random.integers(0, V, 3)
+        logits, targets = scale * random.normal(size=(2, V)), random.integers(0, V, 2)
         yield nats_of(logits, targets), course.token_nats(jnp.asarray(logits, jnp.float32), jnp.asarray(targets))
 
 
 def large_logits_do_not_overflow(course: Implementation, random: Random) -> Comparisons:
     """Adding a constant to all logits changes no nats, even if their exponentials overflow."""
-    logits, targets = random.normal(size=(2, V)), random.integers(0, V, 2)  # so few that the failure shows them
+    logits, targets = random.normal(size=(2, V)), random.integers(0, V, 2)
     expected = nats_of(logits, targets)
     for constant in (100, -1000):
         shifted = jnp.asarray(logits + constant, jnp.float32)
@@ -51,8 +51,8 @@ def large_logits_do_not_overflow(course: Implementation, random: Random) -> Comp
 
 def impossible_targets_are_infinite(course: Implementation, random: Random) -> Comparisons:
     """A target whose logit is -inf has infinite nats, the others stay finite."""
-    logits = jnp.array([[0, 0, -jnp.inf, -jnp.inf]] * 3)
-    yield [math.inf, math.log(2), math.log(2)], course.token_nats(logits, jnp.array([2, 1, 0]))
+    logits = jnp.array([[0, 0, -jnp.inf, -jnp.inf]] * 2)
+    yield [math.inf, math.log(2)], course.token_nats(logits, jnp.array([2, 1]))
 
 
 def uniform_perplexity_is_v(course: Implementation, random: Random) -> Comparisons:
@@ -70,7 +70,7 @@ def perplexity_weighs_windows_equally(course: Implementation, random: Random) ->
     """Perplexity is exp of the sum of all windows' nats over their number; the batch size changes nothing."""
     table, ids = 3 * random.normal(size=(V, V)), random.integers(0, V, 8)
     expected = np.exp(nats_of(table[ids[:-1]], ids[1:]).mean())
-    for batch_size in (7, 3, 100):  # 3 + 3 + 1 windows: the last batch is short
+    for batch_size in (7, 2, 100):  # 2 + 2 + 2 + 1 windows: the last batch is short
         yield expected, course.perplexity(look_up(table), jnp.asarray(ids), 1, batch_size)
 
 
@@ -81,35 +81,34 @@ def perplexity_is_a_float(course: Implementation, random: Random) -> Comparisons
 
 
 def perplexity_needs_a_window(course: Implementation, random: Random) -> Comparisons:
-    """A text without a window, here of N tokens, has no perplexity: an error, not NaN."""
+    """A text without a window, here of N tokens, has no perplexity: a ValueError, not NaN."""
     predict = look_up(np.zeros((V, V)))
-    yield "an error", outcome(lambda: course.perplexity(predict, jnp.array([0]), 1, 8))
+    yield "ValueError", outcome(course.perplexity, predict, jnp.array([0]), 1, 8, error=ValueError)
 
 
 def draw(course: Implementation, predict: Any, prompt: Any, num_tokens: int, seed: int, **options: Any) -> Any:
     return course.sample(predict, jnp.asarray(prompt), num_tokens, key=jax.random.key(seed), **options)
 
 
-def prompt_stays(course: Implementation, random: Random) -> Comparisons:
+def sample_starts_with_the_prompt(course: Implementation, random: Random) -> Comparisons:
     """A sample is int32 [B, N + num_tokens] and starts with the prompt."""
-    for batch_size in (1, 3):
-        prompt = random.integers(0, V, (batch_size, 2))
-        ids = draw(course, look_up(np.zeros((V, V))), prompt, 5, 0)
-        yield ((batch_size, 7), "int32"), (ids.shape, str(ids.dtype))
-        yield prompt, ids[:, :2]
+    prompt = random.integers(0, V, (2, 2))
+    ids = draw(course, look_up(np.zeros((V, V))), prompt, 5, 0)
+    yield ((2, 7), "int32"), (ids.shape, str(ids.dtype))
+    yield prompt, np.asarray(ids)[:, :2]
 
 
 def longer_starts_with_shorter(course: Implementation, random: Random) -> Comparisons:
     """With the same key, a longer sample starts with the shorter one."""
     predict = look_up(random.normal(size=(V, V)))
-    short, long = (draw(course, predict, [[0], [1]], number, 3) for number in (3, 6))
-    yield short, long[:, :4]
+    short, long = (draw(course, predict, [[0], [1]], number, 3) for number in (4, 24))
+    yield short, np.asarray(long)[:, :5]
 
 
 def key_decides_the_sample(course: Implementation, random: Random) -> Comparisons:
     """The sample depends on the key: the same key gives it again, another key gives another one."""
     predict = look_up(random.normal(size=(V, V)))
-    first, again, other = (draw(course, predict, [[0]], 24, seed) for seed in (1, 1, 2))
+    first, again, other = (np.asarray(draw(course, predict, [[0], [0]], 24, seed)) for seed in (1, 1, 2))
     yield first, again
     yield "another sample", "the same sample" if (first == other).all() else "another sample"
 
@@ -126,14 +125,13 @@ def low_temperature_is_greedy(course: Implementation, random: Random) -> Compari
     table, chain = np.array([random.permutation(V) for _ in range(V)]), [[0]]
     for _ in range(5):
         chain[0].append(int(table[chain[0][-1]].argmax()))
-    for seed in (0, 1):
-        yield chain, draw(course, look_up(table), [[0]], 5, seed, temperature=1e-3)
+    yield chain, draw(course, look_up(table), [[0]], 5, 0, temperature=1e-3)
 
 
 def frequencies_are_softmax(course: Implementation, random: Random) -> Comparisons:
     """Tokens are drawn with the probabilities softmax(logits / temperature), up to chance."""
     logits = random.normal(size=V)
-    for temperature in (1.0, 2.0, 0.5):
+    for temperature in (2.0, 0.5):
         weights = np.exp(logits / temperature)
         ids = draw(
             course, look_up(np.tile(logits, (V, 1))), np.zeros((4000, 1), int), 1, 5, temperature=temperature
@@ -162,7 +160,7 @@ LAWS = make_laws(
     perplexity_weighs_windows_equally,
     perplexity_is_a_float,
     perplexity_needs_a_window,
-    prompt_stays,
+    sample_starts_with_the_prompt,
     longer_starts_with_shorter,
     key_decides_the_sample,
     steps_and_streams_differ,
