@@ -13,6 +13,7 @@ from .evaluation.evaluate import (
 )
 from .evaluation.loss import bits_per_byte as bits_per_byte, token_nats as token_nats
 from .evaluation.mixture_weights import mixture_weights as mixture_weights
+from .evaluation.score import Scores as Scores, score as score
 from .models.backoff_lm import BackoffLM as BackoffLM
 from .models.baselines import UniformLM as UniformLM, UnigramLM as UnigramLM
 from .models.count_ngrams import count_ngrams as count_ngrams

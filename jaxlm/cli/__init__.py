@@ -21,6 +21,7 @@ from jaxlm.cli.evaluate import EvaluateOptions, evaluate_text
 from jaxlm.cli.exchange import ExportOptions, ImportOptions, export_file, import_file
 from jaxlm.cli.runs import RunsOptions, show_runs
 from jaxlm.cli.sample import SampleOptions, sample_text
+from jaxlm.cli.score import ScoreOptions, score_text
 from jaxlm.cli.shared import TYRO_CONFIG
 from jaxlm.cli.sweep import SweepOptions, run_sweep
 from jaxlm.cli.tokenize import TokenizeOptions, inspect_tokenizer
@@ -34,6 +35,7 @@ COMMANDS: dict[str, tuple[type, Callable[..., dict[str, Any]]]] = {
     "train": (TrainOptions, train_model),
     "sweep": (SweepOptions, run_sweep),
     "evaluate": (EvaluateOptions, evaluate_text),
+    "score": (ScoreOptions, score_text),
     "sample": (SampleOptions, sample_text),
     "tokenize": (TokenizeOptions, inspect_tokenizer),
     "encode": (EncodeOptions, encode_paths),

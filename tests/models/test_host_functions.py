@@ -17,6 +17,7 @@ CALLS = {
     "perplexity": (lambda ids: jaxlm.perplexity(MODEL, {}, ids), PURE_NATS),
     "evaluate": (lambda ids: jaxlm.evaluate(MODEL, {}, ids), PURE_NATS),
     "window_nats": (lambda ids: jaxlm.window_nats(MODEL, {}, ids), PURE_NATS),
+    "score": (lambda ids: jaxlm.score(MODEL, {}, ids), "jaxlm.compute_logits("),
     "mixture_weights": (lambda ids: jaxlm.mixture_weights([MODEL], [{}], ids), PURE_NATS),
     "fit": (lambda ids: COUNTS.fit(COUNTED, ids), "table + jaxlm.reference.count_pairs(ids, V)"),
     "fit of n-grams": (lambda ids: NGRAMS.fit(COUNTED, ids), "variables that were fitted outside"),
