@@ -5,6 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 from jax.scipy.special import entr
 from numpy.typing import ArrayLike, NDArray
 
@@ -74,11 +75,12 @@ def score(
 
 
 @jit_model
-def _score_batch(model: LanguageModel, variables: Variables, contexts: IntBN, targets: IntB) -> Scores:
+def _score_batch(model: LanguageModel, variables: Variables, contexts: IntBN, targets: IntB) -> tuple[Array, ...]:
     centered, log_sums = center_logits(compute_logits(model, variables, contexts))
     log_probs = centered - log_sums[:, None]
     found = jnp.take_along_axis(log_probs, targets[:, None], axis=1)
     is_lower_id = jnp.arange(model.vocab_size)[None, :] < targets[:, None]
     is_before = (log_probs > found) | ((log_probs == found) & is_lower_id)
     ranks = 1 + is_before.sum(axis=1, dtype=jnp.int32)
-    return Scores(found[:, 0].astype(jnp.float32), ranks, entr(jnp.exp(log_probs)).sum(axis=1).astype(jnp.float32))
+    entropies = entr(jnp.exp(log_probs)).sum(axis=1)
+    return found[:, 0].astype(jnp.float32), ranks, entropies.astype(jnp.float32)
