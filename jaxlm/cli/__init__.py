@@ -19,6 +19,7 @@ from jaxlm.cli.devices import DevicesOptions, show_devices
 from jaxlm.cli.encode import EncodeOptions, encode_paths
 from jaxlm.cli.evaluate import EvaluateOptions, evaluate_text
 from jaxlm.cli.exchange import ExportOptions, ImportOptions, export_file, import_file
+from jaxlm.cli.page import PageOptions, write_page
 from jaxlm.cli.runs import RunsOptions, show_runs
 from jaxlm.cli.sample import SampleOptions, sample_text
 from jaxlm.cli.score import ScoreOptions, score_text
@@ -43,6 +44,7 @@ COMMANDS: dict[str, tuple[type, Callable[..., dict[str, Any]]]] = {
     "corpus": (CorpusOptions, manage_corpora),
     "runs": (RunsOptions, show_runs),
     "devices": (DevicesOptions, show_devices),
+    "page": (PageOptions, write_page),
     "export": (ExportOptions, export_file),
     "import": (ImportOptions, import_file),
     "course": (CourseOptions, run_course),
@@ -127,6 +129,6 @@ def _start_jax(words: Sequence[str], options: Any) -> Any:
 
 
 def needs_only_cpu(options: Any) -> bool:
-    """Return whether the subcommand needs no accelerator: `--device cpu`, or export and import."""
+    """Return whether the subcommand needs no accelerator: `--device cpu`, or export, import and page."""
     device = getattr(getattr(options, "training", options), "device", None)
     return (os.environ.get("JAXLM_DEVICE") if device == "auto" else device) == "cpu"

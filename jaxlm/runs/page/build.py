@@ -14,7 +14,19 @@ from jaxlm.text.tokenizers import Tokenizer
 
 # One scope, in this order: browsers refuse modules from disk.
 CORE_SCRIPTS = "random", "tokenizers", "models", "sampler"
-VIEW_SCRIPTS: tuple[str, ...] = ()
+VIEW_SCRIPTS = (
+    "elements",
+    "state",
+    "texts",
+    "bars",
+    "draw",
+    "reasons",
+    "pictures",
+    "heat_map",
+    "embedding",
+    "controls",
+    "main",
+)
 
 
 def build_page(
@@ -40,9 +52,7 @@ def build_page(
     """
     num_tokens = int(tokenizer.vocab_size)
     data = {
-        "title": title,
         "prompt": prompt,
-        "isHalf": float16,
         "tokenizer": describe_tokenizer(tokenizer),
         "models": [describe_model(each, num_tokens=num_tokens, float16=float16) for each in models],
     }
@@ -55,6 +65,7 @@ def build_page(
         title=title,
         script=Markup(script),  # noqa: S704  files of this folder
         style=Markup(style),  # noqa: S704
+        is_half=float16,
         data=Markup(encoded),  # noqa: S704  JSON without "<"
         script_hash=_hash_source(script),
         style_hash=_hash_source(style),

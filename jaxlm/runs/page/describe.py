@@ -129,4 +129,4 @@ def encode_array(array: ArrayLike) -> dict[str, str]:
     """
     array = np.asarray(array)
     values = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
-    return {"dtype": array.dtype.name, "data": base64.b64encode(values).decode()}
+    return {"dtype": array.dtype.name, "data": base64.b64encode(values.tobytes()).decode()}

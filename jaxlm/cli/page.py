@@ -1,0 +1,50 @@
+"""`jaxlm page`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+from tyro.conf import Positional, arg
+
+from jaxlm.cli.shared import CommandOptions, Console, ModelOptions, open_model_on_cpu
+from jaxlm.utils.atomic_files import expand, write_atomically
+from jaxlm.utils.terminal import print_plain
+
+
+@dataclass(frozen=True)
+class PageOptions(CommandOptions):
+    """Write a web page on which models continue a text step by step. It works offline, from disk."""
+
+    device: ClassVar[str] = "cpu"
+    # Runs, saved models or exported files with the same tokenizer, or a run of scripts/ladder with its models.
+    models: Annotated[tuple[Path, ...], Positional, arg(metavar="RUN [RUN ...]")]
+    out: Path = Path("page.html")  # HTML file to write.
+    prompt: str | None = None  # Text at the start. None: the prompt of the run's samples.
+    title: str = "Next-token models"  # Heading of the page.
+    float16: bool = (
+        False  # Store weights in half precision: half the size, but not exactly the text of `jaxlm sample`.
+    )
+    overwrite: bool = False  # Replace an existing file.
+
+
+def write_page(options: PageOptions, console: Console) -> dict[str, Any]:
+    """Write the page and print its size."""
+    from jaxlm.runs.page.build import build_page
+    from jaxlm.runs.page.sources import load_page_models
+
+    out = options.out
+    if not options.models:
+        raise ValueError("name at least one run, saved model or exported file")
+    if out.suffix.lower() not in (".html", ".htm"):
+        raise ValueError(f"the page must end in .html, got {out}")
+    if out.exists() and not options.overwrite:
+        raise FileExistsError(f"{out} exists; choose another path, or pass --overwrite")
+    paths = list(dict.fromkeys(map(expand, options.models)))
+    models, tokenizer, prompt = load_page_models(paths, lambda path: open_model_on_cpu(ModelOptions(path)))
+    prompt = prompt if options.prompt is None else options.prompt
+    tokenizer.encode(prompt)  # raises an error that names an unknown character
+    page = build_page(models, tokenizer, title=options.title, prompt=prompt, float16=options.float16)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(out, page)
+    print_plain(console, f"wrote {out}: {len(page.encode()):,} bytes, {len(models)} models; open it in a browser")
+    return {"file": str(out), "bytes": len(page.encode()), "models": [model.source for model in models]}

@@ -1,0 +1,38 @@
+// The text of a model: its tokens, coloured by surprise.
+
+const NUM_SHADES = 9; // of surprise, one per 1.5 bits
+
+// Append the tokens that are not shown yet, after removing those that can have changed: more tokens can complete the
+// character of the last one.
+function renderText(view, text, tokenizer, at) {
+  const numShown = Math.max(Math.min(view.numFinal, text.nats.length) - 1, 0);
+  while (view.node.childNodes.length > numShown) view.node.lastChild.remove();
+  const parts = decodeEach(tokenizer, text.ids);
+  for (let position = numShown; position < text.ids.length; position++) {
+    const nats = text.nats[position], bits = nats / Math.LN2;
+    const shade = nats === undefined ? 0 : Math.min(Math.floor(bits / 1.5), NUM_SHADES - 1);
+    const kind = position < text.numTyped ? "typed" : "drawn";
+    const node = element("span", { class: `token ${kind} s${shade}`, "data-position": position }, parts[position] || "◌");
+    if (nats !== undefined) node.title = `${formatProbability(Math.exp(-nats))}, ${bits.toFixed(1)} bits`;
+    view.node.append(node);
+  }
+  view.numFinal = text.nats.length;
+  view.node.querySelector(".selected")?.classList.remove("selected");
+  view.node.childNodes[at]?.classList.add("selected");
+}
+
+// Return the sentence about the token at a position: its surprise, and the perplexity of the typed text up to it.
+function describeToken(text, position, tokenizer) {
+  const sentence = element("p", { class: "note" });
+  const nats = text.nats[position], last = Math.min(position + 1, text.numTyped, text.nats.length);
+  if (nats !== undefined) {
+    const label = tokenElement(labelOf(tokenizer, text.ids[position])), bits = nats / Math.LN2;
+    sentence.append(label, `: probability ${formatProbability(Math.exp(-nats))}, surprise ${formatNumber(bits)} bits. `);
+  }
+  if (last > 0) {
+    const mean = text.nats.slice(0, last).reduce((sum, each) => sum + each, 0) / last;
+    const extent = last === text.numTyped ? "of the typed text" : `of its first ${last === 1 ? "token" : `${last} tokens`}`;
+    sentence.append(`Perplexity ${extent}: ${formatNumber(Math.exp(mean))}.`);
+  }
+  return sentence;
+}
