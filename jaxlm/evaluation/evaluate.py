@@ -1,6 +1,7 @@
 """Evaluate a model on a text: nats per token and perplexity."""
 
 import functools
+import itertools
 import math
 import warnings
 from collections.abc import Iterator
@@ -9,10 +10,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
-from numpy.typing import ArrayLike
+from jax import Array, lax
+from jax.sharding import Mesh, Sharding, SingleDeviceSharding
+from numpy.typing import ArrayLike, NDArray
 
 from jaxlm._types import Device, FloatW, IntScalar, NpFloatW, Variables
+from jaxlm.devices.mesh import check_mesh, check_placement, partition, put, shard_map, sharding_of, to_local
 from jaxlm.devices.selection import resolve_device
 from jaxlm.evaluation.windows import WINDOWS_PER_CALL, GroupedWindows, group_windows
 from jaxlm.models.interface import (
@@ -53,7 +56,14 @@ class Evaluation(NamedTuple):
 
 
 def evaluate(
-    model: LanguageModel, variables: Variables, ids: ArrayLike, *, batch_size: int = 256, device: Device = "auto"
+    model: LanguageModel,
+    variables: Variables,
+    ids: ArrayLike,
+    *,
+    batch_size: int = 256,
+    device: Device = "auto",
+    mesh: Mesh | None = None,
+    num_shards: int | None = None,
 ) -> Evaluation:
     """Score all windows of `ids`. Host function; not for use inside `jit`.
 
@@ -64,6 +74,9 @@ def evaluate(
         ids: integers [T], T > N, or a `TokenStream`; all but the first N = `context_length` are predicted.
         batch_size: contexts per forward pass, at least 1; affects only speed and memory.
         device: "auto" chooses by the size of the model.
+        mesh: devices that share the windows, instead of `device`. Of several processes, all make the same call.
+        num_shards: number of parts of the text that the devices of the mesh share, a multiple of their number. The
+            same parts give the same bits on any number of devices. None means one part for each device.
 
     Returns:
         the mean nats per token, its exponential, and T - N.
@@ -77,12 +90,15 @@ def evaluate(
     Evaluation(nats_per_token=0.0, perplexity=1.0, num_tokens=3)
     """
     check_not_traced("evaluate", PURE_NATS, variables, ids)
-    target_device = resolve_device(device, num_weights=num_params(variables))
+    check_placement(device, mesh)
+    target_device = (
+        resolve_device(device, num_weights=num_params(variables)) if mesh is None else mesh.local_devices[0]
+    )
     total, num_windows, lowest, highest = 0.0, 0, math.inf, -math.inf
-    for nats in _score_segments(model, variables, ids, batch_size, target_device):
+    for nats in _score_segments(model, variables, ids, batch_size, target_device, mesh, num_shards):
         total, num_windows = total + float(nats.sum(dtype=np.float64)), num_windows + len(nats)
         lowest, highest = min(lowest, float(nats.min())), max(highest, float(nats.max()))
-    _warn_if_probabilities(model, variables, ids, lowest, highest, target_device)
+    _warn_if_probabilities(model, to_local(variables), ids, lowest, highest, target_device)
     nats_per_token = total / num_windows
     with np.errstate(over="ignore"):
         return Evaluation(nats_per_token, float(np.exp(nats_per_token)), num_windows)
@@ -127,26 +143,65 @@ def perplexity(
 
 
 def _score_segments(
-    model: LanguageModel, variables: Variables, ids: ArrayLike, batch_size: int, device: jax.Device
+    model: LanguageModel,
+    variables: Variables,
+    ids: ArrayLike,
+    batch_size: int,
+    device: jax.Device,
+    mesh: Mesh | None = None,
+    num_shards: int | None = None,
 ) -> Iterator[NpFloatW]:
     """Yield the nats of each segment's windows, in the order of the text."""
     context_length = model.context_length
     stream = check_stream(ids, model.vocab_size, min_length=context_length + 1)
     check_at_least("batch_size", batch_size, 1)
-    # With jax_debug_key_reuse, `device_put` of jax 0.5.0 raises an IndexError for a tree without arrays.
-    if jax.tree.leaves(variables):
-        variables = jax.device_put(variables, device)
     num_windows = len(stream) - context_length
     if isinstance(model, SupportsTargetLogProbs):
         batch_size = max(batch_size, _TARGET_BATCH)
     # A batch much larger than the text would only waste memory.
     batch_size = min(batch_size, max(1 << (num_windows - 1).bit_length(), 256), WINDOWS_PER_CALL)
-    for segment in stream.segments(WINDOWS_PER_CALL, overlap=context_length):
-        grouped, order = group_windows(segment.astype(np.int32), model, batch_size)
-        grouped_nats = score_windows(model, variables, jax.device_put(grouped, device), batch_size)
-        nats = np.empty(len(order), np.float32)
-        nats[order] = jax.device_get(grouped_nats)[: len(order)]
-        yield nats
+    num_shards = _check_num_shards(mesh, num_shards)
+    segments = stream.segments(min(WINDOWS_PER_CALL, -(-num_windows // num_shards)), overlap=context_length)
+    grouped_segments = (group_windows(segment.astype(np.int32), model, batch_size) for segment in segments)
+    if mesh is None:
+        variables = _put_variables(variables, SingleDeviceSharding(device))
+        for grouped, order in grouped_segments:
+            grouped_nats = score_windows(model, variables, jax.device_put(grouped, device), batch_size)
+            yield _restore_order(jax.device_get(grouped_nats), order)
+        return
+    variables = _put_variables(variables, sharding_of(mesh))
+    while shards := list(itertools.islice(grouped_segments, num_shards)):
+        empty = jax.tree.map(np.zeros_like, shards[0][0])
+        rows = [grouped for grouped, _ in shards] + [empty] * (num_shards - len(shards))
+        stacked = put(jax.tree.map(lambda *arrays: np.stack(arrays), *rows), sharding_of(mesh, *mesh.axis_names))
+        shard_nats = np.asarray(_score_shards(model, variables, stacked, batch_size, mesh))
+        for nats, (_, order) in zip(shard_nats, shards, strict=False):
+            yield _restore_order(nats, order)
+
+
+def _check_num_shards(mesh: Mesh | None, num_shards: int | None) -> int:
+    """Return the number of shards: by default that of the devices. It must be a multiple of that number."""
+    if mesh is not None:
+        check_mesh(mesh)
+    num_devices = 1 if mesh is None else mesh.size
+    num_shards = num_devices if num_shards is None else num_shards
+    if num_shards < 1 or num_shards % num_devices or (mesh is None and num_shards > 1):
+        raise ValueError(
+            f"num_shards must be a multiple of the {num_devices} devices of the mesh, got {num_shards}"
+        )
+    return num_shards
+
+
+def _put_variables(variables: Variables, sharding: Sharding) -> Variables:
+    # With jax_debug_key_reuse, `device_put` of jax 0.5.0 raises an IndexError for a tree without arrays.
+    return put(variables, sharding) if jax.tree.leaves(variables) else variables
+
+
+def _restore_order(grouped_nats: NDArray[np.float32], order: NDArray[np.int32]) -> NpFloatW:
+    """Return the nats of grouped windows in the order of the text, without the padding."""
+    nats = np.empty(len(order), np.float32)
+    nats[order] = grouped_nats[: len(order)]
+    return nats
 
 
 def _warn_if_probabilities(
@@ -166,6 +221,21 @@ def _warn_if_probabilities(
             f"{type(model).__name__}.apply returns probabilities; return their logarithms, which are logits",
             stacklevel=1,  # so that Python shows it once per model class
         )
+
+
+@functools.partial(jit_model, static_argnames=("batch_size", "mesh"))
+def _score_shards(
+    model: LanguageModel, variables: Variables, shards: GroupedWindows, batch_size: int, mesh: Mesh
+) -> Array:
+    """Return the nats of S shards [S, W], on every device of the mesh; `shards` has arrays [S, ...]."""
+    (axis,) = mesh.axis_names
+
+    def score_local(variables: Variables, shards: GroupedWindows) -> Array:
+        nats = lax.map(lambda shard: score_windows(model, variables, shard, batch_size), shards)
+        return lax.all_gather(nats, axis, tiled=True)
+
+    specs = partition(), partition(axis)
+    return shard_map(score_local, mesh, specs, partition())(variables, shards)
 
 
 @functools.partial(jit_model, static_argnames="batch_size")

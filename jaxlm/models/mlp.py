@@ -62,9 +62,10 @@ class MLPLanguageModel(FrozenModule):
         concatenated = embedded.reshape(len(contexts), self.context_length * self.embedding_dim)
         hidden = nn.tanh(self.hidden(concatenated))  # [B, H]
         if not deterministic and (is_abstract(self.dropout) or self.dropout):
-            # Equal to `nn.Dropout`, which does not accept a traced rate.
+            # Equal to `nn.Dropout`, which does not accept a traced rate. It multiplies, because XLA divides by a
+            # traced number on one device and multiplies by its reciprocal on several, with other bits.
             is_kept = jax.random.bernoulli(self.make_rng("dropout"), 1 - self.dropout, hidden.shape)
-            hidden = jnp.where(is_kept, hidden / (1 - self.dropout), 0)
+            hidden = jnp.where(is_kept, hidden * (1 / (1 - self.dropout)), 0)
         logits: FloatBV = self.projection(hidden)
         return logits + self.direct(concatenated) if self.direct_connections else logits
 

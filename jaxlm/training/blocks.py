@@ -8,8 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.sharding import Sharding
 
 from jaxlm._types import Integers, IntScalar, KeyLike
+from jaxlm.devices.mesh import put
 from jaxlm.text.batching import as_int32, draw_starts, gather_windows
 from jaxlm.text.token_stream import TokenStream
 from jaxlm.utils.keys import vmap_over_steps
@@ -32,7 +34,8 @@ def iterate_blocks(
     num_steps: int,
     *,
     key: Array,
-    sharding: Any,
+    sharding: Sharding,
+    windows_sharding: Sharding | None = None,
     first_step: int = 0,
 ) -> Iterator[Block]:
     """Yield the windows of the steps in [first_step, num_steps).
@@ -40,6 +43,8 @@ def iterate_blocks(
     Step i has the windows of `get_batch(stream, N, B, key=fold_in(key, i))`; with R keys, those of each run's key.
     The next positions are drawn before a block is yielded, and their windows are gathered when the next block is
     requested. Request it while the device trains on this block, so that neither waits for the other.
+
+    The positions are drawn with `sharding`, that of `key`. It is also that of the windows, unless they have one.
     """
     num_windows = jax.device_put(as_int32(len(stream) - context_length), sharding)
     # A small integer of NumPy would overflow.
@@ -54,7 +59,7 @@ def iterate_blocks(
         windows = np.zeros((size, *taken.shape[1:]), np.int32)
         windows[: len(taken)] = taken
         drawn = draw(first + size)
-        yield Block(first, first + len(taken), jax.device_put(windows, sharding))
+        yield Block(first, first + len(taken), put(windows, windows_sharding or sharding))
 
 
 @functools.partial(jax.jit, static_argnames=("num_steps", "batch_size"))

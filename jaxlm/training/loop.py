@@ -4,15 +4,17 @@ import functools
 import math
 import time
 from collections.abc import Iterable, Iterator
-from typing import Any, TypedDict
+from typing import Any, TypedDict, cast
 
 import jax
 import numpy as np
 import optax
 from jax import Array
+from jax.sharding import Mesh, Sharding, SingleDeviceSharding
 from numpy.typing import ArrayLike
 
 from jaxlm._types import Device, Variables
+from jaxlm.devices.mesh import check_placement, max_over_processes, put, sharding_of, to_local
 from jaxlm.devices.selection import resolve_device
 from jaxlm.evaluation.evaluate import evaluate
 from jaxlm.models.interface import LanguageModel, num_params
@@ -22,6 +24,7 @@ from jaxlm.text.token_stream import TokenStream
 from jaxlm.training.blocks import iterate_blocks
 from jaxlm.training.early_stopping import stop_early
 from jaxlm.training.optimizers import HyperparamState, sgd
+from jaxlm.training.sharding import check_sharding
 from jaxlm.training.state import Record, TrainState, check_state, init_state
 from jaxlm.training.step import train_chunk
 from jaxlm.utils.checks import check_at_least, check_not_traced
@@ -53,6 +56,8 @@ def train_lm(
     log_every: int = 100,
     patience: int | None = None,
     device: Device = "auto",
+    mesh: Mesh | None = None,
+    grad_shards: int | None = None,
 ) -> tuple[Variables, History]:
     """Train a model on random windows of `train_ids` to minimize the mean nats per token.
 
@@ -74,6 +79,11 @@ def train_lm(
         log_every: record the steps 0, log_every, 2 * log_every, ... and the last one.
         patience: stop after this many consecutive records without a lower validation loss, and return the best
             variables. Their perplexity is optimistic, because they were selected on `val_ids`.
+        mesh: devices that share the rows of each batch instead of `device`, such as `Mesh(devices, ("data",))`. If
+            several processes have them, all make the same call. The losses differ from those of one device by
+            rounding.
+        grad_shards: S, a multiple of the number of devices. The gradients of S parts of each batch are added in a
+            fixed order, so that any number of devices gives the same bits.
 
     Returns:
         the trained variables, and the history, with one value per recorded step:
@@ -104,6 +114,8 @@ def train_lm(
         optimizer=optimizer,
         log_every=log_every,
         device=device,
+        mesh=mesh,
+        grad_shards=grad_shards,
     )
     if patience is not None:
         items = stop_early(items, patience)
@@ -111,7 +123,8 @@ def train_lm(
     for item in items:
         records.append(item[1])
     state, _, *best = item
-    return (state._replace(params=best[0].params) if best else state).variables, make_history(records)
+    variables = (state._replace(params=best[0].params) if best else state).variables
+    return to_local(variables), make_history(records)
 
 
 def make_history(records: Iterable[Record | None]) -> History:
@@ -140,11 +153,14 @@ def train(
     log_every: int = 100,
     yield_every: int | None = None,
     device: Device = "auto",
+    mesh: Mesh | None = None,
+    grad_shards: int | None = None,
 ) -> Iterator[tuple[TrainState, Record | None]]:
     """Train a model like `train_lm`; yield `(state, record)` at the start and after each compiled chunk of steps.
 
     Host function; not for use inside `jit`.
 
+    The arrays of the states are replicated over the mesh, if there is one; `jaxlm.evaluate` and `train` take them.
     A chunk takes about 0.3 seconds. It ends at each recorded step; its `Record` is then yielded with the state,
     otherwise None. The lengths of the chunks do not affect the result. To stop, break out of the loop. To resume,
     pass the last state.
@@ -166,6 +182,7 @@ def train(
     check_not_traced("train", "init_state and train_step", train_ids, key, variables, state, lr, weight_decay)
     optimizer = _resolve_optimizer(optimizer, lr, weight_decay, num_steps)
     key = check_key(key)
+    check_placement(device, mesh)
     if yield_every is not None:
         check_at_least("yield_every", yield_every, 1)
     stream, val_ids = check_training(model, train_ids, val_ids, batch_size, num_steps, log_every)
@@ -177,8 +194,18 @@ def train(
         if isinstance(state.opt_state, HyperparamState):
             hyperparams = optimizer.init({}).hyperparams
             state = state._replace(opt_state=state.opt_state._replace(hyperparams=hyperparams))
-    target_device = resolve_device(device, num_weights=num_params(state.params))
-    key, state = jax.device_put((key, state), target_device)
+    local_device = (
+        resolve_device(device, num_weights=num_params(state.params)) if mesh is None else mesh.local_devices[0]
+    )
+    if grad_shards is not None and mesh is None:
+        mesh = Mesh(np.array([local_device]), ("data",))
+    local = replicated = split_by_row = cast(Sharding, SingleDeviceSharding(local_device))
+    evaluation_options: Any = {"device": local_device}
+    if mesh is not None:
+        axis = check_sharding(mesh, grad_shards, batch_size)
+        replicated, split_by_row = sharding_of(mesh), sharding_of(mesh, None, axis)
+        evaluation_options = {"mesh": mesh, "num_shards": grad_shards}
+    local_key, key, state = put(key, local), put(key, replicated), put(state, replicated)
     # The compiled program uses only `update`, so optimizers that share it share the program.
     update_only = optimizer._replace(init=None)
 
@@ -186,18 +213,22 @@ def train(
         yield state, None
         step, max_steps, interval = int(state.step), 1, yield_every or num_steps
         source = stream, model.context_length, batch_size, num_steps
-        blocks = iterate_blocks(*source, key=key, sharding=target_device, first_step=step)
+        shardings: Any = {"sharding": local, "windows_sharding": split_by_row}
+        blocks = iterate_blocks(*source, key=local_key, first_step=step, **shardings)
         block, next_block = next(blocks, None), None
         while block is not None:
             next_recorded = min(-(-step // log_every) * log_every, num_steps - 1)
             stop = min(next_recorded + 1, block.stop, step + max_steps, step - step % interval + interval)
             start = time.monotonic()
-            first, end = jax.device_put((np.int32(block.first), np.int32(stop)))
-            state, *outcome = train_chunk(model, update_only, block.windows, first, key, state, end)
+            first, end = put((np.int32(block.first), np.int32(stop)), replicated)
+            arrays = block.windows, first, key, state, end
+            state, *outcome = train_chunk(model, update_only, *arrays, mesh=mesh, grad_shards=grad_shards)
             if next_block is None:  # while the device trains
                 next_block = next(blocks, None)
             loss, params_are_finite = map(float, jax.device_get(outcome))
-            seconds = time.monotonic() - start
+            seconds = max_over_processes(
+                time.monotonic() - start, mesh
+            )  # the processes need chunks of equal length
             recorded = stop - 1 == next_recorded
             # Checking the parameters only at records makes the failing step independent of the lengths of chunks.
             loss_is_finite = math.isfinite(loss)
@@ -207,7 +238,7 @@ def train(
                 raise FloatingPointError(f"{problem} step {int(state.step) - 1}; {remedy}")
             validation = None
             if recorded and val_ids is not None:
-                validation = evaluate(model, state.variables, val_ids, device=target_device)
+                validation = evaluate(model, state.variables, val_ids, **evaluation_options)
             if params_are_finite:
                 yield state, Record(stop - 1, loss, validation) if recorded else None
             if stop == step + max_steps:  # only a full chunk is measured

@@ -7,11 +7,14 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import Array, lax
+from jax.sharding import Mesh
 
 from jaxlm._types import Contexts, FloatScalar, IntB, Integers, IntScalar, KeyLike
+from jaxlm.devices.mesh import partition, shard_map
 from jaxlm.evaluation.loss import token_nats
 from jaxlm.models.interface import LanguageModel, compute_logits
 from jaxlm.models.jit import jit_model
+from jaxlm.training.sharding import average_over_batch
 from jaxlm.training.state import DROPOUT_FOLD, TrainState
 from jaxlm.utils.keys import check_key
 
@@ -27,6 +30,8 @@ def train_step(
     batch: tuple[Contexts, IntB],
     *,
     key: KeyLike,
+    axis_name: str | None = None,
+    grad_shards: int | None = None,
 ) -> tuple[TrainState, FloatScalar]:
     """Take one training step on a batch. Return the new state, and the loss before the step.
 
@@ -38,6 +43,8 @@ def train_step(
         batch: contexts and targets, as from `get_batch`.
         key: key of the run, the same in every step; under `vmap`, a threefry key (JAX's default). Dropout in step
             i uses `fold_in(fold_in(key, 2**31 - 2), i)`.
+        axis_name: inside `shard_map`, the mesh axis over whose devices the rows of the batch are split.
+        grad_shards: S, the number of parts of the batch whose gradients are added in a fixed order.
 
     >>> from jaxlm import NeuralBigramLM, get_batch, init_state, sgd
     >>> model, optimizer = NeuralBigramLM(vocab_size=3, embedding_dim=4), sgd(1.0, num_steps=50)
@@ -49,16 +56,27 @@ def train_step(
     >>> bool(losses[-1] < 0.1)
     True
     """
-    contexts, targets = batch
     dropout_key = jax.random.fold_in(jax.random.fold_in(check_key(key), DROPOUT_FOLD), state.step)
 
-    def mean_nats(params: Any) -> FloatScalar:
-        variables = state._replace(params=params).variables
-        return token_nats(compute_logits(model, variables, contexts, key=dropout_key), targets).mean()
+    def mean_nats(params: Any, batch: Any, key: KeyLike) -> FloatScalar:
+        (contexts, targets), variables = batch, state._replace(params=params).variables
+        return token_nats(compute_logits(model, variables, contexts, key=key), targets).mean()
 
-    loss, gradients = jax.value_and_grad(mean_nats)(state.params)
+    def average(fun: Any) -> Any:
+        """Return a function of the parameters: the mean of `fun` over the whole batch."""
+        options: Any = {"key": dropout_key, "axis_name": axis_name, "grad_shards": grad_shards}
+        return lambda params: average_over_batch(functools.partial(fun, params), batch, **options)
+
+    value_and_grad = average(jax.value_and_grad(mean_nats))
+    value_fn = average(mean_nats)
+    if axis_name is not None:  # JAX cannot differentiate the communication of the devices
+        value_fn = jax.custom_vjp(value_fn)
+        value_fn.defvjp(
+            value_and_grad, lambda gradients, scale: (jax.tree.map(lambda leaf: scale * leaf, gradients),)
+        )
+    loss, gradients = value_and_grad(state.params)
     # For line searches and for learning rates that depend on the loss.
-    extra_args = {"value": loss, "grad": gradients, "value_fn": mean_nats}
+    extra_args = {"value": loss, "grad": gradients, "value_fn": value_fn}
     update = optax.with_extra_args_support(optimizer).update
     with jax.named_scope("update"):
         updates, opt_state = update(gradients, state.opt_state, state.params, **extra_args)
@@ -66,7 +84,7 @@ def train_step(
     return state._replace(step=state.step + 1, params=params, opt_state=opt_state), loss.astype(jnp.float32)
 
 
-@functools.partial(jit_model, static_argnames="optimizer")
+@functools.partial(jit_model, static_argnames=("optimizer", "mesh", "grad_shards"))
 def train_chunk(
     model: LanguageModel,
     optimizer: optax.GradientTransformation,
@@ -75,6 +93,8 @@ def train_chunk(
     key: Array,
     state: TrainState,
     stop: IntScalar,
+    mesh: Mesh | None = None,
+    grad_shards: int | None = None,
 ) -> tuple[TrainState, Array, Array]:
     """Train up to step `stop`: one run, or R runs at once if `key` has shape [R] and `state` holds R runs.
 
@@ -84,9 +104,28 @@ def train_chunk(
     Args:
         windows: of the steps from `first`, [S, B, N + 1] or [S, R, B, N + 1]; at least to step `stop`.
         first, stop: traced, so that other values do not recompile.
+        mesh: devices that share the rows of each batch of a single run.
     """
+    if mesh is None:
+        return _run_steps(model, optimizer, windows, first, key, state, stop)
+    (axis,) = mesh.axis_names
+    run = functools.partial(_run_steps, model, optimizer, axis_name=axis, grad_shards=grad_shards)
+    in_specs = partition(None, axis), *4 * [partition()]
+    return shard_map(run, mesh, in_specs, partition())(windows, first, key, state, stop)
+
+
+def _run_steps(
+    model: LanguageModel,
+    optimizer: optax.GradientTransformation,
+    windows: Integers,
+    first: IntScalar,
+    key: Array,
+    state: TrainState,
+    stop: IntScalar,
+    **sharding: Any,
+) -> tuple[TrainState, Array, Array]:
     is_sweep = key.ndim == 1
-    step = functools.partial(train_step, model, optimizer)
+    step: Any = functools.partial(train_step, model, optimizer, **sharding)
     check = _are_finite
     if is_sweep:
         step = jax.vmap(step, in_axes=(SWEEP_AXES, 0), out_axes=(SWEEP_AXES, 0))

@@ -138,7 +138,9 @@ def call_everything(jaxlm):
     full_sgd = jaxlm.sgd(0.1, 9, schedule="cosine", momentum=0.9, weight_decay=0.1, clip_norm=1)
     for optimizer in (optax.adam(1e-3), full_sgd):
         jaxlm.train_lm(small, ids, key=key, num_steps=3, optimizer=optimizer)
-    jaxlm.train_many(small, ids, keys=key[None], hyperparams={"lr": [0.1]}, num_steps=3)
+    mesh = jax.sharding.Mesh(np.array([cpu]), ("data",))
+    jaxlm.train_lm(small, ids, key=key, num_steps=3, val_ids=ids, mesh=mesh, grad_shards=2)
+    jaxlm.train_many(small, ids, keys=key[None], hyperparams={"lr": [0.1]}, num_steps=3, val_ids=ids)
     counts = [jaxlm.CountsBigramLM(7), jaxlm.CountsNgramLM(7, 2, jaxlm.KneserNey())]
     fitted = [model.fit(jaxlm.init(model, key), ids) for model in counts]
     for model, variables in zip(counts, fitted, strict=True):
@@ -151,6 +153,7 @@ def call_everything(jaxlm):
     jaxlm.evaluate(jaxlm.UniformLM(7), {}, ids)
     jaxlm.evaluate(jaxlm.UniformLM(3), {}, ids % 3)  # nats of 1 may be those of probabilities
     jaxlm.evaluate(jaxlm.UnigramLM(7), np.ones(7, np.int32), ids)
+    counts[0].fit(jaxlm.init(counts[0], key), ids, mesh=mesh)
     wide = jaxlm.CountsBigramLM(99)  # for its table the text is short
     wide.fit(jaxlm.init(wide, key), ids)
     # So large that its pairs have no 32-bit number.

@@ -9,7 +9,7 @@ import jaxlm
 from jaxlm.training.blocks import iterate_blocks
 
 BATCH_SIZE = 40_000  # a block then holds two steps of contexts of two tokens
-DEVICE = jax.devices()[0]
+DEVICE = jax.sharding.SingleDeviceSharding(jax.devices()[0])
 
 
 def make_stream(path):

@@ -1,0 +1,30 @@
+"""Connect the processes of one training run with JAX's distributed runtime."""
+
+import inspect
+from typing import Any
+
+import jax
+
+HEARTBEAT_SECONDS = 20  # after which the others notice that a process has died
+
+
+def initialize(
+    coordinator: str | None = None, num_processes: int | None = None, process_id: int | None = None
+) -> None:
+    """Connect this process to the others. Call it before JAX starts a device; `jax.distributed.shutdown` ends it.
+
+    Without arguments, JAX detects them in the environment of SLURM, Open MPI, Kubernetes or Cloud TPU.
+
+    Args:
+        coordinator: HOST:PORT at which process 0 listens.
+
+    Raises:
+        ValueError: no arguments, and the environment does not have them.
+        RuntimeError: the other processes are not there in time.
+    """
+    if jax.__version_info__ < (0, 6):  # the default since then
+        jax.config.update("jax_cpu_collectives_implementation", "gloo")  # type: ignore[no-untyped-call]
+    options: Any = {"heartbeat_timeout_seconds": HEARTBEAT_SECONDS}
+    supported = inspect.signature(jax.distributed.initialize).parameters.keys()  # not in the oldest versions
+    options = {name: value for name, value in options.items() if name in supported}
+    jax.distributed.initialize(coordinator, num_processes, process_id, **options)
