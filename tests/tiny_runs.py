@@ -80,7 +80,7 @@ def largest_file(folder):
 
 def assert_same_run(run, other):
     """Assert that two finished runs have the same log, sample, tokenizer, model and checkpoints."""
-    names = ("metrics.jsonl", "samples.txt", "tokenizer.json")
+    names = ("metrics.jsonl", "samples.txt", "jaxlm_tokenizer.json")
     assert [(run / name).read_bytes() for name in names] == [(other / name).read_bytes() for name in names]
     assert {read_manifest(each)["state"] for each in (run, other)} == {"done"}
     folder, other_folder = run / "checkpoints", other / "checkpoints"

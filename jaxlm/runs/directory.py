@@ -15,13 +15,15 @@ import jax
 
 from jaxlm.runs.lock import LOCK_NAMES, lock_run
 from jaxlm.runs.manifest import describe_environment, read_manifest, utc_now, write_json, write_manifest
+from jaxlm.text.tokenizer_files import TOKENIZER_FILE
 from jaxlm.utils.atomic_files import is_temporary, remove
 
 # Entries that a run may write, besides its manifest. Nothing else is ever removed.
 _ENTRIES = (
-    *("metrics.jsonl", "checkpoints", "model", "models", "tokenizer.json", "tensorboard", "samples.txt"),
+    *("metrics.jsonl", "checkpoints", "model", "models", TOKENIZER_FILE, "tensorboard", "samples.txt"),
     *("curves.png", "counts.png", "table.txt", "picture.png", "roofline.png", "speedups.png", "growth.png"),
     *("report.html", "results.json", "config.json"),
+    "tokenizer.json",  # of earlier versions
 )
 
 

@@ -13,7 +13,7 @@ from jaxlm.runs.config import TrainConfig, config_from_json, resolve
 from jaxlm.runs.manifest import read_manifest
 from jaxlm.runs.own import Own, complete_own
 from jaxlm.runs.setup import abstract_state, make_model
-from jaxlm.text.tokenizer_files import load_tokenizer, tokenizer_to_json
+from jaxlm.text.tokenizer_files import find_tokenizer, load_tokenizer, tokenizer_to_json
 from jaxlm.text.tokenizers import Tokenizer
 from jaxlm.utils.atomic_files import expand
 from jaxlm.utils.json_files import sha256_of
@@ -103,7 +103,7 @@ def _load_from_run(path: Path, checkpoint: str | int, model: LanguageModel | Non
         return model_files.read_model(path / "model", model=model)
     tokenizer = load_run_tokenizer(run)
     if tokenizer is None and "tokenizer" not in own:
-        raise ValueError(f"{path / 'tokenizer.json'} is missing; resume the run to restore it")
+        raise ValueError(f"{find_tokenizer(path)} is missing; resume the run to restore it")
     model = make_model(run.config, run.manifest["tokenizer"]["vocab_size"]) if model is None else model
     if isinstance(model, CountsBigramLM | CountsNgramLM):
         raise FileNotFoundError(f"{path} has no checkpoint {checkpoint!r}; a counts model has only 'final'")
@@ -114,7 +114,7 @@ def _load_from_run(path: Path, checkpoint: str | int, model: LanguageModel | Non
 
 def load_run_tokenizer(run: Run) -> Tokenizer | None:
     """Return the tokenizer of a run, or None if its file is missing. Raise a ValueError if it is damaged."""
-    origin = run.path / "tokenizer.json"
+    origin = find_tokenizer(run.path)
     if not origin.exists():
         return None  # the run was stopped before the file was written, or has a tokenizer of the caller
     tokenizer = load_tokenizer(origin)

@@ -23,6 +23,7 @@ from jaxlm.runs.session import latest_usable_checkpoint, return_to_checkpoint, t
 from jaxlm.runs.setup import TrainingSetup, prepare_training
 from jaxlm.text.corpora import load_corpus, read_text
 from jaxlm.text.dataset import open_corpus
+from jaxlm.text.tokenizer_files import TOKENIZER_FILE
 from jaxlm.utils.atomic_files import expand, remove
 from jaxlm.utils.signals import terminate_as_interrupt
 from jaxlm.utils.terminal import drop_output_errors, print_plain
@@ -173,7 +174,7 @@ def _train(path: Path, setup: TrainingSetup, checkpoint: Checkpoint | None, cons
     start = "" if checkpoint is None else f", from step {int(checkpoint.state.step)}"
     print_plain(console, f"run: {path}{start}")
     if setup.saved_tokenizer is not None:
-        setup.saved_tokenizer.save(path / "tokenizer.json")
+        setup.saved_tokenizer.save(path / TOKENIZER_FILE)
     with jax.default_device(setup.device):
         with measure_time() as timing:
             if isinstance(setup.model, CountsBigramLM | CountsNgramLM):

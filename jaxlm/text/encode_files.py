@@ -16,7 +16,7 @@ from jaxlm.text.pieces import PIECE_LENGTH, cut_text
 from jaxlm.text.text_files import Block, find_text_files, read_blocks
 from jaxlm.text.token_stream import TokenStream
 from jaxlm.text.token_writer import TokenWriter, is_begun, is_finished
-from jaxlm.text.tokenizer_files import load_tokenizer, make_tokenizer, tokenizer_to_json
+from jaxlm.text.tokenizer_files import TOKENIZER_FILE, load_tokenizer, make_tokenizer, tokenizer_to_json
 from jaxlm.text.tokenizers import Tokenizer
 from jaxlm.utils.atomic_files import expand, is_temporary
 from jaxlm.utils.checks import check_at_least
@@ -63,8 +63,8 @@ def encode_files(
             needs the extra `parquet`, one per row. Any other file is a document.
         tokenizer: a tokenizer of jaxlm, the path of a saved one, or the kind to train on these files.
         out: a new directory, or that of the same call. It gets `.npy` shards of ids, uint16 where the vocabulary
-            fits and else uint32, `document_ends.npy`, `sources.jsonl`, `tokenizer.json` and, last, `index.json`
-            with their checksums.
+            fits and else uint32, `document_ends.npy`, `sources.jsonl`, `jaxlm_tokenizer.json` and, last,
+            `index.json` with their checksums.
         field: name of the text in `.jsonl` and `.parquet` files.
         vocab_size: size of the BPE tokenizer to train; None means 4096.
         workers: number of threads, at most 1,024; None means one per core.
@@ -115,12 +115,12 @@ def encode_files(
         if is_begun(out):
             trained = load_tokenizer(out)
         else:
-            if others := sorted({path.name for path in out.iterdir()} - {_LOCK, "tokenizer.json"}):
+            if others := sorted({path.name for path in out.iterdir()} - {_LOCK, TOKENIZER_FILE}):
                 raise ValueError(f"{out} is not empty: it has {others[0]}; choose another --out")
             blocks = ((block.text, block.num_bytes) for path in sources for block in read_blocks(path, field))
             tracked = track(console, "training", blocks, sum(path.stat().st_size for path in sources))
             trained = make_tokenizer(tokenizer, tracked, 4096 if vocab_size is None else vocab_size)
-            trained.save(out / "tokenizer.json")
+            trained.save(out / TOKENIZER_FILE)
         writer = TokenWriter(out, job, np.uint16 if trained.vocab_size <= 2**16 else np.uint32, shard_size)
         _write_sources(writer, trained, sources, field, workers, console)
         for path, version in zip(sources, versions, strict=True):

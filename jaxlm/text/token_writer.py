@@ -8,6 +8,7 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
+from jaxlm.text.tokenizer_files import find_tokenizer
 from jaxlm.utils.atomic_files import sync, write_atomically
 from jaxlm.utils.json_files import add_checksum, check_version, file_sha256, read_json, sha256_of, verify_checksum
 
@@ -23,7 +24,7 @@ class TokenWriter:
     was appended after that is lost when the process is killed, and a new writer continues from there.
 
     Args:
-        path: the directory. It must exist and hold no other files than those of a writer and `tokenizer.json`.
+        path: the directory. It must exist and hold no other files than those of a writer and a tokenizer.
         job: what determines the ids, as JSON: the sources, the tokenizer, and so on.
         shard_size: number of ids after which a shard is closed.
 
@@ -98,7 +99,11 @@ class TokenWriter:
             self._close_shard()
         self._append_rows()
         write_atomically(self._path / "document_ends.npy", _npy(np.fromfile(self._path / _ENDS, "<i8")))
-        files = {"sources": _SOURCES, "document_ends": "document_ends.npy", "tokenizer": "tokenizer.json"}
+        files = {
+            "sources": _SOURCES,
+            "document_ends": "document_ends.npy",
+            "tokenizer": find_tokenizer(self._path).name,
+        }
         document = {
             "version": VERSION,
             "vocab_size": vocab_size,

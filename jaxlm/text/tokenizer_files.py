@@ -6,10 +6,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
+from jaxlm.text.hugging_face import tokenizer_from_hugging_face
 from jaxlm.text.tokenizers import BPETokenizer, ByteTokenizer, CharTokenizer, Tokenizer
 from jaxlm.utils.atomic_files import expand
 from jaxlm.utils.json_files import add_checksum, check_version, read_json, verify_checksum
 
+TOKENIZER_FILE = "jaxlm_tokenizer.json"  # was tokenizer.json, which is the name of Hugging Face's file
 _SCHEMA_VERSION = 2
 
 
@@ -42,10 +44,11 @@ def make_tokenizer(
 
 
 def load_tokenizer(path: str | os.PathLike[str]) -> Tokenizer:
-    """Load the tokenizer that `save` wrote. Host function; not for use inside `jit`.
+    """Load the tokenizer that `save` wrote, or one of Hugging Face. Host function; not for use inside `jit`.
 
     Args:
-        path: the file, or a directory with a `tokenizer.json`, such as a run.
+        path: the file, or a directory that has it, such as a run. It can also be a `tokenizer.json` of Hugging
+            Face: byte-level BPE with GPT-2's pattern of words.
 
     Raises:
         OSError: the file is missing or cannot be read.
@@ -53,21 +56,28 @@ def load_tokenizer(path: str | os.PathLike[str]) -> Tokenizer:
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     ByteTokenizer().save(f"{folder}/tokenizer.json")
+    ...     ByteTokenizer().save(f"{folder}/{TOKENIZER_FILE}")
     ...     load_tokenizer(folder)
     ByteTokenizer()
     """
     path = expand(path)
-    file = path / "tokenizer.json" if path.is_dir() else path
+    file = find_tokenizer(path) if path.is_dir() else path
     match document := read_json(file):
+        case {"model": dict()}:
+            return tokenizer_from_hugging_face(document, origin=file)
         case dict() if document and all(isinstance(token, int) for token in document.values()):
             kind = "a vocabulary like GPT-2's vocab.json"
-        case {"model": _} | {"added_tokens": _} | {"tokenizer_class": _}:
-            kind = "a tokenizer of Hugging Face"
+        case {"tokenizer_class": _} | {"added_tokens_decoder": _}:
+            kind = "a configuration of Hugging Face"
         case _:
             return tokenizer_from_json(document, origin=file)
-    remedy = "train a tokenizer with `jaxlm tokenize --out FILE`"
-    raise ValueError(f"{file} is {kind}, which jaxlm cannot read yet; {remedy}")
+    raise ValueError(f"{file} is {kind}, not a tokenizer; pass the tokenizer.json next to it")
+
+
+def find_tokenizer(folder: Path) -> Path:
+    """Return the path of the tokenizer in a directory: of `TOKENIZER_FILE`, or else of `tokenizer.json`."""
+    file, other = folder / TOKENIZER_FILE, folder / "tokenizer.json"
+    return other if other.exists() and not file.exists() else file
 
 
 def tokenizer_to_json(tokenizer: Tokenizer) -> str:

@@ -226,7 +226,7 @@ def check_directory(setting: Setting, path: Path) -> list[str]:
     if (path / "manifest.json").exists() and (state := read_manifest(path)["state"]) not in ("killed", "done"):
         wrong.append(f"unreadable: the state is {state}")
     steps = checkpoint_steps(path / "checkpoints")
-    for each in ["config.json", "results.json", "tokenizer.json", *steps]:
+    for each in ["config.json", "results.json", "jaxlm_tokenizer.json", *steps]:
         try:
             if isinstance(each, int):
                 load_checkpoint(path / "checkpoints", each, setting.like)
@@ -247,7 +247,7 @@ def compare(setting: Setting, path: Path) -> list[str]:
         step = checkpoint_steps(path / "checkpoints")[-1]
         return step, bits(load_checkpoint(path / "checkpoints", step, setting.like).state)
 
-    names = ("metrics.jsonl", "samples.txt", "config.json", "tokenizer.json")
+    names = ("metrics.jsonl", "samples.txt", "config.json", "jaxlm_tokenizer.json")
     parts: dict[str, Callable[[Path], Any]] = {
         "content of files": lambda path: [(path / name).read_bytes() for name in names],
         "model": lambda path: bits(load_model(path)[1]),

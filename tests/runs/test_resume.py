@@ -158,7 +158,7 @@ def test_another_or_missing_text_is_rejected(stopped, text_folder, tmp_path):
 @slow
 def test_another_tokenizer_is_rejected(stopped):
     """Another version of its library might train another one on the same text."""
-    (stopped / "tokenizer.json").unlink()
+    (stopped / "jaxlm_tokenizer.json").unlink()
     manifest = read_manifest(stopped)
     write_manifest(stopped, manifest | {"tokenizer": manifest["tokenizer"] | {"sha256": "0f"}})
     with pytest.raises(ValueError, match=r"was trained with a different tokenizer: sha256 0f, not \w{64}"):
@@ -179,11 +179,11 @@ def test_a_run_in_use_is_refused(stopped):
     ids=["damaged", "another"],
 )
 def test_a_damaged_tokenizer_is_refused_and_a_missing_one_trained(damage, stopped, finished_run):
-    damage(stopped / "tokenizer.json")
+    damage(stopped / "jaxlm_tokenizer.json")
     for function in (load_model, resume_run):
         with pytest.raises(ValueError, match=r"tokenizer\.json is not (valid JSON|the tokenizer of this run)"):
             function(stopped)
-    (stopped / "tokenizer.json").unlink()
+    (stopped / "jaxlm_tokenizer.json").unlink()
     with pytest.raises(ValueError, match=r"tokenizer\.json is missing; resume the run to restore it"):
         load_model(stopped)
     resume_run(stopped)

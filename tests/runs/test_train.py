@@ -44,7 +44,7 @@ def test_a_run_interrupted_before_its_start_leaves_nothing(text_folder, tmp_path
 
 @slow
 def test_a_run_leaves_model_figures_and_report(finished, text_folder):
-    names = {"checkpoints", "model", "report.html", "results.json", "samples.txt", "tokenizer.json"}
+    names = {"checkpoints", "model", "report.html", "results.json", "samples.txt", "jaxlm_tokenizer.json"}
     names |= {".lock", "config.json", "manifest.json", "metrics.jsonl"}
     assert {entry.name for entry in finished.iterdir()} == names
     assert "MLP" in (report := (finished / "report.html").read_text())

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from jaxlm import BPETokenizer, ByteTokenizer, CharTokenizer, load_tokenizer
-from jaxlm.text.tokenizer_files import make_tokenizer, tokenizer_from_json, tokenizer_to_json
+from jaxlm.text.tokenizer_files import TOKENIZER_FILE, make_tokenizer, tokenizer_from_json, tokenizer_to_json
 from jaxlm.utils.json_files import add_checksum, parse_json
 
 PROSE = "First Citizen: speak, speak. It's the élève's naïve café, 12 times:\t日本語 😀 we'll speak further.\n"
@@ -60,9 +60,15 @@ def test_save_and_load_in_the_home_directory(tmp_path, monkeypatch):
         assert load_tokenizer(path) == tokenizer
 
 
+def test_load_tokenizer_of_a_directory_prefers_the_new_name(tmp_path):
+    BYTE.save(tmp_path / "tokenizer.json")  # as earlier versions did
+    assert load_tokenizer(tmp_path) == BYTE
+    CHAR.save(tmp_path / TOKENIZER_FILE)
+    assert load_tokenizer(tmp_path) == CHAR
+
+
 OTHERS = {
-    "tokenizer.json": ({"version": "1.0", "model": {"type": "BPE"}}, "a tokenizer of Hugging Face"),
-    "tokenizer_config.json": ({"tokenizer_class": "GPT2Tokenizer"}, "a tokenizer of Hugging Face"),
+    "tokenizer_config.json": ({"tokenizer_class": "GPT2Tokenizer"}, "a configuration of Hugging Face"),
     "vocab.json": ({"!": 0, "model": 19849, "version": 9641}, "a vocabulary like GPT-2's vocab.json"),
 }
 
@@ -70,7 +76,9 @@ OTHERS = {
 @pytest.mark.parametrize(("content", "kind"), OTHERS.values(), ids=OTHERS)
 def test_load_tokenizer_names_files_of_other_programs(content, kind, tmp_path):
     (tmp_path / "tokenizer.json").write_text(json.dumps(content))
-    with pytest.raises(ValueError, match=rf"tokenizer\.json is {kind}, which jaxlm cannot read yet; train"):
+    with pytest.raises(
+        ValueError, match=rf"tokenizer\.json is {kind}, not a tokenizer; pass the tokenizer.json next"
+    ):
         load_tokenizer(tmp_path)
 
 

@@ -1,0 +1,145 @@
+"""Convert tokenizers to and from `tokenizer.json`, the file of Hugging Face's library `tokenizers`."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from jaxlm.text.bpe import BYTE_OF_CHARACTER, Merges
+from jaxlm.text.tokenizers import BPETokenizer, ByteTokenizer, Tokenizer
+from jaxlm.utils.json_files import MAX_JSON_BYTES
+
+_CHARACTERS_BY_BYTE = sorted(BYTE_OF_CHARACTER, key=BYTE_OF_CHARACTER.__getitem__)
+_MAX_TOKEN_LENGTH = 1000  # bytes; `tokenizers` takes quadratic time in it
+_BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+
+# The values of a document's fields with which ids are those of `BPETokenizer`. None is a missing field.
+_ALLOWED: dict[tuple[str, ...], list[Any]] = {
+    ("model", "type"): ["BPE"],
+    ("normalizer",): [None],
+    ("pre_tokenizer", "type"): ["ByteLevel"],
+    ("pre_tokenizer", "add_prefix_space"): [False],
+    ("pre_tokenizer", "use_regex"): [True, None],
+    ("post_processor", "type"): [None, "ByteLevel"],
+    ("decoder", "type"): [None, "ByteLevel"],
+    ("truncation",): [None],
+    ("padding",): [None],
+    ("model", "dropout"): [None, 0],
+    ("model", "continuing_subword_prefix"): [None, ""],
+    ("model", "end_of_word_suffix"): [None, ""],
+    ("model", "byte_fallback"): [None, False],
+}
+
+
+def tokenizer_to_hugging_face(tokenizer: Tokenizer) -> str:
+    """Return the `tokenizer.json` of a byte or BPE tokenizer. It gives the same ids for every text.
+
+    Raises:
+        TypeError: it is another tokenizer.
+        ValueError: the merges of a token do not result in it, which is never so after training; or the file would
+            be larger than jaxlm reads.
+    """
+    if isinstance(tokenizer, BPETokenizer):
+        tokens, merges = [*BYTE_OF_CHARACTER, *map("".join, tokenizer.merges)], tokenizer.merges
+    elif isinstance(tokenizer, ByteTokenizer):
+        tokens, merges = _CHARACTERS_BY_BYTE, ()
+    else:
+        raise TypeError(f"a {type(tokenizer).__name__} has no tokenizer.json; use a byte or a BPE tokenizer")
+    model = {
+        "type": "BPE",
+        **dict.fromkeys(["dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix"]),
+        **dict.fromkeys(["fuse_unk", "byte_fallback", "ignore_merges"], False),
+        "vocab": {token: index for index, token in enumerate(tokens)},
+        "merges": [" ".join(merge) for merge in merges],
+    }
+    document: dict[str, Any] = {
+        "version": "1.0",
+        **dict.fromkeys(["truncation", "padding"]),
+        "added_tokens": [],
+        "normalizer": None,
+        "pre_tokenizer": _BYTE_LEVEL,
+        "post_processor": None,
+        "decoder": _BYTE_LEVEL,
+        "model": model,
+    }
+    try:
+        _read_model(model["vocab"], model["merges"], [])
+    except ValueError as problem:
+        raise ValueError(f"this tokenizer cannot be written as a tokenizer.json: {problem}") from None
+    content = json.dumps(document, ensure_ascii=False, indent=1) + "\n"
+    if (size := len(content.encode())) > MAX_JSON_BYTES:
+        raise ValueError(f"the tokenizer has {size:,} bytes as a tokenizer.json, more than {MAX_JSON_BYTES:,}")
+    return content
+
+
+def tokenizer_from_hugging_face(document: Any, *, origin: str | Path) -> BPETokenizer | ByteTokenizer:
+    """Return the tokenizer that a parsed `tokenizer.json` describes.
+
+    Special tokens whose ids follow all others are left out: their text is encoded like any other text.
+
+    Raises:
+        ValueError: it is not byte-level BPE with GPT-2's pattern of words and order of ids: bytes, then merges.
+            The message names `origin` and what differs.
+    """
+    try:
+        for path, allowed in _ALLOWED.items():
+            found = document
+            for name in path:
+                found = found.get(name) if isinstance(found, dict) else found
+            if found not in allowed:
+                raise ValueError(f"its {' '.join(path)} is {found!r:.100}, not {allowed[0]!r}")
+        model = document["model"]
+        return _read_model(model.get("vocab"), model.get("merges"), document.get("added_tokens") or [])
+    except ValueError as problem:
+        remedy = "jaxlm reads byte-level BPE with GPT-2's pattern of words and order of ids"
+        raise ValueError(f"{origin} is a tokenizer of Hugging Face, but {problem}; {remedy}") from None
+
+
+def _read_model(vocab: Any, merges: Any, added: Any) -> BPETokenizer | ByteTokenizer:
+    pairs = _read_merges(merges)
+    tokens = [*BYTE_OF_CHARACTER, *map("".join, pairs)]
+    if not isinstance(vocab, dict) or not isinstance(added, list):
+        raise ValueError("its vocab is not an object, or its added_tokens are not a list")
+    for token in added:
+        match token:
+            case {"special": True, "content": str(content), "id": int(index)} if index >= len(tokens):
+                vocab = {each: place for each, place in vocab.items() if each != content}
+            case _:
+                raise ValueError(
+                    f"it has the added token {token!r:.200}, which is not a special one after all others"
+                )
+    if not pairs and vocab == {token: index for index, token in enumerate(_CHARACTERS_BY_BYTE)}:
+        return ByteTokenizer()
+    if len(set(tokens)) < len(tokens):
+        raise ValueError("two of its merges result in the same token")
+    if vocab != (ids := {token: index for index, token in enumerate(tokens)}):
+        raise ValueError("its ids are not those of the bytes in GPT-2's order, then of the merges")
+    _check_merges(ids, pairs)
+    return BPETokenizer(pairs)
+
+
+def _read_merges(merges: Any) -> Merges:
+    """Return pairs of tokens, given lists of two, or strings with a space between them."""
+    pairs: list[Any] = []
+    for merge in merges if isinstance(merges, list) else [merges]:
+        pair = merge.split(" ") if isinstance(merge, str) else merge
+        if not isinstance(pair, list) or [*map(type, pair)] != [str, str]:
+            raise ValueError(f"its merges are not pairs of tokens: {merge!r:.100}")
+        pairs.append(tuple(pair))
+    return tuple(pairs)
+
+
+def _check_merges(ids: dict[str, int], merges: Merges) -> None:
+    """Raise a ValueError unless the merges of each token result in it.
+
+    Then it does not matter that `tokenizers` merges listed pairs, and `tiktoken` any two tokens that form a token:
+    when these are merged, the earlier merges have left only the listed pair.
+    """
+    from tokenizers import models
+
+    BPETokenizer(merges)  # raises an error for a token that no earlier merge makes
+    if longest := max((token for token in ids if len(token) > _MAX_TOKEN_LENGTH), default=""):
+        raise ValueError(f"it has a token of {len(longest):,} bytes, more than {_MAX_TOKEN_LENGTH:,}")
+    library = models.BPE(ids, [*merges])
+    for token, index in ids.items():
+        if [each.id for each in library.tokenize(token)] != [index]:
+            raise ValueError(f"its merges do not result in the token {token!r:.100}")
