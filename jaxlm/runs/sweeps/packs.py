@@ -31,6 +31,7 @@ from jaxlm.training.early_stopping import EarlyStopping
 from jaxlm.training.loop import check_training
 from jaxlm.training.state import Record, TrainState, init_state
 from jaxlm.training.sweep import make_runs_mesh, train_packed
+from jaxlm.text.tokenizer_files import TOKENIZER_FILE
 from jaxlm.utils.atomic_files import remove, write_atomically
 from jaxlm.utils.json_files import read_json
 from jaxlm.utils.signals import catch_stop_signals
@@ -194,7 +195,7 @@ def _write_run(
     options = config_to_json(setup.config)
     with create_run(path, "train", options, setup.device, overwrite=True, **describe_setup(setup, Own())):
         if setup.saved_tokenizer is not None:
-            setup.saved_tokenizer.save(path / "tokenizer.json")
+            setup.saved_tokenizer.save(path / TOKENIZER_FILE)
         write_atomically(path / "metrics.jsonl", checkpoint.log)
         _save(path / "checkpoints", checkpoint)
         variables = checkpoint.state.variables
