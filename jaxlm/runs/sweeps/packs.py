@@ -27,11 +27,11 @@ from jaxlm.runs.results import metrics_line, write_artifacts
 from jaxlm.runs.setup import TrainingSetup, make_optimizer, prepare_training, train_options
 from jaxlm.runs.summary import is_done
 from jaxlm.runs.train import describe_setup
+from jaxlm.text.tokenizer_files import TOKENIZER_FILE
 from jaxlm.training.early_stopping import EarlyStopping
 from jaxlm.training.loop import check_training
 from jaxlm.training.state import Record, TrainState, init_state
 from jaxlm.training.sweep import make_runs_mesh, train_packed
-from jaxlm.text.tokenizer_files import TOKENIZER_FILE
 from jaxlm.utils.atomic_files import remove, write_atomically
 from jaxlm.utils.json_files import read_json
 from jaxlm.utils.signals import catch_stop_signals
