@@ -25,14 +25,14 @@ def evaluate_many(model: LanguageModel, variables: Variables, ids: ArrayLike) ->
         ids: as in `evaluate`.
     """
     stream = check_stream(ids, model.vocab_size, min_length=model.context_length + 1)
-    total, num_windows = np.float64(0), len(stream) - model.context_length
+    total, num_windows = np.zeros(1), len(stream) - model.context_length
     for segment in stream.segments(WINDOWS_PER_CALL, overlap=model.context_length):
         grouped, order = group_windows(segment.astype(np.int32), model, _BATCH_SIZE)
         nats = jax.device_get(_score_many(model, variables, grouped))
         total = total + nats[:, : len(order)].sum(axis=1, dtype=np.float64)
     with np.errstate(over="ignore"):
-        means = (total / num_windows).tolist()
-        return [Evaluation(mean, float(np.exp(mean)), num_windows) for mean in means]
+        means = total / num_windows
+        return [Evaluation(float(mean), float(np.exp(mean)), num_windows) for mean in means]
 
 
 @jit_model

@@ -1,9 +1,9 @@
 """The options of a training run: defaults, JSON format and range checks."""
 
 import dataclasses
+import functools
 import os
 import reprlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import NoneType
@@ -111,7 +111,7 @@ def resolve(config: TrainConfig, *, has_own_model: bool = False) -> TrainConfig:
     With `has_own_model`, the options of all models are refused, because none applies to the model of the caller.
     """
     for field in dataclasses.fields(config):
-        value, interval = getattr(config, field.name), next(_parts(field.type, _Interval), None)
+        value, interval = getattr(config, field.name), next(iter(_parts(field.type, _Interval)), None)
         if interval is not None and value is not None and value not in interval:
             raise ValueError(f"{field.name} must be in {interval.text}, got {reprlib.repr(value)}")
     sources = ["tokens", "text", "corpus"] if config.tokens is None else ["tokens", "text", "corpus", *_OF_TOKENS]
@@ -195,7 +195,7 @@ def _convert(field: dataclasses.Field[Any], value: Any) -> Any:
     """Return the value as a Python type, or raise a ValueError that names the option."""
     if type(value).__module__ == "numpy":  # a scalar; importing numpy is slow
         value = value.tolist()
-    kinds, choices = tuple(_parts(field.type, type)), tuple(_parts(field.type, str))
+    kinds, choices = _parts(field.type, type), _parts(field.type, str)
     if isinstance(value, str) and value in choices:
         return value
     if Path in kinds and isinstance(value, str | os.PathLike):
@@ -208,9 +208,9 @@ def _convert(field: dataclasses.Field[Any], value: Any) -> Any:
     raise ValueError(f"{field.name} must be {expected}, got {reprlib.repr(value)}")
 
 
-def _parts(annotation: Any, kind: type) -> Iterator[Any]:
-    """Yield the parts of an annotation that are of a kind: types, choices of a `Literal`, or intervals."""
-    if get_origin(annotation) is None:
-        yield from [annotation] if isinstance(annotation, kind) else []
-    for part in get_args(annotation):
-        yield from _parts(part, kind)
+@functools.cache  # without it, reading 50 configs takes 0.2 s
+def _parts(annotation: Any, kind: type) -> tuple[Any, ...]:
+    """Return the parts of an annotation that are of a kind: types, choices of a `Literal`, or intervals."""
+    is_part = get_origin(annotation) is None and isinstance(annotation, kind)
+    inner = (part for each in get_args(annotation) for part in _parts(each, kind))
+    return ((annotation,) if is_part else ()) + tuple(inner)

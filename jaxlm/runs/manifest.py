@@ -1,5 +1,6 @@
 """The manifest of a run directory: options, state and environment."""
 
+import functools
 import json
 import platform
 import subprocess
@@ -51,9 +52,8 @@ def write_json(path: Path, document: Any) -> None:
 
 def describe_environment(device: jax.Device) -> dict[str, Any]:
     """Return what can change the last bits of a result: versions, platform, device and git commit."""
-    versions = {name: metadata.version(name) for name in _PACKAGES}
     return {
-        "versions": {"python": platform.python_version(), "jaxlm": __version__, **versions},
+        "versions": {"python": platform.python_version(), "jaxlm": __version__, **_package_versions()},
         "platform": platform.platform(),
         "device": {"platform": device.platform, "kind": device.device_kind},
         "git": _git_commit(),
@@ -74,6 +74,11 @@ def _read_checked(path: Path) -> dict[str, Any]:
         raise FileNotFoundError(f"{path} is not a run directory: {missing}") from None
     check_version(document, _VERSION, origin=origin, what="run manifest")
     return verify_checksum(document, origin=origin)
+
+
+@functools.cache  # 10 ms, for each run of a sweep
+def _package_versions() -> dict[str, str]:
+    return {name: metadata.version(name) for name in _PACKAGES}
 
 
 def _git_commit() -> dict[str, Any] | None:

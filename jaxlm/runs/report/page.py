@@ -1,6 +1,7 @@
 """Render the report of a run as one HTML page."""
 
 import base64
+import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,14 +15,12 @@ from jaxlm.runs.report.tables import format_cell, is_drawable
 
 def render_page(run: Path, results: Mapping[str, Any], *, title: str) -> str:
     """Return a self-contained HTML page with the results, the plots and, if present, the options of a run."""
-    loader = jinja2.PackageLoader("jaxlm.runs.report", ".")
-    environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
     nats = [row["nats_per_token"] for row in results["models"]]
     largest = max(filter(is_drawable, nats), default=0) or 1
     widths = [100 * each / largest if is_drawable(each) else 100.0 for each in nats]  # percent; infinite: full
     pictures = run / "curves.png", run / "counts.png"
     config, records = run / "config.json", read_metrics(run / "metrics.jsonl")
-    page = environment.get_template("page.html.jinja").render(
+    page = _load_template().render(
         run=run.name,
         title=title,
         results=results,
@@ -32,3 +31,10 @@ def render_page(run: Path, results: Mapping[str, Any], *, title: str) -> str:
         format_cell=format_cell,
     )
     return page.encode("utf-8", "backslashreplace").decode("utf-8")  # a path may contain undecodable bytes
+
+
+@functools.cache  # compiling it takes 20 ms, for each run of a sweep
+def _load_template() -> jinja2.Template:
+    loader = jinja2.PackageLoader("jaxlm.runs.report", ".")
+    environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
+    return environment.get_template("page.html.jinja")

@@ -5,12 +5,14 @@ import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from rich.console import Console
 
 from jaxlm.checkpoints import train_states
@@ -24,7 +26,7 @@ from jaxlm.runs.manifest import write_json
 from jaxlm.runs.metrics_log import format_metrics
 from jaxlm.runs.own import Own
 from jaxlm.runs.results import metrics_line, write_artifacts
-from jaxlm.runs.setup import TrainingSetup, make_optimizer, prepare_training, train_options
+from jaxlm.runs.setup import TrainingSetup, make_optimizer, prepare_training, train_key, train_options
 from jaxlm.runs.summary import is_done
 from jaxlm.runs.train import describe_setup
 from jaxlm.text.tokenizer_files import TOKENIZER_FILE
@@ -46,17 +48,18 @@ def group_by_shape(configs: Mapping[str, TrainConfig]) -> list[list[str]]:
     """Return the names of the runs, grouped so that each group can be trained as one program."""
     groups: dict[Any, list[str]] = {}
     for name, config in configs.items():
-        config = resolve(config)
-        is_packable = config.optimizer == "sgd" and config.model != "counts"
-        if is_packable and config.patience is None and not config.tensorboard:
-            numbers = {"lr": None, "weight_decay": 0.0, "momentum": 0.0, "warmup_steps": 0, "clip_norm": None}
-            # With zero momentum or warmup, or without clipping, `sgd` has another program.
-            is_used = bool(config.momentum), bool(config.warmup_steps), config.clip_norm is not None
-            shape = dataclasses.replace(config, seed=0, **numbers), is_used
-        else:
-            shape = name
-        groups.setdefault(shape, []).append(name)
+        groups.setdefault(_shape_of(resolve(config)) or name, []).append(name)
     return list(groups.values())
+
+
+def _shape_of(config: TrainConfig) -> Any:
+    """Return what two runs must share to be one program, or None if the run cannot be packed."""
+    if config.model == "counts" or config.optimizer != "sgd" or config.patience is not None or config.tensorboard:
+        return None
+    # With zero momentum or warmup, or without clipping, `sgd` has another program.
+    is_used = bool(config.momentum), bool(config.warmup_steps), config.clip_norm is not None
+    numbers: Any = {"lr": None, "weight_decay": 0.0, "momentum": 0.0, "warmup_steps": 0, "clip_norm": None}
+    return dataclasses.replace(config, seed=0, **numbers), is_used
 
 
 def unfinished_packs(sweep: Path) -> list[list[str]]:
@@ -133,7 +136,8 @@ def _train_together(
 
         def save() -> Checkpoint:
             seconds = latest.seconds + time.monotonic() - begin
-            checkpoint = Checkpoint(*jax.device_get((states, best)), json.dumps(logs).encode(), seconds)
+            state, parameters = jax.device_get((states, best))
+            checkpoint = Checkpoint(state, parameters, json.dumps(logs).encode(), seconds)
             _save(folder, checkpoint)
             return checkpoint
 
@@ -150,15 +154,15 @@ def _train_together(
                 saved_at = time.monotonic()
         last = save()
     if signal := stop_requested():
-        raise KeyboardInterrupt(signal)
+        raise KeyboardInterrupt(f"by {signal}")
     return last, evaluate_many(model, states.variables, setup.data.val_ids)
 
 
 def _init_runs(setups: Sequence[TrainingSetup]) -> tuple[jax.Array, TrainState]:
     """Return the keys [R] and the initial states of the runs, each array [R, ...], except the step."""
-    keys = [train_options(setup)["key"] for setup in setups]
+    keys = [train_key(setup.config) for setup in setups]
     states = [
-        init_state(setup.model, train_options(setup)["optimizer"], key=key)
+        init_state(setup.model, setup.optimizer or optax.identity(), key=key)
         for setup, key in zip(setups, keys, strict=True)
     ]
     stacked: TrainState = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
@@ -167,7 +171,7 @@ def _init_runs(setups: Sequence[TrainingSetup]) -> tuple[jax.Array, TrainState]:
 
 def _update_best(best: EarlyStopping, states: TrainState, records: Sequence[Record]) -> EarlyStopping:
     """Return the best parameters of each run after its record, as `stop_early` does for one run."""
-    nats = np.float32([record.validation.nats_per_token for record in records if record.validation])
+    nats = np.array([each.validation.nats_per_token for each in records if each.validation], np.float32)
     is_better = nats < best.nats_per_token
 
     def choose(new: Any, old: Any) -> Any:
@@ -179,8 +183,12 @@ def _update_best(best: EarlyStopping, states: TrainState, records: Sequence[Reco
 
 
 def _describe_records(records: Sequence[Record]) -> str:
-    perplexities = [record.validation.perplexity for record in records if record.validation]
-    return f"validation perplexity {np.nanmin(perplexities):.1f} to {np.nanmax(perplexities):.1f}"
+    perplexities = [
+        each.validation.perplexity for each in records if each.validation and isfinite(each.train_loss)
+    ]
+    if not perplexities:
+        return "all runs diverged"
+    return f"validation perplexity {min(perplexities):.1f} to {max(perplexities):.1f}"
 
 
 def _save(folder: Path, checkpoint: Checkpoint) -> None:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -101,11 +102,8 @@ def open_sweep(path: Path) -> dict[str, TrainConfig]:
 
 def _create_sweep(path: Path, configs: Sequence[TrainConfig]) -> dict[str, TrainConfig]:
     """Write the plan, unless it exists and is the same."""
-    absolute = [
-        replace(each, **{name: value.absolute() for name, value in vars(each).items() if isinstance(value, Path)})
-        for each in configs
-    ]
-    runs = dict(zip(run_names(absolute), absolute, strict=True))
+    absolute = map(_with_absolute_paths, configs)
+    runs = dict(zip(run_names(configs), absolute, strict=True))
     path.mkdir(parents=True, exist_ok=True)
     entries = {entry.name for entry in path.iterdir() if not entry.name.startswith(".")}  # without locks
     if PLAN_FILE in entries:
@@ -117,6 +115,13 @@ def _create_sweep(path: Path, configs: Sequence[TrainConfig]) -> dict[str, Train
     document = {"version": _VERSION, "runs": {name: config_to_json(each) for name, each in runs.items()}}
     write_atomically(path / PLAN_FILE, add_checksum(document))
     return runs
+
+
+def _with_absolute_paths(config: TrainConfig) -> TrainConfig:
+    paths: dict[str, Any] = {
+        name: value.absolute() for name, value in vars(config).items() if isinstance(value, Path)
+    }
+    return replace(config, **paths)
 
 
 def _run_all(path: Path, runs: dict[str, TrainConfig], workers: int, console: Console) -> None:
@@ -163,7 +168,16 @@ def _run_processes(path: Path, names: Sequence[str], workers: int, console: Cons
             if waiting and len(processes) < workers:
                 name = waiting.pop(0)
                 print_plain(console, f"{name}: started, {len(waiting)} waiting")
-                command = [sys.executable, "-m", "jaxlm", "sweep", "--out", path, "--index", str(indices[name])]
+                command = [
+                    sys.executable,
+                    "-m",
+                    "jaxlm",
+                    "sweep",
+                    "--out",
+                    str(path),
+                    "--index",
+                    str(indices[name]),
+                ]
                 processes.append(subprocess.Popen(command, stdout=subprocess.DEVNULL))  # noqa: S603
             else:
                 time.sleep(0.05)
