@@ -29,6 +29,8 @@ from experiments.shared.experiment import Experiment, Findings, RunContext, main
 from jaxlm.devices.selection import choose_device, format_device
 from jaxlm.models.interface import num_init_params
 from jaxlm.runs.metrics_log import append_metrics
+from jaxlm.runs.page.build import build_page
+from jaxlm.runs.page.describe import PageModel
 from jaxlm.runs.report.page import render_page
 from jaxlm.runs.report.plots import plot_counts, plot_curves
 from jaxlm.runs.report.tables import format_samples, results_table
@@ -106,7 +108,7 @@ def measure(
     best_k = next(row["smoothing"] for row in models if row["name"] == "counts_bigram_best_k")
     run.log(f"\nbest k = {best_k:.3g}, chosen on the last tenth of the training text\n")
     run.log(format_samples(samples))
-    run.log(f"open {run.path / 'report.html'}")
+    run.log(f"open {run.path / 'report.html'} and {run.path / 'play.html'}")
     return Findings(results)
 
 
@@ -171,10 +173,13 @@ def describe_rung(rung: rungs.Rung, data: Dataset) -> dict[str, Any]:
 
 
 def write_artifacts(path: Path, trained: Sequence[rungs.Rung], data: Dataset, results: Mapping[str, Any]) -> None:
-    """Write the saved models, the samples, the plots and the page."""
+    """Write the saved models, the samples, the plots, the report, and the page that samples in a browser."""
     by_name = {rung.name: rung for rung in trained}
+    shown = []
     for name in ("counts_bigram", "neural_bigram", "mlp"):
-        jaxlm.save_model(path / "models" / name, by_name[name].model, by_name[name].variables, data.tokenizer)
+        rung, folder = by_name[name], path / "models" / name
+        jaxlm.save_model(folder, rung.model, rung.variables, data.tokenizer)
+        shown.append(PageModel(rung.title, str(folder), rung.model, rung.variables, rung.evaluation.perplexity))
     write_atomically(path / "samples.txt", format_samples(results["samples"]))
     networks = [rung for rung in trained if rung.records]
     curves = {rung.title: [metrics_line(rung.name, each) for each in rung.records] for rung in networks}
@@ -184,6 +189,8 @@ def write_artifacts(path: Path, trained: Sequence[rungs.Rung], data: Dataset, re
     plot_counts(path / "counts.png", np.asarray(by_name["counts_bigram"].variables["counts"]["table"]), tokens)
     page = render_page(path, results, title=f"The ladder: {len(trained)} models, one token stream")
     write_atomically(path / "report.html", page)
+    title = f"The ladder on {data.corpus.name}"
+    write_atomically(path / "play.html", build_page(shown, data.tokenizer, title=title, prompt=results["prompt"]))
 
 
 if __name__ == "__main__":

@@ -21,9 +21,8 @@ class PageOptions(CommandOptions):
     out: Path = Path("page.html")  # HTML file to write.
     prompt: str | None = None  # Text at the start. None: the prompt of the run's samples.
     title: str = "Next-token models"  # Heading of the page.
-    float16: bool = (
-        False  # Store weights in half precision: half the size, but not exactly the text of `jaxlm sample`.
-    )
+    # Store weights in half precision. The page has half the size, but not exactly the text of `jaxlm sample`.
+    float16: bool = False
     overwrite: bool = False  # Replace an existing file.
 
 

@@ -22,7 +22,7 @@ from jaxlm.utils.atomic_files import is_temporary, remove
 _ENTRIES = (
     *("metrics.jsonl", "checkpoints", "model", "models", TOKENIZER_FILE, "tensorboard", "samples.txt"),
     *("curves.png", "counts.png", "table.txt", "picture.png", "roofline.png", "speedups.png", "growth.png"),
-    *("report.html", "results.json", "config.json"),
+    *("report.html", "play.html", "results.json", "config.json"),
     "tokenizer.json",  # of earlier versions
 )
 

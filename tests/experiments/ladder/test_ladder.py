@@ -41,10 +41,9 @@ def finished(run, tmp_path_factory):
 
 @pytest.mark.slow
 def test_ladder_writes_every_artifact(finished):
-    files = (
-        "config.json counts.png curves.png manifest.json metrics.jsonl models report.html results.json samples.txt"
-    )
-    assert sorted(path.name for path in finished[0].iterdir() if path.name != ".lock") == files.split()
+    files = ["config.json", "counts.png", "curves.png", "manifest.json", "metrics.jsonl", "models"]
+    files += ["play.html", "report.html", "results.json", "samples.txt"]
+    assert sorted(path.name for path in finished[0].iterdir() if path.name != ".lock") == files
 
 
 @pytest.mark.slow

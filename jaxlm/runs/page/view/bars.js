@@ -18,7 +18,7 @@ function describePosition(text, position, tokenizer, state) {
   const place = isTyped ? null : drawPlace(distribution, uniform);
   const token = isTyped ? text.ids[position] : place < 0 ? -1 : distribution.order[place];
   const ranked = rankTokens(distribution.centered);
-  return { text, model, context, distribution, ranked, uniform, token, isTyped };
+  return { text, model, position, context, distribution, ranked, uniform, token, isTyped };
 }
 
 // Return the rows of the bars: the most likely tokens, and the chosen one if it is not among them.
@@ -60,7 +60,7 @@ function renderBars(described, tokenizer, state) {
     return element(
       "tr", { class: names.join(" ") || null, title: `id ${row.id}, rank ${row.rank + 1}` },
       element("th", { scope: "row" }, ...label), element("td", { class: "bar-cell" }, bar), element("td", {}, row.value),
-      ...(step.name === "draw" ? [element("td", {}, bounds.join(" to "))] : []),
+      ...(step.name === "draw" ? [element("td", {}, bounds.join("–"))] : []),
     );
   });
   const head = ["token", "", value, ...(step.name === "draw" ? ["u"] : [])];

@@ -10,6 +10,7 @@ function connectControls({ update, step, run, back, restart, move }) {
       const value = readNumber(name, target.value), isEmptyAllowed = DEFAULTS[name] === null;
       const isValid = value !== null || (isEmptyAllowed && target.value === "" && !target.validity.badInput);
       target.setAttribute("aria-invalid", String(!isValid));
+      byId("error").textContent = isValid ? "" : describeRange(name, target.labels[0].textContent.trim());
       if (isValid) update({ [name]: value });
     });
   }
@@ -23,6 +24,12 @@ function connectControls({ update, step, run, back, restart, move }) {
     input.addEventListener("change", () => update({ step: name }));
     byId("steps").append(element("label", {}, input, `${index + 1} ${title}`));
   });
+}
+
+function describeRange(name, title) {
+  const [low, high] = RANGES[name], kind = name === "temperature" || name === "topP" ? "a number" : "a whole number";
+  const limit = high === Infinity ? `at least ${low}` : `from ${name === "topP" ? "above 0" : low} to ${formatCount(high)}`;
+  return `${title} must be ${kind} ${limit}${DEFAULTS[name] === null ? ", or empty" : ""}.`;
 }
 
 // Show the state in the controls.
@@ -49,12 +56,13 @@ function makePanel(model) {
   const node = element("div", { class: "text", dir: "auto", tabindex: 0, role: "region", "aria-label": `Text of the ${model.title}` });
   const adopt = element("button", { type: "button", class: "small" }, "Let all models read this text");
   const token = element("div"), bars = element("div"), reasons = element("div");
+  const list = element("details", {}, element("summary", {}, "All tokens as a table"));
   const figure = model.perplexity === null ? "" : `; perplexity on the validation text: ${formatNumber(model.perplexity)}`;
   const size = `reads ${model.contextLength === 1 ? "1 token" : `${model.contextLength} tokens`}${figure}`;
   byId("models").append(
-    element("article", {}, element("h3", {}, model.title), element("p", { class: "details" }, size), node, adopt, token, bars, reasons),
+    element("article", {}, element("h3", {}, model.title), element("p", { class: "details" }, size), node, adopt, token, bars, reasons, list),
   );
-  return { node, adopt, token, bars, reasons, numFinal: 0 };
+  return { node, adopt, token, bars, reasons, list };
 }
 
 function renderPanel(panel, described, text, at, tokenizer, state) {
@@ -62,6 +70,7 @@ function renderPanel(panel, described, text, at, tokenizer, state) {
   panel.bars.replaceChildren(renderBars(described, tokenizer, state));
   if (state.step === "draw") panel.bars.prepend(renderDraw(described, tokenizer));
   panel.reasons.replaceChildren(...renderReasons(described, tokenizer));
+  fillDetails(panel.list, () => renderTokens(text, tokenizer));
 }
 
 // Connect the pictures, and return an object whose `render(token)` draws them.

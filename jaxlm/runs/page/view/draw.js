@@ -23,7 +23,7 @@ function renderDraw(described, tokenizer) {
 // Return a picture of the part of the cumulative bar in a range of [0, 1]. Neighbours that are too narrow to see share
 // one rectangle.
 function cumulativeBar({ weights, order, total }, tokenizer, uniform, chosen, [low, high], title) {
-  const width = 600, toX = (share) => clip((width * (share - low)) / (high - low), 0, width);
+  const width = 360, toX = (share) => clip((width * (share - low)) / (high - low), 0, width);
   const description = `${title}. The mark is at ${uniform.toFixed(4)}.`;
   const picture = svgElement("svg", { viewBox: `0 0 ${width} 46`, role: "img", "aria-label": description });
   const addRectangle = (name, left, right) =>
@@ -37,7 +37,7 @@ function cumulativeBar({ weights, order, total }, tokenizer, uniform, chosen, [l
     if (left > narrowFrom) addRectangle("narrow", narrowFrom, left);
     addRectangle(isChosen ? "chosen" : place % 2 ? "odd" : "even", left, Math.max(right, left + 0.5));
     const label = labelOf(tokenizer, order[place]);
-    if (right - left > 9 * (label.length + 1)) {
+    if (right - left > 8 * (label.length + 1)) {
       const name = isChosen ? "chosen" : null;
       picture.append(svgElement("text", { class: name, x: (left + right) / 2, y: 26 }, label));
     }

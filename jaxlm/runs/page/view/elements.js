@@ -65,7 +65,7 @@ function tokenElement(label) {
 }
 
 function formatProbability(probability) {
-  if (probability === 0) return "0";
+  if (probability === 0 || probability === 1) return String(probability);
   if (probability >= 0.0001) return probability.toFixed(4);
   return probability.toExponential(1);
 }

@@ -1,6 +1,6 @@
 // Connect the page: read the data, draw tokens, and show the state.
 
-const FRAME_MILLISECONDS = 30; // of computing between two updates of the page
+const FRAME_MILLISECONDS = 80; // of computing between two updates of the page
 
 function startPage(data) {
   const tokenizer = { ...makeTokenizer(data.tokenizer), paddingId: data.tokenizer.paddingId };
@@ -59,7 +59,7 @@ function startPage(data) {
   }
 
   function renderTexts() {
-    texts.forEach((text, index) => renderText(panels[index], text, tokenizer, position()));
+    texts.forEach((text, index) => renderText(panels[index].node, text, tokenizer, position()));
     if (state.at === null) for (const { node } of panels) node.scrollTop = node.scrollHeight;
   }
 

@@ -8,12 +8,11 @@ function renderReasons({ model, context, ranked, text }, tokenizer) {
   read.forEach((token) => sentence.append(label(token), " "));
   const parts = [sentence];
   if (model.countsAfter) {
-    const { tokens, counts } = model.countsAfter(read[read.length - 1]), index = tokens.indexOf(favourite);
+    const { tokens, counts } = model.countsAfter(read[0]), index = tokens.indexOf(favourite);
     const total = counts.reduce((sum, count) => sum + count, 0), count = index < 0 ? 0 : counts[index];
-    parts.push(element(
-      "p", { class: "note" }, "In the training text, ", label(read[read.length - 1]),
-      ` is followed by a token ${formatCount(total)} times, of which ${formatCount(count)} times by `, label(favourite), ".",
-    ));
+    const seen = [` is followed by a token ${formatCount(total)} times, of which ${formatCount(count)} times by `, label(favourite), "."];
+    const unseen = [" is never followed by a token, so all tokens have the same probability."];
+    parts.push(element("p", { class: "note" }, "In the training text, ", label(read[0]), ...(total ? seen : unseen)));
   }
   if (read.length > 1) parts.push(renderInfluence(model, read, favourite, tokenizer));
   return parts;
@@ -26,7 +25,7 @@ function renderInfluence(model, read, favourite, tokenizer) {
   const rows = read.map((token, place) => [
     label(token), probabilityAfter(read.map((each, index) => (index === place ? tokenizer.paddingId : each))),
   ]);
-  const table = makeTable("", ["replaced", "probability"], [["nothing", probabilityAfter(read)], ...rows]);
+  const table = makeTable("", ["replaced token", "probability"], [["nothing", probabilityAfter(read)], ...rows]);
   table.caption.append("Probability of ", label(favourite), " if one token of the context were ", label(tokenizer.paddingId));
   return table;
 }
@@ -39,10 +38,13 @@ function renderFavourites(descriptions, tokenizer) {
     ...descriptions.map((each) => formatProbability(Math.exp(logProb(each.distribution.logits, favourites[index])))),
     token < 0 ? "" : tokenElement(labelOf(tokenizer, token)),
   ]);
-  const heads = descriptions.map(({ model }) => `P by ${model.title}`);
+  const heads = descriptions.map(({ model }) => model.title);
   const last = descriptions[0].isTyped ? "typed" : "draws";
+  const longest = Math.max(...descriptions.map(({ model }) => model.contextLength));
+  const contexts = descriptions.map(({ text, position }) => text.ids.slice(Math.max(position - longest, 0), position).join());
+  const note = new Set(contexts).size > 1 ? ". The models read different texts here: let all read one of them to compare" : "";
   return makeTable(
-    "The most likely token of each model, and how likely the other models find it (temperature 1, no limits)",
+    `The most likely token of each model, and its probability by each model, at temperature 1 without limits${note}.`,
     ["model", "most likely", ...heads, last], rows,
   );
 }

@@ -4,7 +4,7 @@ const DEFAULTS = {
   prompt: "", seed: 0, temperature: 1, topK: null, topP: null,
   tokens: 0, // number of tokens to draw
   at: null, // position of the chosen token, from 0; null is the next token
-  step: "softmax", // the step of sampling that the bars show
+  step: "draw", // the step of sampling that the bars show
   token: null, // the token in the heat map and the embedding; null is the last one before the chosen token
 };
 // Without a prototype, because a hash can have any name.
@@ -40,9 +40,15 @@ function readNumber(name, text) {
   return number;
 }
 
-// Return the texts of the models, in which nothing is computed yet.
+// Return the texts of the models, in which nothing is computed yet. `nats` has the losses of the first tokens, and
+// `numShown` of these have not changed since they were shown.
 function makeTexts(models) {
-  return models.map((model) => ({ model, ids: [], nats: [], numTyped: 0, isEnded: false }));
+  return models.map((model) => ({ model, ids: [], nats: [], numTyped: 0, numShown: 0, isEnded: false }));
+}
+
+function replaceText(text, ids, numNats) {
+  const numShown = Math.min(text.numShown, numNats);
+  Object.assign(text, { ids, nats: text.nats.slice(0, numNats), numShown, isEnded: false });
 }
 
 // Return whether the settings of two states lead to the same draws.
@@ -55,7 +61,8 @@ function restartTexts(texts, promptIds) {
   for (const text of texts) {
     let common = 0;
     while (common < Math.min(text.numTyped, promptIds.length) && text.ids[common] === promptIds[common]) common++;
-    Object.assign(text, { ids: [...promptIds], nats: text.nats.slice(0, common), numTyped: promptIds.length, isEnded: false });
+    replaceText(text, [...promptIds], common);
+    text.numTyped = promptIds.length;
   }
 }
 
@@ -63,8 +70,7 @@ function restartTexts(texts, promptIds) {
 function shortenTexts(texts, numDrawn) {
   for (const text of texts) {
     const length = text.numTyped + numDrawn;
-    if (text.ids.length <= length) continue;
-    Object.assign(text, { ids: text.ids.slice(0, length), nats: text.nats.slice(0, length), isEnded: false });
+    if (text.ids.length > length) replaceText(text, text.ids.slice(0, length), length);
   }
 }
 

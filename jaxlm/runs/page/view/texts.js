@@ -4,21 +4,21 @@ const NUM_SHADES = 9; // of surprise, one per 1.5 bits
 
 // Append the tokens that are not shown yet, after removing those that can have changed: more tokens can complete the
 // character of the last one.
-function renderText(view, text, tokenizer, at) {
-  const numShown = Math.max(Math.min(view.numFinal, text.nats.length) - 1, 0);
-  while (view.node.childNodes.length > numShown) view.node.lastChild.remove();
+function renderText(node, text, tokenizer, at) {
+  const first = Math.max(text.numShown - 1, 0);
+  while (node.childNodes.length > first) node.lastChild.remove();
   const parts = decodeEach(tokenizer, text.ids);
-  for (let position = numShown; position < text.ids.length; position++) {
+  for (let position = first; position < text.ids.length; position++) {
     const nats = text.nats[position], bits = nats / Math.LN2;
     const shade = nats === undefined ? 0 : Math.min(Math.floor(bits / 1.5), NUM_SHADES - 1);
     const kind = position < text.numTyped ? "typed" : "drawn";
-    const node = element("span", { class: `token ${kind} s${shade}`, "data-position": position }, parts[position] || "◌");
-    if (nats !== undefined) node.title = `${formatProbability(Math.exp(-nats))}, ${bits.toFixed(1)} bits`;
-    view.node.append(node);
+    const token = element("span", { class: `token ${kind} s${shade}`, "data-position": position }, parts[position] || "◌");
+    if (nats !== undefined) token.title = `${formatProbability(Math.exp(-nats))}, ${bits.toFixed(1)} bits`;
+    node.append(token);
   }
-  view.numFinal = text.nats.length;
-  view.node.querySelector(".selected")?.classList.remove("selected");
-  view.node.childNodes[at]?.classList.add("selected");
+  text.numShown = text.nats.length;
+  node.querySelector(".selected")?.classList.remove("selected");
+  node.childNodes[at]?.classList.add("selected");
 }
 
 // Return the sentence about the token at a position: its surprise, and the perplexity of the typed text up to it.
@@ -35,4 +35,13 @@ function describeToken(text, position, tokenizer) {
     sentence.append(`Perplexity ${extent}: ${formatNumber(Math.exp(mean))}.`);
   }
   return sentence;
+}
+
+// Return a table of all tokens with their surprise.
+function renderTokens(text, tokenizer) {
+  const rows = text.nats.map((nats, position) => [
+    tokenElement(labelOf(tokenizer, text.ids[position])), position < text.numTyped ? "typed" : "drawn",
+    formatProbability(Math.exp(-nats)), formatNumber(nats / Math.LN2),
+  ]);
+  return makeTable(`Tokens of the ${text.model.title}`, ["token", "", "probability", "bits"], rows);
 }
