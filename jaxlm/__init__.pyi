@@ -3,7 +3,9 @@ __version__: str
 from . import reference as reference
 from .checkpoints.arpa_reader import ArpaModel as ArpaModel, read_arpa as read_arpa
 from .checkpoints.arpa_writer import write_arpa as write_arpa
+from .checkpoints.hugging_face import write_hugging_face as write_hugging_face
 from .checkpoints.model_files import SavedModel as SavedModel, save_model as save_model
+from .checkpoints.stablehlo import write_stablehlo as write_stablehlo
 from .devices.selection import resolve_device as resolve_device
 from .evaluation.evaluate import (
     Evaluation as Evaluation,

@@ -16,7 +16,7 @@ from jaxlm.models.backoff_lm import LOG10_OF_ZERO
 from jaxlm.models.jit import jit_model
 from jaxlm.models.ngram_counts import NgramCounts, add_filename, counts_of_ngrams, pack_ngrams, sort_and_count
 from jaxlm.text.tokenizers import Tokenizer
-from jaxlm.utils.atomic_files import expand, temporary_path
+from jaxlm.utils.atomic_files import check_absent, expand, temporary_path
 
 _BLOCK = 2**13  # n-grams per compiled call
 
@@ -43,7 +43,7 @@ def write_arpa(
         overwrite: replace an existing file.
 
     Raises:
-        TypeError: the model is of another class.
+        ValueError: the model is of another class.
         OSError: the file exists and `overwrite` is False, or it cannot be written.
 
     >>> import jaxlm, tempfile
@@ -55,13 +55,12 @@ def write_arpa(
     ['Ġ', 'a']
     """
     path = expand(path)
-    if path.exists() and not overwrite:
-        raise FileExistsError(f"{path} exists; choose another path, or pass overwrite=True (--overwrite)")
+    check_absent(path, overwrite=overwrite)
     if isinstance(model, CountsBigramLM):
         model, variables = _to_ngrams(model, variables)
     if not isinstance(model, CountsNgramLM):
         kinds = "a CountsBigramLM or CountsNgramLM"
-        raise TypeError(f"an ARPA file holds n-grams; write {kinds}, not a {type(model).__name__}")
+        raise ValueError(f"an ARPA file holds n-grams; write {kinds}, not a {type(model).__name__}")
     words = spell_tokens(model.vocab_size, tokenizer)
     temporary = temporary_path(path)
     try:

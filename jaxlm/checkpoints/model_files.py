@@ -16,7 +16,7 @@ from jaxlm.checkpoints.named_arrays import check_model_arrays, variables_from_ar
 from jaxlm.models import LanguageModel
 from jaxlm.text.tokenizer_files import tokenizer_from_json, tokenizer_to_json
 from jaxlm.text.tokenizers import Tokenizer
-from jaxlm.utils.atomic_files import expand, open_regular, write_atomically
+from jaxlm.utils.atomic_files import check_absent, expand, open_regular, write_atomically
 from jaxlm.utils.json_files import add_checksum, check_version, parse_json, verify_checksum
 
 MODEL_FILE = "model.safetensors"
@@ -71,8 +71,7 @@ def save_model(
 
     path = expand(path)
     file = path if path.suffix == ".safetensors" else path / MODEL_FILE
-    if file.exists() and not overwrite:
-        raise FileExistsError(f"{file} exists; choose another path, or pass overwrite=True (--overwrite)")
+    check_absent(file, overwrite=overwrite)
     tensors = variables_to_arrays(model, variables)
     for name, leaf in tensors.items():
         array = np.asarray(jnp.asarray(leaf) if isinstance(leaf, float | int) else leaf, order="C")

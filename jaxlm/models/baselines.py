@@ -25,7 +25,7 @@ class UniformLM:
         """Return logits [B, V], all zero, for contexts [B, N]."""
         # The barrier hides the constant from XLA, which would spend seconds on folding it.
         zero = lax.optimization_barrier(jnp.zeros(()))  # type: ignore[no-untyped-call]
-        return jnp.broadcast_to(zero, (len(contexts), self.vocab_size))
+        return jnp.broadcast_to(zero, (contexts.shape[0], self.vocab_size))
 
 
 @final
@@ -43,4 +43,4 @@ class UnigramLM:
 
     def apply(self, variables: Array, contexts: Array) -> FloatBV:
         """Return logits [B, V], the same in every row, for contexts [B, N]."""
-        return jnp.broadcast_to(jnp.log(variables + 1.0), (len(contexts), self.vocab_size))
+        return jnp.broadcast_to(jnp.log(variables + 1.0), (contexts.shape[0], self.vocab_size))

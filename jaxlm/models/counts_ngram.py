@@ -141,7 +141,7 @@ class CountsNgramLM:
     def apply(self, variables: Variables, contexts: ArrayLike) -> FloatBV:
         """Return log-probabilities for contexts [B, N]."""
         contexts, trie = check_contexts(contexts, self.context_length), variables["trie"]
-        probabilities = jnp.broadcast_to(variables["unigrams"], (len(contexts), self.vocab_size))
+        probabilities = jnp.broadcast_to(variables["unigrams"], (contexts.shape[0], self.vocab_size))
         for context in backoff.find_contexts(trie, contexts):
             probabilities = backoff.interpolate(trie, context, probabilities)
         return jnp.log(probabilities)

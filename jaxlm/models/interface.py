@@ -172,10 +172,10 @@ def compute_logits(
         logits = jnp.asarray(model.apply_in_training(variables, contexts, key))
     else:
         logits = jnp.asarray(model.apply(variables, contexts))
-    if logits.shape != (len(contexts), model.vocab_size):
+    if logits.shape != (contexts.shape[0], model.vocab_size):
         raise ValueError(
             f"{type(model).__name__} returned logits of shape {list(logits.shape)}, expected [B, V] = "
-            f"[{len(contexts)}, {model.vocab_size}]; check that the variables belong to this model"
+            f"[{contexts.shape[0]}, {model.vocab_size}]; check that the variables belong to this model"
         )
     return logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
 

@@ -59,7 +59,7 @@ class MLPLanguageModel(FrozenModule):
         """Return logits for contexts [B, N]. Dropout needs `deterministic=False` and the RNG "dropout"."""
         contexts = check_contexts(contexts, self.context_length)
         embedded = self.embedding(contexts)  # [B, N, D]
-        concatenated = embedded.reshape(len(contexts), self.context_length * self.embedding_dim)
+        concatenated = embedded.reshape(contexts.shape[0], self.context_length * self.embedding_dim)
         hidden = nn.tanh(self.hidden(concatenated))  # [B, H]
         if not deterministic and (is_abstract(self.dropout) or self.dropout):
             # Equal to `nn.Dropout`, which does not accept a traced rate. It multiplies, because XLA divides by a

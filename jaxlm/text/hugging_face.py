@@ -34,16 +34,15 @@ def tokenizer_to_hugging_face(tokenizer: Tokenizer) -> str:
     """Return the `tokenizer.json` of a byte or BPE tokenizer. It gives the same ids for every text.
 
     Raises:
-        TypeError: it is another tokenizer.
-        ValueError: the merges of a token do not result in it, which is never so after training; or the file would
-            be larger than jaxlm reads.
+        ValueError: it is another tokenizer; the merges of a token do not result in it, which is never so after
+            training; or the file would be larger than jaxlm reads.
     """
     if isinstance(tokenizer, BPETokenizer):
         tokens, merges = [*BYTE_OF_CHARACTER, *map("".join, tokenizer.merges)], tokenizer.merges
     elif isinstance(tokenizer, ByteTokenizer):
         tokens, merges = _CHARACTERS_BY_BYTE, ()
     else:
-        raise TypeError(f"a {type(tokenizer).__name__} has no tokenizer.json; use a byte or a BPE tokenizer")
+        raise ValueError(f"a {type(tokenizer).__name__} has no tokenizer.json; use a byte or a BPE tokenizer")
     model = {
         "type": "BPE",
         **dict.fromkeys(["dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix"]),

@@ -14,6 +14,12 @@ def expand(path: str | os.PathLike[str]) -> Path:
     return Path(os.path.expanduser(path))  # noqa: PTH111  which raises an error for an unknown user
 
 
+def check_absent(path: Path, *, overwrite: bool) -> None:
+    """Raise a FileExistsError if the path exists, unless `overwrite` is True."""
+    if path.exists() and not overwrite:
+        raise FileExistsError(f"{path} exists; choose another path, or pass overwrite=True (--overwrite)")
+
+
 def temporary_path(path: Path) -> Path:
     """Return a unique hidden path in the directory of `path`, for a file that is then renamed to `path`."""
     return path.with_name(f".{uuid.uuid4().hex}")

@@ -97,7 +97,7 @@ def test_spell_tokens_uses_the_alphabet_of_gpt2():
 
 def test_write_arpa_refuses_other_models_and_existing_files(tmp_path):
     model, variables = fit(1, 1.0)
-    with pytest.raises(TypeError, match="not a UniformLM"):
+    with pytest.raises(ValueError, match="not a UniformLM"):
         jaxlm.write_arpa(tmp_path / "lm.arpa", jaxlm.UniformLM(3), {})
     (tmp_path / "lm.arpa").write_text("mine")
     with pytest.raises(FileExistsError, match="overwrite"):

@@ -3,7 +3,8 @@
 import jax
 import numpy as np
 import pytest
-from cli_helpers import export, import_, pipe, shown
+from cli_helpers import evaluate, export, import_, pipe, sample, shown
+from safetensors.numpy import save_file
 
 import jaxlm
 from jaxlm.cli.evaluate import EvaluateOptions
@@ -37,12 +38,47 @@ def test_export_and_import_round_trip(mlp, tmp_path):
     assert shown(back) == f"saved {tmp_path / 'model'}: MLPLanguageModel\n"
 
 
+def test_export_and_import_arpa(run, tmp_path):
+    exported = export(run, tmp_path / "lm.arpa")
+    assert (exported["format"], exported["model"]) == ("arpa", "CountsBigramLM")
+    console = pipe()
+    import_(tmp_path / "lm.arpa", tmp_path / "model", tokenizer=run, console=console)
+    assert shown(console) == f"saved {tmp_path / 'model'}: BackoffLM\n"
+    text = jaxlm.open_run(run).config.text
+    documents = [evaluate(path, text=text) for path in (run, tmp_path / "model")]
+    assert documents[1]["perplexity"] == pytest.approx(documents[0]["perplexity"], rel=1e-6)
+    assert len(sample(tmp_path / "model", prompt="to", num_tokens=9)["samples"][0]) == 11
+    import_(tmp_path / "lm.arpa", tmp_path / "bare", console=console)
+    assert shown(console).endswith("BackoffLM, without a tokenizer\n")
+
+
+@pytest.mark.slow
+def test_export_hugging_face_describes_the_run(text, tmp_path):
+    config = jaxlm.TrainConfig(text=text, model="counts", tokenizer="byte")
+    run = jaxlm.start_run(config, tmp_path / "run")
+    export(run, tmp_path / "hub", format="hf")
+    card = (tmp_path / "hub" / "README.md").read_text("utf-8")
+    assert f"| perplexity | {jaxlm.list_runs(tmp_path)[0]['perplexity']:.2f} |" in card
+    assert evaluate(tmp_path / "hub", text=text)["perplexity"] == evaluate(run, text=text)["perplexity"]
+
+
+def test_export_and_import_refuse_what_does_not_fit(mlp, tmp_path):
+    with pytest.raises(ValueError, match=r"an ARPA file holds n-grams; write .*, not a MLPLanguageModel"):
+        export(mlp, tmp_path / "lm.arpa")
+    export(mlp, tmp_path / "model.safetensors")
+    with pytest.raises(ValueError, match=r"--tokenizer is for \.arpa files, got .*model\.safetensors"):
+        import_(tmp_path / "model.safetensors", tmp_path / "model", tokenizer=mlp)
+    save_file({"weight": np.zeros(3)}, tmp_path / "other.safetensors")
+    with pytest.raises(ValueError, match=r"other\.safetensors is not a saved model of version 2"):
+        import_(tmp_path / "other.safetensors", tmp_path / "model")
+
+
 def test_export_and_import_overwrite_only_on_request(mlp, tmp_path):
     file = tmp_path / "mine.safetensors"
     file.write_text("years of work")
     with pytest.raises(FileExistsError, match="overwrite"):
         export(mlp, file)
-    with pytest.raises(ValueError, match=r"must end in \.safetensors, got .*mine"):
+    with pytest.raises(ValueError, match=r"must end in \.safetensors, .*, got .*mine; or choose a --format"):
         export(mlp, tmp_path / "mine", overwrite=True)
     assert file.read_text() == "years of work"
     export(mlp, file, overwrite=True)

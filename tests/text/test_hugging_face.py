@@ -156,5 +156,5 @@ def test_tokenizer_to_hugging_face_refuses_other_ids(merges, problem):
 
 
 def test_tokenizer_to_hugging_face_refuses_characters():
-    with pytest.raises(TypeError, match="a CharTokenizer has no"):
+    with pytest.raises(ValueError, match="a CharTokenizer has no"):
         tokenizer_to_hugging_face(jaxlm.CharTokenizer("ab"))
