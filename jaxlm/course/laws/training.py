@@ -19,7 +19,8 @@ def table_model(params: Any, contexts: Any) -> Any:
 
 def draw_batch(key: Any) -> tuple[Any, Any]:
     """Return a random batch of 3 windows."""
-    pairs = (jax.random.bits(key, (3, 2)) % V).astype(jnp.int32)  # compiles in 0.4 s; `randint`, in 0.56 s
+    # A training loop with these bits compiles in 0.4 s, with `randint` in 0.56 s.
+    pairs = (jax.random.bits(key, (3, 2)) % V).astype(jnp.int32)
     return pairs[:, :1], pairs[:, 1]
 
 
