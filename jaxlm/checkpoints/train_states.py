@@ -51,7 +51,9 @@ def save_checkpoint(directory: Path, checkpoint: Checkpoint, *, keep: int = 2**3
     document = {"version": _VERSION, "seconds": checkpoint.seconds, "arrays": describe_tree(trees)}
     # Not `max_to_keep`: Orbax would remove old steps before the new one has its checksums.
     names: dict[str, Any] = {"step_prefix": "step", "step_format_fixed_length": 10}
-    options = ocp.CheckpointManagerOptions(**names, enable_async_checkpointing=False)
+    options = ocp.CheckpointManagerOptions(
+        **names, create=False, enable_async_checkpointing=False, multiprocessing_options=_only_this_process()
+    )
     try:
         directory.mkdir(exist_ok=True)  # fails if the run directory was moved away
         remove(path)
@@ -134,10 +136,22 @@ def quarantine_after(directory: Path, step: int) -> None:
             path.rename(unusable)
 
 
+def _only_this_process() -> Any:
+    """Return Orbax's options to save or load without the other processes of a distributed run."""
+    import orbax.checkpoint as ocp
+
+    process = jax.process_index()
+    return ocp.options.MultiprocessingOptions(
+        primary_host=process, active_processes={process}, barrier_sync_key_prefix=f"process_{process}"
+    )
+
+
 def _load_items(path: Path, trees: dict[str, Any]) -> dict[str, Any]:
     import orbax.checkpoint as ocp
 
     items = dict.fromkeys(trees, ocp.args.PyTreeRestore())  # as nested dicts and lists
-    with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
+    alone = _only_this_process()
+    handler = ocp.CompositeCheckpointHandler(composite_options=ocp.CompositeOptions(multiprocessing_options=alone))
+    with ocp.Checkpointer(handler, multiprocessing_options=alone) as checkpointer:
         restored = checkpointer.restore(path.absolute(), args=ocp.args.Composite(**items))
     return {name: ocp.tree.deserialize_tree(restored[name], tree) for name, tree in trees.items()}

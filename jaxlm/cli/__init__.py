@@ -20,6 +20,7 @@ from jaxlm.cli.encode import EncodeOptions, encode_paths
 from jaxlm.cli.evaluate import EvaluateOptions, evaluate_text
 from jaxlm.cli.exchange import ExportOptions, ImportOptions, export_file, import_file
 from jaxlm.cli.page import PageOptions, write_page
+from jaxlm.cli.processes import connected, run_local_processes
 from jaxlm.cli.runs import RunsOptions, show_runs
 from jaxlm.cli.sample import SampleOptions, sample_text
 from jaxlm.cli.score import ScoreOptions, score_text
@@ -98,14 +99,18 @@ def _parse(words: list[str]) -> Any:
 def _run(words: list[str]) -> dict[str, Any]:
     """Run the subcommand, print its JSON document if requested, and return it."""
     options = _parse(words)
+    if isinstance(options, TrainOptions) and options.sharing.processes is not None:
+        run_local_processes(words, options.sharing.processes)  # one of them prints the document
+        return {}
     if not isinstance(options, CorpusOptions | CourseOptions):
         options = _start_jax(words, options)
     function = dict(COMMANDS.values())[type(options)]
-    with warnings.catch_warnings():
+    sharing = connected(options.sharing) if isinstance(options, TrainOptions) else contextlib.nullcontext()
+    with warnings.catch_warnings(), sharing:
         # Harmless: most accelerators cannot reuse donated buffers, and JAX warns at every compilation.
         warnings.filterwarnings("ignore", message="Some donated buffers were not usable")
         document = function(options, make_console(stderr=options.json))
-    if options.json:
+    if options.json and document:
         print(json.dumps(replace_nonfinite(document), allow_nan=False, indent=2), flush=True)
     return document
 

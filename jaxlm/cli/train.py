@@ -10,6 +10,7 @@ from typing import Any
 import tyro
 
 import jaxlm
+from jaxlm.cli.processes import ProcessOptions, make_mesh
 from jaxlm.cli.shared import TYRO_CONFIG, CommandOptions, Console
 from jaxlm.runs.config import TrainConfig, read_config, reset_dependent_options
 from jaxlm.utils.json_files import read_json
@@ -21,6 +22,7 @@ class TrainOptions(CommandOptions):
     """Start or resume a training run. A resumed run is bit-identical to an uninterrupted one."""
 
     training: TrainConfig = field(default_factory=TrainConfig)
+    sharing: ProcessOptions = field(default_factory=ProcessOptions)
     # Resume the run in this directory. Only --num-steps can be changed, to a larger number.
     resume: Path | None = None
     config: Path | None = None  # JSON file of options, such as a run's config.json. Other options override it.
@@ -60,16 +62,20 @@ def parse_over_saved_options(words: Sequence[str], options: TrainOptions) -> Tra
 
 def train_model(options: TrainOptions, console: Console) -> dict[str, Any]:
     """Start or resume a run; return its summary and its `results.json`."""
+    from jaxlm.runs.processes import is_follower
     from jaxlm.runs.report.tables import results_table
     from jaxlm.runs.summary import summarize_run
 
     config, out, overwrite = options.training, options.out, options.overwrite
+    mesh = make_mesh(options.sharing, config.device)
     if options.resume is None:
-        path = jaxlm.start_run(config, out, overwrite=overwrite, console=console)
+        path = jaxlm.start_run(config, out, overwrite=overwrite, mesh=mesh, console=console)
     elif out is None and not overwrite:
-        path = jaxlm.resume_run(options.resume, config, console=console)
+        path = jaxlm.resume_run(options.resume, config, mesh=mesh, console=console)
     else:
         raise ValueError("--resume continues the run in its own directory; remove --out and --overwrite")
+    if is_follower(mesh):
+        return {}
     results, quoted = read_json(path / "results.json"), shlex.quote(str(path))
     with drop_output_errors(console):  # the run is done
         console.print(results_table(results["models"]))

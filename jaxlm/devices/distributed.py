@@ -9,7 +9,11 @@ HEARTBEAT_SECONDS = 20  # after which the others notice that a process has died
 
 
 def initialize(
-    coordinator: str | None = None, num_processes: int | None = None, process_id: int | None = None
+    coordinator: str | None = None,
+    num_processes: int | None = None,
+    process_id: int | None = None,
+    *,
+    timeout_seconds: int = 300,
 ) -> None:
     """Connect this process to the others. Call it before JAX starts a device; `jax.distributed.shutdown` ends it.
 
@@ -17,6 +21,7 @@ def initialize(
 
     Args:
         coordinator: HOST:PORT at which process 0 listens.
+        timeout_seconds: how long to wait for the other processes.
 
     Raises:
         ValueError: no arguments, and the environment does not have them.
@@ -24,7 +29,11 @@ def initialize(
     """
     if jax.__version_info__ < (0, 6):  # the default since then
         jax.config.update("jax_cpu_collectives_implementation", "gloo")  # type: ignore[no-untyped-call]
-    options: Any = {"heartbeat_timeout_seconds": HEARTBEAT_SECONDS}
+    options: Any = {"heartbeat_timeout_seconds": HEARTBEAT_SECONDS, "shutdown_timeout_seconds": HEARTBEAT_SECONDS}
     supported = inspect.signature(jax.distributed.initialize).parameters.keys()  # not in the oldest versions
     options = {name: value for name, value in options.items() if name in supported}
-    jax.distributed.initialize(coordinator, num_processes, process_id, **options)
+    if coordinator is not None and coordinator.startswith("127."):
+        options["coordinator_bind_address"] = coordinator  # JAX would listen on all interfaces
+    jax.distributed.initialize(
+        coordinator, num_processes, process_id, initialization_timeout=timeout_seconds, **options
+    )

@@ -76,6 +76,8 @@ class TrainConfig:
     # Stop after this many records without improvement and keep the best parameters. Their validation loss is
     # optimistic. None never stops early.
     patience: _Positive | None = None
+    # Parts of a batch whose gradients are added in a fixed order: the same bits on any number of devices.
+    grad_shards: _Positive | None = None
     seed: _Seed = 0  # Seed of all random numbers, in [0, 2**32 - 1].
     save_every: _Positive | None = None  # Steps between checkpoints, in addition to --save-seconds.
     save_seconds: _NotNegative = 30.0  # Seconds between checkpoints.

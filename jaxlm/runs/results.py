@@ -93,7 +93,7 @@ def write_artifacts(
     """Write `ARTIFACTS` to the run directory, `results.json` last. None evaluates the model."""
     config, data, model, title = setup.config, setup.data, setup.model, setup.title
     save_model(path / "model", model, variables, setup.saved_tokenizer)
-    evaluation = evaluation or evaluate(model, variables, data.val_ids, device=setup.device)
+    evaluation = evaluation or evaluate(model, variables, data.val_ids, **setup.placement)
     seconds = {"compile_seconds": compile_seconds, "train_seconds": train_seconds}
     row = model_row(setup.name, title, model, variables, evaluation, data.val_bytes_per_token, **seconds)
     if setup.metrics:

@@ -1,5 +1,6 @@
 """Train with checkpoints, and find the checkpoint to resume from."""
 
+import importlib
 import json
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,7 +13,9 @@ from rich.console import Console
 
 from jaxlm.checkpoints import train_states
 from jaxlm.checkpoints.train_states import Checkpoint
+from jaxlm.devices.mesh import to_local
 from jaxlm.runs.metrics_log import append_metrics, read_log
+from jaxlm.runs.processes import stop_together, wait_for_processes
 from jaxlm.runs.results import metrics_line
 from jaxlm.runs.setup import TrainingSetup, abstract_state, train_options
 from jaxlm.runs.tensorboard import open_tensorboard
@@ -41,6 +44,7 @@ def train_with_checkpoints(
     with ExitStack() as stack:
         stop_requested = stack.enter_context(catch_stop_signals())
         executor = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="checkpoints"))
+        executor.submit(importlib.import_module, "orbax.checkpoint")  # 0.3 s, while XLA compiles and trains
         save = partial(train_states.save_checkpoint, path / "checkpoints", keep=config.keep)
         saving: Future[Path] | None = None  # the last save
         show = stack.enter_context(progress(console, setup.title, config.num_steps - 1))
@@ -56,7 +60,7 @@ def train_with_checkpoints(
                 yielded_at = now
                 if record is not None:
                     line = metrics_line(setup.name, record)
-                    append_metrics(log, line | setup.compute_metrics(state.variables, setup.record_ids))
+                    append_metrics(log, line | setup.compute_metrics(to_local(state.variables), setup.record_ids))
                     content = read_log(log)
                     if write_events is not None:
                         write_events(record)
@@ -69,7 +73,7 @@ def train_with_checkpoints(
                     saving.result()  # raises the error of a failed save
                 if is_due:
                     saving, saved_at = executor.submit(save, latest), now
-                if stop_requested():
+                if stop_together(stop_requested(), setup.mesh):
                     break
             if saving is not None:
                 saving.result()
@@ -78,10 +82,11 @@ def train_with_checkpoints(
             if latest is not None:
                 with suppress(OSError):  # raise the first error, not this one
                     executor.submit(save, latest).result()
+            wait_for_processes(setup.mesh)
             raise
-    if signal := stop_requested():
-        raise KeyboardInterrupt(signal)
-    return (state if config.patience is None else state._replace(params=best.params)).variables, seconds
+    if stop_together(stop_requested(), setup.mesh):
+        raise KeyboardInterrupt(stop_requested() or "a signal to another process")
+    return to_local((state if config.patience is None else state._replace(params=best.params)).variables), seconds
 
 
 def latest_usable_checkpoint(path: Path, setup: TrainingSetup) -> Checkpoint | None:

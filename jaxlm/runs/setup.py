@@ -5,6 +5,7 @@ from typing import Any, NamedTuple, cast
 import jax
 import numpy as np
 import optax
+from jax.sharding import Mesh
 from rich.console import Console
 
 from jaxlm.checkpoints.model_spec import is_library_model
@@ -42,12 +43,20 @@ class TrainingSetup(NamedTuple):
     metrics: Metrics
     name: str  # of the model in the manifest, the log and the results
     title: str  # of the model in tables and plots
+    mesh: Mesh | None = None  # devices that share each batch
 
     @property
     def record_ids(self) -> Any:
         """The validation tokens that a record uses: those of the first `val_windows` windows."""
         num_windows = self.config.val_windows
         return self.data.val_ids[: None if num_windows is None else num_windows + self.model.context_length]
+
+    @property
+    def placement(self) -> dict[str, Any]:
+        """The keyword arguments of `evaluate` that say where to compute."""
+        if self.mesh is None:
+            return {"device": self.device}
+        return {"mesh": self.mesh, "num_shards": self.config.grad_shards}
 
     def compute_metrics(self, variables: Any, val_ids: Any) -> dict[str, float]:
         """Return the caller's metrics of the model."""
@@ -67,8 +76,10 @@ class TrainingSetup(NamedTuple):
         return type(self.data.tokenizer).__name__.removesuffix("Tokenizer").lower()
 
 
-def prepare_training(config: TrainConfig, own: Own | None, console: Console) -> TrainingSetup:
-    """Load the text, build the model and the optimizer, and choose the device.
+def prepare_training(
+    config: TrainConfig, own: Own | None, console: Console, mesh: Mesh | None = None
+) -> TrainingSetup:
+    """Load the text, build the model and the optimizer, and choose the device, unless there is a mesh.
 
     `config` must be resolved. `own` replaces some of its options. Raises an OSError or a ValueError if the text or
     the device is not available, the text is too short, or the model is too large.
@@ -102,12 +113,18 @@ def prepare_training(config: TrainConfig, own: Own | None, console: Console) -> 
     size = num_init_params(model)
     if size > _MAX_PARAMS:
         raise ValueError(f"the model has {size:,} parameters, more than {_MAX_PARAMS:,}; choose smaller sizes")
-    device = select_device(config.device, size, console)
+    if mesh is None:
+        device = select_device(config.device, size, console)
+        mesh = None if config.grad_shards is None else Mesh(np.array([device]), ("data",))
+    else:
+        device = mesh.local_devices[0]
+        processes = f" of {jax.process_count()} processes" if mesh.is_multi_process else ""
+        print_plain(console, f"devices: {mesh.size} {device.platform}{processes}, which share each batch")
     optimizer = None
     if not isinstance(model, CountsBigramLM | CountsNgramLM):
         optimizer = make_optimizer(config) if own.optimizer is None else own.optimizer
     name = config.model if own.model is None else type(model).__name__
-    return TrainingSetup(config, data, model, optimizer, device, own.metrics, name, _TITLES.get(name, name))
+    return TrainingSetup(config, data, model, optimizer, device, own.metrics, name, _TITLES.get(name, name), mesh)
 
 
 def select_device(name: str, num_weights: int, console: Console) -> jax.Device:
@@ -178,7 +195,7 @@ def training_recipe(config: TrainConfig, vocab_size: int) -> tuple[LanguageModel
 
 def train_arguments(config: TrainConfig) -> dict[str, Any]:
     """Return the keyword arguments of `train` that the options determine, except the optimizer and the device."""
-    options = {name: getattr(config, name) for name in ("batch_size", "num_steps", "log_every")}
+    options = {name: getattr(config, name) for name in ("batch_size", "num_steps", "log_every", "grad_shards")}
     return options | {"key": train_key(config)}
 
 
@@ -190,7 +207,8 @@ def train_key(config: TrainConfig) -> jax.Array:
 def train_options(setup: TrainingSetup) -> dict[str, Any]:
     """Return the keyword arguments of `train` that the setup determines."""
     options = train_arguments(setup.config) | {"yield_every": setup.config.save_every}
-    return options | {"val_ids": setup.record_ids, "optimizer": setup.optimizer, "device": setup.device}
+    options |= {"device": setup.device} if setup.mesh is None else {"mesh": setup.mesh}
+    return options | {"val_ids": setup.record_ids, "optimizer": setup.optimizer}
 
 
 def abstract_state(

@@ -8,16 +8,25 @@ from typing import Any
 
 import jax
 import optax
+from jax.sharding import Mesh
 from rich.console import Console
 
 from jaxlm.checkpoints.train_states import Checkpoint
-from jaxlm.models import CountsBigramLM, CountsNgramLM, LanguageModel, init
+from jaxlm.models import CountsBigramLM, CountsNgramLM, LanguageModel
 from jaxlm.runs.config import TrainConfig, config_to_json, resolve
 from jaxlm.runs.directory import check_run_path, create_run, new_run_path, resume_hint, run_session
 from jaxlm.runs.load import load_run_tokenizer, open_run
 from jaxlm.runs.lock import lock_run
 from jaxlm.runs.manifest import describe_environment
 from jaxlm.runs.own import Metrics, Own, complete_own, describe_own, make_own, tokenizer_checksum
+from jaxlm.runs.processes import (
+    fit_counts,
+    follow_run,
+    is_follower,
+    lead_followers,
+    receive_start,
+    wait_for_processes,
+)
 from jaxlm.runs.results import ARTIFACTS, describe_dataset, write_artifacts
 from jaxlm.runs.session import latest_usable_checkpoint, return_to_checkpoint, train_with_checkpoints
 from jaxlm.runs.setup import TrainingSetup, prepare_training
@@ -39,6 +48,7 @@ def start_run(
     tokenizer: Any = None,
     metrics: Metrics = None,
     overwrite: bool = False,
+    mesh: Mesh | None = None,
     console: Console | None = None,
 ) -> Path:
     """Train a model in a new run directory and return its path.
@@ -54,6 +64,8 @@ def start_run(
         tokenizer: a tokenizer with `encode`, `decode` and `vocab_size` instead of that of `config`.
         metrics: name -> `metric(model, variables, val_ids)`, a number, computed at each record and at the end.
         overwrite: replace the run in `path`.
+        mesh: devices that share each batch, instead of `config.device`. If several processes have them, all make
+            the same call, and process 0 writes `path`.
         console: where to print progress; None prints nothing.
 
     Raises:
@@ -70,16 +82,19 @@ def start_run(
     """
     own = make_own(model, optimizer, tokenizer, metrics)
     config = resolve(config, has_own_model=model is not None)
-    if path is not None:
-        check_run_path(expand(path), overwrite=overwrite)
-    with terminate_as_interrupt(), drop_output_errors(console) as console:
-        setup = prepare_training(config, own, console)
+    if is_follower(mesh):
+        return _follow(config, own, mesh)
+    with lead_followers(mesh) as start, terminate_as_interrupt(), drop_output_errors(console) as console:
+        if path is not None:
+            check_run_path(expand(path), overwrite=overwrite)
+        setup = prepare_training(config, own, console, mesh)
         source = "text" if config.text else "tokens" if config.tokens else config.corpus
         label = f"{setup.name}-{source}-{setup.tokenizer_name}"
         path = new_run_path(label) if path is None else expand(path)
         details = describe_setup(setup, own)
         run = create_run(path, "train", config_to_json(config), setup.device, overwrite=overwrite, **details)
         with _interrupt_with_remedy(path, own), run:
+            start(path, None)
             _train(path, setup, None, console)
     return path
 
@@ -92,6 +107,7 @@ def resume_run(
     optimizer: optax.GradientTransformation | None = None,
     tokenizer: Any = None,
     metrics: Metrics = None,
+    mesh: Mesh | None = None,
     console: Console | None = None,
 ) -> Path:
     """Resume a stopped run and return its path. The result is bit-identical to that of an uninterrupted run.
@@ -104,6 +120,7 @@ def resume_run(
             same text. A cosine schedule is recomputed for the new length.
         model, optimizer, tokenizer, metrics: those of `start_run`, if it had them. The model only if it is of your
             own class.
+        mesh: as in `start_run`; other devices than before are allowed.
         console: where to print progress; None prints nothing.
 
     Raises:
@@ -120,8 +137,10 @@ def resume_run(
     """
     path, own = expand(path), make_own(model, optimizer, tokenizer, metrics)
     own = complete_own(path, open_run(path).manifest["own"], own, "resume_run")  # before a lock is created there
-    output = drop_output_errors(console)
-    with terminate_as_interrupt(), _interrupt_with_remedy(path, own), output as console, lock_run(path):
+    if is_follower(mesh):
+        return _follow(open_run(path).config if config is None else config, own, mesh, path)
+    remedy, output = _interrupt_with_remedy(path, own), drop_output_errors(console)
+    with lead_followers(mesh) as start, terminate_as_interrupt(), remedy, output as console, lock_run(path):
         _, manifest, before = run = open_run(path)
         config = resolve(before if config is None else config, has_own_model=own.model is not None)
         _check_options(path, before, config)
@@ -136,7 +155,7 @@ def resume_run(
         _check_sha256(path, manifest, "corpus", corpus.sha256, f" ({corpus.source})")
         if own.tokenizer is None and manifest["sessions"]:
             own = own._replace(tokenizer=load_run_tokenizer(run))
-        setup = prepare_training(config, own, console)
+        setup = prepare_training(config, own, console, mesh)
         _check_sha256(path, manifest, "tokenizer", tokenizer_checksum(setup.data))
         changes = list(_describe_changes(manifest, before.num_steps, config, setup.device))
         for change in changes:
@@ -147,7 +166,22 @@ def resume_run(
             for name in ARTIFACTS:
                 remove(path / name)
             return_to_checkpoint(path, setup, checkpoint)
+            start(path, checkpoint)
             _train(path, setup, checkpoint, console)
+    return path
+
+
+def _follow(config: TrainConfig, own: Own, mesh: Mesh | None, resumed: Path | None = None) -> Path:
+    """Take part in a run that process 0 starts or resumes, and return its path."""
+    started = receive_start()
+    if started is None:
+        return resumed or Path()
+    path, step = started
+    config = resolve(config, has_own_model=own.model is not None)
+    if resumed and own.tokenizer is None:
+        own = own._replace(tokenizer=load_run_tokenizer(open_run(path)))
+    with terminate_as_interrupt(), drop_output_errors(None) as console:
+        follow_run(path, prepare_training(config, own, console, mesh), step)
     return path
 
 
@@ -178,12 +212,12 @@ def _train(path: Path, setup: TrainingSetup, checkpoint: Checkpoint | None, cons
     with jax.default_device(setup.device):
         with measure_time() as timing:
             if isinstance(setup.model, CountsBigramLM | CountsNgramLM):
-                variables = init(setup.model, jax.random.key(setup.config.seed))
-                variables, seconds = setup.model.fit(variables, setup.data.train_ids), None
+                variables, seconds = fit_counts(setup), None
             else:
                 variables, seconds = train_with_checkpoints(path, setup, checkpoint, console)
         seconds = timing.run_seconds if seconds is None else seconds
         write_artifacts(path, setup, variables, timing.compile_seconds, seconds)
+        wait_for_processes(setup.mesh)
 
 
 def _check_options(path: Path, before: TrainConfig, config: TrainConfig) -> None:

@@ -56,6 +56,8 @@ def _shape_of(config: TrainConfig) -> Any:
     """Return what two runs must share to be one program, or None if the run cannot be packed."""
     if config.model == "counts" or config.optimizer != "sgd" or config.patience is not None or config.tensorboard:
         return None
+    if config.grad_shards is not None:
+        return None
     # With zero momentum or warmup, or without clipping, `sgd` has another program.
     is_used = bool(config.momentum), bool(config.warmup_steps), config.clip_norm is not None
     numbers: Any = {"lr": None, "weight_decay": 0.0, "momentum": 0.0, "warmup_steps": 0, "clip_norm": None}

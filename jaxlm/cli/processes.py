@@ -1,0 +1,117 @@
+"""Train on several devices and in several processes: options of `jaxlm train`."""
+
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from jaxlm.utils.processes import end_with_parent, find_free_port, run_together
+
+if TYPE_CHECKING:
+    from jax.sharding import Mesh
+
+_WAIT_SECONDS = 300
+
+
+@dataclass(frozen=True)
+class ProcessOptions:
+    """Devices and processes that share each batch."""
+
+    devices: int | None = (
+        None  # Number of devices of each process that share each batch. The CPU can count as many.
+    )
+    processes: int | None = None  # Number of local processes to start.
+    # Take part in a job of SLURM, Open MPI, Kubernetes or Cloud TPU, with the same command in each process.
+    distributed: bool = False
+    coordinator: str | None = None  # HOST:PORT of process 0, to start the processes by hand.
+    num_processes: int | None = None  # Number of processes, with --coordinator.
+    process_id: int | None = None  # Number of this process from 0, with --coordinator.
+
+    def __post_init__(self) -> None:
+        """Check the ranges, and that only one way to find the processes is chosen."""
+        for name in ("devices", "processes", "num_processes"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        by_hand = [self.coordinator, self.num_processes, self.process_id]
+        if any(value is not None for value in by_hand) and None in by_hand:
+            raise ValueError("coordinator, num_processes and process_id belong together; pass all three or none")
+        if (self.processes is not None) + self.distributed + (self.coordinator is not None) > 1:
+            raise ValueError("processes, distributed and coordinator exclude each other; choose one")
+
+
+def run_local_processes(words: Sequence[str], num_processes: int) -> None:
+    """Run `jaxlm WORDS` in several local processes. Ends this process if one of them fails."""
+    command = [sys.executable, "-m", "jaxlm", *_drop_option(words, "--processes")]
+    command += ["--coordinator", f"127.0.0.1:{find_free_port()}", "--num-processes", str(num_processes)]
+    try:
+        code = run_together([[*command, "--process-id", str(number)] for number in range(num_processes)])
+    except ChildProcessError as error:
+        print(f"error: {error}; jaxlm train --resume continues the run", file=sys.stderr)
+        code = 2
+    if code:
+        sys.exit(code)
+
+
+@contextmanager
+def connected(options: ProcessOptions) -> Iterator[None]:
+    """Within the block, this process is connected to the others, if there are any."""
+    if options.devices is not None:  # before JAX starts; other platforms ignore it
+        flag = f"--xla_force_host_platform_device_count={options.devices}"
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}".strip()
+    if options.coordinator is None and not options.distributed:
+        yield
+        return
+    import jax
+
+    from jaxlm.devices.distributed import initialize
+
+    end_with_parent()
+    sys.stdout = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)  # JAX's gloo prints lines on standard output
+    if options.process_id:
+        where = f"{options.num_processes} processes at {options.coordinator}"
+        print(f"waiting at most {_WAIT_SECONDS} s for {where}", file=sys.stderr)
+    initialize(options.coordinator, options.num_processes, options.process_id, timeout_seconds=_WAIT_SECONDS)
+    try:
+        yield
+    except RuntimeError as error:
+        reason = str(error).partition("\n")[0]
+        raise ConnectionError(f"lost another process of the run ({reason:.200}); it prints the reason") from error
+    jax.distributed.shutdown()  # type: ignore[no-untyped-call]
+
+
+def make_mesh(options: ProcessOptions, device: str) -> "Mesh | None":
+    """Return the devices that share each batch, or None for the device of a single process.
+
+    Raises a ValueError if a process has too few.
+    """
+    import jax
+    import numpy as np
+    from jax.sharding import Mesh
+
+    from jaxlm.devices.selection import resolve_device
+
+    if options.devices is None and jax.process_count() == 1:
+        return None
+    platform = resolve_device(device).platform
+    chosen = []
+    for process in range(jax.process_count()):
+        local = [each for each in jax.devices(platform) if each.process_index == process]
+        if options.devices is not None and len(local) < options.devices:
+            raise ValueError(
+                f"devices must be at most {len(local)} on this machine's {platform}, got {options.devices}"
+            )
+        chosen += local[: options.devices]
+    return Mesh(np.array(chosen), ("data",))
+
+
+def _drop_option(words: Sequence[str], name: str) -> list[str]:
+    """Return the words without an option and its value."""
+    kept, skip = [], False
+    for word in words:
+        if not skip and not (word == name or word.startswith(f"{name}=")):
+            kept.append(word)
+        skip = word == name
+    return kept
