@@ -12,21 +12,7 @@ from markupsafe import Markup
 from jaxlm.runs.page.describe import PageModel, describe_model, describe_tokenizer
 from jaxlm.text.tokenizers import Tokenizer
 
-# One scope, in this order: browsers refuse modules from disk.
-CORE_SCRIPTS = "random", "tokenizers", "models", "sampler"
-VIEW_SCRIPTS = (
-    "elements",
-    "state",
-    "texts",
-    "bars",
-    "draw",
-    "reasons",
-    "pictures",
-    "heat_map",
-    "embedding",
-    "controls",
-    "main",
-)
+_START = '\nstartPage(JSON.parse(byId("data").textContent));\n'
 
 
 def build_page(
@@ -56,7 +42,7 @@ def build_page(
         "tokenizer": describe_tokenizer(tokenizer),
         "models": [describe_model(each, num_tokens=num_tokens, float16=float16) for each in models],
     }
-    script = read_scripts("core", CORE_SCRIPTS) + read_scripts("view", VIEW_SCRIPTS)
+    script = read_scripts("core") + read_scripts("view") + _START
     style = _read("style.css")
     # "<" could end the script element or start a comment in it.
     encoded = json.dumps(data, separators=(",", ":")).replace("<", r"\u003c")
@@ -72,13 +58,14 @@ def build_page(
     )
 
 
-def read_scripts(folder: str, names: Sequence[str]) -> str:
-    """Return the scripts of a folder as one script."""
-    return "\n".join(_read(f"{folder}/{name}.js") for name in names)
+def read_scripts(folder: str) -> str:
+    """Return the scripts of a folder as one script: browsers refuse modules from disk."""
+    files = resources.files(__package__).joinpath(folder).iterdir()
+    return "\n".join(file.read_text("utf-8") for file in sorted(files, key=lambda file: file.name))
 
 
 def _read(name: str) -> str:
-    return resources.files("jaxlm.runs.page").joinpath(name).read_text("utf-8")
+    return resources.files(__package__).joinpath(name).read_text("utf-8")
 
 
 def _hash_source(source: str) -> str:

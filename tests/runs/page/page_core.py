@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from jaxlm.runs.page.build import CORE_SCRIPTS, read_scripts
+from jaxlm.runs.page.build import read_scripts
 
 
 def run_core(expression, **values):
@@ -14,7 +14,7 @@ def run_core(expression, **values):
     node = shutil.which("node")
     if node is None:
         pytest.skip("node is not installed")
-    program = f"""{read_scripts("core", CORE_SCRIPTS)}
+    program = f"""{read_scripts("core")}
 const {{ {", ".join(values)} }} = JSON.parse(require("fs").readFileSync(0, "utf8"));
 process.stdout.write(JSON.stringify({expression}));"""
     text = json.dumps(values)

@@ -1,12 +1,16 @@
 // JAX's default random numbers: threefry2x32 with 20 rounds (Salmon et al. 2011, "Parallel Random Numbers: As Easy
 // as 1, 2, 3"), and the functions of `jax.random` that `jaxlm sample` calls. A key is a pair of uint32.
 
-const THREEFRY_ROTATIONS = [[13, 15, 26, 6], [17, 29, 16, 24]];
+const THREEFRY_ROTATIONS = [
+  [13, 15, 26, 6],
+  [17, 29, 16, 24],
+];
 
 // Encrypt the counter, a pair of uint32, with a key.
 function threefry2x32([key0, key1], [counter0, counter1]) {
   const keys = [key0, key1, key0 ^ key1 ^ 0x1bd11bda];
-  let x0 = (counter0 + key0) | 0, x1 = (counter1 + key1) | 0;
+  let x0 = (counter0 + key0) | 0;
+  let x1 = (counter1 + key1) | 0;
   for (let group = 0; group < 5; group++) {
     for (const rotation of THREEFRY_ROTATIONS[group % 2]) {
       x0 = (x0 + x1) | 0;

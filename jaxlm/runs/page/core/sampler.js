@@ -16,15 +16,18 @@ function uniformOf(seed, t) {
 //
 // Options: temperature >= 0, where 0 is greedy; topK >= 1 or null; topP in (0, 1] or null.
 function computeDistribution(logits, { temperature, topK, topP }) {
-  const vocabSize = logits.length, largest = maxOf(logits);
-  const offset = largest === -Infinity ? 0 : largest, divisor = toFloat(clip(temperature, TINY, 1 / TINY));
-  const centered = new Float32Array(vocabSize), divided = new Float32Array(vocabSize);
+  const vocabSize = logits.length;
+  const largest = maxOf(logits);
+  const offset = largest === -Infinity ? 0 : largest;
+  const divisor = toFloat(clip(temperature, TINY, 1 / TINY));
+  const centered = new Float32Array(vocabSize);
+  const divided = new Float32Array(vocabSize);
   for (let id = 0; id < vocabSize; id++) {
     centered[id] = logits[id] - offset;
     divided[id] = centered[id] / divisor;
   }
   const numKept = temperature === 0 ? 1 : Math.min(topK ?? vocabSize, vocabSize);
-  const mass = temperature === 0 ? 1 : topP ?? 1;
+  const mass = temperature === 0 ? 1 : (topP ?? 1);
   const isRanked = numKept < vocabSize || mass < 1;
   const order = isRanked ? rankTokens(divided).subarray(0, numKept) : countTo(vocabSize);
   const weights = exponentials(divided, order);
@@ -34,13 +37,15 @@ function computeDistribution(logits, { temperature, topK, topP }) {
   for (let block = 0; block < blockSums.length; block++) {
     blockSums[block] = sumOf(weights.subarray(block * blockSize, (block + 1) * blockSize));
   }
-  const blockCumsums = cumulativeSums(blockSums), total = blockCumsums[blockCumsums.length - 1];
+  const blockCumsums = cumulativeSums(blockSums);
+  const total = blockCumsums[blockCumsums.length - 1];
   return { logits, centered, divided, order, weights, blockSize, blockSums, blockCumsums, total, isRanked };
 }
 
 // Set the weights after the first tokens with this share of the total to 0.
 function keepMass(weights, mass) {
-  const sums = cumulativeSums(weights), kept = toFloat(toFloat(Math.max(mass, TINY)) * sumOf(weights));
+  const sums = cumulativeSums(weights);
+  const kept = toFloat(toFloat(Math.max(mass, TINY)) * sumOf(weights));
   for (let place = 0; place < weights.length; place++) {
     if (!(toFloat(sums[place] - weights[place]) < kept)) weights[place] = 0;
   }
@@ -76,7 +81,9 @@ function findFirstAbove(weights, sums, threshold) {
 
 // Return ids by descending number, equal ones by ascending id. The numbers are at most 0.
 function rankTokens(numbers) {
-  const { length } = numbers, magnitudes = new Float32Array(length), ids = new Uint32Array(length);
+  const { length } = numbers;
+  const magnitudes = new Float32Array(length);
+  const ids = new Uint32Array(length);
   for (let id = 0; id < length; id++) magnitudes[id] = 0 - numbers[id];
   const bits = new Uint32Array(magnitudes.buffer); // in the order of the magnitudes, because these are at least 0
   const pairs = new Float64Array(length); // of bits and id, in one number
@@ -88,7 +95,9 @@ function rankTokens(numbers) {
 
 // float32 cumulative sums, rounded in the order of XLA's CPU compiler: within tiles of 16, then over the tiles.
 function cumulativeSums(values) {
-  const sums = new Float32Array(values), tile = 16, ends = [];
+  const sums = new Float32Array(values);
+  const tile = 16;
+  const ends = [];
   for (let index = 0; index < sums.length; index++) {
     if (index % tile) sums[index] += sums[index - 1];
     if (index % tile === tile - 1) ends.push(sums[index]);
@@ -107,7 +116,8 @@ function sumOf(values) {
   let sums = new Float32Array(values);
   while (sums.length > 16) {
     const groups = new Float32Array(16 * Math.ceil(sums.length / 64));
-    for (let index = 0; index < sums.length; index++) groups[16 * Math.floor(index / 64) + (index % 16)] += sums[index];
+    for (let index = 0; index < sums.length; index++)
+      groups[16 * Math.floor(index / 64) + (index % 16)] += sums[index];
     sums = groups;
   }
   for (let width = 8; width >= 1; width /= 2) {

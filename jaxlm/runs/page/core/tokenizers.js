@@ -42,14 +42,17 @@ function makeBPETokenizer({ tokens, alphabet }) {
   const ids = new Map(tokens.map((token, id) => [token, id]));
   const characters = Array.from(alphabet);
   const byteOf = new Map(characters.map((character, byte) => [character, byte]));
-  const bytes = tokens.map((token) => Uint8Array.from(Array.from(token), (character) => byteOf.get(character)));
+  const bytes = tokens.map((token) =>
+    Uint8Array.from(Array.from(token), (character) => byteOf.get(character)),
+  );
 
   // Repeatedly merge the adjacent pair whose token has the lowest id, the first of equals.
   function encodeWord(word) {
     const parts = Array.from(UTF8.encode(word), (byte) => characters[byte]);
     if (ids.has(parts.join(""))) return [ids.get(parts.join(""))];
     for (;;) {
-      let lowest = Infinity, place = -1;
+      let lowest = Infinity;
+      let place = -1;
       for (let index = 0; index + 1 < parts.length; index++) {
         const id = ids.get(parts[index] + parts[index + 1]);
         if (id < lowest) [lowest, place] = [id, index]; // false if undefined

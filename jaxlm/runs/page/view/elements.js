@@ -30,14 +30,20 @@ function makeTable(caption, head, rows) {
     ...others.map((cell) => element("td", {}, cell)),
   ];
   return element(
-    "table", {},
+    "table",
+    {},
     element("caption", {}, caption),
     element("thead", {}, element("tr", {}, ...head.map((text) => element("th", { scope: "col" }, text)))),
     element("tbody", {}, ...rows.map((row) => element("tr", {}, ...cells(row)))),
   );
 }
 
-const MARKS = new Map([[" ", "␣"], ["\n", "⏎"], ["\t", "⇥"], ["\r", "␍"]]);
+const MARKS = new Map([
+  [" ", "␣"],
+  ["\n", "⏎"],
+  ["\t", "⇥"],
+  ["\r", "␍"],
+]);
 
 // Return a label of a token: white space is visible, and bytes that are part of a character are hexadecimal.
 function labelOf(tokenizer, token) {

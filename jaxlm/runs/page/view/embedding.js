@@ -7,7 +7,8 @@ const MAX_LABELS = 100; // without a token's neighbours
 function findNeighbours({ arrays: { embedding }, embeddingDim }, numTokens, token) {
   const rowOf = (id) => embedding.subarray(id * embeddingDim, (id + 1) * embeddingDim);
   const dot = (one, other) => one.reduce((sum, value, index) => sum + value * other[index], 0);
-  const own = rowOf(token), norm = Math.sqrt(dot(own, own));
+  const own = rowOf(token);
+  const norm = Math.sqrt(dot(own, own));
   const similarities = Float64Array.from({ length: numTokens }, (_, id) => {
     const row = rowOf(id);
     return dot(row, own) / (Math.sqrt(dot(row, row)) * norm || 1);
@@ -19,10 +20,13 @@ function findNeighbours({ arrays: { embedding }, embeddingDim }, numTokens, toke
 
 // Draw the tokens as points. Return a function that gives the token nearest to a point, or null.
 function drawEmbedding(canvas, model, numTokens, token, neighbours, tokenizer) {
-  const { points } = model, margin = 24, height = Math.min(canvas.clientWidth || 300, 460);
+  const { points } = model;
+  const margin = 24;
+  const height = Math.min(canvas.clientWidth || 300, 460);
   const { drawing, width } = prepareCanvas(canvas, height);
   const range = (axis) => {
-    let low = Infinity, high = -Infinity;
+    let low = Infinity;
+    let high = -Infinity;
     for (let id = 0; id < numTokens; id++) {
       low = Math.min(low, points[2 * id + axis]);
       high = Math.max(high, points[2 * id + axis]);
@@ -57,9 +61,11 @@ function drawEmbedding(canvas, model, numTokens, token, neighbours, tokenizer) {
   drawing.font = "bold 14px system-ui, sans-serif";
   write(token);
   return ([x, y]) => {
-    let nearest = null, smallest = 144; // 12 pixels
+    let nearest = null;
+    let smallest = 144; // 12 pixels
     for (let id = 0; id < numTokens; id++) {
-      const [pointX, pointY] = place(id), distance = (pointX - x) ** 2 + (pointY - y) ** 2;
+      const [pointX, pointY] = place(id);
+      const distance = (pointX - x) ** 2 + (pointY - y) ** 2;
       if (distance < smallest) [nearest, smallest] = [id, distance];
     }
     return nearest;
@@ -67,7 +73,10 @@ function drawEmbedding(canvas, model, numTokens, token, neighbours, tokenizer) {
 }
 
 function renderNeighbours(neighbours, token, tokenizer) {
-  const rows = neighbours.map(({ id, similarity }) => [tokenElement(labelOf(tokenizer, id)), formatNumber(similarity)]);
+  const rows = neighbours.map(({ id, similarity }) => [
+    tokenElement(labelOf(tokenizer, id)),
+    formatNumber(similarity),
+  ]);
   const table = makeTable("", ["token", "cosine similarity"], rows);
   table.caption.append("Nearest to ", tokenElement(labelOf(tokenizer, token)), " in all dimensions");
   return table;

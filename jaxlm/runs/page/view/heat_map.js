@@ -6,41 +6,61 @@ const MAX_WHOLE = 128; // tokens of a table that is shown whole
 // Return ids by descending number of tokens that follow them in the training text.
 function rankByFrequency(model) {
   const totals = Array.from({ length: model.vocabSize }, (_, token) =>
-    model.countsAfter(token).counts.reduce((sum, count) => sum + count, 0));
+    model.countsAfter(token).counts.reduce((sum, count) => sum + count, 0),
+  );
   return countTo(model.vocabSize).sort((one, other) => totals[other] - totals[one]);
 }
 
 // Return the rows and columns to show: all tokens, or the most frequent ones and the row of `token`.
 function chooseTokens(model, frequent, numTokens, token) {
-  if (numTokens <= MAX_WHOLE) return { rows: Array.from(countTo(numTokens)), columns: Array.from(countTo(numTokens)) };
+  if (numTokens <= MAX_WHOLE)
+    return { rows: Array.from(countTo(numTokens)), columns: Array.from(countTo(numTokens)) };
   const columns = Array.from(frequent.subarray(0, NUM_FREQUENT));
   return { rows: columns.includes(token) ? columns : [token, ...columns], columns };
 }
 
 function countOf(model, row, column) {
-  const { tokens, counts } = model.countsAfter(row), index = tokens.indexOf(column);
+  const { tokens, counts } = model.countsAfter(row);
+  const index = tokens.indexOf(column);
   return index < 0 ? 0 : counts[index];
+}
+
+function describeCell(model, { row, column }, tokenizer) {
+  const pair = `${labelOf(tokenizer, row)} then ${labelOf(tokenizer, column)}`;
+  return `${pair}: ${formatCount(countOf(model, row, column))}`;
 }
 
 // Draw the map. Return a function that gives the row and the column at a point, or null.
 function drawHeatMap(canvas, model, { rows, columns }, token, tokenizer) {
-  const margin = 44, cell = Math.max(((canvas.clientWidth || 300) - margin) / columns.length, 1);
+  const margin = 44;
+  const cell = Math.max(((canvas.clientWidth || 300) - margin) / columns.length, 1);
   const { drawing } = prepareCanvas(canvas, margin + cell * rows.length);
   const counts = rows.map((row) => columns.map((column) => countOf(model, row, column)));
   const largest = Math.max(...counts.map((line) => Math.max(...line)), 1);
   drawing.fillStyle = colorOf("--accent");
-  counts.forEach((line, y) => line.forEach((count, x) => {
-    drawing.globalAlpha = Math.log1p(count) / Math.log1p(largest);
-    if (count) drawing.fillRect(margin + x * cell, margin + y * cell, cell, cell);
-  }));
+  counts.forEach((line, y) =>
+    line.forEach((count, x) => {
+      drawing.globalAlpha = Math.log1p(count) / Math.log1p(largest);
+      if (count) drawing.fillRect(margin + x * cell, margin + y * cell, cell, cell);
+    }),
+  );
   drawing.globalAlpha = 1;
   drawing.fillStyle = colorOf("--text");
-  const size = Math.min(cell, 12), every = Math.ceil(9 / cell);
+  const size = Math.min(cell, 12);
+  const every = Math.ceil(9 / cell);
   drawing.font = `${Math.max(size, 9)}px system-ui, sans-serif`;
   drawing.textBaseline = "middle";
   drawing.textAlign = "right";
-  rows.forEach((row, y) => y % every && row !== token ? null :
-    drawing.fillText(labelOf(tokenizer, row).slice(0, 7), margin - 4, margin + (y + 0.5) * cell, margin - 4));
+  rows.forEach((row, y) =>
+    y % every && row !== token
+      ? null
+      : drawing.fillText(
+          labelOf(tokenizer, row).slice(0, 7),
+          margin - 4,
+          margin + (y + 0.5) * cell,
+          margin - 4,
+        ),
+  );
   drawing.textAlign = "left";
   columns.forEach((column, x) => {
     if (x % every) return;
@@ -52,30 +72,52 @@ function drawHeatMap(canvas, model, { rows, columns }, token, tokenizer) {
   });
   drawing.strokeStyle = colorOf("--choice");
   drawing.lineWidth = 2;
-  if (rows.includes(token)) drawing.strokeRect(margin, margin + rows.indexOf(token) * cell, cell * columns.length, cell);
+  if (rows.includes(token))
+    drawing.strokeRect(margin, margin + rows.indexOf(token) * cell, cell * columns.length, cell);
   return ([x, y]) => {
-    const row = rows[Math.floor((y - margin) / cell)], column = columns[Math.floor((x - margin) / cell)];
+    const row = rows[Math.floor((y - margin) / cell)];
+    const column = columns[Math.floor((x - margin) / cell)];
     return row === undefined || column === undefined ? null : { row, column };
   };
 }
 
 // Return the tokens that follow `token` most often, as a table.
 function renderFollowers(model, token, tokenizer) {
-  const { tokens, counts } = model.countsAfter(token), places = Array.from(countTo(tokens.length));
+  const { tokens, counts } = model.countsAfter(token);
+  const places = Array.from(countTo(tokens.length));
   const total = counts.reduce((sum, count) => sum + count, 0);
   places.sort((one, other) => counts[other] - counts[one]);
-  const rows = places.slice(0, 10).map((place) => [
-    tokenElement(labelOf(tokenizer, tokens[place])), formatCount(counts[place]), formatProbability(counts[place] / total),
-  ]);
+  const rows = places
+    .slice(0, 10)
+    .map((place) => [
+      tokenElement(labelOf(tokenizer, tokens[place])),
+      formatCount(counts[place]),
+      formatProbability(counts[place] / total),
+    ]);
   const table = makeTable("", ["next token", "count", "share"], rows);
-  table.caption.append("After ", tokenElement(labelOf(tokenizer, token)), `: ${formatCount(total)} pairs, the most frequent`);
+  table.caption.append(
+    "After ",
+    tokenElement(labelOf(tokenizer, token)),
+    `: ${formatCount(total)} pairs, the most frequent`,
+  );
   return table;
 }
 
 // Return the counts of the picture as a table.
 function renderCounts(model, { rows, columns }, tokenizer) {
   const label = (token) => tokenElement(labelOf(tokenizer, token));
-  const lines = rows.map((row) => [label(row), ...columns.map((column) => String(countOf(model, row, column)))]);
-  const table = makeTable("Row: token. Column: next token.", ["", ...columns.map((token) => labelOf(tokenizer, token))], lines);
-  return element("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Table of counts" }, table);
+  const lines = rows.map((row) => [
+    label(row),
+    ...columns.map((column) => String(countOf(model, row, column))),
+  ]);
+  const table = makeTable(
+    "Row: token. Column: next token.",
+    ["", ...columns.map((token) => labelOf(tokenizer, token))],
+    lines,
+  );
+  return element(
+    "div",
+    { class: "scroll", tabindex: 0, role: "region", "aria-label": "Table of counts" },
+    table,
+  );
 }

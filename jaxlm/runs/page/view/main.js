@@ -2,12 +2,17 @@
 
 const FRAME_MILLISECONDS = 80; // of computing between two updates of the page
 
+// `data` is the JSON document of the page, as `build.py` writes it.
 function startPage(data) {
   const tokenizer = { ...makeTokenizer(data.tokenizer), paddingId: data.tokenizer.paddingId };
   const models = data.models.map((model) => makeModel(model, tokenizer.vocabSize));
-  const defaults = { ...DEFAULTS, prompt: data.prompt }, texts = makeTexts(models);
-  const panels = models.map(makePanel), pictures = makePictures(models, tokenizer, (token) => update({ token }));
-  let state = readHash(location.hash, defaults, tokenizer.vocabSize), isComputing = false, announcement = null;
+  const defaults = { ...DEFAULTS, prompt: data.prompt };
+  const texts = makeTexts(models);
+  const panels = models.map(makePanel);
+  const pictures = makePictures(models, tokenizer, (token) => update({ token }));
+  let state = readHash(location.hash, defaults, tokenizer.vocabSize);
+  let isComputing = false;
+  let announcement = null;
 
   // Change the state, then compute and show what follows from it.
   function update(changes) {
@@ -64,10 +69,15 @@ function startPage(data) {
   }
 
   function renderAll() {
-    const at = position(), numTyped = texts[0].numTyped;
+    const at = position();
+    const numTyped = texts[0].numTyped;
     renderControls(state, at, lastPosition(), numTyped);
-    const descriptions = texts.map((text) => describePosition(text, Math.min(at, text.nats.length), tokenizer, state));
-    descriptions.forEach((described, index) => renderPanel(panels[index], described, texts[index], at, tokenizer, state));
+    const descriptions = texts.map((text) =>
+      describePosition(text, Math.min(at, text.nats.length), tokenizer, state),
+    );
+    descriptions.forEach((described, index) =>
+      renderPanel(panels[index], described, texts[index], at, tokenizer, state),
+    );
     byId("favourites").replaceChildren(renderFavourites(descriptions, tokenizer));
     byId("token").value = state.token ?? "";
     pictures.render(state.token ?? descriptions[0].context[descriptions[0].context.length - 1]);
@@ -109,9 +119,9 @@ function startPage(data) {
 // Say which token each model has drawn last.
 function announceLast(texts, tokenizer, state) {
   if (state.tokens === 0) return "No token is drawn.";
-  const drawn = texts.map(({ model, ids, isEnded }) =>
-    `${model.title}: ${isEnded ? "no token has any probability" : labelOf(tokenizer, ids[ids.length - 1])}`);
+  const drawn = texts.map(
+    ({ model, ids, isEnded }) =>
+      `${model.title}: ${isEnded ? "no token has any probability" : labelOf(tokenizer, ids[ids.length - 1])}`,
+  );
   return `Token ${state.tokens}. ${drawn.join("; ")}.`;
 }
-
-startPage(JSON.parse(byId("data").textContent));

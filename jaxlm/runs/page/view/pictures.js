@@ -2,7 +2,8 @@
 
 // Return a drawing context for a canvas of this height, as wide as it is on the page, and the width.
 function prepareCanvas(canvas, height) {
-  const width = canvas.clientWidth || 300, ratio = window.devicePixelRatio || 1;
+  const width = canvas.clientWidth || 300;
+  const ratio = window.devicePixelRatio || 1;
   canvas.width = Math.round(width * ratio);
   canvas.height = Math.round(height * ratio);
   canvas.style.height = `${height}px`;

@@ -1,7 +1,12 @@
-// The state of the page: what the user has chosen, which is also in the URL's hash; and the texts that follow from it.
+// The state of the page: the user's choices, which are also in the URL's hash, and the texts that follow from
+// them.
 
 const DEFAULTS = {
-  prompt: "", seed: 0, temperature: 1, topK: null, topP: null,
+  prompt: "",
+  seed: 0,
+  temperature: 1,
+  topK: null,
+  topP: null,
   tokens: 0, // number of tokens to draw
   at: null, // position of the chosen token, from 0; null is the next token
   step: "draw", // the step of sampling that the bars show
@@ -9,8 +14,13 @@ const DEFAULTS = {
 };
 // Without a prototype, because a hash can have any name.
 const RANGES = Object.assign(Object.create(null), {
-  seed: [0, 2 ** 32 - 1], temperature: [0, Infinity], topK: [1, 2 ** 31], topP: [0, 1],
-  tokens: [0, 10000], at: [0, 20000], token: [0, 2 ** 31],
+  seed: [0, 2 ** 32 - 1],
+  temperature: [0, Infinity],
+  topK: [1, 2 ** 31],
+  topP: [0, 1],
+  tokens: [0, 10000],
+  at: [0, 20000],
+  token: [0, 2 ** 31],
 });
 const MAX_PROMPT_LENGTH = 4000; // characters
 
@@ -33,7 +43,8 @@ function writeHash(state, defaults) {
 
 // Return the number in a text, or null if it is empty, not a number, or outside the range of the option.
 function readNumber(name, text) {
-  const number = Number(text), [low, high] = RANGES[name];
+  const number = Number(text);
+  const [low, high] = RANGES[name];
   const isInteger = name !== "temperature" && name !== "topP";
   const isValid = text.trim() !== "" && number >= low && number <= high && Number.isFinite(number);
   if (!isValid || (isInteger && !Number.isInteger(number)) || (name === "topP" && number === 0)) return null;
@@ -60,7 +71,8 @@ function haveSameDraws(one, other) {
 function restartTexts(texts, promptIds) {
   for (const text of texts) {
     let common = 0;
-    while (common < Math.min(text.numTyped, promptIds.length) && text.ids[common] === promptIds[common]) common++;
+    while (common < Math.min(text.numTyped, promptIds.length) && text.ids[common] === promptIds[common])
+      common++;
     replaceText(text, [...promptIds], common);
     text.numTyped = promptIds.length;
   }
@@ -81,7 +93,10 @@ function advanceText(text, tokenizer, state) {
   const context = contextAt(ids, nats.length, model.contextLength, tokenizer.paddingId);
   const logits = model.logits(context);
   if (nats.length >= numTyped) {
-    const token = drawToken(computeDistribution(logits, state), uniformOf(state.seed, nats.length - numTyped));
+    const token = drawToken(
+      computeDistribution(logits, state),
+      uniformOf(state.seed, nats.length - numTyped),
+    );
     if (token < 0) text.isEnded = true;
     else ids.push(token);
   }

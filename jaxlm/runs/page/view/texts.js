@@ -2,17 +2,22 @@
 
 const NUM_SHADES = 9; // of surprise, one per 1.5 bits
 
-// Append the tokens that are not shown yet, after removing those that can have changed: more tokens can complete the
-// character of the last one.
+// Append the tokens that are not shown yet, after removing those that can have changed. The last one that is
+// shown can change, because the next token can complete its character.
 function renderText(node, text, tokenizer, at) {
   const first = Math.max(text.numShown - 1, 0);
   while (node.childNodes.length > first) node.lastChild.remove();
   const parts = decodeEach(tokenizer, text.ids);
   for (let position = first; position < text.ids.length; position++) {
-    const nats = text.nats[position], bits = nats / Math.LN2;
+    const nats = text.nats[position];
+    const bits = nats / Math.LN2;
     const shade = nats === undefined ? 0 : Math.min(Math.floor(bits / 1.5), NUM_SHADES - 1);
     const kind = position < text.numTyped ? "typed" : "drawn";
-    const token = element("span", { class: `token ${kind} s${shade}`, "data-position": position }, parts[position] || "◌");
+    const token = element(
+      "span",
+      { class: `token ${kind} s${shade}`, "data-position": position },
+      parts[position],
+    );
     if (nats !== undefined) token.title = `${formatProbability(Math.exp(-nats))}, ${bits.toFixed(1)} bits`;
     node.append(token);
   }
@@ -24,14 +29,22 @@ function renderText(node, text, tokenizer, at) {
 // Return the sentence about the token at a position: its surprise, and the perplexity of the typed text up to it.
 function describeToken(text, position, tokenizer) {
   const sentence = element("p", { class: "note" });
-  const nats = text.nats[position], last = Math.min(position + 1, text.numTyped, text.nats.length);
+  const nats = text.nats[position];
+  const last = Math.min(position + 1, text.numTyped, text.nats.length);
   if (nats !== undefined) {
-    const label = tokenElement(labelOf(tokenizer, text.ids[position])), bits = nats / Math.LN2;
-    sentence.append(label, `: probability ${formatProbability(Math.exp(-nats))}, surprise ${formatNumber(bits)} bits. `);
+    const label = tokenElement(labelOf(tokenizer, text.ids[position]));
+    const bits = nats / Math.LN2;
+    sentence.append(
+      label,
+      `: probability ${formatProbability(Math.exp(-nats))}, surprise ${formatNumber(bits)} bits. `,
+    );
   }
   if (last > 0) {
     const mean = text.nats.slice(0, last).reduce((sum, each) => sum + each, 0) / last;
-    const extent = last === text.numTyped ? "of the typed text" : `of its first ${last === 1 ? "token" : `${last} tokens`}`;
+    const extent =
+      last === text.numTyped
+        ? "of the typed text"
+        : `of its first ${last === 1 ? "token" : `${last} tokens`}`;
     sentence.append(`Perplexity ${extent}: ${formatNumber(Math.exp(mean))}.`);
   }
   return sentence;
@@ -40,8 +53,10 @@ function describeToken(text, position, tokenizer) {
 // Return a table of all tokens with their surprise.
 function renderTokens(text, tokenizer) {
   const rows = text.nats.map((nats, position) => [
-    tokenElement(labelOf(tokenizer, text.ids[position])), position < text.numTyped ? "typed" : "drawn",
-    formatProbability(Math.exp(-nats)), formatNumber(nats / Math.LN2),
+    tokenElement(labelOf(tokenizer, text.ids[position])),
+    position < text.numTyped ? "typed" : "drawn",
+    formatProbability(Math.exp(-nats)),
+    formatNumber(nats / Math.LN2),
   ]);
   return makeTable(`Tokens of the ${text.model.title}`, ["token", "", "probability", "bits"], rows);
 }
