@@ -1,6 +1,5 @@
 """Train with checkpoints, and find the checkpoint to resume from."""
 
-import importlib
 import json
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -44,7 +43,6 @@ def train_with_checkpoints(
     with ExitStack() as stack:
         stop_requested = stack.enter_context(catch_stop_signals())
         executor = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="checkpoints"))
-        executor.submit(importlib.import_module, "orbax.checkpoint")  # 0.3 s, while XLA compiles and trains
         save = partial(train_states.save_checkpoint, path / "checkpoints", keep=config.keep)
         saving: Future[Path] | None = None  # the last save
         show = stack.enter_context(progress(console, setup.title, config.num_steps - 1))
