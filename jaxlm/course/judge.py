@@ -28,7 +28,7 @@ _MAX_RESULT = 2**22  # bytes
 
 
 class Limits(NamedTuple):
-    """Limits of one exercise: seconds, also of each law, and bytes of memory and of printed output."""
+    """Limits of one exercise: seconds, seconds of each law, and bytes of memory and of printed output."""
 
     seconds: int = 120
     seconds_per_law: int = 20
@@ -75,7 +75,7 @@ def judge_exercises(
     Args:
         folder: directory with the student's files. Files other than those of the exercises are not read.
         names: names of exercises.
-        borrowed: names of exercises for which our solutions are used instead of the student's.
+        borrowed: names of other exercises, for which our solutions are used instead of the student's.
         seed: seed of the random inputs of the laws.
         extra_laws: text of a Python file with more laws, a tuple `LAWS`.
         limits: limits of each exercise.
@@ -98,8 +98,7 @@ def judge_exercises(
             used = {other: read_solution(other) for other in USED.get(name, []) if other not in borrowed}
             request = {"name": name, "sources": sources, "used": used, "seed": seed, "extra_laws": extra_laws}
             rows, problem, printed = _run_child(request, limits, children)
-        others = [other for other in borrowed if other != name]
-        return Report(name, str(path), digest, others, rows, problem, printed, time.monotonic() - begin)
+        return Report(name, str(path), digest, list(borrowed), rows, problem, printed, time.monotonic() - begin)
 
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
         try:
@@ -160,13 +159,12 @@ def _run_child(
         signature, _, last = line.partition(" ")
         if signature != hashlib.sha256((secret + last).encode()).hexdigest():
             return [], "the result is damaged: something else wrote to it", printed
-    if stopped_after:
-        return [], f"stopped in {last}, after {stopped_after} s: is there an endless loop?", printed
-    try:
+    with contextlib.suppress(ValueError):  # the name of what was judged last is not JSON
         document = json.loads(last)
         return document["rows"], document["problem"], printed
-    except (ValueError, KeyError, TypeError):
-        return [], f"the process ended (code {code}) in {last}, before all laws were judged", printed
+    if stopped_after:
+        return [], f"stopped in {last}, after {stopped_after} s: is there an endless loop?", printed
+    return [], f"the process ended (code {code}) in {last}, before all laws were judged", printed
 
 
 def _read_lines(descriptor: int, limits: Limits) -> tuple[list[str], int]:
@@ -182,5 +180,7 @@ def _read_lines(descriptor: int, limits: Limits) -> tuple[list[str], int]:
         if not chunk:
             break
         content, limit = content + chunk, limits.seconds_per_law
-    stopped_after = 0 if ready else limit if left > limit else limits.seconds
-    return content.decode("utf-8", "replace").splitlines(), stopped_after
+    lines = content.decode("utf-8", "replace").splitlines()
+    if ready:
+        return lines, 0
+    return lines, limit if limit < left else limits.seconds
