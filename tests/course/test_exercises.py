@@ -18,7 +18,7 @@ from jaxlm.course.exercises import (
 
 
 @pytest.mark.parametrize("name", EXERCISES)
-def test_stub_text_has_holes_and_no_answer(name):
+def test_make_stub_has_holes_and_no_answer(name):
     stub, solution = make_stub(name), read_solution(name)
     assert find_unwritten(stub) == [*EXERCISES[name], "own_law"]
     assert find_unwritten(solution) == []
@@ -34,7 +34,7 @@ def test_find_unwritten_of_a_function_that_ends_with_an_error():
 
 
 @pytest.mark.parametrize("name", EXERCISES)
-def test_stub_text_keeps_the_task(name):
+def test_make_stub_keeps_the_task(name):
     kept = {
         node.name: (ast.unparse(node.args), ast.get_docstring(node))
         for node in ast.parse(read_solution(name)).body
@@ -46,7 +46,7 @@ def test_stub_text_keeps_the_task(name):
     assert {ast.unparse(node.body[1:]) for node in functions} == {"raise NotImplementedError"}
 
 
-def test_stub_text_of_a_later_exercise_imports_the_earlier_one():
+def test_make_stub_of_a_later_exercise_imports_the_earlier_one():
     assert "\nfrom ex1_windows import windows\n" in make_stub("ex4_sampling")
 
 
