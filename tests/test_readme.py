@@ -110,7 +110,8 @@ def test_jaxlm_commands_run_in_order(tmp_path, monkeypatch):
     lines = re.findall(r"^(?:\.venv/bin/)?(jaxlm .*)", text, re.MULTILINE)
     for command in dict.fromkeys(shlex.join(shlex.split(line, comments=True)[1:]) for line in lines):
         words = shlex.split(command.replace("9000", "30"))
-        if words[0] == "train" and not {"--resume", "--config"} & set(words):
+        is_new_sweep = words[0] == "sweep" and {"--grid", "--random"} & set(words)
+        if is_new_sweep or (words[0] == "train" and not {"--resume", "--config"} & set(words)):
             words += SHORT[4:] if "--tokens" in words else SHORT
         assert main(words) == 0, command
 
