@@ -1,12 +1,13 @@
 """`jaxlm encode`."""
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
-from jaxlm.cli.shared import CommandOptions, Console
+from jaxlm.cli.shared import CommandOptions, Console, open_dask
 from jaxlm.utils.terminal import print_plain
 
 
@@ -23,15 +24,28 @@ class EncodeOptions(CommandOptions):
     vocab_size: int | None = None  # bpe: size of the vocabulary, at least 256; None means 4096.
     field: str = "text"  # Field of the text in .jsonl and .parquet files.
     workers: int | None = None  # Number of threads; None means one per core.
+    # Address of a Dask scheduler, such as tcp://HOST:8786, to encode on its cluster. Requires jaxlm[dask].
+    dask: str | None = None
 
 
 def encode_paths(options: EncodeOptions, console: Console) -> dict[str, Any]:
     """Encode the files and report the size of the result."""
     import jaxlm
 
-    names = "field", "vocab_size", "workers"
-    chosen = {name: getattr(options, name) for name in names}
-    stream = jaxlm.encode_files(options.paths, options.tokenizer, options.out, **chosen, console=console)
+    cluster: AbstractContextManager[Any] = nullcontext((None, options.workers))
+    if options.dask is not None:
+        cluster = open_dask(options.dask, options.workers)
+    with cluster as (executor, workers):
+        stream = jaxlm.encode_files(
+            options.paths,
+            options.tokenizer,
+            options.out,
+            field=options.field,
+            vocab_size=options.vocab_size,
+            workers=workers,
+            executor=executor,
+            console=console,
+        )
     size = f"{len(stream):,} tokens, vocabulary of {stream.vocab_size:,}, {stream.dtype}"
     print_plain(console, f"{options.out}: {size}; to train on them: jaxlm train --tokens {options.out}")
     return {

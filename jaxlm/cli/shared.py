@@ -1,5 +1,9 @@
 """Options and helpers of several subcommands: open a model, read a text."""
 
+import warnings
+from collections.abc import Iterator
+from concurrent.futures import Executor
+from contextlib import contextmanager
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -10,7 +14,27 @@ import jaxlm
 from jaxlm.utils.atomic_files import expand
 
 Console = Any  # rich's Console, imported late because it takes 0.1 s and --help does not need it
+_DASK_SECONDS = 30  # to wait for the scheduler
 TYRO_CONFIG = FlagCreatePairsOff, OmitArgPrefixes
+
+
+@contextmanager
+def open_dask(address: str, workers: int | None) -> Iterator[tuple[Executor, int]]:
+    """Yield the executor of the Dask cluster at an address, and its number of threads unless `workers` is set.
+
+    Dask repeats the calls of a worker that dies.
+    """
+    try:
+        from distributed import Client
+    except ImportError:
+        raise ValueError("--dask requires an extra: pip install 'jaxlm[dask]'") from None
+    with Client(address, timeout=_DASK_SECONDS) as client:  # type: ignore[no-untyped-call]
+        num_threads = workers or sum(client.nthreads().values())
+        if not num_threads:
+            raise ValueError(f"the Dask cluster at {address} has no workers; start dask worker {address}")
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Sending large graph")  # a piece of text has a few MB
+            yield client.get_executor(), num_threads
 
 
 # The comments after the fields of all options are their help text.

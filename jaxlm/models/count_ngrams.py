@@ -40,6 +40,7 @@ def count_ngrams(
     *,
     vocab_size: int | None = None,
     executor: Executor | None = None,
+    workers: int = 2,
     memory: int = 2**30,
     console: "Console | None" = None,
 ) -> NgramCounts:
@@ -51,7 +52,9 @@ def count_ngrams(
         ids: integers [T], T >= n: an array, a memory map, a list, or a `TokenStream`.
         order: n, at least 1.
         vocab_size: V; None means that of the `TokenStream`, or the largest id plus 1.
-        executor: where pieces are counted, in threads or processes; None means in this thread.
+        executor: where pieces are counted: in threads, processes, or on a Dask cluster with
+            `distributed.Client(address).get_executor()`; None means in this thread.
+        workers: half the number of pieces that the executor gets ahead of time, at least 1.
         memory: bytes for the counts, approximately, besides up to 140 MB for each piece in the executor. Beyond
             it, counts are kept in temporary files, and the arrays of the result are memory maps.
         console: prints progress; None is quiet.
@@ -66,6 +69,7 @@ def count_ngrams(
     ([[1, 3], [3, 1]], [1, 2], 4)
     """
     check_at_least("order", order, 1)
+    check_at_least("workers", workers, 1)
     order = int(order)  # a small integer of NumPy overflows below
     check_not_traced("count_ngrams", "counts that were made outside", ids)
     stream = as_integers(ids, min_length=order)
@@ -79,7 +83,7 @@ def count_ngrams(
     count = functools.partial(count_piece, order=order, vocab_size=vocab_size)
     # The maps of the result outlive the folder, except on Windows, which does not delete a file that is in use.
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        runs = map_ahead(executor, count, track(console, "counting", pieces, total))
+        runs = map_ahead(executor, count, track(console, "counting", pieces, total), ahead=2 * workers)
         keys, counts = _merge_all(runs, memory, Path(folder))
     if (counted := int(counts.sum())) != num_windows:
         raise AssertionError(f"the counts sum to {counted}, but the text has {num_windows} windows")

@@ -1,9 +1,12 @@
 """Encode text files of any size into a directory of token ids."""
 
+import contextlib
 import functools
 import itertools
+import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -16,7 +19,13 @@ from jaxlm.text.pieces import PIECE_LENGTH, cut_text
 from jaxlm.text.text_files import Block, find_text_files, read_blocks
 from jaxlm.text.token_stream import TokenStream
 from jaxlm.text.token_writer import TokenWriter, is_begun, is_finished
-from jaxlm.text.tokenizer_files import TOKENIZER_FILE, load_tokenizer, make_tokenizer, tokenizer_to_json
+from jaxlm.text.tokenizer_files import (
+    TOKENIZER_FILE,
+    load_tokenizer,
+    make_tokenizer,
+    tokenizer_from_json,
+    tokenizer_to_json,
+)
 from jaxlm.text.tokenizers import Tokenizer
 from jaxlm.utils.atomic_files import expand, is_temporary
 from jaxlm.utils.checks import check_at_least
@@ -49,6 +58,7 @@ def encode_files(
     field: str = "text",
     vocab_size: int | None = None,
     workers: int | None = None,
+    executor: Executor | None = None,
     shard_size: int = _SHARD_SIZE,
     console: "Console | None" = None,
 ) -> TokenStream:
@@ -67,7 +77,9 @@ def encode_files(
             `index.json` with their checksums.
         field: name of the text in `.jsonl` and `.parquet` files.
         vocab_size: size of the BPE tokenizer to train; None means 4096.
-        workers: number of threads, at most 1,024; None means one per core.
+        workers: number of threads, or calls of the executor in flight, at most 1,024; None means one per core.
+        executor: where to encode instead of threads, such as a `ProcessPoolExecutor`, or
+            `distributed.Client(address).get_executor()` for a Dask cluster.
         shard_size: minimum number of ids per shard, except the last.
         console: where to show the progress.
 
@@ -122,7 +134,16 @@ def encode_files(
             trained = make_tokenizer(tokenizer, tracked, 4096 if vocab_size is None else vocab_size)
             trained.save(out / TOKENIZER_FILE)
         writer = TokenWriter(out, job, np.uint16 if trained.vocab_size <= 2**16 else np.uint32, shard_size)
-        _write_sources(writer, trained, sources, field, workers, console)
+        encode: Any
+        chosen: Any
+        if executor is None:
+            encode, chosen = functools.partial(_encode, trained), DaemonExecutor(workers)
+        else:
+            document = tokenizer_to_json(trained)
+            encode, chosen = functools.partial(_encode_elsewhere, document), contextlib.nullcontext(executor)
+        with chosen as opened:
+            run = functools.partial(map_ahead, opened, encode, ahead=2 * workers)
+            _write_sources(writer, run, sources, field, console)
         for path, version in zip(sources, versions, strict=True):
             if _version_of(path) != version:
                 raise ValueError(f"{path} changed while it was encoded; encode it again, into another directory")
@@ -140,24 +161,21 @@ def _version_of(path: Path) -> list[Any]:
 
 def _write_sources(
     writer: TokenWriter,
-    tokenizer: Tokenizer,
+    encode: Callable[[Iterator[list[_Piece]]], Iterable[list[tuple[_Piece, NDArray[Any]]]]],
     sources: list[Path],
     field: str,
-    workers: int,
     console: "Console | None",
 ) -> None:
-    """Encode the sources from the writer's position on."""
+    """Encode the sources from the writer's position on. `encode` maps groups of pieces to their ids."""
     num_sources, num_pieces = writer.position
     rest = sources[num_sources:]
     pieces = ((piece, piece.num_bytes) for path in rest for piece in _read_pieces(path, field))
     tracked = track(console, "encoding", pieces, sum(path.stat().st_size for path in rest))
     groups = _group(itertools.islice(tracked, num_pieces, None))
-    with DaemonExecutor(workers) as executor:
-        encoded = map_ahead(executor, functools.partial(_encode, tokenizer), groups, ahead=2 * workers)
-        for piece, ids in itertools.chain.from_iterable(encoded):
-            writer.append(ids, ends_document=piece.ends_document)
-            if piece.ends_source:
-                writer.end_source(piece.source)
+    for piece, ids in itertools.chain.from_iterable(encode(groups)):
+        writer.append(ids, ends_document=piece.ends_document)
+        if piece.ends_source:
+            writer.end_source(piece.source)
 
 
 def _read_pieces(source: Path, field: str) -> Iterator[_Piece]:
@@ -203,3 +221,13 @@ def _encode(tokenizer: Tokenizer, pieces: list[_Piece]) -> list[tuple[_Piece, ND
         except ValueError as error:
             raise ValueError(f"{piece.source}: {error}, in the part that begins {piece.text[:20]!r}") from None
     return encoded
+
+
+def _encode_elsewhere(document: str, pieces: list[_Piece]) -> list[tuple[_Piece, NDArray[Any]]]:
+    """Encode in another process or on another machine, with the tokenizer of this JSON document."""
+    return _encode(_read_tokenizer(document), pieces)
+
+
+@functools.lru_cache(maxsize=1)  # a worker makes the encoding of its tokenizer once, not for each call
+def _read_tokenizer(document: str) -> Tokenizer:
+    return tokenizer_from_json(json.loads(document), origin="the tokenizer of this call")

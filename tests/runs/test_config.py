@@ -148,7 +148,7 @@ def test_read_config_inverts_config_to_json(tmp_path):
     options |= {"device": "cpu", "seed": 2**32 - 1, "lr": 0.25, "momentum": 0.5, "weight_decay": 0.125}
     options |= dict.fromkeys(["direct_connections", "tensorboard"], True)
     options |= dict.fromkeys(["val_fraction", "smoothing", "dropout", "save_seconds"], 0.75)
-    names = "vocab_size", "num_steps", "warmup_steps", "patience", "keep", *POSITIVE
+    names = "vocab_size", "num_steps", "warmup_steps", "patience", "keep", "grad_shards", "val_windows", *POSITIVE
     config = TrainConfig(**options | dict.fromkeys(names, 300))
     assert not set(vars(TrainConfig()).items()) & set(vars(config).items())  # each option has another value
     (tmp_path / "config.json").write_text(json.dumps(config_to_json(config)), "utf-8")
