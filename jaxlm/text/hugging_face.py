@@ -61,7 +61,7 @@ def tokenizer_to_hugging_face(tokenizer: Tokenizer) -> str:
         "model": model,
     }
     try:
-        _read_model(model["vocab"], model["merges"], [])
+        _convert(document)
     except ValueError as problem:
         raise ValueError(f"this tokenizer cannot be written as a tokenizer.json: {problem}") from None
     content = json.dumps(document, ensure_ascii=False, indent=1) + "\n"
@@ -80,40 +80,42 @@ def tokenizer_from_hugging_face(document: Any, *, origin: str | Path) -> BPEToke
             The message names `origin` and what differs.
     """
     try:
-        for path, allowed in _ALLOWED.items():
-            found = document
-            for name in path:
-                found = found.get(name) if isinstance(found, dict) else found
-            if found not in allowed:
-                raise ValueError(f"its {' '.join(path)} is {found!r:.100}, not {allowed[0]!r}")
-        model = document["model"]
-        return _read_model(model.get("vocab"), model.get("merges"), document.get("added_tokens") or [])
+        return _convert(document)
     except ValueError as problem:
         remedy = "jaxlm reads byte-level BPE with GPT-2's pattern of words and order of ids"
         raise ValueError(f"{origin} is a tokenizer of Hugging Face, but {problem}; {remedy}") from None
 
 
-def _read_model(vocab: Any, merges: Any, added: Any) -> BPETokenizer | ByteTokenizer:
-    pairs = _read_merges(merges)
-    tokens = [*BYTE_OF_CHARACTER, *map("".join, pairs)]
+def _convert(document: dict[str, Any]) -> BPETokenizer | ByteTokenizer:
+    for path, allowed in _ALLOWED.items():
+        found: Any = document
+        for name in path:
+            found = found.get(name) if isinstance(found, dict) else found
+        if found not in allowed:
+            raise ValueError(f"its {' '.join(path)} is {found!r:.100}, not {allowed[0]!r}")
+    vocab, added = document["model"].get("vocab"), document.get("added_tokens") or []
     if not isinstance(vocab, dict) or not isinstance(added, list):
         raise ValueError("its vocab is not an object, or its added_tokens are not a list")
+    merges = _read_merges(document["model"].get("merges"))
+    tokens, left_out = [*BYTE_OF_CHARACTER, *map("".join, merges)], set()
     for token in added:
         match token:
             case {"special": True, "content": str(content), "id": int(index)} if index >= len(tokens):
-                vocab = {each: place for each, place in vocab.items() if each != content}
+                left_out.add(content)
             case _:
-                raise ValueError(
-                    f"it has the added token {token!r:.200}, which is not a special one after all others"
-                )
-    if not pairs and vocab == {token: index for index, token in enumerate(_CHARACTERS_BY_BYTE)}:
+                problem = f"it has the added token {token!r:.200}"
+                raise ValueError(f"{problem}, which is not a special one after all others")
+    ids = {token: index for token, index in vocab.items() if token not in left_out}
+    if not merges and ids == {token: index for index, token in enumerate(_CHARACTERS_BY_BYTE)}:
+        _check_library(document, ids)
         return ByteTokenizer()
     if len(set(tokens)) < len(tokens):
         raise ValueError("two of its merges result in the same token")
-    if vocab != (ids := {token: index for index, token in enumerate(tokens)}):
+    if ids != {token: index for index, token in enumerate(tokens)}:
         raise ValueError("its ids are not those of the bytes in GPT-2's order, then of the merges")
-    _check_merges(ids, pairs)
-    return BPETokenizer(pairs)
+    tokenizer = BPETokenizer(merges)
+    _check_library(document, ids)
+    return tokenizer
 
 
 def _read_merges(merges: Any) -> Merges:
@@ -127,18 +129,20 @@ def _read_merges(merges: Any) -> Merges:
     return tuple(pairs)
 
 
-def _check_merges(ids: dict[str, int], merges: Merges) -> None:
-    """Raise a ValueError unless the merges of each token result in it.
+def _check_library(document: dict[str, Any], ids: dict[str, int]) -> None:
+    """Raise a ValueError unless `tokenizers` accepts the document, and the merges of each token result in it.
 
     Then it does not matter that `tokenizers` merges listed pairs, and `tiktoken` any two tokens that form a token:
     when these are merged, the earlier merges have left only the listed pair.
     """
-    from tokenizers import models
+    import tokenizers
 
-    BPETokenizer(merges)  # raises an error for a token that no earlier merge makes
     if longest := max((token for token in ids if len(token) > _MAX_TOKEN_LENGTH), default=""):
         raise ValueError(f"it has a token of {len(longest):,} bytes, more than {_MAX_TOKEN_LENGTH:,}")
-    library = models.BPE(ids, [*merges])
+    try:
+        library = tokenizers.Tokenizer.from_str(json.dumps(document))
+    except Exception as error:  # it raises nothing more specific
+        raise ValueError(f"tokenizers cannot read it: {error!s:.200}") from None
     for token, index in ids.items():
-        if [each.id for each in library.tokenize(token)] != [index]:
+        if [each.id for each in library.model.tokenize(token)] != [index]:
             raise ValueError(f"its merges do not result in the token {token!r:.100}")

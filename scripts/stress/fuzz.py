@@ -3,7 +3,7 @@ its meaning if it has a checksum.
 
     scripts/fuzz --inputs 10000 --seed 0    # 6 minutes on one core
 
-The inputs are saved models, tokenizers, configurations and texts, damaged in one of many ways:
+The inputs are saved models, tokenizers, ARPA files, configurations and texts, damaged in one of many ways:
 random bytes, truncation, flipped bits, deep JSON, huge numbers, names with `../`, NaN, links, pipes, directories,
 swapped files. About half of the changed files get valid checksums again, to reach the checks after the checksum.
 

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 import safetensors.numpy
-from mutations import BYTES, mutate_bytes, mutate_entry, mutate_json, serialize, to_json, write_json
+from mutations import BYTES, mutate_bytes, mutate_entry, mutate_json, mutate_lines, serialize, to_json, write_json
 
+NO_CHECKSUM = "config", "text", "hugging_face", "arpa"
 SIZES = (0, -1, 1, 2, 1000, 10**6, 10**9, 2**31, 2**40, 2**63, 10**30, 0.5)
 
 
@@ -56,19 +57,24 @@ def mutate(rng: random.Random, target: str, kind: str, path: Path, others: list[
         return True
     if kind in BYTES:
         mutate_bytes(rng, kind, path)
-        return target in ("config", "text")
+        return target in NO_CHECKSUM
+    if kind == "lines":
+        path.write_bytes(mutate_lines(rng, bytearray(path.read_bytes())))
+        return True
     if target == "model":
         return mutate_model(rng, kind, path)
     document = json.loads(path.read_text("utf-8"))
     mutate_json(rng, document)
     valid_checksum = target == "tokenizer" and rng.random() < 0.5
     write_json(path, document, valid_checksum=valid_checksum)
-    return valid_checksum or target == "config"
+    return valid_checksum or target in NO_CHECKSUM
 
 
 KINDS = {
     "model": [*BYTES, "entry", "json", "json", "header", "header", "numbers", "enlarge"],
     "tokenizer": [*BYTES, "entry", "json", "json", "json", "json"],
+    "hugging_face": [*BYTES, "entry", "json", "json", "json", "json"],
+    "arpa": [*BYTES, "entry", "lines", "lines", "lines", "lines"],
     "config": ["cut", "bits", "random", "entry", "json", "json", "json", "json"],
     "text": [*BYTES, "entry"],
 }

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import random
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,21 @@ HOSTILE = (
     *(Raw("[" * depth + "]" * depth) for depth in (100, 900, 960, 980, 990)),
     Raw('{"a":' * 950 + "1" + "}" * 950),
 )
+HOSTILE_WORDS = (
+    *(b"", b" ", b"\t", b"\r", b"0", b"1", b"-99", b"-100", b"0.1", b"nan", b"-inf", b"inf", b"1e999", b"-1e-999"),
+    *(b"1_0", b"9" * 5000, b"-" + b"9" * 5000, b"x" * 10_000, b"\xff", b"\0", "\x85".encode(), "\uff11".encode()),
+    *(
+        b"<s>",
+        b"</s>",
+        b"<unk>",
+        b"\\data\\",
+        b"\\1-grams:",
+        b"\\2-grams:",
+        b"\\end\\",
+        b"ngram 2=1",
+        b"999999999999",
+    ),
+)
 
 
 def cut(rng: random.Random, data: bytearray) -> bytes:
@@ -61,6 +77,24 @@ def splice(rng: random.Random, data: bytearray) -> bytes:
     place = rng.randrange(len(data) + 1)
     part = rng.choice([b"", b"\0" * (last - first), rng.randbytes(last - first), bytes(data[place:]), b"\xff\xfe"])
     return data[:first] + part + data[last:]
+
+
+def mutate_lines(rng: random.Random, data: bytearray) -> bytes:
+    """Delete or repeat one to three lines, or replace one of their words."""
+    lines = data.split(b"\n")
+    for _ in range(rng.choice([1, 1, 2, 3])):
+        place = rng.randrange(len(lines))
+        kind = rng.choice(["delete", "repeat", "word", "word", "word"])
+        if kind == "word":
+            words = re.split(rb"([\t =])", lines[place])
+            words[rng.randrange(len(words))] = rng.choice(HOSTILE_WORDS)
+            lines[place] = b"".join(words)
+        else:
+            line = lines.pop(place)
+            lines += [line] if not lines else []
+            if kind == "repeat":
+                lines[place:place] = [line] * rng.choice([2, 2, 1000])
+    return b"\n".join(lines)
 
 
 BYTES = {"cut": cut, "bits": change_bits, "random": write_random, "splice": splice}

@@ -7,12 +7,38 @@ from typing import Any
 
 import jax
 import numpy as np
+from tokenizers import Tokenizer
 
 import jaxlm
 from jaxlm.runs.config import config_from_json, config_to_json, read_config, resolve
+from jaxlm.text.hugging_face import tokenizer_to_hugging_face
 
+ARPA = """\\data\\
+ngram 1=4
+ngram 2=3
+
+\\1-grams:
+-1.1\t<unk>
+0\t<s>\t-0.4
+-0.9\t</s>\t0
+-0.5\tcat\t-0.25
+
+\\2-grams:
+-0.2\t<s> cat
+-0.6\tcat cat
+-0.3\tcat </s>
+
+\\end\\
+"""
 TEXT = "the cat sat on the mat; the dog ate the cat's hat.\n" * 4
-TARGETS = {"model": 12, "tokenizer": 4, "config": 3, "text": 2}  # relative frequency of each
+TARGETS = {
+    "model": 12,
+    "tokenizer": 4,
+    "hugging_face": 4,
+    "arpa": 4,
+    "config": 3,
+    "text": 2,
+}  # relative frequencies
 
 
 def make_originals(folder: Path) -> dict[str, list[Path]]:
@@ -34,6 +60,12 @@ def make_originals(folder: Path) -> dict[str, list[Path]]:
         jaxlm.save_model(path, model, variables, tokenizer)
     for path, tokenizer in zip(originals["tokenizer"], [*tokenizers, jaxlm.CharTokenizer("ab")], strict=True):
         tokenizer.save(path)
+    for path, tokenizer in zip(originals["hugging_face"], [*tokenizers[1:], *tokenizers[1:]], strict=True):
+        path.write_text(tokenizer_to_hugging_face(tokenizer), "utf-8")
+    for order, path in enumerate(originals["arpa"], 1):
+        counts = jaxlm.count_ngrams(np.arange(40) ** 2 % 5, min(order, 3), vocab_size=5)
+        jaxlm.write_arpa(path, *jaxlm.CountsNgramLM.from_counts(counts, smoothing=0.5))
+    originals["arpa"][3].write_text(ARPA, "utf-8")
     configs = [{}, {"model": "counts", "smoothing": 0.5}, {"tokenizer": "char", "lr": 1, "text": "a/b.txt"}]
     for path, options in zip(originals["config"], [*configs, {"model": "bigram", "clip_norm": None}], strict=True):
         config = resolve(config_from_json(options, origin="here"))
@@ -48,8 +80,10 @@ def load(target: str, path: Path) -> Any:
     match target:
         case "model":
             return jaxlm.load_model(path)
-        case "tokenizer":
+        case "tokenizer" | "hugging_face":
             return jaxlm.load_tokenizer(path)
+        case "arpa":
+            return jaxlm.read_arpa(path)
         case "config":
             return resolve(read_config(path))
         case _:
@@ -66,6 +100,15 @@ def check_use(target: str, path: Path, found: Any) -> None:
         assert found.sha256 == hashlib.sha256(text.encode()).hexdigest()
     elif target == "tokenizer":
         check_tokenizer(found)
+    elif target == "hugging_face":
+        check_tokenizer(found)
+        assert found.encode(TEXT).tolist() == Tokenizer.from_file(str(path)).encode(TEXT).ids
+    elif target == "arpa":
+        model, variables, words = found
+        assert len(set(words)) == len(words) == model.vocab_size
+        log_probs = np.asarray(model.apply(variables, np.zeros((1, model.context_length), np.int32)))
+        assert log_probs.shape == (1, model.vocab_size)
+        assert not np.isnan(log_probs).any()
     else:
         model, variables, tokenizer = found
         if not isinstance(model, jaxlm.MixtureLM):  # its number of n-grams depends on the file

@@ -167,6 +167,14 @@ def test_another_tokenizer_is_rejected(stopped):
 
 
 @slow
+def test_the_tokenizer_of_an_earlier_version_is_used(stopped, finished_run):
+    (stopped / "jaxlm_tokenizer.json").rename(stopped / "tokenizer.json")
+    assert load_model(stopped).tokenizer == load_model(finished_run).tokenizer
+    resume_run(stopped)
+    assert_same_run(stopped, finished_run)
+
+
+@slow
 def test_a_run_in_use_is_refused(stopped):
     with lock_run(stopped), pytest.raises(BlockingIOError, match="in use by another process"):
         resume_run(stopped)

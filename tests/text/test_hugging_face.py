@@ -128,6 +128,7 @@ REFUSED = {
         "two of its merges result in the same token",
     ),
     "an unknown part": (changed("model", "merges", value=["ab c"]), "its ids are not those"),
+    "another version": (changed("version", value="2.0"), "tokenizers cannot read it: "),
     "another vocab": (changed("model", "vocab", value=[]), "its vocab is not an object"),
 }
 
