@@ -113,7 +113,7 @@ def resolve(config: TrainConfig, *, has_own_model: bool = False) -> TrainConfig:
     With `has_own_model`, the options of all models are refused, because none applies to the model of the caller.
     """
     for field in dataclasses.fields(config):
-        value, interval = getattr(config, field.name), next(iter(_parts(field.type, _Interval)), None)
+        value, interval = getattr(config, field.name), next(iter(_parts_of(field, _Interval)), None)
         if interval is not None and value is not None and value not in interval:
             raise ValueError(f"{field.name} must be in {interval.text}, got {reprlib.repr(value)}")
     sources = ["tokens", "text", "corpus"] if config.tokens is None else ["tokens", "text", "corpus", *_OF_TOKENS]
@@ -152,8 +152,7 @@ def reset_dependent_options(config: TrainConfig, **choices: str | Path) -> Train
 
 def accepts_float(name: str) -> bool:
     """Return whether the option exists and may be a number with a fraction."""
-    types = [field.type for field in dataclasses.fields(TrainConfig) if field.name == name]
-    return any(float in _parts(each, type) for each in types)
+    return any(field.name == name and float in _parts_of(field, type) for field in dataclasses.fields(TrainConfig))
 
 
 def config_to_json(config: TrainConfig) -> dict[str, Any]:
@@ -197,7 +196,7 @@ def _convert(field: dataclasses.Field[Any], value: Any) -> Any:
     """Return the value as a Python type, or raise a ValueError that names the option."""
     if type(value).__module__ == "numpy":  # a scalar; importing numpy is slow
         value = value.tolist()
-    kinds, choices = _parts(field.type, type), _parts(field.type, str)
+    kinds, choices = _parts_of(field, type), _parts_of(field, str)
     if isinstance(value, str) and value in choices:
         return value
     if Path in kinds and isinstance(value, str | os.PathLike):
@@ -208,6 +207,11 @@ def _convert(field: dataclasses.Field[Any], value: Any) -> Any:
     names = ["None" if kind is NoneType else kind.__name__ for kind in kinds]
     expected = " or ".join(names if not choices else [f"one of {', '.join(choices)}", *names])
     raise ValueError(f"{field.name} must be {expected}, got {reprlib.repr(value)}")
+
+
+def _parts_of(field: dataclasses.Field[Any], kind: type) -> tuple[Any, ...]:
+    annotation: Any = field.type
+    return _parts(annotation, kind)
 
 
 @functools.cache  # without it, reading 50 configs takes 0.2 s

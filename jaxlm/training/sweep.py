@@ -10,10 +10,11 @@ import jax
 import numpy as np
 import optax
 from jax import Array
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 from numpy.typing import ArrayLike, NDArray
 
 from jaxlm._types import Device, FloatScalar, KeyLike, Variables
+from jaxlm.devices.mesh import check_placement, sharding_of
 from jaxlm.devices.selection import resolve_device
 from jaxlm.evaluation.evaluate import Evaluation
 from jaxlm.evaluation.evaluate_many import evaluate_many
@@ -91,6 +92,7 @@ def train_many(
     [False, True, False, True]
     """
     check_not_traced("train_many", "vmap over init_state and train_step", train_ids, keys, hyperparams)
+    check_placement(device, mesh)
     keys = _check_keys(keys)
     numbers: Any = {name: np.asarray(values, np.float32) for name, values in hyperparams.items()}
     for name, array in numbers.items():
@@ -104,7 +106,7 @@ def train_many(
     mesh = mesh or make_runs_mesh(device, len(keys), num_init_params(model))
     if len(keys) % mesh.size:
         raise ValueError(f"the number of devices in mesh must divide the {len(keys)} runs, got {mesh.size}")
-    states = _init_states(model, optimizer, *jax.device_put((keys, numbers), _split_by_run(mesh)))
+    states = _init_states(model, optimizer, *jax.device_put((keys, numbers), sharding_of(mesh, *mesh.axis_names)))
     update_only = inject_hyperparams(optimizer, {})._replace(init=None)  # the same `update` in each call
     options = {"batch_size": batch_size, "num_steps": num_steps, "log_every": log_every}
     logged = []
@@ -135,7 +137,7 @@ def train_packed(
         optimizer: any of those of the runs; they differ only in the hyperparameters, which are in the states.
         states: the states of the runs at one step, each array [R, ...], as `SWEEP_AXES` says.
     """
-    replicated, split = NamedSharding(mesh, PartitionSpec()), _split_by_run(mesh)  # type: ignore[no-untyped-call]
+    replicated, split = sharding_of(mesh), sharding_of(mesh, *mesh.axis_names)
     states = jax.device_put(states, TrainState(replicated, split, split, split))  # type: ignore[arg-type]
     keys = jax.device_put(keys, split)
     yield states, None
@@ -155,10 +157,6 @@ def make_runs_mesh(device: Device, num_runs: int, num_params: int) -> Mesh:
     devices = [target_device] if isinstance(device, jax.Device) else jax.devices(target_device.platform)
     num_devices = next(count for count in range(len(devices), 0, -1) if num_runs % count == 0)
     return Mesh(np.array(devices[:num_devices]), ("runs",))
-
-
-def _split_by_run(mesh: Mesh) -> NamedSharding:
-    return NamedSharding(mesh, PartitionSpec(mesh.axis_names))  # type: ignore[no-untyped-call]
 
 
 def _make_records(model: LanguageModel, states: TrainState, step: int, outcome: Any, val_ids: Any) -> list[Record]:

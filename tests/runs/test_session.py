@@ -44,6 +44,14 @@ def test_a_signal_after_the_last_step_is_not_lost(config, session_outcome, tmp_p
     assert outcome(tmp_path, config) == session_outcome
 
 
+def test_records_use_the_first_windows(text_folder, tmp_path):
+    config = tiny_config(text_folder, val_windows=7)
+    variables = train(tmp_path, config)
+    setup = prepare_training(config, None, QUIET)
+    expected = jaxlm.perplexity(setup.model, variables, setup.data.val_ids[: 7 + setup.model.context_length])
+    assert read_metrics(tmp_path / "metrics.jsonl")[-1]["val_perplexity"] == expected
+
+
 def test_training_seconds_add_up_over_sessions(config, tmp_path):
     stop(tmp_path, config, 6)
     checkpoint = load_state(tmp_path, 6, config)._replace(seconds=1000.0)

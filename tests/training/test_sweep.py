@@ -20,6 +20,7 @@ from jaxlm.training.sweep import sweep_grid, train_many
 VAL_IDS = IDS[:50]
 KEYS = jax.random.split(jax.random.key(5), 2)
 OPTIONS = {"num_steps": 12, "log_every": 5}
+ONE_DEVICE = jax.sharding.Mesh(np.array(jax.devices()[:1]), ("data",))
 
 
 class ShiftedModel:
@@ -102,12 +103,14 @@ def test_train_many_splits_runs_over_devices():
     program = """
 import jax, numpy as np, jaxlm
 
-def sweep(device, runs=4):
+def sweep(device, runs=4, **mesh):
     model, keys, lr = jaxlm.NeuralBigramLM(7, 3), jax.random.split(jax.random.key(5), runs), [0.1] * runs
-    options = {"batch_size": 8, "num_steps": 12, "log_every": 12, "device": device}
+    options = {"batch_size": 8, "num_steps": 12, "log_every": 12, "device": device, **mesh}
     return jaxlm.train_many(model, np.arange(300) ** 2 % 7, keys=keys, hyperparams={"lr": lr}, **options)[0]
 
 both, one = sweep("cpu"), sweep(jax.devices("cpu")[1])
+meshed = sweep("auto", mesh=jax.sharding.Mesh(np.array(jax.devices("cpu")), ("data",)))
+jax.tree.map(np.testing.assert_array_equal, meshed, both)
 assert {len(leaf.devices()) for leaf in jax.tree.leaves(both)} == {2}
 assert {len(leaf.devices()) for leaf in jax.tree.leaves(sweep("cpu", runs=3))} == {1}
 assert jax.tree.leaves(one)[0].devices() == {jax.devices("cpu")[1]}
@@ -168,6 +171,7 @@ def test_sweep_grid_without_numbers_is_a_value_error(numbers):
         ({"train_ids": IDS[:2]}, "train_ids"),
         ({"train_ids": IDS + 2}, "6"),
         ({"val_ids": IDS[:2]}, "val_ids"),
+        ({"device": "cpu", "mesh": ONE_DEVICE}, "device cpu and mesh exclude each other"),
     ],
 )
 def test_train_many_out_of_range_is_a_value_error(arguments, message):
