@@ -100,7 +100,7 @@ def experiment_modules():
 
 def test_options_of_each_experiment_parse():
     prepared = [module for module in experiment_modules() if hasattr(module, "prepare")]
-    assert len(prepared) == 18
+    assert len(prepared) == 19
     for module in prepared:
         (options_type,) = (
             each
