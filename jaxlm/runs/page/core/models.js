@@ -96,20 +96,24 @@ function makeMLP({ contextLength, embeddingDim }, arrays) {
 function addProduct(bias, vector, matrix) {
   const result = new Float64Array(bias);
   const width = result.length;
-  const rowAt = (index) => matrix.subarray(index * width, (index + 1) * width);
   let row = 0;
+  // Four rows in one pass: 0.25 ms for 64 rows of 4,096; one by one, 0.56 ms.
   for (; row + 4 <= vector.length; row += 4) {
-    // 0.25 ms for 64 rows of 4,096; one by one, 0.56 ms
     const [a, b, c, d] = vector.subarray(row, row + 4);
-    const [rowA, rowB, rowC, rowD] = [rowAt(row), rowAt(row + 1), rowAt(row + 2), rowAt(row + 3)];
+    const first = row * width;
+    const [second, third, fourth] = [first + width, first + 2 * width, first + 3 * width];
     for (let column = 0; column < width; column++) {
-      result[column] += a * rowA[column] + b * rowB[column] + c * rowC[column] + d * rowD[column];
+      result[column] +=
+        a * matrix[first + column] +
+        b * matrix[second + column] +
+        c * matrix[third + column] +
+        d * matrix[fourth + column];
     }
   }
   for (; row < vector.length; row++) {
-    const factor = vector[row];
-    const values = rowAt(row);
-    for (let column = 0; column < width; column++) result[column] += factor * values[column];
+    for (let column = 0; column < width; column++) {
+      result[column] += vector[row] * matrix[row * width + column];
+    }
   }
   return result;
 }

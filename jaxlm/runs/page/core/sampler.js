@@ -109,8 +109,8 @@ function cumulativeSums(values) {
 }
 
 // The float32 sum of numbers, in the order of XLA's CPU compiler with vectors of 16 numbers: add four neighbouring
-// vectors, then four of the results, and so on; then halves of the last
-// vector. Another order can move the limit of top-p among equal tokens.
+// vectors, then four of the results, and so on; then halves of the last vector. Another order can move the limit of
+// top-p among equal tokens.
 function sumOf(values) {
   if (values.length % 16) return toFloat(values.reduce((sum, value) => sum + value, 0));
   let sums = new Float32Array(values);
@@ -150,6 +150,12 @@ function maxOf(numbers) {
 
 function clip(number, low, high) {
   return Math.min(Math.max(number, low), high);
+}
+
+// Return the loss of a token in nats, before temperature and limits.
+function lossOf({ logits, centered, total }, token, { temperature, topK, topP }) {
+  const isPlain = temperature === 1 && topK === null && topP === null; // the sum of the exponentials is known
+  return isPlain ? Math.log(total) - centered[token] : -logProb(logits, token);
 }
 
 // Return the context of the token at `position`: the ids before it, after line ends if there are too few.

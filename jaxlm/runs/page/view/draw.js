@@ -15,7 +15,14 @@ function renderDraw(described, tokenizer) {
     tokenElement(label),
   );
   const order = distribution.isRanked ? "from most to least likely" : "by id";
-  const whole = cumulativeBar(distribution, tokenizer, uniform, token, [0, 1], `All tokens, ${order}`);
+  const whole = cumulativeBar(
+    distribution,
+    tokenizer,
+    uniform,
+    token,
+    [0, 1],
+    `All tokens, ${order}; grey: too narrow to show`,
+  );
   if (end - begin > 0.1) return element("div", {}, sentence, whole);
   const margin = 1.5 * Math.max(end - begin, 1e-7);
   const range = [Math.max(begin - margin, 0), Math.min(end + margin, 1)];

@@ -1,6 +1,6 @@
 // Connect the page: read the data, draw tokens, and show the state.
 
-const FRAME_MILLISECONDS = 80; // of computing between two updates of the page
+const FRAME_MILLISECONDS = 150; // of computing between two updates of the page
 
 // `data` is the JSON document of the page, as `build.py` writes it.
 function startPage(data) {

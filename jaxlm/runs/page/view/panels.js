@@ -35,9 +35,9 @@ function makePanel(model) {
 }
 
 function renderPanel(panel, described, text, at, tokenizer, state) {
-  panel.token.replaceChildren(describeToken(text, at, tokenizer));
+  panel.token.replaceChildren(renderContext(described, tokenizer), describeToken(text, at, tokenizer));
   panel.bars.replaceChildren(renderBars(described, tokenizer, state));
   if (state.step === "draw") panel.bars.prepend(renderDraw(described, tokenizer));
-  panel.reasons.replaceChildren(...renderReasons(described, tokenizer));
+  panel.reasons.replaceChildren(renderReasons(described, tokenizer));
   fillDetails(panel.list, () => renderTokens(text, tokenizer));
 }

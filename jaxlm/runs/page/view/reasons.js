@@ -1,34 +1,40 @@
 // Why a model prefers a token: the context that it reads, the counts behind it, and a comparison of the models.
 
-// Return what the model read, and what its most likely token depends on.
-function renderReasons({ model, context, ranked, text }, tokenizer) {
-  const label = (token) => tokenElement(labelOf(tokenizer, token));
-  const favourite = ranked[0];
-  const read = context.slice(context.length - model.contextLength);
-  const sentence = element(
+// Return a sentence about the tokens that the model reads.
+function renderContext({ model, context }, tokenizer) {
+  const read = readTokens(model, context).map((token) => tokenElement(labelOf(tokenizer, token)));
+  if (read.length > 1) return element("p", {}, `Reads the last ${read.length} tokens: `, ...read);
+  return element("p", {}, "Reads only the last token, ", ...read, ": after it, always the same prediction.");
+}
+
+function readTokens(model, context) {
+  return context.slice(context.length - model.contextLength);
+}
+
+// Return what the most likely token depends on: counts, or the tokens of a longer context.
+function renderReasons({ model, context, ranked }, tokenizer) {
+  const read = readTokens(model, context);
+  if (model.countsAfter) return renderCount(model, read[0], ranked[0], tokenizer);
+  return read.length > 1 ? renderInfluence(model, read, ranked[0], tokenizer) : "";
+}
+
+// Return a sentence about how often a token follows another in the training text.
+function renderCount(model, token, next, tokenizer) {
+  const label = (each) => tokenElement(labelOf(tokenizer, each));
+  const total = model.countsAfter(token).counts.reduce((sum, count) => sum + count, 0);
+  if (!total)
+    return element("p", { class: "note" }, "In the training text, no token follows ", label(token), ".");
+  const count = formatCount(countOf(model, token, next));
+  const times = `is followed by a token ${formatCount(total)} times, of which ${count} times by `;
+  return element(
     "p",
-    { class: "reads" },
-    `Reads ${read.length === 1 ? "the last token" : `the last ${read.length} tokens`}: `,
+    { class: "note" },
+    "In the training text, ",
+    label(token),
+    ` ${times}`,
+    label(next),
+    ".",
   );
-  read.forEach((token) => sentence.append(label(token), " "));
-  const parts = [sentence];
-  if (model.countsAfter) {
-    const { tokens, counts } = model.countsAfter(read[0]);
-    const index = tokens.indexOf(favourite);
-    const total = counts.reduce((sum, count) => sum + count, 0);
-    const count = index < 0 ? 0 : counts[index];
-    const seen = [
-      ` is followed by a token ${formatCount(total)} times, of which ${formatCount(count)} times by `,
-      label(favourite),
-      ".",
-    ];
-    const unseen = [" is never followed by a token, so all tokens have the same probability."];
-    parts.push(
-      element("p", { class: "note" }, "In the training text, ", label(read[0]), ...(total ? seen : unseen)),
-    );
-  }
-  if (read.length > 1) parts.push(renderInfluence(model, read, favourite, tokenizer));
-  return parts;
 }
 
 // Return a table of the probability of a token if one token of the context were the padding, usually a line end.

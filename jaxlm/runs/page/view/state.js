@@ -92,15 +92,18 @@ function advanceText(text, tokenizer, state) {
   if (nats.length >= numTyped + state.tokens || text.isEnded) return false;
   const context = contextAt(ids, nats.length, model.contextLength, tokenizer.paddingId);
   const logits = model.logits(context);
-  if (nats.length >= numTyped) {
-    const token = drawToken(
-      computeDistribution(logits, state),
-      uniformOf(state.seed, nats.length - numTyped),
-    );
-    if (token < 0) text.isEnded = true;
-    else ids.push(token);
+  if (nats.length < numTyped) {
+    nats.push(-logProb(logits, ids[nats.length]));
+    return true;
   }
-  if (!text.isEnded) nats.push(-logProb(logits, ids[nats.length]));
+  const distribution = computeDistribution(logits, state);
+  const token = drawToken(distribution, uniformOf(state.seed, nats.length - numTyped));
+  if (token < 0) {
+    text.isEnded = true;
+    return true;
+  }
+  ids.push(token);
+  nats.push(lossOf(distribution, token, state));
   return true;
 }
 
