@@ -116,14 +116,18 @@ def _read_orders(path: Path, lines: Lines, ids: dict[str, int]) -> list[ListedNg
         if entry is None or order > _MAX_ORDER:
             raise _error(path, line, f"expected ngram {order}=SIZE, with orders of at most {_MAX_ORDER}")
         sizes.append(int(entry[1]))
-    orders = []
+    orders: list[ListedNgrams] = []
+    listed = ids
     for order, size in enumerate(sizes, 1):
         _expect(path, line, f"\\{order}-grams:")
-        orders.append(_read_ngrams(path, itertools.islice(lines, size), order, order == len(sizes), ids))
+        orders.append(_read_ngrams(path, itertools.islice(lines, size), order, order == len(sizes), listed))
+        if order == 1:  # tokens of the tokenizer may not be listed
+            words = [*ids]
+            listed = {words[index]: index for index in orders[0].ngrams[:, 0].tolist()}
         line = _skip_blank(lines)
     _expect(path, line, "\\end\\")
-    if not orders:
-        raise _error(path, line, "expected ngram 1=SIZE")
+    if not ids or not orders:
+        raise _error(path, line, "expected at least one 1-gram before")
     return orders
 
 
@@ -144,19 +148,18 @@ def _read_ngrams(path: Path, lines: Lines, order: int, is_highest: bool, ids: di
             raise _error(path, line, "a log-probability must be at most 0, and a backoff at most 99")
         words = fields[1 : order + 1]
         if order == 1:
-            is_left_out = words[0] in SPECIAL_WORDS and log_prob <= LOG10_OF_ZERO and len(fields) == 2
-            if is_left_out:
-                continue
+            if words[0] in SPECIAL_WORDS and log_prob <= LOG10_OF_ZERO and len(fields) == 2:
+                continue  # a placeholder of `write_arpa`
             ids.setdefault(words[0], len(ids))
         try:
             tokens.extend([ids[word] for word in words])
         except KeyError as error:
-            raise _error(path, line, f"{error} is not among the 1-grams") from None
+            raise _error(path, line, f"{error!s:.80} is not among the 1-grams") from None
         log_probs.append(max(log_prob, LOG10_OF_ZERO))
         backoffs.append(max(backoff, LOG10_OF_ZERO))
         numbers.append(line[0])
     ngrams = np.frombuffer(tokens, np.int32).reshape(-1, order) if tokens else np.zeros((0, order), np.int32)
-    keys = pack_ngrams(ngrams, len(ids))
+    keys = pack_ngrams(ngrams, int(ngrams.max(initial=0)) + 1)
     ranks = np.lexsort(keys[::-1])
     repeated = ranks[1:][(keys[:, ranks[1:]] == keys[:, ranks[:-1]]).all(axis=0)]
     if len(repeated):

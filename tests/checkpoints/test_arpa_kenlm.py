@@ -48,6 +48,7 @@ def test_kenlm_scores_a_file_of_lmplz_alike(order, tmp_path):
     assert_same_perplexity(path, sentences[800:])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("context_length", [1, 4])
 @pytest.mark.parametrize("smoothing", [jaxlm.AddK(0.1), jaxlm.WittenBell(), jaxlm.ModifiedKneserNey()], ids=str)
 def test_kenlm_scores_each_position_alike(context_length, smoothing, tmp_path):

@@ -54,6 +54,12 @@ def test_read_arpa_with_a_tokenizer(path):
     np.testing.assert_allclose(row, [*expected[:4], -np.inf, expected[5]], rtol=1e-5)
 
 
+def test_read_arpa_refuses_tokens_that_are_not_listed(tmp_path):
+    (tmp_path / "lm.arpa").write_text(replace("a b\t", "a c\t"))
+    with pytest.raises(ValueError, match="line 16: 'c' is not among the 1-grams"):
+        jaxlm.read_arpa(tmp_path / "lm.arpa", jaxlm.CharTokenizer("abc"))
+
+
 def test_read_arpa_accepts_pruned_contexts_and_suffixes(tmp_path):
     text = "\\data\\\nngram 1=2\nngram 2=0\nngram 3=1\n\n\\1-grams:\n-.3\ta\t-.2\n-.4\tb\n\n\\2-grams:\n\n"
     (tmp_path / "lm.arpa").write_text(text + "\\3-grams:\n-0.1\ta b a\n\n\\end\\\n")
@@ -78,7 +84,8 @@ INVALID = {
     "empty": ("", r"is truncated: it ends after line 0, before \\end\\"),
     "no head": ("hello\n", r"line 1: expected \\data\\, got 'hello'"),
     "a missing order": (replace("ngram 2=4\n", ""), r"line 4: expected ngram 2=SIZE, .*got 'ngram 3=2'"),
-    "no orders": ("\\data\\\n\\end\\\n", r"line 2: expected ngram 1=SIZE"),
+    "no orders": ("\\data\\\n\\end\\\n", "line 2: expected at least one 1-gram before"),
+    "no words": ("\\data\\\nngram 1=0\n\\1-grams:\n\\end\\\n", "line 4: expected at least one 1-gram before"),
     "a missing section": (
         replace("\\3-grams:", "\\4-grams:"),
         r"line 20: expected \\3-grams:, got '\\\\4-grams:'",
