@@ -19,9 +19,8 @@ _WAIT_SECONDS = 300
 class ProcessOptions:
     """Devices and processes that share each batch."""
 
-    devices: int | None = (
-        None  # Number of devices of each process that share each batch. The CPU can count as many.
-    )
+    # Number of devices of each process that share each batch. The CPU can count as any number.
+    devices: int | None = None
     processes: int | None = None  # Number of local processes to start.
     # Take part in a job of SLURM, Open MPI, Kubernetes or Cloud TPU, with the same command in each process.
     distributed: bool = False

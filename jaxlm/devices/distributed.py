@@ -34,6 +34,12 @@ def initialize(
     options = {name: value for name, value in options.items() if name in supported}
     if coordinator is not None and coordinator.startswith("127."):
         options["coordinator_bind_address"] = coordinator  # JAX would listen on all interfaces
-    jax.distributed.initialize(
-        coordinator, num_processes, process_id, initialization_timeout=timeout_seconds, **options
-    )
+    options["initialization_timeout"] = timeout_seconds
+    try:
+        jax.distributed.initialize(coordinator, num_processes, process_id, **options)
+    except ValueError as error:
+        if coordinator is not None:
+            raise
+        found = "found no job of SLURM, Open MPI, Kubernetes or Cloud TPU"
+        remedy = "pass coordinator, num_processes and process_id"
+        raise ValueError(f"{found} ({error}); {remedy}") from None

@@ -20,6 +20,7 @@ from jaxlm.text.dataset import Dataset, load_dataset
 from jaxlm.text.tokenizers import Tokenizer
 from jaxlm.training.early_stopping import EarlyStopping
 from jaxlm.training.optimizers import sgd
+from jaxlm.training.sharding import check_sharding
 from jaxlm.training.state import TrainState, init_state
 from jaxlm.utils.terminal import print_plain
 
@@ -121,6 +122,8 @@ def prepare_training(
         processes = f" of {jax.process_count()} processes" if mesh.is_multi_process else ""
         print_plain(console, f"devices: {mesh.size} {device.platform}{processes}, which share each batch")
     optimizer = None
+    if mesh is not None:
+        check_sharding(mesh, config.grad_shards, config.batch_size)
     if not isinstance(model, CountsBigramLM | CountsNgramLM):
         optimizer = make_optimizer(config) if own.optimizer is None else own.optimizer
     name = config.model if own.model is None else type(model).__name__
