@@ -122,9 +122,9 @@ def prepare_training(
         processes = f" of {jax.process_count()} processes" if mesh.is_multi_process else ""
         print_plain(console, f"devices: {mesh.size} {device.platform}{processes}, which share each batch")
     optimizer = None
-    if mesh is not None:
-        check_sharding(mesh, config.grad_shards, config.batch_size)
     if not isinstance(model, CountsBigramLM | CountsNgramLM):
+        if mesh is not None:
+            check_sharding(mesh, config.grad_shards, config.batch_size)
         optimizer = make_optimizer(config) if own.optimizer is None else own.optimizer
     name = config.model if own.model is None else type(model).__name__
     return TrainingSetup(config, data, model, optimizer, device, own.metrics, name, _TITLES.get(name, name), mesh)
