@@ -73,7 +73,7 @@ def tokenizer_to_hugging_face(tokenizer: Tokenizer) -> str:
 def tokenizer_from_hugging_face(document: Any, *, origin: str | Path) -> BPETokenizer | ByteTokenizer:
     """Return the tokenizer that a parsed `tokenizer.json` describes.
 
-    Special tokens whose ids follow all others are left out: their text is encoded like any other text.
+    Special tokens with the last ids are left out: their text is encoded like any other text.
 
     Raises:
         ValueError: it is not byte-level BPE with GPT-2's pattern of words and order of ids: bytes, then merges.
@@ -100,11 +100,10 @@ def _convert(document: dict[str, Any]) -> BPETokenizer | ByteTokenizer:
     tokens, left_out = [*BYTE_OF_CHARACTER, *map("".join, merges)], set()
     for token in added:
         match token:
-            case {"special": True, "content": str(content), "id": int(index)} if index >= len(tokens):
+            case {"special": True, "content": str(content)}:
                 left_out.add(content)
             case _:
-                problem = f"it has the added token {token!r:.200}"
-                raise ValueError(f"{problem}, which is not a special one after all others")
+                raise ValueError(f"it has the added token {token!r:.200}, which is not a special one")
     ids = {token: index for token, index in vocab.items() if token not in left_out}
     if not merges and ids == {token: index for index, token in enumerate(_CHARACTERS_BY_BYTE)}:
         _check_library(document, ids)

@@ -8,7 +8,7 @@ from arpa_texts import log_prob, parse
 import jaxlm
 from jaxlm.checkpoints.arpa_words import spell_tokens
 
-IDS = np.random.default_rng(0).integers(0, 6, 400) ** 2 % 7
+IDS = np.append([3, 5, 6], np.random.default_rng(0).integers(0, 6, 400) ** 2 % 7)  # its start does not recur
 
 
 def fit(context_length, smoothing):

@@ -108,7 +108,11 @@ REFUSED = {
     "dropout": (changed("model", "dropout", value=0.1), "its model dropout is 0.1"),
     "an added token": (
         changed("added_tokens", value=[{"id": 400, "content": "x", "special": False}]),
-        r"it has the added token {'id': 400.*, which is not a special one after all others",
+        r"it has the added token {'id': 400.*, which is not a special one",
+    ),
+    "a special token first": (
+        changed("model", "vocab", value={"x": 0} | {token: index + 1 for token, index in VOCAB.items()}),
+        "its ids are not those of the bytes",
     ),
     "ids in another order": (
         changed("model", "vocab", value=VOCAB | {"!": 1, '"': 0}),
