@@ -157,6 +157,8 @@ def _train_together(
         last = save()
     if signal := stop_requested():
         raise KeyboardInterrupt(f"by {signal}")
+    if records is not None and setup.config.val_windows is None:
+        return last, [record.validation for record in records if record.validation]
     return last, evaluate_many(model, states.variables, setup.data.val_ids)
 
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import jax
 from rich.console import Console
 
 from jaxlm.runs.config import TrainConfig, config_from_json, config_to_json
@@ -144,11 +145,13 @@ def _run_each(path: Path, runs: dict[str, TrainConfig], workers: int, console: C
     if workers > 1 and len(waiting) > 1:
         _run_processes(path, waiting, workers, console)
         return
-    for name in waiting:
+    for number, name in enumerate(waiting, 1):
         try:
             _run_alone(path / name, runs[name], console)
         except (FloatingPointError, BlockingIOError) as error:
             print_plain(console, f"{name}: {error}")
+        if number % 100 == 0:
+            jax.clear_caches()  # each run compiles; after about 330, LLVM would end the process
 
 
 def _run_alone(path: Path, config: TrainConfig, console: Console) -> None:
