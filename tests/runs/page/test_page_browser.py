@@ -3,7 +3,7 @@
 import shutil
 
 import pytest
-from page_models import TOKENIZER, make_page_models
+from page_models import TEXT, TOKENIZER, make_page_models
 
 import jaxlm
 from jaxlm.cli.sample import SampleOptions, sample_text
@@ -60,8 +60,10 @@ def texts_of(page):
 
 @pytest.mark.parametrize("width", [1280, 360])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_page_fits_the_screen(open_page, width, scheme):
-    page = open_page("#tokens=30", viewport={"width": width, "height": 800}, color_scheme=scheme)
+def test_page_fits_the_screen(open_page, tmp_path, width, scheme):
+    tokenizer = jaxlm.BPETokenizer.train(TEXT, 300)  # with long tokens
+    options = {"viewport": {"width": width, "height": 800}, "color_scheme": scheme}
+    page = open_page("#tokens=30", make_page_models(tmp_path, tokenizer), tokenizer, **options)
     assert page.locator("h1").inner_text() == page.title() == "</title><b>The models"
     assert page.evaluate("document.documentElement.scrollWidth") == width
     for name in ("softmax", "logits", "temperature", "top-k", "top-p", "draw"):

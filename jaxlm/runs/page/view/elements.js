@@ -79,7 +79,9 @@ function formatProbability(probability) {
 function formatNumber(number) {
   if (number === -Infinity) return "−∞";
   if (!Number.isFinite(number)) return String(number).replace("Infinity", "∞");
-  const digits = Math.abs(number) < 1000 ? number.toFixed(2) : number.toPrecision(4);
+  const size = Math.abs(number);
+  const digits =
+    size < 1000 ? number.toFixed(2) : size < 1e9 ? formatCount(Math.round(number)) : number.toExponential(2);
   return digits.replace("-", "−");
 }
 

@@ -2,13 +2,14 @@
 
 const NUM_FREQUENT = 40;
 const MAX_WHOLE = 128; // tokens of a table that is shown whole
+const MARGIN = 44; // pixels, for the labels
 
 // Return ids by descending number of tokens that follow them in the training text.
-function rankByFrequency(model) {
-  const totals = Array.from({ length: model.vocabSize }, (_, token) =>
+function rankByFrequency(model, numTokens) {
+  const totals = Array.from({ length: numTokens }, (_, token) =>
     model.countsAfter(token).counts.reduce((sum, count) => sum + count, 0),
   );
-  return countTo(model.vocabSize).sort((one, other) => totals[other] - totals[one]);
+  return countTo(numTokens).sort((one, other) => totals[other] - totals[one]);
 }
 
 // Return the rows and columns to show: all tokens, or the most frequent ones and the row of `token`.
@@ -32,53 +33,44 @@ function describeCell(model, { row, column }, tokenizer) {
 
 // Draw the map. Return a function that gives the row and the column at a point, or null.
 function drawHeatMap(canvas, model, { rows, columns }, token, tokenizer) {
-  const margin = 44;
-  const cell = Math.max(((canvas.clientWidth || 300) - margin) / columns.length, 1);
-  const { drawing } = prepareCanvas(canvas, margin + cell * rows.length);
+  const cell = Math.max(((canvas.clientWidth || 300) - MARGIN) / columns.length, 1);
+  const { drawing } = prepareCanvas(canvas, MARGIN + cell * rows.length);
   const counts = rows.map((row) => columns.map((column) => countOf(model, row, column)));
   const largest = Math.max(...counts.map((line) => Math.max(...line)), 1);
   drawing.fillStyle = colorOf("--accent");
   counts.forEach((line, y) =>
     line.forEach((count, x) => {
       drawing.globalAlpha = Math.log1p(count) / Math.log1p(largest);
-      if (count) drawing.fillRect(margin + x * cell, margin + y * cell, cell, cell);
+      if (count) drawing.fillRect(MARGIN + x * cell, MARGIN + y * cell, cell, cell);
     }),
   );
   drawing.globalAlpha = 1;
-  drawing.fillStyle = colorOf("--text");
-  const size = Math.min(cell, 12);
-  const every = Math.ceil(9 / cell);
-  drawing.font = `${Math.max(size, 9)}px system-ui, sans-serif`;
-  drawing.textBaseline = "middle";
-  drawing.textAlign = "right";
-  rows.forEach((row, y) =>
-    y % every && row !== token
-      ? null
-      : drawing.fillText(
-          labelOf(tokenizer, row).slice(0, 7),
-          margin - 4,
-          margin + (y + 0.5) * cell,
-          margin - 4,
-        ),
-  );
-  drawing.textAlign = "left";
-  columns.forEach((column, x) => {
-    if (x % every) return;
-    drawing.save();
-    drawing.translate(margin + (x + 0.5) * cell, margin - 4);
-    drawing.rotate(-Math.PI / 2);
-    drawing.fillText(labelOf(tokenizer, column).slice(0, 7), 0, 0, margin - 4);
-    drawing.restore();
-  });
+  writeLabels(drawing, rows, columns, cell, tokenizer);
   drawing.strokeStyle = colorOf("--choice");
   drawing.lineWidth = 2;
-  if (rows.includes(token))
-    drawing.strokeRect(margin, margin + rows.indexOf(token) * cell, cell * columns.length, cell);
+  const place = rows.indexOf(token);
+  if (place >= 0) drawing.strokeRect(MARGIN, MARGIN + place * cell, cell * columns.length, cell);
   return ([x, y]) => {
-    const row = rows[Math.floor((y - margin) / cell)];
-    const column = columns[Math.floor((x - margin) / cell)];
+    const row = rows[Math.floor((y - MARGIN) / cell)];
+    const column = columns[Math.floor((x - MARGIN) / cell)];
     return row === undefined || column === undefined ? null : { row, column };
   };
+}
+
+// Write the tokens beside the rows and above the columns: every second or third, if they would overlap.
+function writeLabels(drawing, rows, columns, cell, tokenizer) {
+  const every = Math.ceil(9 / cell);
+  const limit = MARGIN - 4;
+  const write = (token, x, y) => drawing.fillText(labelOf(tokenizer, token).slice(0, 7), x, y, limit);
+  drawing.fillStyle = colorOf("--text");
+  drawing.font = `${clip(cell, 9, 12)}px system-ui, sans-serif`;
+  drawing.textBaseline = "middle";
+  drawing.textAlign = "right";
+  for (let y = 0; y < rows.length; y += every) write(rows[y], limit, MARGIN + (y + 0.5) * cell);
+  drawing.textAlign = "left";
+  drawing.rotate(-Math.PI / 2); // about the top left corner
+  for (let x = 0; x < columns.length; x += every) write(columns[x], -limit, MARGIN + (x + 0.5) * cell);
+  drawing.rotate(Math.PI / 2);
 }
 
 // Return the tokens that follow `token` most often, as a table.

@@ -7,7 +7,7 @@ function makePictures(models, tokenizer, chooseToken) {
   const networks = models
     .filter((model) => model.points)
     .map((model) => ({ ...model, points: decodeArray(model.points) }));
-  const frequent = counts && rankByFrequency(counts);
+  const frequent = counts && rankByFrequency(counts, numTokens);
   let heatMapAt = () => null;
   let tokenAt = () => null;
   let shown = null;

@@ -79,6 +79,7 @@ function startPage(data) {
       renderPanel(panels[index], described, texts[index], at, tokenizer, state),
     );
     byId("favourites").replaceChildren(renderFavourites(descriptions, tokenizer));
+    byId("different-texts").hidden = haveSameContexts(descriptions);
     byId("token").value = state.token ?? "";
     pictures.render(state.token ?? descriptions[0].context[descriptions[0].context.length - 1]);
     byId("commands").textContent = models.map((model) => sampleCommand(model, state)).join("\n");

@@ -11,7 +11,7 @@ function makePanel(model) {
   });
   const adopt = element("button", { type: "button", class: "small" }, "Let all models read this text");
   const token = element("div");
-  const bars = element("div");
+  const bars = element("div", { class: "distribution" });
   const reasons = element("div");
   const list = element("details", {}, element("summary", {}, "All tokens as a table"));
   const figure =

@@ -62,26 +62,27 @@ function renderInfluence(model, read, favourite, tokenizer) {
 
 // Return a table of the most likely token of each model, with its probability under every model.
 function renderFavourites(descriptions, tokenizer) {
-  const favourites = descriptions.map(({ ranked }) => ranked[0]);
-  const rows = descriptions.map(({ model, token }, index) => [
+  const label = (token) => (token < 0 ? "" : tokenElement(labelOf(tokenizer, token)));
+  const rows = descriptions.map(({ model, token, ranked: [favourite] }) => [
     model.title,
-    tokenElement(labelOf(tokenizer, favourites[index])),
-    ...descriptions.map((each) =>
-      formatProbability(Math.exp(logProb(each.distribution.logits, favourites[index]))),
+    label(favourite),
+    ...descriptions.map(({ distribution: { logits } }) =>
+      formatProbability(Math.exp(logProb(logits, favourite))),
     ),
-    token < 0 ? "" : tokenElement(labelOf(tokenizer, token)),
+    label(token),
   ]);
-  const heads = descriptions.map(({ model }) => model.title);
+  const titles = descriptions.map(({ model }) => model.title);
   const last = descriptions[0].isTyped ? "typed" : "draws";
-  const longest = Math.max(...descriptions.map(({ model }) => model.contextLength));
+  const table = makeTable("Comparison of the models", ["model", "most likely", ...titles, last], rows);
+  table.caption.className = "hidden";
+  return table;
+}
+
+// Return whether the tokens that the models read are the same.
+function haveSameContexts(descriptions) {
+  const length = Math.max(...descriptions.map(({ model }) => model.contextLength));
   const contexts = descriptions.map(({ text, position }) =>
-    text.ids.slice(Math.max(position - longest, 0), position).join(),
+    text.ids.slice(Math.max(position - length, 0), position).join(),
   );
-  const isShared = new Set(contexts).size === 1;
-  const caption =
-    "The most likely token of each model, and how likely all models find it (temperature 1, no limits).";
-  const note = isShared
-    ? ""
-    : " The models read different texts here: let all models read one of them to compare.";
-  return makeTable(caption + note, ["model", "most likely", ...heads, last], rows);
+  return new Set(contexts).size === 1;
 }

@@ -1,5 +1,4 @@
-// The state of the page: the user's choices, which are also in the URL's hash, and the texts that follow from
-// them.
+// The state of the page: the user's choices, which are also in the URL's hash, and the texts that follow.
 
 const DEFAULTS = {
   prompt: "",
