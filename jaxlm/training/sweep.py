@@ -131,7 +131,7 @@ def train_packed(
 ) -> Iterator[tuple[TrainState, list[Record] | None]]:
     """Train R runs, split over the mesh; yield the states and the records [R] at the start and after each chunk.
 
-    Like `train`, but a run that diverges goes on with NaN. The arguments must have passed `check_training`.
+    Like `train`, but a run that diverges continues with NaN. The arguments must have passed `check_training`.
 
     Args:
         optimizer: any of those of the runs; they differ only in the hyperparameters, which are in the states.

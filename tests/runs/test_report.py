@@ -15,6 +15,7 @@ from jaxlm.runs.metrics_log import append_metrics
 from jaxlm.runs.report.curves import scale_curves
 from jaxlm.runs.report.page import render_page
 from jaxlm.runs.report.plots import plot_counts, plot_curves
+from jaxlm.runs.report.sweep_plot import plot_sweep
 from jaxlm.runs.report.tables import format_samples, results_table, runs_table, show_whitespace
 
 FIGURES = {"nats_per_token": 4.6666, "perplexity": 106.34, "bits_per_byte": 2.164}
@@ -182,6 +183,19 @@ def test_plot_curves_without_data_says_so(draw):
     for axes in draw(plot_curves, {"a": [{"step": 0, "train_loss": None}]}, {"b": None}, None).axes:
         assert labels_of(axes) == ["no data"]
         assert not axes.axison
+
+
+def test_plot_sweep_names_the_best_and_pools_seeds(draw):
+    curves = {f"lr={number}": [falling(8 + number), falling(12 + number)] for number in range(50)}
+    curves["lr=50"] = [[{"step": 0, "val_perplexity": None}]]
+    (axes,) = draw(plot_sweep, curves).axes
+    best = axes.lines[-1]
+    assert (best.get_label(), best.get_color()) == ("1. lr=0", COLORS[0])
+    assert best.get_ydata() == pytest.approx([10 / (step + 1) for step in range(4)])
+    band = axes.collections[-1].get_paths()[0].vertices
+    assert (band[:, 1].min(), band[:, 1].max()) == (2, 12)
+    assert labels_of(axes.get_legend()) == [f"{number + 1}. lr={number}" for number in range(6)]
+    assert axes.get_legend().get_title().get_text() == "best settings; 45 others in gray"
 
 
 def test_plot_counts_shows_the_most_frequent_tokens(draw):
