@@ -151,7 +151,8 @@ def _run_each(path: Path, runs: dict[str, TrainConfig], workers: int, console: C
         except (FloatingPointError, BlockingIOError) as error:
             print_plain(console, f"{name}: {error}")
         if number % 100 == 0:
-            jax.clear_caches()  # each run compiles; after about 330, LLVM would end the process
+            # Each run compiles; after about 330, LLVM would end the process.
+            jax.clear_caches()  # type: ignore[no-untyped-call]
 
 
 def _run_alone(path: Path, config: TrainConfig, console: Console) -> None:
