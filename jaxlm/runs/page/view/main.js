@@ -39,6 +39,7 @@ function startPage(data) {
   function compute() {
     if (isComputing) return;
     isComputing = true;
+    byId("models").setAttribute("aria-busy", "true");
     const advance = () => {
       const end = performance.now() + FRAME_MILLISECONDS;
       let isChanged = true;
@@ -50,6 +51,7 @@ function startPage(data) {
       renderTexts();
       if (isChanged) requestAnimationFrame(advance);
       else renderAll();
+      byId("models").setAttribute("aria-busy", String(isComputing));
     };
     advance();
   }
