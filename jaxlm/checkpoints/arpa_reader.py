@@ -39,8 +39,8 @@ def read_arpa(path: str | os.PathLike[str], tokenizer: Tokenizer | None = None) 
     r"""Read an ARPA file line by line. Host function; not for use inside `jit`.
 
     Without a tokenizer, the ids of words are in the order of the file. With one, its tokens keep their ids, and
-    other words follow. Each token that is not listed has the probability of `<unk>`, as in KenLM, so the sum of all
-    probabilities can exceed 1.
+    other words follow. Each token that is not listed has the probability of `<unk>`, as in KenLM, so the sum of
+    all probabilities can exceed 1.
 
     `<unk>`, `<s>` and `</s>` are words like others, except those of `write_arpa`: with the log-probability -99 and
     without a backoff, they are left out. `<s>` is never predicted; its probability is 0, though KenLM writes 1.
