@@ -64,16 +64,15 @@ def show_runs(options: RunsOptions, console: Console) -> dict[str, Any]:
 
 
 def show_sweep(path: Path, console: Console) -> dict[str, Any]:
-    """Print the figures of the settings of a sweep, and the runs that are not done."""
+    """Print the figures of the settings of a sweep, the runs that failed, and how many are not done."""
     from jaxlm.runs.report.tables import sweep_table
 
     runs, settings = jaxlm.list_sweep_runs(path), jaxlm.summarize_sweep(path)
     console.print(sweep_table(settings))
-    _print_unfinished([row for row in runs if row["state"] != "planned"], console)
-    if planned := sum(row["state"] == "planned" for row in runs):
-        print_plain(
-            console, f"{planned} runs are planned; continue with: jaxlm sweep --out {shlex.quote(str(path))}"
-        )
+    _print_unfinished([row for row in runs if row["state"] in ("failed", "damaged")], console)
+    if unfinished := sum(row["state"] != "done" for row in runs):
+        count = f"{unfinished} of {len(runs)} runs are not done"
+        print_plain(console, f"{count}; continue with: jaxlm sweep --out {shlex.quote(str(path))}")
     return {"runs": runs, "settings": settings}
 
 

@@ -82,7 +82,7 @@ def test_runs_pools_the_seeds_of_a_sweep(planned):
     assert (other["options"], other["num_done"], len(other["runs"])) == ({"lr": 0.5}, 2, 3)
     lines = shown(console).splitlines()
     assert any(" ".join(line.split()).startswith("0.1 3/3 3.0000 ± 2.4841 ") for line in lines), lines
-    assert f"1 runs are planned; continue with: jaxlm sweep --out {planned}" in lines
+    assert f"1 of 6 runs are not done; continue with: jaxlm sweep --out {planned}" in lines
     assert lines[-1] == document["best"]["command"] == "jaxlm train --lr 0.1 --device cpu"
     assert document["best"]["run"] == "3-lr=0.1,seed=0"
     assert [row["state"] for row in document["runs"]] == ["done"] * 2 + ["planned"] + ["done"] * 3

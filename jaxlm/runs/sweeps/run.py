@@ -84,7 +84,8 @@ def run_sweep(
     except KeyboardInterrupt as stop:
         arguments = "" if index is None else f" --index {index}"
         hint = f"continue with: jaxlm sweep --out {shlex.quote(str(path))}{arguments}"
-        raise KeyboardInterrupt(f"{str(stop).partition(';')[0] or 'by SIGINT'}; {hint}") from None
+        signal = str(stop).partition(";")[0].removeprefix("by ") or "SIGINT"
+        raise KeyboardInterrupt(f"by {signal}; {hint}") from None
     return path
 
 
