@@ -1,7 +1,11 @@
 """Train on several devices and in several processes: options of `jaxlm train`."""
 
+import atexit
+import contextlib
 import os
 import sys
+import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +17,7 @@ if TYPE_CHECKING:
     from jax.sharding import Mesh
 
 _WAIT_SECONDS = 300
+_LAST_SECONDS = 1  # by which process 0 ends last after an error, because JAX aborts the others when it ends
 
 
 @dataclass(frozen=True)
@@ -21,7 +26,8 @@ class ProcessOptions:
 
     # Number of devices of each process that share each batch. The CPU can count as any number.
     devices: int | None = None
-    processes: int | None = None  # Number of local processes to start.
+    # Number of local processes to start, which share the CPU. For several accelerators, use --devices.
+    processes: int | None = None
     # Take part in a job of SLURM, Open MPI, Kubernetes or Cloud TPU, with the same command in each process.
     distributed: bool = False
     coordinator: str | None = None  # HOST:PORT of process 0, to start the processes by hand.
@@ -36,19 +42,26 @@ class ProcessOptions:
         by_hand = [self.coordinator, self.num_processes, self.process_id]
         if any(value is not None for value in by_hand) and None in by_hand:
             raise ValueError("coordinator, num_processes and process_id belong together; pass all three or none")
+        if self.coordinator is not None and not self.coordinator.rpartition(":")[2].isdecimal():
+            raise ValueError(f"coordinator must be HOST:PORT, got {self.coordinator}")
+        if self.process_id is not None and not 0 <= self.process_id < (self.num_processes or 1):
+            raise ValueError(f"process_id must be in [0, {self.num_processes}), got {self.process_id}")
         if (self.processes is not None) + self.distributed + (self.coordinator is not None) > 1:
             raise ValueError("processes, distributed and coordinator exclude each other; choose one")
 
 
 def run_local_processes(words: Sequence[str], num_processes: int) -> None:
-    """Run `jaxlm WORDS` in several local processes. Ends this process if one of them fails."""
+    """Run `jaxlm WORDS` in several local processes. Raise SystemExit if one of them fails."""
     command = [sys.executable, "-m", "jaxlm", *_drop_option(words, "--processes")]
     command += ["--coordinator", f"127.0.0.1:{find_free_port()}", "--num-processes", str(num_processes)]
-    try:
-        code = run_together([[*command, "--process-id", str(number)] for number in range(num_processes)])
-    except ChildProcessError as error:
-        print(f"error: {error}; jaxlm train --resume continues the run", file=sys.stderr)
-        code = 2
+    commands = [[*command, "--process-id", str(number)] for number in range(num_processes)]
+    with tempfile.TemporaryFile() as document:
+        try:
+            code = run_together(commands, stdout=document if "--json" in words else None)
+        except ChildProcessError as error:
+            raise ChildProcessError(f"{error}; jaxlm train --resume continues the run") from None
+        document.seek(0)
+        print(document.read().decode(), end="", flush=True)
     if code:
         sys.exit(code)
 
@@ -69,15 +82,17 @@ def connected(options: ProcessOptions) -> Iterator[None]:
     end_with_parent()
     sys.stdout = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # JAX's gloo prints lines on standard output
-    if options.process_id:
-        where = f"{options.num_processes} processes at {options.coordinator}"
-        print(f"waiting at most {_WAIT_SECONDS} s for {where}", file=sys.stderr)
+    where = "this job" if options.distributed else f"{options.num_processes} processes at {options.coordinator}"
+    print(f"waiting at most {_WAIT_SECONDS} s for all of {where}", file=sys.stderr)  # then JAX aborts the process
     initialize(options.coordinator, options.num_processes, options.process_id, timeout_seconds=_WAIT_SECONDS)
     try:
         yield
-    except RuntimeError as error:
-        reason = str(error).partition("\n")[0]
-        raise ConnectionError(f"lost another process of the run ({reason:.200}); it prints the reason") from error
+    except BaseException as error:
+        atexit.register(_end_at_once, 130 if isinstance(error, KeyboardInterrupt) else 2)
+        if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
+            reason = str(error).partition("\n")[0][:200]
+            raise ConnectionError(f"lost another process of the run ({reason}); it prints the reason") from error
+        raise
     jax.distributed.shutdown()  # type: ignore[no-untyped-call]
 
 
@@ -104,6 +119,18 @@ def make_mesh(options: ProcessOptions, device: str) -> "Mesh | None":
             )
         chosen += local[: options.devices]
     return Mesh(np.array(chosen), ("data",))
+
+
+def _end_at_once(code: int) -> None:
+    """End this process while the others run. `jax.distributed.shutdown` would wait for them, and then abort."""
+    import jax
+
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    if jax.process_index() == 0:
+        time.sleep(_LAST_SECONDS)
+    os._exit(code)
 
 
 def _drop_option(words: Sequence[str], name: str) -> list[str]:

@@ -1,13 +1,14 @@
 """Place arrays on a mesh of devices, which may belong to several processes."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, cast
 
 import jax
 import numpy as np
-from jax import numpy as jnp
-from jax.experimental import multihost_utils
+from jax import Array, lax, numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
+from numpy.typing import NDArray
 
 from jaxlm._types import Device
 
@@ -74,14 +75,36 @@ def to_local(tree: Any) -> Any:
     """Return replicated arrays as arrays of one device of this process; all others unchanged."""
 
     def copy(array: Any) -> Any:
-        is_replicated = isinstance(array, jax.Array) and len(array.sharding.device_set) > 1
+        is_replicated = isinstance(array, Array) and array.is_fully_replicated and len(array.devices()) > 1
         return array.addressable_data(0) if is_replicated else array
 
     return jax.tree.map(copy, tree)
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def all_gather(array: Array, mesh: Mesh) -> Array:
+    """Copy an array, whose rows are split over the mesh, to every device."""
+    (axis,) = mesh.axis_names
+
+    def gather(rows: Array) -> Array:
+        return cast(Array, lax.all_gather(rows, axis, tiled=True))
+
+    return cast(Array, shard_map(gather, mesh, partition(axis), partition())(array))
+
+
+def gather_from_processes(value: NDArray[Any], mesh: Mesh) -> NDArray[Any]:
+    """Return each process's value, once for each of its devices in the mesh. All processes make the same call.
+
+    On the CPU, JAX connects the devices of a mesh in the first such call and then waits at most 30 seconds; in the
+    later ones, 30 minutes. So make a call when the processes start, before one of them does what takes long.
+    """
+    shape, sharding = (mesh.size, *value.shape), sharding_of(mesh, *mesh.axis_names)
+    rows = jax.make_array_from_callback(shape, sharding, lambda _: value[None])
+    return np.asarray(all_gather(rows, mesh))
 
 
 def max_over_processes(value: float, mesh: Mesh | None) -> float:
     """Return the largest value of all processes of the mesh, each of which must make this call."""
     if mesh is None or not mesh.is_multi_process:
         return value
-    return float(multihost_utils.process_allgather(np.float32(value)).max())
+    return float(gather_from_processes(np.array(value, np.float32), mesh).max())

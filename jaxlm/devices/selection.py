@@ -75,7 +75,7 @@ def _find_device(name: str) -> jax.Device:
             return device
     for platform in _PLATFORMS[name] * 2:  # twice: the first call fails if any plugin does not start
         with contextlib.suppress(RuntimeError):
-            return jax.devices(platform)[0]
+            return jax.local_devices(backend=platform)[0]  # of this process, if there are several
     reason = reason or f"plugins installed: {', '.join(map(str, installed_plugins())) or 'none'}"
     default = _default_device().platform
     raise ValueError(f"no {name!r} device here: JAX offers {default} ({reason}); use 'auto' or 'cpu'")
@@ -101,7 +101,7 @@ def _select_plugin(
         limit = result.worthwhile_from or 0
         if num_weights is None or num_weights >= limit:
             try:
-                return jax.devices(result.platform)[0], f"{fastest} {result.reason}"
+                return jax.local_devices(backend=result.platform)[0], f"{fastest} {result.reason}"
             except RuntimeError as error:
                 reasons.append(f"{fastest} passed its probe but does not start here: {to_one_line(str(error))}")
         else:

@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from numpy.typing import ArrayLike
 
 from jaxlm._types import FloatBV, FloatW, IntScalar, IntT, IntVV, IntW, NpIntT, TargetLogProbs, Variables
-from jaxlm.devices.mesh import check_mesh, partition, put, shard_map, sharding_of, to_local
+from jaxlm.devices.mesh import all_gather, check_mesh, partition, put, shard_map, sharding_of, to_local
 from jaxlm.models._linen import FrozenModule
 from jaxlm.models.interface import check_contexts, check_sizes
 from jaxlm.models.jit import is_abstract
@@ -174,7 +174,7 @@ def _fit_on_mesh(table: IntVV, stream: TokenStream, mesh: Mesh) -> IntVV:
     rows = put(host, sharding_of(mesh, axis))
     for ids_and_number in _pieces(stream):
         rows = _add_pairs_to_rows(rows, *put(jax.tree.map(np.int32, ids_and_number), sharding_of(mesh)), mesh)
-    return cast(Array, to_local(_gather_rows(rows, vocab_size, mesh)))
+    return cast(Array, to_local(all_gather(rows, mesh))[:vocab_size])
 
 
 @functools.partial(jax.jit, donate_argnums=0, static_argnums=3)
@@ -189,14 +189,3 @@ def _add_pairs_to_rows(rows: Array, ids: IntT, num_pairs: IntScalar, mesh: Mesh)
 
     split, whole = partition(axis), partition()
     return cast(Array, shard_map(add, mesh, (split, whole, whole), split)(rows, ids, num_pairs))
-
-
-@functools.partial(jax.jit, static_argnums=(1, 2))
-def _gather_rows(rows: Array, vocab_size: int, mesh: Mesh) -> Array:
-    """Copy all rows of the table to every device, without the padding."""
-    (axis,) = mesh.axis_names
-
-    def gather(rows: Array) -> Array:
-        return lax.all_gather(rows, axis, tiled=True)[:vocab_size]
-
-    return cast(Array, shard_map(gather, mesh, partition(axis), partition())(rows))

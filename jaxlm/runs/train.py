@@ -82,6 +82,7 @@ def start_run(
     """
     own = make_own(model, optimizer, tokenizer, metrics)
     config = resolve(config, has_own_model=model is not None)
+    wait_for_processes(mesh)  # see `gather_from_processes`
     if is_follower(mesh):
         return _follow(config, own, mesh)
     with lead_followers(mesh) as start, terminate_as_interrupt(), drop_output_errors(console) as console:
@@ -94,7 +95,7 @@ def start_run(
         details = describe_setup(setup, own)
         run = create_run(path, "train", config_to_json(config), setup.device, overwrite=overwrite, **details)
         with _interrupt_with_remedy(path, own), run:
-            start(path, None)
+            start(path, setup, None)
             _train(path, setup, None, console)
     return path
 
@@ -137,6 +138,7 @@ def resume_run(
     """
     path, own = expand(path), make_own(model, optimizer, tokenizer, metrics)
     own = complete_own(path, open_run(path).manifest["own"], own, "resume_run")  # before a lock is created there
+    wait_for_processes(mesh)  # see `gather_from_processes`
     if is_follower(mesh):
         return _follow(open_run(path).config if config is None else config, own, mesh, path)
     remedy, output = _interrupt_with_remedy(path, own), drop_output_errors(console)
@@ -166,23 +168,22 @@ def resume_run(
             for name in ARTIFACTS:
                 remove(path / name)
             return_to_checkpoint(path, setup, checkpoint)
-            start(path, checkpoint)
+            start(path, setup, checkpoint)
             _train(path, setup, checkpoint, console)
     return path
 
 
-def _follow(config: TrainConfig, own: Own, mesh: Mesh | None, resumed: Path | None = None) -> Path:
+def _follow(config: TrainConfig, own: Own, mesh: Mesh, resumed: Path | None = None) -> Path:
     """Take part in a run that process 0 starts or resumes, and return its path."""
-    started = receive_start()
-    if started is None:
-        return resumed or Path()
-    path, step = started
-    config = resolve(config, has_own_model=own.model is not None)
-    if resumed and own.tokenizer is None:
-        own = own._replace(tokenizer=load_run_tokenizer(open_run(path)))
     with terminate_as_interrupt(), drop_output_errors(None) as console:
-        follow_run(path, prepare_training(config, own, console, mesh), step)
-    return path
+        start = receive_start(mesh)
+        if start is None:
+            return resumed or Path()
+        config = resolve(config, has_own_model=own.model is not None)
+        if resumed and own.tokenizer is None:
+            own = own._replace(tokenizer=load_run_tokenizer(open_run(resumed)))
+        follow_run(prepare_training(config, own, console, mesh), start)
+    return Path(start.path)
 
 
 def describe_setup(setup: TrainingSetup, own: Own) -> dict[str, Any]:

@@ -10,18 +10,22 @@ import tempfile
 import threading
 import time
 from collections.abc import Sequence
+from typing import IO
 
 _ENDS_WITH_PARENT = "JAXLM_ENDS_WITH_PARENT"
 _POLL_SECONDS = 0.05
-_INTERRUPTED = 130  # the exit code after SIGINT, when all processes save and end together
+_INTERRUPTED = 130  # the exit code after SIGINT or SIGTERM
 
 
-def run_together(commands: Sequence[Sequence[str]], *, grace_seconds: float = 5) -> int:
+def run_together(
+    commands: Sequence[Sequence[str]], *, stdout: IO[bytes] | None = None, grace_seconds: float = 5
+) -> int:
     """Run all commands at once, and return 0, or the exit code of the first process that failed.
 
-    Process 0 prints as usual. What the others print is shown only for the first that failed. The processes get the
-    SIGINT of this process. If one of them fails, the others get SIGTERM after `grace_seconds`, and SIGKILL after
-    as many more. If this process is killed, those that called `end_with_parent` end, too.
+    Process 0 prints as usual, or to `stdout`. If another is the first that fails, what it printed is shown. The
+    processes get the SIGINT of this process. If one of them fails or is interrupted, the others get SIGTERM after
+    `grace_seconds`, and SIGKILL after as many more. If this process is killed, those that called `end_with_parent`
+    end, too.
 
     Raises:
         ChildProcessError: a process was ended by a signal.
@@ -35,7 +39,7 @@ def run_together(commands: Sequence[Sequence[str]], *, grace_seconds: float = 5)
                 command,
                 env=environment,
                 stdin=subprocess.PIPE,
-                stdout=output,
+                stdout=stdout if output is None else output,
                 stderr=output,
                 start_new_session=True,
             )
@@ -49,11 +53,11 @@ def run_together(commands: Sequence[Sequence[str]], *, grace_seconds: float = 5)
             return 0
         code, output = processes[first].returncode, outputs[first]
         _end(processes, grace_seconds)
+        if output is not None and code != _INTERRUPTED:
+            output.seek(0)
+            sys.stderr.write(f"process {first}: " + output.read().decode("utf-8", "replace")[-4000:])
         if code < 0:
             raise ChildProcessError(f"process {first} was ended by {signal.Signals(-code).name}")
-        if output is not None and processes[0].returncode <= 0:  # process 0 has printed no error
-            output.seek(0)
-            sys.stderr.write(output.read().decode("utf-8", "replace")[-4000:])
         return code
 
 
@@ -85,7 +89,7 @@ def _wait_for_failure(processes: Sequence["subprocess.Popen[bytes]"]) -> int | N
         try:
             codes = [process.poll() for process in processes]
             failed = [number for number, code in enumerate(codes) if code]
-            if None not in codes or any(codes[number] != _INTERRUPTED for number in failed):
+            if failed or None not in codes:
                 return failed[0] if failed else None
             time.sleep(_POLL_SECONDS)
         except KeyboardInterrupt:  # they stop together; a second signal ends this process

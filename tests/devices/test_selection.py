@@ -33,14 +33,14 @@ def choose(install, monkeypatch):
     """
 
     def choose_with(device="auto", num_weights=10**9, results=RESULTS, starting=("FAST", "SLOW"), **settings):
-        def devices(platform):
-            if platform in starting:
-                return [f"{platform}:0", f"{platform}:1"]
-            if platform == "cpu":
+        def devices(backend):
+            if backend in starting:
+                return [f"{backend}:0", f"{backend}:1"]
+            if backend == "cpu":
                 return [CPU]
-            raise RuntimeError(f"Unknown backend {platform}\nand more")
+            raise RuntimeError(f"Unknown backend {backend}\nand more")
 
-        monkeypatch.setattr(jax, "devices", devices)
+        monkeypatch.setattr(jax, "local_devices", devices)
         for name in ("JAXLM_DEVICE", "JAX_PLATFORM_NAME"):
             monkeypatch.setenv(name, settings.get(name, ""))
         for name in ("jax_platforms", "jax_default_device"):

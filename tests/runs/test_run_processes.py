@@ -1,5 +1,6 @@
 """Runs of several processes: the same files as of one, stopped together, and resumed on another number."""
 
+import json
 import os
 import re
 import signal
@@ -9,6 +10,8 @@ from pathlib import Path
 
 import pytest
 from tiny_runs import read_json
+
+from jaxlm.utils.processes import find_free_port
 
 pytestmark = pytest.mark.slow
 
@@ -74,15 +77,27 @@ def children(pid):
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds the processes in /proc")
 @pytest.mark.parametrize("killed", [0, 1])
 def test_a_killed_process_ends_the_others_and_the_run_resumes(killed, one_process, tmp_path):
-    process = train(tmp_path / "run", "--processes", "2")
+    process = train(tmp_path / "run", "--processes", "2", "--json")
     wait_for(process, "step 200/")
     pids = children(process.pid)
     os.kill(pids[killed], signal.SIGKILL)
     output = finish(process)
-    assert f"process {killed} was ended by SIGKILL" in output
+    document = json.loads(output[output.index("\n{\n") :])  # the only one
+    assert document["error"].startswith(f"process {killed} was ended by SIGKILL")
     assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
     finish(start(tmp_path / "run", "--resume", str(tmp_path / "run"), "--devices", "2"))
     assert_same_results(tmp_path / "run", one_process)
+
+
+def test_a_process_with_another_text_ends_the_run(tmp_path):
+    (tmp_path / "other.txt").write_text("The quick brown fox. " * 50)
+    words = ["--coordinator", f"127.0.0.1:{find_free_port()}", "--num-processes", "2", "--process-id"]
+    others = [[], ["--text", str(tmp_path / "other.txt")]]
+    processes = [train(tmp_path / "run", *words, str(number), *other) for number, other in enumerate(others)]
+    outputs = [finish(process) for process in processes]
+    assert [process.returncode for process in processes] == [2, 2], outputs
+    assert "lost another process of the run" in outputs[0]
+    assert "process 1 must have the options and the text of process 0" in outputs[1]
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds the processes in /proc")

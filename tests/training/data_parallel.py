@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 
 import jaxlm
 from jaxlm.devices.distributed import initialize
+from jaxlm.devices.mesh import put, sharding_of, to_local
 
 
 def digest(tree):
@@ -29,6 +30,8 @@ def main(num_processes, process_id, port, grad_shards, num_devices=None):
     trained, history = jaxlm.train_lm(
         model, ids, key=jax.random.key(1), mesh=mesh, grad_shards=grad_shards or None, **options
     )
+    split = put(np.arange(mesh.size), sharding_of(mesh, "data"))
+    assert mesh.size == 1 or to_local(split) is split
     counts = jaxlm.CountsBigramLM(31)
     table = counts.fit(jaxlm.init(counts, jax.random.key(0)), ids, mesh=mesh)
     perplexity = jaxlm.evaluate(counts, table, ids, mesh=mesh).perplexity

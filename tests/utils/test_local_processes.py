@@ -34,6 +34,12 @@ def test_run_together_ends_the_others_and_prints_the_first_error(capfd):
     assert "no text" in capfd.readouterr().err
 
 
+def test_run_together_ends_the_others_after_an_interruption():
+    start = time.monotonic()
+    assert run_together(programs("import sys; sys.exit(130)", WAIT), grace_seconds=0.5) == 130
+    assert time.monotonic() - start < 30
+
+
 def test_run_together_names_the_signal_of_a_killed_process():
     stubborn = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); {WAIT}"
     killed = "import os; os.kill(os.getpid(), 9)"

@@ -1,0 +1,20 @@
+"""The options of `jaxlm train` that start and number processes."""
+
+import pytest
+
+from jaxlm.cli.processes import ProcessOptions
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"processes": 0}, "processes must be at least 1, got 0"),
+        ({"process_id": 1}, "belong together"),
+        ({"processes": 2, "distributed": True}, "exclude each other"),
+        ({"coordinator": "host", "num_processes": 2, "process_id": 0}, "coordinator must be HOST:PORT, got host"),
+        ({"coordinator": "host:1", "num_processes": 2, "process_id": 2}, r"process_id must be in \[0, 2\), got 2"),
+    ],
+)
+def test_process_options_rejects(options, message):
+    with pytest.raises(ValueError, match=message):
+        ProcessOptions(**options)
