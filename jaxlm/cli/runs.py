@@ -80,12 +80,18 @@ def _show_paths(named: list[Path], console: Console) -> dict[str, Any]:
     """List the runs of one directory, show one run, or compare several."""
     from jaxlm.runs.manifest import read_manifest
     from jaxlm.runs.summary import summarize_run
+    from jaxlm.runs.sweeps.run import PLAN_FILE
 
     paths = [path for path in named if (path / "manifest.json").exists()]
     if not paths:
         listed = jaxlm.list_runs(named[0]) if len(named) == 1 else []
-        where = ", ".join(map(str, named))
-        _print_runs(listed, console) if listed else print_plain(console, f"no runs in {where}; {_REMEDY}")
+        sweeps = sorted(plan.parent for plan in named[0].glob(f"*/{PLAN_FILE}")) if len(named) == 1 else []
+        if listed:
+            _print_runs(listed, console)
+        elif not sweeps:
+            print_plain(console, f"no runs in {', '.join(map(str, named))}; {_REMEDY}")
+        for path in sweeps:
+            print_plain(console, f"{path} is a sweep; show it with: jaxlm runs {shlex.quote(str(path))}")
         return {"runs": listed}
     manifests = {str(path): read_manifest(path) for path in paths}
     rows = [summarize_run(path) | {"run": str(path)} for path in paths]

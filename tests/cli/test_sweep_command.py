@@ -101,6 +101,12 @@ def test_runs_prints_csv_with_options(planned):
     assert (rows[4]["nats_per_token"], rows[3]["nats_per_token"]) == ("2.5", "")
 
 
+def test_runs_of_a_directory_names_its_sweeps(planned):
+    console = pipe()
+    assert runs((planned.parent,), console=console) == {"runs": []}
+    assert shown(console) == f"{planned} is a sweep; show it with: jaxlm runs {planned}\n"
+
+
 def test_runs_best_needs_a_finished_run(planned):
     with pytest.raises(ValueError, match="--best needs a finished training run"):
         runs((planned,), best=True)
