@@ -17,7 +17,7 @@ from jaxlm.sampling.distributions import check_options, compute_distributions, s
 pytestmark = pytest.mark.slow  # Node is a subprocess
 
 TEXT = (
-    "The cat's on the mat, isn't it? 12 dogs;\n\n\tNaïve café — \u2019tis “quoted”. Привет, שלום!  日本語 🙂\n"
+    "The cat's on the mat, isn't it? 12 dogs;\n\n\tNaïve café — \u2019tis “quoted”. Привет, שלום!  日本語 🙂 aaa\n"
     * 40
 )
 TOKENIZERS = {
@@ -27,7 +27,7 @@ TOKENIZERS = {
 }
 # White space that JavaScript, Python and Unicode define differently, contractions, marks, digits, parts of emoji.
 WHITE_SPACE = [" ", "  ", "\n", "\r\n", "\t", *"\x85\ufeff\x1c\x1f\xa0\u2028\u3000\u180e\u200b"]
-WORDS = ["'s", "'ll", "'T", "\u2019s", "e\u0301", "the", "is", "12", "שלום", "日本語", "</script>"]
+WORDS = ["'s", "'ll", "'T", "\u2019s", "e\u0301", "the", "is", "aaa", "12", "שלום", "日本語", "</script>"]
 PIECES = [*WHITE_SPACE, *WORDS, *"é²٣Ⅷ़ß\u017f🙂\u200d👩\0—\\"]
 OPTIONS = [
     (1.0, None, None),
