@@ -2,6 +2,7 @@
 
 import atexit
 import contextlib
+import json
 import os
 import sys
 import tempfile
@@ -61,7 +62,10 @@ def run_local_processes(words: Sequence[str], num_processes: int) -> None:
         except ChildProcessError as error:
             raise ChildProcessError(f"{error}; jaxlm train --resume continues the run") from None
         document.seek(0)
-        print(document.read().decode(), end="", flush=True)
+        text = document.read().decode()
+        if code and not text and "--json" in words:
+            text = json.dumps({"error": "process 0 was ended before it could print a result"}, indent=2) + "\n"
+        print(text, end="", flush=True)
     if code:
         sys.exit(code)
 

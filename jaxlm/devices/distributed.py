@@ -21,11 +21,10 @@ def initialize(
 
     Args:
         coordinator: HOST:PORT at which process 0 listens.
-        timeout_seconds: how long to wait for the other processes.
+        timeout_seconds: how long to wait for the other processes. Then JAX aborts the process.
 
     Raises:
         ValueError: no arguments, and the environment does not have them.
-        RuntimeError: the other processes are not there in time.
     """
     if jax.__version_info__ < (0, 6):  # the default since then
         jax.config.update("jax_cpu_collectives_implementation", "gloo")  # type: ignore[no-untyped-call]

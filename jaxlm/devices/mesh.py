@@ -39,7 +39,9 @@ def check_mesh(mesh: Mesh) -> str:
 
 
 def check_placement(device: Device, mesh: Mesh | None) -> None:
-    """Raise a ValueError if both a device and a mesh are requested."""
+    """Raise a ValueError if both a device and a mesh are requested, or if `check_mesh` does."""
+    if mesh is not None:
+        check_mesh(mesh)
     if mesh is not None and device != "auto":
         raise ValueError(f"device {device} and mesh exclude each other; a mesh has its own devices")
 

@@ -15,7 +15,7 @@ from jax.sharding import Mesh, Sharding, SingleDeviceSharding
 from numpy.typing import ArrayLike, NDArray
 
 from jaxlm._types import Device, FloatW, IntScalar, NpFloatW, Variables
-from jaxlm.devices.mesh import check_mesh, check_placement, partition, put, shard_map, sharding_of, to_local
+from jaxlm.devices.mesh import check_placement, partition, put, shard_map, sharding_of, to_local
 from jaxlm.devices.selection import resolve_device
 from jaxlm.evaluation.windows import WINDOWS_PER_CALL, GroupedWindows, group_windows
 from jaxlm.models.interface import (
@@ -181,8 +181,6 @@ def _score_segments(
 
 def _check_num_shards(mesh: Mesh | None, num_shards: int | None) -> int:
     """Return the number of shards: by default that of the devices. It must be a multiple of that number."""
-    if mesh is not None:
-        check_mesh(mesh)
     num_devices = 1 if mesh is None else mesh.size
     num_shards = num_devices if num_shards is None else num_shards
     if num_shards < 1 or num_shards % num_devices or (mesh is None and num_shards > 1):

@@ -53,6 +53,11 @@ class TrainingSetup(NamedTuple):
         return self.data.val_ids[: None if num_windows is None else num_windows + self.model.context_length]
 
     @property
+    def num_devices(self) -> int:
+        """The number of devices that share each batch."""
+        return 1 if self.mesh is None else self.mesh.size
+
+    @property
     def placement(self) -> dict[str, Any]:
         """The keyword arguments of `evaluate` that say where to compute."""
         if self.mesh is None:

@@ -159,12 +159,13 @@ def resume_run(
             own = own._replace(tokenizer=load_run_tokenizer(run))
         setup = prepare_training(config, own, console, mesh)
         _check_sha256(path, manifest, "tokenizer", tokenizer_checksum(setup.data))
-        changes = list(_describe_changes(manifest, before.num_steps, config, setup.device))
+        changes = list(_describe_changes(manifest, before.num_steps, setup))
         for change in changes:
             print_plain(console, f"note: {change}")
         checkpoint = latest_usable_checkpoint(path, setup) if manifest["sessions"] else None
         options, notes = config_to_json(config), [*manifest["notes"], *changes]
-        with run_session(path, {**manifest, "config": options, "notes": notes}, setup.device):
+        fields = {**manifest, "config": options, "notes": notes, "num_devices": setup.num_devices}
+        with run_session(path, fields, setup.device):
             for name in ARTIFACTS:
                 remove(path / name)
             return_to_checkpoint(path, setup, checkpoint)
@@ -190,7 +191,7 @@ def describe_setup(setup: TrainingSetup, own: Own) -> dict[str, Any]:
     """Return the fields of a training run's manifest that its options do not determine."""
     details = describe_dataset(setup.data, setup.tokenizer_name)
     details["tokenizer"] |= {"sha256": tokenizer_checksum(setup.data)}
-    return details | {"model": setup.name, "own": describe_own(own)}
+    return details | {"model": setup.name, "own": describe_own(own), "num_devices": setup.num_devices}
 
 
 @contextmanager
@@ -242,16 +243,16 @@ def _check_sha256(path: Path, manifest: Mapping[str, Any], name: str, sha256: st
         raise ValueError(f"{path} was trained with a different {name}: sha256 {expected}, not {sha256}{source}")
 
 
-def _describe_changes(
-    manifest: Mapping[str, Any], num_steps: int, config: TrainConfig, device: jax.Device
-) -> Iterator[str]:
+def _describe_changes(manifest: Mapping[str, Any], num_steps: int, setup: TrainingSetup) -> Iterator[str]:
     """Yield how this session differs from the previous one. `num_steps` is the number of steps before."""
+    config = setup.config
     if config.num_steps > num_steps:
         is_cosine = config.schedule == "cosine" and config.lr is not None and "optimizer" not in manifest["own"]
         schedule = "; the cosine schedule now ends there" if is_cosine else ""
         yield f"num_steps increased from {num_steps} to {config.num_steps}{schedule}"
-    both = manifest, describe_environment(device)
-    before, now = ({**each["versions"], "device": each["device"], "platform": each["platform"]} for each in both)
+    both = {"num_devices": 1, **manifest}, {**describe_environment(setup.device), "num_devices": setup.num_devices}
+    names = ["device", "platform", *(["num_devices"] if config.grad_shards is None else [])]
+    before, now = ({**each["versions"], **{name: each[name] for name in names}} for each in both)
     for name, value in now.items():
         if value != (old := before.get(name)):
             effect = "the last bits may differ from an uninterrupted run"

@@ -81,7 +81,7 @@ def train_lm(
             variables. Their perplexity is optimistic, because they were selected on `val_ids`.
         mesh: devices that share the rows of each batch instead of `device`, such as `Mesh(devices, ("data",))`. If
             several processes have them, all make the same call. The losses differ from those of one device by
-            rounding.
+            rounding and, without `grad_shards`, by the masks of dropout.
         grad_shards: S, a multiple of the number of devices. The gradients of S parts of each batch are added in a
             fixed order, so that any number of devices gives the same bits.
 
@@ -226,9 +226,7 @@ def train(
             if next_block is None:  # while the device trains
                 next_block = next(blocks, None)
             loss, params_are_finite = map(float, jax.device_get(outcome))
-            seconds = max_over_processes(
-                time.monotonic() - start, mesh
-            )  # the processes need chunks of equal length
+            seconds = max_over_processes(time.monotonic() - start, mesh)  # so that all choose the same next chunk
             recorded = stop - 1 == next_recorded
             # Checking the parameters only at records makes the failing step independent of the lengths of chunks.
             loss_is_finite = math.isfinite(loss)

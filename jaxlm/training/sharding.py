@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 
 from jaxlm._types import KeyLike
 from jaxlm.devices.mesh import check_mesh
+from jaxlm.utils.checks import check_at_least
 
 lax: Any = jax_lax  # some of its functions have no types
 
@@ -59,7 +60,9 @@ def average_over_batch(
 def check_sharding(mesh: Mesh, grad_shards: int | None, batch_size: int) -> str:
     """Return the name of the mesh's axis. Raise a ValueError unless its devices can share the batch evenly."""
     name, num_devices = check_mesh(mesh), mesh.size
-    if grad_shards is not None and (grad_shards < 1 or grad_shards % num_devices):
+    if grad_shards is not None:
+        check_at_least("grad_shards", grad_shards, 1)
+    if grad_shards is not None and grad_shards % num_devices:
         raise ValueError(f"grad_shards must be a multiple of the {num_devices} devices, got {grad_shards}")
     if batch_size % (shards := grad_shards or num_devices):
         what = f"the {num_devices} devices" if grad_shards is None else f"{grad_shards=}"

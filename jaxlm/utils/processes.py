@@ -53,6 +53,8 @@ def run_together(
             return 0
         code, output = processes[first].returncode, outputs[first]
         _end(processes, grace_seconds)
+        if code in (-signal.SIGINT, -signal.SIGTERM):  # it was still starting
+            return _INTERRUPTED
         if output is not None and code != _INTERRUPTED:
             output.seek(0)
             sys.stderr.write(f"process {first}: " + output.read().decode("utf-8", "replace")[-4000:])

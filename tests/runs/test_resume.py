@@ -215,10 +215,11 @@ def test_a_signal_outside_of_training_interrupts_the_run(where, stopped, finishe
 def test_other_versions_and_devices_are_noted(stopped):
     manifest = read_manifest(stopped)
     was = {"versions": {**manifest["versions"], "jaxlib": "0.0.1"}, "device": {"platform": "tpu", "kind": "v9"}}
-    write_manifest(stopped, manifest | was)
+    write_manifest(stopped, manifest | was | {"num_devices": 4})
     printed = print_of(resume_run, stopped)
     notes = read_manifest(stopped)["notes"]
     assert re.match(r"resumed with jaxlib [\d.]+, previously 0\.0\.1: the last bits may differ", notes[0])
     assert re.match(r"resumed with device .*cpu.*, previously .*tpu.*: the last bits may differ", notes[1])
-    assert len(notes) == 2
+    assert notes[2].startswith("resumed with num_devices 1, previously 4: the last bits may differ")
+    assert len(notes) == 3
     assert all(f"note: {note}" in printed for note in notes)

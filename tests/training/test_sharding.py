@@ -79,7 +79,7 @@ def test_average_over_batch_is_the_mean(grad_shards):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"grad_shards": 0}, "grad_shards must be a multiple of the 1 devices, got 0"),
+        ({"grad_shards": 0}, "grad_shards must be at least 1, got 0"),
         ({"grad_shards": 3, "batch_size": 32}, "batch_size must be a multiple of grad_shards=3, got 32; use 33"),
         ({"mesh": MESH, "device": "cpu"}, "device cpu and mesh exclude each other"),
         ({"mesh": Mesh(np.array(jax.devices()[:1]).reshape(1, 1), ("x", "y"))}, "mesh must have one axis"),

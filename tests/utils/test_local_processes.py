@@ -34,9 +34,10 @@ def test_run_together_ends_the_others_and_prints_the_first_error(capfd):
     assert "no text" in capfd.readouterr().err
 
 
-def test_run_together_ends_the_others_after_an_interruption():
+@pytest.mark.parametrize("end", ["import sys; sys.exit(130)", "import os; os.kill(os.getpid(), 15)"])
+def test_run_together_ends_the_others_after_an_interruption(end):
     start = time.monotonic()
-    assert run_together(programs("import sys; sys.exit(130)", WAIT), grace_seconds=0.5) == 130
+    assert run_together(programs(end, WAIT), grace_seconds=0.5) == 130
     assert time.monotonic() - start < 30
 
 
