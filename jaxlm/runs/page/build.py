@@ -9,6 +9,7 @@ from importlib import resources
 import jinja2
 from markupsafe import Markup
 
+from jaxlm.runs.metrics_log import replace_nonfinite
 from jaxlm.runs.page.describe import PageModel, describe_model, describe_tokenizer
 from jaxlm.text.tokenizers import Tokenizer
 
@@ -45,7 +46,7 @@ def build_page(
     script = read_scripts("core") + read_scripts("view") + _START
     style = _read("style.css")
     # "<" could end the script element or start a comment in it.
-    encoded = json.dumps(data, separators=(",", ":")).replace("<", r"\u003c")
+    encoded = json.dumps(replace_nonfinite(data), separators=(",", ":"), allow_nan=False).replace("<", r"\u003c")
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
     return environment.from_string(_read("page.html.jinja")).render(
         title=title,

@@ -9,8 +9,8 @@ from jaxlm.runs.page.describe import PageModel
 from jaxlm.text.tokenizers import Tokenizer
 from jaxlm.utils.json_files import read_json
 
+# In the order of the rungs.
 _TITLES = {CountsBigramLM: "counts bigram", NeuralBigramLM: "neural bigram", MLPLanguageModel: "MLP"}
-_RUNGS = list(_TITLES)
 
 
 def load_page_models(
@@ -26,32 +26,34 @@ def load_page_models(
         ValueError: a model is of another kind, or has another tokenizer than the first.
     """
     models: list[PageModel] = []
-    prompt, tokenizers = "", dict[str, Tokenizer]()
+    tokenizers: list[Tokenizer] = []
+    prompt = ""
     for path in paths:
         results = read_json(path / "results.json") if (path / "results.json").exists() else {}
         prompt = prompt or results.get("prompt", "")
         group = []
-        for each in sorted((path / "models").glob("*/")) or [path]:
-            model, variables, tokenizers[str(each)] = load(each)
-            if type(model) not in _TITLES:
-                wanted = "a page shows counts bigrams, neural bigrams and MLPs"
-                raise ValueError(f"{each} is a {type(model).__name__}; {wanted}")
-            perplexity = _find_perplexity(results.get("models", []), each.name)
-            group.append(PageModel(describe_title(model), str(each), model, variables, perplexity))
-        models += sorted(group, key=lambda each: _RUNGS.index(type(each.model)))
-    first = tokenizers[models[0].source]
-    for source, tokenizer in tokenizers.items():
-        if tokenizer != first:
-            remedy = "make one page per tokenizer"
-            raise ValueError(f"{source} has another tokenizer than {models[0].source}; {remedy}")
+        for source in sorted((path / "models").glob("*/")) or [path]:
+            model, variables, tokenizer = load(source)
+            perplexity = _find_perplexity(results.get("models", []), source.name)
+            group.append(PageModel(describe_title(model, source), str(source), model, variables, perplexity))
+            tokenizers.append(tokenizer)
+            if tokenizer != tokenizers[0]:
+                remedy = "make one page per tokenizer"
+                raise ValueError(f"{source} has another tokenizer than {(models + group)[0].source}; {remedy}")
+        models += sorted(group, key=lambda each: list(_TITLES).index(type(each.model)))
     titles = [each.title for each in models]
-    paths_of = [f"{each.title}, {each.source}" if titles.count(each.title) > 1 else each.title for each in models]
-    models = [each._replace(title=title) for each, title in zip(models, paths_of, strict=True)]
-    return models, first, prompt
+    models = [
+        each if titles.count(each.title) == 1 else each._replace(title=f"{each.title}, {each.source}")
+        for each in models
+    ]
+    return models, tokenizers[0], prompt
 
 
-def describe_title(model: LanguageModel) -> str:
-    """Return the heading of a model."""
+def describe_title(model: LanguageModel, source: Path) -> str:
+    """Return the heading of a model. Raise a ValueError if a page cannot show it."""
+    if type(model) not in _TITLES:
+        wanted = "a page shows counts bigrams, neural bigrams and MLPs"
+        raise ValueError(f"{source} is a {type(model).__name__}; {wanted}")
     added = f", add {model.smoothing:.3g}" if isinstance(model, CountsBigramLM) else ""
     return _TITLES[type(model)] + added
 

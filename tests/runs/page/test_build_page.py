@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+import math
 import re
 from html import unescape
 from pathlib import Path
@@ -47,10 +48,11 @@ def test_build_page_allows_only_its_own_script_and_style(models):
 
 
 def test_build_page_escapes_every_text(models):
-    evil = [each._replace(title=EVIL, source=EVIL) for each in models]
+    evil = [each._replace(title=EVIL, source=EVIL, perplexity=math.inf) for each in models]
     page = build_page(evil, TOKENIZER, title=EVIL, prompt=EVIL)
     data, _ = contents(page, "script")  # two scripts, as without EVIL
     assert json.loads(data)["prompt"] == EVIL
+    assert json.loads(data)["models"][0]["perplexity"] is None  # JSON has no infinity
     assert contents(page, "title") == ["&lt;/title&gt;&lt;/script&gt;&lt;script&gt;alert(1)&lt;/script&gt;"]
     assert "<" not in data
 
