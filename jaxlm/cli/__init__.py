@@ -56,9 +56,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code.
 
     0 is success, 1 an exercise that does not pass or a sweep with a run that is not done, 2 an error that the user
-    can fix, 130 an interruption, and 75 an interruption of one run of a sweep (EX_TEMPFAIL: start it again).
-    `arguments` are the words after `jaxlm`; None means `sys.argv[1:]`. Raises SystemExit after tyro has printed
-    help or a usage error.
+    can fix, 130 an interruption, and 75 an interruption of one run of a sweep (EX_TEMPFAIL: start it again). A
+    process that lost another process of its run ends with 69 (EX_UNAVAILABLE). `arguments` are the words after
+    `jaxlm`; None means `sys.argv[1:]`. Raises SystemExit after tyro has printed help or a usage error.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     document: dict[str, Any] = {}

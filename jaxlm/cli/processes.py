@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from jax.sharding import Mesh
 
 _WAIT_SECONDS = 300
+_LOST = 69  # exit code if another process has ended (EX_UNAVAILABLE)
 _LAST_SECONDS = 1  # by which process 0 ends last after an error, because JAX aborts the others when it ends
 
 
@@ -92,8 +93,10 @@ def connected(options: ProcessOptions) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        atexit.register(_end_at_once, 130 if isinstance(error, KeyboardInterrupt) else 2)
-        if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
+        is_lost = isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" not in str(error)
+        code = _LOST if is_lost else 130 if isinstance(error, KeyboardInterrupt) else 2
+        atexit.register(_end_at_once, code)
+        if is_lost:
             reason = str(error).partition("\n")[0][:200]
             raise ConnectionError(f"lost another process of the run ({reason}); it prints the reason") from error
         raise

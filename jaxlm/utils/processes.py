@@ -22,10 +22,10 @@ def run_together(
 ) -> int:
     """Run all commands at once, and return 0, or the exit code of the first process that failed.
 
-    Process 0 prints as usual, or to `stdout`. If another is the first that fails, what it printed is shown. The
-    processes get the SIGINT of this process. If one of them fails or is interrupted, the others get SIGTERM after
-    `grace_seconds`, and SIGKILL after as many more. If this process is killed, those that called `end_with_parent`
-    end, too.
+    Process 0 prints as usual, or to `stdout`. If another is the first that fails, what it printed is shown, unless
+    process 0 has the same exit code. The processes get the SIGINT of this process. If one of them fails or is
+    interrupted, the others get SIGTERM after `grace_seconds`, and SIGKILL after as many more. If this process is
+    killed, those that called `end_with_parent` end, too.
 
     Raises:
         ChildProcessError: a process was ended by a signal.
@@ -55,7 +55,7 @@ def run_together(
         _end(processes, grace_seconds)
         if code in (-signal.SIGINT, -signal.SIGTERM):  # it was still starting
             return _INTERRUPTED
-        if output is not None and code != _INTERRUPTED:
+        if output is not None and processes[0].returncode != code:
             output.seek(0)
             sys.stderr.write(f"process {first}: " + output.read().decode("utf-8", "replace")[-4000:])
         if code < 0:

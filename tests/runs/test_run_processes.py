@@ -95,7 +95,7 @@ def test_a_process_with_another_text_ends_the_run(tmp_path):
     others = [[], ["--text", str(tmp_path / "other.txt")]]
     processes = [train(tmp_path / "run", *words, str(number), *other) for number, other in enumerate(others)]
     outputs = [finish(process) for process in processes]
-    assert [process.returncode for process in processes] == [2, 2], outputs
+    assert [process.returncode for process in processes] == [69, 2], outputs
     assert "lost another process of the run" in outputs[0]
     assert "process 1 must have the options and the text of process 0" in outputs[1]
 

@@ -34,6 +34,11 @@ def test_run_together_ends_the_others_and_prints_the_first_error(capfd):
     assert "no text" in capfd.readouterr().err
 
 
+def test_run_together_shows_an_error_of_all_once(capfd):
+    assert run_together(programs("import time; time.sleep(1); exit('of 0')", "exit('of 1')")) == 1
+    assert "of 1" not in capfd.readouterr().err
+
+
 @pytest.mark.parametrize("end", ["import sys; sys.exit(130)", "import os; os.kill(os.getpid(), 15)"])
 def test_run_together_ends_the_others_after_an_interruption(end):
     start = time.monotonic()
