@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Iterator
-from concurrent.futures import Executor
+from concurrent.futures import CancelledError, Executor
 from contextlib import contextmanager
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
@@ -34,7 +34,18 @@ def open_dask(address: str, workers: int | None) -> Iterator[tuple[Executor, int
             raise ValueError(f"the Dask cluster at {address} has no workers; start dask worker {address}")
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Sending large graph")  # a piece of text has a few MB
-            yield client.get_executor(), num_threads
+            try:
+                yield client.get_executor(), num_threads
+            except Exception as error:
+                if (
+                    not isinstance(error, CancelledError)
+                    and type(error).__module__.partition(".")[0] != "distributed"
+                ):
+                    raise
+                reason = f"{type(error).__name__}: {error!s:.200}"
+                raise ConnectionError(
+                    f"lost the Dask cluster at {address} ({reason}); repeat the command"
+                ) from error
 
 
 # The comments after the fields of all options are their help text.

@@ -11,6 +11,7 @@ import pytest
 
 import jaxlm
 from jaxlm.cli import main
+from jaxlm.cli.shared import open_dask
 
 distributed = pytest.importorskip("distributed", reason="the extra dask is not installed")
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]  # Dask's own warnings
@@ -69,6 +70,16 @@ def test_count_on_a_cluster(cluster, text, tmp_path):
         )
         counted.append(files_of(tmp_path / name))
     assert counted[0] == counted[1]
+
+
+def test_open_dask_reports_a_lost_cluster(cluster):
+    def submit_without_connection():
+        with open_dask(cluster.scheduler_address, None) as (executor, _):
+            distributed.default_client().close()
+            executor.submit(len, "a").result()
+
+    with pytest.raises(ConnectionError, match=f"lost the Dask cluster at {cluster.scheduler_address}"):
+        submit_without_connection()
 
 
 def test_no_scheduler_at_the_address(text, tmp_path, monkeypatch, capsys):
