@@ -1,7 +1,13 @@
 // The models of the ladder. A model has `vocabSize`, `contextLength`, and `logits(context)`, which returns a
-// Float32Array [V]. Sums of products are computed in float64, so logits differ from JAX's in the last bits.
+// Float32Array [V]. Operations and their order are those of XLA's CPU compiler, so that the logits of networks have
+// the same bits as on a CPU with fused multiply-add.
 
 const ARRAY_TYPES = { uint8: Uint8Array, uint16: Uint16Array, uint32: Uint32Array, float32: Float32Array };
+const TANH_NUMERATOR = [
+  -2.76076847742355e-16, 2.00018790482477e-13, -8.60467152213735e-11, 5.12229709037114e-8,
+  1.48572235717979e-5, 6.37261928875436e-4, 4.89352455891786e-3,
+];
+const TANH_DENOMINATOR = [1.19825839466702e-6, 1.18534705686654e-4, 2.268434632439e-3, 4.89352518554385e-3];
 const MIN_K = 1e-30; // as in `jaxlm.models.smoothing`
 
 // Decode an array of the page: `dtype`, and little-endian values in base64. float16 becomes float32.
@@ -70,7 +76,7 @@ function makeNeuralBigram({ embeddingDim }, { embedding, kernel, bias }) {
     logits(context) {
       const token = context[context.length - 1];
       const embedded = embedding.subarray(token * embeddingDim, (token + 1) * embeddingDim);
-      return new Float32Array(addProduct(bias, embedded, kernel));
+      return addProduct(bias, embedded, kernel);
     },
   };
 }
@@ -85,35 +91,48 @@ function makeMLP({ contextLength, embeddingDim }, arrays) {
         const begin = token * embeddingDim;
         embedded.set(embedding.subarray(begin, begin + embeddingDim), place * embeddingDim);
       });
-      const hidden = addProduct(hiddenBias, embedded, hiddenKernel).map(Math.tanh);
+      const hidden = addProduct(hiddenBias, embedded, hiddenKernel).map(tanh);
       const logits = addProduct(bias, hidden, kernel);
-      return new Float32Array(directKernel ? addProduct(logits, embedded, directKernel) : logits);
+      return directKernel ? addProduct(logits, embedded, directKernel) : logits;
     },
   };
 }
 
-// Return bias + vector matrix in float64; the matrix has a row per element of the vector.
+// tanh as XLA's CPU compiler computes it: an odd polynomial over an even one (also in Eigen), in float32.
+function tanh(number) {
+  const { fround } = Math;
+  if (Math.abs(number) < 0.0004) return number;
+  const clipped = fround(clip(number, -7.905311, 7.905311)); // beyond, the result is 1
+  const square = fround(clipped * clipped);
+  const evaluate = (coefficients) =>
+    coefficients.reduce((sum, coefficient) => fround(square * sum + fround(coefficient)), 0);
+  return fround(fround(clipped * evaluate(TANH_NUMERATOR)) / evaluate(TANH_DENOMINATOR));
+}
+
+// Return bias + vector matrix; the matrix has a row per element of the vector. Products are added row by row, each sum
+// rounded to float32 once, as XLA's CPU compiler does with fused multiply-add.
 function addProduct(bias, vector, matrix) {
-  const result = new Float64Array(bias);
-  const width = result.length;
+  const width = bias.length;
+  const sums = new Float32Array(width);
+  const { fround } = Math;
   let row = 0;
-  // Four rows in one pass: 0.25 ms for 64 rows of 4,096; one by one, 0.56 ms.
+  // Four rows in one pass take half the time of one by one.
   for (; row + 4 <= vector.length; row += 4) {
     const [a, b, c, d] = vector.subarray(row, row + 4);
     const first = row * width;
     const [second, third, fourth] = [first + width, first + 2 * width, first + 3 * width];
     for (let column = 0; column < width; column++) {
-      result[column] +=
-        a * matrix[first + column] +
-        b * matrix[second + column] +
-        c * matrix[third + column] +
-        d * matrix[fourth + column];
+      let sum = fround(sums[column] + a * matrix[first + column]);
+      sum = fround(sum + b * matrix[second + column]);
+      sum = fround(sum + c * matrix[third + column]);
+      sums[column] = sum + d * matrix[fourth + column];
     }
   }
   for (; row < vector.length; row++) {
     for (let column = 0; column < width; column++) {
-      result[column] += vector[row] * matrix[row * width + column];
+      sums[column] += vector[row] * matrix[row * width + column];
     }
   }
-  return result;
+  for (let column = 0; column < width; column++) sums[column] += bias[column];
+  return sums;
 }
