@@ -28,8 +28,10 @@ def test_plan_sweep_holds_all_combinations():
         ({"lr": ["x"]}, [{}], "lr must be float or None, got 'x'"),
         ({"model": ["bigram"], "dropout": [0.1]}, [{}], "dropout 0.1 does not apply to model bigram"),
         ({"lr": []}, [{}], "at least one run"),
-        ({"lr": [1, 1.0]}, [{}], r"two runs of the sweep are equal \(no option\)"),
-        ({"lr": [1, 1.0], "seed": [3, 4]}, [{}], r"two runs of the sweep are equal \(seed 3\)"),
+        ({"lr": [1, 1.0]}, [{}], r"two runs of the sweep are equal \(lr 1\)"),
+        ({"lr": [1, 1.0], "seed": [3, 4]}, [{}], r"two runs of the sweep are equal \(lr 1, seed 3\)"),
+        ({"seed": range(2**40)}, [{}], "at most 10,000 runs"),
+        ({"seed": range(101), "lr": [i / 100 for i in range(100)]}, [{}], "at most 10,000 runs"),
         ({"lr": [1]}, [{"lr": 2}], "lr is both drawn and in the grid"),
     ],
 )
@@ -57,9 +59,20 @@ def test_draw_settings_refuses_other_ranges(text):
         draw_settings(1, {"lr": text})
 
 
+def test_draw_settings_draws_different_ones():
+    drawn = draw_settings(6, {"hidden_dim": "2..4", "model": "bigram,mlp"})
+    assert {tuple(each.values()) for each in drawn} == {
+        (n, model) for n in (2, 3, 4) for model in ("bigram", "mlp")
+    }
+    with pytest.raises(ValueError, match=r"hidden_dim=2\.\.4 must have 4 different settings, got 3; draw fewer"):
+        draw_settings(4, {"hidden_dim": "2..4"})
+    with pytest.raises(ValueError, match="at most 10,000 runs, got 10,001"):
+        draw_settings(10_001, {"lr": "0..1"})
+
+
 def test_parse_values_reads_lists_and_integer_ranges():
     assert parse_values("0.1,1e-3,2,char,None,True") == [0.1, 0.001, 2, "char", None, True]
-    assert parse_values("-1..2") == [-1, 0, 1, 2]
+    assert list(parse_values("-1..2")) == [-1, 0, 1, 2]
     for text in ("0.1..0.5", "log:1..3"):
         with pytest.raises(ValueError, match="a grid needs values such as"):
             parse_values(text)
@@ -70,6 +83,8 @@ def test_run_names_hold_index_and_varied_options():
     names = run_names(plan_sweep(BASE, grid))
     assert (names[0], names[-1]) == ("00-tokenizer=char,lr=0.1,seed=0", "11-tokenizer=c_d.json,lr=3,seed=2")
     assert run_names([BASE]) == ["0"]
+    long = run_names([BASE, TrainConfig(text=Path("/" + "\u6587" * 80))])[1]
+    assert len(long.encode()) <= 100
 
 
 def test_group_by_shape_groups_numbers_of_sgd_and_seeds():

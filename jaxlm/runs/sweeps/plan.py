@@ -5,6 +5,7 @@ import itertools
 import math
 import random
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 from jaxlm.runs.config import TrainConfig, accepts_float, resolve
 
 _NAMES = tuple(field.name for field in dataclasses.fields(TrainConfig))
+_MAX_RUNS = 10_000
 _RANGE = re.compile(r"(log:)?([^,]+?)\.\.([^,]+)")
 
 
@@ -29,12 +31,19 @@ def plan_sweep(
         settings: options that vary together, such as those of `draw_settings`.
 
     Raises:
-        ValueError: An option does not exist, is out of range or given twice, or two runs are equal.
+        ValueError: An option does not exist, is out of range or given twice, two runs are equal, or there are more
+            than 10,000 runs.
 
     >>> [(run.lr, run.seed) for run in plan_sweep(TrainConfig(), {"lr": [0.1, 0.3], "seed": range(2)})]
     [(0.1, 0), (0.1, 1), (0.3, 0), (0.3, 1)]
     """
-    columns = [[(name, value) for value in values] for name, values in (grid or {}).items()]
+    settings = list(itertools.islice(settings, _MAX_RUNS + 1))
+    columns = [
+        [(name, value) for value in itertools.islice(values, _MAX_RUNS + 1)]
+        for name, values in (grid or {}).items()
+    ]
+    if len(settings) * math.prod(map(len, columns)) > _MAX_RUNS:
+        raise ValueError(f"a sweep must have at most {_MAX_RUNS:,} runs; remove values of the grid")
     configs = []
     for setting in settings:
         for row in itertools.product(*columns):
@@ -48,33 +57,47 @@ def plan_sweep(
     if not configs:
         raise ValueError("a sweep needs at least one run; each option of the grid needs at least one value")
     if len(set(configs)) < len(configs):
-        twice = next(each for number, each in enumerate(configs) if each in configs[:number])
-        varied = ", ".join(f"{name} {getattr(twice, name)}" for name in varied_options(configs)) or "no option"
-        raise ValueError(f"two runs of the sweep are equal ({varied}); remove the repeated value")
+        ((twice, _),) = Counter(configs).most_common(1)
+        names = dict.fromkeys([*itertools.chain(*settings), *(grid or {})])
+        options = ", ".join(f"{name} {getattr(twice, name)}" for name in names)
+        raise ValueError(f"two runs of the sweep are equal ({options}); remove the repeated value")
     return configs
 
 
 def draw_settings(num_settings: int, ranges: Mapping[str, str], *, seed: int = 0) -> list[dict[str, Any]]:
-    """Draw random settings for `plan_sweep`. More settings with the same seed begin with the same ones.
+    """Draw different random settings for `plan_sweep`. More settings with the same seed begin with the same ones.
 
     Args:
         ranges: option -> "0.1..0.9" (uniform), "log:0.01..3" (uniform logarithm), rounded to 4 digits, or
             a list "sgd,adam". An option of integers draws integers; both ends are included.
 
+    Raises:
+        ValueError: A range is invalid, or the ranges have too few values for so many settings.
+
     >>> draw_settings(2, {"lr": "log:0.01..3", "hidden_dim": "32..64"})
     [{'lr': 1.235, 'hidden_dim': 57}, {'lr': 0.1101, 'hidden_dim': 40}]
     """
     generator = random.Random(seed)  # noqa: S311  its `random` gives the same numbers in all versions of Python
-    return [
-        {name: _draw(name, text, generator.random()) for name, text in ranges.items()} for _ in range(num_settings)
-    ]
+    if num_settings > _MAX_RUNS:
+        raise ValueError(f"a sweep must have at most {_MAX_RUNS:,} runs, got {num_settings:,}")
+    settings: dict[tuple[Any, ...], None] = {}
+    for _ in range(100 * num_settings):  # enough to draw each of `num_settings` values at least once
+        if len(settings) == num_settings:
+            break
+        settings.setdefault(tuple(_draw(name, text, generator.random()) for name, text in ranges.items()))
+    if len(settings) < num_settings:
+        text = " ".join(f"{name}={text}" for name, text in ranges.items())
+        raise ValueError(
+            f"{text} must have {num_settings:,} different settings, got {len(settings):,}; draw fewer"
+        )
+    return [dict(zip(ranges, values, strict=True)) for values in settings]
 
 
-def parse_values(text: str) -> list[Any]:
+def parse_values(text: str) -> Sequence[Any]:
     """Return the values of an option in a list such as "0.1,0.3" or a range of integers such as "0..4".
 
     >>> parse_values("0..2"), parse_values("0.1,1,None")
-    ([0, 1, 2], [0.1, 1, None])
+    (range(0, 3), [0.1, 1, None])
     """
     if bounds := _parse_range(text):
         is_log, first, last = bounds
@@ -82,7 +105,7 @@ def parse_values(text: str) -> list[Any]:
             raise ValueError(
                 f"a grid needs values such as 0.1,0.3 or a range of integers such as 0..4, got {text!r}"
             )
-        return list(range(first, last + 1))
+        return range(first, last + 1)
     return [_parse_value(word) for word in text.split(",")]
 
 
@@ -102,7 +125,7 @@ def run_names(configs: Sequence[TrainConfig]) -> list[str]:
 
 
 def _shorten(value: Any) -> str:
-    return re.sub(r"[^\w.+-]", "_", value.name if isinstance(value, Path) else str(value))
+    return re.sub(r"[^\w.+-]", "_", value.name if isinstance(value, Path) else str(value), flags=re.ASCII)
 
 
 def _draw(name: str, text: str, uniform: float) -> Any:
