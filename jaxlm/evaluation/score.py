@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from jaxlm._types import Device, IntB, IntBN, NpFloatW, Variables
 from jaxlm.devices.selection import resolve_device
-from jaxlm.models.interface import LanguageModel, center_logits, compute_logits, num_params
+from jaxlm.models.interface import LanguageModel, center_logits, compute_logits, num_params, target_log_probs
 from jaxlm.models.jit import jit_model
 from jaxlm.text.batching import check_stream
 from jaxlm.utils.checks import check_at_least, check_not_traced
@@ -25,9 +25,7 @@ class Scores(NamedTuple):
     """
 
     log_probs: NpFloatW
-    ranks: NDArray[
-        np.int32
-    ]  # [W]; 1 for the likeliest token; of equally likely tokens, the one with the lowest id is first
+    ranks: NDArray[np.int32]  # [W]; 1 for the likeliest token; of equally likely tokens, the lowest id is first
     entropies: NpFloatW  # of the distribution from which the token was predicted
 
 
@@ -45,7 +43,8 @@ def score(
 
     Returns:
         arrays of W = T - N: float32 log-probabilities, int32 ranks in [1, V], float32 entropies in [0, log(V)].
-        Element i belongs to `ids[i + N]`.
+        Element i belongs to `ids[i + N]`. If the probabilities of a `BackoffLM` do not sum to 1, the
+        log-probabilities are those of its ARPA file, and the entropies are of the normalized distribution.
 
     Raises:
         ValueError: T <= N, or an id is outside [0, V).
@@ -61,6 +60,7 @@ def score(
     length = model.context_length
     stream = check_stream(ids, model.vocab_size, min_length=length + 1)
     check_at_least("batch_size", batch_size, 1)
+    batch_size = min(batch_size, max(1 << (len(stream) - 1).bit_length(), 256))  # as in `evaluate`
     target_device = resolve_device(device, num_weights=num_params(variables))
     if jax.tree.leaves(variables):  # `device_put` of jax 0.5.0 rejects an empty tree with jax_debug_key_reuse
         variables = jax.device_put(variables, target_device)
@@ -76,11 +76,12 @@ def score(
 
 @jit_model
 def _score_batch(model: LanguageModel, variables: Variables, contexts: IntBN, targets: IntB) -> tuple[Array, ...]:
-    centered, log_sums = center_logits(compute_logits(model, variables, contexts))
-    log_probs = centered - log_sums[:, None]
-    found = jnp.take_along_axis(log_probs, targets[:, None], axis=1)
+    logits, log_sums = center_logits(compute_logits(model, variables, contexts))
+    rows = jnp.arange(len(targets))
+    found = logits[rows, targets][:, None]
     is_lower_id = jnp.arange(model.vocab_size)[None, :] < targets[:, None]
-    is_before = (log_probs > found) | ((log_probs == found) & is_lower_id)
+    is_before = (logits > found) | ((logits == found) & is_lower_id)
     ranks = 1 + is_before.sum(axis=1, dtype=jnp.int32)
-    entropies = entr(jnp.exp(log_probs)).sum(axis=1)
-    return found[:, 0].astype(jnp.float32), ranks, entropies.astype(jnp.float32)
+    entropies = entr(jnp.exp(logits - log_sums[:, None])).sum(axis=1)
+    log_probs = target_log_probs(model, variables, contexts)(rows, targets)
+    return log_probs.astype(jnp.float32), ranks, jnp.abs(entropies).astype(jnp.float32)  # not -0.0

@@ -6,6 +6,7 @@ import pytest
 from table_models import nats_in_numpy, random_ids, random_table
 
 import jaxlm
+from jaxlm.models.backoff_lm import ListedNgrams
 
 
 @pytest.mark.parametrize("context_length", [0, 2])
@@ -38,6 +39,20 @@ def test_score_of_impossible_tokens():
     scores = jaxlm.score(model, {"counts": {"table": jnp.array([[2, 2, 0], [0, 0, 0], [1, 0, 0]])}}, [0, 1, 2, 0])
     np.testing.assert_allclose(scores.log_probs, [np.log(0.5), -np.inf, 0])
     np.testing.assert_allclose(scores.entropies, [np.log(2), 0, 0])
+    assert not np.signbit(scores.entropies).any()
+
+
+def test_score_of_probabilities_that_do_not_sum_to_1():
+    unigrams = ListedNgrams(np.array([[0], [1]]), np.log10([0.5, 0.125]), np.zeros(2))
+    scores = jaxlm.score(*jaxlm.BackoffLM.from_ngrams(2, [unigrams]), [0, 1])
+    np.testing.assert_allclose(scores.log_probs, np.log([0.5, 0.125]), rtol=1e-6)
+    expected = -0.8 * np.log(0.8) - 0.2 * np.log(0.2)
+    np.testing.assert_allclose(scores.entropies, [expected, expected], rtol=1e-6)
+
+
+def test_score_limits_the_batch_size():
+    scores = jaxlm.score(jaxlm.UniformLM(2), {}, [0, 1], batch_size=2**31 - 1)
+    np.testing.assert_allclose(scores.entropies, [np.log(2), np.log(2)], rtol=1e-6)
 
 
 def test_score_refuses_short_and_foreign_ids():
