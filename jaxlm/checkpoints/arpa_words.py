@@ -17,6 +17,9 @@ def spell_tokens(vocab_size: int, tokenizer: Tokenizer | None) -> list[str]:
     """
     if tokenizer is None:
         return [str(token) for token in range(vocab_size)]
+    if tokenizer.vocab_size > vocab_size:
+        sizes = f"{tokenizer.vocab_size} tokens, more than the model's vocab_size={vocab_size}"
+        raise ValueError(f"the tokenizer has {sizes}; pass the one of the model")
     words = []
     for token in range(tokenizer.vocab_size):
         word = "".join(_CHARACTER_OF_BYTE[byte] for byte in tokenizer.decode_bytes([token]))

@@ -16,7 +16,7 @@ from jaxlm.models.backoff_lm import LOG10_OF_ZERO
 from jaxlm.models.jit import jit_model
 from jaxlm.models.ngram_counts import NgramCounts, add_filename, counts_of_ngrams, pack_ngrams, sort_and_count
 from jaxlm.text.tokenizers import Tokenizer
-from jaxlm.utils.atomic_files import check_absent, expand, temporary_path
+from jaxlm.utils.atomic_files import check_absent, expand, sync, temporary_path
 
 _BLOCK = 2**13  # n-grams per compiled call
 
@@ -43,7 +43,7 @@ def write_arpa(
         overwrite: replace an existing file.
 
     Raises:
-        ValueError: the model is of another class.
+        ValueError: the model is of another class, or the tokenizer has more tokens than the model.
         OSError: the file exists and `overwrite` is False, or it cannot be written.
 
     >>> import jaxlm, tempfile
@@ -64,9 +64,11 @@ def write_arpa(
     words = spell_tokens(model.vocab_size, tokenizer)
     temporary = temporary_path(path)
     try:
-        with add_filename(path), temporary.open("x", encoding="utf-8", newline="\n") as file:
-            file.writelines(_lines(model, variables, words))
-        temporary.replace(path)
+        with add_filename(path):
+            with temporary.open("x", encoding="utf-8", newline="\n") as file:
+                file.writelines(_lines(model, variables, words))
+            sync(temporary)
+            temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -100,7 +100,9 @@ def read_model(path: Path, *, model: LanguageModel | None = None) -> SavedModel:
         remedy = "pass a run directory, a model directory or a .safetensors file"
         raise FileNotFoundError(f"{path} is not a saved model: {file} does not exist; {remedy}")
     metadata, tensors = _read_tensors(file)
-    document = parse_json(metadata.get("jaxlm", "null"), origin=file)
+    if "jaxlm" not in metadata:
+        raise ValueError(f"{file} is not a saved model of jaxlm: its metadata has no field 'jaxlm'")
+    document = parse_json(metadata["jaxlm"], origin=file)
     check_version(document, _VERSION, origin=file, what="saved model")
     spec = verify_checksum(document, origin=file)
     model = model_from_spec(spec, file, model)

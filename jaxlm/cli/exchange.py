@@ -32,7 +32,8 @@ class ImportOptions(CommandOptions):
     device: ClassVar[str] = "cpu"
     file: Annotated[Path, Positional, arg(metavar="FILE")]  # File that `jaxlm export` wrote, or a .arpa file.
     out: Annotated[Path, Positional, arg(metavar="OUT")]  # Directory to create for the model.
-    # .arpa: tokenizer whose tokens the words spell, or a run that has it. None saves the model without one.
+    # .arpa: tokenizer whose tokens the words spell, or a run or saved model that has it. None saves the model
+    # without one.
     tokenizer: Path | None = None
 
 
@@ -79,8 +80,8 @@ def _figures_of(options: ExportOptions) -> dict[str, Any]:
 
 def import_file(options: ImportOptions, console: Console) -> dict[str, Any]:
     """Import an exported file or an ARPA file and save it as a model directory."""
-    if options.file.suffix == ".arpa":
-        tokenizer = None if options.tokenizer is None else jaxlm.load_tokenizer(options.tokenizer)
+    if options.file.name.lower().endswith((".arpa", ".arpa.gz")):  # `read_arpa` asks to extract a .gz file
+        tokenizer = None if options.tokenizer is None else _open_tokenizer(options.tokenizer)
         model, variables, _ = jaxlm.read_arpa(options.file, tokenizer)
     elif options.tokenizer is not None:
         raise ValueError(f"--tokenizer is for .arpa files, got {options.file}, which has its own; remove it")
@@ -90,3 +91,12 @@ def import_file(options: ImportOptions, console: Console) -> dict[str, Any]:
     name = type(model).__name__
     print_plain(console, f"saved {options.out}: {name}{'' if tokenizer else ', without a tokenizer'}")
     return {"path": str(options.out), "model": name}
+
+
+def _open_tokenizer(path: Path) -> "jaxlm.Tokenizer":
+    """Return the tokenizer of a file, a run or a saved model."""
+    from jaxlm.checkpoints.model_files import MODEL_FILE
+
+    if path.suffix == ".safetensors" or (path / MODEL_FILE).exists():
+        return open_model_on_cpu(ModelOptions(path))[2]
+    return jaxlm.load_tokenizer(path)

@@ -95,10 +95,16 @@ def test_spell_tokens_uses_the_alphabet_of_gpt2():
     assert spell_tokens(2, None) == ["0", "1"]
 
 
-def test_write_arpa_refuses_other_models_and_existing_files(tmp_path):
+def test_write_arpa_refuses_what_does_not_fit(tmp_path):
     model, variables = fit(1, 1.0)
     with pytest.raises(ValueError, match="not a UniformLM"):
         jaxlm.write_arpa(tmp_path / "lm.arpa", jaxlm.UniformLM(3), {})
+    with pytest.raises(ValueError, match="the tokenizer has 256 tokens, more than the model's vocab_size=8"):
+        jaxlm.write_arpa(tmp_path / "lm.arpa", model, variables, jaxlm.ByteTokenizer())
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(OSError, match=r"folder'$"):
+        jaxlm.write_arpa(tmp_path / "folder", model, variables, overwrite=True)
+    (tmp_path / "folder").rmdir()
     (tmp_path / "lm.arpa").write_text("mine")
     with pytest.raises(FileExistsError, match="overwrite"):
         jaxlm.write_arpa(tmp_path / "lm.arpa", model, variables)

@@ -48,7 +48,10 @@ def test_export_and_import_arpa(run, tmp_path):
     documents = [evaluate(path, text=text) for path in (run, tmp_path / "model")]
     assert documents[1]["perplexity"] == pytest.approx(documents[0]["perplexity"], rel=1e-6)
     assert len(sample(tmp_path / "model", prompt="to", num_tokens=9)["samples"][0]) == 11
-    import_(tmp_path / "lm.arpa", tmp_path / "bare", console=console)
+    (tmp_path / "lm.arpa").rename(tmp_path / "LM.ARPA")
+    import_(tmp_path / "LM.ARPA", tmp_path / "again", tokenizer=tmp_path / "model")
+    assert jaxlm.load_model(tmp_path / "again").tokenizer == jaxlm.load_model(tmp_path / "model").tokenizer
+    import_(tmp_path / "LM.ARPA", tmp_path / "bare", console=console)
     assert shown(console).endswith("BackoffLM, without a tokenizer\n")
 
 
@@ -69,8 +72,11 @@ def test_export_and_import_refuse_what_does_not_fit(mlp, tmp_path):
     with pytest.raises(ValueError, match=r"--tokenizer is for \.arpa files, got .*model\.safetensors"):
         import_(tmp_path / "model.safetensors", tmp_path / "model", tokenizer=mlp)
     save_file({"weight": np.zeros(3)}, tmp_path / "other.safetensors")
-    with pytest.raises(ValueError, match=r"other\.safetensors is not a saved model of version 2"):
+    with pytest.raises(ValueError, match=r"other\.safetensors is not a saved model of jaxlm"):
         import_(tmp_path / "other.safetensors", tmp_path / "model")
+    (tmp_path / "lm.arpa.gz").write_bytes(b"\x1f\x8b\x08")
+    with pytest.raises(ValueError, match=r"lm\.arpa\.gz, line 1 is a gzip file"):
+        import_(tmp_path / "lm.arpa.gz", tmp_path / "model")
 
 
 def test_export_and_import_overwrite_only_on_request(mlp, tmp_path):
