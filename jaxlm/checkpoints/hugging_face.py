@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,9 +10,10 @@ from jaxlm._types import Variables
 from jaxlm.checkpoints.model_files import MODEL_FILE, save_model
 from jaxlm.checkpoints.model_spec import model_to_spec
 from jaxlm.models.interface import LanguageModel, num_params
+from jaxlm.models.ngram_counts import add_filename
 from jaxlm.text.hugging_face import tokenizer_to_hugging_face
 from jaxlm.text.tokenizers import Tokenizer
-from jaxlm.utils.atomic_files import check_absent, expand, write_atomically
+from jaxlm.utils.atomic_files import check_absent, expand, sync, temporary_path, write_atomically
 
 _CARD = """---
 library_name: jaxlm
@@ -73,7 +75,7 @@ def write_hugging_face(
     >>> sorted(path.name for path in folder.iterdir())
     ['README.md', 'config.json', 'model.safetensors', 'tokenizer.json']
     """
-    folder = expand(path)
+    folder = expand(path).resolve()  # "." has no name
     spec = model_to_spec(model)
     sizes = {"vocab_size": spec["vocab_size"], "context_length": spec["context_length"]}
     config = {"model_type": "jaxlm", "architectures": [spec["class"]], **sizes, **spec["fields"]}
@@ -93,6 +95,16 @@ def write_hugging_face(
     }
     for name in (*contents, MODEL_FILE):
         check_absent(folder / name, overwrite=overwrite)
-    save_model(folder, model, variables, tokenizer, overwrite=overwrite)
-    for name, content in contents.items():
-        write_atomically(folder / name, content)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = temporary_path(folder)
+    try:
+        with add_filename(folder):
+            save_model(temporary, model, variables, tokenizer)
+            for name, content in contents.items():
+                write_atomically(temporary / name, content)
+            folder.mkdir(exist_ok=True)
+            for name in (*contents, MODEL_FILE):
+                (temporary / name).replace(folder / name)
+            sync(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

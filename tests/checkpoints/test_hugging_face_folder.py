@@ -1,5 +1,6 @@
 """A folder in the layout of the Hugging Face Hub."""
 
+import errno
 import json
 
 import jax
@@ -34,7 +35,7 @@ def test_write_hugging_face_is_read_by_each_library(tmp_path):
     assert jaxlm.load_tokenizer(tmp_path / "mlp") == TOKENIZER
 
 
-def test_write_hugging_face_writes_all_or_nothing(tmp_path):
+def test_write_hugging_face_writes_all_or_nothing(tmp_path, monkeypatch):
     variables = jaxlm.init(MODEL, jax.random.key(0))
     with pytest.raises(ValueError, match="a CharTokenizer has no tokenizer"):
         jaxlm.write_hugging_face(tmp_path / "mlp", MODEL, variables, jaxlm.CharTokenizer("ab"))
@@ -43,5 +44,17 @@ def test_write_hugging_face_writes_all_or_nothing(tmp_path):
     with pytest.raises(FileExistsError, match=r"README\.md exists; .*overwrite"):
         jaxlm.write_hugging_face(tmp_path, MODEL, variables, TOKENIZER)
     assert [path.name for path in tmp_path.iterdir()] == ["README.md"]
-    jaxlm.write_hugging_face(tmp_path, MODEL, variables, TOKENIZER, overwrite=True)
+    monkeypatch.chdir(tmp_path)
+    jaxlm.write_hugging_face(".", MODEL, variables, TOKENIZER, overwrite=True)
     assert len([*tmp_path.iterdir()]) == 4
+    assert f"# {tmp_path.name}\n" in (tmp_path / "README.md").read_text("utf-8")
+
+
+def test_write_hugging_face_leaves_nothing_on_a_full_disk(tmp_path, monkeypatch):
+    def fail(path, content):
+        raise OSError(errno.ENOSPC, "No space left on device", "a temporary file")
+
+    monkeypatch.setattr("jaxlm.checkpoints.hugging_face.write_atomically", fail)
+    with pytest.raises(OSError, match=r"No space left on device: '.*mlp'$"):
+        jaxlm.write_hugging_face(tmp_path / "mlp", MODEL, jaxlm.init(MODEL, jax.random.key(0)), TOKENIZER)
+    assert not [*tmp_path.iterdir()]
