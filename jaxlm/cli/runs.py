@@ -56,7 +56,7 @@ def show_runs(options: RunsOptions, console: Console) -> dict[str, Any]:
         write(console, _format_csv(rows))
     if options.plot is not None and rows:
         options.plot.parent.mkdir(parents=True, exist_ok=True)
-        plot_settings(options.plot, named[0], document["settings"]) if is_sweep else _plot_runs(options.plot, rows)
+        plot_settings(options.plot, rows, document["settings"]) if is_sweep else _plot_runs(options.plot, rows)
     if options.best:
         document["best"] = _find_best(document)
         print_plain(shown, document["best"]["command"])
@@ -71,8 +71,10 @@ def show_sweep(path: Path, console: Console) -> dict[str, Any]:
     console.print(sweep_table(settings))
     _print_unfinished([row for row in runs if row["state"] in ("failed", "damaged")], console)
     if unfinished := sum(row["state"] != "done" for row in runs):
-        count = f"{unfinished} of {len(runs)} runs are not done"
-        print_plain(console, f"{count}; continue with: jaxlm sweep --out {shlex.quote(str(path))}")
+        is_damaged = any(row["state"] == "damaged" for row in runs)
+        remedy = f"{'remove the damaged ones, and ' if is_damaged else ''}continue with"
+        command = f"jaxlm sweep --out {shlex.quote(str(path))}"
+        print_plain(console, f"{unfinished} of {len(runs)} runs are not done; {remedy}: {command}")
     return {"runs": runs, "settings": settings}
 
 
@@ -168,12 +170,12 @@ def _find_best(document: dict[str, Any]) -> dict[str, Any]:
     return {"run": best["run"], "command": shlex.join(config_to_command(config))}
 
 
-def plot_settings(plot: Path, sweep: Path, settings: list[dict[str, Any]]) -> None:
+def plot_settings(plot: Path, rows: list[dict[str, Any]], settings: list[dict[str, Any]]) -> None:
     """Plot the curves of a sweep, averaged over seeds."""
     from jaxlm.runs.report.sweep_plot import plot_sweep
     from jaxlm.runs.sweeps.summary import read_curves
 
-    plot_sweep(plot, read_curves(sweep, settings))
+    plot_sweep(plot, read_curves(rows, settings))
 
 
 def _plot_runs(plot: Path, rows: list[dict[str, Any]]) -> None:

@@ -1,6 +1,7 @@
 """Summarize runs: state and headline figures."""
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +32,10 @@ def summarize_run(path: Path) -> dict[str, Any]:
 
 
 def is_done(path: Path) -> bool:
-    """Return whether the directory holds a finished run. Raise a ValueError if its manifest is damaged."""
-    return (path / "manifest.json").exists() and read_manifest(path)["state"] == "done"
+    """Return whether the directory holds a finished run; False if its manifest is missing or damaged."""
+    with suppress(OSError, ValueError):
+        return bool(read_manifest(path)["state"] == "done")
+    return False
 
 
 def list_runs(folder: str | os.PathLike[str]) -> list[dict[str, Any]]:

@@ -16,7 +16,8 @@ def mean_and_interval(values: Sequence[float]) -> tuple[float, float]:
     """
     from scipy.special import stdtrit  # type: ignore[import-untyped]  # a dependency of JAX; late for a fast --help
 
-    mean, num_values = float(np.mean(values)), len(values)
-    if num_values < 2 or not math.isfinite(mean):
-        return mean, math.inf
-    return mean, float(stdtrit(num_values - 1, 0.975) * np.std(values, ddof=1) / math.sqrt(num_values))
+    with np.errstate(over="ignore"):  # a perplexity may be 1e300
+        mean, num_values = float(np.mean(values)), len(values)
+        if num_values < 2 or not math.isfinite(mean):
+            return mean, math.inf
+        return mean, float(stdtrit(num_values - 1, 0.975) * np.std(values, ddof=1) / math.sqrt(num_values))

@@ -101,6 +101,24 @@ def test_runs_prints_csv_with_options(planned):
     assert (rows[4]["nats_per_token"], rows[3]["nats_per_token"]) == ("2.5", "")
 
 
+def test_runs_of_a_sweep_names_the_remedy_for_damaged_runs(planned):
+    finish(planned / "3-lr=0.1,seed=0", 2.5, lr=0.1)
+    damaged = planned / "0-lr=0.5,seed=0"
+    finish(damaged, 2.5, lr=0.5)
+    (damaged / "metrics.jsonl").write_text("x\n")
+    console = pipe()
+    runs((planned,), plot=planned.parent / "plot.png", console=console)
+    remedy = f"remove the damaged ones, and continue with: jaxlm sweep --out {planned}"
+    assert shown(console).splitlines()[-1] == f"5 of 6 runs are not done; {remedy}"
+
+
+def test_runs_ranks_zero_bits_first(planned):
+    for number in range(6):
+        lr, seed = (0.5, 0.1)[number // 3], number % 3
+        finish(planned / f"{number}-lr={lr},seed={seed}", 1.0 if lr == 0.5 else 0.0, lr=lr, seed=seed)
+    assert [row["options"]["lr"] for row in runs((planned,))["settings"]] == [0.1, 0.5]
+
+
 def test_runs_of_a_directory_names_its_sweeps(planned):
     console = pipe()
     assert runs((planned.parent,), console=console) == {"runs": []}

@@ -198,6 +198,11 @@ def test_plot_sweep_names_the_best_and_pools_seeds(draw):
     assert axes.get_legend().get_title().get_text() == "best settings; 45 others in gray"
 
 
+def test_plot_sweep_without_curves_says_so(draw):
+    (axes,) = draw(plot_sweep, {"smoothing=1": [[]], "smoothing=2": []}).axes
+    assert [text.get_text() for text in axes.texts] == ["no data"]
+
+
 def test_plot_counts_shows_the_most_frequent_tokens(draw):
     draw(plot_counts, np.zeros((2, 2), np.int32), [r"$\frac$", "\N{OGHAM LETTER BEITH}"])
     axes = draw(plot_counts, np.array([[0, 1, 0], [2000, 3, 4], [0, 9, 0]]), ["a", " b", "\n"], num_tokens=2).axes[

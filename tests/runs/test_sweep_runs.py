@@ -6,12 +6,13 @@ import signal
 
 import numpy as np
 import pytest
+from rich.console import Console
 from tiny_runs import assert_same_run, bits, contents, signal_when, tiny_config
 
 from jaxlm.runs.load import load_model
 from jaxlm.runs.manifest import read_manifest
 from jaxlm.runs.metrics_log import read_metrics
-from jaxlm.runs.sweeps.plan import plan_sweep
+from jaxlm.runs.sweeps.plan import plan_sweep, run_names
 from jaxlm.runs.sweeps.run import run_sweep
 from jaxlm.runs.sweeps.summary import list_sweep_runs
 from jaxlm.runs.train import resume_run, start_run
@@ -100,6 +101,50 @@ def test_a_run_that_diverges_does_not_stop_the_others(text_folder, tmp_path):
     with pytest.raises(FloatingPointError) as error:
         start_run(dataclasses.replace(config, lr=1e9), tmp_path / "alone")
     assert states == {"0-lr=0.1": ("done", None), "1-lr=1000000000.0": ("failed", str(error.value))}
+
+
+@slow
+def test_a_run_that_cannot_be_trained_does_not_stop_the_others(text_folder, tmp_path, capsys):
+    config = tiny_config(text_folder, save_every=None)
+    configs = plan_sweep(config, {"context_length": [10_000, 2], "seed": [0, 1]})
+    configs += plan_sweep(config, {"context_length": [10_000, 3], "optimizer": ["adam"]})
+    damaged = tmp_path / "sweep" / run_names(configs)[2]
+    run_sweep(tmp_path / "sweep", configs, index=2)
+    (damaged / "manifest.json").write_text("{")
+    console = Console(width=200)
+    run_sweep(tmp_path / "sweep", configs, console=console)
+    names, lines = run_names(configs), capsys.readouterr().out.splitlines()
+    for failed in (f"{names[0]}, {names[1]}", names[4]):
+        assert sum(line.startswith(f"{failed}: ") and "use a longer text" in line for line in lines) == 1, lines
+    assert (
+        sum(line.startswith(f"{names[2]}: {damaged / 'manifest.json'} is not valid JSON") for line in lines) == 1
+    )
+    states = [row["state"] for row in list_sweep_runs(tmp_path / "sweep")]
+    assert states == ["planned", "planned", "damaged", "done", "planned", "done"]
+
+
+@slow
+def test_a_pack_does_not_replace_a_damaged_run(configs, tmp_path):
+    sweep = tmp_path / "sweep"
+    with pytest.raises(KeyboardInterrupt):
+        run_sweep(sweep, configs[:3], console=signal_when("step 5/", signal.SIGINT))
+    damaged = sweep / run_names(configs[:3])[0]
+    damaged.mkdir()
+    (damaged / "manifest.json").write_text("{")
+    run_sweep(sweep)
+    assert [row["state"] for row in list_sweep_runs(sweep)] == ["damaged", "done", "done"]
+    assert not list(sweep.glob("pack-*"))
+
+
+def test_run_sweep_refuses_a_damaged_pack(text_folder, tmp_path):
+    configs = plan_sweep(tiny_config(text_folder), {"seed": [0, 1]})
+    with pytest.raises(ValueError, match="index"):
+        run_sweep(tmp_path, configs, index=9)  # which writes the plan
+    (tmp_path / "pack-0").mkdir()
+    for content in ("{", "3", "[]", "[3]", '["another"]'):
+        (tmp_path / "pack-0" / "runs.json").write_text(content)
+        with pytest.raises(ValueError, match=r"pack-0.runs\.json is damaged; remove .*pack-0, so that"):
+            run_sweep(tmp_path)
 
 
 @slow

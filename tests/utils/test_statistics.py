@@ -15,3 +15,4 @@ def test_mean_and_interval_is_students():
 
 def test_mean_and_interval_is_infinite_without_a_spread():
     assert mean_and_interval([5.0]) == (5.0, math.inf)
+    assert mean_and_interval([1e200, 3e200]) == (2e200, math.inf)  # without a warning

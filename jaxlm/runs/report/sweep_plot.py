@@ -37,7 +37,12 @@ def plot_sweep(path: Path, curves: Mapping[str, Sequence[Sequence[Any]]]) -> Non
         axes.fill_between(
             steps, list(map(min, values)), list(map(max, values)), alpha=0.2 if is_named else 0.05, **look
         )
-    axes.set(title="validation perplexity (log scale): mean and range over seeds", xlabel="step", yscale="log")
+    axes.set(title="validation perplexity (log scale): mean and range over seeds", xlabel="step")
+    if not any(len(line.get_xdata()) for line in axes.lines):
+        axes.text(0.5, 0.5, "no data", ha="center", transform=axes.transAxes)
+        save_figure(figure, path)
+        return
+    axes.set_yscale("log")
     axes.yaxis.set(major_formatter="{x:,.6g}", minor_formatter="{x:,.6g}")
     axes.tick_params(which="minor", labelsize=7)
     axes.grid(alpha=0.25)

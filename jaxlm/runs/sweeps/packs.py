@@ -3,8 +3,9 @@
 import dataclasses
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -64,16 +65,30 @@ def _shape_of(config: TrainConfig) -> Any:
     return dataclasses.replace(config, seed=0, **numbers), is_used
 
 
-def unfinished_packs(sweep: Path) -> list[list[str]]:
-    """Return the names of the runs of each pack that was started and is not finished."""
-    return [read_json(path) for path in sorted(sweep.glob(f"{_PREFIX}*/{_NAMES}"))]
+def unfinished_packs(sweep: Path, runs: Collection[str]) -> list[list[str]]:
+    """Return the names of the runs of each pack that was started and is not finished.
+
+    Raises a ValueError if a pack is damaged or has other runs than `runs`.
+    """
+    packs = []
+    for path in sorted(sweep.glob(f"{_PREFIX}*/{_NAMES}")):
+        names: Any = None
+        with suppress(ValueError):
+            names = read_json(path)
+        if not (
+            isinstance(names, list) and names and all(isinstance(each, str) and each in runs for each in names)
+        ):
+            raise ValueError(f"{path} is damaged; remove {path.parent}, so that its runs are trained again")
+        packs.append(names)
+    return packs
 
 
 def train_group(sweep: Path, configs: Mapping[str, TrainConfig], console: Console) -> Iterator[list[str]]:
     """Train the runs of a group, in as many packs as memory requires, and write their run directories.
 
-    Yield the names of the runs of each pack that diverged, which have no directory. A pack has checkpoints of its
-    own, from which it continues; they are removed when the next item is requested.
+    Yield the names of the runs of each pack that are not written: they diverged, or their directory is damaged or
+    in use. A pack has checkpoints of its own, from which it continues; they are removed when the next item is
+    requested.
     Raises a KeyboardInterrupt on SIGINT or SIGTERM, after saving a checkpoint.
     """
     resolved = {name: resolve(config) for name, config in configs.items()}
@@ -94,20 +109,23 @@ def train_group(sweep: Path, configs: Mapping[str, TrainConfig], console: Consol
 
 
 def _train_pack(sweep: Path, folder: Path, pack: Mapping[str, TrainingSetup], console: Console) -> list[str]:
-    """Train the runs, write the directories of those that did not diverge, and return the names of the others."""
+    """Train the runs, write their directories, and return the names of those that are not written."""
     with measure_time() as timing:
         last, evaluations = _train_together(folder, list(pack.values()), console)
-    logs, diverged = json.loads(last.log), []
+    logs, not_written = json.loads(last.log), []
     for run, (name, setup) in enumerate(pack.items()):
         state, best = (
             jax.tree.map(lambda leaf, run=run: leaf[run] if np.ndim(leaf) else leaf, each) for each in last[:2]
         )
-        if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params)):
-            diverged.append(name)
-        elif not is_done(sweep / name):
-            checkpoint = Checkpoint(state, best, logs[run].encode(), last.seconds / len(pack))
-            _write_run(sweep / name, setup, checkpoint, evaluations[run], timing.compile_seconds / len(pack))
-    return diverged
+        checkpoint = Checkpoint(state, best, logs[run].encode(), last.seconds / len(pack))
+        try:
+            if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params)):
+                not_written.append(name)
+            elif not is_done(sweep / name):
+                _write_run(sweep / name, setup, checkpoint, evaluations[run], timing.compile_seconds / len(pack))
+        except (ValueError, FileExistsError, BlockingIOError):  # of the directory, which `start_run` also raises
+            not_written.append(name)
+    return not_written
 
 
 def _train_together(

@@ -26,6 +26,8 @@ from jaxlm.utils.signals import terminate_as_interrupt
 from jaxlm.utils.terminal import drop_output_errors, print_plain
 
 PLAN_FILE = "sweep.json"
+# The errors of one run, such as a text that is too short. Others, such as a full disk, end the sweep.
+_RUN_ERRORS = FloatingPointError, ValueError, BlockingIOError, FileExistsError, FileNotFoundError
 _VERSION = 1
 
 
@@ -44,8 +46,8 @@ def run_sweep(
 
     Runs of `model` bigram or mlp with `optimizer` sgd that differ only in `lr`, `weight_decay`, `momentum`,
     `clip_norm`, `warmup_steps` and `seed` are trained together as one vmapped program. Each equals its single run
-    up to rounding. The others are trained by `start_run`. A run that diverges is reported and does not stop the
-    others.
+    up to rounding. The others are trained by `start_run`. A run that diverges or cannot be trained is reported and
+    does not stop the others.
 
     Args:
         path: directory of the sweep.
@@ -128,20 +130,25 @@ def _with_absolute_paths(config: TrainConfig) -> TrainConfig:
 
 def _run_all(path: Path, runs: dict[str, TrainConfig], workers: int, console: Console) -> None:
     """Continue the packs, start new ones of the runs without a directory, and then train the others alone."""
-    groups = unfinished_packs(path)
+    groups = unfinished_packs(path, runs)
     started = {name for group in groups for name in group}
     groups += group_by_shape(
         {name: config for name, config in runs.items() if name not in started and not (path / name).exists()}
     )
+    alone = runs
     for group in groups:
         if len(group) > 1 or group[0] in started:
-            for diverged in train_group(path, {name: runs[name] for name in group}, console):
-                _run_each(path, {name: runs[name] for name in diverged}, 1, console)
-    _run_each(path, runs, workers, console)
+            try:
+                for not_written in train_group(path, {name: runs[name] for name in group}, console):
+                    _run_each(path, {name: runs[name] for name in not_written}, 1, console)
+            except _RUN_ERRORS as error:
+                print_plain(console, f"{', '.join(group)}: {error}")
+            alone = {name: config for name, config in alone.items() if name not in group}
+    _run_each(path, alone, workers, console)
 
 
 def _run_each(path: Path, runs: dict[str, TrainConfig], workers: int, console: Console) -> None:
-    """Train the runs that are not done, each by itself. A run that diverges, or is in use, is reported."""
+    """Train the runs that are not done, each by itself. A run that fails, or is in use, is reported."""
     waiting = [name for name in runs if not is_done(path / name)]
     if workers > 1 and len(waiting) > 1:
         _run_processes(path, waiting, workers, console)
@@ -149,7 +156,7 @@ def _run_each(path: Path, runs: dict[str, TrainConfig], workers: int, console: C
     for number, name in enumerate(waiting, 1):
         try:
             _run_alone(path / name, runs[name], console)
-        except (FloatingPointError, BlockingIOError) as error:
+        except _RUN_ERRORS as error:
             print_plain(console, f"{name}: {error}")
         if number % 100 == 0:
             # Each run compiles; after about 330, LLVM would end the process.

@@ -63,7 +63,13 @@ def summarize_sweep(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
         options = config_to_json(config)
         settings.setdefault(tuple(options[name] for name in varied), []).append(row)
     rows = [_pool(dict(zip(varied, values, strict=True)), runs) for values, runs in settings.items()]
-    return sorted(rows, key=lambda row: (row["num_done"] < len(row["runs"]), row["bits_per_byte"] or math.inf))
+
+    def rank(row: dict[str, Any]) -> tuple[bool, float]:
+        return row["num_done"] < len(row["runs"]), math.inf if row["bits_per_byte"] is None else row[
+            "bits_per_byte"
+        ]
+
+    return sorted(rows, key=rank)
 
 
 def best_run(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
@@ -76,11 +82,14 @@ def best_run(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
     return min(done, key=lambda row: row["bits_per_byte"], default=None)
 
 
-def read_curves(path: Path, settings: list[dict[str, Any]]) -> dict[str, list[list[dict[str, Any]]]]:
-    """Return the records of the runs of each setting, by a title such as "lr=0.3"."""
+def read_curves(
+    rows: list[dict[str, Any]], settings: list[dict[str, Any]]
+) -> dict[str, list[list[dict[str, Any]]]]:
+    """Return the records of the runs of each setting, except damaged ones, by a title such as "lr=0.3"."""
+    paths = {row["run"]: Path(row["path"]) for row in rows if row["state"] != "damaged"}
     return {
         ", ".join(f"{name}={value}" for name, value in setting["options"].items()) or "all seeds": [
-            read_metrics(path / name / "metrics.jsonl") for name in setting["runs"]
+            read_metrics(paths[name] / "metrics.jsonl") for name in setting["runs"] if name in paths
         ]
         for setting in settings
     }
