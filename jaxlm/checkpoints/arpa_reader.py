@@ -87,7 +87,7 @@ def _read_lines(path: Path, file: Iterable[bytes]) -> Lines:
     number = 0
     for number, line in enumerate(file, 1):
         try:
-            text = line.decode()
+            text = line.decode("utf-8-sig" if number == 1 else "utf-8")
         except UnicodeDecodeError:
             text = decode_text(line, origin=f"{path}, line {number}")  # raises an error that names the encoding
         yield number, text.strip(" \t\r\n")
@@ -139,8 +139,8 @@ def _read_ngrams(path: Path, lines: Lines, order: int, is_highest: bool, ids: di
     for line in lines:
         fields = [field for field in line[1].replace("\t", " ").split(" ") if field]
         if not order + 1 <= len(fields) <= order + (1 if is_highest else 2):
-            wanted = f"a log-probability, {order} words" + ("" if is_highest else ", and perhaps a backoff")
-            raise _error(path, line, f"expected {wanted}")
+            wanted = f"the log-probability and words of a {order}-gram"
+            raise _error(path, line, f"expected {wanted}{'' if is_highest else ', and perhaps a backoff'}")
         try:
             log_prob, backoff = float(fields[0]), float(fields[order + 1] if len(fields) > order + 1 else 0)
         except ValueError:

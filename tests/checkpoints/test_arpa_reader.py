@@ -30,6 +30,14 @@ def test_read_arpa_gives_the_probabilities_of_the_lines(path):
         np.testing.assert_allclose(row, expected, rtol=1e-5)
 
 
+def test_read_arpa_of_a_windows_editor(path):
+    expected = jaxlm.read_arpa(path)
+    path.write_bytes(b"\xef\xbb\xbf" + ARPA.replace("\n", "\r\n").encode())
+    model, variables, words = jaxlm.read_arpa(path)
+    assert (model, words) == (expected.model, expected.words)
+    jax.tree.map(np.testing.assert_array_equal, variables, expected.variables)
+
+
 def test_read_arpa_targets_equal_apply(path):
     model, variables, _ = jaxlm.read_arpa(path)
     ids = np.random.default_rng(0).choice([0, 2, 3, 4], 500)
@@ -90,9 +98,12 @@ INVALID = {
         replace("\\3-grams:", "\\4-grams:"),
         r"line 20: expected \\3-grams:, got '\\\\4-grams:'",
     ),
-    "a line too few": (replace("-0.9\t</s>\t0\n", ""), r"line 12: expected a log-probability, 1 words.*got ''"),
+    "a line too few": (
+        replace("-0.9\t</s>\t0\n", ""),
+        r"line 12: expected the log-probability and words of a 1-gram, and perhaps a backoff, got ''",
+    ),
     "a line too many": (replace("-0.7\tb", "-9\tc\n-0.7\tb"), r"line 13: expected \\2-grams:, got '-0.7"),
-    "truncated": (ARPA[:-10], r"line 22: expected a log-probability, 3 words, got '-0.15.*tb a'"),
+    "truncated": (ARPA[:-10], r"line 22: expected the log-probability and words of a 3-gram, got '-0.15.*tb a'"),
     "no end": (replace("\\end\\\n", ""), r"is truncated: it ends after line 23"),
     "above 1": (replace("-0.5", "0.5"), "line 11: a log-probability must be at most 0.*got '0.5"),
     "not a number": (replace("-0.5", "nan"), "line 11: a log-probability must be at most 0"),
@@ -100,7 +111,10 @@ INVALID = {
     "an unknown word": (replace("a b\t", "a c\t"), "line 16: 'c' is not among the 1-grams, got '-0.6"),
     "a word twice": (replace("\tb\t", "\ta\t"), "line 12: this 1-gram is listed twice"),
     "an n-gram twice": (replace("-0.15\tb a b", "-9\t<s> a b"), "line 22: this 3-gram is listed twice"),
-    "a backoff at the top": (replace("b a b", "b a b\t-1"), "line 22: expected a log-probability, 3 words, got"),
+    "a backoff at the top": (
+        replace("b a b", "b a b\t-1"),
+        "line 22: expected the log-probability and words of a 3-gram, got",
+    ),
     "an infinite backoff": (replace("-0.25", "inf"), "line 11: .*a backoff at most 99"),
     "too many orders": (
         "\\data\\\n" + "".join(f"ngram {order}=1\n" for order in range(1, 12)),
@@ -121,7 +135,7 @@ def test_read_arpa_invalid(content, problem, tmp_path):
 def test_read_arpa_does_not_trust_sizes(tmp_path):
     (tmp_path / "lm.arpa").write_text(ARPA.replace("ngram 3=2", "ngram 3=999999999999"))
     tracemalloc.start()
-    with pytest.raises(ValueError, match="line 23: expected a log-probability"):
+    with pytest.raises(ValueError, match="line 23: expected the log-probability and words of a 3-gram"):
         jaxlm.read_arpa(tmp_path / "lm.arpa")
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
