@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxlm._types import Variables
-from jaxlm.checkpoints.arpa_words import SPECIAL_WORDS, spell_tokens
+from jaxlm.checkpoints.arpa_words import PLACEHOLDERS, spell_tokens
 from jaxlm.models.backoff_lm import LOG10_OF_ZERO, BackoffLM, ListedNgrams
 from jaxlm.models.ngram_counts import pack_ngrams
 from jaxlm.text.tokenizers import Tokenizer
@@ -42,8 +42,8 @@ def read_arpa(path: str | os.PathLike[str], tokenizer: Tokenizer | None = None) 
     other words follow. Each token that is not listed has the probability of `<unk>`, as in KenLM, so the sum of
     all probabilities can exceed 1.
 
-    `<unk>`, `<s>` and `</s>` are words like others, except those of `write_arpa`: with the log-probability -99 and
-    without a backoff, they are left out. `<s>` is never predicted; its probability is 0, though KenLM writes 1.
+    `<unk>`, `<s>` and `</s>` are words like others, except that the three lines which `write_arpa` adds for them
+    are left out. `<s>` is never predicted; its probability is 0, though KenLM writes 1.
 
     To score sentences as KenLM does, put N - 1 times `</s>` in front of the text, then `<s>` before and `</s>`
     after each sentence. Call `window_nats`, and drop the results whose target is `<s>`. No n-gram contains
@@ -121,7 +121,12 @@ def _read_orders(path: Path, lines: Lines, ids: dict[str, int]) -> list[ListedNg
     listed = ids
     for order, size in enumerate(sizes, 1):
         _expect(path, line, f"\\{order}-grams:")
-        orders.append(_read_ngrams(path, itertools.islice(lines, size), order, order == len(sizes), listed))
+        entries = itertools.islice(lines, size)
+        if order == 1:
+            first = [*itertools.islice(entries, len(PLACEHOLDERS))]
+            if tuple(text for _, text in first) != PLACEHOLDERS:
+                entries = itertools.chain(first, entries)
+        orders.append(_read_ngrams(path, entries, order, order == len(sizes), listed))
         if order == 1:  # tokens of the tokenizer may not be listed
             words = [*ids]
             listed = {words[index]: index for index in orders[0].ngrams[:, 0].tolist()}
@@ -149,8 +154,6 @@ def _read_ngrams(path: Path, lines: Lines, order: int, is_highest: bool, ids: di
             raise _error(path, line, "a log-probability must be at most 0, and a backoff at most 99")
         words = fields[1 : order + 1]
         if order == 1:
-            if words[0] in SPECIAL_WORDS and log_prob <= LOG10_OF_ZERO and len(fields) == 2:
-                continue  # a placeholder of `write_arpa`
             ids.setdefault(words[0], len(ids))
         try:
             tokens.extend([ids[word] for word in words])

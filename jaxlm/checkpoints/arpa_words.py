@@ -3,9 +3,9 @@
 from jaxlm.text.bpe import BYTE_OF_CHARACTER
 from jaxlm.text.tokenizers import Tokenizer
 
-SPECIAL_WORDS = "<unk>", "<s>", "</s>"  # which KenLM requires
+PLACEHOLDERS = "-99\t<unk>", "-99\t<s>", "-99\t</s>"  # 1-grams that KenLM requires
 _CHARACTER_OF_BYTE = {byte: character for character, byte in BYTE_OF_CHARACTER.items()}
-_RESERVED = {*SPECIAL_WORDS, "<UNK>"}
+_SPECIAL_WORDS = {"<unk>", "<UNK>", "<s>", "</s>"}
 
 
 def spell_tokens(vocab_size: int, tokenizer: Tokenizer | None) -> list[str]:
@@ -23,5 +23,5 @@ def spell_tokens(vocab_size: int, tokenizer: Tokenizer | None) -> list[str]:
     words = []
     for token in range(tokenizer.vocab_size):
         word = "".join(_CHARACTER_OF_BYTE[byte] for byte in tokenizer.decode_bytes([token]))
-        words.append("⟨" + word[1:] if word in _RESERVED else word)
+        words.append("⟨" + word[1:] if word in _SPECIAL_WORDS else word)
     return words + [f"⟨{token}>" for token in range(tokenizer.vocab_size, vocab_size)]

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxlm._types import IntBN, Ngrams, Variables
-from jaxlm.checkpoints.arpa_words import SPECIAL_WORDS, spell_tokens
+from jaxlm.checkpoints.arpa_words import PLACEHOLDERS, spell_tokens
 from jaxlm.models import CountsBigramLM, CountsNgramLM, LanguageModel
 from jaxlm.models.backoff import find_contexts, take
 from jaxlm.models.backoff_lm import LOG10_OF_ZERO
@@ -84,11 +84,11 @@ def _lines(model: CountsNgramLM, variables: Variables, words: Sequence[str]) -> 
     orders = _list_ngrams(model, variables)
     yield "\\data\\\n"
     for order, ngrams in enumerate(orders, 1):
-        yield f"ngram {order}={len(ngrams) + (len(SPECIAL_WORDS) if order == 1 else 0)}\n"
+        yield f"ngram {order}={len(ngrams) + (len(PLACEHOLDERS) if order == 1 else 0)}\n"
     for order, ngrams in enumerate(orders, 1):
         yield f"\n\\{order}-grams:\n"
         if order == 1:
-            yield from (f"{LOG10_OF_ZERO:g}\t{word}\n" for word in SPECIAL_WORDS)
+            yield from (f"{line}\n" for line in PLACEHOLDERS)
         for begin in range(0, len(ngrams), _BLOCK):
             block = ngrams[begin : begin + _BLOCK]
             for ngram, log_prob, *backoff in zip(block.tolist(), *_look_up(model, variables, block), strict=True):

@@ -38,6 +38,13 @@ def test_read_arpa_of_a_windows_editor(path):
     jax.tree.map(np.testing.assert_array_equal, variables, expected.variables)
 
 
+def test_read_arpa_keeps_special_words_without_a_backoff(path):
+    path.write_text(replace("0\t<s>\t-0.4", "-99\t<s>"))
+    _, variables, words = jaxlm.read_arpa(path)
+    assert words == ["<unk>", "<s>", "</s>", "a", "b"]
+    assert variables["unigrams"][1] == -99
+
+
 def test_read_arpa_targets_equal_apply(path):
     model, variables, _ = jaxlm.read_arpa(path)
     ids = np.random.default_rng(0).choice([0, 2, 3, 4], 500)
