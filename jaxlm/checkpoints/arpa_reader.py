@@ -143,15 +143,17 @@ def _read_ngrams(path: Path, lines: Lines, order: int, is_highest: bool, ids: di
     log_probs, backoffs = array("f"), array("f")
     for line in lines:
         fields = [field for field in line[1].replace("\t", " ").split(" ") if field]
-        if not order + 1 <= len(fields) <= order + (1 if is_highest else 2):
-            wanted = f"the log-probability and words of a {order}-gram"
-            raise _error(path, line, f"expected {wanted}{'' if is_highest else ', and perhaps a backoff'}")
+        if not order + 1 <= len(fields) <= order + 2:
+            wanted = f"the log-probability and words of a {order}-gram, and perhaps a backoff"
+            raise _error(path, line, f"expected {wanted}")
         try:
             log_prob, backoff = float(fields[0]), float(fields[order + 1] if len(fields) > order + 1 else 0)
         except ValueError:
             raise _error(path, line, "expected numbers as log-probability and backoff") from None
         if not (log_prob <= 0 and backoff <= -LOG10_OF_ZERO):
             raise _error(path, line, "a log-probability must be at most 0, and a backoff at most 99")
+        if is_highest and backoff:
+            raise _error(path, line, "expected no backoff, or 0, in the highest order")
         words = fields[1 : order + 1]
         if order == 1:
             ids.setdefault(words[0], len(ids))

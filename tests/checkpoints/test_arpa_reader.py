@@ -30,6 +30,12 @@ def test_read_arpa_gives_the_probabilities_of_the_lines(path):
         np.testing.assert_allclose(row, expected, rtol=1e-5)
 
 
+def test_read_arpa_accepts_backoffs_of_0_in_the_highest_order(path):
+    expected = jaxlm.read_arpa(path).variables
+    path.write_text(replace("b a b", "b a b\t0"))
+    jax.tree.map(np.testing.assert_array_equal, jaxlm.read_arpa(path).variables, expected)
+
+
 def test_read_arpa_of_a_windows_editor(path):
     expected = jaxlm.read_arpa(path)
     path.write_bytes(b"\xef\xbb\xbf" + ARPA.replace("\n", "\r\n").encode())
@@ -110,7 +116,7 @@ INVALID = {
         r"line 12: expected the log-probability and words of a 1-gram, and perhaps a backoff, got ''",
     ),
     "a line too many": (replace("-0.7\tb", "-9\tc\n-0.7\tb"), r"line 13: expected \\2-grams:, got '-0.7"),
-    "truncated": (ARPA[:-10], r"line 22: expected the log-probability and words of a 3-gram, got '-0.15.*tb a'"),
+    "truncated": (ARPA[:-10], r"line 22: expected the log-probability and words of a 3-gram, .*got '-0.15.*tb a'"),
     "no end": (replace("\\end\\\n", ""), r"is truncated: it ends after line 23"),
     "above 1": (replace("-0.5", "0.5"), "line 11: a log-probability must be at most 0.*got '0.5"),
     "not a number": (replace("-0.5", "nan"), "line 11: a log-probability must be at most 0"),
@@ -120,7 +126,7 @@ INVALID = {
     "an n-gram twice": (replace("-0.15\tb a b", "-9\t<s> a b"), "line 22: this 3-gram is listed twice"),
     "a backoff at the top": (
         replace("b a b", "b a b\t-1"),
-        "line 22: expected the log-probability and words of a 3-gram, got",
+        "line 22: expected no backoff, or 0, in the highest order, got",
     ),
     "an infinite backoff": (replace("-0.25", "inf"), "line 11: .*a backoff at most 99"),
     "too many orders": (
