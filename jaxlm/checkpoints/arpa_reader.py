@@ -121,7 +121,7 @@ def _read_orders(path: Path, lines: Lines, ids: dict[str, int]) -> list[ListedNg
     listed = ids
     for order, size in enumerate(sizes, 1):
         _expect(path, line, f"\\{order}-grams:")
-        entries = itertools.islice(lines, size)
+        entries: Lines = itertools.islice(lines, size)
         if order == 1:
             first = [*itertools.islice(entries, len(PLACEHOLDERS))]
             if tuple(text for _, text in first) != PLACEHOLDERS:
