@@ -114,7 +114,7 @@ def test_a_run_that_cannot_be_trained_does_not_stop_the_others(text_folder, tmp_
     console = Console(width=200)
     run_sweep(tmp_path / "sweep", configs, console=console)
     names, lines = run_names(configs), capsys.readouterr().out.splitlines()
-    for failed in (f"{names[0]}, {names[1]}", names[4]):
+    for failed in (f"{names[0]} to {names[1]}", names[4]):
         assert sum(line.startswith(f"{failed}: ") and "use a longer text" in line for line in lines) == 1, lines
     assert (
         sum(line.startswith(f"{names[2]}: {damaged / 'manifest.json'} is not valid JSON") for line in lines) == 1

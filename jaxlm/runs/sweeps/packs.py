@@ -98,13 +98,13 @@ def train_group(sweep: Path, configs: Mapping[str, TrainConfig], console: Consol
     }
     size, names = max(1, _MAX_WEIGHTS // num_init_params(first.model)), list(setups)
     for begin in range(0, len(names), size):
-        pack = {name: setups[name] for name in names[begin : begin + size]}
-        folder = sweep / f"{_PREFIX}{names[begin]}"
+        pack_names = names[begin : begin + size]
+        folder = sweep / f"{_PREFIX}{pack_names[0]}"
         folder.mkdir(exist_ok=True)
-        write_json(folder / _NAMES, list(pack))
-        print_plain(console, f"{len(pack)} runs as one program: {', '.join(pack)}")
+        write_json(folder / _NAMES, pack_names)
+        print_plain(console, f"{len(pack_names)} runs as one program: {pack_names[0]} to {pack_names[-1]}")
         with jax.default_device(first.device):
-            yield _train_pack(sweep, folder, pack, console)
+            yield _train_pack(sweep, folder, {name: setups[name] for name in pack_names}, console)
         remove(folder)
 
 

@@ -26,8 +26,8 @@ from jaxlm.utils.signals import terminate_as_interrupt
 from jaxlm.utils.terminal import drop_output_errors, print_plain
 
 PLAN_FILE = "sweep.json"
-# The errors of one run, such as a text that is too short. Others, such as a full disk, end the sweep.
-_RUN_ERRORS = FloatingPointError, ValueError, BlockingIOError, FileExistsError, FileNotFoundError
+# Of one run, such as a text that is too short for it. Others, such as a full disk, end the sweep.
+_RUN_ERRORS = FloatingPointError, ValueError, BlockingIOError, FileExistsError
 _VERSION = 1
 
 
@@ -112,7 +112,9 @@ def _create_sweep(path: Path, configs: Sequence[TrainConfig]) -> dict[str, Train
     entries = {entry.name for entry in path.iterdir() if not entry.name.startswith(".")}  # without locks
     if PLAN_FILE in entries:
         if open_sweep(path) != runs:
-            raise ValueError(f"{path} is a sweep of other runs; choose another --out, or repeat its options")
+            raise ValueError(
+                f"{path} is a sweep of other runs; repeat its options, choose another --out, or remove it"
+            )
         return runs
     if entries:
         raise FileExistsError(f"{path} is not empty and not a sweep; choose another --out")
@@ -142,7 +144,7 @@ def _run_all(path: Path, runs: dict[str, TrainConfig], workers: int, console: Co
                 for not_written in train_group(path, {name: runs[name] for name in group}, console):
                     _run_each(path, {name: runs[name] for name in not_written}, 1, console)
             except _RUN_ERRORS as error:
-                print_plain(console, f"{', '.join(group)}: {error}")
+                print_plain(console, f"{group[0]} to {group[-1]}: {error}")
             alone = {name: config for name, config in alone.items() if name not in group}
     _run_each(path, alone, workers, console)
 
@@ -180,17 +182,11 @@ def _run_processes(path: Path, names: Sequence[str], workers: int, console: Cons
             if waiting and len(processes) < workers:
                 name = waiting.pop(0)
                 print_plain(console, f"{name}: started, {len(waiting)} waiting")
-                command = [
-                    sys.executable,
-                    "-m",
-                    "jaxlm",
-                    "sweep",
-                    "--out",
-                    str(path),
-                    "--index",
-                    str(indices[name]),
-                ]
-                processes.append(subprocess.Popen(command, stdout=subprocess.DEVNULL))  # noqa: S603
+                command = [sys.executable, "-m", "jaxlm", "sweep", f"--out={path}", f"--index={indices[name]}"]
+                # In sessions of their own: Ctrl-C would reach them too, and the signal below end them unsaved.
+                processes.append(
+                    subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)  # noqa: S603
+                )
             else:
                 time.sleep(0.05)
     finally:
