@@ -13,6 +13,7 @@ from jaxlm.runs.metrics_log import replace_nonfinite
 from jaxlm.runs.page.describe import PageModel, describe_model, describe_tokenizer
 from jaxlm.text.tokenizers import Tokenizer
 
+_MAX_PROMPT_LENGTH = 4000  # characters; each change of the prompt computes all their losses
 _START = '\nstartPage(JSON.parse(byId("data").textContent));\n'
 
 
@@ -25,11 +26,11 @@ def build_page(
 
     Args:
         models: at least one; counts bigrams, neural bigrams and MLPs with the same tokenizer.
-        prompt: the text to begin with.
+        prompt: the text to begin with, at most 4,000 characters.
         float16: store weights in half precision: half the size, but not exactly the text of `jaxlm sample`.
 
     Raises:
-        ValueError: a model or the tokenizer is of another kind.
+        ValueError: a model or the tokenizer is of another kind, the prompt is too long, or weights exceed float16.
 
     >>> import jax, jaxlm
     >>> model = jaxlm.NeuralBigramLM(vocab_size=256, embedding_dim=2)
@@ -37,6 +38,10 @@ def build_page(
     >>> build_page(models, jaxlm.ByteTokenizer(), title="Bytes").startswith("<!doctype html>")
     True
     """
+    if len(prompt) > _MAX_PROMPT_LENGTH:
+        raise ValueError(
+            f"prompt must have at most {_MAX_PROMPT_LENGTH} characters, got {len(prompt)}; shorten it"
+        )
     num_tokens = int(tokenizer.vocab_size)
     data = {
         "prompt": prompt,
@@ -52,6 +57,7 @@ def build_page(
         title=title,
         script=Markup(script),  # noqa: S704  files of this folder
         style=Markup(style),  # noqa: S704
+        max_prompt_length=_MAX_PROMPT_LENGTH,
         is_half=float16,
         data=Markup(encoded),  # noqa: S704  JSON without "<"
         script_hash=_hash_source(script),

@@ -36,7 +36,8 @@ def describe_model(page_model: PageModel, *, num_tokens: int, float16: bool = Fa
         float16: round weights to half precision.
 
     Raises:
-        ValueError: the model is of another kind, or has fewer ids than the tokenizer.
+        ValueError: the model is of another kind, has fewer ids than the tokenizer, or weights beyond the
+            range of float16.
     """
     title, source, model, variables, perplexity = page_model
     if model.vocab_size < num_tokens:
@@ -62,6 +63,11 @@ def describe_model(page_model: PageModel, *, num_tokens: int, float16: bool = Fa
     if isinstance(model, MLPLanguageModel):
         arrays |= {"hiddenKernel": params["hidden"]["kernel"], "hiddenBias": params["hidden"]["bias"]}
         arrays |= {"directKernel": params["direct"]["kernel"]} if model.direct_connections else {}
+    largest = max(float(np.abs(np.asarray(array, np.float32)).max()) for array in arrays.values())
+    if float16 and largest > float(np.finfo(np.float16).max):
+        raise ValueError(
+            f"{source} has weights up to {largest:.3g}, but float16 ends at 65504; leave out --float16"
+        )
     points, shares = principal_components(np.asarray(arrays["embedding"])[:num_tokens])
     dtype = np.float16 if float16 else np.float32
     return described | {

@@ -29,12 +29,13 @@ def load_page_models(
     tokenizers: list[Tokenizer] = []
     prompt = ""
     for path in paths:
-        results = read_json(path / "results.json") if (path / "results.json").exists() else {}
-        prompt = prompt or results.get("prompt", "")
+        recorded_prompt, perplexities = _read_results(path / "results.json")
+        prompt = prompt or recorded_prompt
         group = []
         for source in sorted((path / "models").glob("*/")) or [path]:
             model, variables, tokenizer = load(source)
-            perplexity = _find_perplexity(results.get("models", []), source.name)
+            # The only model of a run has another name than its directory.
+            perplexity = perplexities.get(source.name if source != path else next(iter(perplexities), ""))
             group.append(PageModel(describe_title(model, source), str(source), model, variables, perplexity))
             tokenizers.append(tokenizer)
             if tokenizer != tokenizers[0]:
@@ -58,7 +59,12 @@ def describe_title(model: LanguageModel, source: Path) -> str:
     return _TITLES[type(model)] + added
 
 
-def _find_perplexity(rows: Sequence[dict[str, Any]], name: str) -> float | None:
-    """Return the perplexity in the row of `results.json` with this name, or in its only row."""
-    named = [row for row in rows if row["name"] == name] or rows
-    return named[0]["perplexity"] if len(named) == 1 else None
+def _read_results(file: Path) -> tuple[str, dict[str, float | None]]:
+    """Return the prompt of a run, and the perplexities of its models by name. Without a file, both are empty."""
+    if not file.exists():
+        return "", {}
+    results = read_json(file)
+    try:
+        return results["prompt"], {row["name"]: row["perplexity"] for row in results["models"]}
+    except (KeyError, TypeError):
+        raise ValueError(f"{file} does not hold the results of a run; restore or delete it") from None

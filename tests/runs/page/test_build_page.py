@@ -8,6 +8,7 @@ import re
 from html import unescape
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from page_models import TOKENIZER, make_page_models, random_weights
@@ -70,6 +71,19 @@ def test_build_page_in_half_precision_has_half_the_weights(models):
     assert sizes[0] == 2 * sizes[1]
 
 
+def test_build_page_refuses_weights_beyond_half_precision(models):
+    bigram = models[1]._replace(variables=jax.tree.map(lambda leaf: leaf * 1e6, models[1].variables))
+    with pytest.raises(
+        ValueError, match=r"bigram has weights up to .*e\+06, but float16 ends at 65504; leave out"
+    ):
+        build_page([bigram], TOKENIZER, title="t", float16=True)
+
+
+def test_build_page_refuses_a_long_prompt(models):
+    with pytest.raises(ValueError, match="prompt must have at most 4000 characters, got 4001; shorten it"):
+        build_page(models, TOKENIZER, title="t", prompt="t" * 4001)
+
+
 def test_compress_rows_holds_every_count():
     table = np.random.default_rng(0).poisson(0.5, size=(7, 7)) * 40_000
     rows, columns, counts = compress_rows(table).values()
@@ -112,6 +126,15 @@ def test_load_page_models_orders_the_rungs_of_a_run(models, tmp_path):
     assert [each.title for each in loaded] == ["counts bigram, add 0.1", "neural bigram", "MLP"]
     assert [each.perplexity for each in loaded] == [None, 7.0, None]
     assert (tokenizer, prompt) == (TOKENIZER, "to be")
+
+
+@pytest.mark.parametrize("results", ["[1]", "{}", '{"prompt": "", "models": [{}]}'])
+def test_load_page_models_refuses_damaged_results(tmp_path, results):
+    (tmp_path / "results.json").write_text(results)
+    with pytest.raises(
+        ValueError, match=r"results\.json does not hold the results of a run; restore or delete it"
+    ):
+        load_page_models([tmp_path], jaxlm.load_model)
 
 
 def test_load_page_models_names_equal_titles_by_path(models):

@@ -2,12 +2,14 @@
 
 import shutil
 
+import jax
 import pytest
 from page_models import TEXT, TOKENIZER, make_page_models
 
 import jaxlm
 from jaxlm.cli.sample import SampleOptions, sample_text
 from jaxlm.runs.page.build import build_page
+from jaxlm.runs.page.describe import PageModel
 from jaxlm.utils.terminal import make_console
 
 pytestmark = pytest.mark.slow
@@ -168,6 +170,7 @@ def test_hash_restores_the_state(open_page):
     texts, rows = texts_of(page), page.locator(".bars").all_inner_texts()
     page.locator("#topP").fill("0.9")
     page.locator("#topP").fill("")
+    page.wait_for_function("!location.hash.includes('topP')")  # the address follows after a moment
     hash_ = page.evaluate("location.hash")
     again = open_page(hash_)
     assert (texts_of(again), again.locator(".bars").all_inner_texts()) == (texts, rows)
@@ -182,6 +185,25 @@ def test_hash_with_invalid_values_does_no_harm(open_page, hash_):
     assert page.locator("#seed").input_value() == "0"
     message = 'The prompt: the models do not know the character "\ufffd"; remove it.'
     assert page.locator("#error").inner_text() == ("" if "prompt" not in hash_ else message)
+
+
+def test_hash_with_a_long_prompt_is_cut_between_characters(open_page):
+    prompt = "t" * 3999 + "🙂"
+    assert texts_of(open_page(f"#prompt={prompt}be")) == [prompt] * 3
+
+
+def test_every_input_has_a_label(open_page):
+    nodes = open_page().locator("input, select, textarea")
+    assert nodes.evaluate_all("nodes => nodes.filter(({ labels }) => !labels.length).map(({ id }) => id)") == []
+
+
+@pytest.mark.parametrize("hash_", ["#tokens=2", "#at=1"])
+def test_page_says_that_no_token_has_any_probability(open_page, hash_):
+    model = jaxlm.CountsBigramLM(TOKENIZER.vocab_size, smoothing=0)
+    variables = jaxlm.init(model, jax.random.key(0))
+    page = open_page(hash_, models=[PageModel("empty", "empty", model, variables)])
+    assert page.locator(".distribution").inner_text().endswith("No token has any probability here.")
+    assert "NaN" not in page.locator("main").inner_text()
 
 
 def test_new_settings_replace_the_text(open_page):
@@ -206,7 +228,7 @@ def test_invalid_option_is_explained_and_changes_nothing(open_page):
     page = open_page("#tokens=5")
     texts = texts_of(page)
     page.locator("#topK").fill("0")
-    assert page.locator("#error").inner_text() == "Top-k must be a whole number from 1 to 2,147,483,648, or empty."
+    assert page.locator("#error").inner_text() == "Top-k must be a whole number from 1 to 2,147,483,647, or empty."
     assert texts_of(page) == texts
     page.locator("#topK").fill("2")
     assert page.locator("#error").inner_text() == ""

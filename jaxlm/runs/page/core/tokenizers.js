@@ -50,15 +50,16 @@ function makeBPETokenizer({ tokens, alphabet }) {
   function encodeWord(word) {
     const parts = Array.from(UTF8.encode(word), (byte) => characters[byte]);
     if (ids.has(parts.join(""))) return [ids.get(parts.join(""))];
+    const mergedId = (index) => ids.get(parts[index] + parts[index + 1]) ?? Infinity;
+    const merged = parts.slice(1).map((_, index) => mergedId(index)); // of each pair
     for (;;) {
-      let lowest = Infinity;
-      let place = -1;
-      for (let index = 0; index + 1 < parts.length; index++) {
-        const id = ids.get(parts[index] + parts[index + 1]);
-        if (id < lowest) [lowest, place] = [id, index]; // false if undefined
-      }
-      if (place < 0) return parts.map((part) => ids.get(part));
+      let place = 0;
+      for (let index = 1; index < merged.length; index++) if (merged[index] < merged[place]) place = index;
+      if (!(merged[place] < Infinity)) return parts.map((part) => ids.get(part));
       parts.splice(place, 2, parts[place] + parts[place + 1]);
+      merged.splice(place, 1);
+      if (place > 0) merged[place - 1] = mergedId(place - 1);
+      if (place < merged.length) merged[place] = mergedId(place);
     }
   }
 

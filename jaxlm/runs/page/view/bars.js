@@ -69,7 +69,7 @@ function describeBar({ logits, centered, divided, order, weights, total, isRanke
 // Return the bars as a table.
 function renderBars(described, tokenizer, state) {
   const { distribution, model, token, isTyped } = described;
-  if (token < 0) return element("p", { class: "error" }, "No token has any probability here.");
+  if (!(distribution.total > 0)) return element("p", { class: "error" }, "No token has any probability here.");
   const rows = describeBars(described, state);
   const step = STEPS.find(({ name }) => name === state.step);
   const isShare = ["softmax", "draw"].includes(step.name);

@@ -13,6 +13,7 @@ function startPage(data) {
   let state = readHash(location.hash, defaults, tokenizer.vocabSize);
   let isComputing = false;
   let announcement = null;
+  let addressTimer;
 
   // Change the state, then compute and show what follows from it.
   function update(changes) {
@@ -20,7 +21,8 @@ function startPage(data) {
     state = { ...state, ...changes };
     if (!haveSameDraws(before, state)) restart();
     else if (state.tokens < before.tokens) shortenTexts(texts, state.tokens);
-    history.replaceState(null, "", writeHash(state, defaults) || "#");
+    clearTimeout(addressTimer); // Safari raises an error after 100 changes of the address in 30 seconds
+    addressTimer = setTimeout(() => history.replaceState(null, "", writeHash(state, defaults)), 300);
     compute();
   }
 
@@ -108,7 +110,8 @@ function startPage(data) {
       if (node) update({ at: Number(node.dataset.position) });
     });
     panel.adopt.addEventListener("click", () => {
-      const prompt = decodeIds(tokenizer, texts[index].ids).slice(0, MAX_PROMPT_LENGTH);
+      const characters = Array.from(decodeIds(tokenizer, texts[index].ids));
+      const prompt = characters.slice(-MAX_PROMPT_LENGTH).join("");
       announce({ prompt, tokens: 0 }, () => `All models now read the text of the ${models[index].title}.`);
     });
   });

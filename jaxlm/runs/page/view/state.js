@@ -15,19 +15,19 @@ const DEFAULTS = {
 const RANGES = Object.assign(Object.create(null), {
   seed: [0, 2 ** 32 - 1],
   temperature: [0, Infinity],
-  topK: [1, 2 ** 31],
+  topK: [1, 2 ** 31 - 1],
   topP: [0, 1],
   tokens: [0, 10000],
   at: [0, 20000],
   token: [0, 2 ** 31],
 });
-const MAX_PROMPT_LENGTH = 4000; // characters
+const MAX_PROMPT_LENGTH = byId("prompt").maxLength; // characters
 
 // Return the state that a hash such as "#prompt=To+be&seed=3" describes. Invalid values are ignored.
 function readHash(hash, defaults, numTokens) {
   const state = { ...defaults };
   for (const [name, text] of new URLSearchParams(hash.replace(/^#/, ""))) {
-    if (name === "prompt") state.prompt = text.slice(0, MAX_PROMPT_LENGTH);
+    if (name === "prompt") state.prompt = Array.from(text).slice(0, MAX_PROMPT_LENGTH).join("");
     else if (name === "step" && STEPS.some((step) => step.name === text)) state.step = text;
     else if (name in RANGES) state[name] = readNumber(name, text) ?? defaults[name];
   }
