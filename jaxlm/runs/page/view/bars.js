@@ -12,13 +12,13 @@ const STEPS = [
   {
     name: "top-p",
     title: "Top-p",
-    help: "Keep the most likely tokens whose probabilities reach p; the others are cut.",
+    help: "Keep the fewest most likely tokens with a total probability of at least p; the others are cut.",
   },
   { name: "softmax", title: "Softmax", help: "Exponentials divided by their sum: the probabilities." },
   {
     name: "draw",
     title: "Draw",
-    help: "Add up the probabilities. The token drawn is the first whose sum exceeds the uniform number u.",
+    help: "Add up the probabilities. The token at which the sum first exceeds the uniform number u is drawn.",
   },
 ];
 

@@ -4,7 +4,7 @@
 function renderContext({ model, context }, tokenizer) {
   const read = readTokens(model, context).map((token) => tokenElement(labelOf(tokenizer, token)));
   if (read.length > 1) return element("p", {}, `Reads the last ${read.length} tokens: `, ...read);
-  return element("p", {}, "Reads only the last token, ", ...read, ": after it, always the same prediction.");
+  return element("p", {}, "Reads only the last token, ", ...read, "; earlier ones do not change its prediction.");
 }
 
 function readTokens(model, context) {
