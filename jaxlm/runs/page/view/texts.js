@@ -8,19 +8,22 @@ function renderText(node, text, tokenizer, at) {
   const first = Math.max(text.numShown - 1, 0);
   while (node.childNodes.length > first) node.lastChild.remove();
   const parts = decodeEach(tokenizer, text.ids);
-  for (let position = first; position < text.ids.length; position++) {
+  for (let position = first; position < text.nats.length; position++) {
     const nats = text.nats[position];
     const bits = nats / Math.LN2;
-    const shade = nats === undefined ? 0 : Math.min(Math.floor(bits / 1.5), NUM_SHADES - 1);
+    const shade = Math.min(Math.floor(bits / 1.5), NUM_SHADES - 1);
     const kind = position < text.numTyped ? "typed" : "drawn";
     const token = element(
       "span",
       { class: `token ${kind} s${shade}`, "data-position": position },
       parts[position],
     );
-    if (nats !== undefined) token.title = `${formatProbability(Math.exp(-nats))}, ${bits.toFixed(1)} bits`;
+    token.title = `${formatProbability(Math.exp(-nats))}, ${bits.toFixed(1)} bits`;
     node.append(token);
   }
+  // One element for typed tokens whose loss is not known yet: an element per token in each frame would be slow.
+  const rest = parts.slice(text.nats.length).join("");
+  if (rest) node.append(element("span", {}, rest));
   text.numShown = text.nats.length;
   node.querySelector(".selected")?.classList.remove("selected");
   node.childNodes[at]?.classList.add("selected");
