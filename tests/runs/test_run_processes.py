@@ -75,7 +75,7 @@ def children(pid):
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds the processes in /proc")
-@pytest.mark.parametrize("killed", [0, 1])
+@pytest.mark.parametrize("killed", [0, pytest.param(1, marks=pytest.mark.stress)])
 def test_a_killed_process_ends_the_others_and_the_run_resumes(killed, one_process, tmp_path):
     process = train(tmp_path / "run", "--processes", "2", "--json")
     wait_for(process, "step 200/")

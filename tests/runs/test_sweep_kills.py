@@ -22,9 +22,9 @@ def table_of(sweep):
     return [{name: value for name, value in row.items() if name not in _TIMES} for row in rows]
 
 
-@pytest.mark.slow
+@pytest.mark.stress
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
-@pytest.mark.parametrize("kills", [2, pytest.param(10, marks=pytest.mark.stress)])
+@pytest.mark.parametrize("kills", [2, 10])
 def test_a_killed_sweep_ends_with_the_same_results(kills, text_folder, tmp_path):
     config = tiny_config(text_folder, save_every=None, save_seconds=0.0, num_steps=200, log_every=10)
     configs = plan_sweep(config, {"optimizer": ["sgd", "adam"], "seed": [0, 1]})

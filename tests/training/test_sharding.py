@@ -54,7 +54,9 @@ def on_one_device():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("num_processes", "num_devices"), [(1, 4), (2, 1), (4, 1)])
+@pytest.mark.parametrize(
+    ("num_processes", "num_devices"), [(1, 4), (2, 1), pytest.param(4, 1, marks=pytest.mark.stress)]
+)
 def test_grad_shards_give_the_same_bits_on_any_devices(on_one_device, num_processes, num_devices):
     assert run_program(num_processes, num_devices, grad_shards=4) == on_one_device
 

@@ -23,7 +23,7 @@ def test_prediction_and_efficiency_follow_from_the_times(monkeypatch):
     assert rows[4]["efficiency"] == 8 / (4 * 6)
 
 
-@pytest.mark.slow
+@pytest.mark.stress
 def test_two_processes_are_timed():
     times = data_parallel.time_processes(2, 8, 2, 1)
     assert times["gradient_bytes"] == 4 * 403_520
