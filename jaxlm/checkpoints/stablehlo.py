@@ -34,10 +34,10 @@ def write_stablehlo(
         OSError: the file exists and `overwrite` is False, or it cannot be written.
         ValueError: the extra is not installed.
 
-    >>> import jaxlm, tempfile
-    >>> model, path = jaxlm.UniformLM(3, context_length=2), f"{tempfile.mkdtemp()}/uniform.stablehlo"
+    >>> import jaxlm, pathlib, tempfile
+    >>> model, path = jaxlm.UniformLM(3, context_length=2), pathlib.Path(tempfile.mkdtemp(), "lm.stablehlo")
     >>> write_stablehlo(path, model, {})
-    >>> program = export.deserialize(bytearray(open(path, "rb").read()))
+    >>> program = export.deserialize(bytearray(path.read_bytes()))
     >>> program.call(jnp.zeros((1, 2), jnp.int32)).tolist()
     [[0.0, 0.0, 0.0]]
     """

@@ -63,7 +63,9 @@ def assert_same_results(run, expected):
     assert rows[0] == rows[1]
 
 
-@pytest.mark.parametrize("words", [["--devices", "2"], ["--processes", "2"]])
+@pytest.mark.parametrize(
+    "words", [["--devices", "2"], pytest.param(["--processes", "2"], marks=pytest.mark.stress)]
+)
 def test_devices_and_processes_write_the_same_results(words, one_process, tmp_path):
     output = finish(train(tmp_path / "run", *words))
     assert "2 cpu" in output

@@ -179,7 +179,7 @@ def test_a_signal_outside_of_training_names_how_to_continue(configs, tmp_path):
         run_sweep(tmp_path / "sweep", configs, console=signal_when("as one program", signal.SIGTERM))
 
 
-@slow
+@pytest.mark.stress
 def test_workers_train_in_processes(text_folder, tmp_path):
     config = tiny_config(text_folder, model="counts", context_length=None, embedding_dim=None, hidden_dim=None)
     sweep = run_sweep(tmp_path / "sweep", plan_sweep(config, {"smoothing": [0.1, 0.5, 1]}), workers=2)
