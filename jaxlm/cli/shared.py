@@ -36,11 +36,9 @@ def open_dask(address: str, workers: int | None) -> Iterator[tuple[Executor, int
             warnings.filterwarnings("ignore", message="Sending large graph")  # a piece of text has a few MB
             try:
                 yield client.get_executor(), num_threads
-            except Exception as error:
-                if (
-                    not isinstance(error, CancelledError)
-                    and type(error).__module__.partition(".")[0] != "distributed"
-                ):
+            except Exception as error:  # the errors of Dask have no common class
+                is_of_dask = type(error).__module__.partition(".")[0] == "distributed"
+                if not (is_of_dask or isinstance(error, CancelledError)):
                     raise
                 reason = f"{type(error).__name__}: {error!s:.200}"
                 raise ConnectionError(

@@ -106,7 +106,7 @@ def gather_from_processes(value: NDArray[Any], mesh: Mesh) -> NDArray[Any]:
 
 
 def max_over_processes(value: float, mesh: Mesh | None) -> float:
-    """Return the largest value of all processes of the mesh, each of which must make this call."""
+    """Return the largest value of all processes of the mesh. All processes make the same call."""
     if mesh is None or not mesh.is_multi_process:
         return value
     return float(gather_from_processes(np.array(value, np.float32), mesh).max())

@@ -106,40 +106,32 @@ def train_chunk(
         first, stop: traced, so that other values do not recompile.
         mesh: devices that share the rows of each batch of a single run.
     """
-    if mesh is None:
-        return _run_steps(model, optimizer, windows, first, key, state, stop)
-    (axis,) = mesh.axis_names
-    run = functools.partial(_run_steps, model, optimizer, axis_name=axis, grad_shards=grad_shards)
-    in_specs = partition(None, axis), *4 * [partition()]
-    return shard_map(run, mesh, in_specs, partition())(windows, first, key, state, stop)
-
-
-def _run_steps(
-    model: LanguageModel,
-    optimizer: optax.GradientTransformation,
-    windows: Integers,
-    first: IntScalar,
-    key: Array,
-    state: TrainState,
-    stop: IntScalar,
-    **sharding: Any,
-) -> tuple[TrainState, Array, Array]:
     is_sweep = key.ndim == 1
-    step: Any = functools.partial(train_step, model, optimizer, **sharding)
-    check = _are_finite
-    if is_sweep:
-        step = jax.vmap(step, in_axes=(SWEEP_AXES, 0), out_axes=(SWEEP_AXES, 0))
-        check = jax.vmap(check)
 
-    def is_unfinished(carry: tuple[TrainState, Array]) -> Array:
-        return (carry[0].step < stop) & (is_sweep | jnp.isfinite(carry[1]).all())
+    def run(
+        windows: Integers, first: IntScalar, key: Array, state: TrainState, stop: IntScalar, **sharding: Any
+    ) -> tuple[TrainState, Array, Array]:
+        step: Any = functools.partial(train_step, model, optimizer, **sharding)
+        check = _are_finite
+        if is_sweep:
+            step = jax.vmap(step, in_axes=(SWEEP_AXES, 0), out_axes=(SWEEP_AXES, 0))
+            check = jax.vmap(check)
 
-    def run_step(carry: tuple[TrainState, Array]) -> tuple[TrainState, Array]:
-        batch = windows[carry[0].step - first]
-        return step(carry[0], (batch[..., :-1], batch[..., -1]), key=key)
+        def is_unfinished(carry: tuple[TrainState, Array]) -> Array:
+            return (carry[0].step < stop) & (is_sweep | jnp.isfinite(carry[1]).all())
 
-    state, loss = lax.while_loop(is_unfinished, run_step, (state, jnp.zeros(key.shape, jnp.float32)))
-    return state, loss, check(state.params)
+        def run_step(carry: tuple[TrainState, Array]) -> tuple[TrainState, Array]:
+            batch = windows[carry[0].step - first]
+            return step(carry[0], (batch[..., :-1], batch[..., -1]), key=key)
+
+        state, loss = lax.while_loop(is_unfinished, run_step, (state, jnp.zeros(key.shape, jnp.float32)))
+        return state, loss, check(state.params)
+
+    if mesh is not None:
+        (axis,) = mesh.axis_names
+        specs = partition(None, axis), *4 * [partition()]
+        run = shard_map(functools.partial(run, axis_name=axis, grad_shards=grad_shards), mesh, specs, partition())
+    return run(windows, first, key, state, stop)
 
 
 def _are_finite(params: Any) -> Array:
