@@ -45,5 +45,5 @@ def write_page(options: PageOptions, console: Console) -> dict[str, Any]:
     page = build_page(models, tokenizer, title=options.title, prompt=prompt, float16=options.float16)
     out.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(out, page)
-    print_plain(console, f"wrote {out}: {len(page.encode()):,} bytes, {len(models)} models; open it in a browser")
+    print_plain(console, f"wrote {out}: {len(page.encode()):,} bytes; open it in a browser")
     return {"file": str(out), "bytes": len(page.encode()), "models": [model.source for model in models]}

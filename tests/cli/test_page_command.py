@@ -16,7 +16,7 @@ def data_of(file):
 def test_page_shows_runs_and_saved_models(run, mlp, tmp_path):
     console, out = pipe(), tmp_path / "new" / "page.html"
     document = call("page", (run, mlp), out=out, console=console)
-    assert shown(console) == f"wrote {out}: {out.stat().st_size:,} bytes, 2 models; open it in a browser\n"
+    assert shown(console) == f"wrote {out}: {out.stat().st_size:,} bytes; open it in a browser\n"
     assert document == {"file": str(out), "bytes": out.stat().st_size, "models": [str(run), str(mlp)]}
     data = data_of(out)
     results = json.loads((run / "results.json").read_text("utf-8"))
