@@ -10,9 +10,9 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-from jaxlm.utils.processes import end_with_parent, find_free_port, run_together
+from jaxlm.utils.processes import find_free_port, run_together
 
 if TYPE_CHECKING:
     from jax.sharding import Mesh
@@ -30,8 +30,9 @@ class ProcessOptions:
     devices: int | None = None
     # Number of local processes to start, which share the CPU. For several accelerators, use --devices.
     processes: int | None = None
-    # Take part in a job of SLURM, Open MPI, Kubernetes or Cloud TPU, with the same command in each process.
-    distributed: bool = False
+    # Take part in a job of SLURM, Open MPI, Kubernetes or Cloud TPU, with the same command in each process. auto
+    # takes part if srun or mpirun started several processes.
+    distributed: Literal["auto", "yes", "no"] = "auto"
     coordinator: str | None = None  # HOST:PORT of process 0, to start the processes by hand.
     num_processes: int | None = None  # Number of processes, with --coordinator.
     process_id: int | None = None  # Number of this process from 0, with --coordinator.
@@ -48,8 +49,9 @@ class ProcessOptions:
             raise ValueError(f"coordinator must be HOST:PORT, got {self.coordinator}")
         if self.process_id is not None and not 0 <= self.process_id < (self.num_processes or 1):
             raise ValueError(f"process_id must be in [0, {self.num_processes}), got {self.process_id}")
-        if (self.processes is not None) + self.distributed + (self.coordinator is not None) > 1:
-            raise ValueError("processes, distributed and coordinator exclude each other; choose one")
+        choices = self.processes is not None, self.distributed == "yes", self.coordinator is not None
+        if sum(choices) > 1:
+            raise ValueError("processes, distributed=yes and coordinator exclude each other; choose one")
 
 
 def run_local_processes(words: Sequence[str], num_processes: int) -> None:
@@ -77,18 +79,23 @@ def connected(options: ProcessOptions) -> Iterator[None]:
     if options.devices is not None:  # before JAX starts; other platforms ignore it
         flag = f"--xla_force_host_platform_device_count={options.devices}"
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}".strip()
-    if options.coordinator is None and not options.distributed:
-        yield
-        return
     import jax
 
-    from jaxlm.devices.distributed import initialize
+    from jaxlm.devices.distributed import count_launched_processes, initialize
 
-    end_with_parent()
+    num_launched = count_launched_processes() if options.distributed == "auto" else 1
+    if options.coordinator is not None:
+        where = f"all of {options.num_processes} processes at {options.coordinator}"
+    elif options.distributed == "yes":
+        where = "all processes of this job"
+    elif num_launched > 1:
+        where = f"the {num_launched} processes that the launcher started; --distributed no trains in each alone"
+    else:
+        yield
+        return
     sys.stdout = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # JAX's gloo prints lines on standard output
-    where = "this job" if options.distributed else f"{options.num_processes} processes at {options.coordinator}"
-    print(f"waiting at most {_WAIT_SECONDS} s for all of {where}", file=sys.stderr)  # then JAX aborts the process
+    print(f"waiting at most {_WAIT_SECONDS} s for {where}", file=sys.stderr)  # then JAX aborts the process
     initialize(options.coordinator, options.num_processes, options.process_id, timeout_seconds=_WAIT_SECONDS)
     try:
         yield

@@ -1,11 +1,18 @@
 """Connect the processes of one training run with JAX's distributed runtime."""
 
 import inspect
+import os
 from typing import Any
 
 import jax
 
 HEARTBEAT_SECONDS = 20  # after which the others notice that a process has died
+
+
+def count_launched_processes() -> int:
+    """Return how many processes SLURM's `srun` or Open MPI's `mpirun` started with this one; 1 without either."""
+    counts = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")
+    return max(int(count) if (count := os.environ.get(name, "")).isdecimal() else 1 for name in counts)
 
 
 def initialize(

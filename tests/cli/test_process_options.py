@@ -1,8 +1,9 @@
 """The options of `jaxlm train` that start and number processes."""
 
+import jax
 import pytest
 
-from jaxlm.cli.processes import ProcessOptions
+from jaxlm.cli.processes import ProcessOptions, connected
 
 
 @pytest.mark.parametrize(
@@ -10,7 +11,7 @@ from jaxlm.cli.processes import ProcessOptions
     [
         ({"processes": 0}, "processes must be at least 1, got 0"),
         ({"process_id": 1}, "belong together"),
-        ({"processes": 2, "distributed": True}, "exclude each other"),
+        ({"processes": 2, "distributed": "yes"}, "exclude each other"),
         ({"coordinator": "host", "num_processes": 2, "process_id": 0}, "coordinator must be HOST:PORT, got host"),
         ({"coordinator": "host:1", "num_processes": 2, "process_id": 2}, r"process_id must be in \[0, 2\), got 2"),
     ],
@@ -18,3 +19,10 @@ from jaxlm.cli.processes import ProcessOptions
 def test_process_options_rejects(options, message):
     with pytest.raises(ValueError, match=message):
         ProcessOptions(**options)
+
+
+@pytest.mark.parametrize(("distributed", "num_tasks"), [("no", "2"), ("auto", "1"), ("auto", "")])
+def test_connected_trains_alone(distributed, num_tasks, monkeypatch):
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", num_tasks)
+    with connected(ProcessOptions(distributed=distributed)):
+        assert jax.process_count() == 1

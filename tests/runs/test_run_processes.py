@@ -11,8 +11,6 @@ from pathlib import Path
 import pytest
 from tiny_runs import read_json
 
-from jaxlm.utils.processes import find_free_port
-
 pytestmark = pytest.mark.slow
 
 OPTIONS = (
@@ -20,18 +18,25 @@ OPTIONS = (
 )
 
 
-def start(run, *words):
-    """Start `jaxlm train` with a small text."""
+def start(run, *words, **variables):
+    """Start `jaxlm train` with a small text, and environment variables."""
     text = run.with_name("text.txt")
     text.write_text("The quick brown fox jumps over the lazy dog. " * 50)
     command = [sys.executable, "-m", "jaxlm", "train", "--device", "cpu", *words]
-    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
+    environment = os.environ | {"JAX_PLATFORMS": "cpu"} | variables
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
-def train(run, *words):
+def train(run, *words, **variables):
     text = str(run.with_name("text.txt"))
-    return start(run, "--text", text, "--out", str(run), *OPTIONS.split(), *words)
+    return start(run, "--text", text, "--out", str(run), *OPTIONS.split(), *words, **variables)
+
+
+def slurm_variables(number, num_processes):
+    """Return what `srun` sets on one machine. JAX derives the port from the last 12 bits of the job."""
+    names = {"JOB_ID": os.getpid(), "NTASKS": num_processes, "PROCID": number, "LOCALID": number}
+    names |= {"STEP_NUM_TASKS": num_processes, "STEP_NUM_NODES": 1, "STEP_NODELIST": "127.0.0.1"}
+    return {f"SLURM_{name}": str(value) for name, value in names.items()}
 
 
 def wait_for(process, pattern):
@@ -91,13 +96,15 @@ def test_a_killed_process_ends_the_others_and_the_run_resumes(killed, one_proces
     assert_same_results(tmp_path / "run", one_process)
 
 
-def test_a_process_with_another_text_ends_the_run(tmp_path):
+def test_processes_of_srun_with_different_texts_end(tmp_path):
     (tmp_path / "other.txt").write_text("The quick brown fox. " * 50)
-    words = ["--coordinator", f"127.0.0.1:{find_free_port()}", "--num-processes", "2", "--process-id"]
     others = [[], ["--text", str(tmp_path / "other.txt")]]
-    processes = [train(tmp_path / "run", *words, str(number), *other) for number, other in enumerate(others)]
+    processes = [
+        train(tmp_path / "run", *other, **slurm_variables(number, 2)) for number, other in enumerate(others)
+    ]
     outputs = [finish(process) for process in processes]
     assert [process.returncode for process in processes] == [69, 2], outputs
+    assert "for the 2 processes that the launcher started; --distributed no trains in each alone" in outputs[0]
     assert "lost another process of the run" in outputs[0]
     assert "process 1 must have the options and the text of process 0" in outputs[1]
 
