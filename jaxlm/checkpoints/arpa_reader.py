@@ -137,9 +137,15 @@ def _read_orders(path: Path, lines: Lines, ids: dict[str, int]) -> list[ListedNg
     return orders
 
 
+def _parse(number: str) -> float:
+    if "_" in number or not number.isascii():  # Python's `float` accepts 1_000 and digits of all scripts
+        raise ValueError
+    return float(number)
+
+
 def _read_ngrams(path: Path, lines: Lines, order: int, is_highest: bool, ids: dict[str, int]) -> ListedNgrams:
     """Return the n-grams of consecutive lines. Those of order 1 add their words to `ids`."""
-    tokens, numbers = array("i"), array("q")
+    tokens, line_numbers = array("i"), array("q")
     log_probs, backoffs = array("f"), array("f")
     for line in lines:
         fields = [field for field in line[1].replace("\t", " ").split(" ") if field]
@@ -147,7 +153,7 @@ def _read_ngrams(path: Path, lines: Lines, order: int, is_highest: bool, ids: di
             wanted = f"the log-probability and words of a {order}-gram, and perhaps a backoff"
             raise _error(path, line, f"expected {wanted}")
         try:
-            log_prob, backoff = float(fields[0]), float(fields[order + 1] if len(fields) > order + 1 else 0)
+            log_prob, backoff = _parse(fields[0]), _parse(fields[order + 1]) if len(fields) > order + 1 else 0.0
         except ValueError:
             raise _error(path, line, "expected numbers as log-probability and backoff") from None
         if not (log_prob <= 0 and backoff <= -LOG10_OF_ZERO):
@@ -163,11 +169,11 @@ def _read_ngrams(path: Path, lines: Lines, order: int, is_highest: bool, ids: di
             raise _error(path, line, f"{error!s:.80} is not among the 1-grams") from None
         log_probs.append(max(log_prob, LOG10_OF_ZERO))
         backoffs.append(max(backoff, LOG10_OF_ZERO))
-        numbers.append(line[0])
+        line_numbers.append(line[0])
     ngrams = np.frombuffer(tokens, np.int32).reshape(-1, order) if tokens else np.zeros((0, order), np.int32)
     keys = pack_ngrams(ngrams, int(ngrams.max(initial=0)) + 1)
     ranks = np.lexsort(keys[::-1])
     repeated = ranks[1:][(keys[:, ranks[1:]] == keys[:, ranks[:-1]]).all(axis=0)]
     if len(repeated):
-        raise ValueError(f"{path}, line {numbers[min(repeated)]}: this {order}-gram is listed twice")
+        raise ValueError(f"{path}, line {line_numbers[min(repeated)]}: this {order}-gram is listed twice")
     return ListedNgrams(ngrams, np.array(log_probs, np.float32), np.array(backoffs, np.float32))

@@ -14,9 +14,9 @@ from jaxlm.models import CountsBigramLM, CountsNgramLM, LanguageModel
 from jaxlm.models.backoff import find_contexts, take
 from jaxlm.models.backoff_lm import LOG10_OF_ZERO
 from jaxlm.models.jit import jit_model
-from jaxlm.models.ngram_counts import NgramCounts, add_filename, counts_of_ngrams, pack_ngrams, sort_and_count
+from jaxlm.models.ngram_counts import NgramCounts, counts_of_ngrams, pack_ngrams, sort_and_count
 from jaxlm.text.tokenizers import Tokenizer
-from jaxlm.utils.atomic_files import check_absent, expand, sync, temporary_path
+from jaxlm.utils.atomic_files import add_filename, check_absent, expand, make_parents, sync, temporary_path
 
 _BLOCK = 2**13  # n-grams per compiled call
 
@@ -64,7 +64,7 @@ def write_arpa(
     words = spell_tokens(model.vocab_size, tokenizer)
     temporary = temporary_path(path)
     try:
-        with add_filename(path):
+        with make_parents(path), add_filename(path):
             with temporary.open("x", encoding="utf-8", newline="\n") as file:
                 file.writelines(_lines(model, variables, words))
             sync(temporary)

@@ -10,10 +10,17 @@ from jaxlm._types import Variables
 from jaxlm.checkpoints.model_files import MODEL_FILE, save_model
 from jaxlm.checkpoints.model_spec import model_to_spec
 from jaxlm.models.interface import LanguageModel, num_params
-from jaxlm.models.ngram_counts import add_filename
 from jaxlm.text.hugging_face import tokenizer_to_hugging_face
 from jaxlm.text.tokenizers import Tokenizer
-from jaxlm.utils.atomic_files import check_absent, expand, sync, temporary_path, write_atomically
+from jaxlm.utils.atomic_files import (
+    add_filename,
+    check_absent,
+    expand,
+    make_parents,
+    sync,
+    temporary_path,
+    write_atomically,
+)
 
 _CARD = """---
 library_name: jaxlm
@@ -95,10 +102,9 @@ def write_hugging_face(
     }
     for name in (*contents, MODEL_FILE):
         check_absent(folder / name, overwrite=overwrite)
-    folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_path(folder)
     try:
-        with add_filename(folder):
+        with make_parents(folder), add_filename(folder):
             save_model(temporary, model, variables, tokenizer)
             for name, content in contents.items():
                 write_atomically(temporary / name, content)

@@ -16,7 +16,7 @@ from jaxlm.checkpoints.named_arrays import check_model_arrays, variables_from_ar
 from jaxlm.models import LanguageModel
 from jaxlm.text.tokenizer_files import tokenizer_from_json, tokenizer_to_json
 from jaxlm.text.tokenizers import Tokenizer
-from jaxlm.utils.atomic_files import check_absent, expand, open_regular, write_atomically
+from jaxlm.utils.atomic_files import check_absent, expand, make_parents, open_regular, write_atomically
 from jaxlm.utils.json_files import add_checksum, check_version, parse_json, verify_checksum
 
 MODEL_FILE = "model.safetensors"
@@ -89,8 +89,8 @@ def save_model(
         content = safetensors.numpy.save(tensors, metadata={"jaxlm": add_checksum(document)})
     except (safetensors.SafetensorError, KeyError) as error:
         raise TypeError(f"safetensors cannot store these variables: {error}") from None
-    file.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(file, content)
+    with make_parents(file):
+        write_atomically(file, content)
 
 
 def read_model(path: Path, *, model: LanguageModel | None = None) -> SavedModel:

@@ -11,16 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jaxlm._types import Counts
-from jaxlm.models.ngram_counts import (
-    Keys,
-    NgramCounts,
-    add_filename,
-    merge_runs,
-    pack_ngrams,
-    sort_and_count,
-)
+from jaxlm.models.ngram_counts import Keys, NgramCounts, merge_runs, pack_ngrams, sort_and_count
 from jaxlm.text.batching import as_integers, check_ids
 from jaxlm.text.token_stream import TokenStream
+from jaxlm.utils.atomic_files import add_filename
 from jaxlm.utils.checks import check_at_least, check_not_traced
 from jaxlm.utils.terminal import track
 from jaxlm.utils.workers import map_ahead

@@ -1,10 +1,8 @@
 """The n-grams of a text and how often each occurs, as sorted integer keys."""
 
-import contextlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, final
 
 import numpy as np
@@ -12,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from jaxlm._types import Counts, Ngrams
 from jaxlm.text.batching import check_ids
-from jaxlm.utils.atomic_files import expand, write_atomically
+from jaxlm.utils.atomic_files import add_filename, expand, write_atomically
 from jaxlm.utils.checks import check_at_least
 from jaxlm.utils.json_files import add_checksum, check_version, file_sha256, read_json, verify_checksum
 
@@ -203,13 +201,3 @@ def _num_words(order: int, vocab_size: int) -> int:
 def _positions(order: int) -> list[int]:
     """Return the positions of an n-gram's tokens in the order of the digits of its key."""
     return [*range(order - 2, -1, -1), order - 1]
-
-
-@contextlib.contextmanager
-def add_filename(path: Path) -> Iterator[None]:
-    """Set the file name of an OSError within the block. A failed write does not set it."""
-    try:
-        yield
-    except OSError as error:
-        error.filename = str(path)
-        raise

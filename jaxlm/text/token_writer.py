@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jaxlm.text.tokenizer_files import find_tokenizer
-from jaxlm.utils.atomic_files import sync, write_atomically
+from jaxlm.utils.atomic_files import add_filename, sync, write_atomically
 from jaxlm.utils.json_files import add_checksum, check_version, file_sha256, read_json, sha256_of, verify_checksum
 
 VERSION = 1
@@ -165,16 +165,13 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _append(path: Path, size: int, rows: bytearray) -> int:
     """Append rows to the first `size` bytes of a file, which may be longer, and return the new size."""
-    try:
-        path.touch()
+    path.touch()
+    with add_filename(path):
         with path.open("r+b") as file:
             file.truncate(size)
             file.seek(size)
             file.write(rows)
         sync(path)
-    except OSError as error:
-        error.filename = str(path)  # a failing write does not set it
-        raise
     return size + len(rows)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxlm.text.bpe import BYTE_OF_CHARACTER, Merges, learn_merges, make_encoding
 from jaxlm.text.pieces import PIECE_LENGTH, cut_text
-from jaxlm.utils.atomic_files import expand, write_atomically
+from jaxlm.utils.atomic_files import expand, make_parents, write_atomically
 from jaxlm.utils.workers import DaemonExecutor, map_ahead
 
 if TYPE_CHECKING:
@@ -41,17 +41,20 @@ class Tokenizer(Protocol):
     def decode(self, ids: "ArrayLike") -> Any:
         """Return the text of `ids` [T], a string, or a list of the B texts of `ids` [B, T].
 
-        Invalid UTF-8, which sampling can produce, becomes U+FFFD.
+        Lists of different lengths are allowed. Invalid UTF-8, which sampling can produce, becomes U+FFFD.
         """
-        if np.ndim(ids) == 2:
-            return [self.decode(row) for row in np.asarray(ids)]
+        rows: Any = ids if isinstance(ids, list | tuple) else np.atleast_1d(ids)
+        if np.ndim(rows[:1]) == 2:
+            return [self.decode(row) for row in rows]
         return self.decode_bytes(ids).decode("utf-8", "replace")
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the JSON file that `load_tokenizer` reads."""
         from jaxlm.text.tokenizer_files import tokenizer_to_json  # which imports this module
 
-        write_atomically(expand(path), tokenizer_to_json(self))
+        content = tokenizer_to_json(self)
+        with make_parents(path := expand(path)):
+            write_atomically(path, content)
 
 
 @dataclass(frozen=True)

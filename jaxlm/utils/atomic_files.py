@@ -1,11 +1,13 @@
 """Write files and directories atomically, and read regular files only."""
 
+import contextlib
 import errno
 import io
 import os
 import re
 import shutil
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 
@@ -30,6 +32,30 @@ def is_temporary(name: str) -> bool:
     return re.fullmatch(r"\.[0-9a-f]{32}", name) is not None
 
 
+@contextlib.contextmanager
+def add_filename(path: Path) -> Iterator[None]:
+    """Set the file name of an OSError within the block. A failed write or sync does not set it."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = str(path)
+        raise
+
+
+@contextlib.contextmanager
+def make_parents(path: Path) -> Iterator[None]:
+    """Create the missing parent folders of `path`. Remove them after an exception within the block."""
+    missing = [folder for folder in path.parents if not folder.exists()]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        for folder in missing:
+            with contextlib.suppress(OSError):  # somebody else has put a file there
+                folder.rmdir()
+        raise
+
+
 def write_atomically(path: str | Path, content: str | bytes) -> None:
     """Write and sync a temporary file, then rename it to `path`. Text is encoded as UTF-8.
 
@@ -38,15 +64,13 @@ def write_atomically(path: str | Path, content: str | bytes) -> None:
     path = Path(path)
     temporary = temporary_path(path)
     try:
-        with temporary.open("xb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        sync(path.parent)
-    except OSError as error:
-        error.filename = str(path)  # a failing write or fsync does not set it
-        raise
+        with add_filename(path):
+            with temporary.open("xb") as file:
+                file.write(content.encode() if isinstance(content, str) else content)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+            sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 

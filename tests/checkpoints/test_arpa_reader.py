@@ -120,7 +120,16 @@ INVALID = {
     "no end": (replace("\\end\\\n", ""), r"is truncated: it ends after line 23"),
     "above 1": (replace("-0.5", "0.5"), "line 11: a log-probability must be at most 0.*got '0.5"),
     "not a number": (replace("-0.5", "nan"), "line 11: a log-probability must be at most 0"),
-    "not digits": (replace("-0.5", "x"), "line 11: expected numbers as log-probability and backoff, got 'x"),
+    **{
+        f"not a number: {text}": (
+            replace(old, text),
+            f"line {line}: expected numbers as log-probability and backoff",
+        )
+        for text in ("x", "-0_5", "-\u0660.\u0665", "-1e", "-0x1", "--1", "-.")
+        for old, line in (("-0.5", 11), ("-0.05", 16))
+    },
+    "nan as a backoff": (replace("-0.25", "nan"), "line 11: .*a backoff at most 99"),
+    "inf": (replace("-0.5", "inf"), "line 11: a log-probability must be at most 0"),
     "an unknown word": (replace("a b\t", "a c\t"), "line 16: 'c' is not among the 1-grams, got '-0.6"),
     "a word twice": (replace("\tb\t", "\ta\t"), "line 12: this 1-gram is listed twice"),
     "an n-gram twice": (replace("-0.15\tb a b", "-9\t<s> a b"), "line 22: this 3-gram is listed twice"),

@@ -47,8 +47,8 @@ def test_write_arpa_lines_give_the_models_probabilities(fitted, tmp_path):
 
 def test_write_arpa_there_and_back_keeps_the_perplexity(fitted, tmp_path):
     model, variables = fitted
-    jaxlm.write_arpa(tmp_path / "lm.arpa", model, variables)
-    loaded, loaded_variables, words = jaxlm.read_arpa(tmp_path / "lm.arpa")
+    jaxlm.write_arpa(tmp_path / "new" / "lm.arpa", model, variables)
+    loaded, loaded_variables, words = jaxlm.read_arpa(tmp_path / "new" / "lm.arpa")
     assert words == [*"01234567"]
     expected = jaxlm.perplexity(model, variables, IDS)
     assert jaxlm.perplexity(loaded, loaded_variables, IDS) == pytest.approx(expected, rel=1e-6)

@@ -94,6 +94,8 @@ def test_save_model_keeps_the_old_model_on_a_full_disk(tmp_path, monkeypatch):
         patch.setattr(os, "fsync", Mock(side_effect=OSError(errno.ENOSPC, "No space left on device")))
         with pytest.raises(OSError, match="No space left"):
             jaxlm.save_model(path, MLP, jax.tree.map(jnp.zeros_like, variables), overwrite=True)
+        with pytest.raises(OSError, match="No space left"):
+            jaxlm.save_model(tmp_path / "new" / "folder", MLP, variables)
     assert_same_bits(jaxlm.load_model(path).variables, variables)
     assert list(tmp_path.iterdir()) == [path]
 

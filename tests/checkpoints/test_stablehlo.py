@@ -47,8 +47,9 @@ MAKERS = {
 @pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
 def test_write_stablehlo_reads_back_with_equal_logits(make, tmp_path):
     model, variables = make()
-    jaxlm.write_stablehlo(tmp_path / "model.stablehlo", model, variables)
-    program = export.deserialize(bytearray((tmp_path / "model.stablehlo").read_bytes()))
+    path = tmp_path / "new" / "model.stablehlo"
+    jaxlm.write_stablehlo(path, model, variables)
+    program = export.deserialize(bytearray(path.read_bytes()))
     assert set(program.platforms) == {"cpu", "cuda", "tpu"}
     for batch_size in (1, 5):
         contexts = np.random.default_rng(1).integers(0, 8, (batch_size, model.context_length)).astype(np.int32)

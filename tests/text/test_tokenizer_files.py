@@ -53,10 +53,10 @@ def test_load_tokenizer_missing_or_damaged(tmp_path):
 
 def test_save_and_load_in_the_home_directory(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
-    (tmp_path / "run").mkdir()
     CHAR.save("~/run/tokenizer.json")
+    CHAR.save("~/new/folder/tokenizer.json")
     BYTE.save(Path("~/mine.json"))
-    for path, tokenizer in (("~/run/tokenizer.json", CHAR), (Path("~/run"), CHAR), ("~/mine.json", BYTE)):
+    for path, tokenizer in (("~/new/folder/tokenizer.json", CHAR), (Path("~/run"), CHAR), ("~/mine.json", BYTE)):
         assert load_tokenizer(path) == tokenizer
 
 

@@ -120,9 +120,13 @@ def test_decode_refuses_other_ids(tokenizer):
             tokenizer.decode([0, unknown, 1])
     with pytest.raises(TypeError, match="must be integers, got float64"):
         tokenizer.decode([0.0, 1.0])
-    for ids in ([[0, 1]], np.int32(1)):
+    for decode, ids in (
+        (tokenizer.decode_bytes, [[0, 1]]),
+        (tokenizer.decode, np.int32(1)),
+        (tokenizer.decode, 1),
+    ):
         with pytest.raises(ValueError, match=r"shape \[T\], got shape"):
-            tokenizer.decode_bytes(ids)
+            decode(ids)
 
 
 @for_every_tokenizer
@@ -131,6 +135,7 @@ def test_decode_each_row(tokenizer):
     texts = [tokenizer.decode(ids[:3]), tokenizer.decode(ids[-3:])]
     for rows in ([ids[:3].tolist(), ids[-3:].tolist()], jnp.array([ids[:3], ids[-3:]])):
         assert tokenizer.decode(rows) == texts
+    assert tokenizer.decode([ids[:3].tolist(), [], jnp.asarray(ids[-3:])]) == [texts[0], "", texts[1]]
     assert tokenizer.decode(np.zeros((2, 0), np.int32)) == ["", ""]
 
 

@@ -8,7 +8,15 @@ from unittest.mock import Mock
 
 import pytest
 
-from jaxlm.utils.atomic_files import is_temporary, read_regular, remove, sync, temporary_path, write_atomically
+from jaxlm.utils.atomic_files import (
+    is_temporary,
+    make_parents,
+    read_regular,
+    remove,
+    sync,
+    temporary_path,
+    write_atomically,
+)
 
 
 @pytest.mark.parametrize("content", ["", "two\r\nlines\n", "é ☃ 🎲", bytes(range(256))])
@@ -48,6 +56,19 @@ def test_write_atomically_failure_keeps_the_old_file(tmp_path, monkeypatch, erro
     if isinstance(error, OSError):
         assert str(caught.value) == f"[Errno 28] No space left on device: '{tmp_path / 'file'}'"
     assert [path.read_text("utf-8") for path in tmp_path.iterdir()] == ["old"]
+
+
+@pytest.mark.parametrize(
+    ("files", "left"), [([], ["mine"]), (["new/file"], ["mine", "mine/new", "mine/new/file"])]
+)
+def test_make_parents_leaves_no_empty_folder_after_an_error(tmp_path, files, left):
+    (tmp_path / "mine").mkdir()
+    with contextlib.suppress(KeyboardInterrupt), make_parents(tmp_path / "mine/new/a/model"):
+        assert (tmp_path / "mine/new/a").is_dir()
+        for name in files:
+            (tmp_path / "mine" / name).touch()
+        raise KeyboardInterrupt
+    assert sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")) == left
 
 
 @pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP, errno.EIO])
