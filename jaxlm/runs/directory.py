@@ -13,10 +13,11 @@ from typing import Any
 
 import jax
 
-from jaxlm.runs.lock import LOCK_NAMES, lock_run
+from jaxlm.runs.lock import lock_run
 from jaxlm.runs.manifest import describe_environment, read_manifest, utc_now, write_json, write_manifest
 from jaxlm.text.tokenizer_files import TOKENIZER_FILE
 from jaxlm.utils.atomic_files import is_temporary, remove
+from jaxlm.utils.directory_lock import LOCK_NAMES
 
 # Entries that a run may write, besides its manifest. Nothing else is ever removed.
 _ENTRIES = (

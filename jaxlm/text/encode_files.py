@@ -10,7 +10,6 @@ from concurrent.futures import Executor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-import filelock
 import numpy as np
 from numpy.typing import NDArray
 
@@ -29,13 +28,13 @@ from jaxlm.text.tokenizer_files import (
 from jaxlm.text.tokenizers import Tokenizer
 from jaxlm.utils.atomic_files import expand, is_temporary
 from jaxlm.utils.checks import check_at_least
+from jaxlm.utils.directory_lock import LOCK_NAMES, lock_directory
 from jaxlm.utils.terminal import track
 from jaxlm.utils.workers import DaemonExecutor, map_ahead
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-_LOCK = ".lock"
 _MAX_WORKERS = 1024  # each is a thread
 _SHARD_SIZE = 2**25  # ids; 64 MB as uint16, which take about 10 s to make
 
@@ -85,6 +84,7 @@ def encode_files(
 
     Raises:
         FileNotFoundError: a path names no file.
+        BlockingIOError: another process is writing to `out`.
         ValueError: a file is not text, `out` belongs to another call, or a character is not in the vocabulary.
 
     >>> import tempfile
@@ -114,11 +114,7 @@ def encode_files(
         "options": [field, vocab_size, shard_size],
     }
     out.mkdir(parents=True, exist_ok=True)
-    try:
-        lock = filelock.FileLock(out / _LOCK, timeout=0).acquire()
-    except filelock.Timeout:
-        raise ValueError(f"{out} is in use by another process; wait, or choose another directory") from None
-    with lock:
+    with lock_directory(out):
         for path in [*out.iterdir()]:
             if is_temporary(path.name):  # left by a killed process
                 path.unlink()
@@ -127,7 +123,7 @@ def encode_files(
         if is_begun(out):
             trained = load_tokenizer(out)
         else:
-            if others := sorted({path.name for path in out.iterdir()} - {_LOCK, TOKENIZER_FILE}):
+            if others := sorted({path.name for path in out.iterdir()} - {*LOCK_NAMES, TOKENIZER_FILE}):
                 raise ValueError(f"{out} is not empty: it has {others[0]}; choose another --out")
             blocks = ((block.text, block.num_bytes) for path in sources for block in read_blocks(path, field))
             tracked = track(console, "training", blocks, sum(path.stat().st_size for path in sources))

@@ -32,7 +32,7 @@ def run(tmp_path):
 
 @pytest.mark.parametrize(
     ("state", "named"),
-    [("running", rf"process \(process {os.getpid()} on {re.escape(HOST)}\)"), ("done", "process")],
+    [("running", f"; process {os.getpid()} on {re.escape(HOST)} holds it$"), ("done", "another directory$")],
     ids=["running", "done"],
 )
 def test_lock_run_names_the_process_of_a_running_run(state, named, run):
@@ -40,7 +40,7 @@ def test_lock_run_names_the_process_of_a_running_run(state, named, run):
     write_manifest(run, read_manifest(run) | {"state": state})
     with (
         filelock.FileLock(run / ".lock"),
-        pytest.raises(BlockingIOError, match=f"in use by another {named}; wait"),
+        pytest.raises(BlockingIOError, match=f"in use by another process; wait, or choose .*{named}"),
     ):
         lock_run(run, timeout=0.05).__enter__()
 

@@ -1,10 +1,12 @@
 """Encode files into directories of ids: the ids of each document, and the same bytes after any interruption."""
 
+import errno
 import gzip
 import json
 import os
 import shutil
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ import jaxlm
 from jaxlm.text import encode_files as module, token_writer
 from jaxlm.text.encode_files import encode_files
 from jaxlm.text.pieces import cut_text
+from jaxlm.utils.directory_lock import lock_directory
 
 PROSE = "First Citizen:\nBefore we proceed any further, hear me speak.\n\n  All:\tSpeak,   speak. 日本 😀\n"
 BPE = jaxlm.BPETokenizer.train(PROSE, 290)
@@ -161,6 +164,17 @@ def test_encode_files_skips_its_output_under_any_name(tmp_path):
         encode_files(tmp_path, "byte", tmp_path / "link/tokens")
     with pytest.raises(ValueError, match=r"paths must name a file outside of .*tokens; pass at least one"):
         encode_files(tmp_path / "tokens", "byte", tmp_path / "tokens")
+
+
+def test_encode_files_locks_the_directory_without_flock(folder, tmp_path, monkeypatch, caplog):
+    fcntl = pytest.importorskip("fcntl")
+    monkeypatch.setattr(fcntl, "flock", Mock(side_effect=OSError(errno.ENOLCK, "No locks available")))
+    (tmp_path / "out").mkdir()
+    held = pytest.raises(BlockingIOError, match=r"out is in use by another process; .* remove .*\.lock-soft")
+    with lock_directory(tmp_path / "out"), held:
+        encode_files(folder[0], "byte", tmp_path / "out")
+    assert len(encode_files(folder[0], "byte", tmp_path / "out")) > 100
+    assert "has no file locks" in caplog.text
 
 
 def test_encode_files_removes_temporary_files_of_a_killed_process(folder, tmp_path):
