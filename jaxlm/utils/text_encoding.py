@@ -4,10 +4,14 @@ import codecs
 import contextlib
 import io
 import itertools
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 _FILE_TYPES = {b"PK\3\4": "zip", b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ\0": "xz", b"%PDF": "PDF"}
+_SENTENCEPIECE = re.compile(rb"\n.\n[\1-\x1f]<", re.DOTALL)  # a message of protobuf, whose first piece is special
+_CONTROL = re.compile(rb"[\0-\x08\x0e-\x1f]")
+_CHINESE_OR_JAPANESE = re.compile("[\u3000-\u30ff\u4e00-\u9fff\uff00-\uff65]")
 
 
 def decode_text(content: bytes, *, origin: str | Path) -> str:
@@ -42,11 +46,18 @@ def decode_blocks(blocks: Iterable[bytes], *, origin: str | Path) -> Iterator[st
 
 def _check_not_wide(content: bytes, origin: str | Path) -> None:
     """Raise a ValueError for UTF-16 and UTF-32 that is valid UTF-8: many of its bytes are control characters."""
-    if sum(map(content.count, (*range(9), *range(14, 32)))) > len(content) / 20:
-        _check_encoding(content, origin)
+    if len(_CONTROL.findall(content)) > len(content) / 20:
+        _check_type(content, origin)
 
 
-def _check_encoding(content: bytes, origin: str | Path) -> None:
+def _check_type(content: bytes, origin: str | Path) -> None:
+    """Raise a ValueError that names UTF-16, UTF-32, or another type of file, if it is one."""
+    for start, kind in _FILE_TYPES.items():
+        if content.startswith(start):
+            raise ValueError(f"{origin} is a {kind} file, not UTF-8 text; extract its text first")
+    if _SENTENCEPIECE.match(content):
+        remedy = "jaxlm cannot import it, but trains tokenizers of its own"
+        raise ValueError(f"{origin} is a SentencePiece model, not UTF-8 text; {remedy}")
     if encoding := _detect_utf16_or_32(content):
         remedy = f"save it as UTF-8, with `iconv -f {encoding} -t UTF-8 OLD > NEW`"
         raise ValueError(f"{origin} is {encoding}, not UTF-8; {remedy}")
@@ -55,10 +66,7 @@ def _check_encoding(content: bytes, origin: str | Path) -> None:
 def _describe(error: UnicodeDecodeError, origin: str | Path, offset: int) -> ValueError:
     """Return the error to raise for content that is not UTF-8 at `offset`."""
     content = error.object
-    for start, kind in _FILE_TYPES.items():
-        if offset < len(content) and content.startswith(start):
-            return ValueError(f"{origin} is a {kind} file, not UTF-8 text; extract its text first")
-    _check_encoding(content, origin)
+    _check_type(content, origin)
     remedy = "convert it; if it is WINDOWS-1252, with `iconv -f WINDOWS-1252 -t UTF-8 OLD > NEW`"
     intact = content.decode("utf-8", "ignore")
     if not intact.isascii() and len(intact.encode()) > 0.99 * len(content):  # such as text cut within a character
@@ -67,10 +75,15 @@ def _describe(error: UnicodeDecodeError, origin: str | Path, offset: int) -> Val
 
 
 def _detect_utf16_or_32(content: bytes) -> str | None:
-    """Return the encoding that gives the most spaces, line ends and byte order marks; None if there are none."""
-    counts = {}
+    """Return the encoding that gives the most spaces, line ends and byte order marks.
+
+    If there are none, return one that gives mostly Chinese or Japanese characters, or None.
+    """
+    texts = {}
     for encoding in ("UTF-32LE", "UTF-32BE", "UTF-16LE", "UTF-16BE"):  # UTF-32 is also UTF-16, with NULs
         with contextlib.suppress(UnicodeDecodeError):
-            text = content[: len(content) // 4 * 4].decode(encoding)  # a copy may be cut within a character
-            counts[encoding] = sum(map(text.count, " \r\n\ufeff"))
+            texts[encoding] = content[: len(content) // 4 * 4].decode(encoding)  # may be cut within a character
+    counts = {encoding: sum(map(text.count, " \r\n\ufeff")) for encoding, text in texts.items()}
+    if not any(counts.values()) and _CONTROL.search(content):  # which no code page has
+        counts = {e: len(_CHINESE_OR_JAPANESE.findall(text)) > 0.9 * len(text) for e, text in texts.items()}
     return max(counts, key=counts.__getitem__) if any(counts.values()) else None

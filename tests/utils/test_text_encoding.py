@@ -11,6 +11,8 @@ RUSSIAN = "Привет, мир\n"
 JAPANESE = "一日本語のテキスト一です。\n"  # the first character has a zero byte in UTF-16
 
 
+# No space, no line end.
+CHINESE = "人人生而自由、在尊严和权利上一律平等。他们赋有理性和良心、并应以兄弟关系的精神相对待。"
 THAI = "มนุษย์ทั้งหลายเกิดมามีอิสระ\n" * 9
 
 
@@ -27,6 +29,11 @@ def test_decode_text_is_the_text_without_a_mark(text, encoding):
         *[(RUSSIAN, name) for name in ("utf-16-le", "utf-16-be", "utf-32-le")],
         *[(JAPANESE * 20, name) for name in ("utf-16-le", "utf-16-be", "utf-32-be")],
         *[(THAI, name) for name in ("utf-16-le", "utf-16-be")],  # valid UTF-8 with few zero bytes
+        *[
+            (text, name)
+            for text in (CHINESE, JAPANESE.strip())
+            for name in ("utf-16-le", "utf-16-be", "utf-32-le")
+        ],
         ("plain ASCII", "utf-16-le"),
         ("mark", "utf-16"),
         ("caf\xe9 noir", "latin-1"),
@@ -46,6 +53,9 @@ def test_decode_text_advice_gives_the_text(text, encoding):
     [
         RUSSIAN.encode("cp1251"),
         *[JAPANESE.encode(name) for name in ("shift-jis", "euc-jp")],
+        *[JAPANESE.strip().encode(name) for name in ("shift-jis", "euc-jp")],
+        CHINESE.encode("gb18030"),
+        "naïveté".encode("cp1252"),  # whose pairs of bytes are Chinese in UTF-16
         "Élan".encode() + b" caf\xe9",
         "\U0001f600".encode()[:3],
         b"ok\xed\xa0\x80",
@@ -68,10 +78,15 @@ def test_decode_text_of_damaged_utf8_says_how_to_repair_it(content):
 
 @pytest.mark.parametrize(
     ("content", "kind"),
-    [(b"PK\3\4\x14\0\xff", "zip"), (b"%PDF-1.4\n%\xe2\xe3", "PDF"), (b"\x1f\x8b\x08\0", "gzip")],
+    [
+        (b"PK\3\4\x14\0\xff", "zip file"),
+        (b"%PDF-1.4\n%\xe2\xe3", "PDF file"),
+        (b"\x1f\x8b\x08\0", "gzip file"),
+        (b"\n\x0e\n\5<unk>\x15\0\0\0\0\x18\2\n\t\n\2\xe2\x96\x81\x15\0\0\x80\xbf", "SentencePiece model"),
+    ],
 )
 def test_decode_text_names_the_type_of_a_file(content, kind):
-    with pytest.raises(ValueError, match=f"x is a {kind} file, not UTF-8 text"):
+    with pytest.raises(ValueError, match=f"x is a {kind}, not UTF-8 text"):
         decode_text(content, origin="x")
 
 
