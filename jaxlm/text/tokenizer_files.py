@@ -2,17 +2,28 @@
 
 import dataclasses
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
 from jaxlm.text.hugging_face import tokenizer_from_hugging_face
 from jaxlm.text.tokenizers import BPETokenizer, ByteTokenizer, CharTokenizer, Tokenizer
-from jaxlm.utils.atomic_files import expand
+from jaxlm.utils.atomic_files import expand, open_regular
 from jaxlm.utils.json_files import add_checksum, check_version, read_json, verify_checksum
 
 TOKENIZER_FILE = "jaxlm_tokenizer.json"  # was tokenizer.json, which is the name of Hugging Face's file
 _SCHEMA_VERSION = 2
+
+# Files of other programs that are not JSON, by their first lines.
+_OTHER_KINDS = {
+    re.compile(rb"[A-Za-z0-9+/]+=* [0-9]+\r?\n"): "a vocabulary of tiktoken, which lacks the pattern of words",
+    re.compile(rb"#version|[^\s{]\S* \S+\r?\n\S+ \S+\r?\n"): "a list of merges like GPT-2's merges.txt",
+}
+_REMEDY = (
+    "pass the tokenizer.json of the same model; Python makes one of vocab.json and merges.txt: "
+    "tokenizers.ByteLevelBPETokenizer('vocab.json', 'merges.txt').save('tokenizer.json')"
+)
 
 
 def make_tokenizer(
@@ -62,16 +73,19 @@ def load_tokenizer(path: str | os.PathLike[str]) -> Tokenizer:
     """
     path = expand(path)
     file = find_tokenizer(path) if path.is_dir() else path
-    match document := read_json(file):
+    with open_regular(file) as opened:
+        start = opened.read(1000)
+    kind = next((kind for pattern, kind in _OTHER_KINDS.items() if pattern.match(start)), None)
+    match document := read_json(file) if kind is None else kind:
         case {"model": dict()}:
             return tokenizer_from_hugging_face(document, origin=file)
         case dict() if document and all(isinstance(token, int) for token in document.values()):
             kind = "a vocabulary like GPT-2's vocab.json"
         case {"tokenizer_class": _} | {"added_tokens_decoder": _}:
             kind = "a configuration of Hugging Face"
-        case _:
+        case _ if kind is None:
             return tokenizer_from_json(document, origin=file)
-    raise ValueError(f"{file} is {kind}, not a tokenizer; pass the tokenizer.json next to it")
+    raise ValueError(f"{file} is {kind}, not a whole tokenizer; {_REMEDY}")
 
 
 def find_tokenizer(folder: Path) -> Path:

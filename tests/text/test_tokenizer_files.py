@@ -1,12 +1,13 @@
 """Tokenizer files: saved and loaded, damaged, unusual, or of other programs."""
 
 import itertools
-import json
 import string
 import tracemalloc
 from pathlib import Path
 
 import pytest
+import tokenizers
+from library_bpe import library_bpe
 
 from jaxlm import BPETokenizer, ByteTokenizer, CharTokenizer, load_tokenizer
 from jaxlm.text.tokenizer_files import TOKENIZER_FILE, make_tokenizer, tokenizer_from_json, tokenizer_to_json
@@ -68,18 +69,35 @@ def test_load_tokenizer_of_a_directory_prefers_the_new_name(tmp_path):
 
 
 OTHERS = {
-    "tokenizer_config.json": ({"tokenizer_class": "GPT2Tokenizer"}, "a configuration of Hugging Face"),
-    "vocab.json": ({"!": 0, "model": 19849, "version": 9641}, "a vocabulary like GPT-2's vocab.json"),
+    "tokenizer_config.json": ('{"tokenizer_class": "GPT2Tokenizer"}', "a configuration of Hugging Face"),
+    "vocab.json": ('{"!": 0, "model": 19849, "version": 9641}', "a vocabulary like GPT-2's vocab.json"),
+    "merges.txt": ("#version: 0.2\nĠ t\nĠ a\n", "a list of merges like GPT-2's merges.txt"),
+    "merges.txt without a version": ("Ġ t\r\nĠ a\r\n", "a list of merges like GPT-2's merges.txt"),
+    "gpt2.tiktoken": ("IQ== 0\nIg== 1\nIw== 2\n", "a vocabulary of tiktoken, which lacks the pattern of words"),
 }
 
 
 @pytest.mark.parametrize(("content", "kind"), OTHERS.values(), ids=OTHERS)
 def test_load_tokenizer_names_files_of_other_programs(content, kind, tmp_path):
-    (tmp_path / "tokenizer.json").write_text(json.dumps(content))
+    (tmp_path / "tokenizer.json").write_text(content, "utf-8")
     with pytest.raises(
-        ValueError, match=rf"tokenizer\.json is {kind}, not a tokenizer; pass the tokenizer.json next"
+        ValueError,
+        match=rf"tokenizer\.json is {kind}, not a whole tokenizer; pass the tokenizer\.json of the same",
     ):
         load_tokenizer(tmp_path)
+
+
+def test_load_tokenizer_reads_what_its_error_advises(tmp_path, monkeypatch):
+    library = library_bpe(PROSE, 300)
+    library.model.save(str(tmp_path))
+    with pytest.raises(ValueError, match=r"tokenizers\.ByteLevelBPETokenizer") as error:
+        load_tokenizer(tmp_path / "merges.txt")
+    assert str(error.value).endswith(
+        "tokenizers.ByteLevelBPETokenizer('vocab.json', 'merges.txt').save('tokenizer.json')"
+    )
+    monkeypatch.chdir(tmp_path)
+    tokenizers.ByteLevelBPETokenizer("vocab.json", "merges.txt").save("tokenizer.json")
+    assert load_tokenizer(tmp_path).encode(PROSE).tolist() == library.encode(PROSE).ids
 
 
 def document(version=2, **fields):
