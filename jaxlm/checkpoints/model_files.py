@@ -17,7 +17,7 @@ from jaxlm.models import LanguageModel
 from jaxlm.text.tokenizer_files import tokenizer_from_json, tokenizer_to_json
 from jaxlm.text.tokenizers import Tokenizer
 from jaxlm.utils.atomic_files import check_absent, expand, make_parents, open_regular, write_atomically
-from jaxlm.utils.json_files import add_checksum, check_version, parse_json, verify_checksum
+from jaxlm.utils.json_files import add_checksum, check_document, parse_json
 
 MODEL_FILE = "model.safetensors"
 _VERSION = 2
@@ -103,8 +103,7 @@ def read_model(path: Path, *, model: LanguageModel | None = None) -> SavedModel:
     if "jaxlm" not in metadata:
         raise ValueError(f"{file} is not a saved model of jaxlm: its metadata has no field 'jaxlm'")
     document = parse_json(metadata["jaxlm"], origin=file)
-    check_version(document, _VERSION, origin=file, what="saved model")
-    spec = verify_checksum(document, origin=file)
+    spec = check_document(document, _VERSION, origin=file, what="saved model")
     model = model_from_spec(spec, file, model)
     if spec.get("tensors_sha256") != _tensors_sha256(tensors):
         raise ValueError(f"checksum mismatch in {file}: its tensors have changed since it was saved")

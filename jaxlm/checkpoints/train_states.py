@@ -17,7 +17,7 @@ from jaxlm.training.early_stopping import EarlyStopping
 from jaxlm.training.state import TrainState
 from jaxlm.utils.atomic_files import remove, sync, write_atomically
 from jaxlm.utils.checks import check_arrays, describe_tree
-from jaxlm.utils.json_files import add_checksum, check_version, read_json, sha256_of, verify_checksum
+from jaxlm.utils.json_files import add_checksum, check_document, read_json, sha256_of
 
 _VERSION = 2
 _DOCUMENT, _LOG = "checkpoint.json", "metrics.jsonl"
@@ -40,7 +40,7 @@ def save_checkpoint(directory: Path, checkpoint: Checkpoint, *, keep: int = 2**3
     Then remove all but the `keep` latest checkpoints. Call it in a thread without an event loop; in Jupyter's
     main thread, Orbax fails. Raises an OSError if the checkpoint cannot be written; all others are unchanged.
     """
-    import orbax.checkpoint as ocp
+    import orbax.checkpoint as ocp  # late, because it takes 0.5 s
 
     step = int(checkpoint.state.step)
     if ((path := checkpoint_path(directory, step)) / _DOCUMENT).exists():
@@ -49,15 +49,10 @@ def save_checkpoint(directory: Path, checkpoint: Checkpoint, *, keep: int = 2**3
     trees = jax.tree.map(np.asarray, {"state": checkpoint.state, "best": checkpoint.best})
     items = {name: ocp.args.StandardSave(tree) for name, tree in trees.items()}
     document = {"version": _VERSION, "seconds": checkpoint.seconds, "arrays": describe_tree(trees)}
-    # Not `max_to_keep`: Orbax would remove old steps before the new one has its checksums.
-    names: dict[str, Any] = {"step_prefix": "step", "step_format_fixed_length": 10}
-    options = ocp.CheckpointManagerOptions(
-        **names, create=False, enable_async_checkpointing=False, multiprocessing_options=_only_this_process()
-    )
     try:
         directory.mkdir(exist_ok=True)  # fails if the run directory was moved away
         remove(path)
-        with ocp.CheckpointManager(directory.absolute(), options=options) as manager:
+        with _open_manager(directory) as manager:
             manager.save(step, args=ocp.args.Composite(**items), force=True)
         write_atomically(path / _LOG, checkpoint.log)
         files = [each for each in sorted(path.rglob("*")) if each.is_file()]
@@ -81,9 +76,7 @@ def load_checkpoint(directory: Path, step: int, like: Arrays) -> Checkpoint:
     ValueError if it is damaged or does not match `like`, and an OSError if it is intact but cannot be read.
     """
     path, trees = checkpoint_path(directory, step), dict(zip(("state", "best"), like, strict=True))
-    document = read_json(origin := path / _DOCUMENT)
-    check_version(document, _VERSION, origin=origin, what="checkpoint")
-    document = verify_checksum(document, origin=origin)
+    document = check_document(read_json(path / _DOCUMENT), _VERSION, origin=path / _DOCUMENT, what="checkpoint")
     for name, checksum in document["files"].items():  # additional files are ignored
         if not (path / name).is_file() or sha256_of((path / name).read_bytes()) != checksum:
             raise ValueError(f"{path} is damaged: checksum mismatch in {name}")
@@ -93,7 +86,7 @@ def load_checkpoint(directory: Path, step: int, like: Arrays) -> Checkpoint:
     check_arrays(f"{path} does not match the model and the optimizer", found, expected)
     try:
         with ThreadPoolExecutor(1) as executor:  # a new thread has no event loop, in which Orbax would fail
-            restored = executor.submit(_load_items, path, trees).result()
+            restored = executor.submit(_load_trees, directory, step, trees).result()
         log = (path / _LOG).read_bytes()
     except MemoryError:
         raise
@@ -136,22 +129,29 @@ def quarantine_after(directory: Path, step: int) -> None:
             path.rename(unusable)
 
 
-def _only_this_process() -> Any:
-    """Return Orbax's options to save or load without the other processes of a distributed run."""
+def _open_manager(directory: Path) -> Any:
+    """Return Orbax's manager of the checkpoints, which ignores the other processes of a distributed run."""
     import orbax.checkpoint as ocp
 
     process = jax.process_index()
-    return ocp.options.MultiprocessingOptions(
+    alone = ocp.options.MultiprocessingOptions(
         primary_host=process, active_processes={process}, barrier_sync_key_prefix=f"process_{process}"
     )
+    # Not `max_to_keep`: Orbax would remove old steps before the new one has its checksums.
+    options = ocp.CheckpointManagerOptions(
+        step_prefix="step",
+        step_format_fixed_length=10,
+        create=False,
+        enable_async_checkpointing=False,
+        multiprocessing_options=alone,
+    )
+    return ocp.CheckpointManager(directory.absolute(), options=options)
 
 
-def _load_items(path: Path, trees: dict[str, Any]) -> dict[str, Any]:
+def _load_trees(directory: Path, step: int, like: dict[str, Any]) -> dict[str, Any]:
     import orbax.checkpoint as ocp
 
-    items = dict.fromkeys(trees, ocp.args.PyTreeRestore())  # as nested dicts and lists
-    alone = _only_this_process()
-    handler = ocp.CompositeCheckpointHandler(composite_options=ocp.CompositeOptions(multiprocessing_options=alone))
-    with ocp.Checkpointer(handler, multiprocessing_options=alone) as checkpointer:
-        restored = checkpointer.restore(path.absolute(), args=ocp.args.Composite(**items))
-    return {name: ocp.tree.deserialize_tree(restored[name], tree) for name, tree in trees.items()}
+    items = dict.fromkeys(like, ocp.args.PyTreeRestore())  # as nested dicts and lists
+    with _open_manager(directory) as manager:
+        restored = manager.restore(step, args=ocp.args.Composite(**items))
+    return {name: ocp.tree.deserialize_tree(restored[name], tree) for name, tree in like.items()}

@@ -12,7 +12,7 @@ from jaxlm._types import Counts, Ngrams
 from jaxlm.text.batching import check_ids
 from jaxlm.utils.atomic_files import add_filename, expand, write_atomically
 from jaxlm.utils.checks import check_at_least
-from jaxlm.utils.json_files import add_checksum, check_version, file_sha256, read_json, verify_checksum
+from jaxlm.utils.json_files import add_checksum, check_document, file_sha256, read_json
 
 Keys = NDArray[np.uint64]  # [W, M]
 _VERSION = 1
@@ -97,9 +97,8 @@ class NgramCounts:
             ValueError: a file is damaged, or another version wrote it.
         """
         path = expand(path)
-        document = read_json(path / "counts.json")
-        check_version(document, _VERSION, origin=path / "counts.json", what="directory of n-gram counts")
-        document = verify_checksum(document, origin=path / "counts.json")
+        origin = path / "counts.json"
+        document = check_document(read_json(origin), _VERSION, origin=origin, what="directory of n-gram counts")
         for name, checksum in document["files"].items():
             if file_sha256(path / name) != checksum:
                 raise ValueError(f"{path / name} is damaged: checksum mismatch")

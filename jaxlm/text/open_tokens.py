@@ -11,7 +11,7 @@ from jaxlm.text.batching import check_stream
 from jaxlm.text.token_stream import TokenStream
 from jaxlm.text.tokenizer_files import load_tokenizer
 from jaxlm.utils.atomic_files import expand
-from jaxlm.utils.json_files import check_version, file_sha256, read_json, verify_checksum
+from jaxlm.utils.json_files import check_document, file_sha256, read_json
 
 
 def open_tokens(
@@ -48,9 +48,7 @@ def _open_directory(path: Path, verify: bool) -> TokenStream:
     if not index_path.exists():
         remedy = "run `jaxlm encode` again, which continues an interrupted encoding"
         raise FileNotFoundError(f"{path} is not a complete token directory: it has no index.json; {remedy}")
-    document = read_json(index_path)
-    check_version(document, 1, origin=index_path, what="token directory")
-    index = verify_checksum(document, origin=index_path)
+    index = check_document(read_json(index_path), 1, origin=index_path, what="token directory")
     if verify:
         for entry in [*index["shards"], index["sources"], index["document_ends"], index["tokenizer"]]:
             _verify_file(path / entry["file"], entry["sha256"])

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from jaxlm.text.tokenizer_files import find_tokenizer
 from jaxlm.utils.atomic_files import add_filename, sync, write_atomically
-from jaxlm.utils.json_files import add_checksum, check_version, file_sha256, read_json, sha256_of, verify_checksum
+from jaxlm.utils.json_files import add_checksum, check_document, file_sha256, read_json, sha256_of
 
 VERSION = 1
 _INDEX, _PROGRESS, _SOURCES, _ENDS = "index.json", "progress.json", "sources.jsonl", "document_ends.int64"
@@ -158,9 +158,7 @@ def _checksum(job: Any) -> str:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    document = read_json(path)
-    check_version(document, VERSION, origin=path, what="token directory")
-    return verify_checksum(document, origin=path)
+    return check_document(read_json(path), VERSION, origin=path, what="token directory")
 
 
 def _append(path: Path, size: int, rows: bytearray) -> int:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from jaxlm.text.hugging_face import tokenizer_from_hugging_face
 from jaxlm.text.tokenizers import BPETokenizer, ByteTokenizer, CharTokenizer, Tokenizer
 from jaxlm.utils.atomic_files import expand, open_regular
-from jaxlm.utils.json_files import add_checksum, check_version, read_json, verify_checksum
+from jaxlm.utils.json_files import add_checksum, check_document, read_json
 
 TOKENIZER_FILE = "jaxlm_tokenizer.json"  # was tokenizer.json, which is the name of Hugging Face's file
 _SCHEMA_VERSION = 2
@@ -106,16 +106,15 @@ def tokenizer_to_json(tokenizer: Tokenizer) -> str:
 
 def tokenizer_from_json(document: Any, *, origin: str | Path) -> Tokenizer:
     """Return the tokenizer that `document` describes. If it is not valid, raise a ValueError with `origin`."""
-    check_version(document, _SCHEMA_VERSION, origin=origin, what="tokenizer's file")
-    document = verify_checksum(document, origin=origin)
+    fields = check_document(document, _SCHEMA_VERSION, origin=origin, what="tokenizer's file")
     try:
-        match document:
+        match fields:
             case {"tokenizer": "char", "characters": str(characters)}:
                 return CharTokenizer(characters)
             case {"tokenizer": "byte"}:
                 return ByteTokenizer()
             case {"tokenizer": "bpe", "merges": list(merges)} if all(isinstance(merge, list) for merge in merges):
-                return BPETokenizer(tuple(map(tuple, merges)), document.get("training"))
+                return BPETokenizer(tuple(map(tuple, merges)), fields.get("training"))
     except (TypeError, ValueError) as error:
         raise ValueError(f"{origin} is damaged: {error}") from None
     raise ValueError(f"{origin} is damaged: its fields are not those of a char, byte or bpe tokenizer")

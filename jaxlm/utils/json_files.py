@@ -89,6 +89,12 @@ def verify_checksum(document: Any, *, origin: str | Path) -> dict[str, Any]:
     raise ValueError(f"{origin} is damaged: checksum mismatch")
 
 
+def check_document(document: Any, version: int, *, origin: str | Path, what: str) -> dict[str, Any]:
+    """Return the fields of a document of this version. Raise the errors of `check_version` and `verify_checksum`."""
+    check_version(document, version, origin=origin, what=what)
+    return verify_checksum(document, origin=origin)
+
+
 def _document_checksum(document: Mapping[str, Any]) -> str:
     canonical = json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return sha256_of(canonical.encode())
