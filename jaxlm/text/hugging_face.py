@@ -1,6 +1,7 @@
 """Convert tokenizers to and from `tokenizer.json`, the file of Hugging Face's library `tokenizers`."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,6 @@ from jaxlm.utils.json_files import MAX_JSON_BYTES
 
 _CHARACTERS_BY_BYTE = sorted(BYTE_OF_CHARACTER, key=BYTE_OF_CHARACTER.__getitem__)
 _MAX_TOKEN_LENGTH = 1000  # bytes; `tokenizers` takes quadratic time in it
-_BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
 
 # The values of a document's fields with which ids are those of `BPETokenizer`. None is a missing field.
 _ALLOWED: dict[tuple[str, ...], list[Any]] = {
@@ -37,34 +37,19 @@ def tokenizer_to_hugging_face(tokenizer: Tokenizer) -> str:
         ValueError: it is another tokenizer; the merges of a token do not result in it, which is never so after
             training; or the file would be larger than jaxlm reads.
     """
+    import tokenizers
+
     if isinstance(tokenizer, BPETokenizer):
         tokens, merges = [*BYTE_OF_CHARACTER, *map("".join, tokenizer.merges)], tokenizer.merges
     elif isinstance(tokenizer, ByteTokenizer):
         tokens, merges = _CHARACTERS_BY_BYTE, ()
     else:
         raise ValueError(f"a {type(tokenizer).__name__} has no tokenizer.json; use a byte or a BPE tokenizer")
-    model = {
-        "type": "BPE",
-        **dict.fromkeys(["dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix"]),
-        **dict.fromkeys(["fuse_unk", "byte_fallback", "ignore_merges"], False),
-        "vocab": {token: index for index, token in enumerate(tokens)},
-        "merges": [" ".join(merge) for merge in merges],
-    }
-    document: dict[str, Any] = {
-        "version": "1.0",
-        **dict.fromkeys(["truncation", "padding"]),
-        "added_tokens": [],
-        "normalizer": None,
-        "pre_tokenizer": _BYTE_LEVEL,
-        "post_processor": None,
-        "decoder": _BYTE_LEVEL,
-        "model": model,
-    }
+    content = tokenizers.ByteLevelBPETokenizer(_number(dict.fromkeys(tokens)), [*merges]).to_str()
     try:
-        _convert(document)
+        _convert(json.loads(content))
     except ValueError as problem:
         raise ValueError(f"this tokenizer cannot be written as a tokenizer.json: {problem}") from None
-    content = json.dumps(document, ensure_ascii=False, indent=1) + "\n"
     if (size := len(content.encode())) > MAX_JSON_BYTES:
         raise ValueError(f"the tokenizer has {size:,} bytes as a tokenizer.json, more than {MAX_JSON_BYTES:,}")
     return content
@@ -105,16 +90,18 @@ def _convert(document: dict[str, Any]) -> BPETokenizer | ByteTokenizer:
             case _:
                 raise ValueError(f"it has the added token {token!r:.200}, which is not a special one")
     ids = {token: index for token, index in vocab.items() if token not in left_out}
-    if not merges and ids == {token: index for index, token in enumerate(_CHARACTERS_BY_BYTE)}:
-        _check_library(document, ids)
-        return ByteTokenizer()
     if len(set(tokens)) < len(tokens):
         raise ValueError("two of its merges result in the same token")
-    if ids != {token: index for index, token in enumerate(tokens)}:
+    is_byte = not merges and ids == _number(_CHARACTERS_BY_BYTE)
+    if not is_byte and ids != _number(tokens):
         raise ValueError("its ids are not those of the bytes in GPT-2's order, then of the merges")
-    tokenizer = BPETokenizer(merges)
+    tokenizer = ByteTokenizer() if is_byte else BPETokenizer(merges)
     _check_library(document, ids)
     return tokenizer
+
+
+def _number(tokens: Iterable[str]) -> dict[str, int]:
+    return {token: index for index, token in enumerate(tokens)}
 
 
 def _read_merges(merges: Any) -> Merges:

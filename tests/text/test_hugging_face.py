@@ -14,6 +14,7 @@ import jaxlm
 from jaxlm.text.hugging_face import tokenizer_from_hugging_face, tokenizer_to_hugging_face
 
 TEXT = "First Citizen: speak, speak. It's the élève's naïve café, 12 times:\t日本語 😀 we'll speak further.\n" * 2
+TWICE = jaxlm.BPETokenizer((("s", "p"), ("s", "p"), ("sp", "e")))
 BPE, BYTE = jaxlm.BPETokenizer.train(TEXT, 320), jaxlm.ByteTokenizer()
 DOCUMENT = json.loads(tokenizer_to_hugging_face(BPE))
 
@@ -31,7 +32,7 @@ def random_texts(number):
         yield "".join(pieces)
 
 
-@pytest.mark.parametrize("tokenizer", [BPE, BYTE], ids=["bpe", "byte"])
+@pytest.mark.parametrize("tokenizer", [BPE, BYTE, TWICE], ids=["bpe", "byte", "a merge twice"])
 def test_tokenizer_to_hugging_face_gives_the_librarys_ids(tokenizer):
     library = Tokenizer.from_str(tokenizer_to_hugging_face(tokenizer))
     for text in random_texts(2000):
@@ -151,9 +152,9 @@ def test_tokenizer_from_hugging_face_names_what_differs(document, problem):
     [
         ([("b", "c"), ("a", "b"), ("ab", "c")], "its merges do not result in the token 'abc'"),
         ([("a" * 2**n, "a" * 2**n) for n in range(11)], "it has a token of 2,048 bytes, more than 1,000"),
-        ([("a", "b"), ("a", "b")], "two of its merges result in the same token"),
+        ([("a", "b"), ("b", "c"), ("ab", "c"), ("a", "bc")], "two of its merges result in the same token"),
     ],
-    ids=["a token that is never reached", "a long token", "a token twice"],
+    ids=["a token that is never reached", "a long token", "two ways to a token"],
 )
 def test_tokenizer_to_hugging_face_refuses_other_ids(merges, problem):
     with pytest.raises(ValueError, match=f"cannot be written as a tokenizer.json: {problem}"):
