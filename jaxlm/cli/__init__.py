@@ -27,8 +27,9 @@ from jaxlm.cli.score import ScoreOptions, score_text
 from jaxlm.cli.shared import TYRO_CONFIG
 from jaxlm.cli.sweep import SweepOptions, run_sweep
 from jaxlm.cli.tokenize import TokenizeOptions, inspect_tokenizer
-from jaxlm.cli.train import TrainOptions, parse_over_saved_options, train_model
+from jaxlm.cli.train import TrainingOptions, TrainOptions, parse_over_saved_options, train_model
 from jaxlm.runs.metrics_log import replace_nonfinite
+from jaxlm.utils.processes import end_with_parent
 from jaxlm.utils.signals import catch_stop_signals
 from jaxlm.utils.terminal import escape_controls, make_console, run_command
 
@@ -102,6 +103,7 @@ def _run(words: list[str]) -> dict[str, Any]:
     if isinstance(options, TrainOptions) and options.sharing.processes is not None:
         run_local_processes(words, options.sharing.processes)  # one of them prints the document
         return {}
+    end_with_parent()  # of `jaxlm train --processes` and `jaxlm sweep --workers`
     if not isinstance(options, CorpusOptions | CourseOptions):
         options = _start_jax(words, options)
     function = dict(COMMANDS.values())[type(options)]
@@ -124,8 +126,8 @@ def _start_jax(words: Sequence[str], options: Any) -> Any:
         import jaxlm.models  # noqa: F401  imports flax
         from jaxlm.utils.compilation_cache import enable_compilation_cache
     if stopped := stop_requested():
-        raise KeyboardInterrupt(f"by {stopped}")
-    if isinstance(options, TrainOptions):
+        raise KeyboardInterrupt(stopped)
+    if isinstance(options, TrainingOptions):
         options = parse_over_saved_options(words[1:], options)
     if is_jax_new and needs_only_cpu(options) and not os.environ.get("JAX_PLATFORMS"):
         jax.config.update("jax_platforms", "cpu")  # type: ignore[no-untyped-call]  # starts no accelerator plugin

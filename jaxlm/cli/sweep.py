@@ -1,18 +1,19 @@
 """`jaxlm sweep`."""
 
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 from tyro.conf import UseAppendAction, arg
 
 import jaxlm
-from jaxlm.cli.shared import CommandOptions, Console
-from jaxlm.runs.config import TrainConfig
+from jaxlm.cli.shared import Console
+from jaxlm.cli.train import TrainingOptions
+from jaxlm.runs.config import TrainConfig, read_config
 
 
 @dataclass(frozen=True)
-class SweepOptions(CommandOptions):
+class SweepOptions(TrainingOptions):
     """Train one run for each combination of options, or continue a sweep.
 
     Each run has a directory in --out, for all other subcommands. Finished runs are skipped, and started ones
@@ -20,7 +21,6 @@ class SweepOptions(CommandOptions):
     the results.
     """
 
-    training: TrainConfig = field(default_factory=TrainConfig)
     _: KW_ONLY
     # Directory of the sweep. Without --grid and --random, continue the sweep in it.
     out: Path
@@ -59,12 +59,21 @@ def plan(options: SweepOptions) -> list[TrainConfig] | None:
         return None
     grid = {name: parse_values(values) for name, values in split_pairs("--grid", options.grid).items()}
     settings: Any = [{}]
+    drawn: dict[str, str] = {}
     if options.random:
         count, *ranges = options.random
         if not count.isdecimal() or not int(count) or not ranges:
             raise ValueError(f"--random must be a number of runs and ranges, got {' '.join(options.random)}")
         drawn = split_pairs("--random", ranges)
         settings = jaxlm.draw_settings(int(count), drawn, seed=options.random_seed)
+    saved = TrainConfig() if options.config is None else read_config(options.config)
+    for name in [*grid, *drawn]:
+        value = getattr(options.training, name, None)
+        if value not in (getattr(saved, name, None), getattr(TrainConfig, name, None)):
+            option = "--grid" if name in grid else "--random"
+            raise ValueError(
+                f"--{name.replace('_', '-')} {value} and {option} {name} exclude each other; remove one"
+            )
     return jaxlm.plan_sweep(options.training, grid, settings)
 
 

@@ -1,11 +1,10 @@
 """`jaxlm train`."""
 
-import dataclasses
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import tyro
 
@@ -16,48 +15,59 @@ from jaxlm.runs.config import TrainConfig, read_config, reset_dependent_options
 from jaxlm.utils.json_files import read_json
 from jaxlm.utils.terminal import drop_output_errors, print_plain, write
 
+T = TypeVar("T", bound="TrainingOptions")
+
 
 @dataclass(frozen=True)
-class TrainOptions(CommandOptions):
-    """Start or resume a training run. A resumed run is bit-identical to an uninterrupted one."""
+class TrainingOptions(CommandOptions):
+    """Options of a subcommand that trains."""
 
     training: TrainConfig = field(default_factory=TrainConfig)
+    _: KW_ONLY
+    config: Path | None = None  # JSON file of options, such as a run's config.json. Other options override it.
+
+
+@dataclass(frozen=True)
+class TrainOptions(TrainingOptions):
+    """Start or resume a training run. A resumed run is bit-identical to an uninterrupted one."""
+
     sharing: ProcessOptions = field(default_factory=ProcessOptions)
     # Resume the run in this directory. Only --num-steps can be changed, to a larger number.
     resume: Path | None = None
-    config: Path | None = None  # JSON file of options, such as a run's config.json. Other options override it.
     out: Path | None = None  # Run directory. None means runs/MODEL-CORPUS-TOKENIZER-DATE-TIME.
     overwrite: bool = False  # Replace the run in --out.
 
 
-def parse_over_saved_options(words: Sequence[str], options: TrainOptions) -> TrainOptions:
-    """Parse the words after `jaxlm train` again, with the options of `--resume` or `--config` as the defaults.
+def parse_over_saved_options(words: Sequence[str], options: T) -> T:
+    """Parse the words after the subcommand again, with the options of `--resume` or `--config` as the defaults.
 
     `options` are the same words parsed with the defaults of `TrainConfig`.
     """
 
-    def parse(defaults: TrainConfig) -> TrainOptions:
-        return tyro.cli(TrainOptions, args=words, default=TrainOptions(defaults), config=TYRO_CONFIG)
+    def parse(defaults: TrainConfig) -> TrainConfig:
+        default = replace(options, training=defaults)
+        return tyro.cli(type(options), args=words, default=default, config=TYRO_CONFIG).training
 
-    if options.resume is not None and options.config is not None:
+    resumed = options.resume if isinstance(options, TrainOptions) else None
+    if resumed is not None and options.config is not None:
         raise ValueError("--resume reads the options from the run; remove --config")
-    if options.resume is not None:
-        saved = jaxlm.open_run(options.resume).config
+    if resumed is not None:
+        saved = jaxlm.open_run(resumed).config
     elif options.config is not None:
         saved = read_config(options.config)
     else:
         return options
-    chosen = parse(dataclasses.replace(saved, corpus="")).training  # "" unless the words name a corpus
+    chosen = parse(replace(saved, corpus=""))  # "" unless the words name a corpus
     choices = {name: getattr(chosen, name) for name in ("model", "tokenizer", "optimizer")}
     saved = reset_dependent_options(saved, **choices)
     if chosen.corpus:
-        saved = dataclasses.replace(saved, text=None, tokens=None)
+        saved = replace(saved, text=None, tokens=None)
     elif chosen.text != saved.text:
-        saved = dataclasses.replace(saved, corpus=TrainConfig.corpus, tokens=None)
+        saved = replace(saved, corpus=TrainConfig.corpus, tokens=None)
     elif chosen.tokens != saved.tokens:
         others = {name: getattr(TrainConfig, name) for name in ("corpus", "text", "tokenizer", "vocab_size")}
-        saved = dataclasses.replace(saved, **others)
-    return parse(saved)
+        saved = replace(saved, **others)
+    return replace(options, training=parse(saved))
 
 
 def train_model(options: TrainOptions, console: Console) -> dict[str, Any]:

@@ -72,8 +72,9 @@ def receive_start(mesh: Mesh) -> Start | None:
     """
     message = _broadcast({}, mesh)
     if "error" in message:
-        error: Any = KeyboardInterrupt if message["interrupted"] else OSError
-        raise error(f"process 0 did not start the run: {message['error']}")
+        if message["interrupted"]:
+            raise KeyboardInterrupt(message["error"])
+        raise OSError(f"process 0 did not start the run: {message['error']}")
     return Start(*message["start"]) if message else None
 
 

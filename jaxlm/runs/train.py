@@ -202,7 +202,7 @@ def _interrupt_with_remedy(path: Path, own: Own) -> Iterator[None]:
     except KeyboardInterrupt as stop:
         arguments = "".join(f", {name}=..." for name in describe_own(own))
         hint = f"resume with: resume_run({str(path)!r}{arguments})" if arguments else resume_hint(path)
-        raise KeyboardInterrupt(f"by {str(stop) or 'SIGINT'}; {hint}") from None
+        raise KeyboardInterrupt(f"{str(stop) or 'SIGINT'}; {hint}") from None
 
 
 def _train(path: Path, setup: TrainingSetup, checkpoint: Checkpoint | None, console: Console) -> None:

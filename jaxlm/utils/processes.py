@@ -10,7 +10,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Sequence
-from typing import IO
+from typing import IO, Any
 
 _ENDS_WITH_PARENT = "JAXLM_ENDS_WITH_PARENT"
 _POLL_SECONDS = 0.05
@@ -30,19 +30,10 @@ def run_together(
     Raises:
         ChildProcessError: a process was ended by a signal.
     """
-    environment = os.environ | {_ENDS_WITH_PARENT: "1"}
     with contextlib.ExitStack() as stack:
         outputs = [None, *(stack.enter_context(tempfile.TemporaryFile()) for _ in commands[1:])]
-        # In sessions of their own, so that Ctrl-C in a terminal does not reach them twice.
         processes = [
-            subprocess.Popen(  # noqa: S603
-                command,
-                env=environment,
-                stdin=subprocess.PIPE,
-                stdout=stdout if output is None else output,
-                stderr=output,
-                start_new_session=True,
-            )
+            start_child(command, stdout=stdout if output is None else output, stderr=output)
             for command, output in zip(commands, outputs, strict=True)
         ]
         for process in processes:
@@ -63,8 +54,19 @@ def run_together(
         return code
 
 
+def start_child(command: Sequence[str], **options: Any) -> "subprocess.Popen[bytes]":
+    """Start a process for which `end_with_parent` works. `options` are those of `subprocess.Popen`.
+
+    It has a session of its own, so that Ctrl-C in a terminal does not reach it, besides a signal of this process.
+    """
+    environment = os.environ | {_ENDS_WITH_PARENT: "1"}
+    return subprocess.Popen(  # noqa: S603
+        command, env=environment, stdin=subprocess.PIPE, start_new_session=True, **options
+    )
+
+
 def end_with_parent() -> None:
-    """In a process of `run_together`, request its end when the parent has ended. Elsewhere, do nothing."""
+    """In a process of `start_child`, request its end when the parent has ended. Elsewhere, do nothing."""
     if os.environ.pop(_ENDS_WITH_PARENT, None) is None:
         return
 

@@ -148,7 +148,7 @@ def run_command(command: Callable[[], object]) -> tuple[int, str]:
         reason = str(error).partition("\n")[0]
         code, message = 2, f"out of memory ({reason}); make the model, the batch or the text smaller"
     except KeyboardInterrupt as error:
-        code, message = 130, " ".join(["interrupted", *map(str, error.args)])
+        code, message = 130, f"interrupted by {error}" if error.args else "interrupted"
     print_plain(make_console(stderr=True), escape_controls(message if code == 130 else f"error: {message}"))
     return code, message
 

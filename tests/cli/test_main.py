@@ -19,6 +19,7 @@ from jaxlm.cli.devices import DevicesOptions
 from jaxlm.cli.evaluate import EvaluateOptions
 from jaxlm.cli.exchange import ExportOptions
 from jaxlm.cli.sample import SampleOptions
+from jaxlm.cli.sweep import SweepOptions, plan
 from jaxlm.cli.train import TrainOptions
 from jaxlm.runs.config import TrainConfig, config_to_json, resolve
 from jaxlm.runs.summary import summarize_run
@@ -66,7 +67,7 @@ def test_main_json_has_the_document_alone_on_standard_output(command, capsys):
     ("failure", "code", "line"),
     [
         (FileNotFoundError(2, "No such file", "a\x1b[2J.txt"), 2, r"error: a\x1b[2J.txt: No such file"),
-        (KeyboardInterrupt("by SIGINT; resume"), 130, "interrupted by SIGINT; resume"),
+        (KeyboardInterrupt("SIGINT; resume"), 130, "interrupted by SIGINT; resume"),
     ],
 )
 def test_main_failure_is_a_line_a_code_and_a_document(failure, code, line, command, capsys):
@@ -174,6 +175,17 @@ def test_train_config_file_resets_options_of_another_choice(words, expected, par
     (tmp_path / "config.json").write_text(json.dumps(config_to_json(config)))
     training = parse_train("--config", tmp_path / "config.json", *words.split()).training
     assert resolve(training) == resolve(TrainConfig(**expected, seed=3))
+
+
+def test_sweep_config_file_gives_the_options_of_all_runs(tmp_path, monkeypatch):
+    calls = []
+    monkeypatch.setitem(
+        COMMANDS, "sweep", (SweepOptions, lambda options, console: calls.append(plan(options)) or {})
+    )
+    (tmp_path / "options.json").write_text('{"model": "bigram", "lr": 0.3, "seed": 4}')
+    words = f"sweep --config {tmp_path / 'options.json'} --out x --num-steps 50 --grid seed=1,2"
+    assert main([*words.split(), "--grid", "lr=1"]) == 0
+    assert calls == [[TrainConfig(model="bigram", lr=1, seed=seed, num_steps=50) for seed in (1, 2)]]
 
 
 def test_train_resume_gives_the_options_of_the_run(parse_train, tmp_path):

@@ -60,6 +60,11 @@ def test_plan_combines_grid_and_random_draws(tmp_path):
         ({"grid": ("lr=1", "lr=2")}, "--grid names an option twice, got 'lr=2'"),
         ({"random": ("lr=1..2",)}, "--random must be a number of runs and ranges, got lr=1..2"),
         ({"random": ("5",)}, "--random must be a number of runs and ranges, got 5"),
+        (
+            {"training": TrainConfig(lr=3), "grid": ("lr=1,2",)},
+            "--lr 3 and --grid lr exclude each other; remove one",
+        ),
+        ({"training": TrainConfig(lr=3), "random": ("5", "lr=1..2")}, "--lr 3 and --random lr exclude each other"),
         ({"training": TrainConfig(lr=1.0)}, "the options are those of the sweep in --out; remove the others"),
     ],
 )

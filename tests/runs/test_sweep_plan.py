@@ -53,7 +53,15 @@ def test_draw_settings_covers_each_range_evenly():
         assert min(counts) > 0.7 * 400 / len(values)
 
 
-@pytest.mark.parametrize("text", ["3..1", "log:0..3", "log:-1..3", "1..x"])
+def test_draw_settings_draws_between_distant_ends():
+    for text in ("log:1e-320..1", "-1e299..1e299"):
+        values = [each["lr"] for each in draw_settings(50, {"lr": text})]
+        assert all(map(math.isfinite, values))
+        assert max(values) > 1e-20
+        assert min(values) < 1e-100
+
+
+@pytest.mark.parametrize("text", ["3..1", "log:0..3", "log:-1..3", "1..x", "1..inf", f"1..{10**400}"])
 def test_draw_settings_refuses_other_ranges(text):
     with pytest.raises(ValueError, match=r"lr=.* must be an ascending range|ends of a range must be numbers"):
         draw_settings(1, {"lr": text})

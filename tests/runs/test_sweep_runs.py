@@ -2,7 +2,12 @@
 
 import dataclasses
 import json
+import os
 import signal
+import subprocess
+import sys
+import time
+from itertools import product
 
 import numpy as np
 import pytest
@@ -14,7 +19,7 @@ from jaxlm.runs.manifest import read_manifest
 from jaxlm.runs.metrics_log import read_metrics
 from jaxlm.runs.sweeps.plan import plan_sweep, run_names
 from jaxlm.runs.sweeps.run import run_sweep
-from jaxlm.runs.sweeps.summary import list_sweep_runs
+from jaxlm.runs.sweeps.summary import list_sweep_runs, summarize_sweep
 from jaxlm.runs.train import resume_run, start_run
 
 slow = pytest.mark.slow
@@ -78,7 +83,7 @@ def test_a_packed_run_can_be_extended(sweep, configs, tmp_path, text_folder):
 def test_an_interrupted_sweep_continues_to_the_same_bits(sweep, configs, tmp_path):
     path = tmp_path / "sweep"
     for trigger, signum in (("step 0/", signal.SIGINT), ("step 5/", signal.SIGTERM)):
-        hint = f"by {signum.name}; continue with: jaxlm sweep --out {path}$"
+        hint = f"^{signum.name}; continue with: jaxlm sweep --out {path}$"
         with pytest.raises(KeyboardInterrupt, match=hint):
             run_sweep(path, configs, console=signal_when(trigger, signum))
         assert not list(path.glob("0*"))
@@ -175,7 +180,7 @@ def test_a_run_started_by_its_index_continues_alone(configs, tmp_path):
 
 @slow
 def test_a_signal_outside_of_training_names_how_to_continue(configs, tmp_path):
-    with pytest.raises(KeyboardInterrupt, match=r"^by SIGTERM; continue with: jaxlm sweep --out "):
+    with pytest.raises(KeyboardInterrupt, match=r"^SIGTERM; continue with: jaxlm sweep --out "):
         run_sweep(tmp_path / "sweep", configs, console=signal_when("as one program", signal.SIGTERM))
 
 
@@ -184,6 +189,42 @@ def test_workers_train_in_processes(text_folder, tmp_path):
     config = tiny_config(text_folder, model="counts", context_length=None, embedding_dim=None, hidden_dim=None)
     sweep = run_sweep(tmp_path / "sweep", plan_sweep(config, {"smoothing": [0.1, 0.5, 1]}), workers=2)
     assert [row["state"] for row in list_sweep_runs(sweep)] == ["done"] * 3
+
+
+@slow
+def test_a_sweep_gets_more_seeds(text_folder, tmp_path):
+    sizes = {"model": "counts", "context_length": None, "embedding_dim": None, "hidden_dim": None}
+    config = tiny_config(text_folder, smoothing=None, **sizes)
+    sweep, grid = tmp_path / "sweep", {"smoothing": [0.1, 1.0]}
+    run_sweep(sweep, plan_sweep(config, {**grid, "seed": [10]}))
+    before = contents(sweep / "0-smoothing=0.1")
+    run_sweep(sweep, plan_sweep(config, {**grid, "seed": range(9, 12)}))
+    names = ["0-smoothing=0.1", "1-smoothing=1.0"]
+    names += [f"{2 + i}-smoothing={k},seed={seed}" for i, (k, seed) in enumerate(product([0.1, 1.0], [9, 11]))]
+    assert [(row["run"], row["state"]) for row in list_sweep_runs(sweep)] == [(name, "done") for name in names]
+    assert contents(sweep / names[0]) == before
+    assert [row["num_done"] for row in summarize_sweep(sweep)] == [3, 3]
+    for other in ({"seed": range(9, 12)}, {"smoothing": [0.1, 1.0, 2.0], "seed": range(9, 12)}):
+        with pytest.raises(ValueError, match="is a sweep of other runs; repeat its options, with more seeds"):
+            run_sweep(sweep, plan_sweep(config, {"smoothing": [0.1], **other}))
+
+
+@pytest.mark.stress
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
+def test_workers_end_with_their_parent(text_folder, tmp_path):
+    sweep = tmp_path / "sweep"
+    configs = plan_sweep(tiny_config(text_folder, num_steps=10**7), {"optimizer": ["adam", "muon"]})
+    with pytest.raises(ValueError, match="index"):
+        run_sweep(sweep, configs, index=9)  # which writes the plan
+    command = [sys.executable, "-m", "jaxlm", "sweep", f"--out={sweep}", "--workers=2"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as parent:
+        while len(list(sweep.glob("*/metrics.jsonl"))) < 2:
+            time.sleep(0.1)
+        parent.kill()
+    deadline = time.monotonic() + 60
+    while {row["state"] for row in list_sweep_runs(sweep)} != {"interrupted"}:
+        assert time.monotonic() < deadline, list_sweep_runs(sweep)
+        time.sleep(0.2)
 
 
 def test_run_sweep_refuses_other_directories(text_folder, tmp_path):

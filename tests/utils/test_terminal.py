@@ -131,7 +131,7 @@ def test_make_console_replaces_what_the_encoding_lacks(monkeypatch):
             2,
             "error: out of memory (RESOURCE_EXHAUSTED: 9 GB); make the model, the batch or the text smaller",
         ),
-        (KeyboardInterrupt("SIGTERM"), 130, "interrupted SIGTERM"),
+        (KeyboardInterrupt("SIGTERM"), 130, "interrupted by SIGTERM"),
     ],
     ids=repr,
 )
@@ -169,7 +169,7 @@ def test_run_command_is_interrupted_by_a_signal(signum, capsys):
         assert signal.getsignal(signum) == signal.default_int_handler
     finally:
         signal.signal(signum, before)
-    assert capsys.readouterr() == ("", f"interrupted {signum.name}\n")
+    assert capsys.readouterr() == ("", f"interrupted by {signum.name}\n")
 
 
 @pytest.mark.parametrize("bug", [ZeroDivisionError, RuntimeError])

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from math import isfinite
@@ -27,7 +27,7 @@ from jaxlm.runs.manifest import write_json
 from jaxlm.runs.metrics_log import format_metrics
 from jaxlm.runs.own import Own
 from jaxlm.runs.results import metrics_line, write_artifacts
-from jaxlm.runs.setup import TrainingSetup, make_optimizer, prepare_training, train_key, train_options
+from jaxlm.runs.setup import TrainingSetup, make_optimizer, prepare_training, train_key
 from jaxlm.runs.summary import is_done
 from jaxlm.runs.train import describe_setup
 from jaxlm.text.tokenizer_files import TOKENIZER_FILE
@@ -135,60 +135,64 @@ def _train_together(
 
     The arrays of a checkpoint are [R, ...], except the step, and its log is a JSON list of R logs.
     """
-    setup, model, num_runs = setups[0], setups[0].model, len(setups)
-    mesh = make_runs_mesh(setup.device, num_runs, num_init_params(model))
-    options = train_options(setup)
-    sizes = {name: options[name] for name in ("batch_size", "num_steps", "log_every")}
+    setup, model, saved_at = setups[0], setups[0].model, time.monotonic()
+    sizes = {name: getattr(setup.config, name) for name in ("batch_size", "num_steps", "log_every")}
     train_ids, record_ids = check_training(model, setup.data.train_ids, setup.record_ids, **sizes)
-    keys, states = _init_runs(setups)
-    best = EarlyStopping(states.params, np.full(num_runs, np.inf, np.float32), np.zeros(num_runs, np.int32))
-    latest = train_states.latest_checkpoint(folder, (states, best))
-    latest = latest or Checkpoint(states, best, json.dumps([""] * num_runs).encode(), 0.0)
-    train_states.quarantine_after(folder, int(latest.state.step))
-    update_only = options["optimizer"]._replace(init=None)  # the same `update` for all runs
-    training = train_packed(model, update_only, train_ids, latest.state, keys, mesh, val_ids=record_ids, **sizes)
-    best, logs, begin = latest.best, json.loads(latest.log), time.monotonic()
-    saved_at = begin
-    with (
-        catch_stop_signals() as stop_requested,
-        progress(console, f"{num_runs} runs", sizes["num_steps"] - 1) as show,
-    ):
-
-        def save() -> Checkpoint:
-            seconds = latest.seconds + time.monotonic() - begin
-            state, parameters = jax.device_get((states, best))
-            checkpoint = Checkpoint(state, parameters, json.dumps(logs).encode(), seconds)
-            _save(folder, checkpoint)
-            return checkpoint
-
-        for states, records in training:
+    keys, start = _init_or_load(folder, setups)
+    optimizer: Any = setup.optimizer
+    optimizer = optimizer._replace(init=None)  # the same `update` for all runs
+    mesh = make_runs_mesh(setup.device, len(setups), num_init_params(model))
+    training = train_packed(model, optimizer, train_ids, start.state, keys, mesh, val_ids=record_ids, **sizes)
+    shown = progress(console, f"{len(setups)} runs", setup.config.num_steps - 1)
+    with catch_stop_signals() as stop_requested, shown as show:
+        for latest, records in _make_checkpoints(training, start, setup.name):
             if records is not None:
-                lines = [format_metrics(metrics_line(setup.name, record)) for record in records]
-                logs = [log + line for log, line in zip(logs, lines, strict=True)]
-                best = _update_best(best, states, records)
                 show(records[0].step, _describe_records(records))
             if stop_requested():
                 break
             if time.monotonic() - saved_at >= setup.config.save_seconds:
-                save()
+                _save(folder, latest)
                 saved_at = time.monotonic()
-        last = save()
+        _save(folder, latest)
     if signal := stop_requested():
-        raise KeyboardInterrupt(f"by {signal}")
+        raise KeyboardInterrupt(signal)
     if records is not None and setup.config.val_windows is None:
-        return last, [record.validation for record in records if record.validation]
-    return last, evaluate_many(model, states.variables, setup.data.val_ids)
+        evaluations = [record.validation for record in records if record.validation]
+    else:
+        evaluations = evaluate_many(model, latest.state.variables, setup.data.val_ids)
+    return jax.device_get(latest), evaluations
 
 
-def _init_runs(setups: Sequence[TrainingSetup]) -> tuple[jax.Array, TrainState]:
-    """Return the keys [R] and the initial states of the runs, each array [R, ...], except the step."""
+def _init_or_load(folder: Path, setups: Sequence[TrainingSetup]) -> tuple[jax.Array, Checkpoint]:
+    """Return the keys [R] of the runs, and their latest checkpoint, or else one of their initial states."""
     keys = [train_key(setup.config) for setup in setups]
     states = [
         init_state(setup.model, setup.optimizer or optax.identity(), key=key)
         for setup, key in zip(setups, keys, strict=True)
     ]
     stacked: TrainState = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
-    return jnp.stack(keys), stacked._replace(step=states[0].step)
+    stacked = stacked._replace(step=states[0].step)
+    worst = np.full(len(setups), np.inf, np.float32), np.zeros(len(setups), np.int32)
+    start = Checkpoint(
+        stacked, EarlyStopping(stacked.params, *worst), json.dumps([""] * len(setups)).encode(), 0.0
+    )
+    latest = train_states.latest_checkpoint(folder, start[:2]) or start
+    train_states.quarantine_after(folder, int(latest.state.step))
+    return jnp.stack(keys), latest
+
+
+def _make_checkpoints(
+    training: Iterable[tuple[TrainState, list[Record] | None]], start: Checkpoint, name: str
+) -> Iterator[tuple[Checkpoint, list[Record] | None]]:
+    """Yield each item of `train_packed` as a checkpoint that continues `start`, and its records."""
+    best, logs, begin = start.best, json.loads(start.log), time.monotonic()
+    for states, records in training:
+        if records is not None:
+            lines = [format_metrics(metrics_line(name, record)) for record in records]
+            logs = [log + line for log, line in zip(logs, lines, strict=True)]
+            best = _update_best(best, states, records)
+        seconds = start.seconds + time.monotonic() - begin
+        yield Checkpoint(states, best, json.dumps(logs).encode(), seconds), records
 
 
 def _update_best(best: EarlyStopping, states: TrainState, records: Sequence[Record]) -> EarlyStopping:

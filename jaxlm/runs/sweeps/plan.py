@@ -15,6 +15,7 @@ from jaxlm.runs.config import TrainConfig, accepts_float, resolve
 
 _NAMES = tuple(field.name for field in dataclasses.fields(TrainConfig))
 _MAX_RUNS = 10_000
+_MAX_END = 1e300
 _RANGE = re.compile(r"(log:)?([^,]+?)\.\.([^,]+)")
 
 
@@ -138,7 +139,9 @@ def _draw(name: str, text: str, uniform: float) -> Any:
         raise ValueError(f"{name}={text} must be an ascending range{' above 0' if is_log else ''}")
     is_integer = isinstance(first, int) and isinstance(last, int) and not accepts_float(name)
     low, high = (first - 0.5, last + 0.5) if is_integer else (first, last)
-    value = math.exp(math.log(low) + uniform * math.log(high / low)) if is_log else low + uniform * (high - low)
+    low, high = (math.log(low), math.log(high)) if is_log else (low, high)
+    value = low * (1 - uniform) + high * uniform  # `high - low` can overflow
+    value = math.exp(value) if is_log else value
     return round(value) if is_integer else float(f"{value:.4g}")
 
 
@@ -147,8 +150,8 @@ def _parse_range(text: str) -> tuple[bool, Any, Any] | None:
     if (match := _RANGE.fullmatch(text)) is None:
         return None
     first, last = _parse_value(match[2]), _parse_value(match[3])
-    if not (isinstance(first, int | float) and isinstance(last, int | float)):
-        raise ValueError(f"the ends of a range must be numbers, got {text!r}")
+    if not all(isinstance(end, int | float) and abs(end) < _MAX_END for end in (first, last)):
+        raise ValueError(f"the ends of a range must be numbers below {_MAX_END:g}, got {text!r}")
     return match[1] is not None, first, last
 
 

@@ -22,6 +22,7 @@ from jaxlm.runs.train import resume_run, start_run
 from jaxlm.utils.atomic_files import expand, write_atomically
 from jaxlm.utils.checks import check_at_least
 from jaxlm.utils.json_files import add_checksum, check_version, read_json, verify_checksum
+from jaxlm.utils.processes import start_child
 from jaxlm.utils.signals import terminate_as_interrupt
 from jaxlm.utils.terminal import drop_output_errors, print_plain
 
@@ -51,7 +52,8 @@ def run_sweep(
 
     Args:
         path: directory of the sweep.
-        configs: the options of each run, such as those of `plan_sweep`; None continues the sweep in `path`.
+        configs: the options of each run, such as those of `plan_sweep`; None continues the sweep in `path`. A
+            sweep in `path` gets the runs that it lacks, if they differ from those that it has only in the seed.
         workers: number of processes for the runs that are not trained together.
         index: train only the run of this index, by `start_run`, for a scheduler that starts one job per run.
         console: where to print progress; None prints nothing.
@@ -86,8 +88,8 @@ def run_sweep(
     except KeyboardInterrupt as stop:
         arguments = "" if index is None else f" --index {index}"
         hint = f"continue with: jaxlm sweep --out {shlex.quote(str(path))}{arguments}"
-        signal = str(stop).partition(";")[0].removeprefix("by ") or "SIGINT"
-        raise KeyboardInterrupt(f"by {signal}; {hint}") from None
+        signal = str(stop).partition(";")[0] or "SIGINT"
+        raise KeyboardInterrupt(f"{signal}; {hint}") from None
     return path
 
 
@@ -105,19 +107,24 @@ def open_sweep(path: Path) -> dict[str, TrainConfig]:
 
 
 def _create_sweep(path: Path, configs: Sequence[TrainConfig]) -> dict[str, TrainConfig]:
-    """Write the plan, unless it exists and is the same."""
-    absolute = map(_with_absolute_paths, configs)
-    runs = dict(zip(run_names(configs), absolute, strict=True))
+    """Write the plan, or add runs to it that differ from those in it only in the seed."""
+    configs = list(map(_with_absolute_paths, configs))
     path.mkdir(parents=True, exist_ok=True)
     entries = {entry.name for entry in path.iterdir() if not entry.name.startswith(".")}  # without locks
-    if PLAN_FILE in entries:
-        if open_sweep(path) != runs:
-            raise ValueError(
-                f"{path} is a sweep of other runs; repeat its options, choose another --out, or remove it"
-            )
-        return runs
-    if entries:
+    if entries and PLAN_FILE not in entries:
         raise FileExistsError(f"{path} is not empty and not a sweep; choose another --out")
+    runs = open_sweep(path) if entries else {}
+    planned = dict.fromkeys(runs.values())
+    added = [config for config in configs if config not in planned]
+    if entries:
+        settings = {replace(config, seed=0) for config in planned}
+        if not (planned.keys() <= set(configs) and {replace(config, seed=0) for config in added} <= settings):
+            remedy = "repeat its options, with more seeds if you like, or choose another --out"
+            raise ValueError(f"{path} is a sweep of other runs; {remedy}")
+    if not added:
+        return runs
+    names = run_names([*planned, *added])[len(planned) :]
+    runs |= dict(zip(names, added, strict=True))
     document = {"version": _VERSION, "runs": {name: config_to_json(each) for name, each in runs.items()}}
     write_atomically(path / PLAN_FILE, add_checksum(document))
     return runs
@@ -175,22 +182,24 @@ def _run_alone(path: Path, config: TrainConfig, console: Console) -> None:
 def _run_processes(path: Path, names: Sequence[str], workers: int, console: Console) -> None:
     """Train the runs in processes, `workers` at a time. Their errors are printed on standard error."""
     indices = {name: index for index, name in enumerate(open_sweep(path))}
-    waiting, processes = list(names), list[subprocess.Popen[bytes]]()
+    running: list[subprocess.Popen[bytes]] = []
     try:
-        while waiting or processes:
-            processes = [process for process in processes if process.poll() is None]
-            if waiting and len(processes) < workers:
-                name = waiting.pop(0)
-                print_plain(console, f"{name}: started, {len(waiting)} waiting")
-                command = [sys.executable, "-m", "jaxlm", "sweep", f"--out={path}", f"--index={indices[name]}"]
-                # In sessions of their own: Ctrl-C would reach them too, and the signal below end them unsaved.
-                processes.append(
-                    subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)  # noqa: S603
-                )
-            else:
-                time.sleep(0.05)
+        for number, name in enumerate(names, 1):
+            _wait_for_processes(running, workers - 1)
+            print_plain(console, f"{name}: started, {len(names) - number} waiting")
+            command = [sys.executable, "-m", "jaxlm", "sweep", f"--out={path}", f"--index={indices[name]}"]
+            running.append(start_child(command, stdout=subprocess.DEVNULL))
+        _wait_for_processes(running, 0)
     finally:
-        for process in processes:
+        for process in running:
             process.terminate()  # saves a checkpoint
-        for process in processes:
-            process.wait()
+        _wait_for_processes(running, 0)
+
+
+def _wait_for_processes(running: list["subprocess.Popen[bytes]"], most: int) -> None:
+    """Wait until at most this number of processes run, and remove the others from the list."""
+    while len(running) > most:
+        for process in [each for each in running if each.poll() is not None]:
+            with process:  # closes its pipe
+                running.remove(process)
+        time.sleep(0.05)
