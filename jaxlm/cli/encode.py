@@ -1,18 +1,17 @@
 """`jaxlm encode`."""
 
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
-from jaxlm.cli.shared import CommandOptions, Console, open_dask
+from jaxlm.cli.shared import Console, WorkerOptions, open_executor
 from jaxlm.utils.terminal import print_plain
 
 
 @dataclass(frozen=True)
-class EncodeOptions(CommandOptions):
+class EncodeOptions(WorkerOptions):
     """Encode text files of any size for `--tokens`. The same command continues an interrupted one."""
 
     # UTF-8 text files, folders and globs; also .gz, .zst, .jsonl and, with jaxlm[parquet], .parquet.
@@ -23,19 +22,13 @@ class EncodeOptions(CommandOptions):
     tokenizer: Literal["char", "byte", "bpe"] | Path = "bpe"
     vocab_size: int | None = None  # bpe: size of the vocabulary, at least 256; None means 4096.
     field: str = "text"  # Field of the text in .jsonl and .parquet files.
-    workers: int | None = None  # Number of threads; None means one per core.
-    # Address of a Dask scheduler, such as tcp://HOST:8786, to encode on its cluster. Requires jaxlm[dask].
-    dask: str | None = None
 
 
 def encode_paths(options: EncodeOptions, console: Console) -> dict[str, Any]:
     """Encode the files and report the size of the result."""
     import jaxlm
 
-    cluster: AbstractContextManager[Any] = nullcontext((None, options.workers))
-    if options.dask is not None:
-        cluster = open_dask(options.dask, options.workers)
-    with cluster as (executor, workers):
+    with open_executor(options) as (executor, workers):
         stream = jaxlm.encode_files(
             options.paths,
             options.tokenizer,

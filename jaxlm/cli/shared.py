@@ -1,5 +1,6 @@
-"""Options and helpers of several subcommands: open a model, read a text."""
+"""Options and helpers of several subcommands: open a model, read a text, start workers."""
 
+import os
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import CancelledError, Executor
@@ -15,35 +16,8 @@ from jaxlm.utils.atomic_files import expand
 
 Console = Any  # rich's Console, imported late because it takes 0.1 s and --help does not need it
 _DASK_SECONDS = 30  # to wait for the scheduler
+_MAX_WORKERS = 1024
 TYRO_CONFIG = FlagCreatePairsOff, OmitArgPrefixes
-
-
-@contextmanager
-def open_dask(address: str, workers: int | None) -> Iterator[tuple[Executor, int]]:
-    """Yield the executor of the Dask cluster at an address, and its number of threads unless `workers` is set.
-
-    Dask repeats the calls of a worker that dies.
-    """
-    try:
-        from distributed import Client
-    except ImportError:
-        raise ValueError("--dask requires an extra: pip install 'jaxlm[dask]'") from None
-    with Client(address, timeout=_DASK_SECONDS) as client:  # type: ignore[no-untyped-call]
-        num_threads = workers or sum(client.nthreads().values())
-        if not num_threads:
-            raise ValueError(f"the Dask cluster at {address} has no workers; start dask worker {address}")
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Sending large graph")  # a piece of text has a few MB
-            try:
-                yield client.get_executor(), num_threads
-            except Exception as error:  # the errors of Dask have no common class
-                is_of_dask = type(error).__module__.partition(".")[0] == "distributed"
-                if not (is_of_dask or isinstance(error, CancelledError)):
-                    raise
-                reason = f"{type(error).__name__}: {error!s:.200}"
-                raise ConnectionError(
-                    f"lost the Dask cluster at {address} ({reason}); repeat the command"
-                ) from error
 
 
 # The comments after the fields of all options are their help text.
@@ -70,6 +44,50 @@ class ModelOptions(CommandOptions):
     _: KW_ONLY
     # Checkpoint of a run: final, best (lowest validation loss), last, or a number of steps.
     checkpoint: Literal["final", "best", "last"] | int = "final"
+
+
+@dataclass(frozen=True)
+class WorkerOptions(CommandOptions):
+    """Options of a subcommand that works on many pieces of a text at once."""
+
+    _: KW_ONLY
+    workers: int | None = None  # Number of threads; None means one per core.
+    # Address of a Dask scheduler, such as tcp://HOST:8786, to work on its cluster. Requires jaxlm[dask].
+    dask: str | None = None
+
+
+@contextmanager
+def open_executor(options: WorkerOptions) -> Iterator[tuple[Executor | None, int]]:
+    """Yield the executor of the Dask cluster, or None without `--dask`, and the number of threads.
+
+    Dask repeats the calls of a worker that dies.
+    """
+    address, workers = options.dask, options.workers
+    if workers is not None and not 1 <= workers <= _MAX_WORKERS:
+        raise ValueError(f"workers must be in [1, {_MAX_WORKERS}], got {workers}")
+    if address is None:
+        yield None, workers or os.cpu_count() or 1
+        return
+    try:
+        from distributed import Client
+    except ImportError:
+        raise ValueError("--dask requires an extra: pip install 'jaxlm[dask]'") from None
+    with Client(address, timeout=_DASK_SECONDS) as client:  # type: ignore[no-untyped-call]
+        num_threads = workers or sum(client.nthreads().values())
+        if not num_threads:
+            raise ValueError(f"the Dask cluster at {address} has no workers; start dask worker {address}")
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Sending large graph")  # a piece of text has a few MB
+            try:
+                yield client.get_executor(), num_threads
+            except Exception as error:  # the errors of Dask have no common class
+                is_of_dask = type(error).__module__.partition(".")[0] == "distributed"
+                if not (is_of_dask or isinstance(error, CancelledError)):
+                    raise
+                reason = f"{type(error).__name__}: {error!s:.200}"
+                raise ConnectionError(
+                    f"lost the Dask cluster at {address} ({reason}); repeat the command"
+                ) from error
 
 
 def open_model_on_cpu(options: ModelOptions) -> tuple[Any, Any, "jaxlm.Tokenizer"]:

@@ -68,8 +68,12 @@ def test_count_refuses_and_writes_nothing(tokens, tmp_path):
         count(out=tmp_path / "counts")
     with pytest.raises(ValueError, match="requires either TOKENS or --merge"):
         count(tokens, merge=(tmp_path / "a",), out=tmp_path / "counts")
-    with pytest.raises(ValueError, match="--workers must be at least 1, got 0"):
-        count(tokens, workers=0, out=tmp_path / "counts")
+    for workers in (0, 1025):
+        with pytest.raises(ValueError, match=rf"workers must be in \[1, 1024\], got {workers}"):
+            count(tokens, workers=workers, out=tmp_path / "counts")
+    for name, value in {"order": 5, "vocab_size": 9, "workers": 2, "dask": "tcp://host:1"}.items():
+        with pytest.raises(ValueError, match=f"--{name.replace('_', '-')} does not apply to --merge; remove it"):
+            count(merge=(tmp_path / "a",), out=tmp_path / "counts", **{name: value})
     with pytest.raises(FileExistsError, match=r"ids\.npy exists; choose another --out"):
         count(tokens, out=tokens)
     assert not (tmp_path / "counts").exists()

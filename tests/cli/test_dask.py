@@ -11,7 +11,7 @@ import pytest
 
 import jaxlm
 from jaxlm.cli import main
-from jaxlm.cli.shared import open_dask
+from jaxlm.cli.shared import WorkerOptions, open_executor
 
 distributed = pytest.importorskip("distributed", reason="the extra dask is not installed")
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]  # Dask's own warnings
@@ -72,9 +72,9 @@ def test_count_on_a_cluster(cluster, text, tmp_path):
     assert counted[0] == counted[1]
 
 
-def test_open_dask_reports_a_lost_cluster(cluster):
+def test_open_executor_reports_a_lost_cluster(cluster):
     def submit_without_connection():
-        with open_dask(cluster.scheduler_address, None) as (executor, _):
+        with open_executor(WorkerOptions(dask=cluster.scheduler_address)) as (executor, _):
             distributed.default_client().close()
             executor.submit(len, "a").result()
 
