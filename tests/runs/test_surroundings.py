@@ -4,6 +4,8 @@ import errno
 import io
 import os
 import shutil
+import subprocess
+import sys
 
 import matplotlib as mpl
 import pytest
@@ -105,6 +107,24 @@ def test_plots_do_not_depend_on_the_style_of_the_user(tmp_path):
         plot_curves(tmp_path / "styled.png", {"MLP": RECORDS}, {}, 10)
         assert {name: mpl.rcParams[name] for name in style} == style
     assert (tmp_path / "styled.png").read_bytes() == (tmp_path / "default.png").read_bytes()
+
+
+@slow
+@pytest.mark.parametrize("backend", ["nonsense", "TkAgg"])
+def test_plots_do_not_depend_on_the_files_and_backend_of_the_user(backend, tmp_path):
+    plot_curves(tmp_path / "default.png", {"MLP": RECORDS}, {}, 10)
+    (tmp_path / "matplotlibrc").write_text("text.usetex: True\nfont.size: 40\nnonsense: 3\n")
+    program = (
+        "import os, pathlib\n"
+        "from jaxlm.runs.report.plots import plot_curves\n"
+        f"plot_curves(pathlib.Path('user.png'), {{'MLP': {RECORDS}}}, {{}}, 10)\n"
+        "import matplotlib\n"
+        "print(os.environ['MPLBACKEND'], matplotlib.rcParams['font.size'], matplotlib.get_backend())"
+    )
+    environment = os.environ | {"MPLBACKEND": backend, "DISPLAY": "", "WAYLAND_DISPLAY": ""}
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, env=environment, stdout=-1, check=True)
+    assert (tmp_path / "user.png").read_bytes() == (tmp_path / "default.png").read_bytes()
+    assert done.stdout.decode().split() == [backend, "40.0", "agg" if backend == "nonsense" else backend]
 
 
 @slow

@@ -1,6 +1,7 @@
 """Describe models and tokenizers as JSON for the page. The scripts in `core/` read it."""
 
 import base64
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,6 +11,9 @@ from jaxlm._types import Variables
 from jaxlm.models import CountsBigramLM, LanguageModel, MLPLanguageModel, NeuralBigramLM
 from jaxlm.text.bpe import BYTE_OF_CHARACTER
 from jaxlm.text.tokenizers import BPETokenizer, ByteTokenizer, CharTokenizer, Tokenizer
+
+# The models that a page can show, in the order of the ladder, with their titles.
+RUNGS = {CountsBigramLM: "counts bigram", NeuralBigramLM: "neural bigram", MLPLanguageModel: "MLP"}
 
 
 class PageModel(NamedTuple):
@@ -40,6 +44,7 @@ def describe_model(page_model: PageModel, *, num_tokens: int, float16: bool = Fa
             range of float16.
     """
     title, source, model, variables, perplexity = page_model
+    model = check_shown(model, source)
     if model.vocab_size < num_tokens:
         raise ValueError(f"{source} has {model.vocab_size} ids, but its tokenizer {num_tokens}")
     sizes = {"vocabSize": int(model.vocab_size), "contextLength": int(model.context_length)}
@@ -51,9 +56,6 @@ def describe_model(page_model: PageModel, *, num_tokens: int, float16: bool = Fa
             "smoothing": model.smoothing,
             "arrays": {name: encode_array(array) for name, array in compress_rows(table).items()},
         }
-    if not isinstance(model, NeuralBigramLM | MLPLanguageModel):
-        wanted = "a page shows CountsBigramLM, NeuralBigramLM and MLPLanguageModel"
-        raise ValueError(f"{source} is a {type(model).__name__}; {wanted}")
     params = variables["params"]
     arrays = {
         "embedding": params["embedding"]["embedding"],
@@ -77,6 +79,14 @@ def describe_model(page_model: PageModel, *, num_tokens: int, float16: bool = Fa
         "points": encode_array(points),
         "shares": shares,
     }
+
+
+def check_shown(model: LanguageModel, source: str | Path) -> CountsBigramLM | NeuralBigramLM | MLPLanguageModel:
+    """Return the model. Raise a ValueError if a page cannot show it."""
+    if not isinstance(model, CountsBigramLM | NeuralBigramLM | MLPLanguageModel):
+        wanted = "a page shows counts bigrams, neural bigrams and MLPs"
+        raise ValueError(f"{source} is a {type(model).__name__}; {wanted}")
+    return model
 
 
 def describe_tokenizer(tokenizer: Tokenizer) -> dict[str, Any]:

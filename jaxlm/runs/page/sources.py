@@ -4,13 +4,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxlm.models import CountsBigramLM, LanguageModel, MLPLanguageModel, NeuralBigramLM
-from jaxlm.runs.page.describe import PageModel
+from jaxlm.models import CountsBigramLM, LanguageModel
+from jaxlm.runs.page.describe import RUNGS, PageModel, check_shown
 from jaxlm.text.tokenizers import Tokenizer
 from jaxlm.utils.json_files import read_json
-
-# In the order of the rungs.
-_TITLES = {CountsBigramLM: "counts bigram", NeuralBigramLM: "neural bigram", MLPLanguageModel: "MLP"}
 
 
 def load_page_models(
@@ -41,7 +38,7 @@ def load_page_models(
             if tokenizer != tokenizers[0]:
                 remedy = "make one page per tokenizer"
                 raise ValueError(f"{source} has another tokenizer than {(models + group)[0].source}; {remedy}")
-        models += sorted(group, key=lambda each: list(_TITLES).index(type(each.model)))
+        models += sorted(group, key=lambda each: list(RUNGS).index(type(each.model)))
     titles = [each.title for each in models]
     models = [
         each if titles.count(each.title) == 1 else each._replace(title=f"{each.title}, {each.source}")
@@ -52,11 +49,9 @@ def load_page_models(
 
 def describe_title(model: LanguageModel, source: Path) -> str:
     """Return the heading of a model. Raise a ValueError if a page cannot show it."""
-    if type(model) not in _TITLES:
-        wanted = "a page shows counts bigrams, neural bigrams and MLPs"
-        raise ValueError(f"{source} is a {type(model).__name__}; {wanted}")
+    model = check_shown(model, source)
     added = f", add {model.smoothing:.3g}" if isinstance(model, CountsBigramLM) else ""
-    return _TITLES[type(model)] + added
+    return RUNGS[type(model)] + added
 
 
 def _read_results(file: Path) -> tuple[str, dict[str, float | None]]:

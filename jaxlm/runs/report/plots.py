@@ -4,6 +4,8 @@ import contextlib
 import io
 import itertools
 import math
+import os
+import sys
 import textwrap
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,7 +24,15 @@ COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#7f
 
 @contextlib.contextmanager
 def default_style() -> Iterator[None]:
-    """Draw within the block with matplotlib's defaults, whatever style the user has configured."""
+    """Draw within the block with matplotlib's defaults, whatever style and backend the user has configured."""
+    if "matplotlib" not in sys.modules:
+        backend = os.environ.pop("MPLBACKEND", None)  # the import would fail if it does not exist
+        import matplotlib
+
+        if backend is not None:
+            os.environ["MPLBACKEND"] = backend
+            with contextlib.suppress(ValueError):
+                matplotlib.rcParams["backend"] = backend
     import matplotlib
 
     with matplotlib.rc_context():

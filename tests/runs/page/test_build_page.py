@@ -107,7 +107,7 @@ def test_principal_components_equal_those_of_the_covariance():
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        (jaxlm.UniformLM(9), "here is a UniformLM; a page shows CountsBigramLM"),
+        (jaxlm.UniformLM(9), "here is a UniformLM; a page shows counts bigrams"),
         (jaxlm.NeuralBigramLM(4, 2), "here has 4 ids, but its tokenizer 9"),
     ],
 )
