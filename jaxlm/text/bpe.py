@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from jaxlm.text.pieces import cut_text
+from jaxlm.text.pieces import cut_text, group_by_size
 from jaxlm.utils.workers import DaemonExecutor
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def learn_merges(blocks: Iterable[str], vocab_size: int) -> tuple[Merges, dict[s
 def _sample_groups(pieces: Iterable[str]) -> tuple[list[list[str]], int]:
     """Return all groups of pieces, or a uniform sample of them (algorithm R), and the length of the text."""
     generator, groups, num_characters = random.Random(0), [], 0  # noqa: S311
-    for index, group in enumerate(_group(pieces)):
+    for index, group in enumerate(group_by_size(pieces, _GROUP_LENGTH, len)):
         num_characters += sum(map(len, group))
         if index < _SAMPLE_LENGTH // _GROUP_LENGTH:
             groups.append(group)
@@ -61,17 +61,8 @@ def _sample_groups(pieces: Iterable[str]) -> tuple[list[list[str]], int]:
     return groups, num_characters
 
 
-def _group(pieces: Iterable[str]) -> Iterator[list[str]]:
-    group: list[str] = []
-    length = 0
-    for piece in pieces:
-        group += filter(None, re.split(rf"(\S{{{_MAX_WORD_LENGTH}}}|\s{{{_MAX_WORD_LENGTH}}})", piece))
-        length += len(piece)
-        if length >= _GROUP_LENGTH:
-            yield group
-            group, length = [], 0
-    if group:
-        yield group
+def _cut_words(piece: str) -> Iterator[str]:
+    return filter(None, re.split(rf"(\S{{{_MAX_WORD_LENGTH}}}|\s{{{_MAX_WORD_LENGTH}}})", piece))
 
 
 def _learn(groups: list[list[str]], vocab_size: int) -> Merges:
@@ -83,7 +74,8 @@ def _learn(groups: list[list[str]], vocab_size: int) -> Merges:
     trainer = trainers.BpeTrainer(vocab_size=limit, initial_alphabet=alphabet, show_progress=False)
     library = Tokenizer(models.BPE())
     library.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    library.train_from_iterator(groups, trainer)
+    words = ([word for piece in group for word in _cut_words(piece)] for group in groups)
+    library.train_from_iterator(words, trainer)
     return tuple(tuple(pair) for pair in json.loads(library.to_str())["model"]["merges"])
 
 

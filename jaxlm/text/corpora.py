@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jaxlm.text.shakespeare import build_corpora
-from jaxlm.text.text_files import read_file
+from jaxlm.text.text_files import read_blocks
 from jaxlm.utils.atomic_files import expand, write_atomically
 from jaxlm.utils.cache_directory import cache_directory
 from jaxlm.utils.json_files import sha256_of
+from jaxlm.utils.terminal import track
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -105,7 +106,7 @@ def read_text(path: str | os.PathLike[str], *, console: "Console | None" = None)
     """
     path = expand(path)
     try:
-        text = read_file(path, console)
+        text = "".join(track(console, "reading", read_blocks(path), path.stat().st_size))
     except OSError as error:
         message = f"cannot read {str(path)!r} ({error.strerror}); give the path of a readable UTF-8 text file"
         raise type(error)(message) from None

@@ -5,7 +5,7 @@ import functools
 import itertools
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Executor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jaxlm.text.open_tokens import open_tokens
-from jaxlm.text.pieces import PIECE_LENGTH, cut_text
-from jaxlm.text.text_files import Block, find_text_files, read_blocks
+from jaxlm.text.pieces import PIECE_LENGTH, cut_text, group_by_size
+from jaxlm.text.text_files import Block, find_text_files, read_documents
 from jaxlm.text.token_stream import TokenStream
 from jaxlm.text.token_writer import TokenWriter, is_begun, is_finished
 from jaxlm.text.tokenizer_files import (
@@ -108,6 +108,7 @@ def encode_files(
     if isinstance(tokenizer, os.PathLike):
         tokenizer = load_tokenizer(tokenizer)
     versions = [_version_of(path) for path in sources]
+    sizes = {path: size for path, (_, size, _) in zip(sources, versions, strict=True)}
     job = {
         "sources": versions,
         "tokenizer": tokenizer if isinstance(tokenizer, str) else tokenizer_to_json(tokenizer),
@@ -125,21 +126,26 @@ def encode_files(
         else:
             if others := sorted({path.name for path in out.iterdir()} - {*LOCK_NAMES, TOKENIZER_FILE}):
                 raise ValueError(f"{out} is not empty: it has {others[0]}; choose another --out")
-            blocks = ((block.text, block.num_bytes) for path in sources for block in read_blocks(path, field))
-            tracked = track(console, "training", blocks, sum(path.stat().st_size for path in sources))
+            blocks = itertools.chain.from_iterable(d for path in sources for d in read_documents(path, field))
+            tracked = track(console, "training", blocks, sum(sizes.values()))
             trained = make_tokenizer(tokenizer, tracked, 4096 if vocab_size is None else vocab_size)
             trained.save(out / TOKENIZER_FILE)
         writer = TokenWriter(out, job, np.uint16 if trained.vocab_size <= 2**16 else np.uint32, shard_size)
-        encode: Any
-        chosen: Any
-        if executor is None:
-            encode, chosen = functools.partial(_encode, trained), DaemonExecutor(workers)
-        else:
-            document = tokenizer_to_json(trained)
-            encode, chosen = functools.partial(_encode_elsewhere, document), contextlib.nullcontext(executor)
-        with chosen as opened:
-            run = functools.partial(map_ahead, opened, encode, ahead=2 * workers)
-            _write_sources(writer, run, sources, field, console)
+        num_sources, num_pieces = writer.position
+        rest = sources[num_sources:]
+        pieces = ((piece, piece.num_bytes) for path in rest for piece in _read_pieces(path, field))
+        tracked = track(console, "encoding", pieces, sum(sizes[path] for path in rest))
+        # 1 for each piece, because a source can have millions of empty documents.
+        groups = group_by_size(
+            itertools.islice(tracked, num_pieces, None), PIECE_LENGTH, lambda p: 1 + len(p.text)
+        )
+        encode = functools.partial(_encode, tokenizer_to_json(trained))
+        with DaemonExecutor(workers) if executor is None else contextlib.nullcontext(executor) as opened:
+            encoded = map_ahead(opened, encode, groups, ahead=2 * workers)
+            for piece, ids in itertools.chain.from_iterable(encoded):
+                writer.append(ids, ends_document=piece.ends_document)
+                if piece.ends_source:
+                    writer.end_source(piece.source)
         for path, version in zip(sources, versions, strict=True):
             if _version_of(path) != version:
                 raise ValueError(f"{path} changed while it was encoded; encode it again, into another directory")
@@ -155,39 +161,16 @@ def _version_of(path: Path) -> list[Any]:
     return [str(path), stat.st_size, stat.st_mtime_ns]
 
 
-def _write_sources(
-    writer: TokenWriter,
-    encode: Callable[[Iterator[list[_Piece]]], Iterable[list[tuple[_Piece, NDArray[Any]]]]],
-    sources: list[Path],
-    field: str,
-    console: "Console | None",
-) -> None:
-    """Encode the sources from the writer's position on. `encode` maps groups of pieces to their ids."""
-    num_sources, num_pieces = writer.position
-    rest = sources[num_sources:]
-    pieces = ((piece, piece.num_bytes) for path in rest for piece in _read_pieces(path, field))
-    tracked = track(console, "encoding", pieces, sum(path.stat().st_size for path in rest))
-    groups = _group(itertools.islice(tracked, num_pieces, None))
-    for piece, ids in itertools.chain.from_iterable(encode(groups)):
-        writer.append(ids, ends_document=piece.ends_document)
-        if piece.ends_source:
-            writer.end_source(piece.source)
-
-
 def _read_pieces(source: Path, field: str) -> Iterator[_Piece]:
     """Yield the pieces of the documents of a source, and last an empty one that ends the source."""
-    blocks = read_blocks(source, field)
-    for first in blocks:
+    for document in read_documents(source, field):
         num_bytes = 0
 
-        def texts(block: Block = first) -> Iterator[str]:
+        def texts(document: Iterator[Block] = document) -> Iterator[str]:
             nonlocal num_bytes
-            while True:
-                num_bytes += block.num_bytes
-                yield block.text
-                if block.ends_document:
-                    return
-                block = next(blocks)
+            for text, size in document:
+                num_bytes += size
+                yield text
 
         for text in cut_text(texts()):
             yield _Piece(text, source, num_bytes)
@@ -196,20 +179,9 @@ def _read_pieces(source: Path, field: str) -> Iterator[_Piece]:
     yield _Piece("", source, 0, ends_source=True)
 
 
-def _group(pieces: Iterable[_Piece]) -> Iterator[list[_Piece]]:
-    """Yield lists of pieces that are worth a call in another thread."""
-    group: list[_Piece] = []
-    length = 0
-    for piece in pieces:
-        group.append(piece)
-        length += 1 + len(piece.text)  # 1, because a source can have millions of empty documents
-        if length >= PIECE_LENGTH:
-            yield group
-            group, length = [], 0
-    yield group
-
-
-def _encode(tokenizer: Tokenizer, pieces: list[_Piece]) -> list[tuple[_Piece, NDArray[Any]]]:
+def _encode(document: str, pieces: list[_Piece]) -> list[tuple[_Piece, NDArray[Any]]]:
+    """Encode pieces with the tokenizer of a JSON document, perhaps in another process or on another machine."""
+    tokenizer = _read_tokenizer(document)
     encoded = []
     for piece in pieces:
         try:
@@ -217,11 +189,6 @@ def _encode(tokenizer: Tokenizer, pieces: list[_Piece]) -> list[tuple[_Piece, ND
         except ValueError as error:
             raise ValueError(f"{piece.source}: {error}, in the part that begins {piece.text[:20]!r}") from None
     return encoded
-
-
-def _encode_elsewhere(document: str, pieces: list[_Piece]) -> list[tuple[_Piece, NDArray[Any]]]:
-    """Encode in another process or on another machine, with the tokenizer of this JSON document."""
-    return _encode(_read_tokenizer(document), pieces)
 
 
 @functools.lru_cache(maxsize=1)  # a worker makes the encoding of its tokenizer once, not for each call

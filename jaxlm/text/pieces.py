@@ -1,7 +1,10 @@
 """Cut long texts into pieces that can be tokenized separately."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
+
+T = TypeVar("T")
 
 PIECE_LENGTH = 2**16  # characters
 
@@ -33,3 +36,21 @@ def cut_text(blocks: Iterable[str], length: int = PIECE_LENGTH) -> Iterator[str]
         text = text[start:]
     if text:
         yield text
+
+
+def group_by_size(items: Iterable[T], size: int, size_of: Callable[[T], int]) -> Iterator[list[T]]:
+    """Yield consecutive items in lists whose sizes add up to at least `size`, except the last.
+
+    >>> list(group_by_size("abcde", 2, len))
+    [['a', 'b'], ['c', 'd'], ['e']]
+    """
+    taken: list[T] = []
+    total = 0
+    for item in items:
+        taken.append(item)
+        total += size_of(item)
+        if total >= size:
+            yield taken
+            taken, total = [], 0
+    if taken:
+        yield taken

@@ -10,25 +10,17 @@ import re
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, NamedTuple
+from typing import Any
 
 from jaxlm.utils.atomic_files import expand, open_regular
-from jaxlm.utils.terminal import track
 from jaxlm.utils.text_encoding import decode_blocks
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 _GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
-class Block(NamedTuple):
-    """A part of a document: its text, the bytes of the file read for it, and whether it is the last part."""
-
-    text: str
-    num_bytes: int
-    ends_document: bool
+# A part of a document, and the number of bytes of the file read for it.
+Block = tuple[str, int]
 
 
 def find_text_files(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
@@ -56,8 +48,8 @@ def find_text_files(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
     return list(found.values())
 
 
-def read_blocks(path: Path, field: str) -> Iterator[Block]:
-    """Yield the documents of a file in parts.
+def read_documents(path: Path, field: str) -> Iterator[Iterator[Block]]:
+    """Yield the documents of a file, each in parts, which must be read before the next document.
 
     A `.jsonl` file has one document per line, in the string `field` of an object; a `.parquet` file has one per
     row, in the column `field`. Both may be null. Any other file is one document. All but Parquet may be compressed
@@ -68,19 +60,20 @@ def read_blocks(path: Path, field: str) -> Iterator[Block]:
         OSError: it is missing or cannot be read.
     """
     name = path.name.removesuffix(".gz").removesuffix(".zst")
-    if name.endswith(".parquet"):
-        yield from _read_parquet(path, field)
-        return
-    with open_regular(path) as file:
-        blocks = decode_blocks(_decompress(file, path), origin=path)
-        yield from _read_lines(file, blocks, path, field) if name.endswith(".jsonl") else _read_plain(file, blocks)
+    if name.endswith((".parquet", ".jsonl")):
+        read = _read_parquet if name.endswith(".parquet") else _read_lines
+        yield from (iter([text]) for text in read(path, field))
+    else:
+        yield read_blocks(path)
 
 
-def read_file(path: Path, console: "Console | None" = None) -> str:
-    """Return the text of a file that may be compressed. Raises the errors of `read_blocks`."""
+def read_blocks(path: Path) -> Iterator[Block]:
+    """Yield the text of a file, which may be compressed, in parts. Raises the errors of `read_documents`."""
     with open_regular(path) as file:
-        blocks = ((text, len(text)) for text in decode_blocks(_decompress(file, path), origin=path))
-        return "".join(track(console, "reading", blocks, path.stat().st_size))
+        position = 0
+        for text in decode_blocks(_decompress(file, path), origin=path):
+            yield text, file.tell() - position
+            position = file.tell()
 
 
 def _files_of(folder: Path) -> Iterator[Path]:
@@ -92,24 +85,17 @@ def _files_of(folder: Path) -> Iterator[Path]:
                 yield from _files_of(path)
 
 
-def _read_plain(file: IO[bytes], blocks: Iterator[str]) -> Iterator[Block]:
-    position = 0
-    for text in blocks:
-        yield Block(text, file.tell() - position, ends_document=False)
-        position = file.tell()
-    yield Block("", 0, ends_document=True)
-
-
-def _read_lines(file: IO[bytes], blocks: Iterator[str], path: Path, field: str) -> Iterator[Block]:
-    rest, position, number = "", 0, 0
-    for text in blocks:
+def _read_lines(path: Path, field: str) -> Iterator[Block]:
+    rest, unreported, number = "", 0, 0
+    for text, num_bytes in read_blocks(path):
+        unreported += num_bytes
         *lines, rest = (rest + text).split("\n")
         for line in lines:
             number += 1
-            yield Block(_parse_line(line, field, f"{path}, line {number}"), file.tell() - position, True)
-            position = file.tell()
+            yield _parse_line(line, field, f"{path}, line {number}"), unreported
+            unreported = 0
     if rest:
-        yield Block(_parse_line(rest, field, f"{path}, line {number + 1}"), 0, ends_document=True)
+        yield _parse_line(rest, field, f"{path}, line {number + 1}"), unreported
 
 
 def _parse_line(line: str, field: str, origin: str) -> str:
@@ -148,7 +134,7 @@ def _read_parquet(path: Path, field: str) -> Iterator[Block]:
             num_bytes = path.stat().st_size // max(table.metadata.num_rows, 1)
             for batch in table.iter_batches(batch_size=1024, columns=[field]):
                 for text in batch.column(0).to_pylist():
-                    yield Block(_check_text_of({field: text}, field, str(path)), num_bytes, ends_document=True)
+                    yield _check_text_of({field: text}, field, str(path)), num_bytes
         except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
             raise ValueError(f"{path} is not a valid Parquet file: {error}") from None
 

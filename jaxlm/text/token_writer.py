@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 from pathlib import Path
 from typing import Any, final
 
@@ -13,7 +14,8 @@ from jaxlm.utils.atomic_files import add_filename, sync, write_atomically
 from jaxlm.utils.json_files import add_checksum, check_document, file_sha256, read_json, sha256_of
 
 VERSION = 1
-_INDEX, _PROGRESS, _SOURCES, _ENDS = "index.json", "progress.json", "sources.jsonl", "document_ends.int64"
+_INDEX, _PROGRESS = "index.json", "progress.json"
+_SOURCES, _ENDS, _ENDS_ARRAY = "sources.jsonl", "document_ends.int64", "document_ends.npy"
 
 
 @final
@@ -79,39 +81,25 @@ class TokenWriter:
 
     def end_source(self, path: Path) -> None:
         """Record the end of a source."""
-        start, documents = self._state["source_start"], self._state["num_documents"]
-        row = {
-            "path": str(path),
-            "num_bytes": path.stat().st_size,
-            "num_tokens": self.num_tokens - start["tokens"],
-            "num_documents": documents - start["documents"],
-        }
+        totals = {"tokens": self.num_tokens, "documents": self._state["num_documents"]}
+        row: dict[str, Any] = {"path": str(path), "num_bytes": path.stat().st_size}
+        row |= {f"num_{name}": total - self._state["source_start"][name] for name, total in totals.items()}
         self._rows[_SOURCES] += json.dumps(row).encode() + b"\n"
-        self._state |= {
-            "num_sources": self._state["num_sources"] + 1,
-            "num_pieces": 0,
-            "source_start": {"tokens": self.num_tokens, "documents": documents},
-        }
+        self._state["num_sources"] += 1
+        self._state |= {"num_pieces": 0, "source_start": totals}
 
     def finish(self, vocab_size: int) -> None:
         """Write the remaining ids and, last, the index."""
         if self._num_ids:
             self._close_shard()
         self._append_rows()
-        write_atomically(self._path / "document_ends.npy", _npy(np.fromfile(self._path / _ENDS, "<i8")))
-        files = {
-            "sources": _SOURCES,
-            "document_ends": "document_ends.npy",
-            "tokenizer": find_tokenizer(self._path).name,
-        }
-        document = {
-            "version": VERSION,
-            "vocab_size": vocab_size,
-            "dtype": str(self._dtype),
-            **{
-                name: self._state[name] for name in ("num_tokens", "num_documents", "num_sources", "job", "shards")
-            },
-            **{name: {"file": file, "sha256": file_sha256(self._path / file)} for name, file in files.items()},
+        write_atomically(self._path / _ENDS_ARRAY, _npy(np.fromfile(self._path / _ENDS, "<i8")))
+        files = {"sources": _SOURCES, "document_ends": _ENDS_ARRAY, "tokenizer": find_tokenizer(self._path).name}
+        names = "num_tokens", "num_documents", "num_sources", "job", "shards"
+        document = {"version": VERSION, "vocab_size": vocab_size, "dtype": str(self._dtype)}
+        document |= {name: self._state[name] for name in names}
+        document |= {
+            name: {"file": file, "sha256": file_sha256(self._path / file)} for name, file in files.items()
         }
         write_atomically(self._path / _INDEX, add_checksum(document))
         for name in (_PROGRESS, _ENDS):
@@ -164,10 +152,9 @@ def _read(path: Path) -> dict[str, Any]:
 def _append(path: Path, size: int, rows: bytearray) -> int:
     """Append rows to the first `size` bytes of a file, which may be longer, and return the new size."""
     path.touch()
+    os.truncate(path, size)
     with add_filename(path):
-        with path.open("r+b") as file:
-            file.truncate(size)
-            file.seek(size)
+        with path.open("ab") as file:
             file.write(rows)
         sync(path)
     return size + len(rows)

@@ -5,7 +5,7 @@ import gzip
 import json
 import os
 import shutil
-from pathlib import Path
+from concurrent.futures import ThreadPoolExecutor
 from unittest.mock import Mock
 
 import numpy as np
@@ -194,9 +194,19 @@ def test_encode_files_names_the_file_that_does_not_fit(folder, tmp_path, monkeyp
     assert error.value.filename.endswith(".jsonl")
 
 
-def test_encode_files_takes_few_of_many_empty_documents_at_a_time():
-    pieces = (module._Piece("", Path(), 1, ends_document=True) for _ in range(1000))
-    assert len(next(module._group(pieces))) == 100
+def test_encode_files_takes_few_of_many_empty_documents_at_a_time(tmp_path):
+    (tmp_path / "a.jsonl").write_text("\n" * 1000 + '{"text": "x"}')
+    lengths = []
+
+    class Recorder(ThreadPoolExecutor):
+        def submit(self, function, pieces):
+            lengths.append(len(pieces))
+            return super().submit(function, pieces)
+
+    with Recorder(1) as executor:
+        encode_files(tmp_path / "a.jsonl", "byte", tmp_path / "out", executor=executor)
+    assert max(lengths) == 100
+    assert len(lengths) > 10
 
 
 @pytest.mark.parametrize(("tokenizer", "size", "message"), [
