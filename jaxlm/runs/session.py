@@ -19,7 +19,7 @@ from jaxlm.runs.results import metrics_line
 from jaxlm.runs.setup import TrainingSetup, abstract_state, train_options
 from jaxlm.runs.tensorboard import open_tensorboard
 from jaxlm.training.early_stopping import stop_early
-from jaxlm.training.loop import is_recorded, train
+from jaxlm.training.loop import next_record, train
 from jaxlm.utils.atomic_files import write_atomically
 from jaxlm.utils.signals import catch_stop_signals
 from jaxlm.utils.terminal import progress
@@ -107,7 +107,8 @@ def return_to_checkpoint(path: Path, setup: TrainingSetup, checkpoint: Checkpoin
     train_states.quarantine_after(path / "checkpoints", -1 if checkpoint is None else int(checkpoint.state.step))
     lines = [] if checkpoint is None else checkpoint.log.splitlines(keepends=True)
     # An extended run does not record the last step of the shorter run, although that state may remain the best.
-    if lines and not is_recorded(json.loads(lines[-1])["step"], setup.config.num_steps, setup.config.log_every):
+    step = json.loads(lines[-1])["step"] if lines else 0
+    if step != next_record(step, setup.config.num_steps, setup.config.log_every):
         lines.pop()
     # A link into a cache becomes a file, because the run appends to it.
     write_atomically(path / "metrics.jsonl", b"".join(lines))

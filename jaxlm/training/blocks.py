@@ -2,7 +2,8 @@
 
 import functools
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,51 +16,40 @@ from jaxlm.devices.mesh import put
 from jaxlm.text.batching import as_int32, draw_starts, gather_windows
 from jaxlm.text.token_stream import TokenStream
 from jaxlm.utils.keys import vmap_over_steps
+from jaxlm.utils.workers import map_ahead
 
 _IDS_PER_BLOCK = 2**18  # 1 MiB, gathered in 3 ms; at B = 32 and N = 3, the windows of 2,048 steps
 
 
-class Block(NamedTuple):
-    """The windows of the steps in [first, stop)."""
-
-    first: int
-    stop: int
-    windows: Array  # int32 [S, B, N + 1], or [S, R, B, N + 1] for R runs; zeros from step `stop`
-
-
 def iterate_blocks(
-    stream: TokenStream,
-    context_length: int,
-    batch_size: int,
-    num_steps: int,
-    *,
-    key: Array,
-    sharding: Sharding,
-    windows_sharding: Sharding | None = None,
-    first_step: int = 0,
-) -> Iterator[Block]:
-    """Yield the windows of the steps in [first_step, num_steps).
+    stream: TokenStream, context_length: int, batch_size: int, steps: range, *, key: Array, sharding: Sharding
+) -> Iterator[tuple[int, Array]]:
+    """Yield `(stop, windows)` for each block of S steps: the windows of those of `steps` that are below `stop`.
 
-    Step i has the windows of `get_batch(stream, N, B, key=fold_in(key, i))`; with R keys, those of each run's key.
-    The next positions are drawn before a block is yielded, and their windows are gathered when the next block is
-    requested. Request it while the device trains on this block, so that neither waits for the other.
+    Step i has `windows[i % S]`, int32 [B, N + 1]: the windows of `get_batch(stream, N, B, key=fold_in(key, i))`.
+    With R keys it has those of each run's key, [R, B, N + 1]. After the last step, the windows are zeros.
 
-    The positions are drawn with `sharding`, that of `key`. It is also that of the windows, unless they have one.
+    While the device trains on a block, a thread gathers the next one, whose positions have been drawn before.
     """
-    num_windows = jax.device_put(as_int32(len(stream) - context_length), sharding)
+    devices: Any = sharding.addressable_devices
+    device = min(devices, key=lambda device: device.id)
+    key, num_windows = jax.device_put((key, as_int32(len(stream) - context_length)), device)
     # A small integer of NumPy would overflow.
     size = max(_IDS_PER_BLOCK // (int(batch_size) * (int(context_length) + 1) * key.size), 1)
 
-    def draw(first: int) -> Any:
-        return _draw_block(num_windows, jax.device_put(np.int32(first), sharding), size, batch_size, key=key)
+    def draw(first: int) -> tuple[int, Integers]:
+        return first, _draw_block(num_windows, jax.device_put(np.int32(first), device), size, batch_size, key=key)
 
-    drawn = draw(first_step)
-    for first in range(first_step, num_steps, size):
-        taken = gather_windows(stream, jax.device_get(drawn)[: num_steps - first], context_length)
+    def gather(drawn: tuple[int, Integers]) -> tuple[int, Array]:
+        first, positions = drawn
+        taken = gather_windows(stream, jax.device_get(positions)[: steps.stop - first], context_length)
         windows = np.zeros((size, *taken.shape[1:]), np.int32)
         windows[: len(taken)] = taken
-        drawn = draw(first + size)
-        yield Block(first, first + len(taken), put(windows, windows_sharding or sharding))
+        return first + len(taken), put(windows, sharding)
+
+    firsts = range(steps.start - steps.start % size, steps.stop, size)
+    with ThreadPoolExecutor(1) as executor:
+        yield from map_ahead(executor, gather, map(draw, firsts), ahead=1)
 
 
 @functools.partial(jax.jit, static_argnames=("num_steps", "batch_size"))

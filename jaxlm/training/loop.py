@@ -23,9 +23,9 @@ from jaxlm.text.batching import check_stream
 from jaxlm.text.token_stream import TokenStream
 from jaxlm.training.blocks import iterate_blocks
 from jaxlm.training.early_stopping import stop_early
-from jaxlm.training.optimizers import HyperparamState, sgd
+from jaxlm.training.optimizers import sgd
 from jaxlm.training.sharding import check_sharding
-from jaxlm.training.state import Record, TrainState, check_state, init_state
+from jaxlm.training.state import Record, TrainState, init_state, resume_state
 from jaxlm.training.step import train_chunk
 from jaxlm.utils.checks import check_at_least, check_not_traced
 from jaxlm.utils.keys import check_key
@@ -101,7 +101,7 @@ def train_lm(
     >>> history["steps"], history["train_losses"][-1] < 0.1
     ([0, 49], True)
     """
-    items: Any = train(
+    training = train(
         model,
         train_ids,
         key=key,
@@ -118,12 +118,12 @@ def train_lm(
         grad_shards=grad_shards,
     )
     if patience is not None:
-        items = stop_early(items, patience)
+        items = stop_early(training, patience)
+        training = ((state._replace(params=best.params), record) for state, record, best in items)
     records = []
-    for item in items:
-        records.append(item[1])
-    state, _, *best = item
-    variables = (state._replace(params=best[0].params) if best else state).variables
+    for state, record in training:
+        variables = state.variables
+        records.append(record)
     return to_local(variables), make_history(records)
 
 
@@ -186,66 +186,55 @@ def train(
     if yield_every is not None:
         check_at_least("yield_every", yield_every, 1)
     stream, val_ids = check_training(model, train_ids, val_ids, batch_size, num_steps, log_every)
-    make_state = functools.partial(init_state, model, optimizer, key=key)
+    make_state = functools.partial(init_state, model, optimizer, key=key, variables=variables)
     if state is None:
-        state = make_state(variables=variables)
+        state = make_state()
     else:
-        check_state(state, jax.eval_shape(make_state, variables=variables), num_steps)
-        if isinstance(state.opt_state, HyperparamState):
-            hyperparams = optimizer.init({}).hyperparams
-            state = state._replace(opt_state=state.opt_state._replace(hyperparams=hyperparams))
-    local_device = (
-        resolve_device(device, num_weights=num_params(state.params)) if mesh is None else mesh.local_devices[0]
-    )
-    if grad_shards is not None and mesh is None:
-        mesh = Mesh(np.array([local_device]), ("data",))
-    local = replicated = split_by_row = cast(Sharding, SingleDeviceSharding(local_device))
-    evaluation_options: Any = {"device": local_device}
-    if mesh is not None:
+        state = resume_state(state, jax.eval_shape(make_state), optimizer, num_steps)
+    if mesh is None:
+        device = resolve_device(device, num_weights=num_params(state.params))
+        mesh = None if grad_shards is None else Mesh(np.array([device]), ("data",))
+    if mesh is None:
+        replicated = by_row = cast(Sharding, SingleDeviceSharding(device))
+    else:
         axis = check_sharding(mesh, grad_shards, batch_size)
-        replicated, split_by_row = sharding_of(mesh), sharding_of(mesh, None, axis)
-        evaluation_options = {"mesh": mesh, "num_shards": grad_shards}
-    local_key, key, state = put(key, local), put(key, replicated), put(state, replicated)
+        device, replicated, by_row = "auto", sharding_of(mesh), sharding_of(mesh, None, axis)
+    placement: Any = {"device": device, "mesh": mesh, "num_shards": grad_shards}
     # The compiled program uses only `update`, so optimizers that share it share the program.
     update_only = optimizer._replace(init=None)
 
-    def iterate(state: TrainState) -> Iterator[tuple[TrainState, Record | None]]:
+    def iterate(state: TrainState, replicated_key: Array) -> Iterator[tuple[TrainState, Record | None]]:
         yield state, None
         step, max_steps, interval = int(state.step), 1, yield_every or num_steps
-        source = stream, model.context_length, batch_size, num_steps
-        shardings: Any = {"sharding": local, "windows_sharding": split_by_row}
-        blocks = iterate_blocks(*source, key=local_key, first_step=step, **shardings)
-        block, next_block = next(blocks, None), None
-        while block is not None:
-            next_recorded = min(-(-step // log_every) * log_every, num_steps - 1)
-            stop = min(next_recorded + 1, block.stop, step + max_steps, step - step % interval + interval)
-            start = time.monotonic()
-            first, end = put((np.int32(block.first), np.int32(stop)), replicated)
-            arrays = block.windows, first, key, state, end
-            state, *outcome = train_chunk(model, update_only, *arrays, mesh=mesh, grad_shards=grad_shards)
-            if next_block is None:  # while the device trains
-                next_block = next(blocks, None)
-            loss, params_are_finite = map(float, jax.device_get(outcome))
-            seconds = max_over_processes(time.monotonic() - start, mesh)  # so that all choose the same next chunk
-            recorded = stop - 1 == next_recorded
-            # Checking the parameters only at records makes the failing step independent of the lengths of chunks.
-            loss_is_finite = math.isfinite(loss)
-            if not loss_is_finite or (recorded and not params_are_finite):
-                problem = "the parameters are not finite after" if loss_is_finite else f"the loss is {loss} at"
-                remedy = "lower the learning rate, or clip the gradient"
-                raise FloatingPointError(f"{problem} step {int(state.step) - 1}; {remedy}")
-            validation = None
-            if recorded and val_ids is not None:
-                validation = evaluate(model, state.variables, val_ids, **evaluation_options)
-            if params_are_finite:
-                yield state, Record(stop - 1, loss, validation) if recorded else None
-            if stop == step + max_steps:  # only a full chunk is measured
-                max_steps = max(1, min(16 * max_steps, round(max_steps * _CHUNK_SECONDS / max(seconds, 1e-3))))
-            if stop == block.stop:
-                block, next_block = next_block, None
-            step = stop
+        steps = range(step, num_steps)
+        blocks = iterate_blocks(stream, model.context_length, batch_size, steps, key=key, sharding=by_row)
+        for block_stop, windows in blocks:
+            while step < block_stop:
+                record_stop = next_record(step, num_steps, log_every) + 1
+                stop = min(record_stop, block_stop, step + max_steps, step - step % interval + interval)
+                begin = time.monotonic()
+                arrays = windows, replicated_key, state, put(np.int32(stop), replicated)
+                state, *outcome = train_chunk(model, update_only, *arrays, mesh, grad_shards)
+                loss, is_finite = map(float, jax.device_get(outcome))
+                seconds = max_over_processes(time.monotonic() - begin, mesh)  # all choose the same next chunk
+                # Checking the parameters only at records makes the failing step independent of the chunks.
+                if not math.isfinite(loss) or (stop == record_stop and not is_finite):
+                    raise _diverged(int(state.step) - 1, loss)
+                validation = None
+                if stop == record_stop and val_ids is not None:
+                    validation = evaluate(model, state.variables, val_ids, **placement)
+                if is_finite:
+                    yield state, Record(stop - 1, loss, validation) if stop == record_stop else None
+                if stop == step + max_steps:  # only a full chunk is measured
+                    max_steps = max(1, min(16 * max_steps, round(max_steps * _CHUNK_SECONDS / max(seconds, 1e-3))))
+                step = stop
 
-    return iterate(state)
+    return iterate(*put((state, key), replicated))
+
+
+def _diverged(step: int, loss: float) -> FloatingPointError:
+    problem = "the parameters are not finite after" if math.isfinite(loss) else f"the loss is {loss} at"
+    return FloatingPointError(f"{problem} step {step}; lower the learning rate, or clip the gradient")
 
 
 def check_training(
@@ -263,9 +252,9 @@ def check_training(
     return stream, val_ids
 
 
-def is_recorded(step: int, num_steps: int, log_every: int) -> bool:
-    """Return whether a run of `num_steps` steps records `step`."""
-    return step % log_every == 0 or step == num_steps - 1
+def next_record(step: int, num_steps: int, log_every: int) -> int:
+    """Return the first step from `step` on that a run of `num_steps` steps records."""
+    return min(-(-step // log_every) * log_every, num_steps - 1)
 
 
 def _resolve_optimizer(optimizer: Any, lr: float | None, weight_decay: float, num_steps: int) -> Any:

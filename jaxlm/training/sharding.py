@@ -19,7 +19,6 @@ lax: Any = jax_lax  # some of its functions have no types
 def average_over_batch(
     fun: Callable[[Any, KeyLike], Any],
     batch: Any,
-    *,
     key: KeyLike,
     axis_name: str | None = None,
     grad_shards: int | None = None,
@@ -34,7 +33,7 @@ def average_over_batch(
     The key of part i is `fold_in(key, i)`.
 
     >>> batch = jnp.arange(8.0)
-    >>> average_over_batch(lambda part, key: part.mean(), batch, key=jax.random.key(0), grad_shards=4)
+    >>> average_over_batch(lambda part, key: part.mean(), batch, jax.random.key(0), grad_shards=4)
     Array(3.5, dtype=float32)
     """
     if grad_shards is None:
@@ -59,13 +58,14 @@ def average_over_batch(
 
 def check_sharding(mesh: Mesh, grad_shards: int | None, batch_size: int) -> str:
     """Return the name of the mesh's axis. Raise a ValueError unless its devices can share the batch evenly."""
-    name, num_devices = check_mesh(mesh), mesh.size
+    name, shards = check_mesh(mesh), mesh.size
+    what = f"the {shards} devices"
     if grad_shards is not None:
         check_at_least("grad_shards", grad_shards, 1)
-    if grad_shards is not None and grad_shards % num_devices:
-        raise ValueError(f"grad_shards must be a multiple of the {num_devices} devices, got {grad_shards}")
-    if batch_size % (shards := grad_shards or num_devices):
-        what = f"the {num_devices} devices" if grad_shards is None else f"{grad_shards=}"
+        if grad_shards % mesh.size:
+            raise ValueError(f"grad_shards must be a multiple of {what}, got {grad_shards}")
+        shards, what = grad_shards, f"{grad_shards=}"
+    if batch_size % shards:
         nearest = max(round(batch_size / shards), 1) * shards
         raise ValueError(f"batch_size must be a multiple of {what}, got {batch_size}; use {nearest}")
     return name

@@ -13,6 +13,7 @@ from jaxlm.evaluation.evaluate import Evaluation
 from jaxlm.models.counts_bigram import CountsBigramLM
 from jaxlm.models.counts_ngram import CountsNgramLM
 from jaxlm.models.interface import LanguageModel, check_collections, init
+from jaxlm.training.optimizers import HyperparamState
 from jaxlm.utils.checks import check_arrays, describe_tree
 from jaxlm.utils.keys import check_key
 
@@ -88,8 +89,14 @@ def init_state(
     return TrainState(jnp.int32(0), params, optimizer.init(params), constants)
 
 
-def check_state(state: TrainState, expected: TrainState, num_steps: int) -> None:
-    """Raise a ValueError unless the arrays of `state` match `expected` and its step is at most `num_steps`."""
+def resume_state(state: TrainState, expected: TrainState, optimizer: Any, num_steps: int) -> TrainState:
+    """Return the state to resume from, with the hyperparameters of a bare `sgd`.
+
+    Raise a ValueError unless its arrays match those of `expected` and its step is at most `num_steps`.
+    """
     check_arrays("state is of a different model or optimizer", describe_tree(state), describe_tree(expected))
     if not 0 <= int(state.step) <= num_steps:
         raise ValueError(f"state.step must be in [0, {num_steps}], got {int(state.step)}; raise num_steps")
+    if not isinstance(state.opt_state, HyperparamState):
+        return state
+    return state._replace(opt_state=state.opt_state._replace(hyperparams=optimizer.init({}).hyperparams))

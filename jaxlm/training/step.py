@@ -62,24 +62,19 @@ def train_step(
         (contexts, targets), variables = batch, state._replace(params=params).variables
         return token_nats(compute_logits(model, variables, contexts, key=key), targets).mean()
 
-    def average(fun: Any) -> Any:
-        """Return a function of the parameters: the mean of `fun` over the whole batch."""
-        options: Any = {"key": dropout_key, "axis_name": axis_name, "grad_shards": grad_shards}
-        return lambda params: average_over_batch(functools.partial(fun, params), batch, **options)
+    def average(fun: Any, params: Any) -> Any:
+        return average_over_batch(functools.partial(fun, params), batch, dropout_key, axis_name, grad_shards)
 
-    value_and_grad = average(jax.value_and_grad(mean_nats))
-    value_fn = average(mean_nats)
+    value_fn: Any = functools.partial(average, mean_nats)
+    value_and_grad = functools.partial(average, jax.value_and_grad(mean_nats))
     if axis_name is not None:  # JAX cannot differentiate the communication of the devices
         value_fn = jax.custom_vjp(value_fn)
-        value_fn.defvjp(
-            value_and_grad, lambda gradients, scale: (jax.tree.map(lambda leaf: scale * leaf, gradients),)
-        )
-    loss, gradients = value_and_grad(state.params)
-    # For line searches and for learning rates that depend on the loss.
-    extra_args = {"value": loss, "grad": gradients, "value_fn": value_fn}
-    update = optax.with_extra_args_support(optimizer).update
+        value_fn.defvjp(value_and_grad, lambda grad, scale: (jax.tree.map(lambda leaf: scale * leaf, grad),))
+    loss, grad = value_and_grad(state.params)
     with jax.named_scope("update"):
-        updates, opt_state = update(gradients, state.opt_state, state.params, **extra_args)
+        update = optax.with_extra_args_support(optimizer).update
+        # The additional arguments are for line searches and for rates that depend on the loss.
+        updates, opt_state = update(grad, state.opt_state, state.params, value=loss, grad=grad, value_fn=value_fn)
         params = optax.apply_updates(state.params, updates)
     return state._replace(step=state.step + 1, params=params, opt_state=opt_state), loss.astype(jnp.float32)
 
@@ -89,7 +84,6 @@ def train_chunk(
     model: LanguageModel,
     optimizer: optax.GradientTransformation,
     windows: Integers,
-    first: IntScalar,
     key: Array,
     state: TrainState,
     stop: IntScalar,
@@ -102,37 +96,34 @@ def train_chunk(
     run stops after a non-finite loss; a sweep does not.
 
     Args:
-        windows: of the steps from `first`, [S, B, N + 1] or [S, R, B, N + 1]; at least to step `stop`.
-        first, stop: traced, so that other values do not recompile.
+        windows: from `iterate_blocks`, the block with the steps from that of the state to `stop`.
+        stop: traced, so that another value does not recompile.
         mesh: devices that share the rows of each batch of a single run.
     """
     is_sweep = key.ndim == 1
 
     def run(
-        windows: Integers, first: IntScalar, key: Array, state: TrainState, stop: IntScalar, **sharding: Any
+        windows: Integers, key: Array, state: TrainState, stop: IntScalar, **sharding: Any
     ) -> tuple[TrainState, Array, Array]:
         step: Any = functools.partial(train_step, model, optimizer, **sharding)
-        check = _are_finite
         if is_sweep:
             step = jax.vmap(step, in_axes=(SWEEP_AXES, 0), out_axes=(SWEEP_AXES, 0))
-            check = jax.vmap(check)
 
         def is_unfinished(carry: tuple[TrainState, Array]) -> Array:
-            return (carry[0].step < stop) & (is_sweep | jnp.isfinite(carry[1]).all())
+            state, loss = carry
+            return (state.step < stop) & (is_sweep | jnp.isfinite(loss).all())
 
         def run_step(carry: tuple[TrainState, Array]) -> tuple[TrainState, Array]:
-            batch = windows[carry[0].step - first]
-            return step(carry[0], (batch[..., :-1], batch[..., -1]), key=key)
+            state, _ = carry
+            batch = windows[state.step % len(windows)]
+            return step(state, (batch[..., :-1], batch[..., -1]), key=key)
 
         state, loss = lax.while_loop(is_unfinished, run_step, (state, jnp.zeros(key.shape, jnp.float32)))
-        return state, loss, check(state.params)
+        leaves = [jnp.isfinite(leaf).reshape(*key.shape, -1) for leaf in jax.tree.leaves(state.params)]
+        return state, loss, jnp.stack([leaf.all(axis=-1) for leaf in leaves]).all(axis=0)
 
     if mesh is not None:
         (axis,) = mesh.axis_names
-        specs = partition(None, axis), *4 * [partition()]
+        specs = partition(None, axis), *3 * [partition()]
         run = shard_map(functools.partial(run, axis_name=axis, grad_shards=grad_shards), mesh, specs, partition())
-    return run(windows, first, key, state, stop)
-
-
-def _are_finite(params: Any) -> Array:
-    return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(params)]).all()
+    return run(windows, key, state, stop)

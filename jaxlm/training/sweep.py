@@ -1,9 +1,8 @@
 """Sweeps: many training runs, one per seed and set of hyperparameters, as one vmapped program."""
 
-import functools
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -16,13 +15,11 @@ from numpy.typing import ArrayLike, NDArray
 from jaxlm._types import Device, FloatScalar, KeyLike, Variables
 from jaxlm.devices.mesh import check_placement, sharding_of
 from jaxlm.devices.selection import resolve_device
-from jaxlm.evaluation.evaluate import Evaluation
 from jaxlm.evaluation.evaluate_many import evaluate_many
 from jaxlm.models.interface import LanguageModel, num_init_params
-from jaxlm.models.jit import jit_model
 from jaxlm.text.token_stream import TokenStream
 from jaxlm.training.blocks import iterate_blocks
-from jaxlm.training.loop import History, check_training, is_recorded, make_history
+from jaxlm.training.loop import History, check_training, make_history, next_record
 from jaxlm.training.optimizers import inject_hyperparams, sgd
 from jaxlm.training.state import Record, TrainState, init_state
 from jaxlm.training.step import SWEEP_AXES, train_chunk
@@ -106,14 +103,19 @@ def train_many(
     mesh = mesh or make_runs_mesh(device, len(keys), num_init_params(model))
     if len(keys) % mesh.size:
         raise ValueError(f"the number of devices in mesh must divide the {len(keys)} runs, got {mesh.size}")
-    states = _init_states(model, optimizer, *jax.device_put((keys, numbers), sharding_of(mesh, *mesh.axis_names)))
+
+    def init_run(key: KeyLike, hyperparams: dict[str, FloatScalar]) -> TrainState:
+        return init_state(model, inject_hyperparams(optimizer, hyperparams), key=key)
+
+    keys, numbers = jax.device_put((keys, numbers), sharding_of(mesh, *mesh.axis_names))
+    states = jax.vmap(init_run, out_axes=SWEEP_AXES)(keys, numbers)
     update_only = inject_hyperparams(optimizer, {})._replace(init=None)  # the same `update` in each call
-    options = {"batch_size": batch_size, "num_steps": num_steps, "log_every": log_every}
-    logged = []
-    for item in train_packed(model, update_only, stream, states, keys, mesh, val_ids=val_ids, **options):
-        states, records = item
-        logged += [] if records is None else [records]
-    return states.variables, [make_history([each[run] for each in logged]) for run in range(len(keys))]
+    options: Any = {"batch_size": batch_size, "num_steps": num_steps, "log_every": log_every, "val_ids": val_ids}
+    logged: list[Sequence[Record | None]] = []
+    for after, records in train_packed(model, update_only, stream, states, keys, mesh, **options):
+        variables = after.variables
+        logged.append(records or [None] * len(keys))
+    return variables, [make_history(log) for log in zip(*logged, strict=True)]
 
 
 def train_packed(
@@ -138,17 +140,19 @@ def train_packed(
         states: the states of the runs at one step, each array [R, ...], as `SWEEP_AXES` says.
     """
     replicated, split = sharding_of(mesh), sharding_of(mesh, *mesh.axis_names)
-    states = jax.device_put(states, TrainState(replicated, split, split, split))  # type: ignore[arg-type]
-    keys = jax.device_put(keys, split)
+    shardings: Any = TrainState(replicated, split, split, split)  # type: ignore[arg-type]
+    states, keys = jax.device_put((states, keys), (shardings, split))
     yield states, None
-    source = train_ids, model.context_length, batch_size, num_steps
-    for block in iterate_blocks(*source, key=keys, sharding=replicated, first_step=int(states.step)):
-        for step in range(block.first, block.stop):
-            if (is_record := is_recorded(step, num_steps, log_every)) or step + 1 == block.stop:
-                first, stop = jax.device_put((np.int32(block.first), np.int32(step + 1)), replicated)
-                states, *outcome = train_chunk(model, optimizer, block.windows, first, keys, states, stop)
-                records = _make_records(model, states, step, outcome, val_ids) if is_record else None
-                yield states, records
+    step = int(states.step)
+    steps = range(step, num_steps)
+    blocks = iterate_blocks(train_ids, model.context_length, batch_size, steps, key=keys, sharding=replicated)
+    for block_stop, windows in blocks:
+        while step < block_stop:
+            record_stop = next_record(step, num_steps, log_every) + 1
+            step = min(record_stop, block_stop)
+            stop = jax.device_put(np.int32(step), replicated)
+            states, losses, are_finite = train_chunk(model, optimizer, windows, keys, states, stop)
+            yield states, None if step < record_stop else _make_records(model, states, losses, are_finite, val_ids)
 
 
 def make_runs_mesh(device: Device, num_runs: int, num_params: int) -> Mesh:
@@ -159,15 +163,17 @@ def make_runs_mesh(device: Device, num_runs: int, num_params: int) -> Mesh:
     return Mesh(np.array(devices[:num_devices]), ("runs",))
 
 
-def _make_records(model: LanguageModel, states: TrainState, step: int, outcome: Any, val_ids: Any) -> list[Record]:
-    """Return the record of each run, given losses [R] and whether the parameters are finite [R]."""
-    losses, are_finite = map(np.asarray, outcome)
-    validations: list[Evaluation | None] = [None] * len(losses)
-    if val_ids is not None:
-        evaluations = evaluate_many(model, states.variables, val_ids)
-        unknown = Evaluation(math.nan, math.nan, evaluations[0].num_tokens)
-        validations = [each if good else unknown for each, good in zip(evaluations, are_finite, strict=True)]
-    return [Record(step, loss, each) for loss, each in zip(losses.tolist(), validations, strict=True)]
+def _make_records(
+    model: LanguageModel, states: TrainState, losses: Array, are_finite: Array, val_ids: TokenStream | None
+) -> list[Record]:
+    """Return the record of each run after a step, given losses [R] and whether the parameters are finite [R]."""
+    evaluations = [None] * len(losses) if val_ids is None else evaluate_many(model, states.variables, val_ids)
+    records = []
+    for loss, is_finite, validation in zip(losses.tolist(), are_finite.tolist(), evaluations, strict=True):
+        if validation is not None and not is_finite:
+            validation = validation._replace(nats_per_token=math.nan, perplexity=math.nan)
+        records.append(Record(int(states.step) - 1, loss, validation))
+    return records
 
 
 def _check_keys(keys: Any) -> Array:
@@ -177,13 +183,3 @@ def _check_keys(keys: Any) -> Array:
         got = f"{kind}, which draws the numbers of the first key for all" if len(keys) else "none"
         raise ValueError(f"keys must be at least one threefry2x32 key, got {got}")
     return keys
-
-
-@functools.partial(jit_model, static_argnames="optimizer")
-def _init_states(
-    model: LanguageModel, optimizer: Callable[..., Any], keys: Array, hyperparams: dict[str, Array]
-) -> TrainState:
-    def init_run(key: KeyLike, hyperparams: dict[str, FloatScalar]) -> TrainState:
-        return init_state(model, inject_hyperparams(optimizer, hyperparams), key=key)
-
-    return jax.vmap(init_run, out_axes=SWEEP_AXES)(keys, hyperparams)
