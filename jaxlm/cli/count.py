@@ -40,6 +40,8 @@ def count_tokens(options: CountOptions, console: Console) -> dict[str, Any]:
         raise ValueError(f"--{counting[0].replace('_', '-')} does not apply to --merge; remove it")
     if options.out.exists():
         raise FileExistsError(f"{options.out} exists; choose another --out, or remove it first")
+    options.out.mkdir(parents=True)  # raises an error now, and not after counting, if it cannot be written
+    options.out.rmdir()  # `save` creates it
     if options.tokens is None:
         first, *others = map(NgramCounts.load, options.merge)
         counts = sum(others, start=first)

@@ -151,7 +151,7 @@ def resume_run(
             return path
         # Compare the text first: the run's tokenizer may be unable to encode another text.
         if config.tokens is not None:
-            corpus, _ = open_corpus(config.tokens)
+            corpus, _ = open_corpus(config.tokens, verify=False)  # `prepare_training` verifies it
         else:
             corpus = load_corpus(config.corpus) if config.text is None else read_text(config.text)
         _check_sha256(path, manifest, "corpus", corpus.sha256, f" ({corpus.source})")

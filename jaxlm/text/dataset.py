@@ -79,10 +79,10 @@ def load_dataset(
     return Dataset(source, tokenizer, *split)
 
 
-def open_corpus(tokens: str | os.PathLike[str]) -> tuple[Corpus, TokenStream]:
+def open_corpus(tokens: str | os.PathLike[str], *, verify: bool = True) -> tuple[Corpus, TokenStream]:
     """Open an encoded text. Return also its name, path and checksum, as a corpus without a text."""
     path = expand(tokens)
-    stream = open_tokens(path)
+    stream = open_tokens(path, verify=verify)
     index = path / "index.json"  # which has the checksums of the ids
     return Corpus(path.name, "", str(path), "unknown", file_sha256(index if index.exists() else path)), stream
 

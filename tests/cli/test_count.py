@@ -76,6 +76,8 @@ def test_count_refuses_and_writes_nothing(tokens, tmp_path):
             count(merge=(tmp_path / "a",), out=tmp_path / "counts", **{name: value})
     with pytest.raises(FileExistsError, match=r"ids\.npy exists; choose another --out"):
         count(tokens, out=tokens)
+    with pytest.raises(NotADirectoryError, match=r"ids\.npy/counts"):  # before it counts
+        count(tokens, order=-1, out=tokens / "counts")
     assert not (tmp_path / "counts").exists()
 
 

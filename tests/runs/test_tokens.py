@@ -7,7 +7,8 @@ from session_helpers import QUIET
 import jaxlm
 from jaxlm.cli.evaluate import EvaluateOptions, evaluate_text
 from jaxlm.runs.config import TrainConfig, resolve
-from jaxlm.utils.json_files import read_json
+from jaxlm.text import open_tokens
+from jaxlm.utils.json_files import file_sha256, read_json
 
 SMALL = {"model": "mlp", "hidden_dim": 4, "embedding_dim": 4, "num_steps": 30, "log_every": 10, "device": "cpu"}
 TEXT = "to be, or not to be: that is the question:\nWhether 'tis nobler in the mind to suffer\n" * 30
@@ -21,7 +22,7 @@ def folder(tmp_path_factory):
     return path
 
 
-def test_a_run_on_tokens_equals_the_run_on_the_text(folder, tmp_path):
+def test_a_run_on_tokens_equals_the_run_on_the_text(folder, tmp_path, monkeypatch):
     runs = {
         "text": TrainConfig(text=folder / "play.txt", vocab_size=280, **SMALL),
         "tokens": TrainConfig(tokens=folder / "tokens", **SMALL),
@@ -35,7 +36,10 @@ def test_a_run_on_tokens_equals_the_run_on_the_text(folder, tmp_path):
         assert results["tokens"][field] == results["text"][field], field
     assert results["tokens"]["corpus"]["source"] == str(folder / "tokens")
     options = TrainConfig(tokens=folder / "tokens", **SMALL | {"num_steps": 40})
+    verified = []
+    monkeypatch.setattr(open_tokens, "file_sha256", lambda path: verified.append(path.name) or file_sha256(path))
     jaxlm.resume_run(tmp_path / "tokens", options)
+    assert verified.count("000000.npy") == 1
     assert jaxlm.open_run(tmp_path / "tokens").manifest["state"] == "done"
     evaluated = [
         evaluate_text(EvaluateOptions(tmp_path / "text", part="all", **source), QUIET)

@@ -218,6 +218,11 @@ def test_encode_files_refuses_a_tokenizer(folder, tmp_path, tokenizer, size, mes
         encode_files(folder[0], tokenizer, tmp_path / "out", vocab_size=size)
 
 
+def test_encode_files_notices_an_unwritable_directory_before_training(folder, tmp_path):
+    with pytest.raises(NotADirectoryError, match=r"a\.txt/tokens"):
+        encode_files(folder[0], "bpe", folder[0] / "a.txt" / "tokens", vocab_size=0)
+
+
 @pytest.mark.parametrize("workers", [0, 1025])
 def test_encode_files_limits_workers(folder, tmp_path, workers):
     with pytest.raises(ValueError, match=rf"workers must be in \[1, 1024\], got {workers}"):
