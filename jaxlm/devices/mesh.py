@@ -62,7 +62,8 @@ def put(tree: Any, sharding: Sharding) -> Any:
     If several processes share the sharding, all of them pass the same values, which are not compared.
     """
     if sharding.is_fully_addressable:
-        return jax.device_put(tree, sharding)
+        # With jax_debug_key_reuse, `device_put` of jax 0.5.0 raises an IndexError for a tree without arrays.
+        return jax.device_put(tree, sharding) if jax.tree.leaves(tree) else tree
 
     def put_array(array: Any) -> Any:
         if jnp.issubdtype(array.dtype, jax.dtypes.prng_key):

@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
-from jax.sharding import Mesh, Sharding, SingleDeviceSharding
-from numpy.typing import ArrayLike, NDArray
+from jax.sharding import Mesh, SingleDeviceSharding
+from numpy.typing import ArrayLike
 
 from jaxlm._types import Device, FloatW, IntScalar, NpFloatW, Variables
 from jaxlm.devices.mesh import check_placement, partition, put, shard_map, sharding_of, to_local
@@ -160,46 +160,29 @@ def _score_segments(
         batch_size = max(batch_size, _TARGET_BATCH)
     # A batch much larger than the text would only waste memory.
     batch_size = min(batch_size, max(1 << (num_windows - 1).bit_length(), 256), WINDOWS_PER_CALL)
-    num_shards = _check_num_shards(mesh, num_shards)
-    segments = stream.segments(min(WINDOWS_PER_CALL, -(-num_windows // num_shards)), overlap=context_length)
-    grouped_segments = (group_windows(segment.astype(np.int32), model, batch_size) for segment in segments)
-    if mesh is None:
-        variables = _put_variables(variables, SingleDeviceSharding(device))
-        for grouped, order in grouped_segments:
-            grouped_nats = score_windows(model, variables, jax.device_put(grouped, device), batch_size)
-            yield _restore_order(jax.device_get(grouped_nats), order)
-        return
-    variables = _put_variables(variables, sharding_of(mesh))
-    while shards := list(itertools.islice(grouped_segments, num_shards)):
-        empty = jax.tree.map(np.zeros_like, shards[0][0])
-        rows = [grouped for grouped, _ in shards] + [empty] * (num_shards - len(shards))
-        stacked = put(jax.tree.map(lambda *arrays: np.stack(arrays), *rows), sharding_of(mesh, *mesh.axis_names))
-        shard_nats = np.asarray(_score_shards(model, variables, stacked, batch_size, mesh))
-        for nats, (_, order) in zip(shard_nats, shards, strict=False):
-            yield _restore_order(nats, order)
-
-
-def _check_num_shards(mesh: Mesh | None, num_shards: int | None) -> int:
-    """Return the number of shards: by default that of the devices. It must be a multiple of that number."""
     num_devices = 1 if mesh is None else mesh.size
     num_shards = num_devices if num_shards is None else num_shards
     if num_shards < 1 or num_shards % num_devices or (mesh is None and num_shards > 1):
         raise ValueError(
             f"num_shards must be a multiple of the {num_devices} devices of the mesh, got {num_shards}"
         )
-    return num_shards
-
-
-def _put_variables(variables: Variables, sharding: Sharding) -> Variables:
-    # With jax_debug_key_reuse, `device_put` of jax 0.5.0 raises an IndexError for a tree without arrays.
-    return put(variables, sharding) if jax.tree.leaves(variables) else variables
-
-
-def _restore_order(grouped_nats: NDArray[np.float32], order: NDArray[np.int32]) -> NpFloatW:
-    """Return the nats of grouped windows in the order of the text, without the padding."""
-    nats = np.empty(len(order), np.float32)
-    nats[order] = grouped_nats[: len(order)]
-    return nats
+    segments = stream.segments(min(WINDOWS_PER_CALL, -(-num_windows // num_shards)), overlap=context_length)
+    grouped_segments = (group_windows(segment.astype(np.int32), model, batch_size) for segment in segments)
+    variables = put(variables, SingleDeviceSharding(device) if mesh is None else sharding_of(mesh))
+    shard_nats: Any
+    while shards := list(itertools.islice(grouped_segments, num_shards)):
+        rows = [grouped for grouped, _ in shards]
+        if mesh is None:
+            shard_nats = [score_windows(model, variables, jax.device_put(rows[0], device), batch_size)]
+        else:
+            rows += [jax.tree.map(np.zeros_like, rows[0])] * (num_shards - len(rows))
+            stacked = jax.tree.map(lambda *arrays: np.stack(arrays), *rows)
+            stacked = put(stacked, sharding_of(mesh, *mesh.axis_names))
+            shard_nats = _score_shards(model, variables, stacked, batch_size, mesh)
+        for grouped_nats, (_, order) in zip(jax.device_get(shard_nats), shards, strict=False):
+            nats = np.empty(len(order), np.float32)  # in the order of the text, without the padding
+            nats[order] = grouped_nats[: len(order)]
+            yield nats
 
 
 def _warn_if_probabilities(

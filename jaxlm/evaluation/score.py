@@ -7,9 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.scipy.special import entr
+from jax.sharding import SingleDeviceSharding
 from numpy.typing import ArrayLike, NDArray
 
 from jaxlm._types import Device, IntB, IntBN, NpFloatW, Variables
+from jaxlm.devices.mesh import put
 from jaxlm.devices.selection import resolve_device
 from jaxlm.models.interface import LanguageModel, center_logits, compute_logits, num_params, target_log_probs
 from jaxlm.models.jit import jit_model
@@ -62,8 +64,7 @@ def score(
     check_at_least("batch_size", batch_size, 1)
     batch_size = min(batch_size, max(1 << (len(stream) - 1).bit_length(), 256))  # as in `evaluate`
     target_device = resolve_device(device, num_weights=num_params(variables))
-    if jax.tree.leaves(variables):  # `device_put` of jax 0.5.0 rejects an empty tree with jax_debug_key_reuse
-        variables = jax.device_put(variables, target_device)
+    variables = put(variables, SingleDeviceSharding(target_device))
     parts = []
     for segment in stream.segments(batch_size, overlap=length):
         num_windows = len(segment) - length
