@@ -137,9 +137,13 @@ def resolve(config: TrainConfig, *, has_own_model: bool = False) -> TrainConfig:
                 raise ValueError(f"{name} {value} does not apply to {choice} {chosen}; remove it")
     if config.tokens is not None:
         filled["vocab_size"] = None
-    paths = {name: getattr(config, name) for name in ("text", "tokens", "tokenizer")}
-    filled |= {name: path.absolute() for name, path in paths.items() if isinstance(path, Path)}
-    return dataclasses.replace(config, **filled)
+    return with_absolute_paths(dataclasses.replace(config, **filled))
+
+
+def with_absolute_paths(config: TrainConfig) -> TrainConfig:
+    """Return the config with absolute paths."""
+    paths: Any = {name: path.absolute() for name, path in vars(config).items() if isinstance(path, Path)}
+    return dataclasses.replace(config, **paths)
 
 
 def reset_dependent_options(config: TrainConfig, **choices: str | Path) -> TrainConfig:

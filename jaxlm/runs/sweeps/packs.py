@@ -13,7 +13,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from rich.console import Console
 
 from jaxlm.checkpoints import train_states
@@ -55,9 +54,8 @@ def group_by_shape(configs: Mapping[str, TrainConfig]) -> list[list[str]]:
 
 def _shape_of(config: TrainConfig) -> Any:
     """Return what two runs must share to be one program, or None if the run cannot be packed."""
-    if config.model == "counts" or config.optimizer != "sgd" or config.patience is not None or config.tensorboard:
-        return None
-    if config.grad_shards is not None:
+    is_sgd = config.model != "counts" and config.optimizer == "sgd"
+    if not is_sgd or config.tensorboard or (config.patience, config.grad_shards) != (None, None):
         return None
     # With zero momentum or warmup, or without clipping, `sgd` has another program.
     is_used = bool(config.momentum), bool(config.warmup_steps), config.clip_norm is not None
@@ -75,9 +73,8 @@ def unfinished_packs(sweep: Path, runs: Collection[str]) -> list[list[str]]:
         names: Any = None
         with suppress(ValueError):
             names = read_json(path)
-        if not (
-            isinstance(names, list) and names and all(isinstance(each, str) and each in runs for each in names)
-        ):
+        is_list = isinstance(names, list) and all(isinstance(each, str) and each in runs for each in names)
+        if not names or not is_list:
             raise ValueError(f"{path} is damaged; remove {path.parent}, so that its runs are trained again")
         packs.append(names)
     return packs
@@ -91,20 +88,18 @@ def train_group(sweep: Path, configs: Mapping[str, TrainConfig], console: Consol
     requested.
     Raises a KeyboardInterrupt on SIGINT or SIGTERM, after saving a checkpoint.
     """
-    resolved = {name: resolve(config) for name, config in configs.items()}
-    first = prepare_training(next(iter(resolved.values())), None, console)
-    setups = {
-        name: first._replace(config=config, optimizer=make_optimizer(config)) for name, config in resolved.items()
-    }
-    size, names = max(1, _MAX_WEIGHTS // num_init_params(first.model)), list(setups)
+    names, resolved = list(configs), [resolve(config) for config in configs.values()]
+    first = prepare_training(resolved[0], None, console)
+    setups = [first._replace(config=config, optimizer=make_optimizer(config)) for config in resolved]
+    size = max(1, _MAX_WEIGHTS // num_init_params(first.model))
     for begin in range(0, len(names), size):
-        pack_names = names[begin : begin + size]
-        folder = sweep / f"{_PREFIX}{pack_names[0]}"
+        pack = dict(zip(names[begin : begin + size], setups[begin : begin + size], strict=True))
+        folder = sweep / f"{_PREFIX}{names[begin]}"
         folder.mkdir(exist_ok=True)
-        write_json(folder / _NAMES, pack_names)
-        print_plain(console, f"{len(pack_names)} runs as one program: {pack_names[0]} to {pack_names[-1]}")
+        write_json(folder / _NAMES, list(pack))
+        print_plain(console, f"{len(pack)} runs as one program: {names[begin]} to {list(pack)[-1]}")
         with jax.default_device(first.device):
-            yield _train_pack(sweep, folder, {name: setups[name] for name in pack_names}, console)
+            yield _train_pack(sweep, folder, pack, console)
         remove(folder)
 
 
@@ -114,9 +109,7 @@ def _train_pack(sweep: Path, folder: Path, pack: Mapping[str, TrainingSetup], co
         last, evaluations = _train_together(folder, list(pack.values()), console)
     logs, not_written = json.loads(last.log), []
     for run, (name, setup) in enumerate(pack.items()):
-        state, best = (
-            jax.tree.map(lambda leaf, run=run: leaf[run] if np.ndim(leaf) else leaf, each) for each in last[:2]
-        )
+        state, best = jax.tree.map(lambda leaf, run=run: leaf[run] if np.ndim(leaf) else leaf, last[:2])
         checkpoint = Checkpoint(state, best, logs[run].encode(), last.seconds / len(pack))
         try:
             if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params)):
@@ -166,10 +159,8 @@ def _train_together(
 def _init_or_load(folder: Path, setups: Sequence[TrainingSetup]) -> tuple[jax.Array, Checkpoint]:
     """Return the keys [R] of the runs, and their latest checkpoint, or else one of their initial states."""
     keys = [train_key(setup.config) for setup in setups]
-    states = [
-        init_state(setup.model, setup.optimizer or optax.identity(), key=key)
-        for setup, key in zip(setups, keys, strict=True)
-    ]
+    pairs: Any = zip([setup.optimizer for setup in setups], keys, strict=True)
+    states = [init_state(setups[0].model, optimizer, key=key) for optimizer, key in pairs]
     stacked: TrainState = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
     stacked = stacked._replace(step=states[0].step)
     worst = np.full(len(setups), np.inf, np.float32), np.zeros(len(setups), np.int32)
@@ -209,12 +200,8 @@ def _update_best(best: EarlyStopping, states: TrainState, records: Sequence[Reco
 
 
 def _describe_records(records: Sequence[Record]) -> str:
-    perplexities = [
-        each.validation.perplexity for each in records if each.validation and isfinite(each.train_loss)
-    ]
-    if not perplexities:
-        return "all runs diverged"
-    return f"validation perplexity {min(perplexities):.1f} to {max(perplexities):.1f}"
+    found = [each.validation.perplexity for each in records if each.validation and isfinite(each.train_loss)]
+    return f"validation perplexity {min(found):.1f} to {max(found):.1f}" if found else "all runs diverged"
 
 
 def _save(folder: Path, checkpoint: Checkpoint) -> None:

@@ -39,28 +39,24 @@ def plan_sweep(
     [(0.1, 0), (0.1, 1), (0.3, 0), (0.3, 1)]
     """
     settings = list(itertools.islice(settings, _MAX_RUNS + 1))
-    columns = [
-        [(name, value) for value in itertools.islice(values, _MAX_RUNS + 1)]
-        for name, values in (grid or {}).items()
-    ]
-    if len(settings) * math.prod(map(len, columns)) > _MAX_RUNS:
+    columns = {name: list(itertools.islice(values, _MAX_RUNS + 1)) for name, values in (grid or {}).items()}
+    if len(settings) * math.prod(map(len, columns.values())) > _MAX_RUNS:
         raise ValueError(f"a sweep must have at most {_MAX_RUNS:,} runs; remove values of the grid")
     configs = []
     for setting in settings:
-        for row in itertools.product(*columns):
-            for name in [*setting, *dict(row)]:
-                if name not in _NAMES:
-                    raise ValueError(f"unknown option {name!r}; available options: {', '.join(_NAMES)}")
-                if name in setting and name in dict(row):
-                    raise ValueError(f"{name} is both drawn and in the grid; remove one")
-            configs.append(dataclasses.replace(config, **setting, **dict(row)))
+        if unknown := [name for name in [*setting, *columns] if name not in _NAMES]:
+            raise ValueError(f"unknown option {unknown[0]!r}; available options: {', '.join(_NAMES)}")
+        if twice := [name for name in setting if name in columns]:
+            raise ValueError(f"{twice[0]} is both drawn and in the grid; remove one")
+        for values in itertools.product(*columns.values()):
+            configs.append(dataclasses.replace(config, **setting, **dict(zip(columns, values, strict=True))))
             resolve(configs[-1])  # raises the errors of options that exclude each other
     if not configs:
         raise ValueError("a sweep needs at least one run; each option of the grid needs at least one value")
     if len(set(configs)) < len(configs):
-        ((twice, _),) = Counter(configs).most_common(1)
-        names = dict.fromkeys([*itertools.chain(*settings), *(grid or {})])
-        options = ", ".join(f"{name} {getattr(twice, name)}" for name in names)
+        ((equal, _),) = Counter(configs).most_common(1)
+        names = dict.fromkeys([*itertools.chain(*settings), *columns])
+        options = ", ".join(f"{name} {getattr(equal, name)}" for name in names)
         raise ValueError(f"two runs of the sweep are equal ({options}); remove the repeated value")
     return configs
 
@@ -88,9 +84,8 @@ def draw_settings(num_settings: int, ranges: Mapping[str, str], *, seed: int = 0
         settings.setdefault(tuple(_draw(name, text, generator.random()) for name, text in ranges.items()))
     if len(settings) < num_settings:
         text = " ".join(f"{name}={text}" for name, text in ranges.items())
-        raise ValueError(
-            f"{text} must have {num_settings:,} different settings, got {len(settings):,}; draw fewer"
-        )
+        wanted = f"{num_settings:,} different settings"
+        raise ValueError(f"{text} must have {wanted}, got {len(settings):,}; draw fewer")
     return [dict(zip(ranges, values, strict=True)) for values in settings]
 
 
@@ -103,9 +98,8 @@ def parse_values(text: str) -> Sequence[Any]:
     if bounds := _parse_range(text):
         is_log, first, last = bounds
         if is_log or isinstance(first, float) or isinstance(last, float):
-            raise ValueError(
-                f"a grid needs values such as 0.1,0.3 or a range of integers such as 0..4, got {text!r}"
-            )
+            wanted = "values such as 0.1,0.3 or a range of integers such as 0..4"
+            raise ValueError(f"a grid needs {wanted}, got {text!r}")
         return range(first, last + 1)
     return [_parse_value(word) for word in text.split(",")]
 

@@ -8,12 +8,11 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import jax
 from rich.console import Console
 
-from jaxlm.runs.config import TrainConfig, config_from_json, config_to_json
+from jaxlm.runs.config import TrainConfig, config_from_json, config_to_json, with_absolute_paths
 from jaxlm.runs.lock import lock_run
 from jaxlm.runs.summary import is_done
 from jaxlm.runs.sweeps.packs import group_by_shape, train_group, unfinished_packs
@@ -21,7 +20,7 @@ from jaxlm.runs.sweeps.plan import run_names
 from jaxlm.runs.train import resume_run, start_run
 from jaxlm.utils.atomic_files import expand, write_atomically
 from jaxlm.utils.checks import check_at_least
-from jaxlm.utils.json_files import add_checksum, check_version, read_json, verify_checksum
+from jaxlm.utils.json_files import add_checksum, check_document, read_json
 from jaxlm.utils.processes import start_child
 from jaxlm.utils.signals import terminate_as_interrupt
 from jaxlm.utils.terminal import drop_output_errors, print_plain
@@ -97,18 +96,15 @@ def open_sweep(path: Path) -> dict[str, TrainConfig]:
     """Return the options of each run of a sweep by the name of its directory, in the order of the plan."""
     origin = path / PLAN_FILE
     if not origin.exists():
-        raise FileNotFoundError(
-            f"{path} is not a sweep: {PLAN_FILE} is missing; start one with --grid or --random"
-        )
-    document = read_json(origin)
-    check_version(document, _VERSION, origin=origin, what="sweep")
-    runs = verify_checksum(document, origin=origin)["runs"]
-    return {name: config_from_json(options, origin=origin) for name, options in runs.items()}
+        remedy = "start one with --grid or --random"
+        raise FileNotFoundError(f"{path} is not a sweep: {PLAN_FILE} is missing; {remedy}")
+    document = check_document(read_json(origin), _VERSION, origin=origin, what="sweep")
+    return {name: config_from_json(options, origin=origin) for name, options in document["runs"].items()}
 
 
 def _create_sweep(path: Path, configs: Sequence[TrainConfig]) -> dict[str, TrainConfig]:
     """Write the plan, or add runs to it that differ from those in it only in the seed."""
-    configs = list(map(_with_absolute_paths, configs))
+    configs = list(map(with_absolute_paths, configs))
     path.mkdir(parents=True, exist_ok=True)
     entries = {entry.name for entry in path.iterdir() if not entry.name.startswith(".")}  # without locks
     if entries and PLAN_FILE not in entries:
@@ -130,30 +126,20 @@ def _create_sweep(path: Path, configs: Sequence[TrainConfig]) -> dict[str, Train
     return runs
 
 
-def _with_absolute_paths(config: TrainConfig) -> TrainConfig:
-    paths: dict[str, Any] = {
-        name: value.absolute() for name, value in vars(config).items() if isinstance(value, Path)
-    }
-    return replace(config, **paths)
-
-
 def _run_all(path: Path, runs: dict[str, TrainConfig], workers: int, console: Console) -> None:
     """Continue the packs, start new ones of the runs without a directory, and then train the others alone."""
-    groups = unfinished_packs(path, runs)
-    started = {name for group in groups for name in group}
-    groups += group_by_shape(
-        {name: config for name, config in runs.items() if name not in started and not (path / name).exists()}
-    )
-    alone = runs
-    for group in groups:
-        if len(group) > 1 or group[0] in started:
-            try:
-                for not_written in train_group(path, {name: runs[name] for name in group}, console):
-                    _run_each(path, {name: runs[name] for name in not_written}, 1, console)
-            except _RUN_ERRORS as error:
-                print_plain(console, f"{group[0]} to {group[-1]}: {error}")
-            alone = {name: config for name, config in alone.items() if name not in group}
-    _run_each(path, alone, workers, console)
+    packs = unfinished_packs(path, runs)
+    started = {name for pack in packs for name in pack}
+    new = {name: runs[name] for name in runs if name not in started and not (path / name).exists()}
+    packs += [group for group in group_by_shape(new) if len(group) > 1]
+    for pack in packs:
+        try:
+            for not_written in train_group(path, {name: runs[name] for name in pack}, console):
+                _run_each(path, {name: runs[name] for name in not_written}, 1, console)
+        except _RUN_ERRORS as error:
+            print_plain(console, f"{pack[0]} to {pack[-1]}: {error}")
+    packed = {name for pack in packs for name in pack}
+    _run_each(path, {name: runs[name] for name in runs if name not in packed}, workers, console)
 
 
 def _run_each(path: Path, runs: dict[str, TrainConfig], workers: int, console: Console) -> None:

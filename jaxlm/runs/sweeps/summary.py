@@ -65,21 +65,17 @@ def summarize_sweep(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     rows = [_pool(dict(zip(varied, values, strict=True)), runs) for values, runs in settings.items()]
 
     def rank(row: dict[str, Any]) -> tuple[bool, float]:
-        return row["num_done"] < len(row["runs"]), math.inf if row["bits_per_byte"] is None else row[
-            "bits_per_byte"
-        ]
+        bits = row["bits_per_byte"]
+        return row["num_done"] < len(row["runs"]), math.inf if bits is None else bits
 
     return sorted(rows, key=rank)
 
 
 def best_run(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
     """Return the finished training run with the fewest bits per byte, or None."""
-    done = [
-        row
-        for row in rows
-        if row["kind"] == "train" and row["state"] == "done" and row["bits_per_byte"] is not None
-    ]
-    return min(done, key=lambda row: row["bits_per_byte"], default=None)
+    done = [row for row in rows if (row["kind"], row["state"]) == ("train", "done")]
+    known = [row for row in done if row["bits_per_byte"] is not None]
+    return min(known, key=lambda row: row["bits_per_byte"], default=None)
 
 
 def read_curves(
