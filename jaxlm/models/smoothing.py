@@ -120,21 +120,16 @@ def estimate_discounts(smoothing: KneserNey | ModifiedKneserNey, counts: Counts,
     if not len(counts):
         return fallback
     n = np.bincount(counts[counts <= 4], minlength=5).tolist()
-    needed = n[1:] if is_modified else n[1:3]
-    if 0 in needed:
-        reason = f"no n-gram has a count of {needed.index(0) + 1}"
-    else:
+    if all(n[1:] if is_modified else n[1:3]):
         y = n[1] / (n[1] + 2 * n[2])
         discounts = tuple(r - (r + 1) * y * n[r + 1] / n[r] for r in (1, 2, 3)) if is_modified else (y,) * 3
         if all(0 <= discount <= r for r, discount in enumerate(discounts, 1)):
             return discounts
-        reason = "the estimates are " + ", ".join(f"{discount:.2f}" for discount in discounts)
-    name, used = type(smoothing).__name__, ", ".join(map(str, fallback))
-    problem = f"{name} cannot estimate discounts for order {order}: {reason}"
-    _log_once(f"{problem}; using {used}")
+    problem = f"{type(smoothing).__name__} cannot estimate discounts for order {order}"
+    _log_once(f"{problem}: the text is too small or too regular; using {', '.join(map(str, fallback))}")
     return fallback
 
 
-@functools.lru_cache(maxsize=128)  # so that a fit in pieces logs each problem once
+@functools.lru_cache(maxsize=128)  # each order once, because a fit in pieces estimates after each piece
 def _log_once(problem: str) -> None:
     logging.getLogger(__name__).warning("%s", problem)
