@@ -39,8 +39,8 @@ def make_console(*, stderr: bool = False) -> "Console":
     if not stderr and isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")
     is_terminal = (sys.stderr if stderr else sys.stdout).isatty()
-    elsewhere: dict[str, Any] = {} if is_terminal else {"force_terminal": False, "width": 10_000}
-    return PipeConsole(stderr=stderr, **elsewhere)
+    plain: dict[str, Any] = {"force_terminal": False, "force_interactive": False, "width": 10_000}
+    return PipeConsole(stderr=stderr, **({} if is_terminal else plain))
 
 
 def print_plain(console: "Console", text: str) -> None:
@@ -66,8 +66,8 @@ def escape_controls(text: str) -> str:
 
 @contextlib.contextmanager
 def progress(console: "Console", title: str, total: int) -> Iterator[Callable[[int, str], None]]:
-    """Show a progress bar on a terminal and lines elsewhere. Yields `update(steps_done, status)`."""
-    if not console.is_terminal:
+    """Show a bar on a terminal, and lines elsewhere and for TERM=dumb. Yields `update(steps_done, status)`."""
+    if not console.is_interactive:
         yield lambda done, status: print_plain(console, f"{title}: step {done}/{total}  {status}")
         return
     from rich.markup import escape
@@ -90,16 +90,16 @@ def track(console: "Console | None", title: str, items: Iterable[tuple[T, int]],
     from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
 
     columns = "{task.description}", BarColumn(20), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()
-    seconds = _BAR_SECONDS if console.is_terminal else _LINE_SECONDS
+    seconds = _BAR_SECONDS if console.is_interactive else _LINE_SECONDS
     done, shown = 0, time.monotonic()
-    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bars:
+    with Progress(*columns, console=console, disable=not console.is_interactive, transient=True) as bars:
         bar = bars.add_task(title, total=total)
         for item, num_bytes in items:
             yield item
             done += num_bytes
             if time.monotonic() < shown + seconds:
                 continue
-            if console.is_terminal:
+            if console.is_interactive:
                 bars.update(bar, completed=done)
             else:
                 print_plain(console, f"{title}: {done / 1e6:,.0f} of {total / 1e6:,.0f} MB")

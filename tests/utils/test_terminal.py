@@ -17,8 +17,8 @@ from jaxlm.utils import terminal
 from jaxlm.utils.terminal import escape_controls, make_console, print_plain, progress, run_command, write
 
 
-def console(**options):
-    return Console(file=io.StringIO(), width=100, **options)
+def console(term="xterm", **options):
+    return Console(file=io.StringIO(), width=100, _environ={"TERM": term}, **options)
 
 
 def test_print_plain_prints_markup_and_long_lines_unchanged():
@@ -92,6 +92,14 @@ def test_progress_draws_a_bar_on_a_terminal():
     with progress(output, "MLP [bold]", 10) as update:
         update(10, "loss [red]")
     assert all(part in output.file.getvalue() for part in ("MLP [bold]", "10/10", "loss [red]", "━"))
+
+
+def test_progress_prints_lines_on_a_dumb_terminal():
+    output = console(term="dumb", force_terminal=True)
+    assert list(terminal.track(output, "reading", [("a", 1)], 1)) == ["a"]
+    with progress(output, "MLP", 10) as update:
+        update(5, "loss 1.0")
+    assert output.file.getvalue() == "MLP: step 5/10  loss 1.0\n"
 
 
 @pytest.mark.parametrize("stderr", [False, True])
