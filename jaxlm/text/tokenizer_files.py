@@ -18,7 +18,7 @@ _SCHEMA_VERSION = 2
 # Files of other programs that are not JSON, by their first lines.
 _OTHER_KINDS = {
     re.compile(rb"[A-Za-z0-9+/]+=* [0-9]+\r?\n"): "a vocabulary of tiktoken, which lacks the pattern of words",
-    re.compile(rb"#version|[^\s{]\S* \S+\r?\n\S+ \S+\r?\n"): "a list of merges like GPT-2's merges.txt",
+    re.compile(rb"[^\s{]\S* \S+\r?\n\S+ \S+\r?\n"): "a list of merges like GPT-2's merges.txt",
 }
 _REMEDY = (
     "pass the tokenizer.json of the same model; Python makes one of vocab.json and merges.txt: "

@@ -121,7 +121,7 @@ INVALID = {
     "above 1": (replace("-0.5", "0.5"), "line 11: a log-probability must be at most 0.*got '0.5"),
     "not a number": (replace("-0.5", "nan"), "line 11: a log-probability must be at most 0"),
     **{
-        f"not a number: {text}": (
+        f"not a number on line {line}: {text}": (
             replace(old, text),
             f"line {line}: expected numbers as log-probability and backoff",
         )
