@@ -8,7 +8,8 @@ from pathlib import Path
 import filelock
 
 LOCK_NAMES = LOCK_NAME, SOFT_LOCK_NAME = ".lock", ".lock-soft"  # the second exists only while it is held
-_NO_LOCKS = errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK  # of a file system without locks
+# Of a file system without locks. 524 is the ENOTSUPP of Linux, which some NFS returns and `errno` lacks.
+_NO_LOCKS = errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, 524
 
 
 def lock_directory(path: Path, timeout: float = 1.0) -> AbstractContextManager[object]:

@@ -62,7 +62,7 @@ def test_lock_run_waits_for_a_short_holder(tmp_path):
         assert not held.is_locked
 
 
-@pytest.fixture(params=[errno.ENOSYS, errno.ENOLCK], ids=errno.errorcode.get)
+@pytest.fixture(params=[errno.ENOSYS, errno.ENOLCK, 524], ids=errno.errorcode.get)
 def no_flock(request, monkeypatch):
     """A file system without locks, such as some NFS."""
     fcntl = pytest.importorskip("fcntl")
