@@ -45,12 +45,6 @@ import jaxlm
 
 model, variables, tokenizer = jaxlm.load_model("{name}")
 ```
-
-| file | content |
-|---|---|
-| `{model_file}` | the arrays, and all that jaxlm needs to load them |
-| `config.json` | class and hyperparameters |
-| `tokenizer.json` | the tokenizer, for the library `tokenizers` |
 """
 
 
@@ -92,7 +86,6 @@ def write_hugging_face(
         class_name=spec["class"],
         size=num_params(variables),
         figures=f"| | |\n|---|---|\n{rows}" if rows else "",
-        model_file=MODEL_FILE,
         **sizes,
     )
     contents = {

@@ -248,6 +248,8 @@ def as_integers(ids: Any, name: str = "ids", min_length: int | None = None) -> A
     """Return `ids` as an array of integers or a stream; with `min_length`, of shape [T] with T >= `min_length`."""
     try:
         array: Any = ids if isinstance(ids, Array | TokenStream) else np.asarray(ids)
+        if array.dtype == object:  # such as a column of lists in pandas
+            array = np.asarray(array.tolist())
     except ValueError:  # from NumPy, which calls the shape inhomogeneous
         remedy = "make them equal, or call once for each"
         raise ValueError(f"{name}: the rows have different lengths; {remedy}") from None

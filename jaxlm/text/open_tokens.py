@@ -51,7 +51,9 @@ def _open_directory(path: Path, verify: bool) -> TokenStream:
     index = check_document(read_json(index_path), 1, origin=index_path, what="token directory")
     if verify:
         for entry in [*index["shards"], index["sources"], index["document_ends"], index["tokenizer"]]:
-            _verify_file(path / entry["file"], entry["sha256"])
+            if file_sha256(path / entry["file"]) != entry["sha256"]:
+                problem = f"{path / entry['file']} is damaged: checksum mismatch"
+                raise ValueError(f"{problem}; delete the directory and encode again")
     shards = [_open_shard(path / entry["file"], index["dtype"], entry["num_tokens"]) for entry in index["shards"]]
     return TokenStream((*shards,), index["vocab_size"], load_tokenizer(path / index["tokenizer"]["file"]))
 
@@ -78,8 +80,3 @@ def _open_bin(path: Path) -> TokenStream:
     if not (size := path.stat().st_size) or size % 2:
         raise ValueError(f"{path} has {size} bytes, but uint16 ids take a multiple of 2, at least 2")
     return TokenStream((np.asarray(np.memmap(path, "<u2", "r")),), 2**16)
-
-
-def _verify_file(path: Path, sha256: str) -> None:
-    if file_sha256(path) != sha256:
-        raise ValueError(f"{path} is damaged: checksum mismatch; delete the directory and encode again")

@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 
@@ -56,8 +56,8 @@ def make_parents(path: Path) -> Iterator[None]:
         raise
 
 
-def write_atomically(path: str | Path, content: str | bytes) -> None:
-    """Write and sync a temporary file, then rename it to `path`. Text is encoded as UTF-8.
+def write_atomically(path: str | Path, content: str | bytes | Iterable[str]) -> None:
+    """Write and sync a temporary file, then rename it to `path`. Text, or parts of a text, are encoded as UTF-8.
 
     Readers see the complete old or new file, even after a crash or an OSError.
     """
@@ -66,7 +66,8 @@ def write_atomically(path: str | Path, content: str | bytes) -> None:
     try:
         with add_filename(path):
             with temporary.open("xb") as file:
-                file.write(content.encode() if isinstance(content, str) else content)
+                for part in [content] if isinstance(content, str | bytes) else content:
+                    file.write(part.encode() if isinstance(part, str) else part)
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(path)

@@ -90,7 +90,7 @@ def verify_checksum(document: Any, *, origin: str | Path) -> dict[str, Any]:
 
 
 def check_document(document: Any, version: int, *, origin: str | Path, what: str) -> dict[str, Any]:
-    """Return the fields of a document of this version. Raise the errors of `check_version` and `verify_checksum`."""
+    """Return the fields of a document after `check_version` and `verify_checksum`, with their errors."""
     check_version(document, version, origin=origin, what=what)
     return verify_checksum(document, origin=origin)
 

@@ -19,11 +19,12 @@ from jaxlm.utils.atomic_files import (
 )
 
 
-@pytest.mark.parametrize("content", ["", "two\r\nlines\n", "é ☃ 🎲", bytes(range(256))])
+@pytest.mark.parametrize("content", ["", "two\r\nlines\n", "é ☃ 🎲", bytes(range(256)), ["é\n", "", "☃"]])
 def test_write_atomically_replaces_the_file(tmp_path, content):
     (tmp_path / "file").write_text("a longer old content", "utf-8")
     write_atomically(str(tmp_path / "file"), content)
-    assert (tmp_path / "file").read_bytes() == (content.encode() if isinstance(content, str) else content)
+    expected = content if isinstance(content, bytes) else "".join(content).encode()
+    assert (tmp_path / "file").read_bytes() == expected
     assert list(tmp_path.iterdir()) == [tmp_path / "file"]
 
 
