@@ -43,9 +43,17 @@ def test_check_ids_refuses_other_types(ids):
         check_ids(ids, vocab_size=3, name="prompt")
 
 
-def test_check_ids_of_rows_with_different_lengths():
+@pytest.mark.parametrize("ids", [[[1, 2], [0]], np.array([[1, 2], [0]], object)])
+def test_check_ids_of_rows_with_different_lengths(ids):
     with pytest.raises(ValueError, match=r"^prompt: the rows have different lengths; make them equal, or call"):
-        check_ids([[1, 2], [0]], 3, name="prompt")
+        check_ids(ids, 3, name="prompt")
+
+
+def test_check_ids_of_a_column_of_lists():
+    """`pandas.DataFrame.to_numpy` makes such an array of objects."""
+    column = np.empty(2, object)
+    column[:] = [[1, 2], [0, 1]]
+    np.testing.assert_array_equal(check_ids(column, 3), [[1, 2], [0, 1]])
 
 
 def test_check_ids_is_a_host_function():
