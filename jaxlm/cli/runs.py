@@ -30,9 +30,8 @@ class RunsOptions(CommandOptions):
     paths: Annotated[tuple[Path, ...], Positional, arg(metavar="[RUN ...]")] = (Path("runs"),)
     # PNG file to write with the loss curves; those of a sweep are averaged over seeds.
     plot: Path | None = None
-    best: bool = (
-        False  # Also print the command that trains the best run again. In a sweep, seeds are averaged first.
-    )
+    # Also print the command that trains the best run again. In a sweep, seeds are averaged first.
+    best: bool = False
     csv: bool = False  # Print the runs and their options as CSV instead of a table.
 
 
