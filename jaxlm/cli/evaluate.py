@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import jaxlm
-from jaxlm.cli.shared import Console, ModelOptions, load_text, open_model_on_cpu
+from jaxlm.cli.shared import Console, DeviceOptions, load_text, open_model
 from jaxlm.utils.terminal import print_plain
 
 
 @dataclass(frozen=True)
-class EvaluateOptions(ModelOptions):
+class EvaluateOptions(DeviceOptions):
     """Compute nats per token, perplexity and bits per byte of a text under a trained model."""
 
     text: Path | None = None  # UTF-8 text file to evaluate on. None means --corpus, or else the text of the run.
@@ -19,13 +19,10 @@ class EvaluateOptions(ModelOptions):
     # Part of the text, split as in training. None means validation for the run's own text, and all otherwise.
     part: Literal["validation", "train", "all"] | None = None
     batch_size: int = 256  # Windows per forward pass. Affects only speed and memory.
-    device: str = "auto"  # auto, cpu, gpu, cuda, rocm, tpu or metal.
 
 
 def evaluate_text(options: EvaluateOptions, console: Console) -> dict[str, Any]:
     """Evaluate a model on a text, or on a part of it."""
-    from jaxlm.models.interface import num_params
-    from jaxlm.runs.setup import select_device
     from jaxlm.text.dataset import check_encoded_by, count_bytes, encode_text
 
     path = options.model
@@ -33,7 +30,7 @@ def evaluate_text(options: EvaluateOptions, console: Console) -> dict[str, Any]:
     if len(named) > 1:
         first, second = (f"{name} {getattr(options, name)}" for name in named[:2])
         raise ValueError(f"{first} and {second} exclude each other; remove one")
-    model, variables, tokenizer = open_model_on_cpu(options)
+    model, variables, tokenizer, device = open_model(options, console)
     run = jaxlm.open_run(path) if (path / "manifest.json").exists() else None
     if run is None and not named:
         raise ValueError(f"{path} is not a run directory; pass a text with --text FILE or --corpus NAME")
@@ -42,7 +39,6 @@ def evaluate_text(options: EvaluateOptions, console: Console) -> dict[str, Any]:
     part = options.part or ("all" if named else "validation")
     if run is not None and not named and corpus.sha256 != run.manifest["corpus"]["sha256"]:
         raise ValueError(f"{corpus.source} has changed since {path} was trained; use --text to evaluate on it")
-    device = select_device(options.device, num_params(variables), console)
     if stream is not None:
         check_encoded_by(tokenizer, stream, corpus.source)
     ids = encode_text(tokenizer, corpus.text, console) if stream is None else stream

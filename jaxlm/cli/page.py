@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar
 from tyro.conf import Positional, arg
 
 from jaxlm.cli.shared import CommandOptions, Console, ModelOptions, open_model_on_cpu
-from jaxlm.utils.atomic_files import expand, write_atomically
+from jaxlm.utils.atomic_files import check_absent, write_atomically
 from jaxlm.utils.terminal import print_plain
 
 
@@ -36,9 +36,8 @@ def write_page(options: PageOptions, console: Console) -> dict[str, Any]:
         raise ValueError("name at least one run, saved model or exported file")
     if out.suffix.lower() not in (".html", ".htm"):
         raise ValueError(f"the page must end in .html, got {out}")
-    if out.exists() and not options.overwrite:
-        raise FileExistsError(f"{out} exists; choose another path, or pass --overwrite")
-    paths = list(dict.fromkeys(map(expand, options.models)))
+    check_absent(out, overwrite=options.overwrite)
+    paths = list(dict.fromkeys(options.models))
     models, tokenizer, prompt = load_page_models(paths, lambda path: open_model_on_cpu(ModelOptions(path)))
     prompt = prompt if options.prompt is None else options.prompt
     tokenizer.encode(prompt)  # raises an error that names an unknown character

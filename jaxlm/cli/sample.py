@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import jaxlm
-from jaxlm.cli.shared import Console, ModelOptions, open_model_on_cpu
+from jaxlm.cli.shared import Console, DeviceOptions, open_model
 from jaxlm.utils.terminal import make_console, write
 
 
 @dataclass(frozen=True)
-class SampleOptions(ModelOptions):
+class SampleOptions(DeviceOptions):
     """Sample text from a trained model."""
 
     # Text to continue. Padded on the left with line ends if it is shorter than the model's context.
@@ -25,7 +25,6 @@ class SampleOptions(ModelOptions):
     top_p: float | None = None
     streams: int = 1  # Number of texts to sample.
     seed: int = 0  # Seed of all random numbers, in [0, 2**32 - 1].
-    device: str = "auto"  # auto, cpu, gpu, cuda, rocm, tpu or metal.
 
 
 def sample_text(options: SampleOptions, console: Console) -> dict[str, Any]:
@@ -33,17 +32,15 @@ def sample_text(options: SampleOptions, console: Console) -> dict[str, Any]:
     import jax
     import numpy as np
 
-    from jaxlm.models.interface import num_params
     from jaxlm.runs.own import limit_tokens
-    from jaxlm.runs.setup import SAMPLE_FOLD, select_device
+    from jaxlm.runs.setup import SAMPLE_FOLD
 
     streams = options.streams
     if streams < 1 or not 0 <= options.seed < 2**32:
         ranges = f"streams must be at least 1 and seed in [0, {2**32 - 1}]"
         raise ValueError(f"{ranges}, got {streams} and {options.seed}")
-    model, variables, tokenizer = open_model_on_cpu(options)
+    model, variables, tokenizer, device = open_model(options, make_console(stderr=True))
     model = limit_tokens(model, tokenizer.vocab_size)  # a padded vocabulary has ids without a token
-    device = select_device(options.device, num_params(variables), make_console(stderr=True))
     prompt_ids = tokenizer.encode(options.prompt)
     try:
         line_end = tokenizer.encode("\n")[-1:]

@@ -7,12 +7,15 @@ from concurrent.futures import CancelledError, Executor
 from contextlib import contextmanager
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, arg
 
 import jaxlm
 from jaxlm.utils.atomic_files import expand
+
+if TYPE_CHECKING:
+    import jax
 
 Console = Any  # rich's Console, imported late because it takes 0.1 s and --help does not need it
 _DASK_SECONDS = 30  # to wait for the scheduler
@@ -33,6 +36,9 @@ class CommandOptions:
         for name, value in vars(self).items():
             if isinstance(value, Path):
                 object.__setattr__(self, name, expand(value))
+            elif isinstance(value, tuple):
+                paths = (expand(each) if isinstance(each, Path) else each for each in value)
+                object.__setattr__(self, name, tuple(paths))
 
 
 @dataclass(frozen=True)
@@ -44,6 +50,14 @@ class ModelOptions(CommandOptions):
     _: KW_ONLY
     # Checkpoint of a run: final, best (lowest validation loss), last, or a number of steps.
     checkpoint: Literal["final", "best", "last"] | int = "final"
+
+
+@dataclass(frozen=True)
+class DeviceOptions(ModelOptions):
+    """Options of a subcommand that runs a model."""
+
+    _: KW_ONLY
+    device: str = "auto"  # auto, cpu, gpu, cuda, rocm, tpu or metal.
 
 
 @dataclass(frozen=True)
@@ -104,6 +118,15 @@ def open_model_on_cpu(options: ModelOptions) -> tuple[Any, Any, "jaxlm.Tokenizer
         remedy = "save it with one: save_model(path, model, variables, tokenizer)"
         raise ValueError(f"{options.model} was saved without a tokenizer; {remedy}")
     return model, variables, tokenizer
+
+
+def open_model(options: DeviceOptions, console: Console) -> tuple[Any, Any, "jaxlm.Tokenizer", "jax.Device"]:
+    """Return what `open_model_on_cpu` does, and the device of `--device`, which is printed with the reason."""
+    from jaxlm.models.interface import num_params
+    from jaxlm.runs.setup import select_device
+
+    model, variables, tokenizer = open_model_on_cpu(options)
+    return model, variables, tokenizer, select_device(options.device, num_params(variables), console)
 
 
 def load_text(

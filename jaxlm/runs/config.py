@@ -87,8 +87,8 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         """Check the types. NumPy scalars become Python numbers, and strings that name files become paths."""
-        for field in dataclasses.fields(self):
-            object.__setattr__(self, field.name, _convert(field, getattr(self, field.name)))
+        for name, value in vars(self).items():
+            object.__setattr__(self, name, _convert(name, value))
 
 
 # The options that apply to some models or tokenizers only, with their defaults.
@@ -112,11 +112,11 @@ def resolve(config: TrainConfig, *, has_own_model: bool = False) -> TrainConfig:
 
     With `has_own_model`, the options of all models are refused, because none applies to the model of the caller.
     """
-    for field in dataclasses.fields(config):
-        value, interval = getattr(config, field.name), next(iter(_parts_of(field, _Interval)), None)
-        if interval is not None and value is not None and value not in interval:
-            raise ValueError(f"{field.name} must be in {interval.text}, got {reprlib.repr(value)}")
-    sources = ["tokens", "text", "corpus"] if config.tokens is None else ["tokens", "text", "corpus", *_OF_TOKENS]
+    for name, value in vars(config).items():
+        for interval in _parts_of(TrainConfig.__annotations__[name], _Interval):
+            if value is not None and value not in interval:
+                raise ValueError(f"{name} must be in {interval.text}, got {reprlib.repr(value)}")
+    sources = ["tokens", "text", "corpus", *([] if config.tokens is None else _OF_TOKENS)]
     given = [name for name in sources if getattr(config, name) != getattr(TrainConfig, name)]
     if len(given) > 1:
         one, other = (f"{name} {getattr(config, name)}" for name in given[:2])
@@ -156,7 +156,7 @@ def reset_dependent_options(config: TrainConfig, **choices: str | Path) -> Train
 
 def accepts_float(name: str) -> bool:
     """Return whether the option exists and may be a number with a fraction."""
-    return any(field.name == name and float in _parts_of(field, type) for field in dataclasses.fields(TrainConfig))
+    return float in _parts_of(TrainConfig.__annotations__.get(name), type)
 
 
 def config_to_json(config: TrainConfig) -> dict[str, Any]:
@@ -182,8 +182,8 @@ def config_from_json(document: Any, *, origin: str | Path) -> TrainConfig:
     """Return the config in a JSON object, with defaults for missing options. Errors name `origin`."""
     if not isinstance(document, dict):
         raise ValueError(f"{origin} is not a config: expected a JSON object of options such as {{'model': 'mlp'}}")
-    names = [field.name for field in dataclasses.fields(TrainConfig)]
-    if unknown := sorted(document.keys() - set(names)):
+    names = TrainConfig.__annotations__
+    if unknown := sorted(document.keys() - names.keys()):
         raise ValueError(f"{origin}: unknown option {unknown[0]!r:.100}; available options: {', '.join(names)}")
     try:
         return TrainConfig(**document)
@@ -196,11 +196,12 @@ def read_config(path: str | Path) -> TrainConfig:
     return config_from_json(read_json(path), origin=path)
 
 
-def _convert(field: dataclasses.Field[Any], value: Any) -> Any:
+def _convert(name: str, value: Any) -> Any:
     """Return the value as a Python type, or raise a ValueError that names the option."""
     if type(value).__module__ == "numpy":  # a scalar; importing numpy is slow
         value = value.tolist()
-    kinds, choices = _parts_of(field, type), _parts_of(field, str)
+    annotation = TrainConfig.__annotations__[name]
+    kinds, choices = _parts_of(annotation, type), _parts_of(annotation, str)
     if isinstance(value, str) and value in choices:
         return value
     if Path in kinds and isinstance(value, str | os.PathLike):
@@ -208,19 +209,14 @@ def _convert(field: dataclasses.Field[Any], value: Any) -> Any:
     is_number = float in kinds and type(value) is int
     if is_number or (isinstance(value, kinds) and (bool in kinds or not isinstance(value, bool))):
         return value
-    names = ["None" if kind is NoneType else kind.__name__ for kind in kinds]
-    expected = " or ".join(names if not choices else [f"one of {', '.join(choices)}", *names])
-    raise ValueError(f"{field.name} must be {expected}, got {reprlib.repr(value)}")
-
-
-def _parts_of(field: dataclasses.Field[Any], kind: type) -> tuple[Any, ...]:
-    annotation: Any = field.type
-    return _parts(annotation, kind)
+    types = ["None" if kind is NoneType else kind.__name__ for kind in kinds]
+    expected = " or ".join(types if not choices else [f"one of {', '.join(choices)}", *types])
+    raise ValueError(f"{name} must be {expected}, got {reprlib.repr(value)}")
 
 
 @functools.cache  # without it, reading 50 configs takes 0.2 s
-def _parts(annotation: Any, kind: type) -> tuple[Any, ...]:
+def _parts_of(annotation: Any, kind: type) -> tuple[Any, ...]:
     """Return the parts of an annotation that are of a kind: types, choices of a `Literal`, or intervals."""
-    is_part = get_origin(annotation) is None and isinstance(annotation, kind)
-    inner = (part for each in get_args(annotation) for part in _parts(each, kind))
-    return ((annotation,) if is_part else ()) + tuple(inner)
+    if get_origin(annotation) is None:
+        return (annotation,) if isinstance(annotation, kind) else ()
+    return tuple(part for each in get_args(annotation) for part in _parts_of(each, kind))

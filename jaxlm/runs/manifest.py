@@ -18,7 +18,7 @@ from jaxlm import __version__
 from jaxlm.runs.lock import lock_run
 from jaxlm.runs.metrics_log import replace_nonfinite
 from jaxlm.utils.atomic_files import write_atomically
-from jaxlm.utils.json_files import add_checksum, check_version, read_json, verify_checksum
+from jaxlm.utils.json_files import add_checksum, check_document, read_json
 
 _VERSION = 1
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tokenizers", "numpy")
@@ -72,8 +72,7 @@ def _read_checked(path: Path) -> dict[str, Any]:
     except (FileNotFoundError, NotADirectoryError):
         missing = "manifest.json is missing; `jaxlm runs` lists the runs"
         raise FileNotFoundError(f"{path} is not a run directory: {missing}") from None
-    check_version(document, _VERSION, origin=origin, what="run manifest")
-    return verify_checksum(document, origin=origin)
+    return check_document(document, _VERSION, origin=origin, what="run manifest")
 
 
 @functools.cache  # 10 ms, for each run of a sweep

@@ -34,7 +34,7 @@ def test_page_takes_a_prompt(mlp, tmp_path):
 
 def test_page_overwrites_only_on_request(mlp, tmp_path):
     (file := tmp_path / "page.html").write_text("years of work")
-    with pytest.raises(FileExistsError, match=r"page\.html exists; choose another path, or pass --overwrite"):
+    with pytest.raises(FileExistsError, match=r"page\.html exists; choose another path, or pass overwrite=True"):
         call("page", (mlp,), out=file)
     assert file.read_text() == "years of work"
     call("page", (mlp,), out=file, overwrite=True)

@@ -70,15 +70,12 @@ def plot_curves(
         height = floor if is_drawable(floor) else math.inf  # an infinite floor appears only in the legend
         label = f"{title}: {format_number(height, decimals=1)}"
         perplexity_axes.axhline(height, color=color, linestyle=style, label=label)
-    perplexity_axes.set(title="validation perplexity (log scale)", xlabel="step", yscale="log")
-    perplexity_axes.yaxis.set(major_formatter="{x:,.6g}", minor_formatter="{x:,.6g}")
-    perplexity_axes.tick_params(which="minor", labelsize=7)
+    perplexity_axes.set(title="validation perplexity (log scale)", xlabel="step")
+    use_log_scale(perplexity_axes)
     loss_axes.set(title="training loss (minibatch)", xlabel="step", ylabel="nats per token")
     for axes in figure.axes:
         axes.grid(alpha=0.25)
-        if not any(np.isfinite(line.get_ydata()).any() for line in axes.lines):
-            axes.set_axis_off()
-            axes.text(0.5, 0.5, "no data", ha="center", transform=axes.transAxes)
+        say_if_empty(axes)
     _add_legend(figure)
     save_figure(figure, path)
 
@@ -113,6 +110,20 @@ def new_figure(width: float, height: float) -> Any:
     from matplotlib.figure import Figure  # not pyplot, which keeps global state
 
     return Figure(figsize=(width, height), dpi=130, layout="constrained")
+
+
+def use_log_scale(axes: Any) -> None:
+    """Show the values of the vertical axis on a log scale, as plain numbers."""
+    axes.set_yscale("log")
+    axes.yaxis.set(major_formatter="{x:,.6g}", minor_formatter="{x:,.6g}")
+    axes.tick_params(which="minor", labelsize=7)
+
+
+def say_if_empty(axes: Any) -> None:
+    """Show "no data" instead of the axes if no line has a finite value."""
+    if not any(np.isfinite(line.get_ydata()).any() for line in axes.lines):
+        axes.set_axis_off()
+        axes.text(0.5, 0.5, "no data", ha="center", transform=axes.transAxes)
 
 
 def _add_legend(figure: Any) -> None:

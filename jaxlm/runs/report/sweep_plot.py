@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxlm.runs.report.plots import COLORS, default_style, new_figure, save_figure
+from jaxlm.runs.report.plots import COLORS, default_style, new_figure, save_figure, say_if_empty, use_log_scale
 from jaxlm.runs.report.tables import escape_label, is_drawable
 
 _MAX_NAMED = len(COLORS) - 1  # the last color is gray, for all other settings
@@ -38,14 +38,10 @@ def plot_sweep(path: Path, curves: Mapping[str, Sequence[Sequence[Any]]]) -> Non
             steps, list(map(min, values)), list(map(max, values)), alpha=0.2 if is_named else 0.05, **look
         )
     axes.set(title="validation perplexity (log scale): mean and range over seeds", xlabel="step")
-    if not any(len(line.get_xdata()) for line in axes.lines):
-        axes.text(0.5, 0.5, "no data", ha="center", transform=axes.transAxes)
-        save_figure(figure, path)
-        return
-    axes.set_yscale("log")
-    axes.yaxis.set(major_formatter="{x:,.6g}", minor_formatter="{x:,.6g}")
-    axes.tick_params(which="minor", labelsize=7)
     axes.grid(alpha=0.25)
+    say_if_empty(axes)
+    if axes.axison:
+        use_log_scale(axes)
     handles, labels = axes.get_legend_handles_labels()
     others = max(0, len(curves) - _MAX_NAMED)
     title = f"best settings; {others} others in gray" if others else None
