@@ -70,8 +70,8 @@ def read_documents(path: Path, field: str) -> Iterator[Iterator[Block]]:
 def read_blocks(path: Path) -> Iterator[Block]:
     """Yield the text of a file, which may be compressed, in parts. Raises the errors of `read_documents`."""
     with open_regular(path) as file:
-        position = 0
-        for text in decode_blocks(_decompress(file, path), origin=path):
+        position, origin = 0, f"{path}, extracted," if path.suffix in (".gz", ".zst") else path
+        for text in decode_blocks(_decompress(file, path), origin=origin):
             yield text, file.tell() - position
             position = file.tell()
 
@@ -107,6 +107,7 @@ def _parse_line(line: str, field: str, origin: str) -> str:
 
 
 def _check_text_of(document: Any, field: str, origin: str) -> str:
+    r"""Return the field of a document, with `\n` for `\r\n` and `\r`. Raise a ValueError if it is not a text."""
     if not isinstance(document, dict) or field not in document:
         names = f"fields {', '.join(document)}" if isinstance(document, dict) else type(document).__name__
         raise ValueError(f"{origin} has no field {field!r}, but {names:.200}; choose another with --field")
@@ -117,7 +118,7 @@ def _check_text_of(document: Any, field: str, origin: str) -> str:
         raise ValueError(
             f"{origin}: the field {field!r} has half of a surrogate pair; repair it, or drop the line"
         )
-    return text or ""
+    return (text or "").replace("\r\n", "\n").replace("\r", "\n")
 
 
 def _read_parquet(path: Path, field: str) -> Iterator[Block]:
@@ -146,7 +147,8 @@ def _decompress(file: io.BufferedReader, path: Path) -> Iterator[bytes]:
         try:
             yield from _read(gzip.GzipFile(fileobj=file))
         except (EOFError, gzip.BadGzipFile, zlib.error):
-            raise ValueError(f"{path} is a damaged or incomplete gzip file; copy it again") from None
+            remedy = "copy it again, or rename it if it is plain text"  # browsers extract a file and keep its name
+            raise ValueError(f"{path} is a damaged or incomplete gzip file; {remedy}") from None
     elif start == _ZSTD or path.suffix == ".zst":
         yield from _decompress_zstd(file, path)
     else:

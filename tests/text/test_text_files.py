@@ -90,6 +90,8 @@ def test_read_parquet(tmp_path):
         ("a.txt", "é".encode()[:1], "a.txt is not UTF-8: byte 0xc3 at offset 0"),
         ("a.txt", b"x" * (2**20 - 1) + "é".encode() + b"\xff", "byte 0xff at offset 1048577"),
         ("a.txt", "wide text".encode("utf-16-le"), "a.txt is UTF-16LE, not UTF-8"),
+        ("a.gz", gzip.compress("wide text".encode("utf-16-le")), "a.gz, extracted, is UTF-16LE, not UTF-8"),
+        ("a.gz", b"plain text", "a.gz is a damaged or .* gzip file; copy it again, or rename it if it is plain"),
         (
             "a.jsonl",
             b'{"text": "a"}\n{"text": 1}',
@@ -111,6 +113,13 @@ def test_read_blocks_names_the_file(tmp_path, name, content, message):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ValueError, match=message):
         documents(tmp_path / name)
+
+
+def test_read_fields_with_line_ends_of_windows(tmp_path):
+    (tmp_path / "a.jsonl").write_text(json.dumps({"text": "a\r\nb\rc\n\n"}))
+    parquet.write_table(pyarrow.table({"text": ["a\r\nb\rc\n\n"]}), tmp_path / "a.parquet")
+    for name in "a.jsonl", "a.parquet":
+        assert documents(tmp_path / name)[0] == ["a\nb\nc\n\n"]
 
 
 def test_read_damaged_parquet(tmp_path):
