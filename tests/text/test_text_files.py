@@ -90,7 +90,11 @@ def test_read_parquet(tmp_path):
         ("a.txt", "é".encode()[:1], "a.txt is not UTF-8: byte 0xc3 at offset 0"),
         ("a.txt", b"x" * (2**20 - 1) + "é".encode() + b"\xff", "byte 0xff at offset 1048577"),
         ("a.txt", "wide text".encode("utf-16-le"), "a.txt is UTF-16LE, not UTF-8"),
-        ("a.gz", gzip.compress("wide text".encode("utf-16-le")), "a.gz, extracted, is UTF-16LE, not UTF-8"),
+        (
+            "a.gz",
+            gzip.compress("wide text".encode("utf-16-le"), mtime=0),
+            "a.gz, extracted, is UTF-16LE, not UTF-8",
+        ),
         ("a.gz", b"plain text", "a.gz is a damaged or .* gzip file; copy it again, or rename it if it is plain"),
         (
             "a.jsonl",
