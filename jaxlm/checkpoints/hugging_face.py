@@ -2,8 +2,9 @@
 
 import json
 import os
-import shutil
 from collections.abc import Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from jaxlm._types import Variables
@@ -12,15 +13,7 @@ from jaxlm.checkpoints.model_spec import model_to_spec
 from jaxlm.models.interface import LanguageModel, num_params
 from jaxlm.text.hugging_face import tokenizer_to_hugging_face
 from jaxlm.text.tokenizers import Tokenizer
-from jaxlm.utils.atomic_files import (
-    add_filename,
-    check_absent,
-    expand,
-    make_parents,
-    sync,
-    temporary_path,
-    write_atomically,
-)
+from jaxlm.utils.atomic_files import add_filename, check_absent, expand, make_parents, sync, write_atomically
 
 _CARD = """---
 library_name: jaxlm
@@ -95,15 +88,15 @@ def write_hugging_face(
     }
     for name in (*contents, MODEL_FILE):
         check_absent(folder / name, overwrite=overwrite)
-    temporary = temporary_path(folder)
-    try:
-        with make_parents(folder), add_filename(folder):
-            save_model(temporary, model, variables, tokenizer)
-            for name, content in contents.items():
-                write_atomically(temporary / name, content)
-            folder.mkdir(exist_ok=True)
-            for name in (*contents, MODEL_FILE):
-                (temporary / name).replace(folder / name)
-            sync(folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with (
+        make_parents(folder),
+        add_filename(folder),
+        TemporaryDirectory(prefix=".", dir=folder.parent) as temporary,
+    ):
+        save_model(temporary, model, variables, tokenizer)
+        for name, content in contents.items():
+            write_atomically(Path(temporary, name), content)
+        folder.mkdir(exist_ok=True)
+        for name in (*contents, MODEL_FILE):
+            Path(temporary, name).replace(folder / name)
+        sync(folder)

@@ -107,10 +107,9 @@ def encode_files(
         raise ValueError(f"paths must name a file outside of {out}; pass at least one")
     if isinstance(tokenizer, os.PathLike):
         tokenizer = load_tokenizer(tokenizer)
-    versions = [_version_of(path) for path in sources]
-    sizes = {path: size for path, (_, size, _) in zip(sources, versions, strict=True)}
+    versions = {path: _version_of(path) for path in sources}
     job = {
-        "sources": versions,
+        "sources": [*versions.values()],
         "tokenizer": tokenizer if isinstance(tokenizer, str) else tokenizer_to_json(tokenizer),
         "options": [field, vocab_size, shard_size],
     }
@@ -127,18 +126,17 @@ def encode_files(
             if others := sorted({path.name for path in out.iterdir()} - {*LOCK_NAMES, TOKENIZER_FILE}):
                 raise ValueError(f"{out} is not empty: it has {others[0]}; choose another --out")
             blocks = itertools.chain.from_iterable(d for path in sources for d in read_documents(path, field))
-            tracked = track(console, "training", blocks, sum(sizes.values()))
+            tracked = track(console, "training", blocks, sum(size for _, size, _ in versions.values()))
             trained = make_tokenizer(tokenizer, tracked, 4096 if vocab_size is None else vocab_size)
             trained.save(out / TOKENIZER_FILE)
         writer = TokenWriter(out, job, np.uint16 if trained.vocab_size <= 2**16 else np.uint32, shard_size)
         num_sources, num_pieces = writer.position
         rest = sources[num_sources:]
         pieces = ((piece, piece.num_bytes) for path in rest for piece in _read_pieces(path, field))
-        tracked = track(console, "encoding", pieces, sum(sizes[path] for path in rest))
+        left = track(console, "encoding", pieces, sum(versions[path][1] for path in rest))
+        left = itertools.islice(left, num_pieces, None)
         # 1 for each piece, because a source can have millions of empty documents.
-        groups = group_by_size(
-            itertools.islice(tracked, num_pieces, None), PIECE_LENGTH, lambda p: 1 + len(p.text)
-        )
+        groups = group_by_size(left, PIECE_LENGTH, lambda piece: 1 + len(piece.text))
         encode = functools.partial(_encode, tokenizer_to_json(trained))
         with DaemonExecutor(workers) if executor is None else contextlib.nullcontext(executor) as opened:
             encoded = map_ahead(opened, encode, groups, ahead=2 * workers)
@@ -146,7 +144,7 @@ def encode_files(
                 writer.append(ids, ends_document=piece.ends_document)
                 if piece.ends_source:
                     writer.end_source(piece.source)
-        for path, version in zip(sources, versions, strict=True):
+        for path, version in versions.items():
             if _version_of(path) != version:
                 raise ValueError(f"{path} changed while it was encoded; encode it again, into another directory")
         if not writer.num_tokens:

@@ -194,15 +194,11 @@ def test_read_text_reads_gzip(tmp_path, name):
     (tmp_path / name).write_bytes(content)
     corpus = read_text(tmp_path / name)
     assert (corpus.name, corpus.text) == ("text", "caf\u00e9\n" * 9)
-    damaged = [content[:-9], content[:15], content[:20] + b"x" + content[21:], gzip.compress(b"")]
-    for cut, message in zip(damaged, 3 * ["damaged or incomplete gzip file"] + ["is empty"], strict=True):
+    for cut, message in ((content[:-9], "damaged or incomplete gzip file"), (gzip.compress(b""), "is empty")):
         (tmp_path / name).write_bytes(cut)
         with pytest.raises(ValueError, match=message) as error:
             read_text(tmp_path / name)
         assert_one_line(error, tmp_path / name)
-    (tmp_path / name).write_bytes(gzip.compress("caf\u00e9".encode("utf-16")))
-    with pytest.raises(ValueError, match="is UTF-16LE, not UTF-8"):
-        read_text(tmp_path / name)
 
 
 def test_read_text_expands_the_home_directory(tmp_path, monkeypatch):
