@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import tyro
+from tyro.conf import OmitArgPrefixes
 
 import jaxlm
 from jaxlm.cli.processes import ProcessOptions, make_mesh
-from jaxlm.cli.shared import TYRO_CONFIG, CommandOptions, Console
+from jaxlm.cli.shared import CommandOptions, Console
 from jaxlm.runs.config import TrainConfig, read_config, reset_dependent_options
 from jaxlm.utils.json_files import read_json
 from jaxlm.utils.terminal import drop_output_errors, print_plain, write
@@ -46,7 +47,8 @@ def parse_over_saved_options(words: Sequence[str], options: T) -> T:
 
     def parse(defaults: TrainConfig) -> TrainConfig:
         default = replace(options, training=defaults)
-        return tyro.cli(type(options), args=words, default=default, config=TYRO_CONFIG).training
+        config = (OmitArgPrefixes,)  # with pairs of flags: `--json` is valid although the default is then True
+        return tyro.cli(type(options), args=words, default=default, config=config).training
 
     resumed = options.resume if isinstance(options, TrainOptions) else None
     if resumed is not None and options.config is not None:

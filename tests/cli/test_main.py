@@ -159,6 +159,15 @@ def test_train_config_file_gives_the_defaults(parse_train, tmp_path):
     assert parse_train(*words[:2], "--text", "a.txt").training == TrainConfig(text="a.txt")
 
 
+def test_train_config_file_with_flags(parse_train, tmp_path):
+    """Also with a flag that the file already sets."""
+    (tmp_path / "options.json").write_text('{"tensorboard": true}')
+    options = parse_train("--config", tmp_path / "options.json", "--tensorboard", "--overwrite", "--json")
+    assert options.overwrite
+    assert options.json
+    assert options.training == TrainConfig(tensorboard=True)
+
+
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
