@@ -1,5 +1,6 @@
 """Open a run, and load models from runs and from files."""
 
+import operator
 import os
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -81,7 +82,7 @@ def load_model(
     ...     load_model(f"{folder}/bigram").model == model
     True
     """
-    path = expand(path)
+    path, checkpoint = expand(path), checkpoint if isinstance(checkpoint, str) else operator.index(checkpoint)
     if (path / "manifest.json").exists():
         return _load_from_run(path, checkpoint, model)
     if checkpoint != "final":

@@ -4,6 +4,7 @@ import math
 import statistics
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from jaxlm.runs.config import TrainConfig, config_to_command
@@ -18,6 +19,8 @@ def test_plan_sweep_holds_all_combinations():
     rows = [(each.momentum, each.lr, each.seed) for each in configs]
     grid = [(0.1, 0), (0.1, 1), (1, 0), (1, 1)]
     assert rows == [(0.5, *each) for each in grid] + [(0.8, *each) for each in grid]
+    grid = {"lr": np.array([0.1, 1]), "seed": np.arange(2)}
+    assert plan_sweep(BASE, grid, [{"momentum": np.float64(0.5)}]) == configs[:4]
 
 
 @pytest.mark.parametrize(
@@ -43,7 +46,7 @@ def test_plan_sweep_refuses_what_cannot_run(grid, settings, message):
 def test_draw_settings_covers_each_range_evenly():
     ranges = {"lr": "log:0.01..100", "momentum": "0..0.9", "hidden_dim": "2..5", "model": "bigram,mlp"}
     settings = draw_settings(400, ranges, seed=1)
-    assert draw_settings(9, ranges, seed=1) == settings[:9] != draw_settings(9, ranges, seed=2)
+    assert draw_settings(9, ranges, seed=np.int64(1)) == settings[:9] != draw_settings(9, ranges, seed=2)
     assert statistics.mean(math.log10(each["lr"]) for each in settings) == pytest.approx(0, abs=0.2)
     assert statistics.mean(each["momentum"] for each in settings) == pytest.approx(0.45, abs=0.05)
     assert all(0.01 <= each["lr"] <= 100 and each["lr"] == float(f"{each['lr']:.4g}") for each in settings)

@@ -96,7 +96,7 @@ def open_sweep(path: Path) -> dict[str, TrainConfig]:
     """Return the options of each run of a sweep by the name of its directory, in the order of the plan."""
     origin = path / PLAN_FILE
     if not origin.exists():
-        remedy = "start one with --grid or --random"
+        remedy = "pass the options of its runs (--grid or --random) to start one"
         raise FileNotFoundError(f"{path} is not a sweep: {PLAN_FILE} is missing; {remedy}")
     document = check_document(read_json(origin), _VERSION, origin=origin, what="sweep")
     return {name: config_from_json(options, origin=origin) for name, options in document["runs"].items()}
@@ -108,14 +108,14 @@ def _create_sweep(path: Path, configs: Sequence[TrainConfig]) -> dict[str, Train
     path.mkdir(parents=True, exist_ok=True)
     entries = {entry.name for entry in path.iterdir() if not entry.name.startswith(".")}  # without locks
     if entries and PLAN_FILE not in entries:
-        raise FileExistsError(f"{path} is not empty and not a sweep; choose another --out")
+        raise FileExistsError(f"{path} is not empty and not a sweep; choose another path")
     runs = open_sweep(path) if entries else {}
     planned = dict.fromkeys(runs.values())
     added = [config for config in configs if config not in planned]
     if entries:
         settings = {replace(config, seed=0) for config in planned}
         if not (planned.keys() <= set(configs) and {replace(config, seed=0) for config in added} <= settings):
-            remedy = "repeat its options, with more seeds if you like, or choose another --out"
+            remedy = "repeat its options, with more seeds if you like, or choose another path"
             raise ValueError(f"{path} is a sweep of other runs; {remedy}")
     if not added:
         return runs

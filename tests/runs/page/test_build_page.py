@@ -74,7 +74,7 @@ def test_build_page_in_half_precision_has_half_the_weights(models):
 def test_build_page_refuses_weights_beyond_half_precision(models):
     bigram = models[1]._replace(variables=jax.tree.map(lambda leaf: leaf * 1e6, models[1].variables))
     with pytest.raises(
-        ValueError, match=r"bigram has weights up to .*e\+06, but float16 ends at 65504; leave out"
+        ValueError, match=r"bigram has weights up to .*e\+06, but float16 ends at 65504; pass float16=False"
     ):
         build_page([bigram], TOKENIZER, title="t", float16=True)
 
