@@ -106,10 +106,9 @@ def _look_up(model: CountsNgramLM, variables: Variables, ngrams: Ngrams) -> list
     length, order = model.context_length + 1, ngrams.shape[1]
     padded = np.full((_BLOCK, length), -1, np.int32)  # -1 is in no context, so only the tokens after it are used
     padded[: len(ngrams), length - order :] = ngrams
-    columns = jax.device_get(_look_up_block(model, variables, jnp.asarray(padded), order))[
-        : 1 if order == length else 2
-    ]
-    return [np.clip(column[: len(ngrams)], LOG10_OF_ZERO, 0).tolist() for column in columns]
+    columns = jax.device_get(_look_up_block(model, variables, jnp.asarray(padded), order))
+    num_columns = 1 if order == length else 2
+    return [np.clip(column[: len(ngrams)], LOG10_OF_ZERO, 0).tolist() for column in columns[:num_columns]]
 
 
 @jit_model

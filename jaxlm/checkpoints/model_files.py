@@ -75,10 +75,8 @@ def save_model(
     tensors = variables_to_arrays(model, variables)
     for name, leaf in tensors.items():
         array = np.asarray(jnp.asarray(leaf) if isinstance(leaf, float | int) else leaf, order="C")
-        is_extension = array.dtype.isbuiltin == 2  # of ml_dtypes, such as float8
-        if name == "__metadata__" or (
-            is_extension and array.dtype != jnp.bfloat16
-        ):  # which it writes, but not reads
+        # It writes this name and dtypes of ml_dtypes such as float8, but cannot read them.
+        if name == "__metadata__" or (array.dtype.isbuiltin == 2 and array.dtype != jnp.bfloat16):
             raise TypeError(f"safetensors cannot store these variables: {name!r} of dtype {array.dtype}")
         tensors[name] = array.astype(array.dtype.newbyteorder("="), copy=False)
     check_model_arrays(model, tensors, origin := f"cannot save a {type(model).__name__}")

@@ -103,10 +103,8 @@ def encode_text(tokenizer: Tokenizer, text: str, console: "Console | None") -> N
 
 def count_bytes(tokenizer: Tokenizer, ids: Any) -> int:
     """Return the number of UTF-8 bytes of ids [T], which may be a stream."""
-    size = 2**20
-    return sum(
-        len(tokenizer.decode_bytes(np.asarray(ids[begin : begin + size]))) for begin in range(0, len(ids), size)
-    )
+    parts = (ids[begin : begin + 2**20] for begin in range(0, len(ids), 2**20))
+    return sum(len(tokenizer.decode_bytes(np.asarray(part))) for part in parts)
 
 
 def line_start_prompt(data: Dataset, num_tokens: int) -> NDArray[Any]:

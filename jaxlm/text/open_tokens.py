@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 
 from jaxlm.text.batching import check_stream
 from jaxlm.text.token_stream import TokenStream
+from jaxlm.text.token_writer import read_document
 from jaxlm.text.tokenizer_files import load_tokenizer
 from jaxlm.utils.atomic_files import expand
-from jaxlm.utils.json_files import check_document, file_sha256, read_json
+from jaxlm.utils.json_files import file_sha256
 
 
 def open_tokens(
@@ -48,7 +49,7 @@ def _open_directory(path: Path, verify: bool) -> TokenStream:
     if not index_path.exists():
         remedy = "run `jaxlm encode` again, which continues an interrupted encoding"
         raise FileNotFoundError(f"{path} is not a complete token directory: it has no index.json; {remedy}")
-    index = check_document(read_json(index_path), 1, origin=index_path, what="token directory")
+    index = read_document(index_path)
     if verify:
         for entry in [*index["shards"], index["sources"], index["document_ends"], index["tokenizer"]]:
             if file_sha256(path / entry["file"]) != entry["sha256"]:

@@ -13,7 +13,7 @@ from jaxlm.text.tokenizer_files import find_tokenizer
 from jaxlm.utils.atomic_files import add_filename, sync, write_atomically
 from jaxlm.utils.json_files import add_checksum, check_document, file_sha256, read_json, sha256_of
 
-VERSION = 1
+_VERSION = 1
 _INDEX, _PROGRESS = "index.json", "progress.json"
 _SOURCES, _ENDS, _ENDS_ARRAY = "sources.jsonl", "document_ends.int64", "document_ends.npy"
 
@@ -36,7 +36,7 @@ class TokenWriter:
     def __init__(self, path: Path, job: Any, dtype: Any, shard_size: int) -> None:
         self._path, self._dtype, self._shard_size = path, np.dtype(dtype), shard_size
         self._state: dict[str, Any] = {
-            "version": VERSION,
+            "version": _VERSION,
             "job": _checksum(job),
             "shards": [],
             "num_tokens": 0,  # in the shards
@@ -47,7 +47,7 @@ class TokenWriter:
             "source_start": {"tokens": 0, "documents": 0},  # before the next source
         }
         if is_begun(path):
-            state = _read(path / _PROGRESS)
+            state = read_document(path / _PROGRESS)
             if state["job"] != self._state["job"]:
                 remedy = "give the same options and unchanged files to continue, or choose another --out"
                 raise ValueError(f"{path} holds another encoding, which is not complete; {remedy}")
@@ -96,7 +96,7 @@ class TokenWriter:
         write_atomically(self._path / _ENDS_ARRAY, _npy(np.fromfile(self._path / _ENDS, "<i8")))
         files = {"sources": _SOURCES, "document_ends": _ENDS_ARRAY, "tokenizer": find_tokenizer(self._path).name}
         names = "num_tokens", "num_documents", "num_sources", "job", "shards"
-        document = {"version": VERSION, "vocab_size": vocab_size, "dtype": str(self._dtype)}
+        document = {"version": _VERSION, "vocab_size": vocab_size, "dtype": str(self._dtype)}
         document |= {name: self._state[name] for name in names}
         document |= {
             name: {"file": file, "sha256": file_sha256(self._path / file)} for name, file in files.items()
@@ -134,7 +134,7 @@ def is_finished(path: Path, job: Any) -> bool:
     """Return whether a writer has finished in the directory. Raise a ValueError if it had another job."""
     if not (path / _INDEX).exists():
         return False
-    if _read(path / _INDEX)["job"] != _checksum(job):
+    if read_document(path / _INDEX)["job"] != _checksum(job):
         raise ValueError(f"{path} holds another encoding; choose another --out, or give the same options")
     for name in (_PROGRESS, _ENDS):  # left by a process that was killed at the end
         (path / name).unlink(missing_ok=True)
@@ -145,8 +145,9 @@ def _checksum(job: Any) -> str:
     return sha256_of(json.dumps(job, sort_keys=True).encode())
 
 
-def _read(path: Path) -> dict[str, Any]:
-    return check_document(read_json(path), VERSION, origin=path, what="token directory")
+def read_document(path: Path) -> dict[str, Any]:
+    """Return the fields of an index or a record of progress. Raises the errors of `check_document`."""
+    return check_document(read_json(path), _VERSION, origin=path, what="token directory")
 
 
 def _append(path: Path, size: int, rows: bytearray) -> int:
