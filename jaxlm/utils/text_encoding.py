@@ -75,7 +75,7 @@ def _describe(error: UnicodeDecodeError, origin: str | Path, offset: int) -> Val
 
 
 def _detect_utf16_or_32(content: bytes) -> str | None:
-    """Return the encoding that gives the most spaces, line ends and byte order marks.
+    """Return the encoding that gives the most spaces, line ends, quotes and byte order marks.
 
     If there are none, return one that gives mostly Chinese or Japanese characters, or None.
     """
@@ -83,7 +83,7 @@ def _detect_utf16_or_32(content: bytes) -> str | None:
     for encoding in ("UTF-32LE", "UTF-32BE", "UTF-16LE", "UTF-16BE"):  # UTF-32 is also UTF-16, with NULs
         with contextlib.suppress(UnicodeDecodeError):
             texts[encoding] = content[: len(content) // 4 * 4].decode(encoding)  # may be cut within a character
-    counts = {encoding: sum(map(text.count, " \r\n\ufeff")) for encoding, text in texts.items()}
+    counts = {encoding: sum(map(text.count, ' \r\n"\ufeff')) for encoding, text in texts.items()}
     if not any(counts.values()) and _CONTROL.search(content):  # which no code page has
         counts = {e: len(_CHINESE_OR_JAPANESE.findall(text)) > 0.9 * len(text) for e, text in texts.items()}
     return max(counts, key=counts.__getitem__) if any(counts.values()) else None

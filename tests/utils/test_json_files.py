@@ -41,7 +41,7 @@ def test_read_json_round_trip(tmp_path):
     assert read_json(tmp_path / "file.json") == document
     assert parse_json('{"a": 1}', origin="here") == parse_json(b'{"a": 1}', origin="here") == {"a": 1}
     with pytest.raises(ValueError, match="here is UTF-16BE, not UTF-8"):
-        parse_json('{"a": 1}'.encode("utf-16-be"), origin="here")
+        parse_json('{"a":1}'.encode("utf-16-be"), origin="here")
 
 
 def test_read_json_too_large(tmp_path):
