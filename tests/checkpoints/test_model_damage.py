@@ -199,3 +199,9 @@ def test_load_model_refuses_what_is_not_a_model_file(tmp_path, content):
     (tmp_path / "file").write_bytes(content)
     with pytest.raises(ValueError, match=r"file (is not (a model file|a saved model|valid JSON)|is damaged)"):
         jaxlm.load_model(tmp_path / "file")
+
+
+def test_load_model_names_the_command_for_an_arpa_file(tmp_path):
+    (tmp_path / "model.arpa").write_text("\\data\\\n")
+    with pytest.raises(ValueError, match=r"model\.arpa is an ARPA file; convert it with `jaxlm import`"):
+        jaxlm.load_model(tmp_path / "model.arpa")
