@@ -56,9 +56,8 @@ def check_run_path(path: Path, *, overwrite: bool) -> None:
     if not overwrite:
         raise FileExistsError(f"{path} contains a run; pass overwrite=True (--overwrite), or choose another path")
     if foreign := sorted(set(entries) - {*_ENTRIES, "manifest.json"}):
-        raise FileExistsError(
-            f"{path} contains {foreign[0]!r}, which no run wrote; move it, or choose another path"
-        )
+        remedy = "move it, or choose another path"
+        raise FileExistsError(f"{path} contains {foreign[0]!r}, which no run wrote; {remedy}")
 
 
 @contextmanager

@@ -94,22 +94,14 @@ def prepare_training(
     if config.tensorboard:
         check_tensorboard()
     context_length = config.context_length or 1 if own.model is None else own.model.context_length
-    data = load_dataset(
-        config.corpus,
-        config.text,
-        config.tokenizer if own.tokenizer is None else own.tokenizer,
-        tokens=config.tokens,
-        vocab_size=config.vocab_size,
-        val_fraction=config.val_fraction,
-        min_tokens=context_length + 1,
-        console=console,
-    )
+    tokenizer = config.tokenizer if own.tokenizer is None else own.tokenizer
+    options: Any = {name: getattr(config, name) for name in ("tokens", "vocab_size", "val_fraction")}
+    options |= {"min_tokens": context_length + 1, "console": console}
+    data = load_dataset(config.corpus, config.text, tokenizer, **options)
     characters = f"{len(data.corpus.text):,} characters, " if config.tokens is None else ""
-    print_plain(
-        console,
-        f"{data.corpus.source}: {characters}{len(data.train_ids):,} training tokens, "
-        f"{len(data.val_ids):,} validation tokens, vocabulary of {data.tokenizer.vocab_size:,}",
-    )
+    tokens = f"{len(data.train_ids):,} training tokens, {len(data.val_ids):,} validation tokens"
+    vocabulary = f"vocabulary of {data.tokenizer.vocab_size:,}"
+    print_plain(console, f"{data.corpus.source}: {characters}{tokens}, {vocabulary}")
     model = make_model(config, data.tokenizer.vocab_size) if own.model is None else own.model
     if model.vocab_size < data.tokenizer.vocab_size:
         sizes = f"{model.vocab_size}, less than the {data.tokenizer.vocab_size} tokens of the tokenizer"

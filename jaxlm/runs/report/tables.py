@@ -42,10 +42,8 @@ def runs_table(rows: Sequence[Mapping[str, Any]]) -> Table:
 
 def sweep_table(settings: Sequence[Mapping[str, Any]]) -> Table:
     """Return a table of the rows of `summarize_sweep`: the means, ± the half-width of their 95 % interval."""
-    varied, figures = (
-        list(settings[0]["options"]) or ["setting"],
-        ("nats_per_token", "perplexity", "bits_per_byte"),
-    )
+    varied = list(settings[0]["options"]) or ["setting"]
+    figures = "nats_per_token", "perplexity", "bits_per_byte"
     table = _make_table(*varied, "runs\ndone", *_HEADERS, "train\n(s)", num_texts=len(varied))
     for row in settings:
         options = [escape_label(str(value)) for value in row["options"].values()] or ["all"]
