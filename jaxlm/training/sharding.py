@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax as jax_lax
+from jax.flatten_util import ravel_pytree
 from jax.sharding import Mesh
 
 from jaxlm._types import KeyLike
@@ -36,10 +37,13 @@ def average_over_batch(
     >>> average_over_batch(lambda part, key: part.mean(), batch, jax.random.key(0), grad_shards=4)
     Array(3.5, dtype=float32)
     """
+    if axis_name is None and grad_shards is None:
+        return fun(batch, key)
+    # The arrays are communicated as one. With one message for each, a step of two local processes took twice as
+    # long: 17.5 ms, now 9.6 (29.0 and 13.5 with `grad_shards`; MLP at V = 4096, B = 128).
     if grad_shards is None:
-        if axis_name is None:
-            return fun(batch, key)
-        return lax.pmean(fun(batch, jax.random.fold_in(key, lax.axis_index(axis_name))), axis_name)
+        mean, unravel = ravel_pytree(fun(batch, jax.random.fold_in(key, lax.axis_index(axis_name))))
+        return unravel(lax.pmean(mean, axis_name))
     num_devices, device = (1, 0) if axis_name is None else (lax.psum(1, axis_name), lax.axis_index(axis_name))
     num_local = grad_shards // num_devices
     numbers = device * num_local + jnp.arange(num_local)
@@ -49,11 +53,13 @@ def average_over_batch(
         number, rows = lax.optimization_barrier(part)  # no fusion across it, so that each part is the same program
         return lax.optimization_barrier(fun(rows, jax.random.fold_in(key, number)))
 
-    means = lax.map(compute_part, (numbers, parts))  # [S / P, ...]
+    trees = lax.map(compute_part, (numbers, parts))
+    _, unravel = ravel_pytree(jax.tree.map(lambda leaf: leaf[0], trees))
+    means = jax.vmap(lambda tree: ravel_pytree(tree)[0])(trees)  # [S / P, M]
     if axis_name is not None:
-        means = lax.all_gather(means, axis_name, tiled=True)  # [S, ...]
+        means = lax.all_gather(means, axis_name, tiled=True)  # [S, M]
     means = lax.optimization_barrier(means)
-    return jax.tree.map(lambda array: functools.reduce(jnp.add, array) / grad_shards, means)
+    return unravel(functools.reduce(jnp.add, means) / grad_shards)
 
 
 def check_sharding(mesh: Mesh, grad_shards: int | None, batch_size: int) -> str:

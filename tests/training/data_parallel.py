@@ -9,6 +9,7 @@ import sys
 
 import jax
 import numpy as np
+import optax
 from jax.sharding import Mesh
 
 import jaxlm
@@ -36,6 +37,10 @@ def main(num_processes, process_id, port, grad_shards, num_devices=None):
     table = counts.fit(jaxlm.init(counts, jax.random.key(0)), ids, mesh=mesh)
     perplexity = jaxlm.evaluate(counts, table, ids, mesh=mesh).perplexity
     result = {"variables": digest(trained), "counts": digest(table), "perplexity": perplexity} | history
+    if not grad_shards:  # L-BFGS differentiates the loss again, in its line search
+        search = {"optimizer": optax.lbfgs(), "num_steps": 4, "log_every": 1}
+        _, searched = jaxlm.train_lm(model, ids, key=jax.random.key(1), batch_size=16, mesh=mesh, **search)
+        result["line_search_losses"] = searched["train_losses"]
     print(json.dumps(result | {"devices": mesh.size, "processes": jax.process_count()}))
     if num_processes > 1:
         jax.distributed.shutdown()
