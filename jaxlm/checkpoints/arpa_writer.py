@@ -16,7 +16,7 @@ from jaxlm.models.backoff_lm import LOG10_OF_ZERO
 from jaxlm.models.jit import jit_model
 from jaxlm.models.ngram_counts import NgramCounts, counts_of_ngrams, pack_ngrams, sort_and_count
 from jaxlm.text.tokenizers import Tokenizer
-from jaxlm.utils.atomic_files import check_absent, expand, make_parents, write_atomically
+from jaxlm.utils.atomic_files import check_absent, expand, write_atomically
 
 _BLOCK = 2**13  # n-grams per compiled call
 
@@ -62,8 +62,7 @@ def write_arpa(
         kinds = "a CountsBigramLM or CountsNgramLM"
         raise ValueError(f"an ARPA file holds n-grams; write {kinds}, not a {type(model).__name__}")
     words = spell_tokens(model.vocab_size, tokenizer)
-    with make_parents(path):
-        write_atomically(path, _lines(model, variables, words))
+    write_atomically(path, _lines(model, variables, words), parents=True)
 
 
 def _to_ngrams(model: CountsBigramLM, variables: Variables) -> tuple[CountsNgramLM, Variables]:

@@ -16,7 +16,7 @@ from jaxlm.checkpoints.named_arrays import check_model_arrays, variables_from_ar
 from jaxlm.models import LanguageModel
 from jaxlm.text.tokenizer_files import tokenizer_from_json, tokenizer_to_json
 from jaxlm.text.tokenizers import Tokenizer
-from jaxlm.utils.atomic_files import check_absent, expand, make_parents, open_regular, write_atomically
+from jaxlm.utils.atomic_files import check_absent, expand, open_regular, write_atomically
 from jaxlm.utils.json_files import add_checksum, check_document, parse_json
 
 MODEL_FILE = "model.safetensors"
@@ -87,8 +87,7 @@ def save_model(
         content = safetensors.numpy.save(tensors, metadata={"jaxlm": add_checksum(document)})
     except (safetensors.SafetensorError, KeyError) as error:
         raise TypeError(f"safetensors cannot store these variables: {error}") from None
-    with make_parents(file):
-        write_atomically(file, content)
+    write_atomically(file, content, parents=True)
 
 
 def read_model(path: Path, *, model: LanguageModel | None = None) -> SavedModel:

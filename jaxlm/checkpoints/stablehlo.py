@@ -8,7 +8,7 @@ from jax import export
 
 from jaxlm._types import IntBN, Variables
 from jaxlm.models.interface import LanguageModel, compute_logits
-from jaxlm.utils.atomic_files import check_absent, expand, make_parents, write_atomically
+from jaxlm.utils.atomic_files import check_absent, expand, write_atomically
 
 PLATFORMS = "cpu", "cuda", "tpu"
 
@@ -56,5 +56,4 @@ def write_stablehlo(
         raise ValueError(
             "StableHLO files need flatbuffers; install it with: pip install 'jaxlm[stablehlo]'"
         ) from None
-    with make_parents(path):
-        write_atomically(path, bytes(content))
+    write_atomically(path, bytes(content), parents=True)

@@ -42,7 +42,6 @@ def write_page(options: PageOptions, console: Console) -> dict[str, Any]:
     prompt = prompt if options.prompt is None else options.prompt
     tokenizer.encode(prompt)  # raises an error that names an unknown character
     page = build_page(models, tokenizer, title=options.title, prompt=prompt, float16=options.float16)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(out, page)
+    write_atomically(out, page, parents=True)
     print_plain(console, f"wrote {out}: {len(page.encode()):,} bytes; open it in a browser")
     return {"file": str(out), "bytes": len(page.encode()), "models": [model.source for model in models]}

@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxlm.text.bpe import BYTE_OF_CHARACTER, Merges, learn_merges, make_encoding
 from jaxlm.text.pieces import PIECE_LENGTH, cut_text
-from jaxlm.utils.atomic_files import expand, make_parents, write_atomically
+from jaxlm.utils.atomic_files import expand, write_atomically
 from jaxlm.utils.workers import DaemonExecutor, map_ahead
 
 if TYPE_CHECKING:
@@ -52,9 +52,7 @@ class Tokenizer(Protocol):
         """Write the JSON file that `load_tokenizer` reads."""
         from jaxlm.text.tokenizer_files import tokenizer_to_json  # which imports this module
 
-        content = tokenizer_to_json(self)
-        with make_parents(path := expand(path)):
-            write_atomically(path, content)
+        write_atomically(expand(path), tokenizer_to_json(self), parents=True)
 
 
 @dataclass(frozen=True)

@@ -56,15 +56,15 @@ def make_parents(path: Path) -> Iterator[None]:
         raise
 
 
-def write_atomically(path: str | Path, content: str | bytes | Iterable[str]) -> None:
+def write_atomically(path: str | Path, content: str | bytes | Iterable[str], *, parents: bool = False) -> None:
     """Write and sync a temporary file, then rename it to `path`. Text, or parts of a text, are encoded as UTF-8.
 
-    Readers see the complete old or new file, even after a crash or an OSError.
+    Readers see the complete old or new file, even after a crash or an OSError. `parents` creates missing folders.
     """
     path = Path(path)
     temporary = temporary_path(path)
-    try:
-        with add_filename(path):
+    with make_parents(path) if parents else contextlib.nullcontext(), add_filename(path):
+        try:
             with temporary.open("xb") as file:
                 for part in [content] if isinstance(content, str | bytes) else content:
                     file.write(part.encode() if isinstance(part, str) else part)
@@ -72,8 +72,8 @@ def write_atomically(path: str | Path, content: str | bytes | Iterable[str]) -> 
                 os.fsync(file.fileno())
             temporary.replace(path)
             sync(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def remove(path: Path) -> None:
