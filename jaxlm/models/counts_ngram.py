@@ -14,7 +14,7 @@ from jaxlm._types import Counts, FloatBV, FloatW, IntBN, IntW, KeyLike, Ngrams, 
 from jaxlm.models import backoff
 from jaxlm.models.count_ngrams import count_ngrams
 from jaxlm.models.interface import check_contexts, check_sizes
-from jaxlm.models.ngram_counts import NgramCounts, counts_of_ngrams, empty_counts, pack_ngrams
+from jaxlm.models.ngram_counts import NgramCounts, counts_of_ngrams, pack_ngrams
 from jaxlm.models.smoothing import AddK, ModifiedKneserNey, Smoothing
 from jaxlm.text.batching import pad_rows
 from jaxlm.utils.checks import check_at_least, check_not_traced
@@ -66,7 +66,7 @@ class CountsNgramLM:
 
     def init(self, key: KeyLike, contexts: IntBN) -> Variables:
         """Return the variables of an empty table."""
-        return self._make_variables(empty_counts(self.vocab_size, self.context_length + 1))
+        return self.variables_of(np.zeros((0, self.context_length + 1), np.int32), np.zeros(0, np.int32))
 
     def fit(self, variables: Variables, ids: ArrayLike) -> Variables:
         """Return `variables` with the n-grams of `ids` added. Host function; not for use inside `jit`.

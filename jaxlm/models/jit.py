@@ -100,7 +100,7 @@ def _split(model: Any) -> Partial:
         return _split_cached.__wrapped__(model)
 
 
-@functools.lru_cache(maxsize=1024, typed=True)  # because copying a Linen module takes 0.3 ms
+@functools.lru_cache(maxsize=128, typed=True)  # because copying a Linen module takes 0.3 ms
 def _split_cached(model: Any) -> Partial:
     hyperparams: list[Any] = []
 

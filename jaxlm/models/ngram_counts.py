@@ -106,11 +106,6 @@ class NgramCounts:
         return cls(document["vocab_size"], document["order"], *arrays)
 
 
-def empty_counts(vocab_size: int, order: int) -> NgramCounts:
-    """Return the counts of no n-grams."""
-    return counts_of_ngrams(np.zeros((0, order), np.int32), np.zeros(0, np.int64), vocab_size)
-
-
 def counts_of_ngrams(ngrams: ArrayLike, counts: ArrayLike, vocab_size: int) -> NgramCounts:
     """Return the counts of integer n-grams [M, n], in any order, that occur `counts` [M] times each."""
     ngrams, counts = np.asarray(ngrams), np.asarray(counts)

@@ -2,7 +2,7 @@
 
 import functools
 from dataclasses import dataclass
-from typing import cast, final
+from typing import Any, cast, final
 
 import jax
 import jax.numpy as jnp
@@ -62,9 +62,8 @@ def generate(
     (3, 1, 7)
     """
     context = check_contexts(context, model.context_length).astype(jnp.int32)
-    options = check_options(model.vocab_size, temperature, top_k, top_p)
-    block_options = None if is_lookup(model, options) else options
-    return generate_block(model, variables, context, check_key(key), start, block_options, num_tokens)[1]
+    options = resolve_options(model, temperature, top_k, top_p)
+    return generate_block(model, variables, context, check_key(key), start, options, num_tokens)[1]
 
 
 @functools.partial(jit_model, static_argnames="num_tokens")
@@ -114,10 +113,12 @@ class TableLM:
         return jnp.log(weights[:, : self.vocab_size])
 
 
-def is_lookup(model: LanguageModel, options: Options) -> bool:
-    """Return whether `model` is a table, and `options` are the defaults that it was computed with."""
+def resolve_options(model: LanguageModel, temperature: Any, top_k: Any, top_p: Any) -> Options | None:
+    """Check the options of `sample`. Return None for the defaults with which a `TableLM` was computed."""
+    options = check_options(model.vocab_size, temperature, top_k, top_p)
     # A traced temperature cannot be compared.
-    return isinstance(model, TableLM) and isinstance(options.temperature, float) and options == Options()
+    is_stored = isinstance(model, TableLM) and isinstance(options.temperature, float) and options == Options()
+    return None if is_stored else options
 
 
 def tabulate(model: LanguageModel, variables: Variables) -> tuple[TableLM, Distributions]:

@@ -13,8 +13,8 @@ from numpy.typing import ArrayLike, NDArray
 from jaxlm._types import Device, IntBN, IntBT, IntT, Variables
 from jaxlm.devices.selection import resolve_device
 from jaxlm.models.interface import LanguageModel, num_params
-from jaxlm.sampling.distributions import Options, check_options
-from jaxlm.sampling.generate import TableLM, compute_table, generate_block, is_lookup, is_table_worthwhile
+from jaxlm.sampling.distributions import Options
+from jaxlm.sampling.generate import TableLM, compute_table, generate_block, is_table_worthwhile, resolve_options
 from jaxlm.text.batching import check_ids
 from jaxlm.utils.checks import check_at_least, check_not_traced
 from jaxlm.utils.keys import check_key
@@ -101,7 +101,7 @@ def sample_stream(
     """
     check_not_traced("sample", "generate", variables, prompt_ids, key, temperature, top_k, top_p)
     check_at_least("num_tokens", num_tokens, 0)
-    key, options = check_key(key), check_options(model.vocab_size, temperature, top_k, top_p)
+    key, options = check_key(key), resolve_options(model, temperature, top_k, top_p)
     prompt = np.array(check_ids(prompt_ids, model.vocab_size, name="prompt"))
     if prompt.ndim not in (1, 2) or prompt.shape[-1] < model.context_length:
         wanted = f"[P] or [B, P] with P >= context_length={model.context_length}"
@@ -114,21 +114,20 @@ def sample_stream(
 
 
 def _generate_blocks(
-    model: LanguageModel, variables: Variables, context: IntBN, num_tokens: int, key: Array, options: Options
+    model: LanguageModel, variables: Any, context: IntBN, num_tokens: int, key: Array, options: Options | None
 ) -> Iterator[NDArray[np.int32]]:
     """Yield the tokens after each context in blocks. Raise a ValueError at the first token -1."""
     length = min(BLOCK_LENGTH, max(_MAX_IDS_PER_BLOCK // max(len(context), 1), 1))
     if jax.config.jax_disable_jit:  # type: ignore[attr-defined]
         length = max(num_tokens, 1)  # nothing is compiled, so the exact length is best
-    block_options = None if is_lookup(model, options) else options
     num_ids = max(num_tokens, length) * len(context)
-    if block_options is not None and is_table_worthwhile(model, block_options, num_ids):
-        variables, block_options = compute_table(model, variables, options), None
+    if options is not None and is_table_worthwhile(model, options, num_ids):
+        variables, options = compute_table(model, variables, options), None
         model = TableLM(model.vocab_size, model.context_length)
 
     def start_blocks(context: IntBN) -> Iterator[tuple[int, IntBN, IntBT]]:
         for start in range(0, num_tokens, length):
-            after, tokens = generate_block(model, variables, context, key, start, block_options, length)
+            after, tokens = generate_block(model, variables, context, key, start, options, length)
             yield start, context, tokens
             context = after
 
