@@ -15,7 +15,7 @@ from jaxlm.devices.selection import resolve_device
 from jaxlm.models.interface import LanguageModel, num_params
 from jaxlm.sampling.distributions import Options
 from jaxlm.sampling.generate import TableLM, compute_table, generate_block, is_table_worthwhile, resolve_options
-from jaxlm.text.batching import check_ids
+from jaxlm.text.batching import as_integers, check_ids
 from jaxlm.utils.checks import check_at_least, check_not_traced
 from jaxlm.utils.keys import check_key
 
@@ -71,7 +71,7 @@ def sample(
     """
     options: Any = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "device": device}
     blocks = sample_stream(model, variables, prompt_ids, num_tokens, key=key, **options)  # checks the arguments
-    ids = np.concatenate([np.asarray(prompt_ids, np.int32), *blocks], axis=-1)
+    ids = np.concatenate([np.asarray(as_integers(prompt_ids), np.int32), *blocks], axis=-1)
     return jax.device_put(ids, resolve_device(device, num_weights=num_params(variables)))
 
 

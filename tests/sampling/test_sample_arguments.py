@@ -42,8 +42,11 @@ def test_temperature_near_zero_does_not_overflow(temperature):
 
 def test_prompt_may_be_any_integers():
     expected = draw(MLP)
-    for prompt in (PROMPT.tolist(), PROMPT.astype(np.uint8), jnp.asarray(PROMPT)):
+    for prompt in (PROMPT.tolist(), PROMPT.astype(np.uint8), jnp.asarray(PROMPT), PROMPT.astype(object)):
         np.testing.assert_array_equal(draw(MLP, prompt), expected)
+    column = np.empty(len(PROMPTS), object)  # as of lists in pandas
+    column[:] = PROMPTS.tolist()
+    np.testing.assert_array_equal(draw(MLP, column), draw(MLP, PROMPTS))
 
 
 def test_no_tokens_return_the_prompt():
