@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, nullcontext, suppress
 from functools import partial
@@ -20,6 +21,7 @@ from jaxlm.runs.setup import TrainingSetup, abstract_state, train_options
 from jaxlm.runs.tensorboard import open_tensorboard
 from jaxlm.training.early_stopping import stop_early
 from jaxlm.training.loop import next_record, train
+from jaxlm.training.state import Record
 from jaxlm.utils.atomic_files import write_atomically
 from jaxlm.utils.signals import catch_stop_signals
 from jaxlm.utils.terminal import progress
@@ -34,43 +36,30 @@ def train_with_checkpoints(
     intervals, at the end, on a signal, and if training diverged.
     Raises a KeyboardInterrupt on SIGINT or SIGTERM, and a FloatingPointError if training diverged.
     """
-    config, log = setup.config, path / "metrics.jsonl"
-    start, start_best, _, seconds = checkpoint or (None, None, b"", 0.0)
-    content = read_log(log)
-    first_step = 0 if start is None else int(start.step)
-    training = train(setup.model, setup.data.train_ids, **train_options(setup), state=start)
-    latest, yielded_at, saved_at = checkpoint, None, time.monotonic()
+    config, saved_at = setup.config, time.monotonic()
+    latest: Any = checkpoint  # None until the first chunk ends
+    save = partial(train_states.save_checkpoint, path / "checkpoints", keep=config.keep)
+    saving: Future[Path] | None = None  # the last save
     with ExitStack() as stack:
         stop_requested = stack.enter_context(catch_stop_signals())
         executor = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="checkpoints"))
-        save = partial(train_states.save_checkpoint, path / "checkpoints", keep=config.keep)
-        saving: Future[Path] | None = None  # the last save
         show = stack.enter_context(progress(console, setup.title, config.num_steps - 1))
+        first_step = 0 if checkpoint is None else int(checkpoint.state.step)
         events = open_tensorboard(path / "tensorboard", first_step) if config.tensorboard else nullcontext()
         write_events = stack.enter_context(events)
         try:
-            for state, record, best in stop_early(training, config.patience, start_best):
-                now = time.monotonic()
-                if int(state.step) == first_step:
-                    continue  # before the first chunk
-                if yielded_at is not None:  # the first chunk compiles
-                    seconds += now - yielded_at
-                yielded_at = now
+            for latest, record in _make_checkpoints(path / "metrics.jsonl", setup, checkpoint):
                 if record is not None:
-                    line = metrics_line(setup.name, record)
-                    append_metrics(log, line | setup.compute_metrics(to_local(state.variables), setup.record_ids))
-                    content = read_log(log)
+                    perplexity = metrics_line(setup.name, record)["val_perplexity"]
+                    show(record.step, f"loss {record.train_loss:.3f}, validation perplexity {perplexity:.1f}")
                     if write_events is not None:
                         write_events(record)
-                    perplexity = f"validation perplexity {line['val_perplexity']:.1f}"
-                    show(record.step, f"loss {record.train_loss:.3f}, {perplexity}")
-                latest = Checkpoint(state, best, content, seconds)
-                is_due = config.save_every is not None and int(state.step) % config.save_every == 0
-                is_due = is_due or now - saved_at >= config.save_seconds
+                is_due = config.save_every is not None and int(latest.state.step) % config.save_every == 0
+                is_due = is_due or time.monotonic() - saved_at >= config.save_seconds
                 if saving is not None and (is_due or saving.done()):
                     saving.result()  # raises the error of a failed save
                 if is_due:
-                    saving, saved_at = executor.submit(save, latest), now
+                    saving, saved_at = executor.submit(save, latest), time.monotonic()
                 if stop_together(stop_requested(), setup.mesh):
                     break
             if saving is not None:
@@ -84,7 +73,28 @@ def train_with_checkpoints(
             raise
     if stop_together(stop_requested(), setup.mesh):
         raise KeyboardInterrupt(stop_requested() or "a signal to another process")
+    state, best, _, seconds = latest
     return to_local((state if config.patience is None else state._replace(params=best.params)).variables), seconds
+
+
+def _make_checkpoints(
+    log: Path, setup: TrainingSetup, start: Checkpoint | None
+) -> Iterator[tuple[Checkpoint, Record | None]]:
+    """Train from `start`; after each chunk, append its record to the log, and yield the state and the record."""
+    start_state, start_best, _, seconds = start or (None, None, b"", 0.0)
+    first_step, begin, content = 0 if start is None else int(start.state.step), None, read_log(log)
+    training = train(setup.model, setup.data.train_ids, **train_options(setup), state=start_state)
+    for state, record, best in stop_early(training, setup.config.patience, start_best):
+        if int(state.step) == first_step:
+            continue  # before the first chunk
+        now = time.monotonic()
+        seconds += 0.0 if begin is None else now - begin  # the first chunk compiles
+        begin = now
+        if record is not None:
+            metrics = setup.compute_metrics(to_local(state.variables), setup.record_ids)
+            append_metrics(log, metrics_line(setup.name, record) | metrics)
+            content = read_log(log)
+        yield Checkpoint(state, best, content, seconds), record
 
 
 def latest_usable_checkpoint(path: Path, setup: TrainingSetup) -> Checkpoint | None:
