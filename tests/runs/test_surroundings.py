@@ -24,6 +24,25 @@ from jaxlm.runs.train import resume_run, start_run
 slow = pytest.mark.slow
 RECORDS = [{"step": step, "train_loss": 2.0, "val_perplexity": 9.0} for step in (0, 5)]
 
+IN_AN_EVENT_LOOP = """
+import asyncio, sys
+sys.modules["nest_asyncio"] = sys.modules["uvloop"] = None  # with one of them, Orbax works in an event loop
+import jaxlm
+
+async def use():
+    jaxlm.save_model(sys.argv[1] + "/saved", *jaxlm.load_model(jaxlm.resume_run(sys.argv[1]), "best"))
+
+asyncio.run(use())
+"""
+
+
+@slow
+def test_a_run_in_an_event_loop(stopped, finished_run):
+    """As in Jupyter or a web handler."""
+    subprocess.run([sys.executable, "-c", IN_AN_EVENT_LOOP, stopped], check=True)
+    assert_same_run(stopped, finished_run)
+    assert jaxlm.load_model(stopped / "saved").model == load_model(finished_run).model
+
 
 def add_files_of_macos(folder):
     """Add what a copy by macOS has: `._x` beside each entry, and `.DS_Store` in each directory."""
