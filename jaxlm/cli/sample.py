@@ -34,6 +34,7 @@ def sample_text(options: SampleOptions, console: Console) -> dict[str, Any]:
 
     from jaxlm.runs.own import limit_tokens
     from jaxlm.runs.setup import SAMPLE_FOLD
+    from jaxlm.text.dataset import padding_id
 
     streams = options.streams
     if streams < 1 or not 0 <= options.seed < 2**32:
@@ -42,11 +43,8 @@ def sample_text(options: SampleOptions, console: Console) -> dict[str, Any]:
     model, variables, tokenizer, device = open_model(options, make_console(stderr=True))
     model = limit_tokens(model, tokenizer.vocab_size)  # a padded vocabulary has ids without a token
     prompt_ids = tokenizer.encode(options.prompt)
-    try:
-        line_end = tokenizer.encode("\n")[-1:]
-    except ValueError:  # a character tokenizer of a text without line ends
-        line_end = np.zeros(1, np.int32)
-    padding = np.repeat(line_end, max(model.context_length - len(prompt_ids), 0))
+    num_missing = max(model.context_length - len(prompt_ids), 0)
+    padding = np.full(num_missing, padding_id(tokenizer), np.int32)
     prompts = np.tile(np.concatenate([padding, prompt_ids]), (streams, 1))
     key = jax.random.fold_in(jax.random.key(options.seed), SAMPLE_FOLD)
     limits: dict[str, Any] = {"temperature": options.temperature, "top_k": options.top_k, "top_p": options.top_p}

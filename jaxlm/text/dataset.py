@@ -107,6 +107,14 @@ def count_bytes(tokenizer: Tokenizer, ids: Any) -> int:
     return sum(len(tokenizer.decode_bytes(np.asarray(part))) for part in parts)
 
 
+def padding_id(tokenizer: Tokenizer) -> int:
+    """Return the id that pads a short prompt: the last one of a line end, or 0 if that cannot be encoded."""
+    try:
+        return int(tokenizer.encode("\n")[-1])
+    except ValueError:  # a character tokenizer of a text without line ends
+        return 0
+
+
 def line_start_prompt(data: Dataset, num_tokens: int) -> NDArray[Any]:
     """Return the first `num_tokens` ids of the first complete line of the validation text.
 

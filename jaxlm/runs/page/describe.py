@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from jaxlm._types import Variables
 from jaxlm.models import CountsBigramLM, LanguageModel, MLPLanguageModel, NeuralBigramLM
 from jaxlm.text.bpe import BYTE_OF_CHARACTER
+from jaxlm.text.dataset import padding_id
 from jaxlm.text.tokenizers import BPETokenizer, ByteTokenizer, CharTokenizer, Tokenizer
 
 # The models that a page can show, in the order of the ladder, with their titles.
@@ -107,11 +108,7 @@ def describe_tokenizer(tokenizer: Tokenizer) -> dict[str, Any]:
             kind = {"kind": "bpe", "tokens": tokens, "alphabet": alphabet}
         case _:
             raise ValueError(f"a page needs a char, byte or bpe tokenizer, got a {type(tokenizer).__name__}")
-    try:
-        padding_id = int(tokenizer.encode("\n")[-1])
-    except ValueError:  # a character tokenizer of a text without line ends
-        padding_id = 0
-    return kind | {"paddingId": padding_id}
+    return kind | {"paddingId": padding_id(tokenizer)}
 
 
 def compress_rows(table: NDArray[Any]) -> dict[str, NDArray[Any]]:
