@@ -112,17 +112,15 @@ def run_course(options: CourseOptions, console: Console) -> dict[str, Any]:
     match options.action:
         case NewOptions(folder=folder):
             created = [str(path) for path in create_folder(folder)]
-            print_plain(
-                console, f"{folder}: {len(created)} new files. Read README.md, then `jaxlm course check 1`"
-            )
+            next_step = "Read README.md, then `jaxlm course check 1`"
+            print_plain(console, f"{folder}: {len(created)} new files. {next_step}")
             return {"created": created}
         case StatusOptions(folder=folder):
             rows = describe_folder(folder)
             for row in rows:
+                answers = f"{row['answers']} of 3 answers"
                 unwritten = f"; to write: {', '.join(row['unwritten'])}" if row["unwritten"] else ""
-                print_plain(
-                    console, f"{row['exercise']}: {row['state']}, {row['answers']} of 3 answers{unwritten}"
-                )
+                print_plain(console, f"{row['exercise']}: {row['state']}, {answers}{unwritten}")
             print_plain(console, "`jaxlm course check` says which exercises pass")
             return {"exercises": rows}
         case HintOptions(exercise=exercise, step=step):

@@ -12,7 +12,6 @@ from tyro.conf import Positional, arg
 
 import jaxlm
 from jaxlm.cli.shared import CommandOptions, Console
-from jaxlm.utils.atomic_files import expand
 from jaxlm.utils.terminal import escape_controls, print_plain, write
 
 _NOTES = {  # parts of a manifest, and the note if they differ
@@ -41,7 +40,7 @@ def show_runs(options: RunsOptions, console: Console) -> dict[str, Any]:
 
     from jaxlm.runs.sweeps.run import PLAN_FILE
 
-    named = list(dict.fromkeys(map(expand, options.paths)))
+    named = list(dict.fromkeys(options.paths))
     for path in named:
         if not path.exists():
             raise FileNotFoundError(f"{path} does not exist; {_REMEDY}")

@@ -15,6 +15,7 @@ import pytest
 from cli_helpers import SMALL, make_run, one_line
 
 from jaxlm.cli import COMMANDS, main, needs_only_cpu
+from jaxlm.cli.count import CountOptions
 from jaxlm.cli.devices import DevicesOptions
 from jaxlm.cli.evaluate import EvaluateOptions
 from jaxlm.cli.exchange import ExportOptions
@@ -131,6 +132,7 @@ def test_main_expands_the_home_directory(parse_train, monkeypatch, tmp_path):
     assert options.training.tokenizer == tmp_path / "run"
     assert parse_train("--text=~/text.txt").training.text == tmp_path / "text.txt"
     assert EvaluateOptions(Path("~/run")).model == tmp_path / "run"
+    assert CountOptions(out=Path("x"), merge=(Path("~/a"), Path("b"))).merge == (tmp_path / "a", Path("b"))
 
 
 @pytest.mark.parametrize(
