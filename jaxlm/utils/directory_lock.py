@@ -1,6 +1,7 @@
 """Lock a directory, so that only one process writes to it."""
 
 import errno
+import functools
 import logging
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -39,6 +40,11 @@ def lock_directory(path: Path, timeout: float = 1.0) -> AbstractContextManager[o
             # filelock removes it only if its process ran on this machine and is dead
             remedy += f"; if no process uses it, remove {error.lock_file}"
         raise BlockingIOError(f"{path} is in use by another process; {remedy}") from None
-    if timeout >= 1:  # once per writer
-        logging.getLogger(__name__).warning("%s has no file locks; %s is used instead", path, soft_lock.lock_file)
+    if timeout >= 1:  # a writer
+        _warn(path.absolute().parent)
     return acquired
+
+
+@functools.lru_cache(maxsize=128)  # once for all runs in a directory, such as those of a sweep
+def _warn(folder: Path) -> None:
+    logging.getLogger(__name__).warning("%s has no file locks; files %s are used instead", folder, SOFT_LOCK_NAME)
