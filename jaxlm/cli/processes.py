@@ -79,20 +79,13 @@ def connected(options: ProcessOptions) -> Iterator[None]:
     if options.devices is not None:  # before JAX starts; other platforms ignore it
         flag = f"--xla_force_host_platform_device_count={options.devices}"
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}".strip()
-    import jax
-
-    from jaxlm.devices.distributed import count_launched_processes, initialize
-
-    num_launched = count_launched_processes() if options.distributed == "auto" else 1
-    if options.coordinator is not None:
-        where = f"all of {options.num_processes} processes at {options.coordinator}"
-    elif options.distributed == "yes":
-        where = "all processes of this job"
-    elif num_launched > 1:
-        where = f"the {num_launched} processes that the launcher started; --distributed no trains in each alone"
-    else:
+    if (where := _describe_processes(options)) is None:
         yield
         return
+    import jax
+
+    from jaxlm.devices.distributed import initialize
+
     sys.stdout = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # JAX's gloo prints lines on standard output
     print(f"waiting at most {_WAIT_SECONDS} s for {where}", file=sys.stderr)  # then JAX aborts the process
@@ -110,6 +103,20 @@ def connected(options: ProcessOptions) -> Iterator[None]:
     jax.distributed.shutdown()  # type: ignore[no-untyped-call]
 
 
+def _describe_processes(options: ProcessOptions) -> str | None:
+    """Return with which processes this one trains, or None if it trains alone."""
+    from jaxlm.devices.distributed import count_launched_processes
+
+    num_launched = count_launched_processes() if options.distributed == "auto" else 1
+    if options.coordinator is not None:
+        return f"all of {options.num_processes} processes at {options.coordinator}"
+    if options.distributed == "yes":
+        return "all processes of this job"
+    if num_launched > 1:
+        return f"the {num_launched} processes that the launcher started; --distributed no trains in each alone"
+    return None
+
+
 def make_mesh(options: ProcessOptions, device: str) -> "Mesh | None":
     """Return the devices that share each batch, or None for the device of a single process.
 
@@ -121,7 +128,8 @@ def make_mesh(options: ProcessOptions, device: str) -> "Mesh | None":
 
     from jaxlm.devices.selection import resolve_device
 
-    if options.devices is None and jax.process_count() == 1:
+    # A process that trains alone must not call `process_count`: it starts all plugins, also those that crash.
+    if options.devices is None and (_describe_processes(options) is None or jax.process_count() == 1):
         return None
     platform = resolve_device(device).platform
     chosen = []

@@ -1,9 +1,11 @@
 """The options of `jaxlm train` that start and number processes."""
 
+from unittest.mock import Mock
+
 import jax
 import pytest
 
-from jaxlm.cli.processes import ProcessOptions, connected
+from jaxlm.cli.processes import ProcessOptions, connected, make_mesh
 
 
 @pytest.mark.parametrize(
@@ -26,3 +28,7 @@ def test_connected_trains_alone(distributed, num_tasks, monkeypatch):
     monkeypatch.setenv("SLURM_STEP_NUM_TASKS", num_tasks)
     with connected(ProcessOptions(distributed=distributed)):
         assert jax.process_count() == 1
+    # Of these two functions, each starts all plugins, also those that crash.
+    for name in "process_count", "devices":
+        monkeypatch.setattr(jax, name, Mock(side_effect=AssertionError))
+    assert make_mesh(ProcessOptions(distributed=distributed), "auto") is None
