@@ -136,12 +136,8 @@ def load_text(
 
     With `--tokens`, return a corpus without a text, and the encoded text.
     """
-    from jaxlm.text.dataset import open_corpus
+    from jaxlm.text.dataset import open_source
 
-    stream = None
-    if tokens is not None:
-        loaded, stream = open_corpus(tokens)
-    else:
-        loaded = jaxlm.load_corpus(corpus or "") if text is None else jaxlm.read_text(text)
+    loaded, stream = open_source(corpus or "", text, tokens)
     name = loaded.name if text is None and tokens is None else loaded.source
     return loaded, {"text": name, "source": loaded.source, "sha256": loaded.sha256}, stream

@@ -30,8 +30,7 @@ from jaxlm.runs.processes import (
 from jaxlm.runs.results import ARTIFACTS, describe_dataset, write_artifacts
 from jaxlm.runs.session import latest_usable_checkpoint, return_to_checkpoint, train_with_checkpoints
 from jaxlm.runs.setup import TrainingSetup, prepare_training
-from jaxlm.text.corpora import load_corpus, read_text
-from jaxlm.text.dataset import open_corpus
+from jaxlm.text.dataset import open_source
 from jaxlm.text.tokenizer_files import TOKENIZER_FILE
 from jaxlm.utils.atomic_files import expand, remove
 from jaxlm.utils.signals import terminate_as_interrupt
@@ -150,10 +149,8 @@ def resume_run(
             print_plain(console, f"{path} is done: {config.num_steps} steps; raise num_steps to extend it")
             return path
         # Compare the text first: the run's tokenizer may be unable to encode another text.
-        if config.tokens is not None:
-            corpus, _ = open_corpus(config.tokens, verify=False)  # `prepare_training` verifies it
-        else:
-            corpus = load_corpus(config.corpus) if config.text is None else read_text(config.text)
+        source = config.corpus, config.text, config.tokens
+        corpus, _ = open_source(*source, verify=False)  # `prepare_training` verifies it
         _check_sha256(path, manifest, "corpus", corpus.sha256, f" ({corpus.source})")
         if own.tokenizer is None and manifest["sessions"]:
             own = own._replace(tokenizer=load_run_tokenizer(run))

@@ -60,14 +60,13 @@ def load_dataset(
         console: where to show the progress.
     """
     ids: Any
-    if tokens is None:
-        source = load_corpus(corpus) if text is None else read_text(text, console=console)
+    source, ids = open_source(corpus, text, tokens, console=console)
+    if ids is None:
         size = 2**20
         parts = ((source.text[begin : begin + size], size) for begin in range(0, len(source.text), size))
         tokenizer = make_tokenizer(tokenizer, track(console, "training", parts, len(source.text)), vocab_size)
         ids = encode_text(tokenizer, source.text, console)
     else:
-        source, ids = open_corpus(tokens)
         tokenizer = ids.tokenizer if isinstance(tokenizer, str | os.PathLike) else tokenizer
         check_encoded_by(tokenizer, ids, source.source)
         if tokenizer is None:
@@ -77,6 +76,23 @@ def load_dataset(
         problem = f"the shorter of its training and validation parts has {shorter} and needs {min_tokens}"
         raise ValueError(f"{source.source} has {len(ids)} tokens; {problem}: use a longer text")
     return Dataset(source, tokenizer, *split)
+
+
+def open_source(
+    corpus: str,
+    text: str | os.PathLike[str] | None,
+    tokens: str | os.PathLike[str] | None,
+    *,
+    verify: bool = True,
+    console: "Console | None" = None,
+) -> tuple[Corpus, TokenStream | None]:
+    """Open the encoded text `tokens`, or else load `text`, or else the named corpus, without a stream.
+
+    `verify` is that of `open_tokens`.
+    """
+    if tokens is not None:
+        return open_corpus(tokens, verify=verify)
+    return load_corpus(corpus) if text is None else read_text(text, console=console), None
 
 
 def open_corpus(tokens: str | os.PathLike[str], *, verify: bool = True) -> tuple[Corpus, TokenStream]:
