@@ -22,6 +22,11 @@ CALLS = {
     "fit": (lambda ids: COUNTS.fit(COUNTED, ids), "table + jaxlm.reference.count_pairs(ids, V)"),
     "fit of n-grams": (lambda ids: NGRAMS.fit(COUNTED, ids), "variables that were fitted outside"),
     "sample": (lambda ids: jaxlm.sample(MODEL, {}, ids, 1, key=jax.random.key(0)), "generate"),
+    "count_ngrams": (lambda ids: jaxlm.count_ngrams(ids, 2), "counts that were made outside"),
+    "train_many": (
+        lambda ids: jaxlm.train_many(MODEL, ids, keys=jax.random.split(jax.random.key(0), 2), hyperparams={}),
+        "vmap over init_state and train_step",
+    ),
     "train": (lambda ids: jaxlm.train_lm(MODEL, ids, key=jax.random.key(0)), "init_state and train_step"),
 }
 TRACES = {
