@@ -5,6 +5,7 @@ import gzip
 import json
 import os
 import shutil
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from unittest.mock import Mock
 
@@ -179,6 +180,20 @@ def test_encode_files_names_the_file_that_does_not_fit(folder, tmp_path, monkeyp
     with pytest.raises(OSError, match="Bad file descriptor") as error:
         encode_files(folder[0], "byte", tmp_path / "out")
     assert error.value.filename.endswith(".jsonl")
+
+
+def test_encode_files_shows_each_byte_once(folder, tmp_path, monkeypatch):
+    shown = Counter()
+
+    def track(console, title, items, total):
+        for item, num_bytes in items:
+            shown[title] += num_bytes
+            yield item
+        assert shown[title] == total
+
+    monkeypatch.setattr(module, "track", track)
+    encode_files([folder[0]], "bpe", tmp_path / "out", vocab_size=300)
+    assert set(shown) == {"training", "encoding"}
 
 
 def test_encode_files_takes_few_of_many_empty_documents_at_a_time(tmp_path):
