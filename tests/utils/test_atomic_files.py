@@ -59,6 +59,14 @@ def test_write_atomically_failure_keeps_the_old_file(tmp_path, monkeypatch, erro
     assert [path.read_text("utf-8") for path in tmp_path.iterdir()] == ["old"]
 
 
+def test_write_atomically_creates_folders_only_on_request(tmp_path):
+    with pytest.raises(FileNotFoundError, match="moved"):
+        write_atomically(tmp_path / "moved" / "file", "new")
+    assert not (tmp_path / "moved").exists()
+    write_atomically(tmp_path / "moved" / "file", "new", parents=True)
+    assert (tmp_path / "moved" / "file").read_text("utf-8") == "new"
+
+
 @pytest.mark.parametrize(
     ("files", "left"), [([], ["mine"]), (["new/file"], ["mine", "mine/new", "mine/new/file"])]
 )
