@@ -1,10 +1,9 @@
 """Spell tokens as the words of an ARPA file, which contain no whitespace."""
 
-from jaxlm.text.bpe import BYTE_OF_CHARACTER
+from jaxlm.text.bpe import CHARACTERS
 from jaxlm.text.tokenizers import Tokenizer
 
 PLACEHOLDERS = "-99\t<unk>", "-99\t<s>", "-99\t</s>"  # 1-grams that KenLM requires
-_CHARACTER_OF_BYTE = {byte: character for character, byte in BYTE_OF_CHARACTER.items()}
 _SPECIAL_WORDS = {"<unk>", "<UNK>", "<s>", "</s>"}
 
 
@@ -22,6 +21,6 @@ def spell_tokens(vocab_size: int, tokenizer: Tokenizer | None) -> list[str]:
         raise ValueError(f"the tokenizer has {sizes}; pass the one of the model")
     words = []
     for token in range(tokenizer.vocab_size):
-        word = "".join(_CHARACTER_OF_BYTE[byte] for byte in tokenizer.decode_bytes([token]))
+        word = "".join(CHARACTERS[byte] for byte in tokenizer.decode_bytes([token]))
         words.append("⟨" + word[1:] if word in _SPECIAL_WORDS else word)
     return words + [f"⟨{token}>" for token in range(tokenizer.vocab_size, vocab_size)]

@@ -18,6 +18,7 @@ Merges = tuple[tuple[str, str], ...]
 _PRINTABLE = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
 _OTHERS = sorted({*range(256)} - {*_PRINTABLE})
 BYTE_OF_CHARACTER = {chr(byte): byte for byte in _PRINTABLE} | {chr(256 + n): b for n, b in enumerate(_OTHERS)}
+CHARACTERS = sorted(BYTE_OF_CHARACTER, key=BYTE_OF_CHARACTER.__getitem__)  # of byte 0, of byte 1, ...
 
 # GPT-2's pattern of words. Its `\s+(?!\S)|\s+` overflows the stack of tiktoken on 1 MB of spaces; this one finds
 # the same words.
@@ -79,15 +80,13 @@ def _learn(groups: list[list[str]], vocab_size: int) -> Merges:
     return tuple(tuple(pair) for pair in json.loads(library.to_str())["model"]["merges"])
 
 
-def make_encoding(merges: Merges) -> "tiktoken.Encoding":
-    """Return the encoder that repeatedly merges the adjacent pair whose token has the lowest id.
+def make_encoding(tokens: Iterable[bytes]) -> "tiktoken.Encoding":
+    """Return the encoder that repeatedly merges the adjacent pair whose token comes first in `tokens`.
 
     For learned merges, this is the order in which they were learned, as in Sennrich et al. (2016). The same ids as
     from the `tokenizers` library on 24 MB of source code, at 8.6 to 10.6 MB/s on one core instead of 0.9.
     """
     import tiktoken
 
-    ids = {bytes([byte]): token for token, byte in enumerate(BYTE_OF_CHARACTER.values())}
-    for first, second in merges:
-        ids.setdefault(bytes(BYTE_OF_CHARACTER[character] for character in first + second), len(ids))
-    return tiktoken.Encoding("jaxlm", pat_str=_WORDS, mergeable_ranks=ids, special_tokens={})
+    ranks = {token: rank for rank, token in enumerate(tokens)}
+    return tiktoken.Encoding("jaxlm", pat_str=_WORDS, mergeable_ranks=ranks, special_tokens={})

@@ -5,11 +5,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from jaxlm.text.bpe import BYTE_OF_CHARACTER, Merges
+from jaxlm.text.bpe import BYTE_OF_CHARACTER, CHARACTERS, Merges
 from jaxlm.text.tokenizers import BPETokenizer, ByteTokenizer, Tokenizer
 from jaxlm.utils.json_files import MAX_JSON_BYTES
 
-_CHARACTERS_BY_BYTE = sorted(BYTE_OF_CHARACTER, key=BYTE_OF_CHARACTER.__getitem__)
 _MAX_TOKEN_LENGTH = 1000  # bytes; `tokenizers` takes quadratic time in it
 
 # The values of a document's fields with which ids are those of `BPETokenizer`. None is a missing field.
@@ -42,7 +41,7 @@ def tokenizer_to_hugging_face(tokenizer: Tokenizer) -> str:
     if isinstance(tokenizer, BPETokenizer):
         tokens, merges = [*BYTE_OF_CHARACTER, *map("".join, tokenizer.merges)], tokenizer.merges
     elif isinstance(tokenizer, ByteTokenizer):
-        tokens, merges = _CHARACTERS_BY_BYTE, ()
+        tokens, merges = CHARACTERS, ()
     else:
         raise ValueError(f"a {type(tokenizer).__name__} has no tokenizer.json; use a byte or a BPE tokenizer")
     content = tokenizers.ByteLevelBPETokenizer(_number(dict.fromkeys(tokens)), [*merges]).to_str()
@@ -92,7 +91,7 @@ def _convert(document: dict[str, Any]) -> BPETokenizer | ByteTokenizer:
     ids = {token: index for token, index in vocab.items() if token not in left_out}
     if len(set(tokens)) < len(tokens):
         raise ValueError("two of its merges result in the same token")
-    is_byte = not merges and ids == _number(_CHARACTERS_BY_BYTE)
+    is_byte = not merges and ids == _number(CHARACTERS)
     if not is_byte and ids != _number(tokens):
         raise ValueError("its ids are not those of the bytes in GPT-2's order, then of the merges")
     tokenizer = ByteTokenizer() if is_byte else BPETokenizer(merges)

@@ -192,7 +192,7 @@ class BPETokenizer(Tokenizer):
 
     @functools.cached_property
     def _encoding(self) -> "tiktoken.Encoding":
-        return make_encoding(self.merges)
+        return make_encoding(self._token_bytes)
 
     @functools.cached_property
     def _token_bytes(self) -> list[bytes]:
