@@ -88,15 +88,10 @@ def open_source(
 ) -> tuple[Corpus, TokenStream | None]:
     """Open the encoded text `tokens`, or else load `text`, or else the named corpus, without a stream.
 
-    `verify` is that of `open_tokens`.
+    The corpus of an encoded text has its name, path and checksum, but no text. `verify` is that of `open_tokens`.
     """
-    if tokens is not None:
-        return open_corpus(tokens, verify=verify)
-    return load_corpus(corpus) if text is None else read_text(text, console=console), None
-
-
-def open_corpus(tokens: str | os.PathLike[str], *, verify: bool = True) -> tuple[Corpus, TokenStream]:
-    """Open an encoded text. Return also its name, path and checksum, as a corpus without a text."""
+    if tokens is None:
+        return load_corpus(corpus) if text is None else read_text(text, console=console), None
     path = expand(tokens)
     stream = open_tokens(path, verify=verify)
     index = path / "index.json"  # which has the checksums of the ids

@@ -8,7 +8,7 @@ import pytest
 
 import jaxlm
 from jaxlm.text.corpora import CORPORA
-from jaxlm.text.dataset import Dataset, line_start_prompt, load_dataset, open_corpus
+from jaxlm.text.dataset import Dataset, line_start_prompt, load_dataset, open_source
 
 TEXT = "the cat sat on the mat.\na rat sat on a hat.\n" * 20
 
@@ -69,11 +69,11 @@ def test_load_dataset_refuses_tokens_of_another_tokenizer(path, tmp_path):
         load_dataset("", None, second, tokens=tmp_path / "tokens")
 
 
-def test_open_corpus_does_not_read_a_large_file(tmp_path):
+def test_open_source_does_not_read_a_large_file(tmp_path):
     with (tmp_path / "train.bin").open("wb") as file:
         file.truncate(2**25)
     tracemalloc.start()
-    corpus, _ = open_corpus(tmp_path / "train.bin")
+    corpus, _ = open_source("", None, tmp_path / "train.bin")
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert corpus.sha256 == hashlib.sha256(bytes(2**25)).hexdigest()
