@@ -124,13 +124,15 @@ def _start_jax(words: Sequence[str], options: Any) -> Any:
         import jax
 
         import jaxlm.models  # noqa: F401  imports flax
+        from jaxlm.devices.plugins import disable_plugins, installed_plugins
         from jaxlm.utils.compilation_cache import enable_compilation_cache
     if stopped := stop_requested():
         raise KeyboardInterrupt(stopped)
     if isinstance(options, TrainingOptions):
         options = parse_over_saved_options(words[1:], options)
-    if is_jax_new and needs_only_cpu(options) and not os.environ.get("JAX_PLATFORMS"):
+    if is_jax_new and needs_only_cpu(options) and (os.environ.get("JAX_PLATFORMS") or "cpu") == "cpu":
         jax.config.update("jax_platforms", "cpu")  # type: ignore[no-untyped-call]  # starts no accelerator plugin
+        disable_plugins(installed_plugins())  # JAX would still import them
     enable_compilation_cache()
     return options
 

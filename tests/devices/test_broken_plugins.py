@@ -125,3 +125,6 @@ def test_cpu_does_not_start_a_plugin_that_hangs(train, run_jaxlm, cpu_nats, tmp_
     run_jaxlm(tmp_path, "train", "--resume", run, "--num-steps", "60", **limit)
     run_jaxlm(tmp_path, "evaluate", run, "--device", "cpu", **limit)
     run_jaxlm(tmp_path, "export", run, tmp_path / "model.safetensors", **limit)
+    for number, platforms in enumerate(("", "cpu")):
+        words = "import", tmp_path / "model.safetensors", tmp_path / f"imported-{number}"
+        run_jaxlm(tmp_path, *words, JAX_PLATFORMS=platforms, **limit)
