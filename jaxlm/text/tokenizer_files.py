@@ -17,11 +17,13 @@ _SCHEMA_VERSION = 2
 
 # Files of other programs that are not JSON, by their first lines.
 _OTHER_KINDS = {
-    re.compile(rb"[A-Za-z0-9+/]+=* [0-9]+\r?\n"): "a vocabulary of tiktoken, which lacks the pattern of words",
-    re.compile(rb"[^\s{]\S* \S+\r?\n\S+ \S+\r?\n"): "a list of merges like GPT-2's merges.txt",
+    re.compile(
+        rb"[A-Za-z0-9+/]+=* [0-9]+\r?\n"
+    ): "a vocabulary of tiktoken, which cannot be imported without its pattern of words",
+    re.compile(rb"[^\s{]\S* \S+\r?\n\S+ \S+\r?\n"): "only a list of merges like GPT-2's merges.txt",
 }
 _REMEDY = (
-    "pass the tokenizer.json of the same model; Python makes one of vocab.json and merges.txt: "
+    "pass the tokenizer.json of the same model, which Python makes of vocab.json and merges.txt with "
     "tokenizers.ByteLevelBPETokenizer('vocab.json', 'merges.txt').save('tokenizer.json')"
 )
 
@@ -80,12 +82,12 @@ def load_tokenizer(path: str | os.PathLike[str]) -> Tokenizer:
         case {"model": dict()}:
             return tokenizer_from_hugging_face(document, origin=file)
         case dict() if document and all(isinstance(token, int) for token in document.values()):
-            kind = "a vocabulary like GPT-2's vocab.json"
+            kind = "only a vocabulary like GPT-2's vocab.json"
         case {"tokenizer_class": _} | {"added_tokens_decoder": _}:
-            kind = "a configuration of Hugging Face"
+            kind = "only a configuration of Hugging Face"
         case _ if kind is None:
             return tokenizer_from_json(document, origin=file)
-    raise ValueError(f"{file} is {kind}, not a whole tokenizer; {_REMEDY}")
+    raise ValueError(f"{file} is {kind}; {_REMEDY}")
 
 
 def find_tokenizer(folder: Path) -> Path:
