@@ -45,7 +45,9 @@ def decode_blocks(blocks: Iterable[bytes], *, origin: str | Path) -> Iterator[st
 
 
 def _check_not_wide(content: bytes, origin: str | Path) -> None:
-    """Raise a ValueError for UTF-16 and UTF-32 that is valid UTF-8: many of its bytes are control characters."""
+    """Raise a ValueError for what can be valid UTF-8: tar, and UTF-16 and UTF-32 with many control characters."""
+    if content.startswith(b"ustar", 257):
+        raise ValueError(f"{origin} is a tar file, not UTF-8 text; extract its text first")
     if len(_CONTROL.findall(content)) > len(content) / 20:
         _check_type(content, origin)
 

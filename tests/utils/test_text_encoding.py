@@ -82,6 +82,7 @@ def test_decode_text_of_damaged_utf8_says_how_to_repair_it(content):
         (b"PK\3\4\x14\0\xff", "zip file"),
         (b"%PDF-1.4\n%\xe2\xe3", "PDF file"),
         (b"\x1f\x8b\x08\0", "gzip file"),
+        (b"a.txt".ljust(257, b"\0") + b"ustar\x0000".ljust(255, b"\0") + b"text " * 9999, "tar file"),
         (b"\n\x0e\n\5<unk>\x15\0\0\0\0\x18\2\n\t\n\2\xe2\x96\x81\x15\0\0\x80\xbf", "SentencePiece model"),
     ],
 )
