@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from jaxlm._types import Variables
 from jaxlm.models import CountsBigramLM, LanguageModel, MLPLanguageModel, NeuralBigramLM
-from jaxlm.text.bpe import BYTE_OF_CHARACTER
+from jaxlm.text.bpe import BYTE_OF_CHARACTER, CHARACTERS
 from jaxlm.text.dataset import padding_id
 from jaxlm.text.tokenizers import BPETokenizer, ByteTokenizer, CharTokenizer, Tokenizer
 
@@ -101,11 +101,9 @@ def describe_tokenizer(tokenizer: Tokenizer) -> dict[str, Any]:
         case ByteTokenizer():
             kind = {"kind": "byte"}
         case BPETokenizer():
-            character_of = {byte: character for character, byte in BYTE_OF_CHARACTER.items()}
             pairs = (first + second for first, second in tokenizer.merges)
             tokens = list(dict.fromkeys([*BYTE_OF_CHARACTER, *pairs]))
-            alphabet = "".join(character_of[byte] for byte in range(256))
-            kind = {"kind": "bpe", "tokens": tokens, "alphabet": alphabet}
+            kind = {"kind": "bpe", "tokens": tokens, "alphabet": "".join(CHARACTERS)}
         case _:
             raise ValueError(f"a page needs a char, byte or bpe tokenizer, got a {type(tokenizer).__name__}")
     return kind | {"paddingId": padding_id(tokenizer)}
