@@ -44,6 +44,8 @@ class Tokenizer(Protocol):
         Lists of different lengths are allowed. Invalid UTF-8, which sampling can produce, becomes U+FFFD.
         """
         rows: Any = ids if isinstance(ids, list | tuple) else np.atleast_1d(ids)
+        if isinstance(rows, np.ndarray) and rows.dtype == object:  # such as a column of lists in pandas
+            rows = rows.tolist()
         if np.ndim(rows[:1]) == 2:
             return [self.decode(row) for row in rows]
         return self.decode_bytes(ids).decode("utf-8", "replace")

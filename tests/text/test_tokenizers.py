@@ -137,6 +137,8 @@ def test_decode_each_row(tokenizer):
         assert tokenizer.decode(rows) == texts
     assert tokenizer.decode([ids[:3].tolist(), [], jnp.asarray(ids[-3:])]) == [texts[0], "", texts[1]]
     assert tokenizer.decode(np.zeros((2, 0), np.int32)) == ["", ""]
+    column = np.array([ids[:3].tolist(), ids[-3:].tolist(), []], object)  # as of lists in pandas
+    assert tokenizer.decode(column) == [*texts, ""]
 
 
 @pytest.mark.parametrize(
