@@ -1,8 +1,10 @@
 """The n-grams of a text and how often each occurs, as sorted integer keys."""
 
 import os
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, final
 
 import numpy as np
@@ -10,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from jaxlm._types import Counts, Ngrams
 from jaxlm.text.batching import check_ids
-from jaxlm.utils.atomic_files import add_filename, expand, write_atomically
+from jaxlm.utils.atomic_files import add_filename, expand, make_parents, write_atomically
 from jaxlm.utils.checks import check_at_least
 from jaxlm.utils.json_files import add_checksum, check_document, file_sha256, read_json
 
@@ -73,7 +75,15 @@ class NgramCounts:
             FileExistsError: the directory exists.
         """
         path = expand(path)
-        path.mkdir(parents=True)
+        with make_parents(path):
+            path.mkdir()
+            try:
+                self._write(path)
+            except BaseException:
+                shutil.rmtree(path, ignore_errors=True)
+                raise
+
+    def _write(self, path: Path) -> None:
         for name, array in (("keys.npy", self.keys), ("counts.npy", self.counts)):
             array = np.ascontiguousarray(array)
             with add_filename(path / name), (path / name).open("wb") as file:

@@ -126,3 +126,4 @@ def test_count_names_the_file_that_does_not_fit(tokens, tmp_path):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert (caught.value.errno, caught.value.filename) == (errno.EFBIG, str(tmp_path / "counts" / "keys.npy"))
+    assert not (tmp_path / "counts").exists()
