@@ -41,9 +41,8 @@ def run_sweep(options: SweepOptions, console: Console) -> dict[str, Any]:
 
     configs = plan(options)
     if configs is None and options.training != TrainConfig():
-        raise ValueError(
-            "without --grid and --random, the options are those of the sweep in --out; remove the others"
-        )
+        remedy = "the options are those of the sweep in --out; remove the others"
+        raise ValueError(f"without --grid and --random, {remedy}")
     path = jaxlm.run_sweep(options.out, configs, workers=options.workers, index=options.index, console=console)
     if options.index is not None:
         return jaxlm.list_sweep_runs(path)[options.index]
@@ -70,10 +69,9 @@ def plan(options: SweepOptions) -> list[TrainConfig] | None:
     for name in [*grid, *drawn]:
         value = getattr(options.training, name, None)
         if value not in (getattr(saved, name, None), getattr(TrainConfig, name, None)):
-            option = "--grid" if name in grid else "--random"
-            raise ValueError(
-                f"--{name.replace('_', '-')} {value} and {option} {name} exclude each other; remove one"
-            )
+            given = f"--{name.replace('_', '-')} {value}"
+            other = f"{'--grid' if name in grid else '--random'} {name}"
+            raise ValueError(f"{given} and {other} exclude each other; remove one")
     return jaxlm.plan_sweep(options.training, grid, settings)
 
 

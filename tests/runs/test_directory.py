@@ -170,7 +170,7 @@ def test_temporary_files_are_ignored_and_removed(tmp_path):
 def test_a_crash_while_replacing_leaves_a_run_without_sessions(tmp_path, monkeypatch):
     run = finish_run(tmp_path / "run", {"seed": 1})
     with monkeypatch.context() as patches:
-        patches.setattr(Path, "unlink", Mock(side_effect=OSError("the disk is broken")))
+        patches.setattr(Path, "unlink", Mock(side_effect=OSError(errno.EIO, "the disk is broken")))
         with pytest.raises(OSError, match="the disk is broken"):
             finish_run(run, {"seed": 2}, overwrite=True)
     manifest = read_manifest(run)

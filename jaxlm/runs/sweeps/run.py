@@ -54,7 +54,8 @@ def run_sweep(
         configs: the options of each run, such as those of `plan_sweep`; None continues the sweep in `path`. A
             sweep in `path` gets the runs that it lacks, if they differ from those that it has only in the seed.
         workers: number of processes for the runs that are not trained together.
-        index: train only the run of this index, by `start_run`, for a scheduler that starts one job per run.
+        index: train only the run of this index in the plan, by `start_run`, for a scheduler that starts one job
+            per run.
         console: where to print progress; None prints nothing.
 
     Raises:
