@@ -26,8 +26,8 @@ Block = tuple[str, int]
 def find_text_files(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
     """Return the files among `paths`, those in the folders, and those that match the globs, each file once.
 
-    Files of a folder or a glob are sorted by path. In folders, names that start with a dot and links to folders
-    are skipped.
+    Files of a folder or a glob are sorted by path. In folders, names that start with a dot, links to folders, and
+    the files that Windows adds are skipped.
 
     Raises a FileNotFoundError for a path that names no file, and a PermissionError for an unreadable folder.
     """
@@ -78,7 +78,7 @@ def read_blocks(path: Path) -> Iterator[Block]:
 
 def _files_of(folder: Path) -> Iterator[Path]:
     for path in sorted(folder.iterdir()):
-        if not path.name.startswith("."):
+        if not path.name.startswith(".") and path.name.lower() not in ("thumbs.db", "desktop.ini"):
             if path.is_file():
                 yield path
             elif path.is_dir() and not path.is_symlink():

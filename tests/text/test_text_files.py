@@ -152,7 +152,7 @@ def test_read_parquet_without_the_column(tmp_path):
 
 
 def test_find_text_files(tmp_path):
-    for name in ("b.txt", "a.txt", "sub/c.py", ".hidden/d.txt", "sub/.e"):
+    for name in ("b.txt", "a.txt", "sub/c.py", ".hidden/d.txt", "sub/.e", "sub/Thumbs.db", "desktop.ini"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("x")
     (tmp_path / "sub/loop").symlink_to(tmp_path)
