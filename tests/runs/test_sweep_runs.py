@@ -219,6 +219,7 @@ def test_workers_end_with_their_parent(text_folder, tmp_path):
     command = [sys.executable, "-m", "jaxlm", "sweep", f"--out={sweep}", "--workers=2"]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as parent:
         while len(list(sweep.glob("*/metrics.jsonl"))) < 2:
+            assert parent.poll() is None
             time.sleep(0.1)
         parent.kill()
     deadline = time.monotonic() + 60
