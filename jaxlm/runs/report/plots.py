@@ -26,13 +26,7 @@ COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#7f
 def default_style() -> Iterator[None]:
     """Draw within the block with matplotlib's defaults, whatever style and backend the user has configured."""
     if "matplotlib" not in sys.modules:
-        backend = os.environ.pop("MPLBACKEND", None)  # the import would fail if it does not exist
-        import matplotlib
-
-        if backend is not None:
-            os.environ["MPLBACKEND"] = backend
-            with contextlib.suppress(ValueError):
-                matplotlib.rcParams["backend"] = backend
+        _import_matplotlib()
     import matplotlib
 
     with matplotlib.rc_context():
@@ -124,6 +118,17 @@ def say_if_empty(axes: Any) -> None:
     if not any(np.isfinite(line.get_ydata()).any() for line in axes.lines):
         axes.set_axis_off()
         axes.text(0.5, 0.5, "no data", ha="center", transform=axes.transAxes)
+
+
+def _import_matplotlib() -> None:
+    """Import matplotlib. With an MPLBACKEND that does not exist, its import would fail; a picture needs none."""
+    backend = os.environ.pop("MPLBACKEND", None)
+    import matplotlib
+
+    if backend is not None:
+        os.environ["MPLBACKEND"] = backend
+        with contextlib.suppress(ValueError):
+            matplotlib.rcParams["backend"] = backend
 
 
 def _add_legend(figure: Any) -> None:
