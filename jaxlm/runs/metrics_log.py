@@ -6,17 +6,13 @@ import math
 from pathlib import Path
 from typing import Any
 
-from jaxlm.utils.atomic_files import read_regular
+from jaxlm.utils.atomic_files import add_filename, read_regular
 
 
 def append_metrics(path: Path, metrics: dict[str, Any]) -> None:
     """Append a record as one line. If writing fails, the last line may be incomplete."""
-    try:
-        with path.open("a", encoding="utf-8") as file:
-            file.write(format_metrics(metrics))
-    except OSError as error:
-        error.filename = str(path)  # a failing write does not set it
-        raise
+    with add_filename(path), path.open("a", encoding="utf-8") as file:
+        file.write(format_metrics(metrics))
 
 
 def format_metrics(metrics: dict[str, Any]) -> str:
