@@ -48,8 +48,11 @@ def iterate_blocks(
         return first + len(taken), put(windows, sharding)
 
     firsts = range(steps.start - steps.start % size, steps.stop, size)
-    with ThreadPoolExecutor(1) as executor:
+    executor = ThreadPoolExecutor(1)
+    try:
         yield from map_ahead(executor, gather, map(draw, firsts), ahead=1)
+    finally:
+        executor.shutdown(wait=False)  # a generator that is alive at exit could not wait
 
 
 @functools.partial(jax.jit, static_argnames=("num_steps", "batch_size"))

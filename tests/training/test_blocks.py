@@ -1,5 +1,8 @@
 """Blocks hold the batches of `get_batch`, and training from memory maps has the bits of training from memory."""
 
+import subprocess
+import sys
+
 import jax
 import numpy as np
 import pytest
@@ -86,3 +89,15 @@ def test_train_many_from_memory_maps_has_the_same_bits(tmp_path):
     trained, same_histories = jaxlm.train_many(model, make_stream(tmp_path), **options)
     assert_same_bits(trained, expected)
     assert same_histories == histories
+
+
+@pytest.mark.slow
+def test_a_process_ends_with_a_training_that_is_not_finished():
+    """The generator is closed after the modules, when its thread can no longer be joined."""
+    program = """
+import jax, jaxlm
+training = jaxlm.train(jaxlm.NeuralBigramLM(3, 4), [0, 1, 2] * 9, key=jax.random.key(0), num_steps=10**6)
+print([int(next(training)[0].step) for _ in range(2)])
+"""
+    result = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    assert (result.stdout, result.stderr) == ("[0, 1]\n", "")
