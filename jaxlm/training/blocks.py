@@ -47,7 +47,7 @@ def iterate_blocks(
         windows[: len(taken)] = taken
         return first + len(taken), put(windows, sharding)
 
-    firsts = range(steps.start - steps.start % size, steps.stop, size)
+    firsts = range(steps.start - steps.start % size, steps.stop, size) if steps else range(0)
     executor = ThreadPoolExecutor(1)
     try:
         yield from map_ahead(executor, gather, map(draw, firsts), ahead=1)

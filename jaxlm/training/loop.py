@@ -203,7 +203,7 @@ def train(
     # The compiled program uses only `update`, so optimizers that share it share the program.
     update_only = optimizer._replace(init=None)
 
-    def iterate(state: TrainState, replicated_key: Array) -> Iterator[tuple[TrainState, Record | None]]:
+    def iterate(state: TrainState, run_key: Array) -> Iterator[tuple[TrainState, Record | None]]:
         yield state, None
         step, max_steps, interval = int(state.step), 1, yield_every or num_steps
         steps = range(step, num_steps)
@@ -213,8 +213,8 @@ def train(
                 record_stop = next_record(step, num_steps, log_every) + 1
                 stop = min(record_stop, block_stop, step + max_steps, step - step % interval + interval)
                 begin = time.monotonic()
-                arrays = windows, replicated_key, state, put(np.int32(stop), replicated)
-                state, *outcome = train_chunk(model, update_only, *arrays, mesh, grad_shards)
+                end = put(np.int32(stop), replicated)
+                state, *outcome = train_chunk(model, update_only, windows, run_key, state, end, mesh, grad_shards)
                 loss, is_finite = map(float, jax.device_get(outcome))
                 seconds = max_over_processes(time.monotonic() - begin, mesh)  # all choose the same next chunk
                 # Checking the parameters only at records makes the failing step independent of the chunks.
