@@ -19,6 +19,10 @@ class _Interval:
 
     text: str
 
+    def __repr__(self) -> str:
+        """Return the interval as messages of the command line show it."""
+        return self.text
+
     def __contains__(self, value: float) -> bool:
         least, most = map(float, self.text[1:-1].split(", "))
         is_end = (value == least and "[" in self.text) or (value == most and "]" in self.text)
