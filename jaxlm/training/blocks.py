@@ -48,11 +48,13 @@ def iterate_blocks(
         return first + len(taken), put(windows, sharding)
 
     firsts = range(steps.start - steps.start % size, steps.stop, size) if steps else range(0)
-    executor = ThreadPoolExecutor(1)
+    # The threads of 1,000 short runs would reserve 20 MB.
+    executor = ThreadPoolExecutor(1) if len(firsts) > 1 else None
     try:
         yield from map_ahead(executor, gather, map(draw, firsts), ahead=1)
     finally:
-        executor.shutdown(wait=False)  # a generator that is alive at exit could not wait
+        if executor is not None:
+            executor.shutdown(wait=False)  # a generator that is alive at exit could not wait
 
 
 @functools.partial(jax.jit, static_argnames=("num_steps", "batch_size"))
