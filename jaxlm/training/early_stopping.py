@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxlm.training.state import Record, TrainState
@@ -10,11 +12,27 @@ from jaxlm.utils.checks import check_at_least
 
 
 class EarlyStopping(NamedTuple):
-    """The parameters with the lowest validation loss so far, as a pytree."""
+    """The parameters with the lowest validation loss so far, as a pytree. The arrays of R runs are [R, ...]."""
 
     params: Any
     nats_per_token: Any  # float32 []
     records_since: Any  # int32 []
+
+
+def update_best(best: EarlyStopping, params: Any, nats_per_token: float | list[float]) -> EarlyStopping:
+    """Return the best after one more record of one run, or of each of R runs."""
+    nats = np.asarray(nats_per_token, np.float32)
+    is_better = np.asarray(nats < best.nats_per_token)
+
+    def choose(new: Any, old: Any) -> Any:
+        return jnp.where(is_better.reshape(-1, *[1] * (new.ndim - 1)), new, old)
+
+    if is_better.ndim:
+        params = jax.tree.map(choose, params, best.params)
+    elif not is_better:
+        params = best.params
+    records_since = np.where(is_better, 0, best.records_since + 1).astype(np.int32)
+    return EarlyStopping(params, np.where(is_better, nats, best.nats_per_token)[()], records_since[()])
 
 
 def stop_early(
@@ -48,11 +66,7 @@ def stop_early(
         if record is not None:
             if record.validation is None:
                 raise ValueError(f"patience={patience} needs a validation loss; pass val_ids")
-            nats = np.float32(record.validation.nats_per_token)
-            if nats < best.nats_per_token:
-                best = EarlyStopping(state.params, nats, np.int32(0))
-            else:
-                best = best._replace(records_since=best.records_since + np.int32(1))
+            best = update_best(best, state.params, record.validation.nats_per_token)
         yield state, record, best
         if patience is not None and best.records_since >= patience:
             return

@@ -30,7 +30,7 @@ from jaxlm.runs.setup import TrainingSetup, make_optimizer, prepare_training, tr
 from jaxlm.runs.summary import is_done
 from jaxlm.runs.train import describe_setup
 from jaxlm.text.tokenizer_files import TOKENIZER_FILE
-from jaxlm.training.early_stopping import EarlyStopping
+from jaxlm.training.early_stopping import EarlyStopping, update_best
 from jaxlm.training.loop import check_training
 from jaxlm.training.state import Record, TrainState, init_state
 from jaxlm.training.sweep import make_runs_mesh, train_packed
@@ -181,22 +181,10 @@ def _make_checkpoints(
         if records is not None:
             lines = [format_metrics(metrics_line(name, record)) for record in records]
             logs = [log + line for log, line in zip(logs, lines, strict=True)]
-            best = _update_best(best, states, records)
+            nats = [each.validation.nats_per_token for each in records if each.validation]
+            best = update_best(best, states.params, nats)
         seconds = start.seconds + time.monotonic() - begin
         yield Checkpoint(states, best, json.dumps(logs).encode(), seconds), records
-
-
-def _update_best(best: EarlyStopping, states: TrainState, records: Sequence[Record]) -> EarlyStopping:
-    """Return the best parameters of each run after its record, as `stop_early` does for one run."""
-    nats = np.array([each.validation.nats_per_token for each in records if each.validation], np.float32)
-    is_better = nats < best.nats_per_token
-
-    def choose(new: Any, old: Any) -> Any:
-        return jnp.where(is_better.reshape(-1, *[1] * (new.ndim - 1)), new, old)
-
-    params = jax.tree.map(choose, states.params, best.params)
-    records_since = np.where(is_better, 0, best.records_since + 1).astype(np.int32)
-    return EarlyStopping(params, np.where(is_better, nats, best.nats_per_token), records_since)
 
 
 def _describe_records(records: Sequence[Record]) -> str:
