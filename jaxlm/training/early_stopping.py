@@ -25,14 +25,13 @@ def update_best(best: EarlyStopping, params: Any, nats_per_token: float | list[f
     is_better = np.asarray(nats < best.nats_per_token)
 
     def choose(new: Any, old: Any) -> Any:
+        if is_better.ndim == 0:
+            return new if is_better else old
         return jnp.where(is_better.reshape(-1, *[1] * (new.ndim - 1)), new, old)
 
-    if is_better.ndim:
-        params = jax.tree.map(choose, params, best.params)
-    elif not is_better:
-        params = best.params
-    records_since = np.where(is_better, 0, best.records_since + 1).astype(np.int32)
-    return EarlyStopping(params, np.where(is_better, nats, best.nats_per_token)[()], records_since[()])
+    records_since = np.where(is_better, 0, best.records_since + 1).astype(np.int32)[()]
+    nats = np.where(is_better, nats, best.nats_per_token)[()]
+    return EarlyStopping(jax.tree.map(choose, params, best.params), nats, records_since)
 
 
 def stop_early(
