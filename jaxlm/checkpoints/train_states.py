@@ -49,10 +49,18 @@ def save_checkpoint(directory: Path, checkpoint: Checkpoint, *, keep: int = 2**3
     trees = jax.tree.map(np.asarray, {"state": checkpoint.state, "best": checkpoint.best})
     items = {name: ocp.args.StandardSave(tree) for name, tree in trees.items()}
     document = {"version": _VERSION, "seconds": checkpoint.seconds, "arrays": describe_tree(trees)}
+    # Not `max_to_keep`: Orbax would remove old steps before the new one has its checksums.
+    options = ocp.CheckpointManagerOptions(
+        step_prefix="step",
+        step_format_fixed_length=10,
+        create=False,
+        enable_async_checkpointing=False,
+        multiprocessing_options=_only_this_process(),
+    )
     try:
         directory.mkdir(exist_ok=True)  # fails if the run directory was moved away
         remove(path)
-        with _open_manager(directory) as manager:
+        with ocp.CheckpointManager(directory.absolute(), options=options) as manager:
             manager.save(step, args=ocp.args.Composite(**items), force=True)
         write_atomically(path / _LOG, checkpoint.log)
         files = [each for each in sorted(path.rglob("*")) if each.is_file()]
@@ -86,7 +94,7 @@ def load_checkpoint(directory: Path, step: int, like: Arrays) -> Checkpoint:
     check_arrays(f"{path} does not match the model and the optimizer", found, expected)
     try:
         with ThreadPoolExecutor(1) as executor:  # a new thread has no event loop, in which Orbax would fail
-            restored = executor.submit(_load_trees, directory, step, trees).result()
+            restored = executor.submit(_load_trees, path, trees).result()
         log = (path / _LOG).read_bytes()
     except MemoryError:
         raise
@@ -129,29 +137,23 @@ def quarantine_after(directory: Path, step: int) -> None:
             path.rename(unusable)
 
 
-def _open_manager(directory: Path) -> Any:
-    """Return Orbax's manager of the checkpoints, which ignores the other processes of a distributed run."""
-    import orbax.checkpoint as ocp
-
-    process = jax.process_index()
-    alone = ocp.options.MultiprocessingOptions(
-        primary_host=process, active_processes={process}, barrier_sync_key_prefix=f"process_{process}"
-    )
-    # Not `max_to_keep`: Orbax would remove old steps before the new one has its checksums.
-    options = ocp.CheckpointManagerOptions(
-        step_prefix="step",
-        step_format_fixed_length=10,
-        create=False,
-        enable_async_checkpointing=False,
-        multiprocessing_options=alone,
-    )
-    return ocp.CheckpointManager(directory.absolute(), options=options)
-
-
-def _load_trees(directory: Path, step: int, like: dict[str, Any]) -> dict[str, Any]:
+def _load_trees(path: Path, like: dict[str, Any]) -> dict[str, Any]:
     import orbax.checkpoint as ocp
 
     items = dict.fromkeys(like, ocp.args.PyTreeRestore())  # as nested dicts and lists
-    with _open_manager(directory) as manager:
-        restored = manager.restore(step, args=ocp.args.Composite(**items))
+    alone = _only_this_process()
+    # Not the manager: it reads all steps, and fails if a training process removes one of them meanwhile.
+    handler = ocp.CompositeCheckpointHandler(composite_options=ocp.CompositeOptions(multiprocessing_options=alone))
+    with ocp.Checkpointer(handler, multiprocessing_options=alone) as checkpointer:
+        restored = checkpointer.restore(path.absolute(), args=ocp.args.Composite(**items))
     return {name: ocp.tree.deserialize_tree(restored[name], tree) for name, tree in like.items()}
+
+
+def _only_this_process() -> Any:
+    """Return Orbax's options to save or load without the other processes of a distributed run."""
+    import orbax.checkpoint as ocp
+
+    process = jax.process_index()
+    return ocp.options.MultiprocessingOptions(
+        primary_host=process, active_processes={process}, barrier_sync_key_prefix=f"process_{process}"
+    )

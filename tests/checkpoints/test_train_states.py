@@ -131,6 +131,14 @@ def test_load_checkpoint_refuses_another_structure(saved):
             load_checkpoint(saved.parent, 5, (state, LIKE[1]))
 
 
+def test_load_checkpoint_reads_no_other_step(saved, caplog):
+    """A training process may remove it meanwhile."""
+    (other := checkpoint_path(saved.parent, 4)).mkdir()
+    (other / "_CHECKPOINT_METADATA").write_text("{")
+    load_checkpoint(saved.parent, 5, LIKE)
+    assert not caplog.records
+
+
 def test_load_checkpoint_without_the_state_of_the_optimizer(saved):
     state, best = LIKE
     loaded = load_checkpoint(saved.parent, 5, (state._replace(opt_state=None), best)).state
