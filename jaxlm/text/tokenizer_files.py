@@ -15,15 +15,11 @@ from jaxlm.utils.json_files import add_checksum, check_document, read_json
 TOKENIZER_FILE = "jaxlm_tokenizer.json"  # was tokenizer.json, which is the name of Hugging Face's file
 _SCHEMA_VERSION = 2
 
-# Files of other programs that are not JSON, by their first lines.
-_OTHER_KINDS = {
-    re.compile(
-        rb"[A-Za-z0-9+/]+=* [0-9]+\r?\n"
-    ): "a vocabulary of tiktoken, which cannot be imported without its pattern of words",
-    re.compile(rb"[^\s{]\S* \S+\r?\n\S+ \S+\r?\n"): "only a list of merges like GPT-2's merges.txt",
-}
+# The first lines of files of other programs that are not JSON.
+_TIKTOKEN = re.compile(rb"[A-Za-z0-9+/]+=* [0-9]+\r?\n")
+_MERGES = re.compile(rb"[^\s{]\S* \S+\r?\n\S+ \S+\r?\n")
 _REMEDY = (
-    "pass the tokenizer.json of the same model, which Python makes of vocab.json and merges.txt with "
+    "pass the tokenizer.json of the same model; to make it from vocab.json and merges.txt, run "
     "tokenizers.ByteLevelBPETokenizer('vocab.json', 'merges.txt').save('tokenizer.json')"
 )
 
@@ -77,17 +73,21 @@ def load_tokenizer(path: str | os.PathLike[str]) -> Tokenizer:
     file = find_tokenizer(path) if path.is_dir() else path
     with open_regular(file) as opened:
         start = opened.read(1000)
-    kind = next((kind for pattern, kind in _OTHER_KINDS.items() if pattern.match(start)), None)
-    match document := read_json(file) if kind is None else kind:
+    if _TIKTOKEN.match(start):
+        problem = "is a vocabulary of tiktoken, which cannot be imported without its pattern of words"
+        raise ValueError(f"{file} {problem}; {_REMEDY}")
+    if _MERGES.match(start):
+        raise ValueError(f"{file} is only a list of merges like GPT-2's merges.txt; {_REMEDY}")
+    match document := read_json(file):
         case {"model": dict()}:
             return tokenizer_from_hugging_face(document, origin=file)
         case dict() if document and all(isinstance(token, int) for token in document.values()):
-            kind = "only a vocabulary like GPT-2's vocab.json"
+            kind = "a vocabulary like GPT-2's vocab.json"
         case {"tokenizer_class": _} | {"added_tokens_decoder": _}:
-            kind = "only a configuration of Hugging Face"
-        case _ if kind is None:
+            kind = "a configuration of Hugging Face"
+        case _:
             return tokenizer_from_json(document, origin=file)
-    raise ValueError(f"{file} is {kind}; {_REMEDY}")
+    raise ValueError(f"{file} is only {kind}; {_REMEDY}")
 
 
 def find_tokenizer(folder: Path) -> Path:
