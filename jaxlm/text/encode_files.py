@@ -133,10 +133,10 @@ def encode_files(
         num_sources, num_pieces = writer.position
         rest = sources[num_sources:]
         pieces = ((piece, piece.num_bytes) for path in rest for piece in _read_pieces(path, field))
-        left = track(console, "encoding", pieces, sum(versions[path][1] for path in rest))
-        left = itertools.islice(left, num_pieces, None)
+        tracked_pieces = track(console, "encoding", pieces, sum(versions[path][1] for path in rest))
+        remaining = itertools.islice(tracked_pieces, num_pieces, None)
         # 1 for each piece, because a source can have millions of empty documents.
-        groups = group_by_size(left, PIECE_LENGTH, lambda piece: 1 + len(piece.text))
+        groups = group_by_size(remaining, PIECE_LENGTH, lambda piece: 1 + len(piece.text))
         encode = functools.partial(_encode, tokenizer_to_json(trained))
         with DaemonExecutor(workers) if executor is None else contextlib.nullcontext(executor) as opened:
             encoded = map_ahead(opened, encode, groups, ahead=2 * workers)
@@ -177,9 +177,9 @@ def _read_pieces(source: Path, field: str) -> Iterator[_Piece]:
     yield _Piece("", source, 0, ends_source=True)
 
 
-def _encode(document: str, pieces: list[_Piece]) -> list[tuple[_Piece, NDArray[Any]]]:
-    """Encode pieces with the tokenizer of a JSON document, perhaps in another process or on another machine."""
-    tokenizer = _read_tokenizer(document)
+def _encode(tokenizer_json: str, pieces: list[_Piece]) -> list[tuple[_Piece, NDArray[Any]]]:
+    """Encode pieces, perhaps in another process or on another machine, with what `tokenizer_to_json` returned."""
+    tokenizer = _read_tokenizer(tokenizer_json)
     encoded = []
     for piece in pieces:
         try:
@@ -190,5 +190,5 @@ def _encode(document: str, pieces: list[_Piece]) -> list[tuple[_Piece, NDArray[A
 
 
 @functools.lru_cache(maxsize=1)  # a worker makes the encoding of its tokenizer once, not for each call
-def _read_tokenizer(document: str) -> Tokenizer:
-    return tokenizer_from_json(json.loads(document), origin="the tokenizer of this call")
+def _read_tokenizer(tokenizer_json: str) -> Tokenizer:
+    return tokenizer_from_json(json.loads(tokenizer_json), origin="the tokenizer of this call")

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from jaxlm.text.batching import check_stream
 from jaxlm.text.token_stream import TokenStream
-from jaxlm.text.token_writer import read_document
+from jaxlm.text.token_writer import read_fields
 from jaxlm.text.tokenizer_files import load_tokenizer
 from jaxlm.utils.atomic_files import expand
 from jaxlm.utils.json_files import file_sha256
@@ -49,7 +49,7 @@ def _open_directory(path: Path, verify: bool) -> TokenStream:
     if not index_path.exists():
         remedy = "run `jaxlm encode` again, which continues an interrupted encoding"
         raise FileNotFoundError(f"{path} is not a complete token directory: it has no index.json; {remedy}")
-    index = read_document(index_path)
+    index = read_fields(index_path)
     if verify:
         for entry in [*index["shards"], index["sources"], index["document_ends"], index["tokenizer"]]:
             if file_sha256(path / entry["file"]) != entry["sha256"]:

@@ -18,9 +18,7 @@ from jaxlm.utils.text_encoding import decode_blocks
 _GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
-
-# A part of a document, and the number of bytes of the file read for it.
-Block = tuple[str, int]
+Block = tuple[str, int]  # a part of a document, and the number of bytes of the file read for it
 
 
 def find_text_files(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:

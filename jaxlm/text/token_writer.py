@@ -47,7 +47,7 @@ class TokenWriter:
             "source_start": {"tokens": 0, "documents": 0},  # before the next source
         }
         if is_begun(path):
-            state = read_document(path / _PROGRESS)
+            state = read_fields(path / _PROGRESS)
             if state["job"] != self._state["job"]:
                 remedy = "give the same options and unchanged files to continue, or choose another --out"
                 raise ValueError(f"{path} holds another encoding, which is not complete; {remedy}")
@@ -134,7 +134,7 @@ def is_finished(path: Path, job: Any) -> bool:
     """Return whether a writer has finished in the directory. Raise a ValueError if it had another job."""
     if not (path / _INDEX).exists():
         return False
-    if read_document(path / _INDEX)["job"] != _checksum(job):
+    if read_fields(path / _INDEX)["job"] != _checksum(job):
         raise ValueError(f"{path} holds another encoding; choose another --out, or give the same options")
     for name in (_PROGRESS, _ENDS):  # left by a process that was killed at the end
         (path / name).unlink(missing_ok=True)
@@ -145,8 +145,8 @@ def _checksum(job: Any) -> str:
     return sha256_of(json.dumps(job, sort_keys=True).encode())
 
 
-def read_document(path: Path) -> dict[str, Any]:
-    """Return the fields of an index or a record of progress. Raises the errors of `check_document`."""
+def read_fields(path: Path) -> dict[str, Any]:
+    """Return the fields of `index.json` or `progress.json`. Raises the errors of `check_document`."""
     return check_document(read_json(path), _VERSION, origin=path, what="token directory")
 
 

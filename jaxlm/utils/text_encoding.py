@@ -19,7 +19,7 @@ def decode_text(content: bytes, *, origin: str | Path) -> str:
 
     Raises a ValueError that names `origin`, the encoding if it is UTF-16 or UTF-32, and the remedy.
     """
-    _check_not_wide(content, origin)
+    _check_is_text(content, origin)
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -35,7 +35,7 @@ def decode_blocks(blocks: Iterable[bytes], *, origin: str | Path) -> Iterator[st
     offset = 0
     for block in itertools.chain(filter(None, blocks), [b""]):
         if offset == 0:
-            _check_not_wide(block, origin)
+            _check_is_text(block, origin)
         try:
             yield decoder.decode(block, final=not block)
         except UnicodeDecodeError as error:
@@ -44,8 +44,8 @@ def decode_blocks(blocks: Iterable[bytes], *, origin: str | Path) -> Iterator[st
         offset += len(block)
 
 
-def _check_not_wide(content: bytes, origin: str | Path) -> None:
-    """Raise a ValueError for what can be valid UTF-8: tar, and UTF-16 and UTF-32 with many control characters."""
+def _check_is_text(content: bytes, origin: str | Path) -> None:
+    """Raise a ValueError for tar, UTF-16 and UTF-32, which can be valid UTF-8 with many control characters."""
     if content.startswith(b"ustar", 257):
         raise ValueError(f"{origin} is a tar file, not UTF-8 text; extract its text first")
     if len(_CONTROL.findall(content)) > len(content) / 20:
@@ -86,6 +86,8 @@ def _detect_utf16_or_32(content: bytes) -> str | None:
         with contextlib.suppress(UnicodeDecodeError):
             texts[encoding] = content[: len(content) // 4 * 4].decode(encoding)  # may be cut within a character
     counts = {encoding: sum(map(text.count, ' \r\n"\ufeff')) for encoding, text in texts.items()}
-    if not any(counts.values()) and _CONTROL.search(content):  # which no code page has
-        counts = {e: len(_CHINESE_OR_JAPANESE.findall(text)) > 0.9 * len(text) for e, text in texts.items()}
+    if not any(counts.values()) and _CONTROL.search(content):  # text in a code page has no control characters
+        counts = {
+            encoding: len(_CHINESE_OR_JAPANESE.findall(text)) > 0.9 * len(text) for encoding, text in texts.items()
+        }
     return max(counts, key=counts.__getitem__) if any(counts.values()) else None
