@@ -75,7 +75,7 @@ def save_model(
     tensors = variables_to_arrays(model, variables)
     for name, leaf in tensors.items():
         array = np.asarray(jnp.asarray(leaf) if isinstance(leaf, float | int) else leaf, order="C")
-        # It writes this name and dtypes of ml_dtypes such as float8, but cannot read them.
+        # safetensors writes this name, and dtypes of ml_dtypes such as float8, but cannot read them.
         if name == "__metadata__" or (array.dtype.isbuiltin == 2 and array.dtype != jnp.bfloat16):
             raise TypeError(f"safetensors cannot store these variables: {name!r} of dtype {array.dtype}")
         tensors[name] = array.astype(array.dtype.newbyteorder("="), copy=False)

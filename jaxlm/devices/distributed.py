@@ -10,9 +10,9 @@ HEARTBEAT_SECONDS = 20  # after which the others notice that a process has died
 
 
 def count_launched_processes() -> int:
-    """Return how many processes SLURM's `srun` or Open MPI's `mpirun` started with this one; 1 without either."""
-    counts = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")
-    return max(int(count) if (count := os.environ.get(name, "")).isdecimal() else 1 for name in counts)
+    """Return how many processes SLURM's `srun` or Open MPI's `mpirun` started, with this one; 1 without either."""
+    counts = map(os.environ.get, ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE"))
+    return max([1, *(int(count) for count in counts if count and count.isdecimal())])
 
 
 def initialize(

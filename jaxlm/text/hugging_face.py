@@ -33,8 +33,8 @@ def tokenizer_to_hugging_face(tokenizer: Tokenizer) -> str:
     """Return the `tokenizer.json` of a byte or BPE tokenizer. It gives the same ids for every text.
 
     Raises:
-        ValueError: it is another tokenizer; the merges of a token do not result in it, which is never so after
-            training; or the file would be larger than jaxlm reads.
+        ValueError: it is another tokenizer; it has a token that its merges do not result in, which training
+            never makes; or the file would be larger than jaxlm reads.
     """
     import tokenizers
 

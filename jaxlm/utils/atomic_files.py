@@ -46,12 +46,12 @@ def add_filename(path: Path) -> Iterator[None]:
 def make_parents(path: Path) -> Iterator[None]:
     """Create the missing parent folders of `path`. Remove them after an exception within the block."""
     missing = [folder for folder in path.parents if not folder.exists()]
-    path.parent.mkdir(parents=True, exist_ok=True)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         yield
     except BaseException:
         for folder in missing:
-            with contextlib.suppress(OSError):  # somebody else has put a file there
+            with contextlib.suppress(OSError):  # it was not created, or has a file of another program
                 folder.rmdir()
         raise
 

@@ -57,7 +57,7 @@ def run_together(
 def start_child(command: Sequence[str], **options: Any) -> "subprocess.Popen[bytes]":
     """Start a process for which `end_with_parent` works. `options` are those of `subprocess.Popen`.
 
-    It has a session of its own, so that Ctrl-C in a terminal does not reach it, besides a signal of this process.
+    It has its own session: Ctrl-C in a terminal reaches only this process, which then signals its children.
     """
     environment = os.environ | {_ENDS_WITH_PARENT: "1"}
     return subprocess.Popen(  # noqa: S603
