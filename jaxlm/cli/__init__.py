@@ -1,6 +1,7 @@
 """The `jaxlm` command: parse the command line, run a subcommand, and print its result or error."""
 
 import contextlib
+import gc
 import itertools
 import json
 import os
@@ -61,6 +62,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     process that lost another process of its run ends with 69 (EX_UNAVAILABLE). `arguments` are the words after
     `jaxlm`; None means `sys.argv[1:]`. Raises SystemExit after tyro has printed help or a usage error.
     """
+    if arguments is None:  # the process is the command's own
+        # With Python's defaults, garbage collection takes 12 % of the 4 s of `jaxlm train --num-steps 500`.
+        gc.set_threshold(100_000, 50, 100)
     words = list(sys.argv[1:] if arguments is None else arguments)
     document: dict[str, Any] = {}
     code, message = run_command(lambda: document.update(_run(words)))
