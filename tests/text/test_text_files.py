@@ -45,7 +45,8 @@ def test_read_files_of_several_streams(tmp_path, suffix):
 @pytest.mark.parametrize("suffix", [".gz", ".zst"])
 def test_read_damaged_compressed_files(tmp_path, suffix):
     path, content = tmp_path / f"text{suffix}", COMPRESS[suffix](TEXT.encode())
-    for damaged in (content[:-1], content[: len(content) // 2], content[:200] + b"junk" + content[204:]):
+    junk = [content[:start] + b"\xff\xff\xff\xff" + content[start + 4 :] for start in (10, 200)]
+    for damaged in (content[:-1], content[: len(content) // 2], *junk):
         path.write_bytes(damaged)
         with pytest.raises(ValueError, match=rf"text{suffix} is an? (damaged|incomplete).* file; copy it again"):
             documents(path)
