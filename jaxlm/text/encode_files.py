@@ -30,12 +30,11 @@ from jaxlm.utils.atomic_files import expand, is_temporary
 from jaxlm.utils.checks import check_at_least
 from jaxlm.utils.directory_lock import LOCK_NAMES, lock_directory
 from jaxlm.utils.terminal import track
-from jaxlm.utils.workers import DaemonExecutor, map_ahead
+from jaxlm.utils.workers import DaemonExecutor, check_workers, map_ahead
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-_MAX_WORKERS = 1024  # each is a thread
 _SHARD_SIZE = 2**25  # ids; 64 MB as uint16, which take about 10 s to make
 
 
@@ -96,8 +95,7 @@ def encode_files(
     """
     workers = os.cpu_count() or 1 if workers is None else workers
     check_at_least("shard_size", shard_size, 1)
-    if not 1 <= workers <= _MAX_WORKERS:
-        raise ValueError(f"workers must be in [1, {_MAX_WORKERS}], got {workers}")
+    check_workers(workers)
     if vocab_size is not None and tokenizer != "bpe":
         raise ValueError(f"vocab_size {vocab_size} is for training a BPE tokenizer; remove it")
     out = expand(out)

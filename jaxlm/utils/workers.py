@@ -10,6 +10,14 @@ from typing import Any, TypeVar, final
 T = TypeVar("T")
 R = TypeVar("R")
 
+_MAX_WORKERS = 1024  # each can be a thread
+
+
+def check_workers(workers: int) -> None:
+    """Raise a ValueError unless the number of workers is in [1, 1024]."""
+    if not 1 <= workers <= _MAX_WORKERS:
+        raise ValueError(f"workers must be in [1, {_MAX_WORKERS}], got {workers}")
+
 
 @final
 class DaemonExecutor(Executor):
