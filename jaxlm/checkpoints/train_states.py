@@ -6,9 +6,10 @@ of all files, which is written last. A checkpoint without it is incomplete.
 """
 
 import logging
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import numpy as np
@@ -23,6 +24,7 @@ _VERSION = 2
 _DOCUMENT, _LOG = "checkpoint.json", "metrics.jsonl"
 
 Arrays = tuple[TrainState, EarlyStopping]
+T = TypeVar("T")
 
 
 class Checkpoint(NamedTuple):
@@ -37,31 +39,19 @@ class Checkpoint(NamedTuple):
 def save_checkpoint(directory: Path, checkpoint: Checkpoint, *, keep: int = 2**31) -> Path:
     """Save a checkpoint as `directory/step_NNNNNNNNNN`, unless a checkpoint of this step exists.
 
-    Then remove all but the `keep` latest checkpoints. Call it in a thread without an event loop; in Jupyter's
-    main thread, Orbax fails. Raises an OSError if the checkpoint cannot be written; all others are unchanged.
+    Then remove all but the `keep` latest checkpoints. Raises an OSError if the checkpoint cannot be written; all
+    others are unchanged.
     """
-    import orbax.checkpoint as ocp  # late, because it takes 0.5 s
-
     step = int(checkpoint.state.step)
     if ((path := checkpoint_path(directory, step)) / _DOCUMENT).exists():
         return path
     # Convert to NumPy: Orbax 0.11.24 cannot save arrays of JAX 0.5.0.
     trees = jax.tree.map(np.asarray, {"state": checkpoint.state, "best": checkpoint.best})
-    items = {name: ocp.args.StandardSave(tree) for name, tree in trees.items()}
     document = {"version": _VERSION, "seconds": checkpoint.seconds, "arrays": describe_tree(trees)}
-    # Not `max_to_keep`: Orbax would remove old steps before the new one has its checksums.
-    options = ocp.CheckpointManagerOptions(
-        step_prefix="step",
-        step_format_fixed_length=10,
-        create=False,
-        enable_async_checkpointing=False,
-        multiprocessing_options=_only_this_process(),
-    )
     try:
         directory.mkdir(exist_ok=True)  # fails if the run directory was moved away
         remove(path)
-        with ocp.CheckpointManager(directory.absolute(), options=options) as manager:
-            manager.save(step, args=ocp.args.Composite(**items), force=True)
+        _call_in_thread(_save_trees, directory, step, trees)
         write_atomically(path / _LOG, checkpoint.log)
         files = [each for each in sorted(path.rglob("*")) if each.is_file()]
         document["files"] = {each.relative_to(path).as_posix(): sha256_of(each.read_bytes()) for each in files}
@@ -93,8 +83,7 @@ def load_checkpoint(directory: Path, step: int, like: Arrays) -> Checkpoint:
         found = {name: array for name, array in found.items() if not name.startswith("['state'].opt_state")}
     check_arrays(f"{path} does not match the model and the optimizer", found, expected)
     try:
-        with ThreadPoolExecutor(1) as executor:  # a new thread has no event loop, in which Orbax would fail
-            restored = executor.submit(_load_trees, path, trees).result()
+        restored = _call_in_thread(_load_trees, path, trees)
         log = (path / _LOG).read_bytes()
     except MemoryError:
         raise
@@ -135,6 +124,28 @@ def quarantine_after(directory: Path, step: int) -> None:
             unusable = path.with_name(f"unusable-{path.name}")
             remove(unusable)
             path.rename(unusable)
+
+
+def _call_in_thread(function: Callable[..., T], *arguments: Any) -> T:
+    """Call a function that uses Orbax, which fails in a thread with an event loop, as in Jupyter."""
+    with ThreadPoolExecutor(1) as executor:
+        return executor.submit(function, *arguments).result()
+
+
+def _save_trees(directory: Path, step: int, trees: dict[str, Any]) -> None:
+    import orbax.checkpoint as ocp  # late, because it takes 0.5 s
+
+    items = {name: ocp.args.StandardSave(tree) for name, tree in trees.items()}
+    # Not `max_to_keep`: Orbax would remove old steps before the new one has its checksums.
+    options = ocp.CheckpointManagerOptions(
+        step_prefix="step",
+        step_format_fixed_length=10,
+        create=False,
+        enable_async_checkpointing=False,
+        multiprocessing_options=_only_this_process(),
+    )
+    with ocp.CheckpointManager(directory.absolute(), options=options) as manager:
+        manager.save(step, args=ocp.args.Composite(**items), force=True)
 
 
 def _load_trees(path: Path, like: dict[str, Any]) -> dict[str, Any]:

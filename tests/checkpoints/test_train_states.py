@@ -1,10 +1,12 @@
 """Save and load checkpoints; never load a damaged one."""
 
+import asyncio
 import errno
 import itertools
 import os
 import re
 import shutil
+import sys
 from pathlib import Path
 
 import jax
@@ -95,6 +97,18 @@ def test_save_checkpoint_syncs_everything_before_the_document_appears(tmp_path, 
     monkeypatch.setattr(os, "fsync", lambda file: document.exists() or synced.add(os.fstat(file).st_ino))
     path = save_checkpoint(tmp_path, make_checkpoint())
     assert {each.stat().st_ino for each in (tmp_path, path, *path.rglob("*"))} <= synced
+
+
+def test_save_and_load_checkpoint_in_an_event_loop(tmp_path, monkeypatch):
+    """As in Jupyter. With `uvloop` or `nest_asyncio`, Orbax would work in an event loop."""
+    for name in ("uvloop", "nest_asyncio"):
+        monkeypatch.setitem(sys.modules, name, None)
+
+    async def save_and_load():
+        save_steps(tmp_path, 5)
+        return load_checkpoint(tmp_path, 5, LIKE)
+
+    assert_same_bits(asyncio.run(save_and_load()).state, make_state())
 
 
 def test_save_checkpoint_keeps_one_of_the_same_step(saved):
