@@ -101,13 +101,14 @@ def test_save_checkpoint_syncs_everything_before_the_document_appears(tmp_path, 
 def test_checkpoints_call_orbax_outside_of_an_event_loop(tmp_path, monkeypatch):
     """In a thread with an event loop, as in Jupyter, it fails unless `uvloop` or `nest_asyncio` is installed."""
     threads = []
-    for owner, name in ((ocp.CheckpointManager, "save"), (ocp.Checkpointer, "restore")):
 
-        def call(*arguments, function=getattr(owner, name), **options):
-            threads.append(threading.current_thread())
-            return function(*arguments, **options)
+    def record(function):
+        return lambda *arguments, **options: (
+            threads.append(threading.current_thread()) or function(*arguments, **options)
+        )
 
-        monkeypatch.setattr(owner, name, call)
+    monkeypatch.setattr(ocp.CheckpointManager, "save", record(ocp.CheckpointManager.save))
+    monkeypatch.setattr(ocp.Checkpointer, "restore", record(ocp.Checkpointer.restore))
     save_steps(tmp_path, 5)
     load_checkpoint(tmp_path, 5, LIKE)
     assert len(threads) == 2
