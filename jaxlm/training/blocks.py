@@ -1,8 +1,8 @@
 """Gather the random windows of many training steps on the host, while the device trains on the ones before."""
 
+import contextlib
 import functools
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -16,7 +16,7 @@ from jaxlm.devices.mesh import put
 from jaxlm.text.batching import as_int32, draw_starts, gather_windows
 from jaxlm.text.token_stream import TokenStream
 from jaxlm.utils.keys import vmap_over_steps
-from jaxlm.utils.workers import map_ahead
+from jaxlm.utils.workers import DaemonExecutor, map_ahead
 
 _IDS_PER_BLOCK = 2**18  # 1 MiB, gathered in 3 ms; at B = 32 and N = 3, the windows of 2,048 steps
 
@@ -24,7 +24,7 @@ _IDS_PER_BLOCK = 2**18  # 1 MiB, gathered in 3 ms; at B = 32 and N = 3, the wind
 def iterate_blocks(
     stream: TokenStream, context_length: int, batch_size: int, steps: range, *, key: Array, sharding: Sharding
 ) -> Iterator[tuple[int, Array]]:
-    """Yield `(stop, windows)` for each block of S steps: the windows of those of `steps` that are below `stop`.
+    """Yield `(stop, windows)` for each block of at most S steps; the last of them is `stop - 1`.
 
     Step i has `windows[i % S]`, int32 [B, N + 1]: the windows of `get_batch(stream, N, B, key=fold_in(key, i))`.
     With R keys it has those of each run's key, [R, B, N + 1]. After the last step, the windows are zeros.
@@ -48,13 +48,9 @@ def iterate_blocks(
         return first + len(taken), put(windows, sharding)
 
     firsts = range(steps.start - steps.start % size, steps.stop, size) if steps else range(0)
-    # The threads of 1,000 short runs would reserve 20 MB.
-    executor = ThreadPoolExecutor(1) if len(firsts) > 1 else None
-    try:
+    # A run of one block needs no thread; the threads of 1,000 such runs would reserve 20 MB.
+    with DaemonExecutor(1) if len(firsts) > 1 else contextlib.nullcontext() as executor:
         yield from map_ahead(executor, gather, map(draw, firsts), ahead=1)
-    finally:
-        if executor is not None:
-            executor.shutdown(wait=False)  # a generator that is alive at exit could not wait
 
 
 @functools.partial(jax.jit, static_argnames=("num_steps", "batch_size"))

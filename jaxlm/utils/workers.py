@@ -23,7 +23,8 @@ def check_workers(workers: int) -> None:
 class DaemonExecutor(Executor):
     """A thread pool that does not wait for its calls when the block or the process ends, as after Ctrl-C.
 
-    For libraries whose calls release Python's lock and take long.
+    Unlike Python's own pools, it takes calls of a thread that outlives the main thread. For calls that release
+    Python's lock.
 
     >>> with DaemonExecutor(2) as executor:
     ...     executor.submit(len, "three").result()

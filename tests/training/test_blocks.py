@@ -92,13 +92,27 @@ def test_train_many_from_memory_maps_has_the_same_bits(tmp_path):
     assert same_histories == histories
 
 
-@pytest.mark.slow
-def test_a_process_ends_with_a_training_that_is_not_finished():
-    """The generator is closed after the modules, when its thread can no longer be joined."""
-    program = """
-import jax, jaxlm
-training = jaxlm.train(jaxlm.NeuralBigramLM(3, 4), [0, 1, 2] * 9, key=jax.random.key(0), num_steps=10**6)
+PROGRAM = """
+import threading
+import jax
+from jaxlm import NeuralBigramLM, train, train_lm
+arguments, key = (NeuralBigramLM(3, 4), [0, 1, 2] * 9), jax.random.key(0)
+"""
+# The generator is closed after the modules, when threads can no longer be joined.
+UNFINISHED = """
+training = train(*arguments, key=key, num_steps=10**6)
 print([int(next(training)[0].step) for _ in range(2)])
 """
-    result = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
-    assert (result.stdout, result.stderr) == ("[0, 1]\n", "")
+# When the main thread ends, Python's own pools of threads accept no more calls.
+IN_A_THREAD = """
+def run():
+    print(train_lm(*arguments, key=key, num_steps=20_000, log_every=10**6)[1]["steps"])
+threading.Thread(target=run).start()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("program", "output"), [(UNFINISHED, "[0, 1]\n"), (IN_A_THREAD, "[0, 19999]\n")])
+def test_training_when_the_main_thread_ends(program, output):
+    result = subprocess.run([sys.executable, "-c", PROGRAM + program], check=True, capture_output=True, text=True)
+    assert (result.stdout, result.stderr) == (output, "")
