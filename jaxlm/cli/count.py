@@ -54,7 +54,8 @@ def count_tokens(options: CountOptions, console: Console) -> dict[str, Any]:
             executor, workers = stack.enter_context(open_executor(options))
             executor = executor or stack.enter_context(DaemonExecutor(workers))
             chosen: Any = {"vocab_size": options.vocab_size, "executor": executor, "workers": workers}
-            counts = jaxlm.count_ngrams(ids, options.order or _ORDER, **chosen, console=console)
+            order = _ORDER if options.order is None else options.order
+            counts = jaxlm.count_ngrams(ids, order, **chosen, console=console)
     counts.save(options.out)
     num_ngrams, num_windows = len(counts.counts), int(counts.counts.sum())
     print_plain(

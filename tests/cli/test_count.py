@@ -74,6 +74,8 @@ def test_count_refuses_and_writes_nothing(tokens, tmp_path):
     for name, value in {"order": 5, "vocab_size": 9, "workers": 2, "dask": "tcp://host:1"}.items():
         with pytest.raises(ValueError, match=f"--{name.replace('_', '-')} does not apply to --merge; remove it"):
             count(merge=(tmp_path / "a",), out=tmp_path / "counts", **{name: value})
+    with pytest.raises(ValueError, match="order must be at least 1, got 0"):
+        count(tokens, order=0, out=tmp_path / "counts")
     with pytest.raises(FileExistsError, match=r"ids\.npy exists; choose another --out"):
         count(tokens, out=tokens)
     with pytest.raises(NotADirectoryError, match=r"ids\.npy/counts"):  # before it counts
