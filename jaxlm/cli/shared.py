@@ -13,13 +13,13 @@ from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, arg
 
 import jaxlm
 from jaxlm.utils.atomic_files import expand
+from jaxlm.utils.workers import check_workers
 
 if TYPE_CHECKING:
     import jax
 
 Console = Any  # rich's Console, imported late because it takes 0.1 s and --help does not need it
 _DASK_SECONDS = 30  # to wait for the scheduler
-_MAX_WORKERS = 1024
 TYRO_CONFIG = FlagCreatePairsOff, OmitArgPrefixes
 
 
@@ -37,8 +37,8 @@ class CommandOptions:
             if isinstance(value, Path):
                 object.__setattr__(self, name, expand(value))
             elif isinstance(value, tuple):
-                paths = (expand(each) if isinstance(each, Path) else each for each in value)
-                object.__setattr__(self, name, tuple(paths))
+                expanded = (expand(each) if isinstance(each, Path) else each for each in value)
+                object.__setattr__(self, name, tuple(expanded))
 
 
 @dataclass(frozen=True)
@@ -77,8 +77,8 @@ def open_executor(options: WorkerOptions) -> Iterator[tuple[Executor | None, int
     Dask repeats the calls of a worker that dies.
     """
     address, workers = options.dask, options.workers
-    if workers is not None and not 1 <= workers <= _MAX_WORKERS:
-        raise ValueError(f"workers must be in [1, {_MAX_WORKERS}], got {workers}")
+    if workers is not None:
+        check_workers(workers)
     if address is None:
         yield None, workers or os.cpu_count() or 1
         return

@@ -4,7 +4,6 @@ import dataclasses
 import json
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from math import isfinite
 from pathlib import Path
@@ -144,9 +143,9 @@ def _train_together(
             if stop_requested():
                 break
             if time.monotonic() - saved_at >= setup.config.save_seconds:
-                _save(folder, latest)
+                train_states.save_checkpoint(folder, latest, keep=2)
                 saved_at = time.monotonic()
-        _save(folder, latest)
+        train_states.save_checkpoint(folder, latest, keep=2)
     if signal := stop_requested():
         raise KeyboardInterrupt(signal)
     if records is not None and setup.config.val_windows is None:
@@ -192,11 +191,6 @@ def _describe_records(records: Sequence[Record]) -> str:
     return f"validation perplexity {min(found):.1f} to {max(found):.1f}" if found else "all runs diverged"
 
 
-def _save(folder: Path, checkpoint: Checkpoint) -> None:
-    with ThreadPoolExecutor(1) as executor:  # a thread without an event loop, in which Orbax would fail
-        executor.submit(train_states.save_checkpoint, folder, checkpoint, keep=2).result()
-
-
 def _write_run(
     path: Path, setup: TrainingSetup, checkpoint: Checkpoint, evaluation: Evaluation, compile_seconds: float
 ) -> None:
@@ -206,6 +200,6 @@ def _write_run(
         if setup.saved_tokenizer is not None:
             setup.saved_tokenizer.save(path / TOKENIZER_FILE)
         write_atomically(path / "metrics.jsonl", checkpoint.log)
-        _save(path / "checkpoints", checkpoint)
+        train_states.save_checkpoint(path / "checkpoints", checkpoint)
         variables = checkpoint.state.variables
         write_artifacts(path, setup, variables, compile_seconds, checkpoint.seconds, evaluation)
