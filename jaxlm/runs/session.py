@@ -37,7 +37,7 @@ def train_with_checkpoints(
     Raises a KeyboardInterrupt on SIGINT or SIGTERM, and a FloatingPointError if training diverged.
     """
     config, saved_at = setup.config, time.monotonic()
-    latest: Any = checkpoint  # None until the first chunk ends
+    latest: Any = checkpoint  # None before the first chunk of a new run
     save = partial(train_states.save_checkpoint, path / "checkpoints", keep=config.keep)
     saving: Future[Path] | None = None  # the last save
     with ExitStack() as stack:

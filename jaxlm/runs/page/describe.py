@@ -68,7 +68,7 @@ def describe_model(page_model: PageModel, *, num_tokens: int, float16: bool = Fa
         arrays |= {"directKernel": params["direct"]["kernel"]} if model.direct_connections else {}
     largest = max(float(np.abs(np.asarray(array, np.float32)).max()) for array in arrays.values())
     if float16 and largest > float(np.finfo(np.float16).max):
-        remedy = "pass float16=False (no --float16)"
+        remedy = "pass float16=False (without --float16)"
         raise ValueError(f"{source} has weights up to {largest:.3g}, but float16 ends at 65504; {remedy}")
     points, shares = principal_components(np.asarray(arrays["embedding"])[:num_tokens])
     dtype = np.float16 if float16 else np.float32

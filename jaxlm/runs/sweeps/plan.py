@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import math
+import operator
 import random
 import re
 from collections import Counter
@@ -74,7 +75,7 @@ def draw_settings(num_settings: int, ranges: Mapping[str, str], *, seed: int = 0
     >>> draw_settings(2, {"lr": "log:0.01..3", "hidden_dim": "32..64"})
     [{'lr': 1.235, 'hidden_dim': 57}, {'lr': 0.1101, 'hidden_dim': 40}]
     """
-    generator = random.Random(int(seed))  # noqa: S311  its `random` gives the same numbers in all versions of Python
+    generator = random.Random(operator.index(seed))  # noqa: S311  the same numbers in all versions of Python
     if num_settings > _MAX_RUNS:
         raise ValueError(f"a sweep must have at most {_MAX_RUNS:,} runs, got {num_settings:,}")
     settings: dict[tuple[Any, ...], None] = {}
