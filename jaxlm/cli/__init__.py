@@ -107,7 +107,7 @@ def _run(words: list[str]) -> dict[str, Any]:
     if isinstance(options, TrainOptions) and options.sharing.processes is not None:
         run_local_processes(words, options.sharing.processes)  # one of them prints the document
         return {}
-    end_with_parent()  # of `jaxlm train --processes` and `jaxlm sweep --workers`
+    end_with_parent()  # if `jaxlm train --processes` or `jaxlm sweep --workers` started this process
     if not isinstance(options, CorpusOptions | CourseOptions):
         options = _start_jax(words, options)
     function = dict(COMMANDS.values())[type(options)]

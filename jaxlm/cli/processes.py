@@ -104,7 +104,7 @@ def connected(options: ProcessOptions) -> Iterator[None]:
 
 
 def _describe_processes(options: ProcessOptions) -> str | None:
-    """Return with which processes this one trains, or None if it trains alone."""
+    """Describe the processes that train together with this one. Return None if it trains alone."""
     from jaxlm.devices.distributed import count_launched_processes
 
     num_launched = count_launched_processes() if options.distributed == "auto" else 1
@@ -128,7 +128,7 @@ def make_mesh(options: ProcessOptions, device: str) -> "Mesh | None":
 
     from jaxlm.devices.selection import resolve_device
 
-    # A process that trains alone must not call `process_count`: it starts all plugins, also those that crash.
+    # A process that trains alone must not call `process_count`, which starts all plugins, also those that crash.
     if options.devices is None and (_describe_processes(options) is None or jax.process_count() == 1):
         return None
     platform = resolve_device(device).platform

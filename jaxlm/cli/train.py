@@ -47,7 +47,7 @@ def parse_over_saved_options(words: Sequence[str], options: T) -> T:
 
     def parse(defaults: TrainConfig) -> TrainConfig:
         default = replace(options, training=defaults)
-        config = (OmitArgPrefixes,)  # with pairs of flags: `--json` is valid although the default is then True
+        config = (OmitArgPrefixes,)  # `FlagCreatePairsOff` would refuse a flag whose default is now True
         return tyro.cli(type(options), args=words, default=default, config=config).training
 
     resumed = options.resume if isinstance(options, TrainOptions) else None

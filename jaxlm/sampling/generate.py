@@ -114,7 +114,7 @@ class TableLM:
 
 
 def resolve_options(model: LanguageModel, temperature: Any, top_k: Any, top_p: Any) -> Options | None:
-    """Check the options of `sample`. Return None for the defaults with which a `TableLM` was computed."""
+    """Check and return the options of `sample`; None if `model` is a `TableLM` and they are those of its table."""
     options = check_options(model.vocab_size, temperature, top_k, top_p)
     # A traced temperature cannot be compared.
     is_stored = isinstance(model, TableLM) and isinstance(options.temperature, float) and options == Options()

@@ -253,7 +253,7 @@ def check_training(
 
 
 def next_record(step: int, num_steps: int, log_every: int) -> int:
-    """Return the first step from `step` on that a run of `num_steps` steps records."""
+    """Return the first recorded step at or after `step`, in a run of `num_steps` steps."""
     return min(-(-step // log_every) * log_every, num_steps - 1)
 
 

@@ -90,7 +90,7 @@ def init_state(
 
 
 def resume_state(state: TrainState, expected: TrainState, optimizer: Any, num_steps: int) -> TrainState:
-    """Return the state to resume from, with the hyperparameters of a bare `sgd`.
+    """Return the state to resume from. If `optimizer` is a bare `sgd`, its hyperparameters replace the state's.
 
     Raise a ValueError unless its arrays match those of `expected` and its step is at most `num_steps`.
     """

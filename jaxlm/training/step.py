@@ -96,7 +96,7 @@ def train_chunk(
     run stops after a non-finite loss; a sweep does not.
 
     Args:
-        windows: from `iterate_blocks`, the block with the steps from that of the state to `stop`.
+        windows: the block of `iterate_blocks` that has the steps from `state.step` to `stop - 1`.
         stop: traced, so that another value does not recompile.
         mesh: devices that share the rows of each batch of a single run.
     """

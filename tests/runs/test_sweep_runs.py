@@ -205,7 +205,7 @@ def test_a_sweep_gets_more_seeds(text_folder, tmp_path):
     assert contents(sweep / names[0]) == before
     assert [row["num_done"] for row in summarize_sweep(sweep)] == [3, 3]
     for other in ({"seed": range(9, 12)}, {"smoothing": [0.1, 1.0, 2.0], "seed": range(9, 12)}):
-        with pytest.raises(ValueError, match="is a sweep of other runs; repeat its options, with more seeds"):
+        with pytest.raises(ValueError, match="is a sweep of other runs; repeat its options, with the same"):
             run_sweep(sweep, plan_sweep(config, {"smoothing": [0.1], **other}))
 
 

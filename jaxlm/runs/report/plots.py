@@ -121,7 +121,7 @@ def say_if_empty(axes: Any) -> None:
 
 
 def _import_matplotlib() -> None:
-    """Import matplotlib. With an MPLBACKEND that does not exist, its import would fail; a picture needs none."""
+    """Import matplotlib without MPLBACKEND. If that does not exist, the import would fail; pictures need none."""
     backend = os.environ.pop("MPLBACKEND", None)
     import matplotlib
 

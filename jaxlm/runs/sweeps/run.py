@@ -51,8 +51,8 @@ def run_sweep(
 
     Args:
         path: directory of the sweep.
-        configs: the options of each run, such as those of `plan_sweep`; None continues the sweep in `path`. A
-            sweep in `path` gets the runs that it lacks, if they differ from those that it has only in the seed.
+        configs: the options of each run, such as those of `plan_sweep`; None continues the sweep in `path`. An
+            existing sweep must be repeated in full; runs that differ from its own only in the seed are added.
         workers: number of processes for the runs that are not trained together.
         index: train only the run of this index in the plan, by `start_run`, for a scheduler that starts one job
             per run.
@@ -116,7 +116,7 @@ def _create_sweep(path: Path, configs: Sequence[TrainConfig]) -> dict[str, Train
     if entries:
         settings = {replace(config, seed=0) for config in planned}
         if not (planned.keys() <= set(configs) and {replace(config, seed=0) for config in added} <= settings):
-            remedy = "repeat its options, with more seeds if you like, or choose another path"
+            remedy = "repeat its options, with the same or more seeds, or choose another path"
             raise ValueError(f"{path} is a sweep of other runs; {remedy}")
     if not added:
         return runs
