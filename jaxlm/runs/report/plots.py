@@ -121,7 +121,7 @@ def say_if_empty(axes: Any) -> None:
 
 
 def _import_matplotlib() -> None:
-    """Import matplotlib without MPLBACKEND. If that does not exist, the import would fail; pictures need none."""
+    """Import matplotlib without MPLBACKEND: pictures need no backend, and one that does not exist is an error."""
     backend = os.environ.pop("MPLBACKEND", None)
     import matplotlib
 
