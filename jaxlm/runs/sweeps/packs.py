@@ -106,10 +106,11 @@ def _train_pack(sweep: Path, folder: Path, pack: Mapping[str, TrainingSetup], co
     """Train the runs, write their directories, and return the names of those that are not written."""
     with measure_time() as timing:
         last, evaluations = _train_together(folder, list(pack.values()), console)
-    logs, not_written = json.loads(last.log), []
+    rows, not_written = [json.loads(line) for line in last.log.splitlines()], []
     for run, (name, setup) in enumerate(pack.items()):
         state, best = jax.tree.map(lambda leaf, run=run: leaf[run] if np.ndim(leaf) else leaf, last[:2])
-        checkpoint = Checkpoint(state, best, logs[run].encode(), last.seconds / len(pack))
+        log = "".join(row[run] for row in rows).encode()
+        checkpoint = Checkpoint(state, best, log, last.seconds / len(pack))
         try:
             if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params)):
                 not_written.append(name)
@@ -125,7 +126,8 @@ def _train_together(
 ) -> tuple[Checkpoint, list[Evaluation]]:
     """Train R runs from their latest checkpoint to the last step. Return the last checkpoint and the evaluations.
 
-    The arrays of a checkpoint are [R, ...], except the step, and its log is a JSON list of R logs.
+    The arrays of a checkpoint are [R, ...], except the step. Each line of its log is a JSON list of the lines that
+    the R runs log for one step.
     """
     setup, model, saved_at = setups[0], setups[0].model, time.monotonic()
     sizes = {name: getattr(setup.config, name) for name in ("batch_size", "num_steps", "log_every")}
@@ -163,9 +165,7 @@ def _init_or_load(folder: Path, setups: Sequence[TrainingSetup]) -> tuple[jax.Ar
     stacked: TrainState = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
     stacked = stacked._replace(step=states[0].step)
     worst = np.full(len(setups), np.inf, np.float32), np.zeros(len(setups), np.int32)
-    start = Checkpoint(
-        stacked, EarlyStopping(stacked.params, *worst), json.dumps([""] * len(setups)).encode(), 0.0
-    )
+    start = Checkpoint(stacked, EarlyStopping(stacked.params, *worst), b"", 0.0)
     latest = train_states.latest_checkpoint(folder, start[:2]) or start
     train_states.quarantine_after(folder, int(latest.state.step))
     return jnp.stack(keys), latest
@@ -175,15 +175,15 @@ def _make_checkpoints(
     training: Iterable[tuple[TrainState, list[Record] | None]], start: Checkpoint, name: str
 ) -> Iterator[tuple[Checkpoint, list[Record] | None]]:
     """Yield each item of `train_packed` as a checkpoint that continues `start`, and its records."""
-    best, logs, begin = start.best, json.loads(start.log), time.monotonic()
+    best, log, begin = start.best, start.log, time.monotonic()
     for states, records in training:
         if records is not None:
             lines = [format_metrics(metrics_line(name, record)) for record in records]
-            logs = [log + line for log, line in zip(logs, lines, strict=True)]
+            log += json.dumps(lines).encode() + b"\n"
             nats = [each.validation.nats_per_token for each in records if each.validation]
             best = update_best(best, states.params, nats)
         seconds = start.seconds + time.monotonic() - begin
-        yield Checkpoint(states, best, json.dumps(logs).encode(), seconds), records
+        yield Checkpoint(states, best, log, seconds), records
 
 
 def _describe_records(records: Sequence[Record]) -> str:
