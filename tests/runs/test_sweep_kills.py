@@ -37,7 +37,7 @@ def test_a_killed_sweep_ends_with_the_same_results(kills, text_folder, tmp_path)
             for line in process.stdout:
                 if "validation perplexity" in line:
                     break
-            time.sleep(generator.uniform(0, 1))
+            time.sleep(generator.uniform(0, 0.5))
             process.kill()
         num_killed += process.returncode != 0
     assert num_killed == kills
