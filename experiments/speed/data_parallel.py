@@ -1,6 +1,6 @@
 """When does it pay to share each batch between processes? Predicted and measured steps of 1, 2 and 4 processes.
 
-    python -m experiments.speed.data_parallel            # 6 minutes on 2 CPU cores
+    python -m experiments.speed.data_parallel            # 8 minutes on 2 CPU cores
     python -m experiments.speed.data_parallel --quick    # 1 minute
 
 The MLP at V=4096, N=3, D=32, H=64 (403,520 parameters). Each of P local processes trains on B / P rows of each
